@@ -1,0 +1,23 @@
+"""npgen.kernels: the compiled hot paths, each with a slower and more precise NumPy reference beside it.
+
+Anatomy of a kernel file: contract (formula, shapes, dtypes, edge cases, source) -> NumPy reference -> Numba ->
+record. The .cu of the same stem holds the CUDA side, forward then backward. The records are named for what they
+compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, weight, ...)`.
+
+    logsumexp        log of a (weighted) sum of exponentials along the last axis
+    masked_matmul    x @ (mask * weight) + bias; staircase masks skip the blocks outside the staircase
+    reparameterize   mean + exp(log_var / 2) * eps, eps drawn inside and regenerated in the backward
+    random           Philox4x32-10 uniforms and normals, addressed by counter
+    adam             one Adam step on a flat parameter buffer
+
+    _dispatch        Kernel: which implementation runs, and the launch checks
+    _jit             Numba, its cache folder and its threads
+    _blas            GEMM callable from jitted code, on one BLAS thread
+"""
+if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
+    raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
+
+from . import adam, logsumexp, masked_matmul, random, reparameterize
+from ._dispatch import Kernel, KernelError, using
+
+__all__ = ["Kernel", "KernelError", "adam", "logsumexp", "masked_matmul", "random", "reparameterize", "using"]

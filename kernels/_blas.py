@@ -1,0 +1,106 @@
+"""GEMM for jitted code: SciPy's BLAS called through its address, on strided blocks, one BLAS thread per caller.
+
+np.dot inside Numba copies a block that is not contiguous; a pointer with a leading dimension does not. Parallelism is
+Numba's alone: two thread pools that alternate cost more than the products themselves.
+"""
+import contextlib
+import threading
+
+from . import _jit
+
+_lock = threading.Lock()
+_libraries = None  # SciPy's BLAS as threadpoolctl controllers, once loaded
+
+
+def load():
+    """Import SciPy's BLAS and register its GEMM with LLVM under names that cached machine code refers to."""
+    global _libraries
+    with _lock:
+        if _libraries is None:
+            import llvmlite.binding
+            import scipy.linalg.cython_blas
+            from numba.extending import get_cython_function_address
+            from threadpoolctl import ThreadpoolController
+            for letter in "sd":
+                address = get_cython_function_address("scipy.linalg.cython_blas", f"{letter}gemm")
+                llvmlite.binding.add_symbol(f"npgen_{letter}gemm", address)
+            _libraries = [lib for lib in ThreadpoolController().lib_controllers
+                          if lib.user_api == "blas" and "scipy" in lib.filepath.split("site-packages")[-1].split("/")[1]] \
+                or [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+    return _libraries
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Hold SciPy's BLAS to one thread inside the block; the user's own setting is put back after it."""
+    libraries = load()
+    before = [lib.num_threads for lib in libraries]
+    for lib in libraries:
+        lib.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for lib, n in zip(libraries, before, strict=True):
+            lib.set_num_threads(n)
+
+
+if _jit.available:
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def _gemm(typingctx, trans_a, trans_b, m, n, k, alpha, a, b, beta, c):
+        """c = alpha op(a) op(b) + beta c through Fortran's xGEMM; a, b, c are 2-D with contiguous rows."""
+        letter = {types.float32: "s", types.float64: "d"}[c.dtype]
+        signature = types.void(types.boolean, types.boolean, types.intp, types.intp, types.intp, c.dtype, a, b, c.dtype, c)
+
+        def codegen(context, builder, sig, args):
+            i32, i8 = ir.IntType(32), ir.IntType(8)
+            real = context.get_value_type(c.dtype)
+
+            def by_reference(kind, value):
+                slot = cgutils.alloca_once(builder, kind)
+                builder.store(value, slot)
+                return slot
+
+            def matrix(typ, value):  # -> pointer to the first value, leading dimension in values
+                array = context.make_array(typ)(context, builder, value)
+                stride = cgutils.unpack_tuple(builder, array.strides)[0]
+                ld = builder.trunc(builder.sdiv(stride, array.itemsize), i32)
+                return array.data, ld
+
+            def letter_of(flag):  # row-major: an untransposed matrix is what Fortran reads as transposed, twice
+                flag = builder.trunc(flag, ir.IntType(1)) if flag.type.width > 1 else flag
+                return by_reference(i8, builder.select(flag, i8(ord("T")), i8(ord("N"))))
+
+            (pa, lda), (pb, ldb), (pc, ldc) = (matrix(sig.args[i], args[i]) for i in (6, 7, 9))
+            size = [by_reference(i32, builder.trunc(v, i32)) for v in args[2:5]]
+            pointers = [letter_of(args[1]), letter_of(args[0]), size[1], size[0], size[2], by_reference(real, args[5]),
+                        pb, by_reference(i32, ldb), pa, by_reference(i32, lda), by_reference(real, args[8]),
+                        pc, by_reference(i32, ldc)]
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [p.type for p in pointers]), f"npgen_{letter}gemm")
+            builder.call(function, pointers)
+            return context.get_dummy_value()
+
+        sig = types.void(types.boolean, types.boolean, types.intp, types.intp, types.intp, c.dtype, a, b, c.dtype, c)
+        del signature
+        return sig, codegen
+
+    @_jit.jit
+    def gemm(alpha, a, trans_a, b, trans_b, beta, c):
+        """c[m,n] = alpha * op(a)[m,k] @ op(b)[k,n] + beta * c, in place; any blocks whose rows are contiguous."""
+        m, n = c.shape
+        k = a.shape[0] if trans_a else a.shape[1]
+        if m == 0 or n == 0:
+            return
+        if k == 0:
+            for i in range(m):
+                for j in range(n):
+                    c[i, j] = beta * c[i, j] if beta != 0 else 0
+            return
+        _gemm(trans_a, trans_b, m, n, k, c.dtype.type(alpha), a, b, c.dtype.type(beta), c)
+else:
+    gemm = None

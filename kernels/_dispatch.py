@@ -1,0 +1,103 @@
+"""Kernel: one pure function of contiguous arrays, written once per backend; the arrays' type picks the backend."""
+import contextlib
+import contextvars
+import re
+import warnings
+
+import numpy as np
+
+from . import _blas, _jit
+
+_forced = contextvars.ContextVar("npgen_backend", default=None)
+
+
+class KernelError(TypeError):
+    """A kernel was launched with an array of the wrong shape, dtype or memory layout."""
+
+
+@contextlib.contextmanager
+def using(backend):
+    """Run every kernel called inside the block on one backend: "reference" (NumPy) or "numba".
+
+    Raises ValueError for any other name.
+    """
+    if backend not in ("reference", "numba"):
+        raise ValueError(f"using: backend must be 'reference' or 'numba', got {backend!r}")
+    token = _forced.set(backend)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+class Kernel:
+    """One operation with its implementations.
+
+    signature  "x(N,K) weight(K,M) mask(K,M):bool seed": arrays with named dims, then scalars without. An array's
+               dtype is the launch's common floating dtype (float32 or float64) unless written behind a colon.
+    reference  NumPy: slower, simpler and more precise than what it judges; also the fallback
+    numba      jitted implementation, or None
+    cuda       callable on CuPy arrays, or None
+    blas       the Numba side calls GEMM: hold SciPy's BLAS to one thread while it runs
+    """
+
+    def __init__(self, name, signature, *, reference, numba=None, cuda=None, blas=False):
+        self.name, self.signature = name, signature
+        self.reference, self.numba, self.cuda, self.blas = reference, numba, cuda, blas
+        self._args = [_parse(token) for token in re.findall(r"\w+(?:\([^)]*\))?(?::\w+)?", signature)]
+
+    def __repr__(self):
+        return f"<kernel {self.name}({self.signature})>"
+
+    def __call__(self, *args):
+        self.check(args)
+        backend = _forced.get() or ("cuda" if _is_cupy(args) else "numba")
+        run = getattr(self, backend)
+        if run is None or (backend == "numba" and not _jit.available):
+            if backend == "numba":
+                _warn_once()
+            return self.reference(*args)
+        if self.blas and backend == "numba":
+            with _blas.one_thread():
+                return run(*args)
+        return run(*args)
+
+    def check(self, args):
+        """Raise KernelError unless the arrays have the dtypes, shapes and C order that the signature declares."""
+        if len(args) != len(self._args):
+            raise KernelError(f"kernel {self.name}: takes {len(self._args)} arguments ({self.signature}), got {len(args)}")
+        bound, common = {}, None
+        for (name, dims, dtype), value in zip(self._args, args, strict=True):
+            if dims is None:
+                continue
+            if not hasattr(value, "flags"):
+                raise KernelError(f"kernel {self.name}: {name} must be an array, got {type(value).__name__}")
+            common = common or (value.dtype if dtype is None else None)
+            expected = common if dtype is None else dtype
+            if value.dtype != expected or (dtype is None and value.dtype.char not in "fd"):
+                raise KernelError(f"kernel {self.name}: {name} has dtype {value.dtype}, expected "
+                                  f"{expected if dtype or value.dtype != expected else 'float32 or float64'}")
+            if len(value.shape) != len(dims) or any(bound.setdefault(d, n) != n for d, n in zip(dims, value.shape, strict=True)):
+                expected = ", ".join(f"{d}={bound[d]}" if d in bound else d for d in dims)
+                raise KernelError(f"kernel {self.name}: {name} has shape {tuple(value.shape)}, expected ({expected})")
+            if not value.flags.c_contiguous:
+                raise KernelError(f"kernel {self.name}: {name} must be C-contiguous; pass np.ascontiguousarray({name})")
+
+
+def _parse(token):
+    name, dims, dtype = re.fullmatch(r"(\w+)(?:\(([^)]*)\))?(?::(\w+))?", token).groups()
+    dims = None if dims is None else tuple(d.strip() for d in dims.split(",") if d.strip())
+    return name, dims, None if dtype is None else np.dtype(dtype)
+
+
+def _is_cupy(args):
+    return any(type(a).__module__.partition(".")[0] == "cupy" for a in args)
+
+
+def _warn_once():
+    if not _warn_once.said:
+        _warn_once.said = True
+        warnings.warn(f"npgen runs on its slow NumPy reference kernels: {_jit.unavailable}", RuntimeWarning, stacklevel=3)
+
+
+_warn_once.said = False

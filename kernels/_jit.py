@@ -1,0 +1,67 @@
+"""Numba for the kernels: a decorator that compiles once, caches safely, and does nothing where Numba is missing.
+
+The on-disk cache lives in a folder named by a hash of every kernel source, because Numba's own cache does not see an
+edit in a helper that lives in another file (numba #1833). Where no folder is writable, nothing is cached (numba #4908).
+"""
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+try:
+    import numba
+    from numba import prange
+    available, unavailable = True, ""
+except Exception as error:  # a broken llvmlite raises OSError, an unsupported NumPy raises ImportError
+    numba, prange = None, range
+    available, unavailable = False, f"Numba cannot be imported ({type(error).__name__}: {error})"
+
+
+def _source_hash():
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder():
+    """The first writable of NPGEN_CACHE_DIR, the user's cache folder and the temporary folder; None if there is none."""
+    if sys.platform == "win32":
+        home = os.environ.get("LOCALAPPDATA", "~\\AppData\\Local")
+    elif sys.platform == "darwin":
+        home = "~/Library/Caches"
+    else:
+        home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    user = getattr(os, "getuid", lambda: "user")()
+    roots = [os.environ.get("NPGEN_CACHE_DIR"), os.path.join(home, "npgen"),
+             os.path.join(tempfile.gettempdir(), f"npgen-{user}")]
+    for root in filter(None, roots):
+        folder = Path(root).expanduser() / f"kernels-{_source_hash()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            owned = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()  # never load another user's code
+            if owned:
+                with tempfile.TemporaryFile(dir=folder):
+                    return folder
+        except OSError:
+            continue
+    return None
+
+
+cache_folder = _cache_folder() if available else None
+
+
+def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
+    """Compile with Numba in nopython mode, cached on disk; where Numba is missing, return the function as it is."""
+    if function is None:
+        return lambda f: jit(f, parallel=parallel, fastmath=fastmath, inline=inline)
+    if not available:
+        return function
+    saved = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(cache_folder or "")
+    try:
+        return numba.njit(function, parallel=parallel, fastmath=fastmath, inline=inline, error_model="numpy",
+                          nogil=True, cache=cache_folder is not None)
+    finally:
+        numba.config.CACHE_DIR = saved
