@@ -1,0 +1,140 @@
+"""Files that are whole or absent: atomic writing, and the one safetensors file that holds a model.
+
+A checkpoint is named arrays plus a JSON header, kept in the safetensors metadata together with a SHA-256 of the
+whole file (the digest's own 64 digits counted as zeros). Nothing in a file is executed, evaluated or imported.
+"""
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+
+import numpy as np
+
+FORMAT = 1
+_BLANK = "0" * 64
+
+
+class LoadError(ValueError):
+    """A checkpoint is missing, truncated, altered, foreign, or newer than this npgen."""
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Open a binary file for writing that becomes `path` when the block ends; if anything fails, `path` stays as it was.
+
+    The bytes go to a temporary file in the same folder, are flushed and fsynced, and the file is renamed over `path`.
+    Symbolic links are followed, and an existing file's permissions are kept.
+
+    Raises ValueError if `path` exists and is not a regular file, FileNotFoundError if its folder does not exist.
+    """
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise ValueError(f"{path} is not a regular file; give the path of a file to write")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{path} cannot be written because the folder {folder} does not exist; make it first")
+    temporary = os.path.join(folder, f".npgen-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(target):
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+    with contextlib.suppress(OSError):  # the file is in place; some systems cannot fsync a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write(path, arrays, header):
+    """Write named arrays and a JSON header to one safetensors file, atomically.
+
+    arrays  dict of name -> array: booleans, integers, floats up to 64 bits, any shape; dtype and shape are kept
+    header  dict that JSON can hold (tuples come back as lists)
+
+    Raises TypeError for an array or header that the file cannot hold.
+    """
+    from safetensors import numpy as safetensors
+
+    arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}  # safetensors ignores strides
+    for name, value in arrays.items():
+        if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+            raise TypeError(f"arrays[{name!r}] has dtype {value.dtype}; a checkpoint holds booleans, integers and floats")
+    try:
+        text = json.dumps({"sha256": _BLANK, "format": FORMAT, "header": header})
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"header cannot be written as JSON ({error}); use plain Python numbers, strings, lists, dicts") from None
+    blob = safetensors.save(arrays, {"npgen": text})
+    start = blob.index(_BLANK.encode())  # metadata comes first in the file, and the digest first in the metadata
+    with replacing(path) as file:
+        file.write(blob[:start])
+        file.write(_digest(blob, start).encode())
+        file.write(memoryview(blob)[start + 64:])
+
+
+def read(path):
+    """Read a checkpoint: (arrays, header) as they were given to `write`.
+
+    Raises LoadError, saying what is wrong, for a file that is missing, empty, truncated, altered, not npgen's, or newer.
+    """
+    from safetensors import numpy as safetensors
+
+    try:
+        with open(path, "rb") as file:
+            blob = file.read()
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {error.strerror}") from None
+    meta = _metadata(path, blob)
+    if meta["format"] > FORMAT:
+        raise LoadError(f"{path} has format {meta['format']}, newer than the {FORMAT} that this npgen reads; upgrade npgen")
+    start = blob.find(meta["sha256"].encode())
+    if start < 0 or _digest(blob, start) != meta["sha256"]:
+        raise LoadError(f"{path} was altered after npgen wrote it (its checksum does not match); use another copy")
+    try:
+        arrays = safetensors.load(blob)
+    except Exception as error:  # only a forged checksum gets here: whatever the parser raises, the file is at fault
+        raise LoadError(f"{path} is not a valid safetensors file ({error})") from None
+    return {name: arrays[name] for name in sorted(arrays)}, meta["header"]
+
+
+def _metadata(path, blob):
+    """npgen's entry in the safetensors header: {"sha256", "format", "header"}; LoadError if the file is not whole or not ours."""
+    if not blob:
+        raise LoadError(f"{path} is empty")
+    if blob[8:9] != b"{":
+        raise LoadError(f"{path} is not a safetensors file; npgen reads only files that model.save wrote")
+    head = 8 + int.from_bytes(blob[:8], "little")
+    if head > len(blob):
+        raise LoadError(f"{path} is truncated: its header needs {head} bytes, the file has {len(blob)}; use another copy")
+    try:
+        table = json.loads(blob[8:head])
+        size = head + max((entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"), default=0)
+        text = table.get("__metadata__", {}).get("npgen")
+        meta = None if text is None else json.loads(text)
+        sound = text is None or (meta["sha256"].isascii() and type(meta["format"]) is int and type(meta["header"]) is dict)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise LoadError(f"{path} has a damaged header; use another copy")
+    if meta is None:
+        raise LoadError(f"{path} is a safetensors file without npgen's header; npgen reads only files that model.save wrote")
+    if size > len(blob):
+        raise LoadError(f"{path} is truncated: it needs {size} bytes, the file has {len(blob)}; use another copy")
+    return meta
+
+
+def _digest(blob, start):
+    digest = hashlib.sha256(memoryview(blob)[:start])
+    digest.update(_BLANK.encode())
+    digest.update(memoryview(blob)[start + 64:])
+    return digest.hexdigest()

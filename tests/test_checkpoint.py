@@ -1,0 +1,223 @@
+"""checkpoint.py: what goes in comes out; any other file is one LoadError; a failed write leaves the old file."""
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from npgen import checkpoint
+
+ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(7), "mask": np.array([True, False])}
+HEADER = {"class": "MADE", "hidden": [500], "learning_rate": 1e-3, "history": [1.5, float("inf")], "key": 2**64 - 1}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.safetensors"
+    checkpoint.write(path, ARRAYS, HEADER)
+    return path
+
+
+def same(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def test_arrays_and_header_come_back(saved):
+    arrays, header = checkpoint.read(saved)
+    assert header == HEADER and list(arrays) == sorted(ARRAYS)
+    assert all(same(arrays[k], ARRAYS[k]) for k in ARRAYS)
+    assert all(a.flags.writeable for a in arrays.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8),
+                       hnp.arrays(st.sampled_from([bool, np.int8, np.uint64, np.float16, np.float32, np.float64]),
+                                  hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)), max_size=4))
+def test_every_dtype_and_shape_comes_back(tmp_path_factory, arrays):
+    path = tmp_path_factory.mktemp("c") / "x"
+    checkpoint.write(path, arrays, {})
+    back, _ = checkpoint.read(path)
+    assert back.keys() == arrays.keys() and all(same(back[k], arrays[k]) for k in arrays)
+
+
+@pytest.mark.parametrize("value", [np.arange(6.0).reshape(2, 3).T, np.arange(9)[::-2], np.arange(3, dtype=">f4"),
+                                   np.asfortranarray(np.eye(3)[:2])], ids=["transposed", "reversed", "big-endian", "fortran"])
+def test_memory_layout_does_not_matter(tmp_path, value):
+    checkpoint.write(tmp_path / "x", {"a": value}, {})
+    np.testing.assert_array_equal(checkpoint.read(tmp_path / "x")[0]["a"], value)
+
+
+def test_same_content_gives_the_same_bytes(saved, tmp_path):
+    checkpoint.write(tmp_path / "again", dict(reversed(ARRAYS.items())), HEADER)
+    assert (tmp_path / "again").read_bytes() == saved.read_bytes()
+
+
+def test_safetensors_itself_reads_the_file(saved):
+    from safetensors.numpy import load_file
+    assert same(load_file(saved)["w"], ARRAYS["w"])
+
+
+@pytest.mark.parametrize("arrays, header, message", [
+    ({"a": np.array(["x"])}, {}, r"arrays\['a'\] has dtype <U1"),
+    ({"a": np.array([None])}, {}, r"arrays\['a'\] has dtype object"),
+    ({"a": np.array([1j])}, {}, r"arrays\['a'\] has dtype complex128"),
+    ({}, {"x": np.float32(1)}, "header cannot be written as JSON .*float32"),
+], ids=["text", "object", "complex", "header"])
+def test_what_the_file_cannot_hold_is_refused(tmp_path, arrays, header, message):
+    with pytest.raises(TypeError, match=message):
+        checkpoint.write(tmp_path / "x", arrays, header)
+    assert os.listdir(tmp_path) == []
+
+
+# every way a file can be wrong
+
+def foreign(path):
+    from safetensors.numpy import save_file
+    save_file({"a": np.zeros(2)}, path)
+
+
+def newer(path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+        checkpoint.write(path, ARRAYS, HEADER)
+
+
+def forged(path, head, tail=b""):
+    text = json.dumps(head).encode() if not isinstance(head, bytes) else head
+    path.write_bytes(len(text).to_bytes(8, "little") + text + tail)
+
+
+BAD = {
+    "missing": (lambda p: p.unlink(), "cannot be read: No such file"),
+    "folder": (lambda p: (p.unlink(), p.mkdir()), "cannot be read: Is a directory"),
+    "empty": (lambda p: p.write_bytes(b""), "is empty"),
+    "pickle": (lambda p: p.write_bytes(b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c."), "is not a safetensors file"),
+    "short": (lambda p: p.write_bytes(b"\x80\x04"), "is not a safetensors file"),
+    "cut in the header": (lambda p: p.write_bytes(p.read_bytes()[:60]), "is truncated: its header needs"),
+    "cut in the arrays": (lambda p: p.write_bytes(p.read_bytes()[:-1]), "is truncated: it needs"),
+    "longer": (lambda p: p.write_bytes(p.read_bytes() + b"x"), "was altered"),
+    "one bit": (lambda p: p.write_bytes(p.read_bytes()[:-1] + bytes([p.read_bytes()[-1] ^ 1])), "was altered"),
+    "edited header": (lambda p: p.write_bytes(p.read_bytes().replace(b"MADE", b"FADE")), "was altered"),
+    "without npgen": (foreign, "without npgen's header"),
+    "newer": (newer, "has format 2, newer than the 1 that this npgen reads; upgrade"),
+    "json list": (lambda p: forged(p, [1]), "is not a safetensors file"),
+    "deep json": (lambda p: forged(p, b"{\"a\":" + b"[" * 100000), "damaged header"),
+    "huge header": (lambda p: p.write_bytes(b"\xff" * 8 + b"{}"), "is truncated"),
+    "odd metadata": (lambda p: forged(p, {"__metadata__": {"npgen": "3"}}), "damaged header"),
+    "odd digest": (lambda p: forged(p, {"__metadata__": {"npgen": '{"sha256":"\\ud800","format":1,"header":{}}'}}), "damaged header"),
+    "no digest": (lambda p: forged(p, {"__metadata__": {"npgen": '{"sha256":"","format":1,"header":{}}'}}), "was altered"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_one_load_error_that_says_what_is_wrong(saved, case):
+    spoil, message = BAD[case]
+    spoil(saved)
+    with pytest.raises(checkpoint.LoadError, match=message) as info:
+        checkpoint.read(saved)
+    assert str(saved) in str(info.value) and "\n" not in str(info.value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_changed_byte_and_any_cut_is_detected(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("c") / "x"
+    checkpoint.write(path, ARRAYS, HEADER)
+    blob = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(blob) - 1))
+    if data.draw(st.booleans()):
+        blob[at] ^= data.draw(st.integers(1, 255))
+    else:
+        blob = blob[:at]
+    path.write_bytes(blob)
+    with pytest.raises(checkpoint.LoadError):
+        checkpoint.read(path)
+
+
+def test_a_forged_checksum_over_a_broken_file_is_still_a_load_error(tmp_path):
+    text = json.dumps({"sha256": "0" * 64, "format": 1, "header": {}})
+    forged(tmp_path / "x", {"__metadata__": {"npgen": text}, "a": {"dtype": "Q7", "shape": [9], "data_offsets": [0, 4]}}, b"abcd")
+    blob = (tmp_path / "x").read_bytes()
+    start = blob.index(b"0" * 64)
+    (tmp_path / "x").write_bytes(blob.replace(b"0" * 64, checkpoint._digest(blob, start).encode()))
+    with pytest.raises(checkpoint.LoadError, match="not a valid safetensors file"):
+        checkpoint.read(tmp_path / "x")
+
+
+# atomic writing
+
+def raising(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+class Full:
+    """A file whose disk is full: part of the first write arrives."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.file.close()
+
+    def write(self, chunk):
+        self.file.write(bytes(chunk)[:10])
+        raising()
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "replace", "copymode", "interrupt"])
+def test_the_old_file_survives_any_failure_and_nothing_is_left_behind(saved, monkeypatch, failing):
+    before = saved.read_bytes()
+    if failing == "write":
+        monkeypatch.setattr("builtins.open", lambda *a, open=open, **k: Full(open(*a, **k)))
+    elif failing == "interrupt":
+        monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(KeyboardInterrupt))
+    else:
+        monkeypatch.setattr(checkpoint.shutil if failing == "copymode" else os, failing, raising)
+    with pytest.raises(KeyboardInterrupt if failing == "interrupt" else OSError):
+        checkpoint.write(saved, {"w": np.zeros(1000)}, {})
+    monkeypatch.undo()
+    assert saved.read_bytes() == before and os.listdir(saved.parent) == [saved.name]
+
+
+def test_the_file_is_on_disk_before_it_takes_the_name_and_the_folder_after(saved, monkeypatch):
+    calls = []
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"))
+    monkeypatch.setattr(os, "replace", lambda a, b, replace=os.replace: (calls.append("replace"), replace(a, b)))
+    checkpoint.write(saved, ARRAYS, HEADER)
+    assert calls == ["file", "replace", "folder"]
+
+
+def test_permissions_follow_the_umask_then_the_old_file(tmp_path):
+    path, old = tmp_path / "x", os.umask(0o027)
+    try:
+        checkpoint.write(path, ARRAYS, HEADER)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        path.chmod(0o600)
+        checkpoint.write(path, ARRAYS, HEADER)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(old)
+
+
+def test_a_symbolic_link_stays_a_link(saved):
+    link = saved.parent / "link"
+    link.symlink_to(saved.name)
+    checkpoint.write(link, {}, {"new": 1})
+    assert link.is_symlink() and checkpoint.read(saved)[1] == {"new": 1}
+
+
+def test_a_folder_is_not_written_over(tmp_path):
+    with pytest.raises(ValueError, match="is not a regular file"):
+        checkpoint.write(tmp_path, ARRAYS, HEADER)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="the folder .*nowhere does not exist; make it first"):
+        checkpoint.write(tmp_path / "nowhere" / "x", ARRAYS, HEADER)
