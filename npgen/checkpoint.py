@@ -22,7 +22,7 @@ class LoadError(ValueError):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Open a binary file for writing that becomes `path` when the block ends; if anything fails, `path` stays as it was.
+    """Open a binary file that becomes `path` when the block ends; if anything fails, `path` stays as it was.
 
     The bytes go to a temporary file in the same folder, are flushed and fsynced, and the file is renamed over `path`.
     Symbolic links are followed, and an existing file's permissions are kept.
@@ -69,11 +69,13 @@ def write(path, arrays, header):
     arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}  # safetensors ignores strides
     for name, value in arrays.items():
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
-            raise TypeError(f"arrays[{name!r}] has dtype {value.dtype}; a checkpoint holds booleans, integers and floats")
+            raise TypeError(f"arrays[{name!r}] has dtype {value.dtype}; convert it to booleans, integers or floats")
+        if name == "__metadata__":
+            raise TypeError("arrays['__metadata__'] has the name that safetensors keeps for itself; give it another")
     try:
         text = json.dumps({"sha256": _BLANK, "format": FORMAT, "header": header})
     except (TypeError, ValueError) as error:
-        raise TypeError(f"header cannot be written as JSON ({error}); use plain Python numbers, strings, lists, dicts") from None
+        raise TypeError(f"header cannot be written as JSON ({error}); use Python numbers, strings, lists, dicts") from None
     blob = safetensors.save(arrays, {"npgen": text})
     start = blob.index(_BLANK.encode())  # metadata comes first in the file, and the digest first in the metadata
     with replacing(path) as file:
@@ -85,7 +87,7 @@ def write(path, arrays, header):
 def read(path):
     """Read a checkpoint: (arrays, header) as they were given to `write`.
 
-    Raises LoadError, saying what is wrong, for a file that is missing, empty, truncated, altered, not npgen's, or newer.
+    Raises LoadError, saying what is wrong, for a missing, empty, truncated, altered, foreign or newer file.
     """
     from safetensors import numpy as safetensors
 
@@ -96,7 +98,7 @@ def read(path):
         raise LoadError(f"{path} cannot be read: {error.strerror}") from None
     meta = _metadata(path, blob)
     if meta["format"] > FORMAT:
-        raise LoadError(f"{path} has format {meta['format']}, newer than the {FORMAT} that this npgen reads; upgrade npgen")
+        raise LoadError(f"{path} has format {meta['format']}, this npgen reads up to {FORMAT}; upgrade npgen")
     start = blob.find(meta["sha256"].encode())
     if start < 0 or _digest(blob, start) != meta["sha256"]:
         raise LoadError(f"{path} was altered after npgen wrote it (its checksum does not match); use another copy")
@@ -108,28 +110,29 @@ def read(path):
 
 
 def _metadata(path, blob):
-    """npgen's entry in the safetensors header: {"sha256", "format", "header"}; LoadError if the file is not whole or not ours."""
+    """npgen's entry in the safetensors header, {"sha256", "format", "header"}, if the file is whole and ours."""
     if not blob:
         raise LoadError(f"{path} is empty")
     if blob[8:9] != b"{":
-        raise LoadError(f"{path} is not a safetensors file; npgen reads only files that model.save wrote")
+        raise LoadError(f"{path} is not a safetensors file; only files that model.save wrote can be read")
     head = 8 + int.from_bytes(blob[:8], "little")
     if head > len(blob):
-        raise LoadError(f"{path} is truncated: its header needs {head} bytes, the file has {len(blob)}; use another copy")
+        raise LoadError(f"{path} is truncated ({len(blob)} bytes, the header alone needs {head}); use another copy")
     try:
         table = json.loads(blob[8:head])
-        size = head + max((entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"), default=0)
-        text = table.get("__metadata__", {}).get("npgen")
+        text = table.pop("__metadata__", {}).get("npgen")
+        size = head + max((entry["data_offsets"][1] for entry in table.values()), default=0)
         meta = None if text is None else json.loads(text)
-        sound = text is None or (meta["sha256"].isascii() and type(meta["format"]) is int and type(meta["header"]) is dict)
+        types = None if text is None else [type(meta[key]) for key in ("sha256", "format", "header")]
+        sound = text is None or (types == [str, int, dict] and meta["sha256"].isascii())
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         sound = False
     if not sound:
         raise LoadError(f"{path} has a damaged header; use another copy")
     if meta is None:
-        raise LoadError(f"{path} is a safetensors file without npgen's header; npgen reads only files that model.save wrote")
+        raise LoadError(f"{path} is a safetensors file without npgen's header; only files that model.save wrote can be read")
     if size > len(blob):
-        raise LoadError(f"{path} is truncated: it needs {size} bytes, the file has {len(blob)}; use another copy")
+        raise LoadError(f"{path} is truncated ({len(blob)} bytes of {size}); use another copy")
     return meta
 
 
