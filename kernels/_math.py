@@ -1,0 +1,139 @@
+"""exp, log and the sine and cosine of a turn for jitted loops: polynomials that vectorise, where a call to libm does not.
+
+Only additions, multiplications and divisions, each rounded, in the order written and never contracted to a fused
+multiply-add: the same bits on every CPU, and on a GPU that spells them `__fadd_rn`, `__fmul_rn`, `__fdiv_rn`.
+
+    exp(x)     every x: overflow, subnormal results, infinities and NaN included        1.5 ulp
+    log(x)     every x: log(0) = -inf, log(x < 0) = NaN, log(inf) = inf                 1 ulp
+    turn(u)    cos(2 pi u), sin(2 pi u) for |u| < 1000                                  2.5 ulp
+    order(x)   integers that sort as the numbers do, so that a maximum vectorises too   exact; NaN at either end
+
+References: Cody & Waite (1980), exp; Sun Microsystems' fdlibm (1993), log and double sine and cosine; Moshier's Cephes
+(1992), single sine and cosine.
+"""
+import numpy as np
+
+from . import _jit
+from ._jit import jit
+
+if _jit.available:
+    from numba import types
+    from numba.extending import intrinsic, overload
+
+    def _bit_cast(target_of):
+        @intrinsic
+        def cast(typingctx, value):
+            target = target_of[value]
+            return target(value), lambda context, builder, signature, args: builder.bitcast(
+                args[0], context.get_value_type(target))
+        return cast
+
+    _bits = _bit_cast({types.float32: types.int32, types.float64: types.int64})
+    _real = _bit_cast({types.int32: types.float32, types.int64: types.float64})
+
+
+@jit
+def _polynomial(x, coefficients):
+    """The polynomial with these coefficients, highest power first."""
+    y = coefficients[0]
+    for c in coefficients[1:]:
+        y = y * x + c
+    return y
+
+
+def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, sin_poly, cos_poly):
+    """The functions of one floating type: every constant must have that type, or Numba would compute in float64."""
+    exp_poly, log_poly, sin_poly, cos_poly = (tuple(map(real, p)) for p in (exp_poly, log_poly, sin_poly, cos_poly))
+    (lowest, highest), (ln2_high, ln2_low) = map(real, exp_range), map(real, ln2)
+    zero, quarter, half, one, two, four, inf, nan = map(real, (0, 0.25, 0.5, 1, 2, 4, np.inf, np.nan))
+    log2e, tau, tiny, lift, lift_bits = map(real, (1 / np.log(2), 2 * np.pi, np.finfo(real).tiny, 2.0**mantissa, mantissa))
+    round_off = real(1.5 * 2.0**mantissa)  # adding it leaves the nearest integer in the lowest bits
+    bias, bits_of_round_off, bits_of_root_half = (x.view(integer) for x in (one, round_off, real(np.sqrt(0.5))))
+    all_but_sign, sign_shift = integer(np.iinfo(integer).max), np.iinfo(integer).bits - 1
+
+    @jit
+    def power_of_two(k):
+        return _real(integer((k << mantissa) + bias))
+
+    @jit
+    def exp(x):
+        x = lowest if x < lowest else x
+        x = highest if x > highest else x
+        shifted = x * log2e + round_off
+        n = shifted - round_off
+        r = (x - n * ln2_high) - n * ln2_low
+        y = one + (r + r * r * _polynomial(r, exp_poly))
+        k = integer(_bits(shifted) - bits_of_round_off)
+        first = k >> 1  # in two factors, as 2**k itself can overflow or be subnormal
+        return y * power_of_two(first) * power_of_two(k - first)
+
+    @jit
+    def log(x):
+        small = x < tiny
+        i = _bits(x * lift if small else x)
+        k = integer(integer(i - bits_of_root_half) >> mantissa)  # x = 2**k (1 + f), 1 + f in [sqrt(1/2), sqrt(2))
+        f = _real(integer(i - (k << mantissa))) - one
+        n = real(k) - (lift_bits if small else zero)
+        s = f / (two + f)
+        z = s * s
+        square = half * f * f
+        y = n * ln2_high - ((square - (s * (square + z * _polynomial(z, log_poly)) + n * ln2_low)) - f)
+        y = y if x > zero else (-inf if x == zero else nan)
+        return inf if x == inf else y
+
+    @jit
+    def turn(u):
+        shifted = u * four + round_off
+        quadrant = _bits(shifted)
+        x = (u - (shifted - round_off) * quarter) * tau
+        z = x * x
+        sine = x + x * z * _polynomial(z, sin_poly)
+        cosine = one - (half * z - z * z * _polynomial(z, cos_poly))
+        c, s = (sine, cosine) if quadrant & 1 != 0 else (cosine, sine)
+        return (-c if (quadrant + 1) & 2 != 0 else c), (-s if quadrant & 2 != 0 else s)
+
+    @jit
+    def order(x):
+        i = _bits(x)
+        return integer(i ^ ((i >> sign_shift) & all_but_sign))
+
+    return {"exp": exp, "log": log, "turn": turn, "order": order}
+
+
+_single = _functions(
+    np.float32, np.int32, 23,
+    exp_range=(-104, 89),
+    exp_poly=(1.3926183587713495e-3, 8.3631790527225774e-3, 4.1666554617204574e-2, 0.16666576989698776, 0.5),
+    ln2=(6.9313812256e-1, 9.0580006145e-6),
+    log_poly=(0.24279078841, 0.28498786688, 0.40000972152, 0.66666662693),
+    sin_poly=(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1),
+    cos_poly=(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
+
+_double = _functions(
+    np.float64, np.int64, 52,
+    exp_range=(-746, 710),
+    exp_poly=(2.5100385495510319e-8, 2.7620088445409748e-7, 2.7557268459997065e-6, 2.4801521295954375e-5,
+              1.9841269863053617e-4, 1.3888888917213717e-3, 8.3333333333300618e-3, 4.1666666666624128e-2,
+              0.16666666666666667, 0.5),
+    ln2=(6.93147180369123816490e-1, 1.90821492927058770002e-10),
+    log_poly=(1.479819860511658591e-1, 1.531383769920937332e-1, 1.818357216161805012e-1, 2.222219843214978396e-1,
+              2.857142874366239149e-1, 3.999999999940941908e-1, 6.666666666666735130e-1),
+    sin_poly=(1.58969099521155010221e-10, -2.50507602534068634195e-8, 2.75573137070700676789e-6,
+              -1.98412698298579493134e-4, 8.33333333332248946124e-3, -1.66666666666666324348e-1),
+    cos_poly=(-1.13596475577881948265e-11, 2.08757232129817482790e-9, -2.75573143513906633035e-7,
+              2.48015872894767294178e-5, -1.38888888888741095749e-3, 4.16666666666666019037e-2))
+
+
+def _by_type(name):
+    """A function for jitted code that takes float32 or float64 and computes in the type it is given."""
+    def function(x):
+        raise NotImplementedError(f"{name} is for jitted code")
+    if _jit.available:
+        @overload(function)
+        def choose(x):
+            chosen = {types.float32: _single, types.float64: _double}[x][name]
+            return lambda x: chosen(x)
+    return function
+
+
+exp, log, turn, order = map(_by_type, ("exp", "log", "turn", "order"))
