@@ -54,8 +54,6 @@ if _jit.available:
     def _gemm(typingctx, trans_a, trans_b, m, n, k, alpha, a, b, beta, c):
         """c = alpha op(a) op(b) + beta c through Fortran's xGEMM; a, b, c are 2-D with contiguous rows."""
         letter = {types.float32: "s", types.float64: "d"}[c.dtype]
-        signature = types.void(types.boolean, types.boolean, types.intp, types.intp, types.intp, c.dtype, a, b, c.dtype, c)
-
         def codegen(context, builder, sig, args):
             i32, i8 = ir.IntType(32), ir.IntType(8)
             real = context.get_value_type(c.dtype)
@@ -86,7 +84,6 @@ if _jit.available:
             return context.get_dummy_value()
 
         sig = types.void(types.boolean, types.boolean, types.intp, types.intp, types.intp, c.dtype, a, b, c.dtype, c)
-        del signature
         return sig, codegen
 
     @_jit.jit

@@ -1,0 +1,76 @@
+"""Masks: which inputs a unit may see. Pure NumPy.
+
+    made_masks       degrees -> the masks of a masked autoencoder (Germain et al., 2015)
+    coupling_mask    which features a coupling layer leaves alone (Dinh et al., 2017)
+    Plan             a mask and the blocks of it that have to be multiplied
+
+Legend: i inputs (rows of a mask), j outputs (columns).
+"""
+import functools
+
+import numpy as np
+
+BLOCK_COLUMNS = 64  # narrower blocks follow a staircase more closely, wider ones multiply faster
+
+
+class Plan:
+    """A mask (i, j) and how a product with it is cut: columns in blocks, each with the rows it needs.
+
+    blocks (b, 4): first column, last column + 1, rows above which every entry is 1, rows from which every entry is 0.
+    Only the rows in between have to look at the mask. Units sorted by degree give a staircase: about half the work.
+    """
+
+    def __init__(self, mask):
+        self.mask = np.ascontiguousarray(mask, dtype=bool)
+        if self.mask.ndim != 2:
+            raise ValueError(f"Plan: mask must have two dimensions, got shape {self.mask.shape}; give one row per input")
+        self.shape = self.mask.shape
+        n_blocks = max(1, round(self.shape[1] / BLOCK_COLUMNS))
+        edges = np.linspace(0, self.shape[1], n_blocks + 1).astype(np.int64)
+        rows = []
+        for a, b in zip(edges, edges[1:], strict=False):
+            block = self.mask[:, a:b]
+            full, some = block.all(axis=1), block.any(axis=1)
+            rows.append((a, b, full.argmin() if not full.all() else len(full), len(some) - some[::-1].argmax() if some.any() else 0))
+        self.blocks = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        self._cast = {}
+
+    @staticmethod
+    @functools.lru_cache(maxsize=256)
+    def dense(n_inputs, n_outputs):
+        """The plan of a product without a mask."""
+        return Plan(np.ones((n_inputs, n_outputs), dtype=bool))
+
+    def mask_as(self, dtype):
+        """The mask as 0 and 1 of a floating dtype; empty where no block has to look at it."""
+        if dtype not in self._cast:
+            partial = np.any(self.blocks[:, 2] < self.blocks[:, 3])
+            self._cast[dtype] = self.mask.astype(dtype) if partial else np.zeros((0, 0), dtype)
+        return self._cast[dtype]
+
+
+def made_degrees(n_features, hidden):
+    """Degrees 1..n of the inputs, then per hidden layer degrees 0..n-1 as even as can be, sorted.
+
+    A hidden unit of degree m may see inputs 1..m; sorted degrees make every mask a staircase. Degree 0 (a unit that sees
+    nothing) only occurs where n = 1.
+    """
+    lowest, highest = min(1, n_features - 1), n_features - 1
+    layers = [np.floor(np.linspace(lowest, highest + 1, width, endpoint=False)).astype(np.int64).clip(lowest, highest)
+              for width in hidden]
+    return [np.arange(1, n_features + 1), *layers]
+
+
+def made_masks(n_features, hidden):
+    """The masks (i, j) of every layer of a MADE: hidden ones mask[i, j] = degree_i <= degree_j, the output one <.
+
+    Inputs are in the order of the factorisation: output d depends on inputs 1..d-1 only (Germain et al., 2015, eqs. 8, 9).
+    """
+    degrees = made_degrees(n_features, hidden)
+    inner = [below[:, None] <= above[None, :] for below, above in zip(degrees, degrees[1:], strict=False)]
+    return [*inner, degrees[-1][:, None] < degrees[0][None, :]]
+
+
+def coupling_mask(n_features, index):
+    """True where coupling layer `index` leaves a feature alone: every other feature, the other half in turn."""
+    return (np.arange(n_features) + index) % 2 == 0

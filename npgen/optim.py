@@ -1,0 +1,48 @@
+"""Optimisers on one flat buffer: init(flat) -> moments, and update(flat, gradient, moments, step, learning_rate), in place.
+
+    Adam    adaptive moments (Kingma & Ba, 2015)
+    SGD     gradient descent, with momentum if asked for
+"""
+import numpy as np
+
+from .kernels import adam
+
+
+class Adam:
+    """theta -= lr * m_hat / (sqrt(v_hat) + eps), m and v the bias-corrected running means of g and g^2.
+
+    beta1, beta2 in [0, 1): decay per step. eps > 0. Reference: Kingma & Ba, Adam (2015), algorithm 1.
+    """
+
+    def __init__(self, beta1=0.9, beta2=0.999, eps=1e-8):
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+            raise ValueError(f"Adam: beta1 and beta2 must be in [0, 1), got {beta1} and {beta2}")
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def init(self, flat):
+        """The moments before the first step."""
+        return {"m": np.zeros_like(flat), "v": np.zeros_like(flat)}
+
+    def update(self, flat, gradient, moments, step, learning_rate, scale=1.0):
+        """One step, number `step` from 1 on, along scale * gradient; flat and the moments change in place."""
+        adam.step(flat, gradient, moments["m"], moments["v"], step, learning_rate, self.beta1, self.beta2, self.eps, scale)
+
+
+class SGD:
+    """theta -= lr * b, b = momentum * b + g."""
+
+    def __init__(self, momentum=0.0):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"SGD: momentum must be in [0, 1), got {momentum}")
+        self.momentum = momentum
+
+    def init(self, flat):
+        """The velocity before the first step."""
+        return {"b": np.zeros_like(flat)}
+
+    def update(self, flat, gradient, moments, step, learning_rate, scale=1.0):
+        """One step along scale * gradient; flat and the velocity change in place."""
+        b = moments["b"]
+        b *= self.momentum
+        b += scale * gradient
+        flat -= learning_rate * b

@@ -1,0 +1,212 @@
+"""The training loop: minibatches, early stop, best parameters restored, divergence rolled back, resume to the same bits.
+
+It knows no model. It is handed a loss and parameters: loss(params, rows, stream) -> (n,) nats per row, where params are
+Tensors while a step is taken and arrays while the validation rows are scored.
+
+Legend: n rows in a batch, p parameters.
+"""
+import contextlib
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+
+from . import ops
+from .engine import value_and_grad
+from .optim import Adam
+from .random import Stream
+
+
+class ConvergenceWarning(UserWarning):
+    """Fitting stopped before it had converged."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Options:
+    """How to train; the names are those of the models' constructors."""
+
+    max_epochs: int = 200
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    validation_fraction: float = 0.1
+    patience: int = 20
+    restore_best: bool = True
+    clip_norm: float = 100.0
+    callbacks: tuple = ()
+    verbose: bool = False
+
+    def __post_init__(self):
+        for name in ("max_epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.number)) or not value > 0 or not math.isfinite(value):
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
+        value = self.validation_fraction
+        if not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
+            raise ValueError(f"validation_fraction must be in [0, 1), got {value!r}; 0 trains on every row")
+
+
+@dataclasses.dataclass
+class State:
+    """Everything a run needs to go on: at the end of an epoch, written to a checkpoint, and read back, it is the run."""
+
+    params: np.ndarray                    # (p,) the flat buffer
+    best: np.ndarray                      # (p,) the best so far
+    moments: dict                         # the optimiser's arrays
+    stream: Stream
+    learning_rate: float
+    epoch: int = 0
+    step: int = 0
+    best_nats: float = math.inf
+    since_best: int = 0
+    rollbacks: int = 0
+    history: list = dataclasses.field(default_factory=list)  # one dict per epoch
+
+    def save(self):
+        """(arrays, JSON-able dict) that restore() takes back."""
+        arrays = {"params": self.params, "best": self.best, **{f"moment.{k}": v for k, v in self.moments.items()}}
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("params", "best", "moments")}
+        return arrays, {**rest, "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
+
+    @classmethod
+    def restore(cls, arrays, rest):
+        """The state that save() described."""
+        moments = {k.removeprefix("moment."): v.copy() for k, v in arrays.items() if k.startswith("moment.")}
+        rest = {**rest, "stream": Stream.from_state(rest["stream"]), "best_nats": float(rest["best_nats"])}
+        return cls(params=arrays["params"].copy(), best=arrays["best"].copy(), moments=moments, **rest)
+
+
+def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, resume=None, save=None):
+    """Minimise the mean loss over the rows of x; params (npgen.nn.Parameters) end at the best epoch's values.
+
+    weights   (n,) non-negative, or None: the loss is the weighted mean
+    stream    random numbers for the split, the order and the loss
+    resume    a State to go on from; save(state) is called after every epoch
+    Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
+    its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases.
+    """
+    options, optimizer = options or Options(), optimizer or Adam()
+    split = np.random.Generator(np.random.PCG64(stream.spawn_seed()))  # the same split again when a run is resumed
+    order = split.permutation(len(x))
+    n_valid = min(int(round(len(x) * options.validation_fraction)), len(x) - 1)
+    valid, rows = np.sort(order[:n_valid]), np.sort(order[n_valid:])
+    state = resume or State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), stream, options.learning_rate)
+    params.flat[:] = state.params
+    step = _Step(loss, params, x, weights, optimizer, options)
+    interrupted = False
+    with _progress(options, state) as bar:
+        try:
+            while state.epoch < options.max_epochs and state.since_best < options.patience:
+                _epoch(step, state, rows, valid)
+                _report(bar, state, options)
+                if save:
+                    save(state)
+        except KeyboardInterrupt:
+            interrupted = True
+            warnings.warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept",
+                          ConvergenceWarning, stacklevel=4)
+    params.flat[:] = state.best if options.restore_best else state.params
+    state.interrupted = interrupted
+    return state
+
+
+class _Step:
+    """One optimiser step on a batch, and the nats of rows without one."""
+
+    def __init__(self, loss, params, x, weights, optimizer, options):
+        self.loss, self.params, self.x, self.weights = loss, params, x, weights
+        self.optimizer, self.options = optimizer, options
+        self.gradient = np.empty_like(params.flat)
+        self.objective = value_and_grad(self._mean)
+
+    def _mean(self, params, batch, stream):
+        losses = self.loss(params, self.x[batch], stream)
+        return ops.mean(losses) if self.weights is None else ops.sum(losses * self.weights[batch]) / len(batch)
+
+    def train(self, state, batch):
+        """Take one step; returns the batch's mean nats, not finite if the step was refused."""
+        value, gradients = self.objective(dict(self.params), batch, state.stream)
+        gradient = self.params.flatten(gradients, self.gradient)
+        norm = math.sqrt(float(np.vdot(gradient, gradient)))
+        if math.isfinite(float(value)) and math.isfinite(norm):
+            state.step += 1
+            self.optimizer.update(self.params.flat, gradient, state.moments, state.step, state.learning_rate,
+                                  min(1.0, self.options.clip_norm / max(norm, 1e-30)))
+        return float(value) if math.isfinite(norm) else math.nan
+
+    def nats(self, rows, stream):
+        """The (weighted) mean nats of rows, without a step."""
+        total = 0.0
+        for batch in _batches(rows, 1000):
+            losses = self.loss(self.params, self.x[batch], stream)
+            total += float(np.sum(losses, dtype=np.float64) if self.weights is None else np.dot(losses, self.weights[batch]))
+        return total / (len(rows) if self.weights is None else float(np.sum(self.weights[rows])))
+
+
+def _batches(rows, size):
+    return [rows[i:i + size] for i in range(0, len(rows), size)]
+
+
+def _epoch(step, state, rows, valid):
+    """One pass over the rows; the state moves on by an epoch, or back to where it was with half the learning rate."""
+    order = rows[state.stream.permutation(len(rows))]
+    before = dataclasses.replace(state, moments={k: v.copy() for k, v in state.moments.items()})
+    total = 0.0
+    for batch in _batches(order, step.options.batch_size):
+        nats = step.train(state, batch)
+        if not math.isfinite(nats):
+            return _roll_back(step, state, before, nats)
+        total += nats * len(batch)
+    train_nats = total / len(rows)
+    valid_nats = step.nats(valid, Stream(0)) if len(valid) else train_nats  # the same noise every epoch
+    if not math.isfinite(valid_nats):
+        return _roll_back(step, state, before, valid_nats)
+    state.params[:] = step.params.flat
+    state.epoch += 1
+    state.since_best += 1
+    if valid_nats < state.best_nats:
+        state.best_nats, state.since_best = valid_nats, 0
+        state.best[:] = state.params
+    state.history.append({"epoch": state.epoch, "train_nats": train_nats, "valid_nats": valid_nats if len(valid) else None,
+                          "learning_rate": state.learning_rate, "rollbacks": state.rollbacks})
+
+
+def _roll_back(step, state, before, nats):
+    step.params.flat[:] = state.params
+    state.moments, state.step = before.moments, before.step
+    state.learning_rate /= 2
+    state.rollbacks += 1
+    give_up = state.rollbacks >= 10
+    if give_up:
+        state.since_best = math.inf
+    warnings.warn(f"fit: the loss became {nats} in epoch {state.epoch + 1}; went back to the last good parameters "
+                  + ("and stopped after ten such attempts: look at the data's scale" if give_up
+                     else f"with learning_rate={state.learning_rate:g}"), ConvergenceWarning, stacklevel=6)
+
+
+@contextlib.contextmanager
+def _progress(options, state):
+    if not options.verbose:
+        yield None
+        return
+    from tqdm import tqdm
+    with tqdm(total=options.max_epochs, initial=state.epoch, unit="epoch", leave=True) as bar:
+        yield bar
+
+
+def _report(bar, state, options):
+    if not state.history:
+        return
+    last = state.history[-1]
+    if bar is not None:
+        shown = {"train": f"{last['train_nats']:.3f}"}
+        if last["valid_nats"] is not None:
+            shown |= {"valid": f"{last['valid_nats']:.3f}", "best": f"{state.best_nats:.3f}"}
+        bar.set_postfix(shown, refresh=False)
+        bar.update(state.epoch - bar.n)
+    for callback in options.callbacks:
+        callback(last)
