@@ -75,7 +75,7 @@ def write(path, arrays, header):
     try:
         text = json.dumps({"sha256": _BLANK, "format": FORMAT, "header": header})
     except (TypeError, ValueError) as error:
-        raise TypeError(f"header cannot be written as JSON ({error}); use Python numbers, strings, lists, dicts") from None
+        raise TypeError(f"header cannot be written as JSON ({error}); use plain Python values") from None
     blob = safetensors.save(arrays, {"npgen": text})
     start = blob.index(_BLANK.encode())  # metadata comes first in the file, and the digest first in the metadata
     with replacing(path) as file:
@@ -130,7 +130,7 @@ def _metadata(path, blob):
     if not sound:
         raise LoadError(f"{path} has a damaged header; use another copy")
     if meta is None:
-        raise LoadError(f"{path} is a safetensors file without npgen's header; only files that model.save wrote can be read")
+        raise LoadError(f"{path} has no npgen header; only files that model.save wrote can be read")
     if size > len(blob):
         raise LoadError(f"{path} is truncated ({len(blob)} bytes of {size}); use another copy")
     return meta

@@ -109,7 +109,7 @@ BAD = {
     "longer": (lambda p: p.write_bytes(p.read_bytes() + b"x"), "was altered"),
     "one bit": (lambda p: p.write_bytes(p.read_bytes()[:-1] + bytes([p.read_bytes()[-1] ^ 1])), "was altered"),
     "edited header": (lambda p: p.write_bytes(p.read_bytes().replace(b"MADE", b"FADE")), "was altered"),
-    "without npgen": (foreign, "without npgen's header"),
+    "without npgen": (foreign, "has no npgen header"),
     "newer": (newer, "has format 2, this npgen reads up to 1; upgrade"),
     "json list": (lambda p: forged(p, [1]), "is not a safetensors file"),
     "deep json": (lambda p: forged(p, b"{\"a\":" + b"[" * 100000), "damaged header"),
