@@ -124,16 +124,16 @@ _double = _functions(
               2.48015872894767294178e-5, -1.38888888888741095749e-3, 4.16666666666666019037e-2))
 
 
-def _by_type(name):
-    """A function for jitted code that takes float32 or float64 and computes in the type it is given."""
-    def function(x):
-        raise NotImplementedError(f"{name} is for jitted code")
+def by_type(single, double):
+    """A function for jitted code: `single` where its first argument is float32 (or an array of it), else `double`."""
+    def function(x, *args):
+        return (single if x.dtype == np.float32 else double)(x, *args)
     if _jit.available:
         @overload(function)
-        def choose(x):
-            chosen = {types.float32: _single, types.float64: _double}[x][name]
-            return lambda x: chosen(x)
+        def choose(x, *args):
+            chosen = single if getattr(x, "dtype", x) == types.float32 else double
+            return lambda x, *args: chosen(x, *args)
     return function
 
 
-exp, log, turn, order = map(_by_type, ("exp", "log", "turn", "order"))
+exp, log, turn, order = (by_type(_single[name], _double[name]) for name in ("exp", "log", "turn", "order"))
