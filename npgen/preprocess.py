@@ -18,7 +18,7 @@ _MANY_LEVELS = 65536
 
 
 class Preprocessor:
-    """The contract: four methods, hyperparameters named in `_options`, fitted values (with a trailing _) in `_fitted`."""
+    """The contract of a map. `_options` names its hyperparameters, `_fitted` what fit learns (with a trailing _)."""
 
     _options = ()
     _fitted = ()
@@ -28,7 +28,7 @@ class Preprocessor:
         raise NotImplementedError
 
     def forward(self, x, stream=None):
-        """Map data to model space: x (n, d) -> z (n, d), log_det (n,) in nats. `stream` feeds the maps that add noise."""
+        """Map data to model space: x (n, d) -> z (n, d), log_det (n,) in nats. `stream` feeds maps that add noise."""
         raise NotImplementedError
 
     def inverse(self, z):
@@ -253,7 +253,7 @@ def make(spec, x):
     if spec is None:
         return Chain()
     if not isinstance(spec, str):
-        raise TypeError(f"preprocess is {spec!r}; give None, 'auto', a name such as 'standardize', or a Preprocessor")
+        raise TypeError(f"preprocess is {spec!r}; give None, a name such as 'auto', or a Preprocessor")
     unknown = [name for name in spec.split("+") if name not in _NAMES]
     if unknown:
         raise ValueError(f"preprocess names {unknown[0]!r}; give None, 'auto', or {', '.join(_NAMES)} joined with '+'")
