@@ -6,7 +6,8 @@ multiply-add: the same bits on every CPU, and on a GPU that spells them `__fadd_
     exp(x)     every x: overflow, subnormal results, infinities and NaN included        1.5 ulp
     log(x)     every x: log(0) = -inf, log(x < 0) = NaN, log(inf) = inf                 1 ulp
     turn(u)    cos(2 pi u), sin(2 pi u) for |u| < 1000                                  2.5 ulp
-    order(x)   integers that sort as the numbers do, so that a maximum vectorises too   exact; NaN at either end
+    order(x)   integers that sort as the numbers do, so that a maximum vectorises too;
+               NaN at either end; from_order(i) is its inverse                          exact
 
 References: Cody & Waite (1980), exp; Sun Microsystems' fdlibm (1993), log and double sine and cosine; Moshier's Cephes
 (1992), single sine and cosine.
@@ -97,7 +98,11 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, sin_
         i = _bits(x)
         return integer(i ^ ((i >> sign_shift) & all_but_sign))
 
-    return {"exp": exp, "log": log, "turn": turn, "order": order}
+    @jit
+    def from_order(i):
+        return _real(integer(i ^ ((i >> sign_shift) & all_but_sign)))
+
+    return {"exp": exp, "log": log, "turn": turn, "order": order, "from_order": from_order}
 
 
 _single = _functions(
@@ -125,15 +130,15 @@ _double = _functions(
 
 
 def by_type(single, double):
-    """A function for jitted code: `single` where its first argument is float32 (or an array of it), else `double`."""
+    """A function for jitted code: `single` where the first argument, a number or an array, has 32 bits, else `double`."""
     def function(x, *args):
-        return (single if x.dtype == np.float32 else double)(x, *args)
+        raise NotImplementedError("only for jitted code")
     if _jit.available:
         @overload(function)
         def choose(x, *args):
-            chosen = single if getattr(x, "dtype", x) == types.float32 else double
+            chosen = single if getattr(x, "dtype", x).bitwidth == 32 else double
             return lambda x, *args: chosen(x, *args)
     return function
 
 
-exp, log, turn, order = (by_type(_single[name], _double[name]) for name in ("exp", "log", "turn", "order"))
+exp, log, turn, order, from_order = (by_type(_single[name], _double[name]) for name in _single)

@@ -1,0 +1,76 @@
+"""A normal sample as a function of its mean and log-variance, the noise drawn inside and drawn again in the backward.
+
+mean, log_var, z, g (N, D); eps_ij is the normal at value start + i D + j of the stream (key0, key1), see random.py.
+
+    forward     z = mean + exp(log_var / 2) eps
+    backward    g_log_var = g eps exp(log_var / 2) / 2, the gradient with respect to log_var; that of mean is g itself
+
+exp overflows to inf where log_var exceeds 177 in float32, 1419 in float64. The bits do not depend on threads. Agreement
+with the reference: 8 eps of |mean| + exp(log_var / 2) |eps|. Reference: Kingma & Welling (2014), section 2.4.
+"""
+import numpy as np
+
+from . import random
+from ._dispatch import Kernel
+from ._jit import jit, prange
+from ._math import exp
+from .random import CHUNK, fill_normal
+
+# --- reference -------------------------------------------------------------------------------------------------------
+
+def _scaled_noise(log_var, key0, key1, start):
+    eps = random.normal.reference(np.empty(log_var.size, log_var.dtype), key0, key1, start).reshape(log_var.shape)
+    with np.errstate(over="ignore"):
+        return np.exp(log_var.astype(float) / 2) * eps
+
+
+def _forward_reference(mean, log_var, key0, key1, start):
+    with np.errstate(over="ignore"):
+        return (mean + _scaled_noise(log_var, key0, key1, start)).astype(mean.dtype)
+
+
+def _backward_reference(g, log_var, key0, key1, start):
+    with np.errstate(over="ignore"):
+        return (g * _scaled_noise(log_var, key0, key1, start) / 2).astype(g.dtype)
+
+
+# --- Numba -----------------------------------------------------------------------------------------------------------
+
+@jit
+def _scaled_noise_into(out, log_var, key0, key1, start, half):
+    """out = exp(log_var / 2) eps for one chunk."""
+    fill_normal(out, key0, key1, start)
+    for i in range(out.size):
+        out[i] *= exp(half * log_var[i])
+
+
+@jit(parallel=True)
+def _forward(mean, log_var, key0, key1, start):
+    z, size, half = np.empty_like(mean), mean.size, mean.dtype.type(0.5)
+    flat, flat_mean, flat_log_var = z.reshape(size), mean.reshape(size), log_var.reshape(size)
+    for chunk in prange(-(-size // CHUNK)):
+        low, high = chunk * CHUNK, (chunk + 1) * CHUNK
+        out, center = flat[low:high], flat_mean[low:high]
+        _scaled_noise_into(out, flat_log_var[low:high], key0, key1, start + low, half)
+        for i in range(out.size):
+            out[i] += center[i]
+    return z
+
+
+@jit(parallel=True)
+def _backward(g, log_var, key0, key1, start):
+    g_log_var, size, half = np.empty_like(g), g.size, g.dtype.type(0.5)
+    flat, flat_g, flat_log_var = g_log_var.reshape(size), g.reshape(size), log_var.reshape(size)
+    for chunk in prange(-(-size // CHUNK)):
+        low, high = chunk * CHUNK, (chunk + 1) * CHUNK
+        out, cotangent = flat[low:high], flat_g[low:high]
+        _scaled_noise_into(out, flat_log_var[low:high], key0, key1, start + low, half)
+        for i in range(out.size):
+            out[i] *= half * cotangent[i]
+    return g_log_var
+
+
+forward = Kernel("reparameterize.forward", "mean(N,D) log_var(N,D) key0 key1 start",
+                 reference=_forward_reference, numba=_forward)
+backward = Kernel("reparameterize.backward", "g(N,D) log_var(N,D) key0 key1 start",
+                  reference=_backward_reference, numba=_backward)

@@ -1,0 +1,102 @@
+"""Random numbers for the library: one counter-based stream, the same draws for any batch size, thread count and device.
+
+A stream is a key and a counter; drawing takes the next whole blocks (256 float32 or 128 float64 values each) and moves
+the counter past them, so that a stream's whole state is three integers. There is no global state.
+Reference: Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy as 1, 2, 3.
+"""
+import math
+import numbers
+
+import numpy as np
+
+from .kernels import random as _kernel
+
+
+def as_stream(rng=None):
+    """The stream for what users pass as `rng`.
+
+    None gives a fresh stream from the operating system's entropy; a non-negative int or a SeedSequence its own, the
+    same every time; a Generator is advanced to draw a key; a Stream is returned as it is. Raises TypeError, ValueError.
+    """
+    return rng if isinstance(rng, Stream) else Stream(rng)
+
+
+class Stream:
+    """A stream of random numbers: the same seed gives the same draws.
+
+    seed     None (the operating system's entropy), a non-negative int, a SeedSequence or a Generator
+    key      instead of a seed, two 32-bit integers; counter is then the first block of the stream to use
+    """
+
+    def __init__(self, seed=None, *, key=None, counter=0):
+        self.key = tuple(map(int, _key_of(seed) if key is None else key))
+        self.counter = int(counter)
+
+    def __repr__(self):
+        return f"Stream(key={self.key}, counter={self.counter})"
+
+    def normal(self, shape=(), dtype=np.float64):
+        """Standard normals of this shape, float32 or float64."""
+        return self._draw(_kernel.normal, shape, dtype)
+
+    def uniform(self, shape=(), dtype=np.float64):
+        """Uniforms strictly inside (0, 1) of this shape, float32 or float64."""
+        return self._draw(_kernel.uniform, shape, dtype)
+
+    def integers(self, n, size=()):
+        """Integers uniform on 0, ..., n - 1, without bias."""
+        return self._generator().integers(n, size=size)
+
+    def permutation(self, n):
+        """The integers 0, ..., n - 1 in a random order."""
+        return self._generator().permutation(n)
+
+    def spawn(self):
+        """A new stream, independent of what this one draws from now on."""
+        block = np.uint64(self._advance(1) * _kernel.LANES)
+        zero, half = np.uint64(0), np.uint64(32)
+        words = _kernel.philox(block & np.uint64(2**32 - 1), block >> half, zero, zero, *map(np.uint64, self.key))
+        return Stream(key=words[:2])
+
+    def reserve(self, n_values, dtype):
+        """(key, start) of the next n_values values, for a kernel that draws them itself: as if they had been drawn."""
+        dtype = np.dtype(dtype)
+        if dtype.char not in "fd":
+            raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+        per_block = _kernel.values_per_block(dtype)
+        return self.key, self._advance(-(-n_values // per_block)) * per_block
+
+    def state(self):
+        """The stream as a dict of ints; from_state continues it."""
+        return {"key0": self.key[0], "key1": self.key[1], "counter": self.counter}
+
+    @classmethod
+    def from_state(cls, state):
+        """The stream that state() was taken from, at the same place."""
+        return cls(key=(state["key0"], state["key1"]), counter=state["counter"])
+
+    def _advance(self, n_blocks):
+        self.counter += n_blocks
+        return self.counter - n_blocks
+
+    def _draw(self, kernel, shape, dtype):
+        shape = (shape,) if isinstance(shape, numbers.Integral) else tuple(shape)
+        key, start = self.reserve(math.prod(shape), dtype)
+        return kernel(np.empty(math.prod(shape), dtype), *key, start).reshape(shape)
+
+    def _generator(self):
+        """NumPy's algorithms for integers, on Philox4x64 keyed by this stream's key and next block."""
+        return np.random.Generator(np.random.Philox(key=[self.key[0] | self.key[1] << 32, self._advance(1)]))
+
+
+def _key_of(seed):
+    if isinstance(seed, np.random.Generator):
+        return seed.integers(2**32, size=2, dtype=np.uint64)
+    if isinstance(seed, numbers.Integral) and not isinstance(seed, bool | np.bool_):
+        if seed < 0:
+            raise ValueError(f"rng: a seed must not be negative, got {seed}; pass a non-negative int")
+        seed = int(seed)
+    elif seed is not None and not isinstance(seed, np.random.SeedSequence):
+        raise TypeError(f"rng must be None, a non-negative int, a SeedSequence, a Generator or a Stream, got {seed!r}")
+    sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    return sequence.generate_state(2)
