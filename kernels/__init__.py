@@ -8,6 +8,7 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     masked_matmul    x @ (mask * weight) + bias; staircase masks skip the blocks outside the staircase
     reparameterize   mean + exp(log_var / 2) * eps, eps drawn inside and regenerated in the backward
     random           Philox4x32-10 uniforms and normals, addressed by counter
+    made_sample      ancestral samples of a MADE in one pass
     adam             one Adam step on a flat parameter buffer
 
     _dispatch        Kernel: which implementation runs, and the launch checks
@@ -17,7 +18,9 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
 if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
 
-from . import adam, logsumexp, masked_matmul, random, reparameterize
+from . import adam, logsumexp, made_sample, masked_matmul, random, reparameterize
+from ._blas import one_pool
 from ._dispatch import Kernel, KernelError, using
 
-__all__ = ["Kernel", "KernelError", "adam", "logsumexp", "masked_matmul", "random", "reparameterize", "using"]
+__all__ = ["Kernel", "KernelError", "adam", "logsumexp", "made_sample", "masked_matmul", "one_pool", "random",
+           "reparameterize", "using"]

@@ -5,35 +5,34 @@ Numba's alone: two thread pools that alternate cost more than the products thems
 """
 import contextlib
 import threading
+from pathlib import Path
 
 from . import _jit
 
 _lock = threading.Lock()
-_libraries = None  # SciPy's BLAS as threadpoolctl controllers, once loaded
+_scipy = []       # SciPy's BLAS as threadpoolctl controllers, once loaded: the one that jitted code calls
+_every = []       # every BLAS of the process
 
 
 def load():
-    """Import SciPy's BLAS and register its GEMM with LLVM under names that cached machine code refers to."""
-    global _libraries
+    """Import SciPy's BLAS, and register its GEMM with LLVM under the names that cached machine code refers to."""
     with _lock:
-        if _libraries is None:
-            import llvmlite.binding
-            import scipy.linalg.cython_blas
-            from numba.extending import get_cython_function_address
-            from threadpoolctl import ThreadpoolController
-            for letter in "sd":
-                address = get_cython_function_address("scipy.linalg.cython_blas", f"{letter}gemm")
-                llvmlite.binding.add_symbol(f"npgen_{letter}gemm", address)
-            _libraries = [lib for lib in ThreadpoolController().lib_controllers
-                          if lib.user_api == "blas" and "scipy" in lib.filepath.split("site-packages")[-1].split("/")[1]] \
-                or [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
-    return _libraries
+        if _every:
+            return
+        import llvmlite.binding
+        import scipy.linalg.cython_blas
+        from numba.extending import get_cython_function_address
+        from threadpoolctl import ThreadpoolController
+        for letter in "sd":
+            address = get_cython_function_address("scipy.linalg.cython_blas", f"{letter}gemm")
+            llvmlite.binding.add_symbol(f"npgen_{letter}gemm", address)
+        every = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+        _scipy[:] = [lib for lib in every if "scipy" in Path(lib.filepath).parent.name] or every
+        _every[:] = every
 
 
 @contextlib.contextmanager
-def one_thread():
-    """Hold SciPy's BLAS to one thread inside the block; the user's own setting is put back after it."""
-    libraries = load()
+def _limited(libraries):
     before = [lib.num_threads for lib in libraries]
     for lib in libraries:
         lib.set_num_threads(1)
@@ -42,6 +41,20 @@ def one_thread():
     finally:
         for lib, n in zip(libraries, before, strict=True):
             lib.set_num_threads(n)
+
+
+def one_thread():
+    """Hold the BLAS that jitted code calls to one thread inside the block; the user's setting is put back after it."""
+    load()
+    return _limited(_scipy)
+
+
+def one_pool():
+    """Hold every BLAS to one thread inside the block, so that the kernels' threads are the only pool at work."""
+    if not _jit.available:
+        return contextlib.nullcontext()
+    load()
+    return _limited(_every)
 
 
 if _jit.available:

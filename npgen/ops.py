@@ -433,18 +433,48 @@ def linear(x, weight, bias):
     return masked_matmul(x, weight, bias, Plan.dense(*np.shape(weight)))
 
 
-_logsumexp = op(_logsumexp_kernel.forward,
+_logsumexp = op(lambda x, w: _logsumexp_kernel.forward(*_c(x, w)),
                 lambda ans, x, w: lambda g: _logsumexp_dx(g, ans, x, w),
-                lambda ans, x, w: lambda g: _logsumexp_dw(g, ans, x, w), name="logsumexp")
+                lambda ans, x, w: like(w, lambda g: _logsumexp_dw(g, ans, x, w)), name="logsumexp")
+_logsumexp_dx = op(lambda g, a, x, w: _logsumexp_kernel.backward(*_c(g, a, x, w)),  # g_i w_ij exp(x_ij - a_i)
+                   lambda ans, g, a, x, w: lambda h: sum(h * _logsumexp_dx(np.ones_like(g), a, x, w), axis=1),
+                   lambda ans, g, a, x, w: lambda h: -sum(h * ans, axis=1),
+                   lambda ans, g, a, x, w: lambda h: h * ans,
+                   lambda ans, g, a, x, w: like(w, lambda h: h * _logsumexp_dw(g, a, x, w)), name="logsumexp.backward")
+_logsumexp_dw = op(lambda g, a, x, w: _logsumexp_kernel.backward_weights(*_c(g, a, x, w)),  # g_i exp(x_ij - a_i)
+                   lambda ans, g, a, x, w: lambda h: sum(h * _logsumexp_dw(np.ones_like(g), a, x, w), axis=1),
+                   lambda ans, g, a, x, w: lambda h: -sum(h * ans, axis=1),
+                   lambda ans, g, a, x, w: lambda h: h * ans,
+                   lambda ans, g, a, x, w: lambda h: np.zeros_like(w), name="logsumexp.backward_weights")
 
 
 def logsumexp(x, axis=-1, weights=None, keepdims=False):
     """log sum_j w_j exp(x_j) along an axis (an int, several, or None for all), without overflow; w = 1 by default.
 
     Defined everywhere: all -inf or an empty axis give -inf with gradient 0, +inf gives +inf with its gradient there.
-    weights (broadcast against x) must not be negative; a zero drops its entry.
+    weights (broadcast against x) must not be negative; a zero drops its entry. Integers are taken as float64.
     """
-    raise NotImplementedError
+    x = x if isinstance(x, Tensor) or np.asarray(x).dtype.char in "fd" else np.asarray(x, dtype=float)
+    n, axes = np.ndim(x), tuple(range(np.ndim(x))) if axis is None else tuple(a % np.ndim(x) for a in np.atleast_1d(axis))
+    last = tuple(range(n - len(axes), n))
+
+    kept = tuple(m for i, m in enumerate(np.shape(x)) if i not in axes)
+    flat_shape = math.prod(kept), math.prod(np.shape(x)[i] for i in axes)
+
+    def rows(a):
+        return reshape(moveaxis(a, axes, last), flat_shape)
+
+    w = np.ones((1, flat_shape[1]), x.dtype) if weights is None else rows(broadcast_to(weights, np.shape(x)))
+    ans = _logsumexp(rows(x), w)
+    return reshape(ans, tuple(1 if i in axes else m for i, m in enumerate(np.shape(x))) if keepdims else kept)
+
+
+_reparameterize = op(lambda m, s, *at: _reparameterize_kernel.forward(*_c(m, s), *at),
+                     lambda ans, m, s, *at: lambda g: g,
+                     lambda ans, m, s, *at: lambda g: _reparameterize_ds(g, s, *at), name="reparameterize")
+_reparameterize_ds = op(lambda g, s, *at: _reparameterize_kernel.backward(*_c(g, s), *at),
+                        lambda ans, g, s, *at: lambda h: _reparameterize_ds(h, s, *at),
+                        lambda ans, g, s, *at: lambda h: h * ans / 2, name="reparameterize.backward")
 
 
 def reparameterize(mean, log_var, key, start):

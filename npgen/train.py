@@ -57,8 +57,10 @@ class State:
     params: np.ndarray                    # (p,) the flat buffer
     best: np.ndarray                      # (p,) the best so far
     moments: dict                         # the optimiser's arrays
-    stream: Stream
+    split: Stream                         # drew the validation rows; never advanced
+    stream: Stream                        # draws the order and the noise
     learning_rate: float
+    interrupted: bool = False
     epoch: int = 0
     step: int = 0
     best_nats: float = math.inf
@@ -70,13 +72,14 @@ class State:
         """(arrays, JSON-able dict) that restore() takes back."""
         arrays = {"params": self.params, "best": self.best, **{f"moment.{k}": v for k, v in self.moments.items()}}
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("params", "best", "moments")}
-        return arrays, {**rest, "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
+        return arrays, {**rest, "split": self.split.state(), "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
 
     @classmethod
     def restore(cls, arrays, rest):
         """The state that save() described."""
         moments = {k.removeprefix("moment."): v.copy() for k, v in arrays.items() if k.startswith("moment.")}
-        rest = {**rest, "stream": Stream.from_state(rest["stream"]), "best_nats": float(rest["best_nats"])}
+        rest = {**rest, "split": Stream.from_state(rest["split"]), "stream": Stream.from_state(rest["stream"]),
+                "best_nats": float(rest["best_nats"])}
         return cls(params=arrays["params"].copy(), best=arrays["best"].copy(), moments=moments, **rest)
 
 
@@ -90,14 +93,13 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
     its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases.
     """
     options, optimizer = options or Options(), optimizer or Adam()
-    split = np.random.Generator(np.random.PCG64(stream.spawn_seed()))  # the same split again when a run is resumed
-    order = split.permutation(len(x))
+    state = resume or State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), stream.spawn(), stream,
+                            options.learning_rate)
+    order = Stream.from_state(state.split.state()).permutation(len(x))
     n_valid = min(int(round(len(x) * options.validation_fraction)), len(x) - 1)
     valid, rows = np.sort(order[:n_valid]), np.sort(order[n_valid:])
-    state = resume or State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), stream, options.learning_rate)
     params.flat[:] = state.params
     step = _Step(loss, params, x, weights, optimizer, options)
-    interrupted = False
     with _progress(options, state) as bar:
         try:
             while state.epoch < options.max_epochs and state.since_best < options.patience:
@@ -106,11 +108,10 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
                 if save:
                     save(state)
         except KeyboardInterrupt:
-            interrupted = True
+            state.interrupted = True
             warnings.warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept",
                           ConvergenceWarning, stacklevel=4)
     params.flat[:] = state.best if options.restore_best else state.params
-    state.interrupted = interrupted
     return state
 
 

@@ -1,0 +1,38 @@
+"""npgen: generative models in NumPy, with custom compiled kernels.
+
+Every model answers three queries about data x (n, d): density, log_prob(X); sampling, sample(n); representation,
+encode(X) and decode(Z).
+
+    models          GaussianMixture, MADE, RealNVP, VAE: one file each
+    train, optim    the fit loop, Adam
+    nn, masks       layers and parameters, autoregressive masks
+    distributions   likelihood heads
+    preprocess      standardise, dequantise, logit, counted in log_prob
+    ops             every differentiable op: a table of derivatives
+    engine          reverse-mode differentiation: grad, vjp, jacobian, hvp
+    random          one counter-based stream
+    kernels         compiled hot paths, each beside its NumPy reference
+    data, plot      real and toy data, readers; pictures
+    checkpoint      one safetensors file per model
+    cli             the command `npgen`
+"""
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("npgen.kernels") is None:  # a checkout that is not installed: its kernels/ lies beside npgen/
+    _folder = Path(__file__).resolve().parent.parent / "kernels"
+    _spec = importlib.util.spec_from_file_location("npgen.kernels", _folder / "__init__.py", submodule_search_locations=[str(_folder)])
+    sys.modules["npgen.kernels"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules["npgen.kernels"])
+
+from . import kernels
+from .checkpoint import LoadError
+from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
+from .models import MADE
+from .models.base import NotFittedError, load
+from .train import ConvergenceWarning
+from .version import __version__
+
+__all__ = ["ConvergenceWarning", "LoadError", "MADE", "NoRuleError", "NotFittedError", "Tensor", "__version__", "grad", "hvp",
+           "jacobian", "kernels", "load", "value_and_grad", "vjp"]

@@ -1,0 +1,460 @@
+"""The contract of every model: three queries, checked at the door, in the data's own space.
+
+    density          log_prob(X) -> (n,) nats; score(X), its mean
+    sampling         sample(n) -> (n, d)
+    representation   encode(X) -> (n, l), decode(Z) -> (n, d)
+
+Public methods check and convert; the private ones of the same name are the mathematics. A query runs in the dtype of the
+rows it is given, so float64 rows are scored in float64 whatever the model was fitted on.
+
+Legend: n rows, d features, l latent dimensions.
+"""
+import abc
+import copy
+import dataclasses
+import hashlib
+import inspect
+import os
+import platform
+
+import numpy as np
+
+from .. import checkpoint, preprocess, train
+from ..checkpoint import LoadError
+from ..kernels import one_pool
+from ..nn import Parameters
+from ..random import Stream, as_stream
+from ..version import __version__
+
+CHUNK = 4096  # rows per call of a private method: bounds the memory of a query
+
+
+class NotFittedError(ValueError, AttributeError):
+    """A model was asked something before fit() or load()."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What a model's answers are.
+
+    density         "exact", "bound" (a lower bound on the log-density) or "estimate"
+    representation  what encode returns, in words
+    invertible      decode(encode(X)) == X
+    """
+
+    density: str
+    representation: str
+    invertible: bool
+
+
+class Model(abc.ABC):
+    """A generative model: fit, log_prob, score, sample, encode, decode, save.
+
+    A constructor takes keyword-only hyperparameters and does no work; what fit learns ends in an underscore. A subclass
+    writes _fit, _log_prob, _sample, _encode, _decode, _state and _restore.
+    """
+
+    _capabilities: Capabilities
+
+    # ------------------------------------------------------------ hyperparameters
+
+    def get_params(self, deep=True):
+        """The constructor's arguments, by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params):
+        """Set constructor arguments by name; returns self. Raises ValueError for a name there is none of."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{type(self).__name__} has no parameter {name!r}: choose from {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self):
+        default = inspect.signature(type(self)).parameters
+        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(default[k].default)]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    @property
+    def capabilities(self):
+        """What this model's answers are (Capabilities); known once it is fitted if preprocessing has a say."""
+        preprocessing = getattr(self, "preprocess_", None)
+        if preprocessing is not None and not preprocessing.exact and self._capabilities.density == "exact":
+            return dataclasses.replace(self._capabilities, density="bound")
+        return self._capabilities
+
+    # ------------------------------------------------------------ fitting
+
+    def fit(self, X, y=None, *, sample_weight=None, checkpoint=None, resume=False):
+        """Learn from the rows of X (n, d); returns self. y is ignored, there so that pipelines work.
+
+        sample_weight (n,): non-negative; ones are None, integers are repeated rows, zeros are removed rows.
+        checkpoint: a path that the state of the run is written to after every epoch; with resume=True a run goes on from
+        that file, to the same bits as one that never stopped.
+        Raises ValueError or TypeError for data that cannot be fitted; the model is then as it was before.
+        """
+        x = check_rows("fit", X, dtype=self._default_dtype, minimum=2)
+        weights = check_weights("fit", sample_weight, x)
+        if weights is not None and np.any(weights == 0):
+            x, weights = np.ascontiguousarray(x[weights > 0]), weights[weights > 0]
+            check_rows("fit", x, minimum=2)
+        learner = copy.copy(self)  # a fit that fails leaves this model alone
+        learner.n_features_in_, learner.dtype_ = x.shape[1], x.dtype
+        with one_pool():
+            learner._fit(x, weights, Run(checkpoint, resume, self, x, weights))
+        vars(self).update(vars(learner))
+        return self
+
+    # ------------------------------------------------------------ queries
+
+    def log_prob(self, X):
+        """log p(x) of every row, (n,) nats, in the data's own space; see `capabilities` for exact, bound or estimate.
+
+        Raises NotFittedError, and ValueError for rows of another width, NaN or infinities.
+        """
+        return self._rowwise(self._log_prob, self._check("log_prob", X))
+
+    def score_samples(self, X):
+        """log_prob under the name that scikit-learn gives it."""
+        return self.log_prob(X)
+
+    def score(self, X, y=None, *, sample_weight=None):
+        """The mean of log_prob over the rows, weighted if sample_weight (n,) is given; a float, in nats."""
+        log_prob = self.log_prob(X)
+        weights = check_weights("score", sample_weight, log_prob)
+        if not len(log_prob):
+            raise ValueError("score: X has no rows; pass at least one")
+        return float(np.average(log_prob.astype(np.float64), weights=weights))
+
+    def sample(self, n_samples=1, *, rng=None):
+        """Rows drawn from the model, (n_samples, d).
+
+        rng: None goes on with the model's own stream, so that two calls differ; an int, SeedSequence, Generator or
+        npgen.random.Stream always gives the same rows. Raises ValueError for a negative n_samples.
+        """
+        return self._draw(n_samples, rng)
+
+    def sample_and_log_prob(self, n_samples=1, *, rng=None):
+        """Rows drawn from the model, (n_samples, d), and their log_prob, (n_samples,)."""
+        x = self.sample(n_samples, rng=rng)
+        return x, self.log_prob(x)
+
+    def encode(self, X):
+        """The representation of every row, (n, l): `capabilities.representation` says what it is."""
+        return self._rowwise(self._encode, self._check("encode", X))
+
+    def decode(self, Z):
+        """The row that a representation stands for, (n, d), in the data's own space.
+
+        Raises ValueError for representations of another width.
+        """
+        self._check_fitted("decode")
+        z = check_rows("decode", Z, dtype=self._default_dtype, name="Z")
+        if z.shape[1] != self.n_latent_:
+            raise ValueError(f"decode: Z has {z.shape[1]} columns, but this model's representations have {self.n_latent_}")
+        return self._rowwise(self._decode, z)
+
+    def transform(self, X):
+        """encode under the name that scikit-learn gives it."""
+        return self.encode(X)
+
+    def inverse_transform(self, Z):
+        """decode under the name that scikit-learn gives it."""
+        return self.decode(Z)
+
+    # ------------------------------------------------------------ files
+
+    def save(self, path):
+        """Write the fitted model to one safetensors file; an older file there survives if the write fails.
+
+        Raises NotFittedError, and OSError where the file cannot be written.
+        """
+        checkpoint.write(path, *self._to_file("save"))
+
+    def _to_file(self, name):
+        self._check_fitted(name)
+        arrays, fitted = self._state()
+        seed = self.random_state if isinstance(self.random_state, (int, np.integer)) else None
+        params = {k: v for k, v in self.get_params().items() if k != "callbacks"} | {"random_state": seed}
+        header = {"class": type(self).__name__, "params": {k: _to_json(k, v) for k, v in params.items()},
+                  "fitted": fitted | {"n_features_in_": self.n_features_in_, "dtype_": self.dtype_.name,
+                                      "stream_": self.stream_.state()},
+                  "versions": {"npgen": __version__, "numpy": np.__version__, "python": platform.python_version()}}
+        return arrays, header
+
+    @classmethod
+    def _from_file(cls, arrays, header):
+        """The model that _to_file described; `header` comes from a file and is checked by npgen.load."""
+        known = inspect.signature(cls).parameters
+        model = cls(**{k: _from_json(v) for k, v in header["params"].items() if k in known})
+        fitted = header["fitted"]
+        model.n_features_in_, model.dtype_ = int(fitted["n_features_in_"]), np.dtype(fitted["dtype_"])
+        model.stream_ = Stream.from_state(fitted["stream_"])
+        model._restore(arrays, fitted)
+        return model
+
+    # ------------------------------------------------------------ what a model writes
+
+    random_state = None
+    _default_dtype = np.float32  # of rows that are neither float32 nor float64
+
+    @property
+    @abc.abstractmethod
+    def n_latent_(self):
+        """The width of encode's answer."""
+
+    @abc.abstractmethod
+    def _fit(self, x, weights, run):
+        """Set the fitted attributes, `stream_` among them; x is checked, weights (n,) have mean 1 or are None."""
+
+    @abc.abstractmethod
+    def _log_prob(self, x):
+        """(n,) nats of checked rows."""
+
+    @abc.abstractmethod
+    def _sample(self, n, stream):
+        """n rows in the data's own space."""
+
+    @abc.abstractmethod
+    def _encode(self, x):
+        """(n, l) for checked rows."""
+
+    @abc.abstractmethod
+    def _decode(self, z):
+        """(n, d) for checked representations."""
+
+    @abc.abstractmethod
+    def _state(self):
+        """What fit learned, as (arrays by name, JSON-able dict)."""
+
+    @abc.abstractmethod
+    def _restore(self, arrays, fitted):
+        """Take back what _state gave."""
+
+    # ------------------------------------------------------------ checks
+
+    def _check_fitted(self, method):
+        if not hasattr(self, "n_features_in_"):
+            raise NotFittedError(f"{method}: this {type(self).__name__} is not fitted yet; call fit(X) or npgen.load(path) first")
+
+    def _check(self, method, X):
+        self._check_fitted(method)
+        x = check_rows(method, X, dtype=self._default_dtype)
+        if x.shape[1] != self.n_features_in_:
+            raise ValueError(f"{method}: X has {x.shape[1]} columns, but this model was fitted on {self.n_features_in_}")
+        return x
+
+    def _draw(self, n_samples, rng):
+        self._check_fitted("sample")
+        if isinstance(n_samples, bool) or not isinstance(n_samples, (int, np.integer)) or n_samples < 0:
+            raise ValueError(f"sample: n_samples must be a non-negative integer, got {n_samples!r}")
+        with one_pool():
+            return self._sample(int(n_samples), self.stream_ if rng is None else as_stream(rng))
+
+    @staticmethod
+    def _rowwise(function, x):
+        with one_pool(), np.errstate(over="ignore", under="ignore"):
+            parts = [function(np.ascontiguousarray(x[i:i + CHUNK])) for i in range(0, max(len(x), 1), CHUNK)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class GradientModel(Model):
+    """A model fitted by following the gradient of a loss per row.
+
+    A subclass writes, in the space of its preprocessing, _build (its layers), _init (their first parameters), _loss (nats
+    per row, to be minimised), _log_density, _draw_rows, _represent and _reconstruct. `params` are Tensors in a training
+    step and arrays in a query.
+    """
+
+    preprocess = "auto"
+
+    @abc.abstractmethod
+    def _build(self, z):
+        """Set the layers and what depends on the data's kind; z are a few preprocessed rows."""
+
+    @abc.abstractmethod
+    def _init(self, z, stream):
+        """The first parameters, {name: array} of z's dtype; z are the preprocessed rows."""
+
+    @abc.abstractmethod
+    def _loss(self, params, z, stream):
+        """(n,) nats per preprocessed row."""
+
+    @abc.abstractmethod
+    def _log_density(self, params, z):
+        """(n,) log-density of preprocessed rows."""
+
+    @abc.abstractmethod
+    def _draw_rows(self, params, n, stream):
+        """n rows in the preprocessed space."""
+
+    @abc.abstractmethod
+    def _represent(self, params, z):
+        """The representation of preprocessed rows."""
+
+    @abc.abstractmethod
+    def _reconstruct(self, params, h):
+        """The preprocessed rows that representations stand for."""
+
+    def _fit(self, x, weights, run):
+        names = {field.name for field in dataclasses.fields(train.Options)}
+        options = train.Options(**{k: v for k, v in self.get_params().items() if k in names})
+        stream = as_stream(self.random_state)
+        self.stream_ = stream.spawn()
+        self.preprocess_ = preprocess.make(self.preprocess, x).fit(x, sample_weight=weights)
+        z, _ = self.preprocess_.forward(x, stream)
+        self._build(z)
+        self.params_ = Parameters(self._init(z, stream), x.dtype)
+
+        def loss(params, rows, stream):
+            z, log_det = self.preprocess_.forward(rows, stream)
+            return self._loss(params, z, stream) - log_det
+
+        before = run.read()
+        state = train.fit(loss, self.params_, x, weights=weights, stream=stream, options=options,
+                          resume=before and train.State.restore(*before), save=run.write if run.path else None)
+        self.history_, self.n_epochs_ = state.history, state.epoch
+
+    def _at(self, dtype):
+        return self.params_ if self.params_.flat.dtype == dtype else self.params_.copy(dtype)
+
+    def _log_prob(self, x):
+        z, log_det = self.preprocess_.forward(x)
+        return self._log_density(self._at(x.dtype), z) + log_det
+
+    def _sample(self, n, stream):
+        return self.preprocess_.inverse(self._draw_rows(self.params_, n, stream))
+
+    def _encode(self, x):
+        return self._represent(self._at(x.dtype), self.preprocess_.forward(x)[0])
+
+    def _decode(self, h):
+        return self.preprocess_.inverse(self._reconstruct(self._at(h.dtype), h))
+
+    def _state(self):
+        arrays = {f"params.{name}": a for name, a in self.params_.items()}
+        arrays |= {f"preprocess.{name}": a for name, a in self.preprocess_.arrays().items()}
+        return arrays, {"preprocess_": self.preprocess_.config(), "history_": self.history_}
+
+    def _restore(self, arrays, fitted):
+        def named(prefix):
+            return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+        self.preprocess_ = preprocess.from_config(fitted["preprocess_"], named("preprocess."))
+        self.params_, self.history_ = Parameters(named("params.")), fitted["history_"]
+        self.n_epochs_ = len(self.history_)
+
+
+class Run:
+    """Where a fit writes its state, and what it goes on from; the file knows the data and hyperparameters it belongs to."""
+
+    def __init__(self, path, resume, model, x, weights):
+        self.path, self.resume = path, resume
+        if resume and path is None:
+            raise ValueError("fit: resume=True needs checkpoint=, the file to go on from")
+        if path is None:
+            return
+        digest = hashlib.sha256(np.ascontiguousarray(x).view(np.uint8))
+        digest.update(b"" if weights is None else weights.view(np.uint8))
+        params = {k: v for k, v in model.get_params().items() if k not in ("max_epochs", "callbacks", "verbose")}
+        self.header = {"class": "checkpoint", "model": type(model).__name__, "data": digest.hexdigest(), "params": repr(params)}
+
+    def read(self):
+        """(arrays, dict) as last written, or None where there is nothing to go on from. Raises ValueError, LoadError."""
+        if not self.resume or not os.path.exists(self.path):
+            return None
+        arrays, header = checkpoint.read(self.path)
+        for key, what in (("class", "file"), ("model", "model"), ("data", "data"), ("params", "hyperparameters")):
+            if header.get(key) != self.header[key]:
+                raise ValueError(f"fit: the checkpoint {self.path} belongs to another {what}; pass what it was written with, "
+                                 "or fit without resume")
+        return arrays, header["state"]
+
+    def write(self, state):
+        """Replace the file by what state.save() gives."""
+        arrays, rest = state.save()
+        checkpoint.write(self.path, arrays, self.header | {"state": rest})
+
+
+def check_rows(method, X, *, name="X", dtype=None, minimum=0):
+    """X as a C-contiguous array (n, d) of float32 or float64, other numbers converted to `dtype`.
+
+    Raises TypeError for what is not numbers, ValueError for another shape, too few rows, NaN or infinities.
+    """
+    if np.ma.is_masked(X):
+        raise ValueError(f"{method}: {name} has masked values; fill them or drop their rows first")
+    try:
+        x = np.asarray(X)
+        if x.dtype == object:
+            x = x.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{method}: {name} must be a table of numbers, got {type(X).__name__} ({error}); "
+                        "convert its columns to numbers first") from None
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"{method}: {name} must hold real numbers, got dtype {x.dtype}; convert it to float first")
+    if x.ndim != 2:
+        raise ValueError(f"{method}: {name} must have two dimensions, rows and features, got shape {x.shape}; "
+                         f"reshape a single feature to (-1, 1), a single row to (1, -1)")
+    if x.shape[0] < minimum or x.shape[1] == 0:
+        raise ValueError(f"{method}: {name} has shape {x.shape}; at least {max(minimum, 0)} rows and 1 column are needed")
+    target = x.dtype.newbyteorder("=") if x.dtype in (np.float32, np.float64) else np.dtype(dtype or np.float64)
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        target = np.dtype(np.float64)
+    x = np.ascontiguousarray(x, dtype=target)
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill such values first")
+    return x
+
+
+def check_weights(method, sample_weight, x):
+    """Weights (n,) of x's dtype with mean 1 over the rows that count, or None. Raises ValueError."""
+    if sample_weight is None:
+        return None
+    try:
+        w = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{method}: sample_weight must be numbers, got {type(sample_weight).__name__}") from None
+    if w.shape != (len(x),):
+        raise ValueError(f"{method}: sample_weight has shape {w.shape}, but X has {len(x)} rows; pass one weight per row")
+    if not (np.isfinite(w).all() and (w >= 0).all()):
+        raise ValueError(f"{method}: sample_weight[{np.argmin(np.isfinite(w) & (w >= 0))}] is negative or not finite; "
+                         "weights must be 0 or more")
+    if not w.any():
+        raise ValueError(f"{method}: sample_weight is zero everywhere; at least one row must count")
+    return (w / w[w > 0].mean()).astype(x.dtype)
+
+
+def _to_json(name, value):
+    if isinstance(value, preprocess.Preprocessor):
+        return {"preprocess": value.config()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [_to_json(name, v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"save: parameter {name}={value!r} cannot be written to a file; use numbers, strings or lists")
+
+
+def _from_json(value):
+    if isinstance(value, dict):
+        return preprocess.from_config(value["preprocess"], {})
+    return tuple(_from_json(v) for v in value) if isinstance(value, list) else value
+
+
+def load(path):
+    """The model in a file that save() wrote; nothing in the file is executed, evaluated or imported by name.
+
+    Raises LoadError if the file is missing, truncated, altered or not a model of npgen.
+    """
+    from . import CLASSES
+    arrays, header = checkpoint.read(path)
+    if header.get("class") not in CLASSES:
+        kind = "a training checkpoint: fit with resume=True" if header.get("class") == "checkpoint" else "of an unknown class"
+        raise LoadError(f"{path}: holds {header.get('class')!r}, {kind}; models are {', '.join(CLASSES)}")
+    try:
+        return CLASSES[header["class"]]._from_file(arrays, header)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise LoadError(f"{path}: the header and the arrays do not make a {header['class']} "
+                        f"({type(error).__name__}: {error}); fit and save it again") from None

@@ -1,0 +1,135 @@
+"""MADE: a masked autoencoder whose outputs are the conditionals of an autoregressive density.
+
+    p(x) = prod_d p(x_d | x_1..x_{d-1}),    h_1 = relu(x W_1 + b_1), ..., outputs = h_L W + b
+
+with every weight masked so that output d sees inputs before d only (masks.made_masks). Exact log-density in one pass;
+exact samples in one pass too (kernels.made_sample).
+
+Legend: n rows, d features, l hidden units of the last layer.
+Reference: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015).
+"""
+import math
+
+import numpy as np
+
+from .. import ops
+from ..distributions import head_for, std
+from ..kernels import made_sample
+from ..masks import made_degrees, made_masks
+from ..nn import MaskedLinear
+from .base import Capabilities, GradientModel
+
+
+class MADE(GradientModel):
+    """Masked autoencoder density: p(x) = prod_d p(x_d | x_<d), exact, with one-pass sampling.
+
+    hidden         widths of the ReLU layers, one or more
+    head           "bernoulli" for data of 0 and 1, "normal" for real data, "auto" decides by looking at the data
+    order          "natural", "random", or a permutation of the columns: the order of the factorisation
+    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
+    max_epochs ... verbose: see npgen.train.Options; random_state: seed of everything random
+
+    encode gives the last hidden layer's features (n, l) under a Bernoulli head, and the noise
+    (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal one.
+    Reference: Germain et al. (2015).
+    """
+
+    def __init__(self, *, hidden=(500,), head="auto", order="random", preprocess="auto", max_epochs=300, batch_size=100,
+                 learning_rate=1e-3, validation_fraction=0.1, patience=20, restore_best=True, callbacks=(), verbose=False,
+                 random_state=None):
+        self.hidden, self.head, self.order, self.preprocess = hidden, head, order, preprocess
+        self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
+        self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
+        self.callbacks, self.verbose, self.random_state = callbacks, verbose, random_state
+
+    @property
+    def _capabilities(self):
+        if getattr(self, "head_", None) is not None and self.head_.name == "normal":
+            return Capabilities("exact", "noise", invertible=True)
+        return Capabilities("exact", "features of the last hidden layer", invertible=False)
+
+    @property
+    def n_latent_(self):
+        return self.n_features_in_ if self.head_.name == "normal" else int(self._layers[-1].shape[0])
+
+    def _build(self, z):
+        d = z.shape[1]
+        self.head_ = head_for(self.head, z)
+        self.head_.check(z, "fit")
+        self.order_ = self._choose_order(d)
+        self._assemble(d)
+
+    def _assemble(self, d):
+        hidden = tuple(self.hidden)
+        if not hidden or any(isinstance(w, bool) or not isinstance(w, (int, np.integer)) or w < 1 for w in hidden):
+            raise ValueError(f"hidden must hold one or more positive widths, got {self.hidden!r}")
+        *inner, last = made_masks(d, hidden)
+        masks = [*inner, np.tile(last, self.head_.n_params)]
+        gains = [math.sqrt(2)] * len(hidden) + [1.0]
+        self._layers = [MaskedLinear(f"layer{k}", m, gain=g) for k, (m, g) in enumerate(zip(masks, gains, strict=True))]
+        degrees = made_degrees(d, hidden)[1:]
+        self._widths = np.array([d, *hidden, d * self.head_.n_params], dtype=np.int64)
+        self._cuts = np.array([np.searchsorted(m, np.arange(d + 1), side="right") for m in degrees], dtype=np.int64)
+
+    def _choose_order(self, d):
+        if isinstance(self.order, str):
+            if self.order not in ("natural", "random"):
+                raise ValueError(f"order must be 'natural', 'random' or a permutation, got {self.order!r}")
+            return np.arange(d) if self.order == "natural" else self.stream_.spawn().permutation(d)
+        order = np.asarray(self.order)
+        if order.dtype.kind not in "iu" or not np.array_equal(np.sort(order), np.arange(d)):
+            raise ValueError(f"order must hold every column number 0..{d - 1} once, got {self.order!r}")
+        return order.astype(np.int64)
+
+    def _init(self, z, stream):
+        return {name: a for layer in self._layers for name, a in layer.init(stream, z.dtype).items()}
+
+    def _hidden(self, params, x):
+        for layer in self._layers[:-1]:
+            x = ops.relu(layer(params, x))
+        return x
+
+    def _outputs(self, params, x):
+        return self._layers[-1](params, self._hidden(params, x))
+
+    def _log_density(self, params, z):
+        x = z[:, self.order_]
+        return self.head_.log_prob(x, self._outputs(params, x))
+
+    def _loss(self, params, z, stream):
+        return -self._log_density(params, z)
+
+    def _draw_rows(self, params, n, stream):
+        shape = (n, len(self.order_))
+        noise = getattr(stream, self.head_.noise)(shape, params.flat.dtype)
+        return self._from_noise(params, noise)
+
+    def _from_noise(self, params, noise):
+        limit = getattr(self.head_, "LIMIT", 0.0)
+        x = made_sample.sample(params.flat, self._widths, self._cuts, np.ascontiguousarray(noise), limit)
+        z = np.empty_like(x)
+        z[:, self.order_] = x
+        return z
+
+    def _represent(self, params, z):
+        x = z[:, self.order_]
+        if self.head_.name == "bernoulli":
+            return self._hidden(params, x)
+        mean, log_var = self.head_.split(self._outputs(params, x))
+        return (x - mean) / std(log_var)
+
+    def _reconstruct(self, params, h):
+        if self.head_.name == "normal":
+            return self._from_noise(params, h)
+        z = np.empty((len(h), len(self.order_)), h.dtype)
+        z[:, self.order_] = self.head_.mean(self._layers[-1](params, h))
+        return z
+
+    def _state(self):
+        arrays, fitted = super()._state()
+        return arrays | {"order_": self.order_}, fitted | {"head_": self.head_.name}
+
+    def _restore(self, arrays, fitted):
+        super()._restore(arrays, fitted)
+        self.order_, self.head_ = arrays["order_"], head_for(fitted["head_"], None)
+        self._assemble(len(self.order_))
