@@ -16,9 +16,8 @@ import numpy as np
 
 from ._dispatch import Kernel
 from ._jit import jit, prange
-from ._math import exp, log
+from ._math import exp, from_order, log, order
 
-LANES = 16  # partial results per row: a fixed number, so that the bits are the same on every CPU
 ROWS = 64  # rows per task
 
 # --- reference -------------------------------------------------------------------------------------------------------
@@ -64,39 +63,36 @@ def _entry(x, w, inf):
 
 
 @jit
-def _row(x, weights, entries, w, lanes):
-    """One row's answer; entries and w are scratch, -inf and 0 beyond the row's end, lanes holds running results."""
-    inf = x.dtype.type(np.inf)
+def _shift(x, w, inf):
+    """The largest entry, or 0 where that is infinite or NaN."""
+    largest = order(-inf)
     for j in range(x.size):
-        entries[j], w[j] = _entry(x[j], weights[j], inf), weights[j]
-    lanes[:] = -inf
-    for block in range(0, entries.size, LANES):
-        for lane in range(LANES):
-            e = entries[block + lane]
-            lanes[lane] = e if e > lanes[lane] else lanes[lane]  # skips NaN, which the sum will meet
-    largest = lanes.max()
-    shift = largest if abs(largest) < inf else x.dtype.type(0)
-    lanes[:] = 0
-    for block in range(0, entries.size, LANES):
-        for lane in range(LANES):
-            lanes[lane] += w[block + lane] * exp(entries[block + lane] - shift)
-    half = LANES // 2
-    while half > 0:
-        for lane in range(half):
-            lanes[lane] += lanes[lane + half]
-        half //= 2
-    return shift + log(lanes[0])
+        largest = max(largest, order(_entry(x[j], w[j], inf)))
+    shift = from_order(largest)
+    return shift if abs(shift) < inf else x.dtype.type(0)
+
+
+@jit(fastmath={"reassoc"})  # lets the sum, and nothing else, be taken in lanes
+def _sum(x, w, shift, inf):
+    total = x.dtype.type(0)
+    for j in range(x.size):
+        total += w[j] * exp(_entry(x[j], w[j], inf) - shift)
+    return total
 
 
 @jit(parallel=True)
 def _forward(x, weights):
-    n, d = x.shape
+    n, inf = len(x), x.dtype.type(np.inf)
     ans = np.empty(n, x.dtype)
     for chunk in prange(-(-n // ROWS)):
-        entries = np.full(-(-d // LANES) * LANES, x.dtype.type(-np.inf))
-        w, lanes = np.zeros_like(entries), np.empty(LANES, x.dtype)
-        for i in range(chunk * ROWS, min((chunk + 1) * ROWS, n)):
-            ans[i] = _row(x[i], weights[i % len(weights)], entries, w, lanes)
+        low = chunk * ROWS
+        sums, shifts = np.empty(min(ROWS, n - low), x.dtype), ans[low:low + ROWS]
+        for i in range(sums.size):
+            row, w = x[low + i], weights[(low + i) % len(weights)]
+            shifts[i] = _shift(row, w, inf)
+            sums[i] = _sum(row, w, shifts[i], inf)
+        for i in range(sums.size):
+            shifts[i] += log(sums[i])
     return ans
 
 

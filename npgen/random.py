@@ -86,7 +86,7 @@ class Stream:
 
     def _generator(self):
         """NumPy's algorithms for integers, on Philox4x64 keyed by this stream's key and next block."""
-        return np.random.Generator(np.random.Philox(key=[self.key[0] | self.key[1] << 32, self._advance(1)]))
+        return np.random.Generator(np.random.Philox(key=self.key[0] | self.key[1] << 32 | self._advance(1) << 64))
 
 
 def _key_of(seed):
