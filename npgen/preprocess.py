@@ -182,7 +182,7 @@ class Logit(Preprocessor):
 
 
 class Chain(Preprocessor):
-    """Maps one after the other, first to last from data to model; their log-determinants add. No steps: the identity."""
+    """Maps one after the other, from data to model; their log-determinants add. No steps: the identity."""
 
     _options = ("steps",)
 

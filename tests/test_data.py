@@ -1,0 +1,309 @@
+"""data.py: built-in data are what they say; files read as written; every fault names file, row and column."""
+import gzip
+import io
+import os
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from npgen import data
+from npgen.data import DataError
+
+X = np.array([[1.5, -2.0], [0.1, 1e-30], [3e20, 7.0]])
+
+
+def idx(array, code=8, dtype=">u1"):
+    return struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape) + array.astype(dtype).tobytes()
+
+
+def npy(array, **header):
+    file = io.BytesIO()
+    plain = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(file, plain | header)
+    return file.getvalue() + array.tobytes()
+
+
+def npz(**entries):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+# built-in data
+
+def test_digits_are_the_published_ones():
+    sklearn = pytest.importorskip("sklearn.datasets")
+    x, y = data.digits()
+    theirs = sklearn.load_digits()
+    np.testing.assert_array_equal(x, theirs.data)
+    np.testing.assert_array_equal(y, theirs.target)
+    assert x.dtype == np.float32 and y.dtype == np.int64
+    np.testing.assert_array_equal(data.load("digits", n=5), x[:5])
+
+
+def test_digits_carry_their_attribution():
+    text = (Path(data.__file__).parent / "_assets" / "digits.txt").read_text()
+    assert "Alpaydin" in text and "CC BY 4.0" in text and "https://creativecommons.org/licenses/by/4.0/" in text
+
+
+@pytest.mark.parametrize("name", data.TOYS)
+def test_toy_densities_are_seeded(name):
+    x = data.load(name, n=500, seed=3)
+    assert x.shape == (500, 2) and x.dtype == np.float64 and np.abs(x).max() < 5
+    np.testing.assert_array_equal(x, data.load(name, n=500, seed=3))
+    assert not np.isin(x, data.load(name, n=500, seed=4)).any()
+    assert data.load(name).shape == (2000, 2)
+
+
+def radius(x):
+    return np.hypot(*x.T)
+
+
+@pytest.mark.parametrize("name, holds", [
+    ("moons", lambda x: np.minimum(abs(radius(x + [1, 0.5]) - 2), abs(radius(x - [1, -0.5]) - 2)) < 1.2),
+    ("rings", lambda x: abs(radius(x)[:, None] - 0.75 * np.arange(1, 5)).min(axis=1) < 0.375),
+    ("pinwheel", lambda x: radius(x) < 6),
+    ("checkerboard", lambda x: np.floor(x / 2).sum(axis=1) % 2 == 0),
+    ("eight-gaussians", lambda x: abs(radius(x) - 3) < 1.5),
+], ids=data.TOYS)
+def test_toy_densities_lie_where_their_docstrings_say(name, holds):
+    assert holds(data.load(name, n=4000)).all()
+
+
+# files that read well
+
+FILES = {
+    "a.npy": npy(X), "a.NPY": npy(X), "be.npy": npy(X.astype(">f8")),
+    "f.npy": npy(np.array(X.T), shape=(3, 2), fortran_order=True),
+    "one.npz": npz(anything=npy(X)), "x.npz": npz(other=npy(X[:1]), x=npy(X)),
+    "data.npz": npz(y=npy(X[0]), data=npy(X)),
+    "a.csv": b"1.5,-2\n0.1,1e-30\n3e20,7\n", "header.csv": b"a,b\n1.5,-2\n0.1,1e-30\n3e20,7\n",
+    "years.csv": b"1990,year\n1.5,-2\n0.1,1e-30\n3e20,7\n", "semicolon.csv": b"1.5;-2\n0.1;1e-30\n3e20;7",
+    "tab.csv": b"a b\tc,d\n1.5\t-2\n0.1\t1e-30\n3e20\t7\n", "tab.tsv": b"1.5\t-2\n0.1\t1e-30\n3e20\t7\n",
+    "quoted.csv": b'"a;1","b"\n"1.5",-2\n0.1,"1e-30"\n3e20,7\n', "space.csv": b"a, b\n 1.5, -2 \n0.1, 1e-30\n3e20, 7\n",
+    "windows.csv": b"\xef\xbb\xbfa,b\r\n1.5,-2\r\n0.1,1e-30\r\n3e20,7\r\n",
+    "blank.csv": b"\n\na,b\n\n1.5,-2\n0.1,1e-30\n\n3e20,7\n\n",
+    "a.csv.gz": gzip.compress(b"a,b\n1.5,-2\n0.1,1e-30\n3e20,7\n"),
+    "f8.idx": idx(X, 14, ">f8"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_read_as_written(tmp_path, name):
+    (tmp_path / name).write_bytes(FILES[name])
+    x = data.load(tmp_path / name)
+    np.testing.assert_array_equal(x, X)
+    assert x.dtype == np.float64 and x.dtype.isnative
+    np.testing.assert_array_equal(data.load(str(tmp_path / name), n=2), X[:2])
+
+
+def test_npy_is_memory_mapped(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    assert isinstance(data.load(tmp_path / "x.npy"), np.memmap)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images.idx3-ubyte.gz", "images.idx"])
+def test_idx_images_become_rows(tmp_path, name):
+    images = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    (tmp_path / name).write_bytes(gzip.compress(idx(images)) if name.endswith("gz") else idx(images))
+    x = data.load(tmp_path / name)
+    np.testing.assert_array_equal(x, images.reshape(3, 20))
+    assert x.dtype == np.uint8
+
+
+def test_single_row_and_single_column(tmp_path):
+    (tmp_path / "row.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "column.csv").write_text("1\n2\n")
+    assert data.load(tmp_path / "row.csv").tolist() == [[1, 2]]
+    assert data.load(tmp_path / "column.csv").tolist() == [[1], [2]]
+
+
+# files that do not
+
+DEEP = b"[" * 5000
+BAD = {
+    "text.csv": (b"a,species\n1,2\n3,setosa\n", r"row 2 \(line 3\), column 2 \('species'\) is 'setosa', not a number"),
+    "all-text.csv": (b"a,b\nx,1\ny,2\n", r"row 1 \(line 2\), column 1 \('a'\) is 'x', not a number"),
+    "hole.csv": (b"1,2\n\n3,\n", r"row 2 \(line 3\), column 2 is empty; correct it, or remove the row or the column"),
+    "first.csv": (b"1,?\n3,4\n", r"row 1 \(line 1\), column 2 is '\?', not a number"),
+    "comma.csv": (b"1,5;2\n1;2\n", r"row 1 \(line 1\), column 1 is '1,5', not a number"),
+    "underscore.csv": (b"1,2\n1_0,2\n", r"row 2 \(line 2\), column 1 is '1_0', not a number"),
+    "long.csv": (b"1,2\n" + b"z" * 5000 + b",2\n", "'z{40}', not"),
+    "ragged.csv": (b"1,2\n3,4\n5\n", r"row 3 \(line 3\) has 1 columns, row 1 has 2; correct or remove it"),
+    "wide.csv": (b"a,b\n3,4\n5,6,7\n", r"row 2 \(line 3\) has 3 columns, the header has 2"),
+    "header.csv": (b"a,b,c\n3,4\n5,6\n", r"row 1 \(line 2\) has 2 columns, the header has 3"),
+    "nan.csv": (b"a,b\n\n1,2\n3,NaN\n", r"row 2 \(line 4\), column 2 \('b'\) is nan; fill it in or remove the row"),
+    "inf.csv": (b"1,2\n1e999,3\n", r"row 2 \(line 2\), column 1 is inf; fill it in"),
+    "misspelt.csv": (b"1.o,2\n3,4\n", r"row 1 \(line 1\), column 1 is '1.o', not a number"),
+    "empty.csv": (b"", "is empty$"),
+    "blank.csv": (b"\n \n", "has no rows"),
+    "names.csv": (b"a,b\n\n", "has a header but no rows"),
+    "latin.csv": (b"1,2\n3,\xff\n", "is damaged or not what its name says .*0xff"),
+    "cut.csv.gz": (gzip.compress(os.urandom(9000).hex().encode())[:-2000], "is damaged or not what its name says"),
+    "not.csv.gz": (b"1,2\n", "is damaged or not what its name says .Not a gzipped file"),
+    "empty.npy": (b"", "is empty$"),
+    "text.npy": (b"hello, here is no array", "is damaged or not what its name says .*magic string"),
+    "cut.npy": (npy(X)[:-1], r"is truncated: shape \(3, 2\) takes 48 bytes, it has 47; use another copy"),
+    "bomb.npy": (npy(X, shape=(10**9, 10**9)), "is truncated: .* takes 8000000000000000000 bytes, it has 48"),
+    "negative.npy": (npy(X, shape=(-3, -2)), "at least one row"),
+    "deep.npy": (b"\x93NUMPY\x01\x00" + struct.pack("<H", 5000) + DEEP, "is damaged or not what its name says"),
+    "object.npy": (npy(np.zeros(6), descr="|O", shape=(3, 2)), "holds Python objects, which are never loaded; save"),
+    "string.npy": (npy(np.array([["a", "b"]])), "holds <U1, not numbers; save an array of floats or integers"),
+    "complex.npy": (npy(X * 1j), "holds complex128, not numbers"),
+    "vector.npy": (npy(X[0]), r"has shape \(2,\); reshape it to \(rows, columns\)"),
+    "cube.npy": (npy(np.zeros((2, 3, 4))), r"has shape \(2, 3, 4\); reshape it to \(rows, columns\)"),
+    "norows.npy": (npy(X[:0]), r"has shape \(0, 2\): it needs at least one row and one column"),
+    "nan.npy": (npy(np.where(X == 7, np.nan, X)), r"row 3, column 2 \(x\[2, 1\]\) is nan; fill it in or remove"),
+    "inf.npz": (npz(a=npy(np.where(X == 7, -np.inf, X))), r"row 3, column 2 \(x\[2, 1\]\) is -inf"),
+    "names.npz": (npz(a=npy(X), b=npy(X)), "holds a, b; save one, or name the one to read x"),
+    "nothing.npz": (npz(), "holds nothing; save one"),
+    "vector.npz": (npz(x=npy(X[0]), y=npy(X)), r"vector.npz\[x\] has shape \(2,\)"),
+    "object.npz": (npz(x=npy(np.zeros(6), descr="|O", shape=(3, 2))), "holds Python objects, which are never loaded"),
+    "bomb.npz": (npz(x=npy(X, shape=(10**6, 10**6))), "is truncated: .* takes 8000000000000 bytes"),
+    "cut.npz": (npz(x=npy(X))[:-30], "is damaged or not what its name says .File is not a zip file"),
+    "text.npz": (b"hello", "is damaged or not what its name says .File is not a zip file"),
+    "foreign.npz": (npz(x=b"hello, here is no array"), "is damaged or not what its name says .*magic string"),
+    "labels-idx1-ubyte": (idx(np.arange(4)), r"has shape \(4,\); reshape"),
+    "cut-idx3-ubyte": (idx(np.zeros((2, 3, 4)))[:-1], r"is truncated: shape \(2, 12\) takes 24 bytes, it has fewer"),
+    "cut-idx3-ubyte.gz": (gzip.compress(idx(np.zeros((2, 3, 4)))[:-1]), "is truncated"),
+    "bomb-idx3-ubyte.gz": (gzip.compress(struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 2**31)), "is truncated"),
+    "text-idx3-ubyte": (b"hello", "is not an idx file: it begins with 68 65 6c 6c; give the file as published"),
+    "header-idx3-ubyte": (idx(np.zeros((2, 3, 4)))[:9], "is damaged"),
+    "nan.idx": (idx(np.array([[1, np.nan]]), 13, ">f4"), r"row 1, column 2 \(x\[0, 1\]\) is nan"),
+    "a.npy.gz": (gzip.compress(npy(X)), "unpack it first"),
+    "a.xlsx": (b"PK", "has no known format; give a .npy, .npz, .csv or idx file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_one_line_that_says_where_and_what_to_do(tmp_path, name):
+    content, message = BAD[name]
+    (tmp_path / name).write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=message) as info:
+        data.load(tmp_path / name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(info.value).startswith(str(tmp_path / name)) and "\n" not in str(info.value)
+    assert peak < 20e6
+
+
+def test_a_corrupted_zip_entry_is_found(tmp_path):
+    blob = bytearray(npz(x=npy(np.random.default_rng(0).normal(size=(100, 2)))))
+    blob[600] ^= 255
+    (tmp_path / "x.npz").write_bytes(blob)
+    with pytest.raises(DataError, match="x.npz is damaged"):
+        data.load(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("source, options, message", [
+    ("mnist", {}, "mnist: no such file, nor built-in data of that name; built in are digits, moons, rings, pin"),
+    ("missing.csv", {}, "missing.csv: no such file"),
+    (".", {}, r"\. is not a file"),
+    ("digits", {"n": 1798}, "digits has 1797 rows; ask for no more"),
+    ("moons", {"n": 0}, "n is 0; ask for at least one row"),
+], ids=["name", "file", "folder", "too many", "none"])
+def test_what_cannot_be_loaded(source, options, message):
+    with pytest.raises(DataError, match=message):
+        data.load(source, **options)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["a.npy", "a.csv", "one.npz", "a.csv.gz", "f8.idx"]), st.data())
+def test_any_damage_reads_or_is_a_data_error(tmp_path_factory, name, draw):
+    blob = bytearray(FILES[name])
+    for _ in range(draw.draw(st.integers(1, 3))):
+        blob[draw.draw(st.integers(0, len(blob) - 1))] = draw.draw(st.integers(0, 255))
+    blob = blob[:draw.draw(st.integers(0, len(blob)))]
+    path = tmp_path_factory.mktemp("d") / name
+    path.write_bytes(blob)
+    try:
+        x = data.load(path)
+    except DataError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+    else:
+        assert x.ndim == 2 and np.isfinite(x).all()
+
+
+def test_memory_maps_are_checked_in_blocks(tmp_path, monkeypatch):
+    x = np.zeros((1000, 3))
+    x[777, 1] = np.inf
+    np.save(tmp_path / "x.npy", x)
+    monkeypatch.setattr(data, "_BLOCK", 50)
+    with pytest.raises(DataError, match=r"row 778, column 2 \(x\[777, 1\]\)"):
+        data.load(tmp_path / "x.npy")
+
+
+# writing
+
+@settings(max_examples=100, deadline=None)
+@given(hnp.arrays(st.sampled_from([np.float32, np.float64, np.int64, np.uint8, bool]),
+                  hnp.array_shapes(min_dims=2, max_dims=2)), st.sampled_from(data.OUTPUTS))
+def test_what_is_written_reads_back_the_same(tmp_path_factory, x, suffix):
+    x = np.nan_to_num(x, posinf=1, neginf=1) if x.dtype.kind == "f" else x % 2**53 if x.dtype == np.int64 else x
+    path = tmp_path_factory.mktemp("w") / f"x{suffix}"
+    data.write(path, x)
+    back = data.load(path)
+    np.testing.assert_array_equal(back.astype(x.dtype), x)
+    assert suffix == ".csv" or back.dtype == x.dtype
+
+
+def test_csv_is_short_and_a_vector_is_a_column(tmp_path):
+    data.write(tmp_path / "a.csv", np.array([[0.1, 3]], np.float32))
+    data.write(tmp_path / "b.csv", np.array([1, 2]))
+    assert (tmp_path / "a.csv").read_text() == "0.1,3.0\n" and (tmp_path / "b.csv").read_text() == "1\n2\n"
+
+
+@pytest.mark.parametrize("suffix", data.OUTPUTS)
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"x{suffix}"
+    data.write(path, X)
+    before = path.read_bytes()
+
+    def fail(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError):
+        data.write(path, X + 1)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("name, array, message", [
+    ("x.xlsx", X, "x.xlsx has no known format; end its name in .npy, .npz, .csv"),
+    ("x.npy", X[None], r"float64 of shape \(1, 3, 2\) cannot be written; give numbers \(n, D\)"),
+    ("x.npy", np.array([[None]]), "object of shape"),
+], ids=["format", "cube", "object"])
+def test_what_cannot_be_written(tmp_path, name, array, message):
+    with pytest.raises(DataError, match=message):
+        data.write(tmp_path / name, array)
+    assert os.listdir(tmp_path) == []
+
+
+# helpers
+
+def test_split_is_a_partition_and_labels_split_alike():
+    x, y = data.digits()
+    train, test = data.train_test_split(x, 0.2, seed=0)
+    assert len(train) == 1438 and len(test) == 359
+    index_train, index_test = data.train_test_split(np.arange(len(x)), 0.2, seed=0)
+    assert sorted([*index_train, *index_test]) == list(range(len(x)))
+    np.testing.assert_array_equal(x[index_test], test)
+    np.testing.assert_array_equal(x[index_train], train)
+    assert not np.array_equal(index_test, data.train_test_split(np.arange(len(x)), 0.2, seed=1)[1])
+    with pytest.raises(ValueError, match="test_fraction 1.0 of 3 rows leaves an empty part"):
+        data.train_test_split(X, 1.0)
+
+
+def test_binarize_keeps_the_dtype():
+    x = data.binarize(np.array([[7.9, 8.0]], np.float32), 8)
+    assert x.dtype == np.float32 and x.tolist() == [[0, 1]]
