@@ -1,0 +1,43 @@
+"""The package `npgen`, with the folder kernels/ beside it installed as `npgen.kernels`."""
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="npgen",
+    version=runpy.run_path("npgen/version.py")["__version__"],
+    description="Generative models in NumPy with compiled kernels: densities, samples and representations on a plain CPU",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="npgen developers",
+    license="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["npgen", "npgen.*"]), "npgen.kernels"],
+    package_dir={"npgen": "npgen", "npgen.kernels": "kernels"},
+    package_data={"npgen": ["_assets/*"], "npgen.kernels": ["*.cu"]},
+    entry_points={"console_scripts": ["npgen = npgen.cli:main"]},
+    install_requires=[
+        "numpy>=2.0",
+        "scipy>=1.16",  # linear algebra over stacks of matrices
+        "numba>=0.61",
+        "threadpoolctl>=3.5",
+        "tqdm>=4.66",
+        "safetensors>=0.4.3",
+    ],
+    extras_require={
+        "cuda12": ["cupy-cuda12x>=13.0"],
+        "cuda13": ["cupy-cuda13x>=13.6"],
+        "plot": ["matplotlib>=3.8"],
+        "test": ["build", "hypothesis", "matplotlib>=3.8", "mpmath", "pytest>=8", "ruff", "scikit-learn>=1.6", "setuptools>=77"],
+        "bench": ["jax", "scikit-learn>=1.6", "torch"],
+    },
+)
