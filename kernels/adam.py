@@ -32,7 +32,8 @@ def _step(param, grad, m, v, step, lr, beta1, beta2, eps, clip_scale):
     real = param.dtype.type
     scale, floor = real(clip_scale), real(eps)
     keep_m, add_m, keep_v, add_v = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
-    rate, root = real(lr / (1 - beta1**step)), real(1 / np.sqrt(1 - beta2**step))
+    t = float(step)  # with an int, Numba multiplies repeatedly, and the rounding of every multiplication adds up
+    rate, root = real(lr / (1 - beta1**t)), real(1 / np.sqrt(1 - beta2**t))
     for chunk in prange(-(-param.size // CHUNK)):
         for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, param.size)):
             g = scale * grad[i]

@@ -1,0 +1,354 @@
+"""Every kernel agrees with its reference, gives the same bits for any thread count, and refuses what it cannot take."""
+import mpmath
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npgen import kernels
+from npgen.kernels import _math, adam, logsumexp, masked_matmul, random, reparameterize
+from npgen.masks import Plan
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+BACKENDS = pytest.mark.parametrize("backend", ["reference", "numba"])
+KEY = 0x243F6A88, 0x85A308D3
+
+
+# --- cases: the arguments of a launch, and how far each result may be from the reference's ---------------------------
+
+def floats(rng, shape, dtype, extreme=()):
+    """Normals of widely varying size, a tenth of them replaced by the extreme values."""
+    x = rng.normal(size=shape) * 10.0 ** rng.integers(-3, 3, size=shape)
+    if len(extreme):
+        x = np.where(rng.random(shape) < 0.1, rng.choice(extreme, size=shape), x)
+    return x.astype(dtype)
+
+
+def logsumexp_inputs(rng, n, d, dtype):
+    x = floats(rng, (n, d), dtype, [0, 1e30, -1e30, np.inf, -np.inf, np.nan])
+    x[rng.random(n) < 0.1] = -np.inf
+    weights = np.abs(floats(rng, (n if rng.random() < 0.5 else 1, d), dtype, [0, 0, 0, -1, np.nan]))
+    return x, np.ones((1, d), dtype) if rng.random() < 0.3 else weights
+
+
+def logsumexp_backward_inputs(rng, n, d, dtype):
+    x, weights = logsumexp_inputs(rng, n, d, dtype)
+    return floats(rng, n, dtype), logsumexp.forward.reference(x, weights), x, weights
+
+
+def logsumexp_bound(eps, want, x, weights):
+    return [(8 + x.shape[1]) * eps * np.maximum(1, np.abs(want[0]))]
+
+
+def logsumexp_backward_bound(eps, want, g, ans, x, weights):
+    distance = np.where(np.isfinite(ans[:, None]), x - ans[:, None], 0)
+    overflows = distance > np.log(np.finfo(x.dtype).max)  # entries that a zero weight drops, far above the rest
+    return [np.where(overflows, np.inf, (8 + np.abs(distance)) * eps * np.abs(want[0]))]
+
+
+def reparameterize_inputs(rng, n, d, dtype):
+    return floats(rng, (n, d), dtype), floats(rng, (n, d), dtype).clip(-300, 170), *KEY, int(rng.integers(1000))
+
+
+def reparameterize_bound(eps, want, first, log_var, *stream):
+    return [8 * eps * (np.abs(want[0]) + np.abs(first))]
+
+
+def random_inputs(rng, n, d, dtype):
+    return np.empty(n * d, dtype), *KEY, int(rng.integers(2**40))
+
+
+def adam_inputs(rng, n, d, dtype):
+    param, grad, m, v = (floats(rng, n * d, dtype, [0]) for _ in range(4))
+    return param, grad, m, np.abs(v), int(rng.integers(1, 10000)), 1e-3, 0.9, 0.999, 1e-8, rng.choice([1.0, 0.01])
+
+
+def adam_bound(eps, want, param, grad, m, v, step, lr, beta1, beta2, floor, scale):
+    parts = np.abs(m) + np.abs(scale * grad)
+    rate = lr / (1 - beta1**step) / (np.sqrt(want[3] / (1 - beta2**step)) + floor)
+    return [8 * eps * (np.abs(param) + rate * parts), 0 * grad, 4 * eps * parts, 4 * eps * want[3]]
+
+
+def staircase(rng, k, m):
+    return Plan(np.sort(rng.integers(0, 9, k))[:, None] <= np.sort(rng.integers(0, 9, m)) if rng.random() < 0.5
+                else rng.random((k, m)) < 0.5)
+
+
+def matmul_inputs(make):
+    def inputs(rng, n, k, dtype):
+        m = int(rng.integers(1, 150))
+        plan = staircase(rng, max(k, 1), m)
+        arrays = {"x": (n, max(k, 1)), "g": (n, m), "weight": (max(k, 1), m), "bias": (m,)}
+        return *(rng.normal(size=arrays[name]).astype(dtype) for name in make), plan.mask_as(dtype), plan.blocks
+    return inputs
+
+
+def matmul_bound(eps, want, first, *rest):
+    return [8 * (10 + sum(first.shape)) * eps]
+
+
+CASES = {
+    logsumexp.forward: (logsumexp_inputs, logsumexp_bound),
+    logsumexp.backward: (logsumexp_backward_inputs, logsumexp_backward_bound),
+    logsumexp.backward_weights: (logsumexp_backward_inputs, logsumexp_backward_bound),
+    reparameterize.forward: (reparameterize_inputs, reparameterize_bound),
+    reparameterize.backward: (reparameterize_inputs, reparameterize_bound),
+    random.uniform: (random_inputs, lambda eps, want, *args: [0.0]),
+    random.normal: (random_inputs, lambda eps, want, *args: [4 * np.spacing(np.abs(want[0]))]),
+    adam.step: (adam_inputs, adam_bound),
+    masked_matmul.forward: (matmul_inputs(["x", "weight", "bias"]), matmul_bound),
+    masked_matmul.backward_x: (matmul_inputs(["g", "weight"]), matmul_bound),
+    masked_matmul.backward_weight: (matmul_inputs(["x", "g"]), matmul_bound),
+}
+JUDGED_ELSEWHERE = {"made_sample.sample"}  # against the naive sampler, with the model
+KERNELS = pytest.mark.parametrize("kernel", CASES, ids=lambda kernel: kernel.name)
+
+
+def results(kernel, backend, args):
+    """What a launch returns, and for the kernel that works in place all its arrays."""
+    args = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    with kernels.using(backend):
+        ans = kernel(*args)
+    return args[:4] if kernel is adam.step else [ans]
+
+
+# --- laws ------------------------------------------------------------------------------------------------------------
+
+def test_every_kernel_has_a_case():
+    modules = (getattr(kernels, name) for name in kernels.__all__)
+    found = {k.name for module in modules for k in vars(module).values() if isinstance(k, kernels.Kernel)}
+    assert found == {k.name for k in CASES} | JUDGED_ELSEWHERE
+
+
+@KERNELS
+@DTYPES
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 150), d=st.integers(0, 70))
+def test_agrees_with_the_reference(kernel, dtype, seed, n, d):
+    inputs, bound = CASES[kernel]
+    args = inputs(np.random.default_rng(seed), n, d, dtype)
+    want = results(kernel, "reference", args)
+    with np.errstate(all="ignore"):
+        bounds = bound(np.finfo(dtype).eps, want, *args)
+        for got, expected, allowed in zip(results(kernel, "numba", args), want, bounds, strict=True):
+            assert got.dtype == expected.dtype == dtype and got.shape == expected.shape
+            close = np.abs(got.astype(float) - expected) <= allowed + np.finfo(dtype).tiny
+            assert (close | (got == expected) | (np.isnan(got) & np.isnan(expected))).all()
+
+
+@KERNELS
+@DTYPES
+@pytest.mark.parametrize("shape", [(1, 5000), (3000, 3), (300, 257)], ids=str)
+def test_same_bits_for_any_thread_count(kernel, dtype, shape):
+    args = CASES[kernel][0](np.random.default_rng(0), *shape, dtype)
+    before = numba.get_num_threads()
+    try:
+        answers = []
+        for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+            numba.set_num_threads(threads)
+            answers.append(b"".join(a.tobytes() for a in results(kernel, "numba", args)))
+    finally:
+        numba.set_num_threads(before)
+    assert len(set(answers)) == 1
+
+
+@BACKENDS
+def test_adam_only_reads_the_gradient_and_returns_param(backend):
+    param, grad, m, v, *scalars = adam_inputs(np.random.default_rng(0), 5, 7, np.float32)
+    before = grad.copy()
+    with kernels.using(backend):
+        assert adam.step(param, grad, m, v, *scalars) is param or backend == "numba"
+    np.testing.assert_array_equal(grad, before)
+
+
+# --- derivatives -----------------------------------------------------------------------------------------------------
+
+def slope(f, x, direction, h=1e-6):
+    return (f(x + h * direction) - f(x - h * direction)) / (2 * h)
+
+
+@BACKENDS
+def test_logsumexp_gradients_are_its_derivatives(backend):
+    rng = np.random.default_rng(0)
+    x, weights, g, dx, dw = rng.normal(size=(6, 5)), rng.random((6, 5)), *rng.normal(size=(3, 6, 5))
+    g = g[:, 0].copy()
+    with kernels.using(backend):
+        ans = logsumexp.forward(x, weights)
+        for got, want in (
+                (logsumexp.backward(g, ans, x, weights) * dx, slope(lambda x: logsumexp.forward(x, weights), x, dx)),
+                (logsumexp.backward_weights(g, ans, x, weights) * dw,
+                 slope(lambda w: logsumexp.forward(x, w), weights, dw))):
+            np.testing.assert_allclose(got.sum(axis=1), g * want, rtol=1e-7, atol=1e-8)
+
+
+@BACKENDS
+def test_reparameterize_backward_is_the_derivative_with_the_same_noise(backend):
+    mean, log_var, g, direction = np.random.default_rng(0).normal(size=(4, 30, 7))
+    with kernels.using(backend):
+        got = reparameterize.backward(g, log_var, *KEY, 99)
+        want = g * slope(lambda lv: reparameterize.forward(mean, lv, *KEY, 99), log_var, direction)
+    np.testing.assert_allclose(got * direction, want, rtol=1e-6, atol=1e-8)
+
+
+@BACKENDS
+@DTYPES
+def test_reparameterize_noise_is_the_stream(backend, dtype):
+    zeros = np.zeros((30, 40), dtype)
+    with kernels.using(backend):
+        np.testing.assert_array_equal(reparameterize.forward(zeros, zeros, *KEY, 777).ravel(),
+                                      random.normal(np.empty(1200, dtype), *KEY, 777))
+
+
+# --- the edges of logsumexp ------------------------------------------------------------------------------------------
+
+INF, NAN = np.inf, np.nan
+EDGES = {  # x, weights -> value, gradient of x, gradient of weights
+    "all -inf": ([-INF, -INF], [1, 1], -INF, [0, 0], [0, 0]),
+    "some -inf": ([-INF, 0], [1, 1], 0, [0, 1], [0, 1]),
+    "one +inf": ([0, INF], [1, 1], INF, [0, 1], [0, 1]),
+    "two +inf": ([INF, INF, 5], [1, 1, 1], INF, [0.5, 0.5, 0], [0.5, 0.5, 0]),
+    "two +inf, weighted": ([INF, INF], [1, 3], INF, [0.25, 0.75], [0.25, 0.25]),
+    "both infinities": ([INF, -INF], [1, 1], INF, [1, 0], [1, 0]),
+    "empty axis": ([], [], -INF, [], []),
+    "one entry": ([-1e4], [1], -1e4, [1], [1]),
+    "zero weights": ([1, 2], [0, 0], -INF, [0, 0], [0, 0]),
+    "zero weight drops": ([0, 3], [1, 0], 0, [1, 0], [1, np.exp(3)]),
+    "zero weight drops +inf": ([0, INF], [1, 0], 0, [1, 0], [1, INF]),
+    "zero weight drops NaN": ([0, NAN], [1, 0], 0, [1, 0], [1, NAN]),
+    "NaN": ([0, NAN], [1, 1], NAN, [NAN, NAN], [NAN, NAN]),
+    "NaN beside +inf": ([INF, NAN], [1, 1], NAN, [NAN, NAN], [NAN, NAN]),
+    "negative weight": ([0, 0], [2, -1], NAN, [NAN, NAN], [NAN, NAN]),
+    "huge": ([1e38, 1e38], [1, 1], 1e38, [1, 1], [1, 1]),  # 1e38 + log 2 is 1e38
+}
+
+
+@BACKENDS
+@DTYPES
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("sign_of_nan", [1, -1], ids=["nan", "-nan"])
+def test_logsumexp_is_defined_everywhere(backend, dtype, edge, sign_of_nan):
+    x, weights, value, grad_x, grad_weights = (np.array(v, dtype) for v in EDGES[edge])
+    rows = np.stack([0 * np.ones_like(x), np.where(np.isnan(x), np.copysign(NAN, sign_of_nan), x).astype(dtype)])
+    both = np.stack([np.ones_like(weights), weights])
+    with kernels.using(backend):
+        ans = logsumexp.forward(rows, both)
+        g = np.ones(2, dtype)
+        grads = logsumexp.backward(g, ans, rows, both), logsumexp.backward_weights(g, ans, rows, both)
+    np.testing.assert_allclose(ans[1], value, rtol=1e-6)
+    np.testing.assert_allclose(grads[0][1], grad_x, rtol=1e-6)
+    np.testing.assert_allclose(grads[1][1], grad_weights, rtol=1e-6)
+    np.testing.assert_allclose(ans[0], np.log(len(x)) if len(x) else -INF, rtol=1e-6)  # the row beside is untouched
+    np.testing.assert_allclose(grads[0][0], np.full(len(x), 1 / max(1, len(x))), rtol=1e-6)
+
+
+# --- elementwise functions -------------------------------------------------------------------------------------------
+
+@numba.njit
+def _exp(x, out):
+    for i in range(x.size):
+        out[i] = _math.exp(x[i])
+
+
+@numba.njit
+def _log(x, out):
+    for i in range(x.size):
+        out[i] = _math.log(x[i])
+
+
+@numba.njit
+def _cos(x, out):
+    for i in range(x.size):
+        out[i] = _math.turn(x[i])[0]
+
+
+@numba.njit
+def _sin(x, out):
+    for i in range(x.size):
+        out[i] = _math.turn(x[i])[1]
+
+
+@numba.njit
+def _order_and_back(x, out):
+    for i in range(x.size):
+        out[i] = _math.from_order(_math.order(x[i]))
+
+
+def applied(f, x):
+    out = np.empty_like(x)
+    f(x, out)
+    return out
+
+
+def spread(dtype, low, high, log=False):
+    """Values from low to high, and their neighbours that are hardest: around 0, 1 and the ends."""
+    x = np.random.default_rng(0).uniform(low, high, 3000)
+    x = np.append(x, [low, high, *np.random.default_rng(1).uniform(max(low, -1), 1, 1000)])
+    return (np.exp(x) if log else x).astype(dtype)
+
+
+ELEMENTWISE = {
+    "exp": (_exp, mpmath.exp, 1.5, {np.float32: (-104, 88.7), np.float64: (-745, 709.7)}, False),
+    "log": (_log, mpmath.log, 1, {np.float32: (-103, 88.7), np.float64: (-744, 709.7)}, True),
+    "cos": (_cos, lambda u: mpmath.cospi(2 * u), 2.5, dict.fromkeys([np.float32, np.float64], (-1, 1)), False),
+    "sin": (_sin, lambda u: mpmath.sinpi(2 * u), 2.5, dict.fromkeys([np.float32, np.float64], (-1, 1)), False),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise_accuracy_in_ulp(name, dtype):
+    f, exact, ulp, ranges, log = ELEMENTWISE[name]
+    x = spread(dtype, *ranges[dtype], log=log)
+    x = x[x > 0] if log else x
+    with mpmath.workprec(120):
+        for got, value in zip(applied(f, x), x, strict=True):
+            want = exact(mpmath.mpf(float(value)))
+            assert abs(float(got) - want) <= ulp * float(np.spacing(dtype(abs(float(want))))), value
+
+
+@DTYPES
+@pytest.mark.parametrize("name, x, want", [
+    ("exp", [0, -0.0, INF, -INF, 1e30, -1e30], [1, 1, INF, 0, INF, 0]), ("exp", [NAN, -NAN], [NAN, NAN]),
+    ("log", [1, 0, -0.0, INF], [0, -INF, -INF, INF]), ("log", [NAN, -NAN, -1, -INF], [NAN] * 4),
+    ("cos", [0, 0.25, 0.5, 0.75, 1], [1, 0, -1, 0, 1]), ("sin", [0, 0.25, 0.5, 0.75, 1], [0, 1, 0, -1, 0])])
+def test_elementwise_edges(name, x, want, dtype):
+    np.testing.assert_array_equal(applied(ELEMENTWISE[name][0], np.array(x, dtype)), np.array(want, dtype))
+
+
+@DTYPES
+def test_order_is_the_order_of_the_numbers(dtype):
+    x = np.sort(np.append(spread(dtype, -100, 100), [INF, -INF]).astype(dtype))
+    order = numba.njit(lambda v: _math.order(v))
+    codes = [order(v) for v in x]
+    assert codes == sorted(codes)
+    np.testing.assert_array_equal(applied(_order_and_back, x), x)
+
+
+# --- launch checks ---------------------------------------------------------------------------------------------------
+
+F = np.zeros((4, 3), np.float32)
+BAD_LAUNCHES = {
+    "number of arguments": ((F,), r"takes 2 arguments .*got 1"),
+    "not an array": (([[0.0]], F), r"x must be an array, got list"),
+    "integers": ((F.astype(int), F), r"x has dtype int64, expected float32 or float64"),
+    "half": ((F.astype(np.float16), F), r"x has dtype float16, expected float32 or float64"),
+    "mixed dtypes": ((F, F.astype(float)), r"weights has dtype float64, expected float32"),
+    "mismatched dim": ((F, F[:, :2].copy()), r"weights has shape \(4, 2\), expected \(W=4, D=3\)"),
+    "number of dims": ((F[0], F), r"x has shape \(3,\), expected \(N, D\)"),
+    "Fortran order": ((np.asfortranarray(F), F), r"x must be C-contiguous; pass np.ascontiguousarray\(x\)"),
+    "a view with strides": ((F[::2], F), r"x must be C-contiguous"),
+}
+
+
+@BACKENDS
+@pytest.mark.parametrize("launch", BAD_LAUNCHES)
+def test_a_wrong_launch_is_refused(backend, launch):
+    args, message = BAD_LAUNCHES[launch]
+    with kernels.using(backend), pytest.raises(kernels.KernelError, match="kernel logsumexp.forward: " + message):
+        logsumexp.forward(*args)
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ValueError, match="backend must be 'reference' or 'numba', got 'torch'"), kernels.using("torch"):
+        pass
