@@ -20,6 +20,7 @@ _MANY_LEVELS = 65536
 class Preprocessor:
     """The contract of a map. `_options` names its hyperparameters, `_fitted` what fit learns (with a trailing _)."""
 
+    exact = True  # log_det makes the density of the data exact; if not, a lower bound
     _options = ()
     _fitted = ()
 
@@ -107,6 +108,7 @@ class Dequantize(Preprocessor):
     moves a value to the next one. Raises ValueError for values that are no integers or out of range.
     """
 
+    exact = False
     _options = ("levels",)
     _fitted = ("low_", "levels_", "n_columns_")
 
@@ -189,6 +191,10 @@ class Chain(Preprocessor):
     def __init__(self, *, steps=()):
         self.steps = steps
 
+    @property
+    def exact(self):
+        return all(step.exact for step in self.steps)
+
     def fit(self, x, sample_weight=None):
         for i, step in enumerate(self.steps):
             x = x if i == 0 else self.steps[i - 1].forward(x)[0]
@@ -226,12 +232,13 @@ _NAMES = {"standardize": Standardize, "dequantize": Dequantize, "logit": Logit}
 
 
 def from_config(config, arrays):
-    """The fitted preprocessor that gave `config()` and `arrays()`.
+    """The preprocessor that gave `config()` and `arrays()`; not fitted if arrays is empty.
 
     Raises ValueError for a class that is not one of this module's.
     """
     preprocessor = _build(config)
-    preprocessor._restore(arrays)
+    if arrays:
+        preprocessor._restore(arrays)
     return preprocessor
 
 

@@ -43,8 +43,9 @@ def test_image_grid_has_the_pixels_of_the_rows(tmp_path):
     gap = 8 * pixel // 16
     assert picture.shape == (3 * 8 * pixel + 4 * gap,) * 2
     for i in range(7):
-        at = [gap + k * (8 * pixel + gap) + pixel // 2 + pixel * np.arange(8) for k in divmod(i, 3)]
-        np.testing.assert_allclose(picture[np.ix_(*at)], 1 - X[i].reshape(8, 8) / 16, atol=1 / 255)
+        for corner in (0, pixel - 1):
+            at = [gap + k * (8 * pixel + gap) + pixel * np.arange(8) + corner for k in divmod(i, 3)]
+            np.testing.assert_allclose(picture[np.ix_(*at)], 1 - X[i].reshape(8, 8) / 16, atol=1 / 255)
 
 
 def test_colour_images_keep_their_colours(tmp_path):

@@ -75,6 +75,17 @@ def test_config_and_arrays_restore_the_same_map_through_a_file(case, dtype, tmp_
     assert json.dumps(again.config()) == json.dumps(p.config()) and repr(again) == repr(p)
 
 
+def test_config_alone_restores_an_unfitted_map():
+    p = Chain(steps=(Dequantize(levels=20), Logit(alpha=0.01)))
+    again = from_config(json.loads(json.dumps(p.config())), p.arrays())
+    assert repr(again) == repr(p)
+    assert again.fit(COUNTS).steps[0].levels_ == 20
+
+
+def test_only_dequantizing_makes_a_density_a_bound():
+    assert {case: p().exact for case, (p, _) in CASES.items()} == {case: "dequantize" not in case for case in CASES}
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 70000), st.sampled_from([np.float32, np.float64]), st.integers(-5, 5), st.integers(0, 2**32 - 1))
 def test_dequantized_values_stay_inside_their_cell(levels, dtype, low, seed):
