@@ -29,6 +29,11 @@ def normal_log_prob(x, mean, log_var):
     return -0.5 * (LOG_2PI + log_var + ops.square(x - mean) * ops.exp(-log_var))
 
 
+def standard_normal_log_prob(z):
+    """sum_l log N(z_l; 0, 1) over the last axis, in nats."""
+    return -0.5 * ops.sum(ops.square(z) + LOG_2PI, axis=-1)
+
+
 class Normal:
     """x_d ~ N(mean_d, exp(log_var_d)); outputs are the means, then the raw log-variances, bounded to +-LIMIT nats."""
 

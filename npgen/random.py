@@ -4,6 +4,7 @@ A stream is a key and a counter; drawing takes the next whole blocks (256 float3
 the counter past them, so that a stream's whole state is three integers. There is no global state.
 Reference: Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy as 1, 2, 3.
 """
+import hashlib
 import math
 import numbers
 
@@ -19,6 +20,18 @@ def as_stream(rng=None):
     same every time; a Generator is advanced to draw a key; a Stream is returned as it is. Raises TypeError, ValueError.
     """
     return rng if isinstance(rng, Stream) else Stream(rng)
+
+
+def row_normals(x, shape):
+    """Standard normals (n, *shape) that are a function of the rows x (n, d): each row's stream is keyed by a hash of it.
+
+    They depend neither on a row's place, nor on the rows beside it, nor on their dtype.
+    """
+    noise = np.empty((len(x), *shape), x.dtype)
+    for row, out in zip(np.asarray(x, dtype=np.float64) + 0.0, noise, strict=True):  # + 0.0: -0 and 0 are the same value
+        key = np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), dtype=np.uint32)
+        out[...] = Stream(key=key).normal(shape, x.dtype)
+    return noise
 
 
 class Stream:

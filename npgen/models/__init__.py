@@ -1,7 +1,9 @@
 """The models, one file each; MODELS maps the name on the command line, and CLASSES the name in a file, to the class."""
 from .made import MADE
+from .realnvp import RealNVP
+from .vae import VAE
 
-MODELS = {"made": MADE}
+MODELS = {"made": MADE, "realnvp": RealNVP, "vae": VAE}
 CLASSES = {cls.__name__: cls for cls in MODELS.values()}
 
-__all__ = ["CLASSES", "MADE", "MODELS"]
+__all__ = ["CLASSES", "MADE", "MODELS", "RealNVP", "VAE"]

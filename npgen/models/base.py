@@ -335,13 +335,14 @@ class GradientModel(Model):
     def _state(self):
         arrays = {f"params.{name}": a for name, a in self.params_.items()}
         arrays |= {f"preprocess.{name}": a for name, a in self.preprocess_.arrays().items()}
-        return arrays, {"preprocess_": self.preprocess_.config(), "history_": self.history_}
+        return arrays, {"preprocess_": self.preprocess_.config(), "params_": list(self.params_), "history_": self.history_}
 
     def _restore(self, arrays, fitted):
         def named(prefix):
             return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
         self.preprocess_ = preprocess.from_config(fitted["preprocess_"], named("preprocess."))
-        self.params_, self.history_ = Parameters(named("params.")), fitted["history_"]
+        params = named("params.")  # a file sorts its arrays; the flat buffer has an order of its own
+        self.params_, self.history_ = Parameters({name: params[name] for name in fitted["params_"]}), fitted["history_"]
         self.n_epochs_ = len(self.history_)
 
 
@@ -405,6 +406,14 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0):
         row, column = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill such values first")
     return x
+
+
+def check_widths(name, widths):
+    """The widths as a tuple of positive ints. Raises ValueError naming the hyperparameter."""
+    widths = tuple(np.atleast_1d(np.asarray(widths, dtype=object)))
+    if any(isinstance(w, bool) or not isinstance(w, (int, np.integer)) or w < 1 for w in widths):
+        raise ValueError(f"{name} must be made of positive integers, got {widths[0] if len(widths) == 1 else widths!r}")
+    return tuple(map(int, widths))
 
 
 def check_weights(method, sample_weight, x):

@@ -17,7 +17,7 @@ from ..distributions import head_for, std
 from ..kernels import made_sample
 from ..masks import made_degrees, made_masks
 from ..nn import MaskedLinear
-from .base import Capabilities, GradientModel
+from .base import Capabilities, GradientModel, check_widths
 
 
 class MADE(GradientModel):
@@ -60,9 +60,9 @@ class MADE(GradientModel):
         self._assemble(d)
 
     def _assemble(self, d):
-        hidden = tuple(self.hidden)
-        if not hidden or any(isinstance(w, bool) or not isinstance(w, (int, np.integer)) or w < 1 for w in hidden):
-            raise ValueError(f"hidden must hold one or more positive widths, got {self.hidden!r}")
+        hidden = check_widths("hidden", self.hidden)
+        if not hidden:
+            raise ValueError("hidden must name at least one layer, got none; for example hidden=(500,)")
         *inner, last = made_masks(d, hidden)
         masks = [*inner, np.tile(last, self.head_.n_params)]
         gains = [math.sqrt(2)] * len(hidden) + [1.0]

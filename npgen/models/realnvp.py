@@ -1,0 +1,176 @@
+"""RealNVP: a chain of affine couplings that turns data into standard normal noise, and back, exactly.
+
+    x_a stays, z_b = (x_b - t(x_a)) exp(-s(x_a)),    log p(x) = log N(z; 0, I) + log |det dz/dx|
+
+Every coupling conditions on the first half of the features (a) and transforms the second (b); the halves then change
+places, and after each pair of couplings the features are shuffled. Before a coupling, ActNorm shifts and scales each
+feature, starting from zero mean and unit variance on the training rows (Kingma & Dhariwal, 2018).
+
+Each step has inverse_and_log_det (data -> noise) and forward_and_log_det (noise -> data), both with log_det (n,) in nats.
+
+Legend: n rows, d features. Reference: Dinh, Sohl-Dickstein & Bengio, Density estimation using Real NVP (2017).
+"""
+import numpy as np
+
+from .. import ops
+from ..distributions import bounded, standard_normal_log_prob
+from ..nn import MLP
+from .base import Capabilities, GradientModel, check_widths
+
+
+class ActNorm:
+    """z = (x - shift) exp(-log_scale), per feature."""
+
+    def __init__(self, name):
+        self.shift, self.log_scale = f"{name}.shift", f"{name}.log_scale"
+
+    def init(self, x, stream):
+        """Parameters that give the rows zero mean and unit variance; a constant feature keeps its scale."""
+        std = x.std(axis=0)
+        return {self.shift: x.mean(axis=0), self.log_scale: np.log(np.where(std > 1e-6 * (1 + abs(x).max(axis=0)), std, 1))}
+
+    def inverse_and_log_det(self, params, x):
+        log_scale = params[self.log_scale]
+        return (x - params[self.shift]) * ops.exp(-log_scale), -ops.sum(log_scale)
+
+    def forward_and_log_det(self, params, z):
+        log_scale = params[self.log_scale]
+        return z * ops.exp(log_scale) + params[self.shift], ops.sum(log_scale)
+
+
+class AffineCoupling:
+    """x_a stays, z_b = (x_b - t) exp(-s), (s, t) = MLP(x_a), s bounded to +-LIMIT; then b goes before a.
+
+    The last layer starts at zero, and so the coupling at the identity.
+    """
+
+    LIMIT = 3.0
+
+    def __init__(self, name, n_kept, n_features, hidden):
+        self.n_kept, self.n_moved = n_kept, n_features - n_kept
+        self.mlp = MLP(f"{name}.mlp", (n_kept, *hidden, 2 * self.n_moved), last_gain=0.0)
+
+    def init(self, x, stream):
+        """Fresh parameters of the network."""
+        return self.mlp.init(stream, x.dtype)
+
+    def _scale_and_shift(self, params, kept):
+        outputs = self.mlp(params, kept)
+        return bounded(outputs[:, :self.n_moved], self.LIMIT), outputs[:, self.n_moved:]
+
+    def inverse_and_log_det(self, params, x):
+        kept, moved = x[:, :self.n_kept], x[:, self.n_kept:]
+        s, t = self._scale_and_shift(params, kept)
+        return ops.concatenate([(moved - t) * ops.exp(-s), kept], axis=1), -ops.sum(s, axis=1)
+
+    def forward_and_log_det(self, params, z):
+        moved, kept = z[:, :self.n_moved], z[:, self.n_moved:]
+        s, t = self._scale_and_shift(params, kept)
+        return ops.concatenate([kept, moved * ops.exp(s) + t], axis=1), ops.sum(s, axis=1)
+
+
+class Permutation:
+    """z = the features of x in another order."""
+
+    def __init__(self, order):
+        self.order, self.back = order, np.argsort(order)
+
+    def init(self, x, stream):
+        """There is nothing to learn."""
+        return {}
+
+    def inverse_and_log_det(self, params, x):
+        return x[:, self.order], 0.0
+
+    def forward_and_log_det(self, params, z):
+        return z[:, self.back], 0.0
+
+
+class RealNVP(GradientModel):
+    """Affine-coupling flow: log p(x) = log N(z; 0, I) + log |det dz/dx|, exact, with exact inverse and sampling.
+
+    n_couplings    affine couplings, each with an ActNorm before it
+    hidden         widths of the ReLU layers in each coupling's network
+    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
+    max_epochs ... verbose: see npgen.train.Options; random_state: seed of everything random
+
+    encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly.
+    Reference: Dinh, Sohl-Dickstein & Bengio (2017).
+    """
+
+    _capabilities = Capabilities("exact", "noise", invertible=True)
+
+    def __init__(self, *, n_couplings=8, hidden=(64, 64), preprocess="auto", max_epochs=300, batch_size=100,
+                 learning_rate=1e-3, validation_fraction=0.1, patience=20, restore_best=True, callbacks=(), verbose=False,
+                 random_state=None):
+        self.n_couplings, self.hidden, self.preprocess = n_couplings, hidden, preprocess
+        self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
+        self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
+        self.callbacks, self.verbose, self.random_state = callbacks, verbose, random_state
+
+    @property
+    def n_latent_(self):
+        return self.n_features_in_
+
+    def _build(self, z):
+        check_widths("n_couplings", (self.n_couplings,))
+        d, pairs = z.shape[1], (self.n_couplings + 1) // 2
+        alternating = np.argsort(np.arange(d) % 2, kind="stable")  # even features, then odd ones
+        stream = self.stream_.spawn()
+        self._assemble(np.stack([alternating] + [stream.permutation(d) for _ in range(pairs - 1)]))
+
+    def _assemble(self, orders):
+        d, hidden = orders.shape[1], check_widths("hidden", self.hidden)
+        self.orders_, self._steps = orders, []
+        for k in range(self.n_couplings):
+            if k % 2 == 0:
+                self._steps.append(Permutation(orders[k // 2]))
+            n_kept = d // 2 if k % 2 == 0 else d - d // 2
+            self._steps += [ActNorm(f"step{k}.norm"), AffineCoupling(f"step{k}.coupling", n_kept, d, hidden)]
+
+    def _init(self, z, stream):
+        params = {}
+        for step in self._steps:  # each starts from what the ones before it make of the rows
+            params |= step.init(z, stream)
+            z, _ = step.inverse_and_log_det(params, z)
+        return params
+
+    def inverse_and_log_det(self, params, x):
+        """Preprocessed rows -> noise (n, d), and log |det dz/dx| (n,)."""
+        log_det = 0.0
+        for step in self._steps:
+            x, change = step.inverse_and_log_det(params, x)
+            log_det = log_det + change
+        return x, log_det
+
+    def forward_and_log_det(self, params, z):
+        """Noise -> preprocessed rows (n, d), and log |det dx/dz| (n,)."""
+        log_det = 0.0
+        for step in reversed(self._steps):
+            z, change = step.forward_and_log_det(params, z)
+            log_det = log_det + change
+        return z, log_det
+
+    def _log_density(self, params, z):
+        noise, log_det = self.inverse_and_log_det(params, z)
+        return standard_normal_log_prob(noise) + log_det
+
+    def _loss(self, params, z, stream):
+        return -self._log_density(params, z)
+
+    def _draw_rows(self, params, n, stream):
+        return self.forward_and_log_det(params, stream.normal((n, self.orders_.shape[1]), params.flat.dtype))[0]
+
+    def _represent(self, params, z):
+        return self.inverse_and_log_det(params, z)[0]
+
+    def _reconstruct(self, params, h):
+        return self.forward_and_log_det(params, h)[0]
+
+    def _state(self):
+        arrays, fitted = super()._state()
+        return arrays | {"orders_": self.orders_}, fitted
+
+    def _restore(self, arrays, fitted):
+        super()._restore(arrays, fitted)
+        self._assemble(arrays["orders_"])

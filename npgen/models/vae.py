@@ -1,0 +1,152 @@
+"""VAE: a latent-variable model fitted by a lower bound on its likelihood.
+
+    z ~ N(0, I), x | z ~ head(decoder(z)), q(z | x) = N(mean(x), exp(log_var(x))), (mean, log_var) = encoder(x)
+
+    ELBO(x) = E_q[log p(x | z)] - beta KL(q(z | x) || N(0, I)) <= log p(x) for beta = 1
+    log p(x) ~ log 1/S sum_s p(x, z_s) / q(z_s | x), z_s ~ q(z | x): an estimate, low by a bias that falls with S
+
+Legend: n rows, d features, l latent dimensions, s importance samples.
+References: Kingma & Welling, Auto-encoding variational Bayes (2014); Burda, Grosse & Salakhutdinov, Importance weighted
+autoencoders (2016); Higgins et al., beta-VAE (2017).
+"""
+import math
+
+import numpy as np
+
+from .. import ops
+from ..distributions import bounded, head_for, normal_log_prob, standard_normal_log_prob, std
+from ..nn import MLP
+from ..random import row_normals
+from .base import Capabilities, GradientModel, check_widths
+
+LOG_VAR_LIMIT = 10.0
+
+
+class VAE(GradientModel):
+    """Variational autoencoder; log_prob is an importance-weighted estimate, elbo a lower bound.
+
+    n_latent       latent dimensions
+    hidden         widths of the encoder's ReLU layers; the decoder has them in reverse
+    head           "bernoulli" for data of 0 and 1, "normal" for real data, "auto" decides by looking at the data
+    beta           weight of the KL divergence while fitting (Higgins et al., 2017)
+    n_importance   samples per row behind log_prob
+    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
+    max_epochs ... verbose: see npgen.train.Options; random_state: seed of everything random
+
+    encode gives the posterior mean (n, l); decode the mean of x given z.
+    Reference: Kingma & Welling (2014).
+    """
+
+    _capabilities = Capabilities("estimate", "posterior mean", invertible=False)
+
+    def __init__(self, *, n_latent=16, hidden=(256,), head="auto", beta=1.0, n_importance=100, preprocess="auto",
+                 max_epochs=500, batch_size=100, learning_rate=1e-3, validation_fraction=0.1, patience=30,
+                 restore_best=True, callbacks=(), verbose=False, random_state=None):
+        self.n_latent, self.hidden, self.head, self.beta = n_latent, hidden, head, beta
+        self.n_importance, self.preprocess = n_importance, preprocess
+        self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
+        self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
+        self.callbacks, self.verbose, self.random_state = callbacks, verbose, random_state
+
+    @property
+    def n_latent_(self):
+        return int(self.n_latent)
+
+    def _build(self, z):
+        if not isinstance(self.beta, (int, float, np.number)) or not 0 <= self.beta < math.inf:
+            raise ValueError(f"beta must be a non-negative number, got {self.beta!r}")
+        check_widths("n_importance", (self.n_importance,))
+        self.head_ = head_for(self.head, z)
+        self.head_.check(z, "fit")
+        self._assemble(z.shape[1])
+
+    def _assemble(self, d):
+        (n_latent,), hidden = check_widths("n_latent", (self.n_latent,)), check_widths("hidden", self.hidden)
+        self._encoder = MLP("encoder", (d, *hidden, 2 * n_latent))
+        self._decoder = MLP("decoder", (n_latent, *hidden[::-1], d * self.head_.n_params))
+
+    def _init(self, z, stream):
+        return self._encoder.init(stream, z.dtype) | self._decoder.init(stream, z.dtype)
+
+    def _posterior(self, params, x):
+        outputs = self._encoder(params, x)
+        return outputs[:, :self.n_latent], bounded(outputs[:, self.n_latent:], LOG_VAR_LIMIT)
+
+    def _bound(self, params, x, draw, beta):
+        """One-sample estimate of the ELBO, (n,): the KL divergence in closed form, log p(x | z) at z = draw(mean, log_var)."""
+        mean, log_var = self._posterior(params, x)
+        kl = ops.sum(ops.square(mean) + ops.exp(log_var) - 1 - log_var, axis=1) / 2
+        return self.head_.log_prob(x, self._decoder(params, draw(mean, log_var))) - beta * kl
+
+    def _loss(self, params, z, stream):
+        at = stream.reserve(len(z) * self.n_latent, z.dtype)
+        return -self._bound(params, z, lambda mean, log_var: ops.reparameterize(mean, log_var, *at), self.beta)
+
+    def _log_density(self, params, z):
+        return self._importance(params, z, self.n_importance)[0]
+
+    def _importance(self, params, x, n_importance):
+        """log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s | x), and its standard error, for every row: (n,), (n,)."""
+        answers = [np.empty((2, 0), x.dtype)]
+        rows = max(1, 8192 // n_importance)
+        for i in range(0, len(x), rows):
+            chunk = x[i:i + rows]
+            mean, log_var = self._posterior(params, chunk)
+            eps = row_normals(chunk, (n_importance, self.n_latent))  # (n, s, l)
+            z = mean[:, None] + std(log_var)[:, None] * eps
+            log_q = ops.sum(normal_log_prob(z, mean[:, None], log_var[:, None]), axis=2)
+            outputs = self._decoder(params, z.reshape(-1, self.n_latent)).reshape(len(chunk), n_importance, -1)
+            log_w = self.head_.log_prob(chunk[:, None], outputs) + standard_normal_log_prob(z) - log_q
+            log_mean = ops.logsumexp(log_w, axis=1) - math.log(n_importance)
+            error = np.std(np.exp(log_w - log_mean[:, None]), axis=1) / math.sqrt(max(1, n_importance - 1))
+            answers.append(np.stack([log_mean, error]))
+        return np.concatenate(answers, axis=1)
+
+    def elbo(self, X):
+        """A one-sample, unbiased estimate of the lower bound E_q[log p(x | z)] - KL(q || N(0, I)) on log p(x), (n,) nats.
+
+        Its noise is a function of the row. Raises as log_prob does.
+        """
+        def bound(x):
+            z, log_det = self.preprocess_.forward(x)
+            eps = row_normals(z, (self.n_latent,))
+            return self._bound(self._at(x.dtype), z, lambda mean, log_var: mean + std(log_var) * eps, beta=1.0) + log_det
+
+        return self._rowwise(bound, self._check("elbo", X))
+
+    def importance_log_prob(self, X, *, n_importance=None):
+        """The importance-weighted estimate of log p(x), and its standard error: two arrays (n,), in nats.
+
+        n_importance: samples per row, by default the constructor's. In expectation the estimate is at most log p(x) and
+        at least the ELBO, and rises with n_importance (Burda et al., 2016). Raises as log_prob does, and ValueError for
+        an n_importance below 1.
+        """
+        n = check_widths("n_importance", (self.n_importance if n_importance is None else n_importance,))[0]
+
+        def estimate(x):
+            z, log_det = self.preprocess_.forward(x)
+            log_prob, error = self._importance(self._at(x.dtype), z, n)
+            return np.stack([log_prob + log_det, error], axis=1)
+
+        return tuple(self._rowwise(estimate, self._check("importance_log_prob", X)).T)
+
+    def _draw_rows(self, params, n, stream):
+        dtype = params.flat.dtype
+        outputs = self._decoder(params, stream.normal((n, self.n_latent), dtype))
+        shape = n, outputs.shape[1] // self.head_.n_params
+        return self.head_.sample(getattr(stream, self.head_.noise)(shape, dtype), outputs)
+
+    def _represent(self, params, z):
+        return self._posterior(params, z)[0]
+
+    def _reconstruct(self, params, h):
+        return self.head_.mean(self._decoder(params, h))
+
+    def _state(self):
+        arrays, fitted = super()._state()
+        return arrays, fitted | {"head_": self.head_.name}
+
+    def _restore(self, arrays, fitted):
+        super()._restore(arrays, fitted)
+        self.head_ = head_for(fitted["head_"], None)
+        self._assemble(self.n_features_in_)
