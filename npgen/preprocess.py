@@ -121,8 +121,7 @@ class Dequantize(Preprocessor):
         self.low_ = int(x.min()) if self.levels is None else 0
         self.levels_ = int(x.max()) - self.low_ + 1 if self.levels is None else int(self.levels)
         self.n_columns_ = x.shape[1]
-        if self.levels_ < 1 or 8 * self.levels_ * float(np.finfo(x.dtype).eps) > 1:
-            raise ValueError(f"Dequantize: {self.levels_} levels cannot be told apart in {x.dtype}; use 'standardize'")
+        self._margin(x.dtype)
         self._check(x)
         return self
 
@@ -130,13 +129,19 @@ class Dequantize(Preprocessor):
         x = self._check(_floating(x, self.n_columns_))
         k = x - self.low_
         u = _hashed_uniform(k).astype(x.dtype) if stream is None else stream.uniform(x.shape, x.dtype)
-        margin = 2 * self.levels_ * float(np.finfo(x.dtype).eps)
+        margin = self._margin(x.dtype)
         z = (k + (margin + (1 - 2 * margin) * u)) / self.levels_
         return z, np.full(len(x), -self.n_columns_ * math.log(self.levels_), x.dtype)
 
     def inverse(self, z):
         z = _floating(z, self.n_columns_)
         return np.clip(np.floor(z * self.levels_), 0, self.levels_ - 1) + self.low_
+
+    def _margin(self, dtype):
+        margin = 2 * self.levels_ * float(np.finfo(dtype).eps)
+        if not 0 < margin < 0.25:
+            raise ValueError(f"Dequantize: {self.levels_} levels cannot be told apart in {dtype}; use 'standardize'")
+        return margin
 
     def _check(self, x):
         high = self.low_ + self.levels_ - 1

@@ -192,6 +192,7 @@ def test_logit_inverse_of_far_values_is_finite_and_silent():
     (lambda: Dequantize(levels=4).fit([[1], [4]]), r"4.0 at x\[1, 0\] .* in 0..3"),
     (lambda: Dequantize(levels=0).fit([[0]]), "0 levels cannot be told apart"),
     (lambda: Dequantize().fit(np.array([[0], [2**22]], np.float32)), "4194305 levels cannot be told apart in float32"),
+    (lambda: Dequantize().fit([[0], [2**22]]).forward(np.zeros((1, 1), np.float32)), "told apart in float32"),
     (lambda: Logit().fit([[0.5, 1.1]]), r"1.1 at x\[0, 1\] \(row 1, column 2\) is out of range for alpha"),
     (lambda: Logit(alpha=0).fit([[0.0]]), r"0.0 at x\[0, 0\] .* alpha=0;"),
     (lambda: Logit(alpha=0.5).fit([[0.5]]), "alpha is 0.5; give 0 <= alpha < 0.5"),
@@ -199,7 +200,7 @@ def test_logit_inverse_of_far_values_is_finite_and_silent():
     (lambda: Standardize().fit(REAL[0]), r"x has shape \(4,\); give \(n, d\)"),
     (lambda: make("standardise", REAL), "preprocess names 'standardise'; give None, 'auto', or standardize"),
     (lambda: from_config({"class": "os.system"}, {}), "preprocess has class 'os.system'; known are Standardize,"),
-], ids=range(14))
+], ids=range(15))
 def test_errors_say_where_and_what_to_do(call, message):
     with pytest.raises(ValueError, match=message):
         call()
