@@ -1,0 +1,108 @@
+"""This machine as npgen sees it: versions, BLAS, threads, caches, and what would make it faster."""
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+
+from .kernels import _jit
+from .version import __version__
+
+_PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "tqdm", "safetensors", "matplotlib")
+
+
+def facts():
+    """Rows (name, value) of a table."""
+    yield "npgen", f"{__version__} in {Path(__file__).parent}"
+    yield "python", f"{platform.python_version()} on {platform.platform(terse=True)}"
+    yield from (("", f"{name} {_version(name) or 'is not installed'}") for name in _PACKAGES)
+    yield "cpu", f"{_cpu_name()}, {_n_cores()} cores for this process" + (", AVX-512" if _has_avx512() else "")
+    for i, (owner, blas) in enumerate(_blas()):
+        core = f", {blas['architecture']} kernels" if "architecture" in blas else ""
+        yield "" if i else "blas", f"{owner}: {blas['internal_api']} {blas['version']}{core}, {blas['num_threads']} threads"
+    yield "numba", f"{_numba_threads()} threads, layer {_layer()}" if _jit.available else _jit.unavailable
+    yield "cache", _cache()
+    yield "gpu", _gpu()
+
+
+def advice():
+    """One line for each thing that would make this machine faster."""
+    slow = [owner for owner, blas in _blas() if blas.get("architecture") == "Haswell"]
+    if slow and _has_avx512():
+        yield (f"The OpenBLAS of {' and '.join(slow)} runs its AVX2 kernels (Haswell), but this CPU has AVX-512: set "
+               "OPENBLAS_CORETYPE=SkylakeX before Python starts.")
+    if not _jit.available:
+        yield f"{_jit.unavailable}; every kernel runs its slow NumPy reference. Mend the installation of numba."
+        return
+    if _layer() == "workqueue":
+        yield "Numba's threads run on its own work queue; install tbb, or a libgomp for Numba to find."
+    if _numba_threads() < _n_cores():
+        yield f"Numba uses {_numba_threads()} of {_n_cores()} cores: set NUMBA_NUM_THREADS={_n_cores()}, or leave it unset."
+    if _jit.cache_folder is None:
+        yield "No cache folder is writable, so every process compiles anew: set NPGEN_CACHE_DIR to a folder of your own."
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _n_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _cpu_name():
+    if not _jit.available:
+        return platform.processor() or platform.machine()
+    import llvmlite.binding
+    return llvmlite.binding.get_host_cpu_name()
+
+
+def _has_avx512():
+    if not _jit.available:
+        return False
+    import llvmlite.binding
+    return llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+
+
+def _blas():
+    """(owner, what threadpoolctl says) of every BLAS that NumPy and SciPy bring."""
+    import scipy.linalg  # noqa: F401  (loads SciPy's)
+    from threadpoolctl import threadpool_info
+    for blas in threadpool_info():
+        if blas["user_api"] == "blas":
+            folder = Path(blas["filepath"]).parent.name  # of a wheel: numpy.libs, scipy.libs
+            yield folder.removesuffix(".libs") if folder.endswith(".libs") else blas["filepath"], blas
+
+
+def _numba_threads():
+    import numba
+    return numba.get_num_threads()
+
+
+def _layer():
+    """Numba's threading layer, known once a parallel kernel has run."""
+    import numba
+
+    from .random import Stream
+    Stream(0).normal(1)
+    return numba.threading_layer()
+
+
+def _cache():
+    if _jit.cache_folder is None:
+        return "none: no folder is writable"
+    sizes = [file.stat().st_size for file in _jit.cache_folder.iterdir()]
+    return f"{_jit.cache_folder} ({len(sizes)} files, {sum(sizes) / 1e6:.1f} MB)"
+
+
+def _gpu():
+    if importlib.util.find_spec("cupy") is None:
+        return "not used: CuPy is not installed"
+    import cupy
+    if not cupy.cuda.is_available():
+        return f"CuPy {cupy.__version__} finds none"
+    names = [cupy.cuda.runtime.getDeviceProperties(i)["name"].decode() for i in range(cupy.cuda.runtime.getDeviceCount())]
+    return f"{', '.join(names)}; CuPy {cupy.__version__}"
