@@ -26,8 +26,6 @@ from ..nn import Parameters
 from ..random import Stream, as_stream
 from ..version import __version__
 
-CHUNK = 4096  # rows per call of a private method: bounds the memory of a query
-
 
 class NotFittedError(ValueError, AttributeError):
     """A model was asked something before fit() or load()."""
@@ -133,7 +131,7 @@ class Model(abc.ABC):
         rng: None goes on with the model's own stream, so that two calls differ; an int, SeedSequence, Generator or
         npgen.random.Stream always gives the same rows. Raises ValueError for a negative n_samples.
         """
-        return self._draw(n_samples, rng)
+        return self._draw(self._sample, n_samples, rng)
 
     def sample_and_log_prob(self, n_samples=1, *, rng=None):
         """Rows drawn from the model, (n_samples, d), and their log_prob, (n_samples,)."""
@@ -198,6 +196,7 @@ class Model(abc.ABC):
 
     random_state = None
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
+    _rows_per_call = 4096  # of a private method: bounds the memory of a query
 
     @property
     @abc.abstractmethod
@@ -245,37 +244,32 @@ class Model(abc.ABC):
             raise ValueError(f"{method}: X has {x.shape[1]} columns, but this model was fitted on {self.n_features_in_}")
         return x
 
-    def _draw(self, n_samples, rng):
+    def _draw(self, draw, n_samples, rng):
         self._check_fitted("sample")
         if isinstance(n_samples, bool) or not isinstance(n_samples, (int, np.integer)) or n_samples < 0:
             raise ValueError(f"sample: n_samples must be a non-negative integer, got {n_samples!r}")
         with one_pool():
-            return self._sample(int(n_samples), self.stream_ if rng is None else as_stream(rng))
+            return draw(int(n_samples), self.stream_ if rng is None else as_stream(rng))
 
-    @staticmethod
-    def _rowwise(function, x):
+    def _rowwise(self, function, x):
+        rows = self._rows_per_call
         with one_pool(), np.errstate(over="ignore", under="ignore"):
-            parts = [function(np.ascontiguousarray(x[i:i + CHUNK])) for i in range(0, max(len(x), 1), CHUNK)]
+            parts = [function(np.ascontiguousarray(x[i:i + rows])) for i in range(0, max(len(x), 1), rows)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-class GradientModel(Model):
-    """A model fitted by following the gradient of a loss per row.
+class ParametricModel(Model):
+    """A model that is its parameters, in a space that preprocessing leads to.
 
-    A subclass writes, in the space of its preprocessing, _build (its layers), _init (their first parameters), _loss (nats
-    per row, to be minimised), _log_density, _draw_rows, _represent and _reconstruct. `params` are Tensors in a training
-    step and arrays in a query.
+    A subclass writes, in that space, _learn, _loss (nats per row, to be minimised), _log_density, _draw_rows, _represent
+    and _reconstruct. `params` are Tensors in a training step and arrays in a query.
     """
 
     preprocess = "auto"
 
     @abc.abstractmethod
-    def _build(self, z):
-        """Set the layers and what depends on the data's kind; z are a few preprocessed rows."""
-
-    @abc.abstractmethod
-    def _init(self, z, stream):
-        """The first parameters, {name: array} of z's dtype; z are the preprocessed rows."""
+    def _learn(self, x, z, weights, stream, run):
+        """Set params_, history_ and n_epochs_; z are the rows x, preprocessed."""
 
     @abc.abstractmethod
     def _loss(self, params, z, stream):
@@ -298,21 +292,25 @@ class GradientModel(Model):
         """The preprocessed rows that representations stand for."""
 
     def _fit(self, x, weights, run):
-        names = {field.name for field in dataclasses.fields(train.Options)}
-        options = train.Options(**{k: v for k, v in self.get_params().items() if k in names})
         stream = as_stream(self.random_state)
         self.stream_ = stream.spawn()
         self.preprocess_ = preprocess.make(self.preprocess, x).fit(x, sample_weight=weights)
-        z, _ = self.preprocess_.forward(x, stream)
-        self._build(z)
-        self.params_ = Parameters(self._init(z, stream), x.dtype)
+        self._learn(x, self.preprocess_.forward(x, stream)[0], weights, stream, run)
+
+    def _options(self):
+        names = {field.name for field in dataclasses.fields(train.Options)}
+        return train.Options(**{k: v for k, v in self.get_params().items() if k in names})
+
+    def _descend(self, params, x, weights, stream, run):
+        """Follow the gradient of the loss from `params` on."""
+        self.params_ = params
 
         def loss(params, rows, stream):
             z, log_det = self.preprocess_.forward(rows, stream)
             return self._loss(params, z, stream) - log_det
 
         before = run.read()
-        state = train.fit(loss, self.params_, x, weights=weights, stream=stream, options=options,
+        state = train.fit(loss, self.params_, x, weights=weights, stream=stream, options=self._options(),
                           resume=before and train.State.restore(*before), save=run.write if run.path else None)
         self.history_, self.n_epochs_ = state.history, state.epoch
 
@@ -346,6 +344,26 @@ class GradientModel(Model):
         self.n_epochs_ = len(self.history_)
 
 
+class GradientModel(ParametricModel):
+    """A model fitted by following the gradient of its loss from fresh parameters on.
+
+    A subclass writes what ParametricModel asks for but _learn, and _build (its layers) and _init (their first parameters).
+    """
+
+    @abc.abstractmethod
+    def _build(self, z):
+        """Set the layers and what depends on the data's kind; z are the preprocessed rows."""
+
+    @abc.abstractmethod
+    def _init(self, z, stream):
+        """The first parameters, {name: array} of z's dtype; z are the preprocessed rows."""
+
+    def _learn(self, x, z, weights, stream, run):
+        self._options()  # refuses what it must before the work starts
+        self._build(z)
+        self._descend(Parameters(self._init(z, stream), x.dtype), x, weights, stream, run)
+
+
 class Run:
     """Where a fit writes its state, and what it goes on from; the file knows the data and hyperparameters it belongs to."""
 
@@ -357,7 +375,7 @@ class Run:
             return
         digest = hashlib.sha256(np.ascontiguousarray(x).view(np.uint8))
         digest.update(b"" if weights is None else weights.view(np.uint8))
-        params = {k: v for k, v in model.get_params().items() if k not in ("max_epochs", "callbacks", "verbose")}
+        params = {k: v for k, v in model.get_params().items() if k not in ("max_epochs", "max_iter", "callbacks", "verbose")}
         self.header = {"class": "checkpoint", "model": type(model).__name__, "data": digest.hexdigest(), "params": repr(params)}
 
     def read(self):
