@@ -1,4 +1,4 @@
-"""exp, log and the sine and cosine of a turn for jitted loops: polynomials that vectorise, where a call to libm does not.
+"""exp, log, sine and cosine for jitted loops: polynomials, which vectorise where a call to libm does not.
 
 Only additions, multiplications and divisions, each rounded, in the order written and never contracted to a fused
 multiply-add: the same bits on every CPU, and on a GPU that spells them `__fadd_rn`, `__fmul_rn`, `__fdiv_rn`.
@@ -47,7 +47,8 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, sin_
     exp_poly, log_poly, sin_poly, cos_poly = (tuple(map(real, p)) for p in (exp_poly, log_poly, sin_poly, cos_poly))
     (lowest, highest), (ln2_high, ln2_low) = map(real, exp_range), map(real, ln2)
     zero, quarter, half, one, two, four, inf, nan = map(real, (0, 0.25, 0.5, 1, 2, 4, np.inf, np.nan))
-    log2e, tau, tiny, lift, lift_bits = map(real, (1 / np.log(2), 2 * np.pi, np.finfo(real).tiny, 2.0**mantissa, mantissa))
+    log2e, tau, tiny = map(real, (1 / np.log(2), 2 * np.pi, np.finfo(real).tiny))
+    lift, lift_bits = map(real, (2.0**mantissa, mantissa))
     round_off = real(1.5 * 2.0**mantissa)  # adding it leaves the nearest integer in the lowest bits
     bias, bits_of_round_off, bits_of_root_half = (x.view(integer) for x in (one, round_off, real(np.sqrt(0.5))))
     all_but_sign, sign_shift = integer(np.iinfo(integer).max), np.iinfo(integer).bits - 1
@@ -130,7 +131,7 @@ _double = _functions(
 
 
 def by_type(single, double):
-    """A function for jitted code: `single` where the first argument, a number or an array, has 32 bits, else `double`."""
+    """A function for jitted code: `single` where the first argument, number or array, has 32 bits, else `double`."""
     def function(x, *args):
         raise NotImplementedError("only for jitted code")
     if _jit.available:

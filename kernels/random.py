@@ -5,12 +5,13 @@ the values [start, start + N) and return it. The bits depend on nothing else: no
 
 Philox4x32-10 turns the counter c, as words (c mod 2**32, c div 2**32, 0, 0), into four 32-bit words. Counter c is lane
 c & 63 of block c >> 6. In float32 a block holds 256 values, and the four words of a lane make the values at offsets
-lane + (0, 64, 128, 192). In float64 it holds 128: words 0 and 1 (low, high) make the value at lane, 2 and 3 at lane + 64.
+lane + (0, 64, 128, 192). In float64 it holds 128: words 0 and 1 (low, high) make the value at lane, words 2 and 3 that
+at lane + 64.
 
     uniform    u = (w >> 9) 2**-23 + 2**-24, in float64 (w >> 12) 2**-52 + 2**-53: strictly inside (0, 1)
     normal     words (w, w') in pairs, first at the lower offset: r cos(2 pi a), r sin(2 pi a) with r = sqrt(-2 log u),
-               u = ((w >> 1) + 1/2) 2**-31, a = (w' >> 8) 2**-24, in float64 ((w >> 11) + 1/2) 2**-53, (w' >> 11) 2**-53;
-               |z| is at most 6.66, in float64 8.65
+               float32    u = ((w >> 1) + 1/2) 2**-31,  a = (w' >> 8) 2**-24      |z| is at most 6.66
+               float64    u = ((w >> 11) + 1/2) 2**-53, a = (w' >> 11) 2**-53     |z| is at most 8.65
 
 Numba and the reference agree bit for bit in the uniforms and to 4 ulp in the normals.
 References: Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy as 1, 2, 3; Box & Muller (1958).

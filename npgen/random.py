@@ -16,19 +16,20 @@ from .kernels import random as _kernel
 def as_stream(rng=None):
     """The stream for what users pass as `rng`.
 
-    None gives a fresh stream from the operating system's entropy; a non-negative int or a SeedSequence its own, the
-    same every time; a Generator is advanced to draw a key; a Stream is returned as it is. Raises TypeError, ValueError.
+    None gives a fresh stream from the operating system's entropy; a non-negative int or a SeedSequence the same one
+    every time; a Generator is advanced to draw a key; a Stream is returned as it is.
+    Raises TypeError for anything else, ValueError for a negative int.
     """
     return rng if isinstance(rng, Stream) else Stream(rng)
 
 
 def row_normals(x, shape):
-    """Standard normals (n, *shape) that are a function of the rows x (n, d): each row's stream is keyed by a hash of it.
+    """Standard normals (n, *shape) that are a function of the rows x (n, d): a hash of each row keys its stream.
 
     They depend neither on a row's place, nor on the rows beside it, nor on their dtype.
     """
     noise = np.empty((len(x), *shape), x.dtype)
-    for row, out in zip(np.asarray(x, dtype=np.float64) + 0.0, noise, strict=True):  # + 0.0: -0 and 0 are the same value
+    for row, out in zip(np.asarray(x, dtype=np.float64) + 0.0, noise, strict=True):  # + 0.0 makes -0 and 0 the same
         key = np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), dtype=np.uint32)
         out[...] = Stream(key=key).normal(shape, x.dtype)
     return noise
