@@ -17,6 +17,7 @@ An argument may be an array or a dict, list or tuple of arrays; its gradient has
 Reference: Griewank & Walther, Evaluating Derivatives (2008); Maclaurin, Modeling, Inference and Optimization with
 Composable Differentiable Programming (2016).
 """
+import functools
 import itertools
 
 import numpy as np
@@ -47,38 +48,53 @@ class Primitive:
     """
 
     def __init__(self, forward, *rules, each=None, name=None):
-        self.forward, self.rules, self.each = forward, rules, each
+        self.forward, self.rules, self.each, self.differentiable = forward, rules, each, bool(rules or each)
         self.__name__ = self.name = name or getattr(forward, "__name__", repr(forward))
 
     def __repr__(self):
         return f"<op {self.name}>"
 
     def __call__(self, *args, **params):
-        level = max([a.level for a in args if isinstance(a, Tensor)], default=0)
-        if not level:
-            try:
-                return self.forward(*args, **params)
-            except ValueError as error:
-                shapes = " and ".join(str(a.shape) for a in args if hasattr(a, "shape"))
-                raise ValueError(f"{self.name}: shapes {shapes} do not fit: {error}") from None
-        tracked = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.level == level]
-        values = [a.value if isinstance(a, Tensor) and a.level == level else a for a in args]
+        level = 0
+        for a in args:
+            if type(a) is Tensor and a.level > level:
+                level = a.level
+        if level == 0:
+            return self._compute(args, params)
+        values = [a.value if type(a) is Tensor and a.level == level else a for a in args]
         ans = self(*values, **params)
-        if not (self.rules or self.each):
+        if not self.differentiable:
             return ans
-        pullbacks = tuple(self._rule(i)(ans, *values, **params) for i in tracked)
-        return Tensor(ans, Node(tuple(args[i].node for i in tracked), pullbacks), level)
+        parents, pullbacks = [], []
+        for i, a in enumerate(args):
+            if type(a) is Tensor and a.level == level:
+                parents.append(a.node)
+                pullbacks.append(self._pullback(i, ans, values, params))
+        return Tensor(ans, Node(parents, pullbacks), level)
 
-    def _rule(self, i):
-        if self.each:
-            return lambda *args, **params: self.each(i, *args, **params)
-        if i >= len(self.rules) or self.rules[i] is None:
+    def _compute(self, args, params):
+        if params and any(type(p) is Tensor for p in params.values()):
+            raise TypeError(f"{self.name}: an array inside a derivative was passed by keyword; pass it by position")
+        try:
+            return self.forward(*args, **params)
+        except ValueError as error:
+            if type(error) is not ValueError:  # LinAlgError says all there is to say
+                raise
+            shapes = " and ".join(str(a.shape) for a in args if hasattr(a, "shape"))
+            raise ValueError(f"{self.name}: shapes {shapes} do not fit: {error}") from None
+
+    def _pullback(self, i, ans, values, params):
+        rule = functools.partial(self.each, i) if self.each else self.rules[i] if i < len(self.rules) else None
+        if rule is None:
             raise NoRuleError(f"{self.name}: there is no derivative rule for argument {i}; pass it as a plain array")
-        return self.rules[i]
+        try:
+            return rule(ans, *values, **params)
+        except TypeError as error:
+            raise NoRuleError(f"{self.name}: its derivative rule does not take these arguments ({error})") from error
 
 
 class Tensor:
-    """An array inside a derivative: `value` underneath, `node` on the tape of `level`. Immutable; use it like an array."""
+    """An array inside a derivative: `value` underneath, `node` on the tape of `level`. Use it like an array."""
 
     __slots__ = ("value", "node", "level")
     __array_priority__ = 1000
@@ -128,35 +144,43 @@ class Tensor:
     def reshape(self, *shape):
         return np.reshape(self, shape[0] if len(shape) == 1 else shape)
 
+    def transpose(self, *axes):
+        return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
+
 
 def _operator(ufunc, swap=False):
     return (lambda a, b: OVERRIDES[ufunc](b, a)) if swap else (lambda *args: OVERRIDES[ufunc](*args))
 
 
+def _method(function):
+    return lambda self, *args, **params: function(self, *args, **params)
+
+
 for _name, _ufunc in {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
-                      "pow": np.power, "matmul": np.matmul}.items():
+                      "pow": np.power, "matmul": np.matmul, "mod": np.remainder,
+                      "floordiv": np.floor_divide}.items():
     setattr(Tensor, f"__{_name}__", _operator(_ufunc))
     setattr(Tensor, f"__r{_name}__", _operator(_ufunc, swap=True))
-for _name, _ufunc in {"neg": np.negative, "abs": np.absolute, "lt": np.less, "le": np.less_equal, "gt": np.greater,
-                      "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}.items():
+for _name, _ufunc in {"pos": np.positive, "neg": np.negative, "abs": np.absolute, "lt": np.less, "le": np.less_equal,
+                      "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}.items():
     setattr(Tensor, f"__{_name}__", _operator(_ufunc))
 for _name in ("sum", "mean", "var", "std", "prod", "max", "min", "argmax", "argmin", "cumsum", "ravel", "squeeze",
-              "transpose", "swapaxes", "diagonal", "trace", "dot", "clip", "round", "all", "any"):
-    setattr(Tensor, _name, lambda self, *args, _f=getattr(np, _name), **params: _f(self, *args, **params))
+              "swapaxes", "diagonal", "trace", "dot", "clip", "round", "all", "any", "copy", "repeat", "take"):
+    setattr(Tensor, _name, _method(getattr(np, _name)))
 
 
 def _lookup(function):
-    try:
-        return OVERRIDES[function]
-    except KeyError:
-        raise _no_rule(function) from None
+    for key in (function, function.__name__):  # SciPy's ufuncs go by name: to import them here would take too long
+        if key in OVERRIDES:
+            return OVERRIDES[key]
+    raise _no_rule(function)
 
 
 def _no_rule(function, method=""):
     module = getattr(function, "__module__", None) or "numpy"
     name = f"{module}.{function.__name__}{method}"
-    return NoRuleError(f"{name} has no derivative rule: add one with "
-                       f"npgen.ops.op({name}, lambda ans, x: lambda g: <gradient>), or apply it to .value as a constant")
+    return NoRuleError(f"{name} has no derivative rule: add one with npgen.ops.op({name}, "
+                       "lambda ans, x: lambda g: <gradient>), or apply it to .value as a constant")
 
 
 def backward(root, g, *, retain=False):
@@ -205,8 +229,15 @@ def _map(f, *trees):
     return f(*trees)
 
 
+def _check_argnums(name, argnums, args):
+    for i in argnums:
+        if not -len(args) <= i < len(args):
+            raise ValueError(f"{name}: argnum is {i}, but the function was given {len(args)} positional arguments")
+
+
 def _trace(name, f, args, argnums):
     """Run f with the chosen arguments as new leaves -> (output on this level or a constant, level, the leaves)."""
+    _check_argnums(name, argnums, args)
     level = next(_levels)
 
     def leaf(x):
@@ -216,14 +247,14 @@ def _trace(name, f, args, argnums):
                             "pass floating-point values, for example x.astype(float)")
         return Tensor(x, Node(), level)
 
-    for i in argnums:
-        if not -len(args) <= i < len(args):
-            raise ValueError(f"{name}: argnum is {i}, but the function was called with {len(args)} positional argument(s)")
     args, leaves = list(args), []
     for i in argnums:
         args[i] = _map(leaf, args[i])
         leaves.append(args[i])
-    return f(*args), level, leaves
+    out = f(*args)
+    if not (hasattr(out, "__array_ufunc__") or isinstance(out, (int, float))):
+        raise TypeError(f"{name}: the function returned a {type(out).__name__}, not an array; return one array")
+    return out, level, leaves
 
 
 def _peel(out, level):
@@ -232,12 +263,20 @@ def _peel(out, level):
 
 def _pull(out, level, leaves, g, retain=False):
     found = backward(out.node, g, retain=retain) if isinstance(out, Tensor) and out.level == level else {}
+    given = {id(g)}
 
     def gradient(leaf):
         d = found.get(leaf.node)
         if d is None:
             return np.zeros_like(leaf.value)
-        return d if d.dtype == leaf.dtype else OVERRIDES["astype"](d, leaf.dtype)
+        if d.dtype.kind == "c":
+            raise TypeError("the derivative is complex: the function uses a complex array; write it with real ones")
+        if d.dtype != leaf.dtype:
+            return OVERRIDES["astype"](d, leaf.dtype)
+        if not isinstance(d, Tensor) and (d.base is not None or id(d) in given):  # a view, or someone else's array
+            return d.copy()
+        given.add(id(d))
+        return d
 
     return [_map(gradient, tree) for tree in leaves]
 
@@ -281,7 +320,7 @@ def vjp(f, *args):
 
     def pull(g):
         if np.shape(g) != np.shape(value):
-            raise ValueError(f"vjp: the cotangent has shape {np.shape(g)}, but the function returned shape {np.shape(value)}")
+            raise ValueError(f"vjp: the cotangent has shape {np.shape(g)}, but the function returned {np.shape(value)}")
         return tuple(_pull(out, level, leaves, g, retain=True))
 
     return value, pull
@@ -290,16 +329,16 @@ def vjp(f, *args):
 def jacobian(f, argnum=0):
     """The function (*args) -> J, J[o, i] = df_o / dx_i, of shape f's output shape + x's shape, x = args[argnum].
 
-    Raises TypeError for an argument that is not floating-point.
+    If x is a dict, list or tuple of arrays, so is J. Raises as vjp does.
     """
     def run(*args):
-        i = argnum % len(args) if args else argnum
+        _check_argnums("jacobian", [argnum], args)
+        i = argnum % len(args)
         value, pull = vjp(lambda x: f(*args[:i], x, *args[i + 1:]), args[i])
-        shape, n = np.shape(value), int(np.prod(np.shape(value), dtype=int))
-        basis = np.eye(n, dtype=value.dtype).reshape((n, *shape))
-        rows = [pull(e)[0] for e in basis]
-        x_shape = np.shape(args[i])
-        return np.reshape(np.stack(rows), shape + x_shape) if rows else np.zeros(shape + x_shape, value.dtype)
+        shape, size = np.shape(value), int(np.prod(np.shape(value), dtype=int))
+        basis = np.eye(size, dtype=np.result_type(value)).reshape((size, *shape))
+        rows = [pull(e)[0] for e in basis] or [pull(np.zeros_like(value))[0]]
+        return _map(lambda *r: np.reshape(np.stack(r)[:size], shape + np.shape(r[0])), *rows)
 
     return run
 
@@ -307,11 +346,17 @@ def jacobian(f, argnum=0):
 def hvp(f, x, v):
     """The Hessian of a scalar-valued f at x times v, by reverse over reverse; v has x's structure and shapes.
 
-    Raises as grad does.
+    Raises as grad does, and ValueError if v has other shapes.
     """
     def directional(x):
         terms = []
-        _map(lambda d, u: terms.append(np.sum(d * u)), grad(f)(x), v)
-        return sum(terms[1:], terms[0])
+
+        def multiply(d, u):
+            if np.shape(d) != np.shape(u):
+                raise ValueError(f"hvp: v has shape {np.shape(u)} where x has {np.shape(d)}; give v the shape of x")
+            terms.append(np.sum(d * u))
+
+        _map(multiply, grad(f)(x), v)
+        return sum(terms)
 
     return grad(directional)(x)

@@ -13,10 +13,12 @@ results for forward and reverse mode AD (2008); Murray, Differentiation of the C
 """
 import builtins
 import math
+from functools import partial
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
-from .engine import OVERRIDES, NoRuleError, Primitive, Tensor
+from .engine import OVERRIDES, NoRuleError, Primitive
 from .kernels import logsumexp as _logsumexp_kernel
 from .kernels import masked_matmul as _matmul_kernel
 from .kernels import reparameterize as _reparameterize_kernel
@@ -43,26 +45,31 @@ def _is_numpy(function):
     return isinstance(function, np.ufunc) or (getattr(function, "__module__", None) or "").partition(".")[0] == "numpy"
 
 
-def like(x, f=lambda g: g):
-    """The pullback f, its result summed over the axes along which x was broadcast."""
-    shape = np.shape(x)
+def like(x, f=None):
+    """The pullback f (by default the identity), its result summed over the axes along which x was broadcast."""
+    shape = x.shape
 
     def pullback(g):
-        g = f(g)
-        extra = np.ndim(g) - len(shape)
-        stretched = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 != g.shape[extra + i])
-        return reshape(sum(g, axis=stretched), shape) if stretched else g
+        if f is not None:
+            g = f(g)
+        return g if g.shape == shape else _unbroadcast(g, shape)
 
     return pullback
 
 
+def _unbroadcast(g, shape):
+    extra = np.ndim(g) - len(shape)
+    stretched = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 != g.shape[extra + i])
+    return reshape(sum(g, axis=stretched), shape)
+
+
 # ---------------------------------------------------------------- constants: results that carry no derivative
 
-for _f in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isnan, np.isfinite, np.isinf,
-           np.sign, np.floor, np.ceil, np.rint, np.trunc, np.round, np.argmax, np.argmin, np.argsort, np.all, np.any,
-           np.zeros_like, np.ones_like, np.full_like, np.shape, np.ndim, np.size, np.logical_and, np.logical_or,
-           np.logical_not, np.signbit, np.count_nonzero, np.nonzero, np.searchsorted, np.isclose, np.allclose,
-           np.result_type, np.array_equal):
+for _f in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isnan, np.isfinite,
+           np.isinf, np.sign, np.signbit, np.floor, np.ceil, np.rint, np.trunc, np.round, np.floor_divide, np.argmax,
+           np.argmin, np.argsort, np.searchsorted, np.all, np.any, np.logical_and, np.logical_or, np.logical_not,
+           np.nonzero, np.argwhere, np.flatnonzero, np.count_nonzero, np.isclose, np.allclose, np.array_equal,
+           np.zeros_like, np.ones_like, np.empty_like, np.shape, np.ndim, np.size, np.result_type):
     op(_f)
 
 stop_gradient = op(lambda x: x, name="stop_gradient")  # its value, as a constant
@@ -73,15 +80,21 @@ stop_gradient = op(lambda x: x, name="stop_gradient")  # its value, as a constan
 add = op(np.add, lambda ans, x, y: like(x), lambda ans, x, y: like(y))
 subtract = op(np.subtract, lambda ans, x, y: like(x), lambda ans, x, y: like(y, lambda g: -g))
 multiply = op(np.multiply, lambda ans, x, y: like(x, lambda g: g * y), lambda ans, x, y: like(y, lambda g: g * x))
-divide = op(np.true_divide, lambda ans, x, y: like(x, lambda g: g / y), lambda ans, x, y: like(y, lambda g: -g * ans / y))
+divide = op(np.true_divide, lambda ans, x, y: like(x, lambda g: g / y),
+            lambda ans, x, y: like(y, lambda g: -g * ans / y))
 power = op(np.power,
-           lambda ans, x, y: like(x, lambda g: g * y * np.power(x, where(np.equal(y, 0), 1, y - 1))),
-           lambda ans, x, y: like(y, lambda g: g * ans * log(where(np.equal(x, 0), 1, x))))
+           lambda ans, x, y: like(x, lambda g: g * y * power(_unless(np.equal(x, 0) & np.equal(y, 0), x, g), y - 1)),
+           lambda ans, x, y: like(y, lambda g: g * ans * log(_unless(np.equal(x, 0), x, g))))
+remainder = op(np.remainder, lambda ans, x, y: like(x), lambda ans, x, y: like(y, lambda g: -g * np.floor_divide(x, y)))
+positive = op(np.positive, lambda ans, x: lambda g: g)
+copy = op(np.copy, lambda ans, x: lambda g: g)
 negative = op(np.negative, lambda ans, x: lambda g: -g)
 reciprocal = op(np.reciprocal, lambda ans, x: lambda g: -g * ans * ans)
 absolute = op(np.absolute, lambda ans, x: lambda g: g * np.sign(x))
 square = op(np.square, lambda ans, x: lambda g: 2 * g * x)
 sqrt = op(np.sqrt, lambda ans, x: lambda g: g / (2 * ans))
+cbrt = op(np.cbrt, lambda ans, x: lambda g: g / (3 * ans * ans))
+hypot = op(np.hypot, lambda ans, x, y: like(x, lambda g: g * x / ans), lambda ans, x, y: like(y, lambda g: g * y / ans))
 exp = op(np.exp, lambda ans, x: lambda g: g * ans)
 expm1 = op(np.expm1, lambda ans, x: lambda g: g * (ans + 1))
 exp2 = op(np.exp2, lambda ans, x: lambda g: g * ans * math.log(2))
@@ -109,19 +122,37 @@ maximum = op(np.maximum, lambda ans, x, y: like(x, lambda g: g * _share(x, y, np
              lambda ans, x, y: like(y, lambda g: g * _share(y, x, np.greater, g)))
 minimum = op(np.minimum, lambda ans, x, y: like(x, lambda g: g * _share(x, y, np.less, g)),
              lambda ans, x, y: like(y, lambda g: g * _share(y, x, np.less, g)))
-where = op(np.where, None, lambda ans, c, x, y: like(x, lambda g: g * c), lambda ans, c, x, y: like(y, lambda g: g * (1 - c)))
+where = op(np.where, None, lambda ans, c, x, y: like(x, lambda g: where(c, g, 0)),
+           lambda ans, c, x, y: like(y, lambda g: where(c, 0, g)))
+
+
+def _unless(condition, x, g):
+    """x, but 1 where the condition holds; of g's dtype where x is a Python number."""
+    return where(condition, np.ones_like(g, shape=()), x)
 
 
 def _share(x, y, wins, g):
-    return (np.asarray(wins(x, y), g.dtype) + np.asarray(np.equal(x, y), g.dtype) / 2)
+    return np.asarray(wins(x, y), g.dtype) + np.asarray(np.equal(x, y), g.dtype) / 2
 
 
 relu = op(lambda x: np.maximum(x, 0), lambda ans, x: lambda g: g * (ans > 0), name="relu")
-sigmoid = op(lambda x: np.exp(-np.maximum(-x, 0)) / (1 + np.exp(-abs(x))), lambda ans, x: lambda g: g * ans * (1 - ans),
-             name="sigmoid")  # 1 / (1 + e^-x), to full relative precision on both sides
-softplus = op(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))), lambda ans, x: lambda g: g * sigmoid(x), name="softplus")
-astype = op(lambda x, dtype: x.astype(dtype), lambda ans, x, dtype: lambda g, to=x.dtype: astype(g, to), name="astype")
-OVERRIDES.update({"astype": astype, np.astype: astype})
+sigmoid = op(lambda x: np.exp(-np.maximum(-x, 0)) / (1 + np.exp(-abs(x))),
+             lambda ans, x: lambda g: g * ans * (1 - ans), name="sigmoid")  # 1 / (1 + e^-x), precise on both sides
+softplus = op(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))), lambda ans, x: lambda g: g * sigmoid(x),
+              name="softplus")
+_polygamma = op(lambda x, n: _special().polygamma(n, x).astype(x.dtype),
+                lambda ans, x, n: lambda g: g * _polygamma(x, n + 1), name="polygamma")
+digamma = op(lambda x: _special().psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), name="digamma")
+gammaln = op(lambda x: _special().gammaln(x), lambda ans, x: lambda g: g * digamma(x), name="gammaln")
+erf = op(lambda x: _special().erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), name="erf")
+OVERRIDES.update({"psi": digamma, "gammaln": gammaln, "erf": erf, "expit": sigmoid})  # SciPy's ufuncs, by name
+astype = op(lambda x, dtype: x.astype(dtype), lambda ans, x, dtype: partial(astype, dtype=x.dtype), name="astype")
+OVERRIDES["astype"] = astype
+
+
+def _special():
+    import scipy.special
+    return scipy.special
 
 
 @composed(np.clip)
@@ -143,17 +174,39 @@ def spread(x, axis):
 
 def _extremum(ans, x, axis):
     back = spread(x, axis)
-    hit = np.equal(x, back(ans)).astype(x.dtype)
+    hit = (np.equal(x, back(ans)) | np.isnan(x)).astype(x.dtype)
     return lambda g: back(g) * (hit / np.sum(hit, axis=axis, keepdims=True))  # ties share equally
 
 
+def _mean_rule(ans, x, axis=None, keepdims=False):
+    back, n = spread(x, axis), x.size / builtins.max(ans.size, 1)
+    return lambda g: back(g / n)
+
+
+def _cumsum_rule(ans, x, axis=None):
+    shape = x.shape
+    return lambda g: reshape(flip(cumsum(flip(g, axis), axis), axis), shape)
+
+
 sum = op(np.sum, lambda ans, x, axis=None, keepdims=False: spread(x, axis))
-mean = op(np.mean, lambda ans, x, axis=None, keepdims=False:
-          lambda g, back=spread(x, axis), n=x.size / builtins.max(ans.size, 1): back(g / n))
+mean = op(np.mean, _mean_rule)
 max = op(np.max, lambda ans, x, axis=None, keepdims=False: _extremum(ans, x, axis))
 min = op(np.min, lambda ans, x, axis=None, keepdims=False: _extremum(ans, x, axis))
-cumsum = op(np.cumsum, lambda ans, x, axis=None:
-            lambda g, s=np.shape(x): reshape(flip(cumsum(flip(g, axis), axis), axis), s))
+cumsum = op(np.cumsum, _cumsum_rule)
+
+
+@composed(np.prod)
+def prod(x, axis=None, keepdims=False):
+    """The product of the entries, by halves, so that a zero among them does no harm to the derivative."""
+    axes = normalize_axis_tuple(range(np.ndim(x)) if axis is None else axis, np.ndim(x))
+    kept = tuple(1 if i in axes else n for i, n in enumerate(np.shape(x)))
+    x = moveaxis(x, axes, range(len(axes)))
+    x = reshape(x, (math.prod(x.shape[:len(axes)]), *x.shape[len(axes):]))
+    while len(x) > 1:
+        half = len(x) // 2
+        x = concatenate([x[:half] * x[half:2 * half], x[2 * half:]])
+    x = x[0] if len(x) else np.ones_like(x, shape=x.shape[1:])
+    return reshape(x, kept) if keepdims else x
 
 
 @composed(np.var)
@@ -172,36 +225,34 @@ def std(x, axis=None, ddof=0, keepdims=False):
 
 # ---------------------------------------------------------------- shape and indexing
 
-def _restore(ans, x, *args, **params):
-    return lambda g, shape=np.shape(x): reshape(g, shape)
+def _restore(ans, x, axis=None):
+    return partial(reshape, shape=x.shape)
 
 
-reshape = op(np.reshape, _restore)
-ravel = op(np.ravel, _restore)
+reshape = op(np.reshape, lambda ans, x, shape: _restore(ans, x))
+ravel = op(np.ravel, lambda ans, x: _restore(ans, x))
 expand_dims = op(np.expand_dims, _restore)
 squeeze = op(np.squeeze, _restore)
 broadcast_to = op(np.broadcast_to, lambda ans, x, shape: like(x))
 transpose = op(np.transpose, lambda ans, x, axes=None:
-               lambda g, n=np.ndim(x): transpose(g, axes and tuple(np.argsort([a % n for a in axes]))))
+               partial(transpose, axes=axes and tuple(np.argsort([a % x.ndim for a in axes]))))
 swapaxes = op(np.swapaxes, lambda ans, x, i, j: lambda g: swapaxes(g, i, j))
 moveaxis = op(np.moveaxis, lambda ans, x, source, destination: lambda g: moveaxis(g, destination, source))
 flip = op(np.flip, lambda ans, x, axis=None: lambda g: flip(g, axis))
 roll = op(np.roll, lambda ans, x, shift, axis=None: lambda g: roll(g, np.negative(shift), axis))
 tril = op(np.tril, lambda ans, x, k=0: lambda g: tril(g, k))
 triu = op(np.triu, lambda ans, x, k=0: lambda g: triu(g, k))
-getitem = op(lambda x, index: x[index], lambda ans, x, index: lambda g, shape=np.shape(x): scatter(g, index, shape),
+getitem = op(lambda x, index: x[index], lambda ans, x, index: partial(scatter, index=index, shape=x.shape),
              name="getitem")
 OVERRIDES["getitem"] = getitem
 
 
 def _scatter(x, index, shape):
     out = np.zeros_like(x, shape=shape)
-    basic = all(i is None or i is Ellipsis or isinstance(i, (int, slice, np.integer))
-                for i in (index if isinstance(index, tuple) else (index,)))
-    if basic:
-        out[index] = x
-    else:
+    if any(np.ndim(i) and np.asarray(i).dtype.kind in "iu" for i in (index if isinstance(index, tuple) else (index,))):
         np.add.at(out, index, x)  # an index may occur more than once
+    else:
+        out[index] = x
     return out
 
 
@@ -209,7 +260,7 @@ scatter = op(_scatter, lambda ans, x, index, shape: lambda g: getitem(g, index),
 
 
 def _concatenate_rule(i, ans, *xs, axis=0):
-    start, length = builtins.sum(x.shape[axis] for x in xs[:i]), xs[i].shape[axis]
+    start, length = builtins.sum(np.shape(x)[axis] for x in xs[:i]), xs[i].shape[axis]
     index = (slice(None),) * (axis % np.ndim(ans)) + (slice(start, start + length),)
     return lambda g: getitem(g, index)
 
@@ -219,8 +270,8 @@ _concatenate = op(lambda *xs, axis=0: np.concatenate(xs, axis=axis), each=_conca
 
 @composed(np.concatenate)
 def concatenate(xs, axis=0):
-    """The arrays one after another along an axis that exists."""
-    return _concatenate(*xs, axis=axis)
+    """The arrays one after another along an axis that exists (of the flattened arrays if axis is None)."""
+    return _concatenate(*xs, axis=axis) if axis is not None else _concatenate(*map(ravel, xs))
 
 
 @composed(np.stack)
@@ -247,22 +298,90 @@ def take(x, indices, axis=None):
     return ravel(x)[indices] if axis is None else x[(slice(None),) * (axis % x.ndim) + (indices,)]
 
 
+@composed(np.take_along_axis)
+def take_along_axis(x, indices, axis=-1):
+    """x at indices along an axis, at the same place along the others."""
+    grid = [np.arange(n).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
+    grid[axis] = indices
+    return x[tuple(grid)]
+
+
+@composed(np.sort)
+def sort(x, axis=-1):
+    """The entries in rising order along an axis (of the flattened x if there is none)."""
+    return sort(ravel(x)) if axis is None else take_along_axis(x, np.argsort(x, axis), axis)
+
+
+@composed(np.repeat)
+def repeat(x, repeats, axis=None):
+    """Every entry repeated along an axis (of the flattened x if there is none)."""
+    return repeat(ravel(x), repeats, 0) if axis is None else take(x, np.repeat(np.arange(x.shape[axis]), repeats), axis)
+
+
+@composed(np.tile)
+def tile(x, reps):
+    """x repeated as a whole along the last axes, reps times each."""
+    reps = (reps,) if np.ndim(reps) == 0 else tuple(reps)
+    x = reshape(x, (1,) * (len(reps) - np.ndim(x)) + np.shape(x))
+    for axis, n in enumerate(reps, np.ndim(x) - len(reps)):
+        x = concatenate([x] * n, axis) if n else take(x, np.arange(0), axis)
+    return x
+
+
+@composed(np.pad)
+def pad(x, pad_width, constant_values=0):
+    """x with a value put before and after it along every axis: pad_width entries, a pair, or a pair each."""
+    widths = np.broadcast_to(pad_width, (np.ndim(x), 2)).tolist()
+    inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, np.shape(x), strict=True))
+    shape = tuple(before + n + after for (before, after), n in zip(widths, np.shape(x), strict=True))
+    return scatter(x - constant_values, inside, shape) + constant_values
+
+
+@composed(np.diff)
+def diff(x, n=1, axis=-1):
+    """The n-th differences of neighbours along an axis."""
+    ahead, behind = ((slice(None),) * (axis % x.ndim) + (s,) for s in (slice(1, None), slice(None, -1)))
+    return x if n == 0 else diff(x[ahead] - x[behind], n - 1, axis)
+
+
+@composed(np.full_like)
+def full_like(x, fill_value):
+    """An array like x, of one value."""
+    return np.zeros_like(x) + fill_value
+
+
+@composed(np.hstack)
+def hstack(xs):
+    """The arrays side by side: along the second axis, vectors along their only one."""
+    return concatenate(xs, axis=builtins.min(np.ndim(xs[0]) - 1, 1))
+
+
+@composed(np.vstack)
+def vstack(xs):
+    """The arrays one above the other; a vector is a row."""
+    return concatenate([reshape(x, (1, -1)) if np.ndim(x) < 2 else x for x in xs])
+
+
+@composed(np.column_stack)
+def column_stack(xs):
+    """The arrays side by side; a vector is a column."""
+    return concatenate([reshape(x, (-1, 1)) if np.ndim(x) < 2 else x for x in xs], axis=1)
+
+
 @composed(np.diagonal)
 def diagonal(x, offset=0, axis1=0, axis2=1):
-    """The diagonal of two axes, as a new last axis; only offset 0."""
-    if offset:
-        raise NoRuleError(f"numpy.diagonal: a derivative exists for offset 0 only, got offset={offset}; index instead")
-    i = np.arange(builtins.min(x.shape[axis1], x.shape[axis2]))
-    return moveaxis(x, (axis1, axis2), (-2, -1))[..., i, i]
+    """The entries x[i, i + offset] of two axes, as a new last axis."""
+    i, j = builtins.max(-offset, 0), builtins.max(offset, 0)
+    k = np.arange(builtins.min(x.shape[axis1] - i, x.shape[axis2] - j))
+    return moveaxis(x, (axis1, axis2), (-2, -1))[..., k + i, k + j]
 
 
 @composed(np.diag)
 def diag(x, k=0):
-    """The diagonal of a matrix, or the diagonal matrix of a vector; only k = 0."""
-    if k:
-        raise NoRuleError(f"numpy.diag: a derivative exists for k 0 only, got k={k}; index instead")
+    """The k-th diagonal of a matrix, or the matrix with a vector on its k-th diagonal."""
     i = np.arange(x.shape[0])
-    return diagonal(x) if x.ndim == 2 else scatter(x, (i, i), (len(i), len(i)))
+    index, side = (i + builtins.max(-k, 0), i + builtins.max(k, 0)), len(i) + abs(k)
+    return diagonal(x, k) if x.ndim == 2 else scatter(x, index, (side, side))
 
 
 @composed(np.trace)
@@ -283,9 +402,9 @@ _matmul = op(lambda x, y: np.matmul(x, y), lambda ans, x, y: like(x, lambda g: m
 
 @composed(np.matmul)
 def matmul(x, y):
-    """x @ y: matrix products over the last two axes, the others broadcast; a vector is a row (left) or column (right)."""
+    """x @ y over the last two axes, the others broadcast; a vector is a row on the left, a column on the right."""
     if builtins.min(np.ndim(x), np.ndim(y)) == 0:
-        raise ValueError(f"matmul: shapes {np.shape(x)} and {np.shape(y)} do not fit: a scalar cannot be a factor; use *")
+        raise ValueError(f"matmul: shapes {np.shape(x)} and {np.shape(y)} do not fit: a scalar; use *")
     if np.ndim(y) == 1:
         return squeeze(matmul(x, expand_dims(y, 1)), -1)
     if np.ndim(x) == 1:
@@ -299,7 +418,7 @@ def dot(x, y):
     if builtins.min(np.ndim(x), np.ndim(y)) == 0:
         return multiply(x, y)
     if np.ndim(y) > 2:
-        raise NoRuleError(f"numpy.dot: a derivative exists for up to two dimensions on the right, got {np.ndim(y)}; use matmul")
+        raise NoRuleError(f"numpy.dot: a derivative exists for at most 2 axes on the right, got {np.ndim(y)}; use matmul")
     return matmul(x, y)
 
 
@@ -327,26 +446,39 @@ _einsum = op(lambda *operands, subscripts: np.einsum(subscripts, *operands), eac
 def einsum(subscripts, *operands):
     """Sums of products by index, in the explicit form "ij,jk->ik"; no ellipsis, no index twice in one operand."""
     subscripts = subscripts.replace(" ", "")
-    if "->" not in subscripts or "." in subscripts or any(len(set(t)) < len(t) for t in subscripts.split("->")[0].split(",")):
-        raise NoRuleError(f"numpy.einsum: a derivative exists for the explicit form 'ij,jk->ik', with no ellipsis and no index "
-                          f"twice in an operand; got {subscripts!r}")
+    terms = subscripts.split("->")[0].split(",")
+    if "->" not in subscripts or "." in subscripts or any(len(set(t)) < len(t) for t in terms):
+        raise NoRuleError("numpy.einsum: a derivative exists for the explicit form 'ij,jk->ik', without ellipsis or an "
+                          f"index twice in an operand; got {subscripts!r}")
     return _einsum(*operands, subscripts=subscripts)
 
 
 # ---------------------------------------------------------------- linear algebra, on the last two axes
 
-def _solve_triangular(a, b, *, lower=True, transpose=False):
+def _triangular(a, b, *, lower, transpose):
     from scipy.linalg import solve_triangular
     return solve_triangular(a, b, lower=lower, trans=int(transpose), check_finite=False)
 
 
-solve_triangular = op(  # x with a x = b (a^T x = b if transpose), a triangular, b of at least two axes
-    _solve_triangular,
-    lambda ans, a, b, lower=True, transpose=False: lambda g: _triangular_part(
-        -(lambda s: matmul(ans, _t(s)) if transpose else matmul(s, _t(ans)))(
-            solve_triangular(a, g, lower=lower, transpose=not transpose)), lower),
-    lambda ans, a, b, lower=True, transpose=False: lambda g: solve_triangular(a, g, lower=lower, transpose=not transpose),
-    name="solve_triangular")
+def _triangular_rule_a(ans, a, b, *, lower, transpose):
+    def pullback(g):
+        s = _solve_triangular(a, g, lower=lower, transpose=not transpose)
+        return _triangular_part(-matmul(ans, _t(s)) if transpose else -matmul(s, _t(ans)), lower)
+    return like(a, pullback)
+
+
+def _triangular_rule_b(ans, a, b, *, lower, transpose):
+    return like(b, lambda g: _solve_triangular(a, g, lower=lower, transpose=not transpose))
+
+
+_solve_triangular = op(_triangular, _triangular_rule_a, _triangular_rule_b, name="solve_triangular")
+
+
+def solve_triangular(a, b, *, lower=True, transpose=False):
+    """x with a x = b (a^T x = b if transpose), a triangular; b is a vector if it has one axis, else matrices."""
+    if np.ndim(b) == 1:
+        return squeeze(_solve_triangular(a, expand_dims(b, 1), lower=lower, transpose=transpose), -1)
+    return _solve_triangular(a, b, lower=lower, transpose=transpose)
 
 
 def _triangular_part(x, lower):
@@ -364,7 +496,8 @@ def _cholesky_rule(ans, a):
 
 cholesky = op(np.linalg.cholesky, _cholesky_rule)
 inv = op(np.linalg.inv, lambda ans, a: lambda g: -matmul(matmul(_t(ans), g), _t(ans)))
-logdet = op(lambda a: np.linalg.slogdet(a)[1], lambda ans, a: lambda g: g[..., None, None] * _t(inv(a)), name="logdet")
+logdet = op(lambda a: np.linalg.slogdet(a)[1], lambda ans, a: lambda g: expand_dims(g, (-2, -1)) * _t(inv(a)),
+            name="logdet")
 _solve = op(np.linalg.solve, lambda ans, a, b: like(a, lambda g: -matmul(_solve(_t(a), g), _t(ans))),
             lambda ans, a, b: like(b, lambda g: _solve(_t(a), g)))
 
@@ -392,7 +525,7 @@ def det(a):
 def norm(x, ord=None, axis=None, keepdims=False):
     """The Euclidean norm (Frobenius for a matrix)."""
     if ord not in (None, 2) or (ord == 2 and axis is None and np.ndim(x) > 1):
-        raise NoRuleError(f"numpy.linalg.norm: a derivative exists for the Euclidean norm only, got ord={ord!r}; write it out")
+        raise NoRuleError(f"numpy.linalg.norm: a derivative exists for the Euclidean one, got ord={ord!r}; write it out")
     return sqrt(sum(square(x), axis=axis, keepdims=keepdims))
 
 
@@ -419,12 +552,12 @@ _product_dw = op(lambda x, g, plan: _matmul_kernel.backward_weight(*_c(x, g), pl
 def masked_matmul(x, weight, bias, plan):
     """y = x (mask * weight) + bias, skipping the blocks that the mask empties.
 
-    x (n, i), weight (i, j), bias (j,), plan: a npgen.masks.Plan of an (i, j) mask. Raises ValueError if they do not fit.
+    x (n, i), weight (i, j), bias (j,), plan: a npgen.masks.Plan of a mask (i, j). Raises ValueError if they do not fit.
     """
-    shapes = np.shape(x), np.shape(weight), np.shape(bias), plan.shape
-    if len(shapes[0]) != 2 or shapes[1] != plan.shape or shapes[0][1] != plan.shape[0] or shapes[2] != plan.shape[1:]:
-        raise ValueError("masked_matmul: x {}, weight {}, bias {} and mask {} must have shapes (n, i), (i, j), (j,) and (i, j)"
-                         .format(*shapes))
+    shapes = np.shape(x), np.shape(weight), np.shape(bias)
+    if len(shapes[0]) != 2 or shapes != ((shapes[0][0], plan.shape[0]), plan.shape, plan.shape[1:]):
+        raise ValueError("masked_matmul: x {}, weight {}, bias {} must have shapes (n, i), (i, j), (j,), and the mask is {}"
+                         .format(*shapes, plan.shape))
     return _product(x, weight, bias, plan)
 
 
@@ -454,17 +587,20 @@ def logsumexp(x, axis=-1, weights=None, keepdims=False):
     Defined everywhere: all -inf or an empty axis give -inf with gradient 0, +inf gives +inf with its gradient there.
     weights (broadcast against x) must not be negative; a zero drops its entry. Integers are taken as float64.
     """
-    x = x if isinstance(x, Tensor) or np.asarray(x).dtype.char in "fd" else np.asarray(x, dtype=float)
-    n, axes = np.ndim(x), tuple(range(np.ndim(x))) if axis is None else tuple(a % np.ndim(x) for a in np.atleast_1d(axis))
+    x = x if getattr(x, "dtype", np.dtype(int)).char in "fd" else np.asarray(x, dtype=float)
+    n, axes = np.ndim(x), normalize_axis_tuple(range(np.ndim(x)) if axis is None else axis, np.ndim(x))
     last = tuple(range(n - len(axes), n))
-
     kept = tuple(m for i, m in enumerate(np.shape(x)) if i not in axes)
     flat_shape = math.prod(kept), math.prod(np.shape(x)[i] for i in axes)
 
     def rows(a):
         return reshape(moveaxis(a, axes, last), flat_shape)
 
-    w = np.ones((1, flat_shape[1]), x.dtype) if weights is None else rows(broadcast_to(weights, np.shape(x)))
+    if weights is None:
+        w = np.ones((1, flat_shape[1]), x.dtype)
+    else:
+        w = weights if getattr(weights, "dtype", None) == x.dtype else np.asarray(weights, x.dtype)
+        w = rows(broadcast_to(w, np.shape(x)))
     ans = _logsumexp(rows(x), w)
     return reshape(ans, tuple(1 if i in axes else m for i, m in enumerate(np.shape(x))) if keepdims else kept)
 
