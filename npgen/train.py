@@ -32,6 +32,7 @@ class Options:
     validation_fraction: float = 0.1
     patience: int = 20
     restore_best: bool = True
+    weight_decay: float = 0.0             # every step takes learning_rate * weight_decay of every weight away
     clip_norm: float = 100.0
     callbacks: tuple = ()
     verbose: bool = False
@@ -45,6 +46,8 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, (int, float, np.number)) or not value > 0 or not math.isfinite(value):
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
+        if not isinstance(self.weight_decay, (int, float, np.number)) or not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be 0 or a positive number, got {self.weight_decay!r}")
         value = self.validation_fraction
         if not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
             raise ValueError(f"validation_fraction must be in [0, 1), got {value!r}; 0 trains on every row")
@@ -122,6 +125,7 @@ class _Step:
         self.loss, self.params, self.x, self.weights = loss, params, x, weights
         self.optimizer, self.options = optimizer, options
         self.gradient = np.empty_like(params.flat)
+        self.is_weight = params.flatten({name: np.full(a.shape, name.endswith("weight")) for name, a in params.items()})
         self.objective = value_and_grad(self._mean)
 
     def _mean(self, params, batch, stream):
@@ -135,6 +139,8 @@ class _Step:
         norm = math.sqrt(float(np.vdot(gradient, gradient)))
         if math.isfinite(float(value)) and math.isfinite(norm):
             state.step += 1
+            if self.options.weight_decay:  # decoupled from the gradient (Loshchilov & Hutter, 2019)
+                self.params.flat -= (state.learning_rate * self.options.weight_decay) * self.is_weight * self.params.flat
             self.optimizer.update(self.params.flat, gradient, state.moments, state.step, state.learning_rate,
                                   min(1.0, self.options.clip_norm / max(norm, 1e-30)))
         return float(value) if math.isfinite(norm) else math.nan

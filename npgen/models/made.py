@@ -35,12 +35,13 @@ class MADE(GradientModel):
     """
 
     def __init__(self, *, hidden=(500,), head="auto", order="random", preprocess="auto", max_epochs=300, batch_size=100,
-                 learning_rate=1e-3, validation_fraction=0.1, patience=20, restore_best=True, callbacks=(), verbose=False,
-                 random_state=None):
+                 learning_rate=1e-3, validation_fraction=0.1, patience=20, restore_best=True, weight_decay=0.0,
+                 callbacks=(), verbose=False, random_state=None):
         self.hidden, self.head, self.order, self.preprocess = hidden, head, order, preprocess
         self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
         self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
-        self.callbacks, self.verbose, self.random_state = callbacks, verbose, random_state
+        self.weight_decay, self.callbacks, self.verbose = weight_decay, callbacks, verbose
+        self.random_state = random_state
 
     @property
     def _capabilities(self):

@@ -100,13 +100,14 @@ class RealNVP(GradientModel):
 
     _capabilities = Capabilities("exact", "noise", invertible=True)
 
-    def __init__(self, *, n_couplings=8, hidden=(64, 64), preprocess="auto", max_epochs=300, batch_size=100,
-                 learning_rate=1e-3, validation_fraction=0.1, patience=20, restore_best=True, callbacks=(), verbose=False,
-                 random_state=None):
+    def __init__(self, *, n_couplings=8, hidden=(128, 128), preprocess="auto", max_epochs=300, batch_size=100,
+                 learning_rate=1e-3, validation_fraction=0.1, patience=20, restore_best=True, weight_decay=0.0,
+                 callbacks=(), verbose=False, random_state=None):
         self.n_couplings, self.hidden, self.preprocess = n_couplings, hidden, preprocess
         self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
         self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
-        self.callbacks, self.verbose, self.random_state = callbacks, verbose, random_state
+        self.weight_decay, self.callbacks, self.verbose = weight_decay, callbacks, verbose
+        self.random_state = random_state
 
     @property
     def n_latent_(self):

@@ -41,12 +41,13 @@ class VAE(GradientModel):
 
     def __init__(self, *, n_latent=16, hidden=(256,), head="auto", beta=1.0, n_importance=100, preprocess="auto",
                  max_epochs=500, batch_size=100, learning_rate=1e-3, validation_fraction=0.1, patience=30,
-                 restore_best=True, callbacks=(), verbose=False, random_state=None):
+                 restore_best=True, weight_decay=0.0, callbacks=(), verbose=False, random_state=None):
         self.n_latent, self.hidden, self.head, self.beta = n_latent, hidden, head, beta
         self.n_importance, self.preprocess = n_importance, preprocess
         self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
         self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
-        self.callbacks, self.verbose, self.random_state = callbacks, verbose, random_state
+        self.weight_decay, self.callbacks, self.verbose = weight_decay, callbacks, verbose
+        self.random_state = random_state
 
     @property
     def n_latent_(self):
