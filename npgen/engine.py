@@ -219,13 +219,13 @@ def backward(root, g, *, retain=False):
     return leaves
 
 
-def _map(f, *trees):
+def map_arrays(f, *trees):
     """Apply f to the arrays of nested dicts, lists and tuples that share one structure."""
     tree = trees[0]
     if isinstance(tree, dict):
-        return {key: _map(f, *(t[key] for t in trees)) for key in tree}
+        return {key: map_arrays(f, *(t[key] for t in trees)) for key in tree}
     if isinstance(tree, (list, tuple)):
-        return type(tree)(_map(f, *items) for items in zip(*trees, strict=True))
+        return type(tree)(map_arrays(f, *items) for items in zip(*trees, strict=True))
     return f(*trees)
 
 
@@ -249,10 +249,10 @@ def _trace(name, f, args, argnums):
 
     args, leaves = list(args), []
     for i in argnums:
-        args[i] = _map(leaf, args[i])
+        args[i] = map_arrays(leaf, args[i])
         leaves.append(args[i])
     out = f(*args)
-    if not (hasattr(out, "__array_ufunc__") or isinstance(out, (int, float))):
+    if not (hasattr(out, "dtype") or isinstance(out, (int, float))):
         raise TypeError(f"{name}: the function returned a {type(out).__name__}, not an array; return one array")
     return out, level, leaves
 
@@ -278,7 +278,7 @@ def _pull(out, level, leaves, g, retain=False):
         given.add(id(d))
         return d
 
-    return [_map(gradient, tree) for tree in leaves]
+    return [map_arrays(gradient, tree) for tree in leaves]
 
 
 def value_and_grad(f, argnum=0):
@@ -338,7 +338,7 @@ def jacobian(f, argnum=0):
         shape, size = np.shape(value), int(np.prod(np.shape(value), dtype=int))
         basis = np.eye(size, dtype=np.result_type(value)).reshape((size, *shape))
         rows = [pull(e)[0] for e in basis] or [pull(np.zeros_like(value))[0]]
-        return _map(lambda *r: np.reshape(np.stack(r)[:size], shape + np.shape(r[0])), *rows)
+        return map_arrays(lambda *r: np.reshape(np.stack(r)[:size], shape + np.shape(r[0])), *rows)
 
     return run
 
@@ -356,7 +356,7 @@ def hvp(f, x, v):
                 raise ValueError(f"hvp: v has shape {np.shape(u)} where x has {np.shape(d)}; give v the shape of x")
             terms.append(np.sum(d * u))
 
-        _map(multiply, grad(f)(x), v)
+        map_arrays(multiply, grad(f)(x), v)
         return sum(terms)
 
     return grad(directional)(x)

@@ -428,6 +428,24 @@ def outer(x, y):
     return reshape(x, (-1, 1)) * reshape(y, (1, -1))
 
 
+@composed(np.tensordot)
+def tensordot(x, y, axes=2):
+    """Sums of products over pairs of axes: the last ones of x and the first ones of y, or axes=(of x, of y)."""
+    if isinstance(axes, int):
+        axes = range(np.ndim(x) - axes, np.ndim(x)), range(axes)
+    of_x, of_y = normalize_axis_tuple(axes[0], np.ndim(x)), normalize_axis_tuple(axes[1], np.ndim(y))
+    x, y, n = moveaxis(x, of_x, range(-len(of_x), 0)), moveaxis(y, of_y, range(len(of_y))), len(of_x)
+    rows, inner, columns = x.shape[:x.ndim - n], y.shape[:n], y.shape[n:]
+    product = matmul(reshape(x, (math.prod(rows), math.prod(inner))), reshape(y, (math.prod(inner), math.prod(columns))))
+    return reshape(product, rows + columns)
+
+
+@composed(np.inner)
+def inner(x, y):
+    """The sum of products over the last axes."""
+    return tensordot(x, y, axes=(-1, -1)) if np.ndim(x) and np.ndim(y) else multiply(x, y)
+
+
 def _einsum_rule(i, ans, *operands, subscripts):
     terms, out = subscripts.split("->")
     terms, shape = terms.split(","), np.shape(operands[i])
@@ -599,10 +617,20 @@ def logsumexp(x, axis=-1, weights=None, keepdims=False):
     if weights is None:
         w = np.ones((1, flat_shape[1]), x.dtype)
     else:
-        w = weights if getattr(weights, "dtype", None) == x.dtype else np.asarray(weights, x.dtype)
-        w = rows(broadcast_to(w, np.shape(x)))
+        w = weights if hasattr(weights, "dtype") else np.asarray(weights)
+        w = rows(broadcast_to(w if w.dtype == x.dtype else w.astype(x.dtype), np.shape(x)))
     ans = _logsumexp(rows(x), w)
     return reshape(ans, tuple(1 if i in axes else m for i, m in enumerate(np.shape(x))) if keepdims else kept)
+
+
+def log_softmax(x, axis=-1):
+    """log of exp(x) / sum exp(x) along an axis (an int, several, or None for all)."""
+    return x - logsumexp(x, axis=axis, keepdims=True)
+
+
+def softmax(x, axis=-1):
+    """exp(x) / sum exp(x) along an axis (an int, several, or None for all)."""
+    return exp(log_softmax(x, axis))
 
 
 _reparameterize = op(lambda m, s, *at: _reparameterize_kernel.forward(*_c(m, s), *at),

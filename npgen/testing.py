@@ -1,0 +1,73 @@
+"""The laws, for whoever adds an op, a kernel or a model: each check returns nothing, or raises AssertionError in one sentence.
+
+    check_grads      the derivatives of a function against finite differences
+    check_kernel     a kernel's compiled implementation against its reference
+"""
+import numpy as np
+
+from .engine import map_arrays, vjp
+from .kernels import using
+
+STENCIL = ((1, 8 / 12), (-1, -8 / 12), (2, -1 / 12), (-2, 1 / 12))  # step and weight: the error is O(step^4)
+
+
+def check_grads(f, *args, order=2, rtol=1e-6, atol=1e-8, step=1e-4):
+    """Check every derivative of f(*args) up to an order, in float64: <v, vjp(w)> = <w, df/dv> for random v and w.
+
+    One number is compared per order, whatever the shapes; df/dv comes from central differences with an error of O(step^4).
+    args are arrays or nested dicts, lists and tuples of them, away from kinks by a few steps; f returns one array.
+    Raises AssertionError if the two sides differ by more than atol + rtol * the larger one.
+    """
+    _check_grads(f, map_arrays(lambda a: np.array(a, dtype=np.float64), args), 1, order, rtol, atol, step)
+
+
+def _check_grads(f, args, order, highest, rtol, atol, step):
+    rng = np.random.default_rng(order)
+    v = map_arrays(lambda a: rng.normal(size=a.shape), args)
+    value, pull = vjp(f, *args)
+    w = rng.normal(size=np.shape(value))
+    differences = sum(c * np.asarray(f(*map_arrays(lambda a, d, k=k: a + k * step * d, args, v))) for k, c in STENCIL) / step
+    want = np.sum(w * differences)
+    got = sum(np.sum(a * b) for a, b in zip(_leaves(v), _leaves(pull(w)), strict=True))
+    if not np.isclose(got, want, rtol=rtol, atol=atol):
+        raise AssertionError(f"check_grads: at order {order}, <v, vjp(w)> is {got}, but finite differences give {want}; "
+                             "mend the derivative")
+    if order < highest:
+        def derivative(w, *args):
+            return np.concatenate([np.ravel(g) for g in _leaves(vjp(f, *args)[1](w))])
+
+        _check_grads(derivative, (w, *args), order + 1, highest, rtol, atol, step)
+
+
+def check_kernel(kernel, *args, rtol=None, atol=0.0):
+    """Check a kernel's Numba implementation against its reference on one launch: dtypes, shapes, and values to rtol and atol.
+
+    rtol is 16 eps of the launch's dtype unless given; atol may be an array of the result's shape. What a kernel writes into its
+    arguments is compared too, to rtol. Raises AssertionError if they differ, KernelError if the launch is refused.
+    """
+    results, written = zip(*(_launch(kernel, backend, args) for backend in ("reference", "numba")), strict=True)
+    for pairs, absolute in ((zip(*results, strict=True), atol), (zip(*written, strict=True), 0)):
+        for want, got in pairs:
+            if (got.dtype, got.shape) != (want.dtype, want.shape):
+                raise AssertionError(f"check_kernel: {kernel.name} gives {got.dtype} {got.shape}, its reference {want.dtype} "
+                                     f"{want.shape}; mend the kernel")
+            eps = np.finfo(want.dtype).eps if want.dtype.kind == "f" else 0
+            close = np.isclose(got, want, rtol=16 * eps if rtol is None else rtol, atol=absolute, equal_nan=True)
+            if not close.all():
+                i = tuple(np.argwhere(~close)[0].tolist())
+                raise AssertionError(f"check_kernel: {kernel.name} gives {got[i]} at {i}, its reference {want[i]}; "
+                                     "mend the kernel")
+
+
+def _launch(kernel, backend, args):
+    """(results, the array arguments afterwards) of one launch on copies of the arguments."""
+    args = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    with using(backend):
+        out = kernel(*args)
+    return out if isinstance(out, tuple) else (out,), [a for a in args if isinstance(a, np.ndarray)]
+
+
+def _leaves(tree):
+    found = []
+    map_arrays(found.append, tree)
+    return found

@@ -1,0 +1,593 @@
+"""Every op: derivatives against finite differences and complex steps, NumPy's values, dtypes, shapes and edge cases.
+
+CASES is the table: a name, a function written as a user writes it (NumPy where NumPy has it) and float64 inputs. A new op
+needs a line there; test_every_rule_has_an_example says which one is missing.
+"""
+import itertools
+
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npgen import ops
+from npgen.engine import OVERRIDES, Node, NoRuleError, Primitive, Tensor, grad, value_and_grad, vjp
+from npgen.masks import Plan
+from npgen.testing import check_grads
+
+rng = np.random.default_rng(0)
+X, Y, ROW = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), rng.normal(size=3)
+CUBE, M, V = rng.normal(size=(2, 3, 4)), rng.normal(size=(3, 5)), rng.normal(size=3)
+POS, UNIT, BIG = np.abs(X) + 0.5, np.tanh(X) * 0.9, np.abs(X) + 1.5
+SPD, SPDS = X.T @ X + np.eye(3), CUBE @ np.swapaxes(CUBE, 1, 2) + np.eye(3)
+LOWERS, MASK = np.linalg.cholesky(SPDS), rng.random((3, 5)) < 0.5
+PLAN = Plan(MASK)
+BOOLS, ROWS = X > 0, np.array([0, 0, 2])
+
+
+def sym(a):
+    return (a + np.swapaxes(a, -1, -2)) / 2
+
+
+CASES = {
+    # elementwise
+    "add": (lambda x, y: x + y, X, ROW),
+    "subtract": (lambda x, y: x - y, X, ROW),
+    "multiply": (lambda x, y: x * y, X, ROW),
+    "divide": (lambda x, y: x / y, X, POS),
+    "power": (lambda x, y: x ** y, POS, ROW),
+    "power-number": (lambda x: x ** 3 + 2 ** x + x ** -1.5 + x ** 0 + x ** 1, POS),
+    "remainder": (lambda x, y: x % y, X, POS),
+    "floor_divide": (lambda x, y: x * (x // y), X, POS),
+    "positive": (lambda x: +x, X),
+    "copy": (np.copy, X),
+    "negative": (lambda x: -x, X),
+    "reciprocal": (np.reciprocal, POS),
+    "absolute": (abs, X),
+    "square": (np.square, X),
+    "sqrt": (np.sqrt, POS),
+    "cbrt": (np.cbrt, X),
+    "hypot": (np.hypot, X, ROW),
+    "exp": (np.exp, X),
+    "expm1": (np.expm1, X),
+    "exp2": (np.exp2, X),
+    "log": (np.log, POS),
+    "log1p": (np.log1p, POS),
+    "log2": (np.log2, POS),
+    "log10": (np.log10, POS),
+    "sin": (np.sin, X),
+    "cos": (np.cos, X),
+    "tan": (np.tan, UNIT),
+    "arcsin": (np.arcsin, UNIT),
+    "arccos": (np.arccos, UNIT),
+    "arctan": (np.arctan, X),
+    "arctan2": (np.arctan2, X, ROW),
+    "sinh": (np.sinh, X),
+    "cosh": (np.cosh, X),
+    "tanh": (np.tanh, X),
+    "arcsinh": (np.arcsinh, X),
+    "arccosh": (np.arccosh, BIG),
+    "arctanh": (np.arctanh, UNIT),
+    "logaddexp": (np.logaddexp, X, ROW),
+    "maximum": (np.maximum, X, ROW),
+    "minimum": (np.minimum, X, ROW),
+    "where": (lambda x, y: np.where(BOOLS, x, y), X, ROW),
+    "clip": (lambda x: np.clip(x, -0.5, 0.7) * x, X),
+    "clip-bounds": (np.clip, X, X * 0 - 0.5, ROW * 0 + 0.7),
+    "relu": (lambda x: ops.relu(x) * x, X),
+    "sigmoid": (ops.sigmoid, X),
+    "softplus": (ops.softplus, X),
+    "astype": (lambda x: x.astype(x.dtype) * x, X),
+    "erf": (scipy.special.erf, X),
+    "gammaln": (scipy.special.gammaln, POS),
+    "digamma": (scipy.special.psi, POS),
+    "expit": (scipy.special.expit, X),
+    # shape and indexing
+    "reshape": (lambda x: np.reshape(x, (2, -1)) * x.reshape(2, 6), X),
+    "ravel": (lambda x: np.ravel(x) * x.ravel(), X),
+    "expand_dims": (lambda x: np.expand_dims(x, (0, -1)) * x[None, :, :, None], X),
+    "squeeze": (lambda x: np.squeeze(x[:, :1], axis=1) * np.squeeze(x[:, :1]), X),
+    "broadcast_to": (lambda x: np.broadcast_to(x, (2, 4, 3)) ** 2, X[:, :1]),
+    "transpose": (lambda x: np.transpose(x, (1, -1, 0)) ** 2, CUBE),
+    "transpose-all": (lambda x: np.transpose(x) * x.T + x.transpose() * x.transpose(2, 1, 0) * x.transpose((2, 1, 0)), CUBE),
+    "swapaxes": (lambda x: np.swapaxes(x, 0, -1) * x.swapaxes(0, 2), CUBE),
+    "moveaxis": (lambda x: np.moveaxis(x, (0, 1), (-1, 0)) ** 2, CUBE),
+    "flip": (lambda x: np.flip(x) * np.flip(x, 0) * np.flip(x, (0, 1)), X),
+    "roll": (lambda x: np.roll(x, 2) * np.roll(x, -1, axis=0) * np.roll(x, (1, 2), axis=(0, 1)), X),
+    "tril": (lambda x: np.tril(x) * np.tril(x, 1), X),
+    "triu": (lambda x: np.triu(x) * np.triu(x, -1), X),
+    "concatenate": (lambda x, y: np.concatenate([x, y, x], axis=-1) ** 2, X, Y[:, :2]),
+    "concatenate-flat": (lambda x, y: np.concatenate([x, y], axis=None) ** 2, X, ROW),
+    "concatenate-constant": (lambda x: np.concatenate([np.ones((1, 3), x.dtype), x]) ** 2, X),
+    "stack": (lambda x, y: np.stack([x, y], axis=-1) * np.stack([y, x], axis=-1), X, Y),
+    "hstack": (lambda x, y: np.hstack([x, y]) ** 2, X, Y),
+    "hstack-vectors": (lambda x: np.hstack([x, x ** 2]), V),
+    "vstack": (lambda x, y: np.vstack([x, y]) ** 2, X, ROW),
+    "column_stack": (lambda x, y: np.column_stack([x, y]) ** 2, X, Y[:, 0]),
+    "split": (lambda x: np.split(x, 2)[1] * np.split(x, [1, 3])[1], X),
+    "take": (lambda x: np.take(x, ROWS, axis=-1) * np.take(x, [5]) * x.take(1), X),
+    "take_along_axis": (lambda x: np.take_along_axis(x, np.argsort(-x, axis=1), axis=1) * x, X),
+    "sort": (lambda x: np.sort(x, axis=0) * np.sort(x) * np.sort(x, axis=None)[0], X),
+    "repeat": (lambda x: np.repeat(x, 2, axis=0)[1:5] * np.repeat(x, [1, 0, 2], axis=1) * np.repeat(x, 2)[7], X),
+    "repeat-method": (lambda x: x.repeat(3) ** 2, X),
+    "tile": (lambda x: np.tile(x, 2)[:, :3] * np.tile(x, (2, 2, 1))[1, 4:] * np.sum(np.tile(x, 0)), X),
+    "tile-more": (lambda x: np.tile(x, (2, 1)) ** 2, CUBE),
+    "pad": (lambda x: np.pad(x, ((1, 0), (0, 2))) ** 2, X),
+    "pad-value": (lambda x: np.pad(x, 1, constant_values=3.0) ** 2 + np.pad(x, (2, 0)), X),
+    "diff": (lambda x: np.diff(x)[1:3] * np.diff(x, 2, axis=0)[:, :2], X),
+    "full_like": (lambda x: np.full_like(x, x[0, 0]) * x, X),
+    "diagonal": (lambda x: np.diagonal(x, axis1=2, axis2=1) ** 2, CUBE),
+    "diagonal-offset": (lambda x: np.diagonal(x, 1)[:2] * np.diagonal(x, -1)[:2] * np.sum(np.diagonal(x, -9)), X),
+    "diag": (lambda x: np.diag(np.diag(x)) * np.diag(np.diag(x, -1)) * np.diag(np.diag(x), 1)[:3, :3], X),
+    "trace": (lambda x: np.trace(x) * np.trace(x, offset=1), X),
+    "cumsum": (lambda x: np.cumsum(x, axis=0) * np.cumsum(x, -1) * np.cumsum(x)[0], X),
+    "scatter": (lambda x: ops.scatter(x, (ROWS, slice(None)), (5, 3)) ** 2, X[:3]),
+    # products
+    "matmul": (lambda x, y: x @ y, X, M),
+    "matmul-vectors": (lambda x, y: (x @ y) * np.matmul(y, x), V, ROW),
+    "matmul-left-vector": (lambda x, y: x @ y, V, M),
+    "matmul-right-vector": (lambda x, y: x @ y, X, V),
+    "matmul-stacks": (lambda x, y: x @ y, CUBE, rng.normal(size=(5, 1, 4, 2))),
+    "matmul-stack-vector": (lambda x, y: x @ y, CUBE, rng.normal(size=4)),
+    "matmul-vector-stack": (lambda x, y: x @ y, V, CUBE),
+    "dot": (lambda x, y: np.dot(x, y) * x.dot(y), X, M),
+    "dot-scalar": (lambda x, y: np.dot(x, y), X, np.array(1.5)),
+    "outer": (np.outer, V, X),
+    "inner": (np.inner, X, Y),
+    "inner-scalar": (np.inner, X, np.array(1.5)),
+    "tensordot": (lambda x, y: np.tensordot(x, y, axes=([1, 0], [0, 1])), CUBE, rng.normal(size=(3, 2, 5))),
+    "tensordot-number": (lambda x, y: np.tensordot(x, y, 1) * np.sum(np.tensordot(x, y, 0)), X, M),
+    "einsum": (lambda x, y: np.einsum("ij,jk->ik", x, y), X, M),
+    "einsum-sum": (lambda x, y: np.einsum("ij,jk->k", x, y) * np.einsum("ij, kl ->", x, y), X, M),
+    "einsum-three": (lambda x, y, z: np.einsum("ij,jk,k->i", x, y, z), X, M, rng.normal(size=5)),
+    # linear algebra
+    "cholesky": (lambda a: np.linalg.cholesky(sym(a)), SPDS),
+    "inv": (np.linalg.inv, SPDS),
+    "logdet": (ops.logdet, SPDS),
+    "slogdet": (lambda a: np.linalg.slogdet(a)[1] * np.linalg.slogdet(a)[0], -SPD),
+    "det": (np.linalg.det, SPDS),
+    "solve": (np.linalg.solve, SPD, M),
+    "solve-vector": (np.linalg.solve, SPDS, V),
+    "solve-stacks": (np.linalg.solve, SPDS[:, None], rng.normal(size=(3, 3, 2))),
+    "norm": (lambda x: np.linalg.norm(x) * np.linalg.norm(x, axis=1) * np.linalg.norm(x, 2, axis=1), X),
+    "solve_triangular": (lambda a, b: ops.solve_triangular(np.tril(a), b), SPD, M),
+    "solve_triangular-upper": (lambda a, b: ops.solve_triangular(a, b, lower=False), SPD, M),
+    "solve_triangular-transpose": (lambda a, b: ops.solve_triangular(a, b, transpose=True), LOWERS, SPDS),
+    "solve_triangular-both": (lambda a, b: ops.solve_triangular(a, b, lower=False, transpose=True), SPD, V),
+    "solve_triangular-stacks": (lambda a, b: ops.solve_triangular(a, b), LOWERS, M),
+    # kernels
+    "masked_matmul": (lambda x, w, b: ops.masked_matmul(x, w, b, PLAN), X, M, rng.normal(size=5)),
+    "linear": (lambda x, w, b: ops.linear(x, w, b) ** 2, X, M, rng.normal(size=5)),
+    "reparameterize": (lambda m, s: ops.reparameterize(m, s, (1, 2), 5), X, Y),
+    "logsumexp-weights": (lambda x, w: ops.logsumexp(x, weights=w), X, POS),
+    "logsumexp-weights-row": (lambda x, w: ops.logsumexp(x, axis=0, weights=w), X, POS[0]),
+    "log_softmax": (lambda x: ops.log_softmax(x) * ops.log_softmax(x, axis=0), X),
+    "softmax": (lambda x: ops.softmax(x) * ops.softmax(x, axis=(0, 1)), X),
+}
+
+INDICES = {
+    "int": 1, "negative": -1, "slice": slice(1, None, 2), "backwards": np.s_[::-1, ::-2], "ellipsis": np.s_[..., 0],
+    "newaxis": np.s_[:, None, 1], "list": [0, 0, 2], "numpy-int": np.int64(2), "empty-list": [], "0-d": np.array(1),
+    "pairs": ([0, 0, 3], [1, 1, 2]), "mixed": (slice(None), [2, 2]),
+    "mask": BOOLS, "row-mask": np.array([True, False, False, True]), "no-row": np.zeros(4, bool),
+    "mask-and-list": ([True, False, True, True], [0, 1, 1]), "matrix": np.array([[0, 1], [1, 1]]),
+}
+CASES |= {f"getitem-{name}": (lambda x, index=index: x[index] ** 2, X) for name, index in INDICES.items()}
+
+AXES = [None, 0, -1, (0, 2), (-1, 0), ()]
+REDUCTIONS = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min, "var": np.var, "std": np.std, "prod": np.prod,
+              "logsumexp": ops.logsumexp}
+CASES |= {f"{name}-{axis}{'-keepdims' * keep}": (lambda x, r=reduction, a=axis, k=keep: r(x, axis=a, keepdims=k), CUBE)
+          for (name, reduction), axis, keep in itertools.product(REDUCTIONS.items(), AXES, [False, True])
+          if not (name == "std" and axis == ())}  # a standard deviation of one number is 0, where sqrt has no derivative
+CASES |= {f"method-{name}": (lambda x, n=name: getattr(x, n)() * getattr(x, n)(axis=0), X)
+          for name in ("sum", "mean", "var", "std", "prod", "max", "min")}
+CASES |= {"var-ddof": (lambda x: np.var(x, axis=0, ddof=1) * np.std(x, ddof=2), X),
+          "max-ties": (lambda x: np.max(x * 0 + 1, axis=1) * x[:, 0], X)}
+
+HOLOMORPHIC = ["add", "subtract", "multiply", "divide", "power", "power-number", "negative", "reciprocal", "square", "sqrt",
+               "exp", "expm1", "exp2", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh",
+               "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "matmul", "einsum", "inv", "solve", "det", "cumsum",
+               "getitem-list", "concatenate", "prod-None", "sum-0", "mean-0", "transpose", "diagonal", "pad", "tensordot"]
+
+EVERY = pytest.mark.parametrize("name", CASES)
+
+
+@EVERY
+def test_derivatives_match_finite_differences(name):
+    f, *inputs = CASES[name]
+    check_grads(f, *inputs, order=2)
+
+
+@pytest.mark.parametrize("name", HOLOMORPHIC)
+def test_derivatives_match_complex_steps(name):
+    f, *inputs = CASES[name]
+    value, pull = vjp(f, *inputs)
+    r, step = np.random.default_rng(1), 1e-20
+    w, v = r.normal(size=np.shape(value)), [r.normal(size=x.shape) for x in inputs]
+    want = np.sum(w * f(*(x + 1j * step * d for x, d in zip(inputs, v, strict=True))).imag) / step
+    terms = [d * g for d, g in zip(v, pull(w), strict=True)]
+    scale = sum(np.abs(t).sum() for t in terms)
+    assert abs(sum(t.sum() for t in terms) - want) <= 1e-12 * scale
+
+
+@EVERY
+def test_value_on_tensors_is_the_value_on_arrays(name):
+    f, *inputs = CASES[name]
+    want, (got, _) = f(*inputs), vjp(f, *inputs)
+    assert (np.shape(got), got.dtype) == (np.shape(want), want.dtype)
+    np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-15)
+
+
+@EVERY
+def test_float32_stays_float32(name, monkeypatch):
+    f, *inputs = CASES[name]
+    inputs = [x.astype(np.float32) for x in inputs]
+    assert f(*inputs).dtype == np.float32
+    value, pull = vjp(f, *inputs)
+    assert value.dtype == np.float32
+    if name != "astype":
+        monkeypatch.setitem(OVERRIDES, "astype", lambda x, dtype: pytest.fail(f"a gradient of dtype {x.dtype} had to be cast"))
+    gradients = pull(np.ones_like(value))
+    assert [g.dtype for g in gradients] == [np.float32] * len(inputs)
+    assert [g.shape for g in gradients] == [x.shape for x in inputs]
+
+    # and so does the gradient of the gradient
+    second = grad(lambda x: np.sum(vjp(f, x, *inputs[1:])[1](np.ones_like(value))[0]))(inputs[0])
+    assert second.dtype == np.float32
+
+
+def _primitives():
+    found = {id(p): p for p in [*vars(ops).values(), *OVERRIDES.values()] if isinstance(p, Primitive)}
+    return list(found.values())
+
+
+def test_every_rule_has_an_example(monkeypatch):
+    used, pullback = set(), Primitive._pullback
+
+    def spy(self, i, *rest):
+        used.add((id(self), 0 if self.each else i))
+        return pullback(self, i, *rest)
+
+    monkeypatch.setattr(Primitive, "_pullback", spy)
+    for f, *inputs in CASES.values():
+        check_grads(f, *inputs, order=2, rtol=1e300)
+    missing = [f"{p.name}, argument {i}" for p in _primitives() for i, rule in enumerate([p.each] if p.each else p.rules)
+               if rule is not None and (id(p), i) not in used]
+    assert not missing, f"no line of CASES uses the derivative of {missing}"
+
+
+def test_every_composed_op_has_an_example():
+    heads = {name.partition("-")[0] for name in CASES}
+    names = {f.__name__ for f in OVERRIDES.values() if not isinstance(f, Primitive)}
+    assert names <= heads, f"CASES has no line for {names - heads}"
+
+
+CONSTANTS = {p.name: p for p in _primitives() if not p.differentiable}
+TWO = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "floor_divide", "logical_and", "logical_or",
+       "isclose", "allclose", "array_equal", "searchsorted", "result_type"}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_have_numpys_value_and_no_derivative(name):
+    inputs = [np.sort(ROW), V][:1 + (name in TWO)]
+    seen = []
+
+    def f(x):
+        seen.append(CONSTANTS[name](*[x][:1], *inputs[1:]))
+        assert not isinstance(seen[-1], Tensor)
+        return np.sum(x)
+
+    np.testing.assert_array_equal(grad(f)(inputs[0]), np.ones(3))
+    if name not in ("stop_gradient", "empty_like"):
+        np.testing.assert_equal(seen[0], getattr(np, name)(*inputs))
+
+
+UNARY = [name for name, (f, *_) in CASES.items() if isinstance(f, np.ufunc) and f.nin == 1 or f in (ops.sigmoid, ops.softplus)]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (2, 0, 1)], ids=str)
+@pytest.mark.parametrize("name", UNARY)
+def test_elementwise_at_0_d_and_empty(name, shape):
+    f, x = CASES[name]
+    for dtype in (np.float32, np.float64):
+        at = np.full(shape, x[0, 0], dtype)
+        value, pull = vjp(f, at)
+        gradient, = pull(np.ones_like(value))
+        assert (value.shape, value.dtype, gradient.shape, gradient.dtype) == (shape, dtype, shape, dtype)
+        if shape == ():
+            np.testing.assert_allclose(gradient, vjp(f, x)[1](np.ones_like(x))[0][0, 0], rtol=1e-5)
+
+
+BINARY = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "power": np.power,
+          "remainder": np.remainder, "hypot": np.hypot, "arctan2": np.arctan2, "logaddexp": np.logaddexp,
+          "maximum": np.maximum, "minimum": np.minimum, "where": lambda x, y: np.where(np.bool_(True), x, y)}
+PAIRS = [((4, 3), (3,)), ((4, 1), (1, 3)), ((), (2, 3)), ((2, 1, 3), (4, 1)), ((3,), (3,)), ((1, 1), ()), ((), ()),
+         ((0, 3), (1, 3)), ((0,), ()), ((2, 1), (2, 0)), ((1,), (3, 1, 2))]
+
+
+@pytest.mark.parametrize("shapes", PAIRS, ids=str)
+@pytest.mark.parametrize("name", BINARY)
+def test_broadcast_pairs(name, shapes):
+    r = np.random.default_rng(2)
+    a, b = (0.5 + r.random(s) for s in shapes)
+    for x, y in ((a, b), (b, a)):
+        check_grads(BINARY[name], x, y, order=2)
+        value, pull = vjp(BINARY[name], np.float32(x), np.float32(y))
+        assert [g.dtype for g in pull(np.ones_like(value))] == [np.float32, np.float32]
+
+
+@given(st.data())
+def test_broadcasting_and_reducing_any_shapes(data):
+    shape = data.draw(st.lists(st.integers(0, 3), max_size=4).map(tuple))
+    small = tuple(1 if data.draw(st.booleans()) else n for n in shape)[data.draw(st.integers(0, len(shape))):]
+    axis = data.draw(st.none() | st.sets(st.integers(-len(shape), len(shape) - 1).map(lambda a: a % len(shape))).map(tuple)
+                     if shape else st.none())
+    keepdims = data.draw(st.booleans())
+    x, y = np.random.default_rng(0).normal(size=shape), np.random.default_rng(1).normal(size=small)
+    check_grads(lambda x, y: np.sum(x * y + y, axis=axis, keepdims=keepdims) ** 2, x, y)
+
+
+@pytest.mark.parametrize("scalar", [2, 2.5, np.float32(2.5), np.int64(2)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("operator", ["+", "-", "*", "/", "**", "%", "//", "@", "<", "=="])
+def test_operators_with_plain_operands_on_either_side(operator, scalar):
+    if operator == "@":
+        forward, swapped, other = (lambda t, a: t @ a), (lambda t, a: a @ t), np.ones((3, 3))
+    else:
+        forward, swapped = eval(f"lambda t, a: t {operator} a"), eval(f"lambda t, a: a {operator} t")
+        other = scalar
+    x = np.array([[0.6, 1.4, 2.7]] * 3)
+    for f in (forward, swapped):
+        value, _ = vjp(lambda t, f=f: f(t, other), x)
+        np.testing.assert_array_equal(value, f(x, other))
+        if operator not in ("//", "<", "=="):
+            check_grads(lambda t, f=f: f(t, other), x)
+        if not isinstance(scalar, np.int64) and operator != "@":  # NumPy: a float32 array with an int64 scalar is float64
+            value, pull = vjp(lambda t, f=f: f(t, other), np.float32(x))
+            assert value.dtype == f(np.float32(x), other).dtype
+            if value.dtype == np.float32:
+                assert pull(np.ones_like(value))[0].dtype == np.float32
+
+
+def test_augmented_assignment_is_functional():
+    def f(x):
+        t = x
+        t += x
+        t *= 3
+        t @= np.eye(3)
+        return np.sum(t * x)
+
+    np.testing.assert_allclose(grad(f)(X), 12 * X)
+
+
+def test_lists_and_iteration():
+    check_grads(lambda x: np.stack([row * i for i, row in enumerate(x)]) ** 2 * [1.0, 2.0, 3.0], X)
+    assert grad(lambda x: len(x) * x[0])(V).tolist() == [3, 0, 0]
+
+
+# --- values and derivatives where they are delicate ------------------------------------------------------------------
+
+@pytest.mark.parametrize("x, y, dx, dy", [(0.0, 2.0, 0, 0), (0.0, 1.0, 1, 0), (0.0, 0.0, 0, 0), (-2.0, 3.0, 12, np.nan),
+                                          (3.0, 0.0, 0, np.log(3))], ids=str)
+def test_power_at_zero_and_below(x, y, dx, dy):
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(grad(lambda x, y: x ** y, argnum=(0, 1))(x, y), (dx, dy))
+
+
+def test_powers_of_zero_to_third_order():
+    third = grad(grad(grad(lambda x: x ** 3 + x ** 2 + x)))
+    assert third(0.0) == 6 and third(1.0) == 6
+    np.testing.assert_allclose(grad(grad(lambda x, y: x ** y), argnum=1)(3.0, 0.0), 1 / 3)
+
+
+@pytest.mark.parametrize("name, x, value, gradient", [
+    ("sigmoid", [-800.0, -30.0, 0.0, 30.0, 800.0], [0, np.exp(-30) / (1 + np.exp(-30)), 0.5, 1, 1], None),
+    ("softplus", [-800.0, -30.0, 0.0, 30.0, 800.0], [0, np.exp(-30), np.log(2), 30, 800], None),
+    ("relu", [-1.0, 0.0, 2.0], [0, 0, 2], [0, 0, 1])], ids=["sigmoid", "softplus", "relu"])
+def test_activations_far_out(name, x, value, gradient):
+    f, x = getattr(ops, name), np.array(x)
+    np.testing.assert_allclose(f(x), value, rtol=1e-12)
+    got = grad(lambda x: np.sum(f(x)))(x)
+    np.testing.assert_allclose(got, gradient or (ops.sigmoid(x) if name == "softplus" else f(x) * (1 - f(x))), rtol=1e-12)
+
+
+@pytest.mark.parametrize("f, want", [
+    (lambda x: np.max(x), [0.5, 0.5, 0]), (lambda x: np.min(-x), [-0.5, -0.5, 0]),
+    (lambda x: np.sum(np.maximum(x, 2.0)), [0.5, 0.5, 0]), (lambda x: np.sum(np.clip(x, 0, 2.0)), [0.5, 0.5, 1]), (lambda x: np.sum(abs(x - 2.0)), [0, 0, -1])],
+    ids=["max", "min", "maximum", "clip", "abs"])
+def test_ties_share_equally(f, want):
+    np.testing.assert_array_equal(grad(f)(np.array([2.0, 2.0, 1.0])), want)
+
+
+def test_max_of_nan_is_nan_without_a_warning():
+    np.testing.assert_array_equal(grad(lambda x: np.sum(np.max(x, axis=1)))(np.array([[1, np.nan], [1, 2]])), [[0, 1], [0, 1]])
+
+
+def test_where_keeps_infinite_gradients_out_of_the_other_branch():
+    gradient = grad(lambda x: np.sum(np.where(x > 0, 1 / np.where(x > 0, x, 1), x)))(np.array([0.0, 2.0]))
+    np.testing.assert_array_equal(gradient, [1, -0.25])
+    np.testing.assert_array_equal(grad(lambda x: np.inf * np.where(x > 0, x, 2 * x)[1])(np.array([0.0, 2.0])), [0, np.inf])
+
+
+def test_prod_with_zeros_is_differentiable():
+    np.testing.assert_array_equal(grad(np.prod)(np.array([0.0, 2.0, 3.0])), [6, 0, 0])
+    np.testing.assert_array_equal(grad(np.prod)(np.array([0.0, 0.0, 3.0])), [0, 0, 0])
+    assert np.prod(vjp(lambda x: np.prod(x, axis=0), np.ones((0, 2)))[0]) == 1
+
+
+INF = np.inf
+EDGES = {  # x, weights, value, gradient by x, gradient by weights (None: not asked)
+    "all -inf": ([-INF, -INF], None, -INF, [0, 0], None),
+    "one +inf": ([1.0, INF, 2.0], None, INF, [0, 1, 0], None),
+    "two +inf": ([INF, INF, 2.0], None, INF, [0.5, 0.5, 0], None),
+    "inf and -inf": ([INF, -INF], None, INF, [1, 0], None),
+    "one -inf": ([0.0, -INF], None, 0, [1, 0], None),
+    "empty": ([], None, -INF, [], None),
+    "nan": ([0.0, np.nan], None, np.nan, [np.nan, np.nan], None),
+    "zero weights": ([0.0, 1.0], [0.0, 0.0], -INF, [0, 0], [0, 0]),
+    "a zero weight": ([1.0, 0.0], [0.0, 2.0], np.log(2), [0, 1], [np.e / 2, 0.5]),
+    "a zero weight at +inf": ([INF, 0.0], [0.0, 1.0], 0, [0, 1], None),
+    "a zero weight at -inf": ([-INF, 0.0], [0.0, 1.0], 0, [0, 1], [0, 1]),
+    "weights share +inf": ([INF, INF], [1.0, 3.0], INF, [0.25, 0.75], None),
+    "far apart": ([800.0, -800.0], None, 800, [1, 0], None),
+    "far out": ([-4000.0, -4000.0], None, np.log(2) - 4000, [0.5, 0.5], None),
+    "one entry": ([3.0], [2.0], 3 + np.log(2), [1], [0.5]),
+}
+LAYOUTS = {"vector": ((-1,), 0), "axis None": ((1, -1), None), "axis 0": ((-1, 1), 0), "tuple": ((1, -1, 1), (-2, 0)),
+           "negative": ((1, -1, 1), -2)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("edge", EDGES)
+def test_logsumexp_edges(edge, layout):
+    x, w, value, dx, dw = EDGES[edge]
+    shape, axis = LAYOUTS[layout]
+
+    def f(x, w=None):
+        x, w = np.reshape(x, shape), None if w is None else np.reshape(w, shape)
+        return np.sum(ops.logsumexp(x, axis=axis, weights=w))
+
+    for dtype in (np.float64, np.float32):
+        rtol = np.finfo(dtype).eps * (4000 if edge == "far out" else 8)  # a softmax is as sharp as its largest x is known
+        a, weights = np.array(x, dtype), None if w is None else np.array(w, dtype)
+        got, gradient = value_and_grad(f)(a, weights)
+        np.testing.assert_allclose(got, value, rtol=rtol)
+        np.testing.assert_allclose(gradient, np.array(dx, dtype), rtol=rtol)
+        assert gradient.dtype == dtype
+        if dw is not None:
+            np.testing.assert_allclose(grad(f, argnum=1)(a, weights), dw, rtol=rtol)
+
+
+def test_logsumexp_takes_what_users_have():
+    np.testing.assert_allclose(ops.logsumexp([0, 0]), np.log(2))
+    np.testing.assert_allclose(ops.logsumexp([0.0, 0.0], weights=[1, 3]), np.log(4))
+    assert ops.logsumexp(np.zeros(2, np.float32), weights=[1, 3]).dtype == np.float32
+    assert ops.logsumexp(np.zeros(2, np.float32), weights=np.array([1.0, 3.0])).dtype == np.float32
+    assert ops.logsumexp(np.float64(3), axis=None) == 3
+    for axis in (2, -3, (0, 0)):
+        with pytest.raises(ValueError, match="axis"):
+            ops.logsumexp(X, axis=axis)
+
+
+def test_log_softmax_is_scipys():
+    np.testing.assert_allclose(ops.log_softmax(X, axis=0), scipy.special.log_softmax(X, axis=0))
+    np.testing.assert_allclose(ops.softmax(X), scipy.special.softmax(X, axis=1))
+
+
+def test_reparameterize_follows_its_formula_and_stream():
+    noise = ops.reparameterize(np.zeros((50, 3)), np.zeros((50, 3)), (3, 4), 7)
+    mean, log_var = rng.normal(size=(50, 3)), rng.normal(size=(50, 3))
+    np.testing.assert_allclose(ops.reparameterize(mean, log_var, (3, 4), 7), mean + np.exp(log_var / 2) * noise)
+
+
+# --- what rules hold on to -------------------------------------------------------------------------------------------
+
+def _held(pullback):
+    """Every array that a pullback keeps alive."""
+    seen, stack, arrays = set(), [pullback], []
+    while stack:
+        thing = stack.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, np.ndarray):
+            arrays.append(thing)
+        elif isinstance(thing, (tuple, list)):
+            stack.extend(thing)
+        elif isinstance(thing, dict):
+            stack.extend(thing.values())
+        elif hasattr(thing, "func"):
+            stack.extend([*thing.args, thing.keywords])
+        else:
+            stack.extend(c.cell_contents for c in getattr(thing, "__closure__", None) or ())
+    return arrays
+
+
+def _call(primitive, x, *args):
+    out = primitive(Tensor(x, Node(), 1), *args)
+    return out, _held(out.node.pullbacks)
+
+
+LINEAR = {"add": (X, Y), "subtract": (X, Y), "negative": (X,), "reshape": (X, (12,)), "transpose": (X,), "sum": (X,),
+          "mean": (X, 0), "broadcast_to": (X, (2, 4, 3)), "tril": (X,), "flip": (X,), "roll": (X, 1), "cumsum": (X,),
+          "getitem": (X, 0), "squeeze": (X,), "moveaxis": (X, 0, 1), "astype": (X, "f4")}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_rules_hold_no_array(name):
+    assert _call(getattr(ops, name), *LINEAR[name])[1] == []
+
+
+@pytest.mark.parametrize("name", ["exp", "sqrt", "tanh", "sigmoid", "expm1", "reciprocal"])
+def test_these_rules_hold_the_answer_and_not_the_argument(name):
+    out, held = _call(getattr(ops, name), POS)
+    assert [h is out.value for h in held] == [True]
+
+
+@pytest.mark.parametrize("name", ["log", "sin", "cos", "square", "softplus", "log1p"])
+def test_these_rules_hold_the_argument_and_not_the_answer(name):
+    _, held = _call(getattr(ops, name), POS)
+    assert [h is POS for h in held] == [True]
+
+
+@pytest.mark.parametrize("primitive, other", [(ops.multiply, Y), (ops._matmul, M)], ids=["multiply", "matmul"])
+def test_a_product_holds_the_other_factor_only(primitive, other):
+    assert [h is other for h in _call(primitive, X, other)[1]] == [True]
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("f, error, words", [
+    (lambda x: np.fft.fft(x), NoRuleError, "numpy.fft.fft has no derivative rule: add one with npgen.ops.op"),
+    (lambda x: np.add.reduce(x), NoRuleError, "numpy.add.reduce has no derivative rule"),
+    (lambda x: np.linalg.eigh(x @ x.T), NoRuleError, "numpy.linalg.eigh has no derivative rule"),
+    (lambda x: scipy.special.j0(x), NoRuleError, "j0 has no derivative rule"),
+    (lambda x: np.add(x, 1, out=np.zeros((4, 3))), TypeError, "numpy.add: out= cannot be used"),
+    (lambda x: np.sum(x, dtype=np.float32), NoRuleError, "sum: its derivative rule does not take.*'dtype'"),
+    (lambda x: np.exp(x, dtype=np.float32), NoRuleError, "exp: its derivative rule does not take.*'dtype'"),
+    (lambda x: np.reshape(x, (3, 4), order="F"), NoRuleError, "reshape: its derivative rule does not take.*'order'"),
+    (lambda x: np.sum(a=x), TypeError, "sum: an array inside a derivative was passed by keyword"),
+    (lambda x: np.where(x, 1.0, 2.0), NoRuleError, "where: there is no derivative rule for argument 0"),
+    (lambda x: x + np.ones(7), ValueError, r"add: shapes \(4, 3\) and \(7,\) do not fit"),
+    (lambda x: x @ np.ones((4, 2)), ValueError, r"matmul: shapes \(4, 3\) and \(4, 2\) do not fit"),
+    (lambda x: x @ 2.0, ValueError, r"matmul: shapes \(4, 3\) and \(\) do not fit: a scalar"),
+    (lambda x: np.concatenate([x, np.ones((2, 2))]), ValueError, r"concatenate: shapes \(4, 3\) and \(2, 2\) do not fit"),
+    (lambda x: x.reshape(5), ValueError, r"reshape: shapes \(4, 3\) do not fit"),
+    (lambda x: np.linalg.cholesky(-x.T @ x), np.linalg.LinAlgError, "not positive definite"),
+    (lambda x: np.einsum("ij->ij...", x), NoRuleError, "numpy.einsum: a derivative exists for the explicit form"),
+    (lambda x: np.einsum("ii->i", x @ x.T), NoRuleError, "numpy.einsum: a derivative exists for the explicit form"),
+    (lambda x: np.linalg.norm(x, 1), NoRuleError, "numpy.linalg.norm: a derivative exists for the Euclidean one, got ord=1"),
+    (lambda x: np.dot(x, np.ones((2, 3, 2))), NoRuleError, "numpy.dot: a derivative exists for at most 2 axes"),
+    (lambda x: np.split(x, 3), ValueError, "split: an axis of length 4 cannot be cut into 3 equal pieces"),
+    (lambda x: ops.linear(x, np.ones((2, 5)), np.ones(5)), ValueError, r"masked_matmul: x \(4, 3\), weight \(2, 5\)"),
+    (lambda x: ops.masked_matmul(x, M, np.ones(4), PLAN), ValueError, r"bias \(4,\) must have shapes"),
+    (lambda x: np.asarray(x), TypeError, "a Tensor cannot become a plain array"),
+    (lambda x: np.array([x, x]), TypeError, "a Tensor cannot become a plain array"),
+    (lambda x: x.__setitem__(0, 1.0), TypeError, "a Tensor cannot be assigned to"),
+    (lambda x: np.zeros((4, 3)).__setitem__(0, x[0]), TypeError, "a Tensor cannot become a plain array"),
+    (lambda x: np.zeros((4, 3)).__iadd__(x), TypeError, "numpy.add: out= cannot be used"),
+], ids=lambda v: None if callable(v) else "" if isinstance(v, type) else v[:40])
+def test_refusals_name_the_function_and_say_what_to_do(f, error, words):
+    with pytest.raises(error, match=words):
+        vjp(f, X)
+
+
+def test_an_op_of_ones_own():
+    cube = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3 * x ** 2, name="cube")
+    check_grads(cube, X, order=3)
+    assert repr(cube) == "<op cube>"
+
+    wrong = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3.001 * x ** 2, name="wrong")
+    with pytest.raises(AssertionError, match="check_grads: at order 1"):
+        check_grads(wrong, X)
+    halting = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3 * ops.stop_gradient(x) ** 2, name="halting")
+    check_grads(halting, X, order=1)
+    with pytest.raises(AssertionError, match="check_grads: at order 2"):
+        check_grads(halting, X)
+
+
+def test_a_rule_for_a_numpy_function_makes_it_work_on_tensors(monkeypatch):
+    monkeypatch.setitem(OVERRIDES, np.sinc, None)  # removed again after the test
+    ops.op(np.sinc, lambda ans, x: lambda g: g * (np.cos(np.pi * x) - ans) / x)
+    check_grads(np.sinc, X)
