@@ -29,10 +29,10 @@ if importlib.util.find_spec("npgen.kernels") is None:  # a checkout that is not 
 from . import kernels
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
-from .models import MADE, VAE, RealNVP
+from .models import MADE, VAE, GaussianMixture, RealNVP
 from .models.base import NotFittedError, load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["ConvergenceWarning", "LoadError", "MADE", "NoRuleError", "NotFittedError", "RealNVP", "Tensor", "VAE", "__version__", "grad", "hvp",
-           "jacobian", "kernels", "load", "value_and_grad", "vjp"]
+__all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "NoRuleError", "NotFittedError", "RealNVP", "Tensor", "VAE",
+           "__version__", "grad", "hvp", "jacobian", "kernels", "load", "value_and_grad", "vjp"]
