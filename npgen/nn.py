@@ -81,13 +81,12 @@ class MaskedLinear(Linear):
 
 
 class MLP:
-    """Linear layers of the given sizes with an activation between them; none after the last, whose gain is `last_gain`."""
+    """Linear layers of the given sizes with a ReLU between them; none after the last, whose gain is `last_gain`."""
 
-    def __init__(self, name, sizes, *, activation=ops.relu, last_gain=1.0):
+    def __init__(self, name, sizes, *, last_gain=1.0):
         gains = [math.sqrt(2)] * (len(sizes) - 2) + [last_gain]
         self.layers = [Linear(f"{name}.{k}", a, b, gain=gain)
                        for k, (a, b, gain) in enumerate(zip(sizes, sizes[1:], gains, strict=False))]
-        self.activation = activation
 
     def init(self, stream, dtype):
         """Fresh parameters of every layer, by name."""
@@ -95,5 +94,5 @@ class MLP:
 
     def __call__(self, params, x):
         for layer in self.layers[:-1]:
-            x = self.activation(layer(params, x))
+            x = ops.relu(layer(params, x))
         return self.layers[-1](params, x)

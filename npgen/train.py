@@ -48,6 +48,8 @@ class Options:
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
         if not isinstance(self.weight_decay, (int, float, np.number)) or not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be 0 or a positive number, got {self.weight_decay!r}")
+        if not isinstance(self.callbacks, (list, tuple)) or not all(map(callable, self.callbacks)):
+            raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}")
         value = self.validation_fraction
         if not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
             raise ValueError(f"validation_fraction must be in [0, 1), got {value!r}; 0 trains on every row")

@@ -74,6 +74,14 @@ class Model(abc.ABC):
         changed = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(default[k].default)]
         return f"{type(self).__name__}({', '.join(changed)})"
 
+    def __sklearn_tags__(self):
+        from sklearn.utils import Tags, TargetTags, TransformerTags  # only scikit-learn calls this
+        return Tags(estimator_type="density_estimator", target_tags=TargetTags(required=False),
+                    transformer_tags=TransformerTags(preserves_dtype=["float64", "float32"]))
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "n_features_in_")
+
     @property
     def capabilities(self):
         """What this model's answers are (Capabilities); known once it is fitted if preprocessing has a say."""
@@ -94,9 +102,10 @@ class Model(abc.ABC):
         """
         x = check_rows("fit", X, dtype=self._default_dtype, minimum=2)
         weights = check_weights("fit", sample_weight, x)
-        if weights is not None and np.any(weights == 0):
-            x, weights = np.ascontiguousarray(x[weights > 0]), weights[weights > 0]
+        if weights is not None:
+            x, weights = x[weights > 0], weights[weights > 0]
             check_rows("fit", x, minimum=2)
+            weights = weights if np.ptp(weights) else None
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         learner.n_features_in_, learner.dtype_ = x.shape[1], x.dtype
         with one_pool():
@@ -123,6 +132,8 @@ class Model(abc.ABC):
         weights = check_weights("score", sample_weight, log_prob)
         if not len(log_prob):
             raise ValueError("score: X has no rows; pass at least one")
+        if weights is not None:
+            log_prob, weights = log_prob[weights > 0], weights[weights > 0]
         return float(np.average(log_prob.astype(np.float64), weights=weights))
 
     def sample(self, n_samples=1, *, rng=None):
@@ -234,8 +245,9 @@ class Model(abc.ABC):
     # ------------------------------------------------------------ checks
 
     def _check_fitted(self, method):
-        if not hasattr(self, "n_features_in_"):
-            raise NotFittedError(f"{method}: this {type(self).__name__} is not fitted yet; call fit(X) or npgen.load(path) first")
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError(f"{method}: this {type(self).__name__} is not fitted yet; call fit(X) or "
+                                 "npgen.load(path) first")
 
     def _check(self, method, X):
         self._check_fitted(method)
@@ -266,6 +278,7 @@ class ParametricModel(Model):
     """
 
     preprocess = "auto"
+    head_ = None  # the likelihood head of a model that has one
 
     @abc.abstractmethod
     def _learn(self, x, z, weights, stream, run):
@@ -292,7 +305,10 @@ class ParametricModel(Model):
         """The preprocessed rows that representations stand for."""
 
     def _fit(self, x, weights, run):
-        stream = as_stream(self.random_state)
+        try:
+            stream = as_stream(self.random_state)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"random_state: {error}") from None
         self.stream_ = stream.spawn()
         self.preprocess_ = preprocess.make(self.preprocess, x).fit(x, sample_weight=weights)
         self._learn(x, self.preprocess_.forward(x, stream)[0], weights, stream, run)
@@ -313,6 +329,12 @@ class ParametricModel(Model):
         state = train.fit(loss, self.params_, x, weights=weights, stream=stream, options=self._options(),
                           resume=before and train.State.restore(*before), save=run.write if run.path else None)
         self.history_, self.n_epochs_ = state.history, state.epoch
+
+    def _check(self, method, X):
+        x = super()._check(method, X)
+        if self.head_ is not None:
+            self.head_.check(x, method)
+        return x
 
     def _at(self, dtype):
         return self.params_ if self.params_.flat.dtype == dtype else self.params_.copy(dtype)
@@ -416,10 +438,9 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0):
                          f"reshape a single feature to (-1, 1), a single row to (1, -1)")
     if x.shape[0] < minimum or x.shape[1] == 0:
         raise ValueError(f"{method}: {name} has shape {x.shape}; at least {max(minimum, 0)} rows and 1 column are needed")
-    target = x.dtype.newbyteorder("=") if x.dtype in (np.float32, np.float64) else np.dtype(dtype or np.float64)
-    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
-        target = np.dtype(np.float64)
-    x = np.ascontiguousarray(x, dtype=target)
+    if x.dtype.kind == "f" and x.dtype.itemsize >= 4:  # of any byte order; longer ones become float64
+        dtype = np.float32 if x.dtype.itemsize == 4 else np.float64
+    x = np.ascontiguousarray(x, dtype=dtype or np.float64)
     if not np.isfinite(x).all():
         row, column = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill such values first")
@@ -445,8 +466,8 @@ def check_weights(method, sample_weight, x):
     if w.shape != (len(x),):
         raise ValueError(f"{method}: sample_weight has shape {w.shape}, but X has {len(x)} rows; pass one weight per row")
     if not (np.isfinite(w).all() and (w >= 0).all()):
-        raise ValueError(f"{method}: sample_weight[{np.argmin(np.isfinite(w) & (w >= 0))}] is negative or not finite; "
-                         "weights must be 0 or more")
+        i = np.argmin(np.isfinite(w) & (w >= 0))
+        raise ValueError(f"{method}: sample_weight[{i}] is {w[i]:g}; weights must be finite, and 0 or more")
     if not w.any():
         raise ValueError(f"{method}: sample_weight is zero everywhere; at least one row must count")
     return (w / w[w > 0].mean()).astype(x.dtype)
@@ -477,7 +498,7 @@ def load(path):
     """
     from . import CLASSES
     arrays, header = checkpoint.read(path)
-    if header.get("class") not in CLASSES:
+    if str(header.get("class")) not in CLASSES:
         kind = "a training checkpoint: fit with resume=True" if header.get("class") == "checkpoint" else "of an unknown class"
         raise LoadError(f"{path}: holds {header.get('class')!r}, {kind}; models are {', '.join(CLASSES)}")
     try:

@@ -45,7 +45,7 @@ class MADE(GradientModel):
 
     @property
     def _capabilities(self):
-        if getattr(self, "head_", None) is not None and self.head_.name == "normal":
+        if self.head_ is not None and self.head_.name == "normal":
             return Capabilities("exact", "noise", invertible=True)
         return Capabilities("exact", "features of the last hidden layer", invertible=False)
 
@@ -57,13 +57,13 @@ class MADE(GradientModel):
         d = z.shape[1]
         self.head_ = head_for(self.head, z)
         self.head_.check(z, "fit")
-        self.order_ = self._choose_order(d)
+        self.order_, self.hidden_ = self._choose_order(d), check_widths("hidden", self.hidden)
+        if not self.hidden_:
+            raise ValueError(f"hidden must name at least one layer, got {self.hidden!r}; for example hidden=(500,)")
         self._assemble(d)
 
     def _assemble(self, d):
-        hidden = check_widths("hidden", self.hidden)
-        if not hidden:
-            raise ValueError("hidden must name at least one layer, got none; for example hidden=(500,)")
+        hidden = self.hidden_
         *inner, last = made_masks(d, hidden)
         masks = [*inner, np.tile(last, self.head_.n_params)]
         gains = [math.sqrt(2)] * len(hidden) + [1.0]
@@ -128,9 +128,9 @@ class MADE(GradientModel):
 
     def _state(self):
         arrays, fitted = super()._state()
-        return arrays | {"order_": self.order_}, fitted | {"head_": self.head_.name}
+        return arrays | {"order_": self.order_}, fitted | {"head_": self.head_.name, "hidden_": self.hidden_}
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
-        self.order_, self.head_ = arrays["order_"], head_for(fitted["head_"], None)
+        self.order_, self.hidden_, self.head_ = arrays["order_"], tuple(fitted["hidden_"]), head_for(fitted["head_"], None)
         self._assemble(len(self.order_))

@@ -114,20 +114,20 @@ class RealNVP(GradientModel):
         return self.n_features_in_
 
     def _build(self, z):
-        check_widths("n_couplings", (self.n_couplings,))
-        d, pairs = z.shape[1], (self.n_couplings + 1) // 2
+        self.hidden_ = check_widths("hidden", self.hidden)
+        (self.n_couplings_,) = check_widths("n_couplings", (self.n_couplings,))
+        d, pairs = z.shape[1], (self.n_couplings_ + 1) // 2
         alternating = np.argsort(np.arange(d) % 2, kind="stable")  # even features, then odd ones
         stream = self.stream_.spawn()
         self._assemble(np.stack([alternating] + [stream.permutation(d) for _ in range(pairs - 1)]))
 
     def _assemble(self, orders):
-        d, hidden = orders.shape[1], check_widths("hidden", self.hidden)
-        self.orders_, self._steps = orders, []
-        for k in range(self.n_couplings):
+        d, self.orders_, self._steps = orders.shape[1], orders, []
+        for k in range(self.n_couplings_):
             if k % 2 == 0:
                 self._steps.append(Permutation(orders[k // 2]))
             n_kept = d // 2 if k % 2 == 0 else d - d // 2
-            self._steps += [ActNorm(f"step{k}.norm"), AffineCoupling(f"step{k}.coupling", n_kept, d, hidden)]
+            self._steps += [ActNorm(f"step{k}.norm"), AffineCoupling(f"step{k}.coupling", n_kept, d, self.hidden_)]
 
     def _init(self, z, stream):
         params = {}
@@ -170,8 +170,9 @@ class RealNVP(GradientModel):
 
     def _state(self):
         arrays, fitted = super()._state()
-        return arrays | {"orders_": self.orders_}, fitted
+        return arrays | {"orders_": self.orders_}, fitted | {"hidden_": self.hidden_, "n_couplings_": self.n_couplings_}
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
+        self.hidden_, self.n_couplings_ = tuple(fitted["hidden_"]), fitted["n_couplings_"]
         self._assemble(arrays["orders_"])

@@ -38,6 +38,7 @@ class VAE(GradientModel):
     """
 
     _capabilities = Capabilities("estimate", "posterior mean", invertible=False)
+    n_latent_ = None  # fit sets it
 
     def __init__(self, *, n_latent=16, hidden=(256,), head="auto", beta=1.0, n_importance=100, preprocess="auto",
                  max_epochs=500, batch_size=100, learning_rate=1e-3, validation_fraction=0.1, patience=30,
@@ -49,29 +50,26 @@ class VAE(GradientModel):
         self.weight_decay, self.callbacks, self.verbose = weight_decay, callbacks, verbose
         self.random_state = random_state
 
-    @property
-    def n_latent_(self):
-        return int(self.n_latent)
-
     def _build(self, z):
         if not isinstance(self.beta, (int, float, np.number)) or not 0 <= self.beta < math.inf:
             raise ValueError(f"beta must be a non-negative number, got {self.beta!r}")
+        self.hidden_ = check_widths("hidden", self.hidden)
+        (self.n_latent_,) = check_widths("n_latent", (self.n_latent,))
         check_widths("n_importance", (self.n_importance,))
         self.head_ = head_for(self.head, z)
         self.head_.check(z, "fit")
         self._assemble(z.shape[1])
 
     def _assemble(self, d):
-        (n_latent,), hidden = check_widths("n_latent", (self.n_latent,)), check_widths("hidden", self.hidden)
-        self._encoder = MLP("encoder", (d, *hidden, 2 * n_latent))
-        self._decoder = MLP("decoder", (n_latent, *hidden[::-1], d * self.head_.n_params))
+        self._encoder = MLP("encoder", (d, *self.hidden_, 2 * self.n_latent_))
+        self._decoder = MLP("decoder", (self.n_latent_, *self.hidden_[::-1], d * self.head_.n_params))
 
     def _init(self, z, stream):
         return self._encoder.init(stream, z.dtype) | self._decoder.init(stream, z.dtype)
 
     def _posterior(self, params, x):
         outputs = self._encoder(params, x)
-        return outputs[:, :self.n_latent], bounded(outputs[:, self.n_latent:], LOG_VAR_LIMIT)
+        return outputs[:, :self.n_latent_], bounded(outputs[:, self.n_latent_:], LOG_VAR_LIMIT)
 
     def _bound(self, params, x, draw, beta):
         """One-sample estimate of the ELBO, (n,): the KL divergence in closed form, log p(x | z) at z = draw(mean, log_var)."""
@@ -80,26 +78,28 @@ class VAE(GradientModel):
         return self.head_.log_prob(x, self._decoder(params, draw(mean, log_var))) - beta * kl
 
     def _loss(self, params, z, stream):
-        at = stream.reserve(len(z) * self.n_latent, z.dtype)
+        at = stream.reserve(len(z) * self.n_latent_, z.dtype)
         return -self._bound(params, z, lambda mean, log_var: ops.reparameterize(mean, log_var, *at), self.beta)
 
     def _log_density(self, params, z):
         return self._importance(params, z, self.n_importance)[0]
 
     def _importance(self, params, x, n_importance):
-        """log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s | x), and its standard error, for every row: (n,), (n,)."""
+        """log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s | x), and its standard error, for every row: (2, n)."""
+        check_widths("n_importance", (n_importance,))
         answers = [np.empty((2, 0), x.dtype)]
         rows = max(1, 8192 // n_importance)
         for i in range(0, len(x), rows):
             chunk = x[i:i + rows]
             mean, log_var = self._posterior(params, chunk)
-            eps = row_normals(chunk, (n_importance, self.n_latent))  # (n, s, l)
+            eps = row_normals(chunk, (n_importance, self.n_latent_))  # (n, s, l)
             z = mean[:, None] + std(log_var)[:, None] * eps
             log_q = ops.sum(normal_log_prob(z, mean[:, None], log_var[:, None]), axis=2)
-            outputs = self._decoder(params, z.reshape(-1, self.n_latent)).reshape(len(chunk), n_importance, -1)
+            outputs = self._decoder(params, z.reshape(-1, self.n_latent_)).reshape(len(chunk), n_importance, -1)
             log_w = self.head_.log_prob(chunk[:, None], outputs) + standard_normal_log_prob(z) - log_q
             log_mean = ops.logsumexp(log_w, axis=1) - math.log(n_importance)
-            error = np.std(np.exp(log_w - log_mean[:, None]), axis=1) / math.sqrt(max(1, n_importance - 1))
+            with np.errstate(invalid="ignore"):  # NaN where the estimate is -inf, or of one sample
+                error = np.std(np.exp(log_w - log_mean[:, None]), axis=1) / np.sqrt(x.dtype.type(n_importance - 1))
             answers.append(np.stack([log_mean, error]))
         return np.concatenate(answers, axis=1)
 
@@ -110,19 +110,19 @@ class VAE(GradientModel):
         """
         def bound(x):
             z, log_det = self.preprocess_.forward(x)
-            eps = row_normals(z, (self.n_latent,))
+            eps = row_normals(z, (self.n_latent_,))
             return self._bound(self._at(x.dtype), z, lambda mean, log_var: mean + std(log_var) * eps, beta=1.0) + log_det
 
         return self._rowwise(bound, self._check("elbo", X))
 
     def importance_log_prob(self, X, *, n_importance=None):
-        """The importance-weighted estimate of log p(x), and its standard error: two arrays (n,), in nats.
+        """The importance-weighted estimate of log p(x), and its standard error (NaN for one sample): two arrays (n,), in nats.
 
         n_importance: samples per row, by default the constructor's. In expectation the estimate is at most log p(x) and
         at least the ELBO, and rises with n_importance (Burda et al., 2016). Raises as log_prob does, and ValueError for
         an n_importance below 1.
         """
-        n = check_widths("n_importance", (self.n_importance if n_importance is None else n_importance,))[0]
+        n = self.n_importance if n_importance is None else n_importance
 
         def estimate(x):
             z, log_det = self.preprocess_.forward(x)
@@ -132,10 +132,10 @@ class VAE(GradientModel):
         return tuple(self._rowwise(estimate, self._check("importance_log_prob", X)).T)
 
     def _draw_rows(self, params, n, stream):
-        dtype = params.flat.dtype
-        outputs = self._decoder(params, stream.normal((n, self.n_latent), dtype))
+        dtype, latent, observed = params.flat.dtype, stream.spawn(), stream.spawn()  # row i is the same whatever n is
+        outputs = self._decoder(params, latent.normal((n, self.n_latent_), dtype))
         shape = n, outputs.shape[1] // self.head_.n_params
-        return self.head_.sample(getattr(stream, self.head_.noise)(shape, dtype), outputs)
+        return self.head_.sample(getattr(observed, self.head_.noise)(shape, dtype), outputs)
 
     def _represent(self, params, z):
         return self._posterior(params, z)[0]
@@ -145,9 +145,10 @@ class VAE(GradientModel):
 
     def _state(self):
         arrays, fitted = super()._state()
-        return arrays, fitted | {"head_": self.head_.name}
+        return arrays, fitted | {"head_": self.head_.name, "hidden_": self.hidden_, "n_latent_": self.n_latent_}
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
         self.head_ = head_for(fitted["head_"], None)
+        self.hidden_, self.n_latent_ = tuple(fitted["hidden_"]), fitted["n_latent_"]
         self._assemble(self.n_features_in_)

@@ -1,0 +1,753 @@
+"""Every model against the laws of its contract (models/base.py). A new model is one line in CASES.
+
+Statistical laws raise a false alarm for one seed in a million per case (ALARM), and the seeds are fixed.
+"""
+import functools
+import itertools
+import math
+import pickle
+import re
+
+import numba
+import numpy as np
+import pytest
+from scipy import stats
+
+import npgen
+from npgen import checkpoint, data, engine
+from npgen.distributions import LOG_2PI
+from npgen.models import MADE, VAE, RealNVP
+from npgen.preprocess import Chain, Dequantize, Logit, Standardize
+from npgen.random import Stream
+
+ALARM = 1e-6
+RNG = np.random.default_rng(0)
+NORMAL = RNG.normal(size=(160, 5))
+BITS = (NORMAL[:, :4] + NORMAL[:, [4]] > 0).astype(float)
+REAL = NORMAL @ RNG.normal(size=(5, 5)) * [1, 20, 0.1, 3, 1] + [0, 300, 0, -7, 1]
+MOONS = data.moons(160)
+COUNTS = np.clip(np.round(4 + 2 * NORMAL[:, :3] + NORMAL[:, [3]]), 0, 9)
+QUICK = {"max_epochs": 4, "random_state": 0}
+made = functools.partial(MADE, hidden=(16,), **QUICK)
+flow = functools.partial(RealNVP, n_couplings=4, hidden=(8,), **QUICK)
+vae = functools.partial(VAE, n_latent=2, hidden=(8,), n_importance=20, **QUICK)
+
+CASES = {
+    "MADE, Bernoulli": (made(), BITS),
+    "MADE, Bernoulli, natural order": (made(order="natural"), BITS),
+    "MADE, Bernoulli, given order, deep": (made(order=(2, 0, 3, 1), hidden=(9, 7, 8)), BITS),
+    "MADE, Bernoulli, 1 feature": (made(), BITS[:, :1]),
+    "MADE, Bernoulli, fewer units than features": (made(hidden=(2,)), BITS),
+    "MADE, normal": (made(), REAL),
+    "MADE, normal, deep, given order": (made(order=(1, 0), hidden=(9, 7)), MOONS),
+    "MADE, normal, 1 feature": (made(), REAL[:, 1:2]),
+    "MADE, normal, raw": (made(preprocess=None), MOONS),
+    "MADE, counts": (made(), COUNTS),
+    "RealNVP, 2 features": (flow(), MOONS),
+    "RealNVP, 1 feature": (flow(), REAL[:, 1:2]),
+    "RealNVP, 3 features, odd couplings": (flow(n_couplings=3), REAL[:, :3]),
+    "RealNVP, 5 features": (flow(hidden=(8, 6)), REAL),
+    "RealNVP, counts": (flow(), COUNTS),
+    "RealNVP, raw, linear": (flow(preprocess=None, hidden=()), MOONS),
+    "RealNVP, chain": (flow(preprocess=Chain(steps=(Dequantize(levels=10), Logit(alpha=0.01), Standardize()))), COUNTS),
+    "VAE, Bernoulli": (vae(), BITS),
+    "VAE, normal": (vae(), REAL),
+    "VAE, counts": (vae(), COUNTS),
+    "VAE, 1 latent, linear": (vae(n_latent=1, hidden=()), MOONS),
+}
+FIRST = {type(model).__name__: case for case, (model, _) in reversed(CASES.items())}  # a case of every class
+
+
+def where(condition):
+    """Parametrise with the cases whose (model, rows) meet the condition."""
+    return pytest.mark.parametrize("case", [case for case, (model, x) in CASES.items() if condition(model, x)])
+
+
+def of_bits(x):
+    return np.isin(x, (0, 1)).all()
+
+
+def of_reals(x):
+    return np.any(x != np.round(x))
+
+
+def exact(model):
+    return not isinstance(model, VAE)
+
+
+def to_noise(model, x):
+    """encode gives standard normal noise."""
+    return isinstance(model, (MADE, RealNVP)) and not of_bits(x)
+
+
+cases = where(lambda model, x: True)
+classes = pytest.mark.parametrize("case", FIRST.values(), ids=FIRST)
+dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def fresh(case, **params):
+    """An unfitted model of the case."""
+    model, _ = CASES[case]
+    return type(model)(**model.get_params() | params)
+
+
+@functools.cache
+def fitted(case, dtype=np.float64):
+    """The case's model, fitted once, and its rows."""
+    x = CASES[case][1].astype(dtype)
+    return fresh(case).fit(x), x
+
+
+def same_bits(a, b):
+    assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def answers(model, x):
+    """Every query, as arrays."""
+    z = model.encode(x)
+    return [model.log_prob(x), z, model.decode(z), model.sample(7, rng=3)]
+
+
+def same_answers(a, b, x):
+    for one, other in zip(answers(a, x), answers(b, x), strict=True):
+        same_bits(one, other)
+
+
+def same_fit(a, b):
+    for x, y in zip(*(model._state()[0].values() for model in (a, b)), strict=True):
+        same_bits(x, y)
+
+
+# ---------------------------------------------------------------- shapes and dtypes
+
+@cases
+@dtypes
+def test_shapes_and_dtypes(case, dtype):
+    model, x = fitted(case, dtype)
+    n, d = x.shape
+    log_prob, z = model.log_prob(x), model.encode(x)
+    decoded, (drawn, drawn_log_prob) = model.decode(z), model.sample_and_log_prob(5, rng=0)
+    shapes = {"log_prob": (log_prob, (n,)), "encode": (z, (n, model.n_latent_)), "decode": (decoded, (n, d)),
+              "sample": (drawn, (5, d)), "drawn": (drawn_log_prob, (5,)), "none": (model.sample(0, rng=0), (0, d)),
+              "no rows": (model.log_prob(x[:0]), (0,)), "no rows encoded": (model.encode(x[:0]), (0, model.n_latent_)),
+              "no rows decoded": (model.decode(z[:0]), (0, d)), "one": (model.log_prob(x[:1]), (1,))}
+    for name, (answer, shape) in shapes.items():
+        assert answer.shape == shape and answer.dtype == dtype, name
+        assert np.isfinite(answer).all(), name
+    assert type(model.score(x)) is float and math.isclose(model.score(x), log_prob.mean(), rel_tol=1e-5)
+    same_bits(drawn, model.sample(5, rng=0))
+    same_bits(drawn_log_prob, model.log_prob(drawn))
+    same_bits(model.score_samples(x), log_prob)
+    same_bits(model.transform(x), z)
+    same_bits(model.inverse_transform(z), decoded)
+    assert model.capabilities.density == ("estimate" if not exact(model) else "exact" if of_bits(x) or of_reals(x) else "bound")
+    assert model.capabilities.invertible == to_noise(model, x) and model.n_features_in_ == d
+
+
+@cases
+def test_the_rows_decide_the_dtype_of_a_query(case):
+    model, x = fitted(case, np.float32)
+    assert model.log_prob(x).dtype == np.float32 and model.log_prob(x.astype(np.float64)).dtype == np.float64
+    if model.capabilities.density != "estimate":  # whose noise is that of the rounded row
+        np.testing.assert_allclose(model.log_prob(x), model.log_prob(x.astype(np.float64)), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(model.encode(x), model.encode(x.astype(np.float64)), rtol=1e-2, atol=1e-3)
+    assert model.decode(model.encode(x.astype(np.float64))).dtype == np.float64
+    assert fitted(case)[0].log_prob(x).dtype == np.float32
+
+
+class Frame:
+    """What a DataFrame is to NumPy."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.x, dtype=dtype)
+
+
+def _memory_map(x, folder):
+    np.save(folder / "x.npy", x)
+    return np.load(folder / "x.npy", mmap_mode="r")
+
+
+def _read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+FORMS = {  # form -> (what is passed, what it stands for); x holds small integers
+    "list": lambda x, folder: (x.tolist(), x),
+    "tuple of rows": lambda x, folder: (tuple(map(tuple, x)), x),
+    "frame": lambda x, folder: (Frame(x), x),
+    "objects": lambda x, folder: (x.astype(object), x),
+    "memory map": lambda x, folder: (_memory_map(x, folder), x),
+    "read-only": lambda x, folder: (_read_only(x), x),
+    "Fortran order": lambda x, folder: (np.asfortranarray(x), x),
+    "reversed view": lambda x, folder: (x[::-1, ::-1].copy()[::-1, ::-1], x),
+    "byte-swapped": lambda x, folder: (x.astype(x.dtype.newbyteorder()), x),
+    "byte-swapped float32": lambda x, folder: (x.astype(np.dtype("f4").newbyteorder()), x.astype("f4")),
+    "long double": lambda x, folder: (x.astype(np.longdouble), x),
+    "float16": lambda x, folder: (x.astype("f2"), x.astype("f4")),
+    "int8": lambda x, folder: (x.astype("i1"), x.astype("f4")),
+    "uint64": lambda x, folder: (x.astype("u8"), x.astype("f4")),
+    "bool": lambda x, folder: (x.astype(bool), x.astype(bool).astype("f4")),
+}
+
+
+@classes
+@pytest.mark.parametrize("form", FORMS)
+def test_anything_array_like_goes_in(case, form, tmp_path):
+    given, meant = FORMS[form](BITS[:40], tmp_path)
+    if type(CASES[case][0])._default_dtype == np.float64 and meant.dtype == np.float32 and "float32" not in form:
+        meant = meant.astype(np.float64)
+    a, b = (fresh(case, preprocess=None).fit(x) for x in (given, meant))
+    assert a.dtype_ == meant.dtype
+    same_answers(a, b, given)
+    same_bits(a.log_prob(given), b.log_prob(meant))
+    same_bits(a.decode(np.asfortranarray(a.encode(given))), b.decode(b.encode(meant)))
+
+
+@classes
+def test_a_fit_leaves_its_rows_alone(case):
+    x = CASES[case][1].copy()
+    fresh(case).fit(x, sample_weight=np.arange(1.0, len(x) + 1))
+    same_bits(x, CASES[case][1])
+
+
+# ---------------------------------------------------------------- randomness
+
+@cases
+def test_same_seed_same_rows_whatever_their_number(case):
+    model, _ = fitted(case, np.float32)
+    many = model.sample(300, rng=5)
+    same_bits(many, model.sample(300, rng=5))
+    same_bits(many, model.sample(300, rng=Stream(5)))
+    np.testing.assert_allclose(model.sample(40, rng=5), many[:40], rtol=1e-4, atol=1e-5 * np.abs(many).max())
+    for rng in (np.random.SeedSequence, np.random.default_rng):
+        same_bits(model.sample(9, rng=rng(5)), model.sample(9, rng=rng(5)))
+    assert not np.array_equal(many, model.sample(300, rng=6))
+    assert len(np.unique(many, axis=0)) > 1
+
+
+@classes
+def test_without_a_seed_the_models_own_stream_goes_on(case):
+    a, b = (fresh(case).fit(CASES[case][1]) for _ in range(2))
+    first, second = a.sample(50), a.sample(50)
+    assert not np.array_equal(first, second)
+    same_bits(b.sample(50), first)
+    same_bits(b.sample(50), second)
+
+
+@cases
+@dtypes
+def test_same_seed_same_fit(case, dtype):
+    model, x = fitted(case, dtype)
+    same_fit(fresh(case).fit(x), model)
+
+
+@classes
+def test_seeds_differ(case):
+    model, x = fitted(case)
+    assert any(not np.array_equal(a, b) for a, b in zip(
+        *(m._state()[0].values() for m in (model, fresh(case, random_state=1).fit(x))), strict=True))
+    rng = [fresh(case, random_state=np.random.default_rng(7)).fit(x) for _ in range(2)]
+    same_fit(*rng)
+
+
+@cases
+def test_same_bits_with_one_thread_as_with_two(case):
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread is all there is")
+    model, x = fitted(case, np.float32)
+    before, found = numba.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            numba.set_num_threads(threads)
+            found.append(fresh(case).fit(x))
+            found[-1].answers = answers(found[-1], x)
+    finally:
+        numba.set_num_threads(before)
+    same_fit(*found)
+    for a, b in zip(found[0].answers, found[1].answers, strict=True):
+        same_bits(a, b)
+
+
+@cases
+def test_a_rows_answer_does_not_depend_on_the_rows_beside_it(case, monkeypatch):
+    model, x = fitted(case)
+    whole = answers(model, x)[:3]
+    monkeypatch.setattr(type(model), "_rows_per_call", 7)
+    for a, b in zip(answers(model, x)[:3], whole, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+# ---------------------------------------------------------------- files and parameters
+
+@cases
+def test_save_then_load_is_the_identity(case, tmp_path):
+    model, x = fitted(case, np.float32)
+    model.save(tmp_path / "model")
+    again = npgen.load(tmp_path / "model")
+    assert type(again) is type(model) and repr(again) == repr(model) and again.capabilities == model.capabilities
+    assert again.history_ == model.history_ and again.n_epochs_ == model.n_epochs_ and again.dtype_ == model.dtype_
+    same_answers(again, model, x)
+    same_answers(again, model, x.astype(np.float64))
+    same_bits(again.sample(3), pickle.loads(pickle.dumps(model)).sample(3))  # the stream goes on where it was
+    again.save(tmp_path / "again")
+    same_answers(npgen.load(tmp_path / "again"), model, x)
+
+
+@cases
+def test_a_pickled_model_is_the_same(case):
+    model, x = fitted(case)
+    same_answers(pickle.loads(pickle.dumps(model)), model, x)
+
+
+@classes
+def test_changed_hyperparameters_wait_for_the_next_fit(case, tmp_path):
+    _, x = fitted(case)
+    model = fresh(case).fit(x)
+    before = answers(model, x)
+    other = {"hidden": (3,), "n_latent": 4, "n_couplings": 1, "head": "normal", "order": "natural", "preprocess": None,
+             "n_components": 4, "covariance_type": "diag"}
+    model.set_params(**{k: v for k, v in other.items() if k in model.get_params()})
+    for a, b in zip(answers(model, x), before, strict=True):
+        same_bits(a, b)
+    model.save(tmp_path / "model")
+    for a, b in zip(answers(npgen.load(tmp_path / "model"), x), before, strict=True):
+        same_bits(a, b)
+
+
+@cases
+def test_parameters_go_in_and_out(case):
+    model = CASES[case][0]
+    params = model.get_params()
+    assert vars(type(model)(**params)) == vars(model)  # the constructor keeps what it is given, and does no work
+    clone = type(model)().set_params(**params)
+    assert clone.get_params() == params and repr(clone) == repr(model)
+    assert repr(type(model)()) == f"{type(model).__name__}()"
+    assert "random_state=0" in repr(model)
+    with pytest.raises(ValueError, match="has no parameter 'colour': choose from"):
+        clone.set_params(colour=1)
+    with pytest.raises(TypeError):
+        type(model)(3)
+
+
+@classes
+def test_scikit_learn_can_use_it(case):
+    base = pytest.importorskip("sklearn.base", reason="scikit-learn is not installed")
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+    from sklearn.utils.validation import check_is_fitted
+    model, x = fitted(case)
+    assert base.clone(model).get_params() == model.get_params()
+    with pytest.raises(ValueError):
+        check_is_fitted(fresh(case))
+    check_is_fitted(model)
+    pipe = make_pipeline(FunctionTransformer(), fresh(case)).fit(x)
+    assert pipe.score(x) == model.score(x)
+    same_bits(pipe.transform(x), model.encode(x))
+    search = GridSearchCV(fresh(case), {"random_state": [0, 1]}, cv=2).fit(x)
+    assert np.isfinite(search.best_score_)
+
+
+@classes
+def test_files_that_hold_no_model(case, tmp_path):
+    model, x = fitted(case)
+    path = tmp_path / "file"
+    arrays, header = model._to_file("save")
+    wrong = {
+        "a training checkpoint": header | {"class": "checkpoint"},
+        "an unknown class": header | {"class": "Oracle"},
+        "class os.system": header | {"class": "os.system"},
+        "no class": {},
+        "no params": {k: v for k, v in header.items() if k != "params"},
+        "a dtype there is none of": header | {"fitted": header["fitted"] | {"dtype_": "float99"}},
+        "no stream": header | {"fitted": {k: v for k, v in header["fitted"].items() if k != "stream_"}},
+        "fitted is a list": header | {"fitted": []},
+        "a list for a class": header | {"class": ["MADE"]},
+    }
+    for name, bad in wrong.items():
+        checkpoint.write(path, arrays, bad)
+        with pytest.raises(npgen.LoadError, match=re.escape(str(path))):
+            npgen.load(path)
+            pytest.fail(name)
+    checkpoint.write(path, {}, header)
+    with pytest.raises(npgen.LoadError):
+        npgen.load(path)
+    with pytest.raises(npgen.LoadError, match="resume"):
+        checkpoint.write(path, arrays, wrong["a training checkpoint"])
+        npgen.load(path)
+
+
+@classes
+def test_a_parameter_that_no_file_can_hold_is_named(case, tmp_path):
+    model, _ = fitted(case)
+    broken = pickle.loads(pickle.dumps(model)).set_params(preprocess=object())
+    with pytest.raises(TypeError, match="preprocess"):
+        broken.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- densities
+
+def states(d):
+    return np.array(list(itertools.product([0.0, 1.0], repeat=d)))
+
+
+@where(lambda model, x: exact(model) and of_bits(x))
+def test_the_density_over_all_binary_states_sums_to_one(case):
+    model, x = fitted(case)
+    assert math.isclose(np.exp(model.log_prob(states(x.shape[1]))).sum(), 1, abs_tol=1e-12)
+
+
+@where(lambda model, x: exact(model) and of_bits(x))
+def test_samples_follow_the_density_over_states(case):
+    model, x = fitted(case)
+    every = states(x.shape[1])
+    rows, n = model.sample(20000, rng=1), 20000
+    counts = (rows[:, None] == every).all(axis=2).sum(axis=0)
+    assert chi_square(counts, n * np.exp(model.log_prob(every))) > ALARM
+
+
+def chi_square(counts, expected):
+    """The p-value of counts under expected ones; cells with fewer than five expected are one."""
+    small = expected < 5
+    counts = np.append(counts[~small], counts[small].sum())
+    expected = np.append(expected[~small], max(expected[small].sum(), 1e-9))
+    keep = expected > 5
+    if not keep[-1]:  # too few to test: they join the largest
+        counts[np.argmax(expected)] += counts[-1]
+        expected[np.argmax(expected)] += expected[-1]
+    return stats.chi2.sf(((counts - expected) ** 2 / expected)[keep].sum(), keep.sum() - 1)
+
+
+@functools.cache
+def grid(case, per_axis):
+    """Midpoints of a grid that holds the mass, their density, and the grid's edges along each axis: p(x) dx sums to one."""
+    model, x = fitted(case)
+    drawn = np.concatenate([x, model.sample(4000, rng=2)])
+    low, high = drawn.min(axis=0), drawn.max(axis=0)
+    edges = np.linspace(low - (high - low), high + (high - low), per_axis + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    points = np.stack(np.meshgrid(*middle.T, indexing="ij"), axis=-1).reshape(-1, x.shape[1])
+    mass = np.exp(model.log_prob(points)) * np.prod(edges[1] - edges[0])
+    return mass.reshape([per_axis] * x.shape[1]), edges
+
+
+@where(lambda model, x: exact(model) and of_reals(x) and x.shape[1] <= 2)
+def test_the_density_integrates_to_one_in_the_datas_space(case):
+    mass, _ = grid(case, 20000 if CASES[case][1].shape[1] == 1 else 480)
+    assert math.isclose(mass.sum(), 1, abs_tol=1e-3)
+
+
+@where(lambda model, x: exact(model) and of_reals(x) and x.shape[1] <= 2)
+def test_samples_follow_the_density_over_a_grid(case):
+    model, x = fitted(case)
+    d, n, cells = x.shape[1], 20000, 24
+    mass, edges = grid(case, 20000 if d == 1 else 480)
+    size = len(mass) // cells
+    whole = mass[tuple(slice(size * cells) for _ in range(d))]
+    coarse = whole.reshape(sum(((cells, size) for _ in range(d)), ())).sum(axis=tuple(range(1, 2 * d, 2)))
+    counts = np.histogramdd(model.sample(n, rng=4), [edges[:size * cells + 1:size, i] for i in range(d)])[0]
+    counts, expected = np.append(counts, n - counts.sum()), n * np.append(coarse, max(1 - coarse.sum(), 0))
+    assert chi_square(counts, expected) > ALARM
+
+
+@where(lambda model, x: to_noise(model, x) and of_reals(x))
+def test_noise_of_samples_is_standard_normal(case):
+    model, _ = fitted(case)
+    z = model.encode(model.sample(4000, rng=6))
+    tests = [stats.kstest(column, "norm").pvalue for column in z.T]
+    tests += [stats.kstest(z[:, i] * z[:, j], product_cdf).pvalue for i, j in itertools.combinations(range(z.shape[1]), 2)]
+    assert min(tests) > ALARM / len(tests)
+
+
+@functools.cache
+def _product_table():
+    t = np.linspace(-12, 12, 4001)
+    u = (np.arange(4000) + 0.5) / 4000 * 9  # half of the normal's line
+    cdf = 2 * (stats.norm.pdf(u) * 9 / 4000) @ stats.norm.cdf(t[None, :] / u[:, None])
+    return t, cdf
+
+
+def product_cdf(t):
+    """The distribution function of the product of two independent standard normals."""
+    return np.interp(t, *_product_table())
+
+
+@where(to_noise)
+def test_decode_inverts_encode(case):
+    for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
+        model, x = fitted(case, dtype)
+        scale = np.abs(x).max(axis=0)
+        assert (np.abs(model.decode(model.encode(x)) - x) <= tolerance * scale).all()
+    if of_reals(x):
+        z = RNG.normal(size=(50, x.shape[1]))
+        np.testing.assert_allclose(fitted(case)[0].encode(fitted(case)[0].decode(z)), z, atol=1e-9)
+
+
+@where(lambda model, x: to_noise(model, x) and of_reals(x))
+def test_log_prob_counts_every_change_of_variables(case):
+    model, x = fitted(case)
+    x, d = x[:20], x.shape[1]
+    step = 1e-5 * np.eye(d) * x.std(axis=0)
+    above, below = (model.encode((x[:, None] + move).reshape(-1, d)).reshape(-1, d, d) for move in (step, -step))
+    log_det = np.linalg.slogdet((above - below) / (2 * step.sum(axis=1)[:, None]))[1]
+    noise = -0.5 * (model.encode(x) ** 2 + LOG_2PI).sum(axis=1)
+    np.testing.assert_allclose(model.log_prob(x), noise + log_det, rtol=1e-6, atol=1e-5)
+
+
+@where(to_noise)
+def test_log_det_is_that_of_the_autodiff_jacobian(case):
+    model, x = fitted(case)
+    z = model.preprocess_.forward(x[:5])[0]
+    for row in z:
+        jacobian = engine.jacobian(lambda r: model._represent(model.params_, r[None])[0])(row)
+        noise = model._represent(model.params_, row[None])
+        want = np.linalg.slogdet(jacobian)[1] - 0.5 * np.sum(noise**2 + LOG_2PI)
+        assert math.isclose(model._log_density(model.params_, row[None])[0], want, rel_tol=1e-10, abs_tol=1e-10)
+
+
+def off_the_kinks(model):
+    """The parameters, moved: a bias that is still zero puts a ReLU at its kink for a row of zeros."""
+    return {name: a + 0.1 * RNG.normal(size=a.shape) for name, a in model.params_.items()}
+
+
+@where(lambda model, x: exact(model))
+def test_the_gradient_of_the_density_with_respect_to_the_rows(case):
+    model, x = fitted(case)
+    params, z, v, h = off_the_kinks(model), model.preprocess_.forward(x[:6])[0], RNG.normal(size=(6, x.shape[1])), 1e-6
+    gradient = engine.grad(lambda rows: np.sum(model._log_density(params, rows)))(z)
+    slope = (model._log_density(params, z + h * v) - model._log_density(params, z - h * v)) / (2 * h)
+    np.testing.assert_allclose(np.sum(gradient * v, axis=1), slope, rtol=1e-5, atol=1e-6)
+
+
+@cases
+def test_the_gradient_of_the_loss_with_respect_to_the_parameters(case):
+    model, x = fitted(case)
+    params, z, h = off_the_kinks(model), model.preprocess_.forward(x[:8])[0], 1e-6
+
+    def loss(params):
+        return np.mean(model._loss(params, z, Stream(3)))
+
+    gradient = engine.grad(loss)(params)
+    for name, value in params.items():
+        v = RNG.normal(size=value.shape)
+        slope = (loss(params | {name: value + h * v}) - loss(params | {name: value - h * v})) / (2 * h)
+        assert math.isclose(np.sum(gradient[name] * v), slope, rel_tol=1e-5, abs_tol=1e-6), name
+
+
+@where(lambda model, x: of_reals(x))
+def test_rows_far_out_are_improbable_not_nan(case):
+    model, x = fitted(case, np.float32)
+    far = model.log_prob(x[:1] + np.float32([[0], [1e4], [1e10], [1e18], [1e30]]) * np.float32(1))
+    assert not np.isnan(far).any() and (far[1:] < far[0]).all()
+
+
+# ---------------------------------------------------------------- weights
+
+@cases
+def test_weights_of_one_are_no_weights(case):
+    model, x = fitted(case)
+    for weight in (1, 1.0, 0.3, 7):
+        same_fit(fresh(case).fit(x, sample_weight=np.full(len(x), weight)), model)
+
+
+@cases
+def test_rows_of_weight_zero_are_not_there(case):
+    x, keep = CASES[case][1], RNG.random(160) < 0.7
+    w = RNG.uniform(0.5, 2, 160)
+    junk = np.where(keep[:, None], x, 1)
+    same_fit(fresh(case).fit(junk, sample_weight=w * keep), fresh(case).fit(x[keep], sample_weight=w[keep]))
+    same_fit(fresh(case).fit(junk, sample_weight=keep), fresh(case).fit(x[keep]))
+
+
+@cases
+def test_weights_have_no_scale(case):
+    x, w = CASES[case][1], RNG.uniform(0.5, 2, 160)
+    a, b = (fresh(case).fit(x, sample_weight=scale * w) for scale in (1, 1024))
+    same_fit(a, b)
+    weighted, plain = a.score(x, sample_weight=w), a.log_prob(x)
+    assert math.isclose(weighted, np.average(plain, weights=w), rel_tol=1e-12)
+    assert math.isclose(weighted, a.score(x, sample_weight=w * 3), rel_tol=1e-12)
+
+
+@classes
+def test_weights_pull_the_fit_towards_their_rows(case):
+    x = BITS if "Bernoulli" in case else REAL[:, :2]
+    low, high = x[:, 0] <= x[:, 0].mean(), x[:, 0] > x[:, 0].mean()
+    kind = {"max_epochs": 30} if "max_epochs" in CASES[case][0].get_params() else {}
+    a, b = (fresh(case, **kind).fit(x, sample_weight=np.where(side, 1, 1e-3)) for side in (low, high))
+    assert a.score(x[low]) > b.score(x[low]) and b.score(x[high]) > a.score(x[high])
+
+
+# ---------------------------------------------------------------- refusals
+
+def put(x, value, place=(3, 1)):
+    x = x.copy()
+    x[place[0], min(place[1], x.shape[1] - 1)] = value
+    return x
+
+
+BAD_FITS = {  # what is wrong -> (arguments of fit from the rows x, error, what the message must say)
+    "NaN": (lambda x: (put(x, np.nan),), ValueError, r"fit: X\[3, \d\] is nan"),
+    "infinity": (lambda x: (put(x, -np.inf),), ValueError, r"fit: X\[3, \d\] is -inf"),
+    "one row": (lambda x: (x[:1],), ValueError, r"fit: X has shape \(1, \d\)"),
+    "no rows": (lambda x: (x[:0],), ValueError, r"fit: X has shape \(0, \d\)"),
+    "no columns": (lambda x: (x[:, :0],), ValueError, r"fit: X has shape \(160, 0\)"),
+    "one dimension": (lambda x: (x[0],), ValueError, r"fit: X must have two dimensions.*got shape \(\d,\)"),
+    "three dimensions": (lambda x: (x[None],), ValueError, r"fit: X must have two dimensions.*got shape \(1, 160, \d\)"),
+    "a number": (lambda x: (3.0,), ValueError, r"fit: X must have two dimensions.*got shape \(\)"),
+    "None": (lambda x: (None,), (TypeError, ValueError), "fit: X must"),
+    "words": (lambda x: ([["a", "b"], ["c", "d"]],), TypeError, "fit: X must hold real numbers, got dtype <U1"),
+    "objects": (lambda x: (np.array([["a", 1.0]] * 2, object),), TypeError, "fit: X must be a table of numbers, got ndarray"),
+    "ragged": (lambda x: ([[1.0, 2.0], [3.0]],), TypeError, "fit: X must be a table of numbers, got list"),
+    "complex": (lambda x: (x + 1j,), TypeError, "fit: X must hold real numbers, got dtype complex128"),
+    "dates": (lambda x: (np.full((4, 2), "2020-01-01", "M8[D]"),), TypeError, "fit: X must hold real numbers, got dtype date"),
+    "masked": (lambda x: (np.ma.masked_array(x, mask=x == x[0, 0]),), ValueError, "fit: X has masked values"),
+    "weights, too few": (lambda x: (x, None, np.ones(3)), ValueError, r"fit: sample_weight has shape \(3,\), but X has 160"),
+    "weights, a column": (lambda x: (x, None, np.ones((160, 1))), ValueError, r"fit: sample_weight has shape \(160, 1\)"),
+    "weights, one negative": (lambda x: (x, None, np.r_[-1, np.ones(159)]), ValueError, r"fit: sample_weight\[0\] is -1"),
+    "weights, one NaN": (lambda x: (x, None, np.r_[1, np.nan, np.ones(158)]), ValueError, r"fit: sample_weight\[1\] is nan"),
+    "weights, all zero": (lambda x: (x, None, np.zeros(160)), ValueError, "fit: sample_weight is zero everywhere"),
+    "weights, one row left": (lambda x: (x, None, np.arange(160) == 5), ValueError, r"fit: X has shape \(1, \d\)"),
+    "weights, words": (lambda x: (x, None, ["a"] * 160), TypeError, "fit: sample_weight must be numbers, got list"),
+}
+
+
+@classes
+@pytest.mark.parametrize("wrong", BAD_FITS)
+def test_a_fit_that_fails_leaves_the_model_as_it_was(case, wrong):
+    model, x = fitted(case)
+    arguments, error, message = BAD_FITS[wrong]
+    before = answers(model, x)
+    X, y, weights = (*arguments(x), None, None)[:3]
+    with pytest.raises(error, match=message):
+        model.fit(X, y, sample_weight=weights)
+    for a, b in zip(answers(model, x), before, strict=True):
+        same_bits(a, b)
+    unfitted = fresh(case)
+    with pytest.raises(error, match=message):
+        unfitted.fit(X, y, sample_weight=weights)
+    with pytest.raises(npgen.NotFittedError):
+        unfitted.log_prob(x)
+
+
+BAD_PARAMS = {
+    "hidden": [(0,), (2.5,), "wide", None, -3, (True,)],
+    "head": ["cauchy", None, 3],
+    "order": ["sorted", (0, 0, 1, 2), (1, 2, 3, 4), None, 1.5],
+    "preprocess": ["whiten", 3],
+    "n_couplings": [0, -1, 1.5, None, "4", (2, 3)],
+    "n_latent": [0, -1, 1.5, None, "4", (2, 3)],
+    "n_importance": [0, 1.5, None],
+    "beta": [-1, math.nan, math.inf, "big", None],
+    "max_epochs": [0, -1, 1.5, None, True, "9"],
+    "batch_size": [0, 1.5, None],
+    "learning_rate": [0, -1.0, math.nan, math.inf, None, "fast"],
+    "validation_fraction": [-0.1, 1, 1.5, math.nan, None],
+    "patience": [0, 1.5, None],
+    "weight_decay": [-1, math.nan, "much", None],
+    "callbacks": [3, None, (3,)],
+    "random_state": [-1, "seed", 1.5, True],
+    "n_components": [0, -1, 1.5, None, "4"],
+    "covariance_type": ["round", None, 3],
+    "tol": [-1, math.nan, None],
+    "reg_covar": [-1, math.nan, None],
+    "max_iter": [0, 1.5, None],
+    "n_init": [0, 1.5, None],
+}
+BAD = [(case, name, value) for case in FIRST.values() for name in CASES[case][0].get_params()
+       for value in BAD_PARAMS.get(name, ())]
+
+
+@pytest.mark.parametrize("case, name, value", BAD, ids=[f"{type(CASES[c][0]).__name__}-{n}-{v}" for c, n, v in BAD])
+def test_a_hyperparameter_that_cannot_be_is_named(case, name, value):
+    model, x = fitted(case)
+    before, old = answers(model, x), model.get_params()[name]
+    try:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            model.set_params(**{name: value}).fit(x)
+    finally:
+        model.set_params(**{name: old})
+    message = str(caught.value)
+    assert name in message and "\n" not in message
+    assert any(str(v) in message for v in [repr(value), value, *np.atleast_1d(np.asarray(value, dtype=object))])
+    for a, b in zip(answers(model, x), before, strict=True):
+        same_bits(a, b)
+
+
+QUERIES = {
+    "log_prob": lambda m, x: m.log_prob(x),
+    "score": lambda m, x: m.score(x),
+    "score_samples": lambda m, x: m.score_samples(x),
+    "encode": lambda m, x: m.encode(x),
+    "transform": lambda m, x: m.transform(x),
+    "decode": lambda m, x: m.decode(x),
+    "inverse_transform": lambda m, x: m.inverse_transform(x),
+    "sample": lambda m, x: m.sample(2),
+    "sample_and_log_prob": lambda m, x: m.sample_and_log_prob(2),
+    "save": lambda m, x: m.save("nowhere"),
+    "elbo": lambda m, x: m.elbo(x),
+    "importance_log_prob": lambda m, x: m.importance_log_prob(x),
+    "predict": lambda m, x: m.predict(x),
+    "predict_proba": lambda m, x: m.predict_proba(x),
+    "aic": lambda m, x: m.aic(x),
+    "bic": lambda m, x: m.bic(x),
+}
+
+
+@classes
+@pytest.mark.parametrize("query", QUERIES)
+def test_before_a_fit_every_query_says_so(case, query):
+    model = fresh(case)
+    if not hasattr(type(model), query):
+        pytest.skip(f"{case} has no {query}")
+    with pytest.raises(npgen.NotFittedError, match=f"this {type(model).__name__} is not fitted yet; call fit"):
+        QUERIES[query](model, CASES[case][1])
+
+
+@classes
+def test_queries_refuse_what_they_cannot_answer(case):
+    model, x = fitted(case)
+    d = x.shape[1]
+    for query in ("log_prob", "encode", "score"):
+        ask = getattr(model, query)
+        for X, error, message in ((x[:, 1:], ValueError, f"X has {d - 1} columns, but this model was fitted on {d}"),
+                                  (np.hstack([x, x]), ValueError, f"X has {2 * d} columns"),
+                                  (x[0], ValueError, r"must have two dimensions.*\(\d,\)"),
+                                  (put(x, np.nan), ValueError, r"X\[3, \d\] is nan"),
+                                  ([["a"] * d], TypeError, "X must hold real numbers")):
+            with pytest.raises(error, match=message) as caught:
+                ask(X)
+            assert str(caught.value).startswith(f"{'log_prob' if query == 'score' else query}: ")
+    z = model.encode(x)
+    width = z.shape[1]
+    with pytest.raises(ValueError, match=f"decode: Z has {width + 1} columns, but this model's representations have {width}"):
+        model.decode(np.hstack([z, z[:, :1]]))
+    with pytest.raises(ValueError, match=r"decode: Z\[3, \d\] is nan"):
+        model.decode(put(z, np.nan))
+    for n in (-1, 2.5, True, None, "3"):
+        with pytest.raises(ValueError, match=f"sample: n_samples must be a non-negative integer, got {n!r}"):
+            model.sample(n)
+    for rng, error in ((-1, ValueError), ("a", TypeError), (1.5, TypeError)):
+        with pytest.raises(error, match=re.escape(f"got {rng!r}" if error is TypeError else "got -1")):
+            model.sample(2, rng=rng)
+    with pytest.raises(ValueError, match="score: X has no rows"):
+        model.score(x[:0])
+    with pytest.raises(ValueError, match=r"score: sample_weight has shape \(3,\)"):
+        model.score(x, sample_weight=[1, 2, 3])
+
+
+@where(lambda model, x: of_bits(x))
+def test_bits_are_asked_for_where_the_head_needs_them(case):
+    model, x = fitted(case)
+    rows = np.tile(x, (30, 1))
+    for query in (model.log_prob, model.encode, *([model.elbo] if hasattr(model, "elbo") else [])):
+        with pytest.raises(ValueError, match=r"X\[4500, 0\] is 0.5, but a Bernoulli head needs 0 or 1"):
+            query(put(rows, 0.5, (4500, 0)))
+    with pytest.raises(ValueError, match=r"fit: X\[3, 0\] is 2, but a Bernoulli head needs 0 or 1"):
+        fresh(case, head="bernoulli", preprocess=None).fit(put(x, 2, (3, 0)))
