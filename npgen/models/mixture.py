@@ -335,14 +335,14 @@ def expect(covariance, params, rows):
 
 def maximise(covariance, params, statistics, ridge):
     """The M-step: new parameters, and which components (k,) are empty or collapsed and have none."""
-    _, means, factor = natural(covariance, params)
+    factor = covariance.from_free(params["factor"])
     n = np.maximum(statistics.n, EMPTY)
     shift = (statistics.first / n[:, None])[:, None]
     scatter = statistics.second - covariance.scatter(shift, n[:, None])
     new = covariance.update(factor, covariance.pool(scatter, n), ridge)
     size = np.abs(new).reshape(len(new), -1).max(axis=1)
     sound = size * THINNEST < 1  # false for NaN
-    means = means + covariance.unwhiten(shift, factor)[:, 0]
+    means = params["means"] + covariance.unwhiten(shift, factor)[:, 0]
     new[~sound] = 1
     params = Parameters({"logits": np.log(n / n.sum()), "means": means, "factor": covariance.to_free(new)})
     return params, ~sound | (statistics.n <= EMPTY)
@@ -696,11 +696,11 @@ class GaussianMixture(ParametricModel):
 
     def aic(self, X):
         """Akaike's information criterion on X, 2 parameters - 2 log-likelihood: lower is better."""
-        return 2 * self._n_parameters() - 2 * self.score(X) * len(X)
+        return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
 
     def bic(self, X):
         """The Bayesian information criterion on X, parameters * log n - 2 log-likelihood: lower is better."""
-        return self._n_parameters() * math.log(len(X)) - 2 * self.score(X) * len(X)
+        return -2 * self.score(X) * len(X) + self._n_parameters() * math.log(len(X))
 
     def _n_parameters(self):
         k, d = self.means_.shape
