@@ -35,6 +35,7 @@ _FILES = (*_TABLES, ".png")
 
 def main(argv=None):
     """Run one command; returns the exit status."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait take a shared machine hostage
     args = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -164,7 +165,7 @@ def _build(args):
     settable = [name for name in defaults if name not in _OWN_FLAGS]
     model = cls(random_state=args.seed, verbose=not args.quiet and sys.stderr.isatty())
     if args.epochs is not None:
-        model.set_params(**{"max_iter" if "max_iter" in defaults else "max_epochs": args.epochs})
+        model.set_params(**{name: args.epochs for name in ("max_epochs", "max_iter") if name in defaults})
     if args.model == "gmm":  # integers get a density only once they are spread over their cells
         model.set_params(preprocess="auto")
     for setting in args.set:

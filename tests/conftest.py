@@ -1,7 +1,10 @@
 """Slow tests run when asked for; every run prints the same Hypothesis examples."""
+import os
+
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a shared machine, threads that spin while they wait cost 20 times
 settings.register_profile("npgen", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("npgen")
 

@@ -1,0 +1,41 @@
+"""A mixture of Gaussians finds the kinds of handwritten digits by itself: how many kinds, what they look like, what is odd.
+
+python examples/gaussian_mixture.py [folder for the picture]
+"""
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from npgen import GaussianMixture, data, plot
+
+folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pictures")
+folder.mkdir(parents=True, exist_ok=True)
+
+images, digit = data.digits()
+train, test = data.train_test_split(images)
+digit, digit_test = data.train_test_split(digit)
+
+
+def fit(k):
+    return GaussianMixture(n_components=k, covariance_type="diag", preprocess="dequantize", random_state=0).fit(train)
+
+
+# How many kinds are there? More components always fit better; held-out digits say when it is enough.
+print("components   nats, fitted   nats, held out        BIC")
+models = {k: fit(k) for k in (1, 5, 10, 20, 40, 80)}
+for k, model in models.items():
+    print(f"{k:10} {model.score(train):14.2f} {model.score(test):16.2f} {model.bic(train):10.0f}")
+best = max(models.values(), key=lambda model: model.score(test))
+
+# Are the kinds the digits? Nobody told the mixture; name each component after the digit it holds most of.
+component = best.predict(train)
+name = np.array([np.bincount(digit[component == k], minlength=10).argmax() for k in range(best.n_components)])
+right = np.mean(name[best.predict(test)] == digit_test)
+print(f"\n{best.n_components} components, each named after its most frequent digit, name {right:.1%} of the held-out digits rightly")
+
+# The components' means, by name; then the ten likeliest held-out digits, and the ten least likely.
+means = best.decode(np.eye(best.n_components))[np.argsort(name, kind="stable")]
+order = np.argsort(best.log_prob(test))[::-1]
+plot.images(folder / "gaussian_mixture.png", np.concatenate([means, test[order[:10]], test[order[-10:]]]), n_columns=10)
+print(f"\npicture: {folder / 'gaussian_mixture.png'}\n  the components' means; the likeliest held-out digits; the least likely")

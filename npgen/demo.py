@@ -1,0 +1,76 @@
+"""npgen demo: four models fitted to real handwritten digits, one table, pictures.
+
+Two models see the digits as ink or no ink, two see the grey values; nats compare within one of the two spaces only.
+
+Dims: n rows, d = 64 pixels.
+"""
+import importlib.util
+import math
+import os
+import time
+
+import numpy as np
+
+from . import data
+from .models import MODELS
+
+INK = 8  # of 16: a pixel with so much is black once the digits are binarised
+N_SAMPLES = 10_000
+
+# name on the command line, data space, settings, the settings of a run that only checks that everything works
+CASES = (
+    ("made", "black/white", {}, {"max_epochs": 10}),
+    ("vae", "black/white", {"max_epochs": 150}, {"max_epochs": 10}),
+    ("gmm", "grey 0..16", {"n_components": 20, "covariance_type": "diag", "preprocess": "dequantize"}, {"max_iter": 10}),
+    ("realnvp", "grey 0..16", {"patience": 8}, {"max_epochs": 3}),
+)
+
+
+def run(folder, *, quick=False, seed=0):
+    """Fit the models, print the table, draw the pictures into `folder`."""
+    os.makedirs(folder, exist_ok=True)
+    draws = importlib.util.find_spec("matplotlib") is not None
+    x, labels = data.digits()
+    train, test = data.train_test_split(x, 0.2, seed)
+    _, labels = data.train_test_split(labels, 0.2, seed)
+    print(f"Four models of 8x8 handwritten digits: {len(train):,} to fit, {len(test)} held out.\n")
+    print(f"{'model':16} {'data space':12} {'test nats':>10} {'bits/pixel':>11}  {'answer':10} {'fit, s':>7} {'rows/s':>10}")
+    if draws:
+        from . import plot
+        plot.images(os.path.join(folder, "digits.png"), test[:100])
+        plot.images(os.path.join(folder, "digits-black-white.png"), data.binarize(test[:100], INK))
+    for name, space, settings, hurry in CASES:
+        fit_to, held_out = (data.binarize(part, INK) if space == "black/white" else part for part in (train, test))
+        model = MODELS[name](random_state=seed, **(settings | hurry if quick else settings))
+        seconds = _seconds(lambda: model.fit(fit_to))
+        nats = model.score(held_out)
+        model.sample(1)  # compiles what sampling needs
+        speed = N_SAMPLES / _seconds(lambda: model.sample(N_SAMPLES, rng=seed))
+        print(f"{type(model).__name__:16} {space:12} {nats:10.2f} {-nats / (test.shape[1] * math.log(2)):11.3f}  "
+              f"{model.capabilities.density:10} {seconds:7.1f} {_rounded(speed):>10}", flush=True)
+        if draws:
+            _pictures(folder, name, model, held_out, labels, seed)
+    print("\nblack/white: one bit per pixel, ink or none. grey 0..16: integers with uniform noise (dequantised).\n"
+          "Nats of different data spaces do not compare. exact: log p(x); bound: at most log p(x);\n"
+          "estimate: of log p(x), by importance sampling.")
+    print(f"\nPictures of digits, samples and latent spaces are in {folder}{os.sep}" if draws else
+          "\nNo pictures: matplotlib is not installed (pip install 'npgen[plot]').")
+
+
+def _pictures(folder, name, model, held_out, labels, seed):
+    from . import plot
+    path = os.path.join(folder, "{}-{}.png").format
+    plot.images(path(name, "samples"), model.sample(100, rng=seed))
+    what = f"{type(model).__name__}: {model.capabilities.representation}"
+    plot.latent(path(name, "latent"), model.encode(held_out), labels, title=what)
+
+
+def _seconds(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _rounded(value):
+    digits = 1 - int(math.floor(math.log10(value)))
+    return f"{round(value, digits):,.0f}"
