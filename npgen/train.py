@@ -105,13 +105,14 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
     valid, rows = np.sort(order[:n_valid]), np.sort(order[n_valid:])
     params.flat[:] = state.params
     step = _Step(loss, params, x, weights, optimizer, options)
-    with _progress(options, state) as bar:
+    with _progress(options, state) as bar, np.errstate(all="ignore"):  # a loss that is not finite is dealt with below
         try:
             while state.epoch < options.max_epochs and state.since_best < options.patience:
-                _epoch(step, state, rows, valid)
-                _report(bar, state, options)
+                advanced = _epoch(step, state, rows, valid)
                 if save:
                     save(state)
+                if advanced:
+                    _report(bar, state, options)
         except KeyboardInterrupt:
             state.interrupted = True
             warnings.warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept",
@@ -152,7 +153,7 @@ class _Step:
         total = 0.0
         for batch in _batches(rows, 1000):
             losses = self.loss(self.params, self.x[batch], stream)
-            total += float(np.sum(losses, dtype=np.float64) if self.weights is None else np.dot(losses, self.weights[batch]))
+            total += float(np.sum(losses if self.weights is None else losses * self.weights[batch], dtype=np.float64))
         return total / (len(rows) if self.weights is None else float(np.sum(self.weights[rows])))
 
 
@@ -161,7 +162,7 @@ def _batches(rows, size):
 
 
 def _epoch(step, state, rows, valid):
-    """One pass over the rows; the state moves on by an epoch, or back to where it was with half the learning rate."""
+    """One pass over the rows: True, the state an epoch further; or False, back where it was with half the learning rate."""
     order = rows[state.stream.permutation(len(rows))]
     before = dataclasses.replace(state, moments={k: v.copy() for k, v in state.moments.items()})
     total = 0.0
@@ -182,6 +183,7 @@ def _epoch(step, state, rows, valid):
         state.best[:] = state.params
     state.history.append({"epoch": state.epoch, "train_nats": train_nats, "valid_nats": valid_nats if len(valid) else None,
                           "learning_rate": state.learning_rate, "rollbacks": state.rollbacks})
+    return True
 
 
 def _roll_back(step, state, before, nats):
@@ -195,6 +197,7 @@ def _roll_back(step, state, before, nats):
     warnings.warn(f"fit: the loss became {nats} in epoch {state.epoch + 1}; went back to the last good parameters "
                   + ("and stopped after ten such attempts: look at the data's scale" if give_up
                      else f"with learning_rate={state.learning_rate:g}"), ConvergenceWarning, stacklevel=6)
+    return False
 
 
 @contextlib.contextmanager
@@ -208,8 +211,6 @@ def _progress(options, state):
 
 
 def _report(bar, state, options):
-    if not state.history:
-        return
     last = state.history[-1]
     if bar is not None:
         shown = {"train": f"{last['train_nats']:.3f}"}

@@ -184,9 +184,7 @@ class Model(abc.ABC):
     def _to_file(self, name):
         self._check_fitted(name)
         arrays, fitted = self._state()
-        seed = self.random_state if isinstance(self.random_state, (int, np.integer)) else None
-        params = {k: v for k, v in self.get_params().items() if k != "callbacks"} | {"random_state": seed}
-        header = {"class": type(self).__name__, "params": {k: _to_json(k, v) for k, v in params.items()},
+        header = {"class": type(self).__name__, "params": _params_to_json(self, without=("callbacks",)),
                   "fitted": fitted | {"n_features_in_": self.n_features_in_, "dtype_": self.dtype_.name,
                                       "stream_": self.stream_.state()},
                   "versions": {"npgen": __version__, "numpy": np.__version__, "python": platform.python_version()}}
@@ -305,13 +303,9 @@ class ParametricModel(Model):
         """The preprocessed rows that representations stand for."""
 
     def _fit(self, x, weights, run):
-        try:
-            stream = as_stream(self.random_state)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"random_state: {error}") from None
-        self.stream_ = stream.spawn()
+        self.stream_ = run.stream.spawn()
         self.preprocess_ = preprocess.make(self.preprocess, x).fit(x, sample_weight=weights)
-        self._learn(x, self.preprocess_.forward(x, stream)[0], weights, stream, run)
+        self._learn(x, self.preprocess_.forward(x, run.stream)[0], weights, run.stream, run)
 
     def _options(self):
         names = {field.name for field in dataclasses.fields(train.Options)}
@@ -387,34 +381,53 @@ class GradientModel(ParametricModel):
 
 
 class Run:
-    """Where a fit writes its state, and what it goes on from; the file knows the data and hyperparameters it belongs to."""
+    """What a fit begins with, or goes on from, and where it writes; the file knows the data and hyperparameters it is of.
+
+    stream  the random numbers of the fit; those that the run in the file began with, if it goes on from one
+    """
 
     def __init__(self, path, resume, model, x, weights):
-        self.path, self.resume = path, resume
+        self.path, self._before = path, None
         if resume and path is None:
             raise ValueError("fit: resume=True needs checkpoint=, the file to go on from")
+        try:
+            self.stream = as_stream(model.random_state)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"random_state: {error}") from None
         if path is None:
             return
-        digest = hashlib.sha256(np.ascontiguousarray(x).view(np.uint8))
+        digest = hashlib.sha256(f"{x.shape} {x.dtype} {weights is None}".encode())
+        digest.update(x.view(np.uint8))
         digest.update(b"" if weights is None else weights.view(np.uint8))
-        params = {k: v for k, v in model.get_params().items() if k not in ("max_epochs", "max_iter", "callbacks", "verbose")}
-        self.header = {"class": "checkpoint", "model": type(model).__name__, "data": digest.hexdigest(), "params": repr(params)}
+        self._header = {"class": "checkpoint", "model": type(model).__name__, "data": digest.hexdigest(),
+                        "params": _params_to_json(model, without=("max_epochs", "max_iter", "callbacks", "verbose")),
+                        "stream": self.stream.state()}
+        if resume and os.path.exists(path):
+            arrays, header = checkpoint.read(path)
+            self._check(header)
+            self.stream, self._header["stream"] = Stream.from_state(header["stream"]), header["stream"]
+            self._before = arrays, header["state"]
+
+    def _check(self, header):
+        for key, wrong in (("class", "holds no training run"), ("model", f"is of a {header.get('model')}"),
+                           ("data", "is of other rows or weights")):
+            if header.get(key) != self._header[key]:
+                raise ValueError(f"fit: the checkpoint {self.path} {wrong}; pass what it was written with, or fit without "
+                                 "resume")
+        for name, value in self._header["params"].items():
+            before = header["params"].get(name)
+            if value != before:
+                raise ValueError(f"fit: the checkpoint {self.path} was written with {name}={before!r}, but {name} is {value!r} "
+                                 "now; set it back, or fit without resume")
 
     def read(self):
-        """(arrays, dict) as last written, or None where there is nothing to go on from. Raises ValueError, LoadError."""
-        if not self.resume or not os.path.exists(self.path):
-            return None
-        arrays, header = checkpoint.read(self.path)
-        for key, what in (("class", "file"), ("model", "model"), ("data", "data"), ("params", "hyperparameters")):
-            if header.get(key) != self.header[key]:
-                raise ValueError(f"fit: the checkpoint {self.path} belongs to another {what}; pass what it was written with, "
-                                 "or fit without resume")
-        return arrays, header["state"]
+        """(arrays, dict) as last written, or None where there is nothing to go on from."""
+        return self._before
 
     def write(self, state):
         """Replace the file by what state.save() gives."""
         arrays, rest = state.save()
-        checkpoint.write(self.path, arrays, self.header | {"state": rest})
+        checkpoint.write(self.path, arrays, self._header | {"state": rest})
 
 
 def check_rows(method, X, *, name="X", dtype=None, minimum=0):
@@ -471,6 +484,14 @@ def check_weights(method, sample_weight, x):
     if not w.any():
         raise ValueError(f"{method}: sample_weight is zero everywhere; at least one row must count")
     return (w / w[w > 0].mean()).astype(x.dtype)
+
+
+def _params_to_json(model, without):
+    """The hyperparameters by name, for JSON; a random_state that is no number is not kept."""
+    params = {k: v for k, v in model.get_params().items() if k not in without}
+    if not isinstance(model.random_state, (int, np.integer)):
+        params["random_state"] = None
+    return {k: _to_json(k, v) for k, v in params.items()}
 
 
 def _to_json(name, value):
