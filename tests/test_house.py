@@ -1,0 +1,145 @@
+"""The house rules that a machine can check: who imports whom, what an import costs, what the README promises."""
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import npgen
+from npgen import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = Path(npgen.__file__).parent
+KERNELS = Path(npgen.kernels.__file__).parent
+
+# A module imports only from ranks below its own; on one rank, only from those listed before it.
+RANKS = [
+    ["kernels", "version", "engine"],
+    ["masks", "ops", "random"],
+    ["nn", "distributions", "checkpoint", "preprocess", "optim"],
+    ["train", "data"],
+    ["models.base", "models.made", "models.mixture", "models.realnvp", "models.vae", "models"],
+    ["testing", "plot"],
+    ["machine", "demo", "cli", "__main__"],
+]
+ORDER = [name for rank in RANKS for name in rank]
+LAZY = ("cupy", "matplotlib", "scipy.linalg", "scipy.special", "scipy.stats", "sklearn", "pandas", "torch", "tqdm", "safetensors")
+
+
+def modules():
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name and parts[0] != "kernels":
+            yield name, path
+
+
+def imports(path, package):
+    """Absolute names of all that a file imports, at any depth, from x import y as x.y."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def rank_of(imported):
+    """The name in ORDER that `npgen.x.y.attribute` refers to."""
+    parts = imported.split(".")[1:]
+    return next((name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in ORDER), None)
+
+
+def test_every_module_has_a_rank():
+    assert sorted(name for name, _ in modules()) == sorted(set(ORDER) - {"kernels"})
+
+
+@pytest.mark.parametrize(("name", "path"), [pytest.param(n, p, id=n) for n, p in modules()])
+def test_imports_go_downwards(name, path):
+    package = "npgen" if path.parent == SOURCE else f"npgen.{path.parent.name}"
+    for imported in imports(path, package):
+        if imported.startswith("npgen"):
+            target = rank_of(imported)
+            late = name == "models.base" and imported == "npgen.models.CLASSES"  # load() asks for the classes when called
+            assert target or imported == "npgen", f"{name} imports {imported}, which has no rank"
+            assert late or ORDER.index(target) < ORDER.index(name), f"{name} imports {imported}, which is not below it"
+
+
+def test_kernels_know_nothing_of_npgen():
+    for path in KERNELS.glob("*.py"):
+        for imported in imports(path, "npgen.kernels"):
+            assert not imported.startswith("npgen.") or imported.startswith("npgen.kernels"), f"{path.name}: {imported}"
+        assert "import npgen" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("package", "owners"), [("cupy", {"_cuda.py", "machine.py"}), ("matplotlib", {"plot.py"}),
+                                                 ("sklearn", {"base.py"}), ("pickle", set()), ("torch", set())])
+def test_outside_packages_have_one_owner(package, owners):
+    paths = [*SOURCE.rglob("*.py"), *KERNELS.glob("*.py")]
+    users = {p.name for p in paths if any(i.partition(".")[0] == package for i in imports(p, "npgen"))}
+    assert users <= owners
+
+
+def run(code, **options):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_import_is_light_and_compiles_nothing():
+    result = run(f"""
+import sys
+from numba.core import event
+with event.install_recorder("numba:compile") as recorder:
+    import npgen, npgen.data
+assert not recorder.buffer, "compiled"
+loaded = [name for name in {LAZY!r} if name in sys.modules]
+assert not loaded, loaded
+""")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_import_takes_half_a_second():
+    def seconds():
+        start = time.perf_counter()
+        assert run("import npgen").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(10)) < 0.5
+
+
+def test_a_bare_import_of_kernels_is_refused():
+    result = run("import kernels")
+    assert result.returncode and "npgen.kernels" in result.stderr.splitlines()[-1]
+
+
+# ---------------------------------------------------------------- README
+
+def blocks(language):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+
+
+def test_readme_has_the_two_commands():
+    shell = "\n".join(blocks("sh")).splitlines()
+    assert "pip install '.[plot]' && npgen demo" in shell
+    assert "pip install -e '.[test]' && pytest" in shell
+
+
+def test_readme_command_lines_parse():
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("npgen ")]
+    assert lines
+    for line in lines:
+        cli._parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.slow
+def test_readme_code_runs(tmp_path):
+    for block in blocks("python"):
+        if block.lstrip().startswith(("import", "from")):
+            result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+            assert result.returncode == 0, f"{block}\n{result.stderr}"
