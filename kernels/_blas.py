@@ -4,6 +4,7 @@ np.dot inside Numba copies a block that is not contiguous; a pointer with a lead
 Numba's alone: two thread pools that alternate cost more than the products themselves.
 """
 import contextlib
+import os
 import threading
 from pathlib import Path
 
@@ -20,15 +21,33 @@ def load():
         if _every:
             return
         import llvmlite.binding
-        import scipy.linalg.cython_blas
         from numba.extending import get_cython_function_address
         from threadpoolctl import ThreadpoolController
+        with _better_kernels():
+            import scipy.linalg.cython_blas  # noqa: F401
         for letter in "sd":
             address = get_cython_function_address("scipy.linalg.cython_blas", f"{letter}gemm")
             llvmlite.binding.add_symbol(f"npgen_{letter}gemm", address)
         every = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
         _scipy[:] = [lib for lib in every if "scipy" in Path(lib.filepath).parent.name] or every
         _every[:] = every
+
+
+def _better_kernels():
+    """The environment in which OpenBLAS, loaded, takes the AVX-512 kernels that it does not know this CPU to have.
+
+    It chooses once, while it is loaded; NumPy's, loaded before, shows what it would choose. NPGEN_CORETYPE names another
+    core type, or "keep" for OpenBLAS's own choice.
+    """
+    import llvmlite.binding
+    from threadpoolctl import threadpool_info
+    wanted = os.environ.get("NPGEN_CORETYPE", "SkylakeX")
+    chosen = {info.get("architecture") for info in threadpool_info() if info["internal_api"] == "openblas"}
+    features = llvmlite.binding.get_host_cpu_features()
+    capable = all(features.get(f"avx512{part}", False) for part in ("f", "cd", "bw", "dq", "vl"))
+    if wanted == "keep" or not capable or not chosen & {"Haswell", "Zen"}:
+        return contextlib.nullcontext()
+    return _jit.environment(OPENBLAS_CORETYPE=wanted)
 
 
 @contextlib.contextmanager

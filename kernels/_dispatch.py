@@ -2,6 +2,8 @@
 import contextlib
 import contextvars
 import re
+import sys
+import threading
 import warnings
 
 import numpy as np
@@ -30,6 +32,43 @@ def using(backend):
         _forced.reset(token)
 
 
+class _Pool(threading.local):
+    """The large arrays that empty() has handed out to this thread, by shape and dtype; None outside of recycling()."""
+
+    arrays = None
+
+
+_pool = _Pool()
+
+
+@contextlib.contextmanager
+def recycling():
+    """Inside the block, empty() hands out arrays again that nobody refers to any more; it is all let go at the end.
+
+    Memory fresh from the operating system costs more to touch for the first time than most kernels' work.
+    """
+    outermost = _pool.arrays is None
+    if outermost:
+        _pool.arrays = {}
+    try:
+        yield
+    finally:
+        if outermost:
+            _pool.arrays = None
+
+
+def empty(shape, dtype):
+    """np.empty for a kernel's results."""
+    if _pool.arrays is None:
+        return np.empty(shape, dtype)
+    arrays = _pool.arrays.setdefault((*map(int, shape), dtype), [])
+    for array in arrays:
+        if sys.getrefcount(array) == 3:  # the list, the loop and the call itself
+            return array
+    arrays.append(np.empty(shape, dtype))
+    return arrays[-1]
+
+
 class Kernel:
     """One operation with its implementations.
 
@@ -53,13 +92,16 @@ class Kernel:
         self.check(args)
         backend = _forced.get() or ("cuda" if _is_cupy(args) else "numba")
         run = getattr(self, backend)
-        if run is None or (backend == "numba" and not _jit.available):
-            if backend == "numba":
-                _warn_once()
+        if backend == "numba" and not _jit.available:
+            _warn_once()
+            run = None
+        if run is None:
             return self.reference(*args)
-        if self.blas and backend == "numba":
-            with _blas.one_thread():
-                return run(*args)
+        if backend == "numba":
+            _jit.start_threads()
+            if self.blas:
+                with _blas.one_thread():
+                    return run(*args)
         return run(*args)
 
     def check(self, args):

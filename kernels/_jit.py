@@ -1,8 +1,9 @@
-"""Numba for the kernels: a decorator that compiles once, caches safely, and does nothing where Numba is missing.
+"""Numba for the kernels: a decorator that compiles once, caches safely, and does nothing where Numba is missing; its threads.
 
 The on-disk cache lives in a folder named by a hash of every kernel source, because Numba's own cache does not see an
 edit in a helper that lives in another file (numba #1833). Where no folder is writable, nothing is cached (numba #4908).
 """
+import contextlib
 import hashlib
 import os
 import sys
@@ -50,6 +51,36 @@ def _cache_folder():
 
 
 cache_folder = _cache_folder() if available else None
+
+
+@contextlib.contextmanager
+def environment(**variables):
+    """Environment variables for a library that reads them while it is loaded; put back as they were at the end."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def start_threads():
+    """Start Numba's threads, once.
+
+    A thread of GNU OpenMP that waits for the others spins for milliseconds by default: on a machine with other work it
+    then holds the core that they need, and a kernel of 1 ms takes 30. Here it sleeps after about 20 microseconds, unless
+    the user has set how to wait.
+    """
+    global _started
+    if available and not _started:
+        chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ)
+        with contextlib.nullcontext() if chosen else environment(GOMP_SPINCOUNT="20000"):
+            numba.get_num_threads()
+        _started = True
+
+
+_started = False
 
 
 def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
