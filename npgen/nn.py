@@ -24,6 +24,9 @@ class Parameters(dict):
         self.flat = self._flatten(arrays, np.empty(sum(a.size for a in arrays.values()), dtype))
         super().__init__(self._views(arrays, self.flat))
 
+    def __reduce__(self):
+        return Parameters, (dict(self),)  # what is copied or unpickled are views of a buffer of their own
+
     @staticmethod
     def _flatten(arrays, out):
         start = 0

@@ -17,6 +17,8 @@ class Adam:
     def __init__(self, beta1=0.9, beta2=0.999, eps=1e-8):
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise ValueError(f"Adam: beta1 and beta2 must be in [0, 1), got {beta1} and {beta2}")
+        if not eps > 0:
+            raise ValueError(f"Adam: eps must be positive, got {eps}")
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def init(self, flat):
