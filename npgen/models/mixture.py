@@ -361,11 +361,18 @@ def reseed(params, lost, rows, stream):
 # ---------------------------------------------------------------- first means
 
 def k_means_plus_plus(rows, k, stream):
-    """Rows, each drawn by its squared distance to the nearest of those before it (Arthur & Vassilvitskii, 2007)."""
+    """Rows drawn by their squared distance to the nearest of those before: each the best of 2 + log k draws.
+
+    Best is what leaves the smallest sum of squared distances (Arthur & Vassilvitskii, 2007, the greedy variant).
+    """
+    def nearest(mean):
+        return np.minimum(distance, np.concatenate([np.square(z - mean).sum(axis=1) for z, _ in rows]))
+
     means, distance = [rows.draw(stream)], np.inf
     while len(means) < k:
-        distance = np.minimum(distance, np.concatenate([np.square(z - means[-1]).sum(axis=1) for z, _ in rows]))
-        means.append(rows.draw(stream, distance))
+        distance = nearest(means[-1])
+        draws = [rows.draw(stream, distance) for _ in range(2 + int(math.log(k)))]
+        means.append(min(draws, key=lambda mean: rows.weights @ nearest(mean)))
     return np.stack(means)
 
 
