@@ -25,7 +25,8 @@ def staircase(r, k, m):
 
 MASKS = {"general": general, "staircase": staircase, "dense": lambda r, k, m: np.ones((k, m), bool),
          "empty": lambda r, k, m: np.zeros((k, m), bool),
-         "last entry": lambda r, k, m: np.arange(k * m).reshape(k, m) == k * m - 1, "reversed": lambda r, k, m: staircase(r, k, m)[::-1]}
+         "last entry": lambda r, k, m: np.arange(k * m).reshape(k, m) == k * m - 1,
+         "reversed": lambda r, k, m: staircase(r, k, m)[::-1]}
 
 
 def check_products(dtype, n, k, m, kind, seed, scale=0):
