@@ -31,24 +31,34 @@ class NoRuleError(NotImplementedError):
 
 
 class Node:
-    """One recorded step: its parents on the same level, and the pullback to each."""
+    """One recorded step: its parents on the same level, and pull: its cotangent -> that of each parent in turn."""
 
-    __slots__ = ("parents", "pullbacks")
+    __slots__ = ("parents", "pull")
 
-    def __init__(self, parents=(), pullbacks=()):
-        self.parents, self.pullbacks = parents, pullbacks
+    def __init__(self, parents=(), pull=None):
+        self.parents, self.pull = parents, pull
+
+
+class Pieces(dict):
+    """The cotangents of some of the answers of an op that has several, by number."""
+
+    def __add__(self, other):
+        return Pieces(self | {k: self[k] + g if k in self else g for k, g in other.items()})
 
 
 class Primitive:
     """A function with derivative rules, one per positional argument.
 
     A rule is staged: rule(ans, *args, **params) returns the pullback g -> gradient, which holds on to nothing but what
-    it uses. `each` replaces the rules where the number of arguments varies: each(i, ans, *args, **params).
-    A Primitive without rules gives constants: the result is a plain array.
+    it uses. `each` replaces the rules where the number of arguments varies: each(i, ans, *args, **params). `joint`
+    replaces them where the gradients come together: joint(tracked, ans, *args, **params) returns the function
+    g -> one gradient for each argument numbered in `tracked`. An op may have several answers, a tuple; its rule is joint,
+    and its g are Pieces. A Primitive without rules gives constants: the result is a plain array.
     """
 
-    def __init__(self, forward, *rules, each=None, name=None):
-        self.forward, self.rules, self.each, self.differentiable = forward, rules, each, bool(rules or each)
+    def __init__(self, forward, *rules, each=None, joint=None, name=None):
+        self.forward, self.rules, self.each, self.joint = forward, rules, each, joint
+        self.differentiable = bool(rules or each or joint)
         self.__name__ = self.name = name or getattr(forward, "__name__", repr(forward))
 
     def __repr__(self):
@@ -65,12 +75,16 @@ class Primitive:
         ans = self(*values, **params)
         if not self.differentiable:
             return ans
-        parents, pullbacks = [], []
-        for i, a in enumerate(args):
-            if type(a) is Tensor and a.level == level:
-                parents.append(a.node)
-                pullbacks.append(self._pullback(i, ans, values, params))
-        return Tensor(ans, Node(parents, pullbacks), level)
+        tracked = [i for i, a in enumerate(args) if type(a) is Tensor and a.level == level]
+        if self.joint:
+            pull = self.joint(tracked, ans, *values, **params)
+        else:
+            pullbacks = [self._pullback(i, ans, values, params) for i in tracked]
+            pull = lambda g: (pullback(g) for pullback in pullbacks)  # noqa: E731
+        node = Node([args[i].node for i in tracked], pull)
+        if type(ans) is tuple:
+            return tuple(Tensor(a, Node([node], functools.partial(_piece, k)), level) for k, a in enumerate(ans))
+        return Tensor(ans, node, level)
 
     def _compute(self, args, params):
         if params and any(type(p) is Tensor for p in params.values()):
@@ -91,6 +105,10 @@ class Primitive:
             return rule(ans, *values, **params)
         except TypeError as error:
             raise NoRuleError(f"{self.name}: its derivative rule does not take these arguments ({error})") from error
+
+
+def _piece(k, g):
+    return (Pieces({k: g}),)
 
 
 class Tensor:
@@ -201,8 +219,7 @@ def backward(root, g, *, retain=False):
         g = cotangents.pop(node)
         if not node.parents:
             leaves[node] = g
-        for parent, pullback in zip(node.parents, node.pullbacks, strict=True):
-            contribution = pullback(g)
+        for parent, contribution in zip(node.parents, node.pull(g) if node.parents else (), strict=True):
             if parent not in cotangents:
                 cotangents[parent] = contribution
             elif parent in owned and not isinstance(contribution, Tensor):
@@ -215,7 +232,7 @@ def backward(root, g, *, retain=False):
             if not uses[parent]:
                 ready.append(parent)
         if not retain:
-            node.parents = node.pullbacks = ()
+            node.parents, node.pull = (), None
     return leaves
 
 

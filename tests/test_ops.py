@@ -511,7 +511,7 @@ def _held(pullback):
 
 def _call(primitive, x, *args):
     out = primitive(Tensor(x, Node(), 1), *args)
-    return out, _held(out.node.pullbacks)
+    return out, _held(out.node.pull)
 
 
 LINEAR = {"add": (X, Y), "subtract": (X, Y), "negative": (X,), "reshape": (X, (12,)), "transpose": (X,), "sum": (X,),
