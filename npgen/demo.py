@@ -21,7 +21,7 @@ N_SAMPLES = 10_000
 CASES = (
     ("made", "black/white", {}, {"max_epochs": 10}),
     ("vae", "black/white", {"max_epochs": 150}, {"max_epochs": 10}),
-    ("gmm", "grey 0..16", {"n_components": 20, "covariance_type": "diag", "preprocess": "dequantize"}, {"max_iter": 10}),
+    ("gmm", "grey 0..16", {"n_components": 10, "reg_covar": 0.1, "preprocess": "dequantize+logit"}, {}),
     ("realnvp", "grey 0..16", {"patience": 8}, {"max_epochs": 3}),
 )
 

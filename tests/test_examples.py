@@ -1,0 +1,27 @@
+"""Every example runs, says something and draws its picture."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_example(script, tmp_path):
+    pytest.importorskip("matplotlib")
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-W", "error", script, tmp_path / "pictures"], cwd=tmp_path, env=env,
+                            capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout and not result.stderr
+    picture = tmp_path / "pictures" / f"{script.stem}.png"
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 2000
+
+
+def test_there_is_one_example_per_model():
+    models = {path.stem for path in (ROOT / "npgen" / "models").glob("*.py")} - {"__init__", "base"}
+    assert {script.stem.replace("gaussian_mixture", "mixture") for script in EXAMPLES} == models | {"00_autodiff"}
