@@ -2,12 +2,15 @@
 
 The on-disk cache lives in a folder named by a hash of every kernel source, because Numba's own cache does not see an
 edit in a helper that lives in another file (numba #1833). Where no folder is writable, nothing is cached (numba #4908).
+Numba numbers the files of a function's signatures, and two processes that compile different ones at the same time would
+take the same number, after which one is answered with the other's machine code: here every file has a name of its own.
 """
 import contextlib
 import hashlib
 import os
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 try:
@@ -92,7 +95,10 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
     saved = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(cache_folder or "")
     try:
-        return numba.njit(function, parallel=parallel, fastmath=fastmath, inline=inline, error_model="numpy",
-                          nogil=True, cache=cache_folder is not None)
+        compiled = numba.njit(function, parallel=parallel, fastmath=fastmath, inline=inline, error_model="numpy",
+                              nogil=True, cache=cache_folder is not None)
     finally:
         numba.config.CACHE_DIR = saved
+    if cache_folder is not None:
+        compiled._cache._cache_file._data_name = lambda number: f"{function.__name__}-{uuid.uuid4().hex}.nbc"
+    return compiled
