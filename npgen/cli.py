@@ -131,7 +131,7 @@ def info(args):
         ("density", can.density),
         ("representation", f"{can.representation}, {_count(model.n_latent_, 'column')}"
                            + (", invertible" if can.invertible else "")),
-        ("parameters", f"{sum(a.size for name, a in model._state()[0].items() if not name.startswith('preprocess.')):,}"),
+        ("parameters", f"{model._n_parameters() if hasattr(model, '_n_parameters') else model.params_.flat.size:,}"),
         ("settings", ", ".join(f"{k}={v!r}" for k, v in model.get_params().items() if k not in ("callbacks", "verbose"))),
         *_training(model),
         ("written by", ", ".join(f"{name} {version}" for name, version in header["versions"].items())),

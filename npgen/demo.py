@@ -9,8 +9,6 @@ import math
 import os
 import time
 
-import numpy as np
-
 from . import data
 from .models import MODELS
 
@@ -42,10 +40,10 @@ def run(folder, *, quick=False, seed=0):
     for name, space, settings, hurry in CASES:
         fit_to, held_out = (data.binarize(part, INK) if space == "black/white" else part for part in (train, test))
         model = MODELS[name](random_state=seed, **(settings | hurry if quick else settings))
-        seconds = _seconds(lambda: model.fit(fit_to))
+        seconds = _seconds(model.fit, fit_to)
         nats = model.score(held_out)
         model.sample(1)  # compiles what sampling needs
-        speed = N_SAMPLES / _seconds(lambda: model.sample(N_SAMPLES, rng=seed))
+        speed = N_SAMPLES / _seconds(model.sample, N_SAMPLES)
         print(f"{type(model).__name__:16} {space:12} {nats:10.2f} {-nats / (test.shape[1] * math.log(2)):11.3f}  "
               f"{model.capabilities.density:10} {seconds:7.1f} {_rounded(speed):>10}", flush=True)
         if draws:
@@ -65,9 +63,9 @@ def _pictures(folder, name, model, held_out, labels, seed):
     plot.latent(path(name, "latent"), model.encode(held_out), labels, title=what)
 
 
-def _seconds(work):
+def _seconds(work, *args):
     start = time.perf_counter()
-    work()
+    work(*args)
     return time.perf_counter() - start
 
 

@@ -27,7 +27,7 @@ RANKS = [
     ["machine", "demo", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]
-LAZY = ("cupy", "matplotlib", "scipy.linalg", "scipy.special", "scipy.stats", "sklearn", "pandas", "torch", "tqdm", "safetensors")
+LAZY = ("cupy", "matplotlib", "scipy.linalg", "scipy.special", "scipy.stats", "sklearn", "pandas", "tqdm", "safetensors")
 
 
 def modules():

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="not a 
 
 
 def call(*command, cwd):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PIP_"))} | {"PIP_NO_INDEX": "1", "NPGEN_CACHE_DIR": str(cwd)}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PIP_"))}
+    env |= {"PIP_NO_INDEX": "1", "NPGEN_CACHE_DIR": str(cwd)}
     result = subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     return result.stdout
@@ -52,7 +53,8 @@ def venv(tmp_path):
 
 
 def install(python, *what, cwd):
-    call(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-build-isolation", *what, cwd=cwd)
+    options = "--quiet", "--no-deps", "--no-build-isolation"
+    call(sys.executable, "-m", "pip", "--python", python, "install", *options, *what, cwd=cwd)
 
 
 def test_the_wheel_has_one_top_level_name_and_all_files(built):
@@ -90,7 +92,7 @@ def test_a_model_is_fitted_from_the_wheel_outside_the_checkout(built, venv, tmp_
 
 def test_an_editable_install_follows_edits(checkout, venv, tmp_path):
     install(venv, "--editable", checkout, cwd=tmp_path)
-    asked = "import npgen, npgen.kernels as k; from npgen import data; print(k.__file__, len(data.digits()[0]), npgen.__version__)"
+    asked = "import npgen as n, npgen.kernels as k, npgen.data as d; print(k.__file__, len(d.digits()[0]), n.__version__)"
     kernels, n, _ = call(venv, "-c", asked, cwd=tmp_path).split()
     assert Path(kernels).parent.samefile(checkout / "kernels") and n == "1797"
     (checkout / "npgen" / "version.py").write_text('__version__ = "9.9"\n')

@@ -1,0 +1,476 @@
+"""The command line: what it writes, what it prints, and one line with status 2 for whatever the user can put right."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import npgen
+from npgen import checkpoint, cli, data, machine, train
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Small fitted models, by name: files."""
+    folder = tmp_path_factory.mktemp("models")
+    x = data.digits()[0][:300]
+    moons = data.moons(300)
+    mixture = npgen.GaussianMixture(n_components=2, covariance_type="diag", preprocess="dequantize", random_state=0)
+    fitted = {"digits": mixture.fit(x),
+              "moons": npgen.RealNVP(n_couplings=2, hidden=(8,), max_epochs=2, random_state=0).fit(moons),
+              "ink": npgen.VAE(n_latent=2, hidden=(8,), n_importance=5, max_epochs=2, random_state=0).fit(data.binarize(x, 8)),
+              "three": npgen.MADE(hidden=(8,), max_epochs=2, random_state=0).fit(np.c_[moons, moons[:, 0]])}
+    for name, model in fitted.items():
+        model.save(folder / name)
+    return {name: str(folder / name) for name in fitted}
+
+
+def run(*argv):
+    try:
+        return cli.main([str(a) for a in argv])
+    except SystemExit as stop:
+        return stop.code
+
+
+def fails(capsys, *argv):
+    """The one line on stderr of a command that ends with status 2."""
+    assert run(*argv) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("npgen: error: ") and err.count("\n") == 1 and err.endswith("\n") and not out
+    return err
+
+
+def fast(*more, model="realnvp", source="moons", out="m"):
+    return ("fit", model, "--data", source, "--out", out, "--epochs", "2", *more)
+
+
+SMALL = ("--set", "hidden=8", "--set", "n_couplings=2")
+
+
+# ---------------------------------------------------------------- help
+
+def test_help_of_everything(capsys):
+    commands = ("fit", "score", "sample", "encode", "info", "config", "demo")
+    assert run("--help") == 0
+    top = capsys.readouterr().out
+    for name in commands:
+        assert f"\n    {name} " in top
+        assert run(name, "--help") == 0
+        text = capsys.readouterr().out
+        assert "examples:" in text and f"npgen {name}" in text and max(map(len, text.splitlines())) <= 100
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"npgen {npgen.__version__}\n"
+
+
+def test_fit_help_lists_every_setting_of_every_model(capsys):
+    run("fit", "--help")
+    text = capsys.readouterr().out
+    for cls in npgen.models.MODELS.values():
+        for name in cls().get_params():
+            assert (f"{name}=" in text) == (name not in cli._OWN_FLAGS)
+
+
+# ---------------------------------------------------------------- fit
+
+@pytest.mark.parametrize(("model", "source", "settings"), [
+    ("gmm", "digits", ("--set", "n_components=3", "--set", "covariance_type=diag")),
+    ("made", "digits", ("--set", "hidden=16,16")),
+    ("realnvp", "eight-gaussians", SMALL),
+    ("vae", "digits", ("--set", "hidden=(16,)", "--set", "n_latent=2")),
+])
+def test_fit_writes_a_model_that_loads(here, capsys, model, source, settings):
+    assert run(*fast(*settings, model=model, source=source)) == 0
+    out, _ = capsys.readouterr()
+    rows = "1,797" if source == "digits" else "2,000"
+    assert f"{source}: {rows} rows" in out and "nats per row" in out and "bits per dimension" in out
+    fitted = npgen.load("m")
+    assert type(fitted) is npgen.models.MODELS[model]
+    assert os.listdir() == ["m"]  # the checkpoint of a finished run is gone
+    for setting in settings[1::2]:
+        name, _, value = setting.partition("=")
+        assert str(getattr(fitted, name)).strip("()").rstrip(",") == value.strip("(,)").replace(",", ", ")
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(here):
+    for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run(*fast(*SMALL, "--seed", seed, "--quiet", out=out)) == 0
+    assert Path("a").read_bytes() == Path("b").read_bytes() != Path("c").read_bytes()
+
+
+def test_quiet_prints_nothing(here, capsys):
+    assert run(*fast(*SMALL, "--quiet")) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_warnings_are_one_line(here, capsys):
+    assert run("fit", "gmm", "--data", "moons", "--out", "m", "--epochs", "1", "--set", "n_components=5", "--set", "tol=0") == 0
+    err = capsys.readouterr().err
+    assert err.startswith("npgen: warning: ") and err.count("\n") == 1
+
+
+def interrupt_after(monkeypatch, n_epochs):
+    """Press Ctrl-C when the checkpoint is written for the n-th time."""
+    written, write = [], checkpoint.write
+
+    def press(path, arrays, header):
+        write(path, arrays, header)
+        if str(path).endswith(".checkpoint"):
+            written.append(path)
+            if len(written) == n_epochs:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(checkpoint, "write", press)
+
+
+@pytest.mark.parametrize("model", ["made", "realnvp", "vae", "gmm"])
+def test_ctrl_c_keeps_the_best_and_resume_gives_the_same_bits(here, capsys, monkeypatch, model):
+    settings = {"gmm": ("--set", "n_components=4", "--set", "tol=0"), "realnvp": SMALL}.get(model, ("--set", "hidden=8"))
+    argv = ("fit", model, "--data", "pinwheel", "--epochs", "6", *settings, "--out")
+    assert run(*argv, "whole") == 0
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        assert run(*argv, "m") == 130
+    err = capsys.readouterr().err
+    assert "npgen: interrupted: m holds the best so far; go on with --resume from m.checkpoint" in err
+    assert npgen.load("m").n_epochs_ == 3
+    assert "--resume" in fails(capsys, *argv, "m")
+    assert run(*argv, "m", "--resume") == 0
+    assert Path("m").read_bytes() == Path("whole").read_bytes()
+    assert not Path("m.checkpoint").exists()
+
+
+def test_ctrl_c_before_the_first_epoch_writes_no_model(here, capsys, monkeypatch):
+    monkeypatch.setattr(train, "fit", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5))
+    assert run(*fast(*SMALL)) == 130
+    assert capsys.readouterr().err == "npgen: interrupted\n" and os.listdir() == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_a_killed_run_resumes_to_the_same_bits(here):
+    argv = [sys.executable, "-m", "npgen", "fit", "made", "--data", "digits", "--set", "hidden=64", "--quiet"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*argv, "--out", "m", "--epochs", "1000", "--set", "patience=1000"], env=env)
+    while not Path("m.checkpoint").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    n = len(checkpoint.read("m.checkpoint")[1]["state"]["history"])
+    assert not Path("m").exists()
+    for out in ("m", "whole"):
+        assert run(*argv[3:], "--resume", "--out", out, "--epochs", n + 3, "--set", "patience=1000") == 0
+    loaded = [npgen.load(out) for out in ("m", "whole")]
+    assert loaded[0].history_ == loaded[1].history_ and np.array_equal(loaded[0].params_.flat, loaded[1].params_.flat)
+
+
+def test_resume_with_nothing_to_go_on_from_starts(here):
+    assert run(*fast(*SMALL, "--resume")) == 0
+
+
+def test_resume_from_another_run_is_refused(here, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        assert run(*fast(*SMALL)) == 130
+    capsys.readouterr()
+    before = Path("m").read_bytes(), Path("m.checkpoint").read_bytes()
+    assert "random_state is 7" in fails(capsys, *fast(*SMALL, "--seed", "7", "--resume"))
+    assert "rows" in fails(capsys, *fast(*SMALL, "--resume", source="rings"))
+    assert (Path("m").read_bytes(), Path("m.checkpoint").read_bytes()) == before
+
+
+# ---------------------------------------------------------------- score, sample, encode, info
+
+@pytest.mark.parametrize(("name", "source", "answer"), [("digits", "digits", "a lower bound"), ("moons", "moons", "exact")])
+def test_score_prints_the_mean_and_writes_the_rows(here, capsys, models, name, source, answer):
+    assert run("score", models[name], "--data", source, "--out", "nats.csv") == 0
+    out = capsys.readouterr().out
+    nats = np.loadtxt("nats.csv")
+    x = data.load(source)
+    assert np.allclose(nats, npgen.load(models[name]).log_prob(x))
+    assert f"{nats.mean():.4f} ± {nats.std(ddof=1) / len(nats) ** 0.5:.4f} nats" in out and answer in out
+    assert f"{-nats.mean() / x.shape[1] / np.log(2):.4f} bits per dimension" in out and f"{len(x):,}" in out
+
+
+def test_score_of_one_row_has_no_standard_error(here, capsys, models):
+    np.save("one.npy", data.moons(1))
+    assert run("score", models["moons"], "--data", "one.npy") == 0
+    assert "±" not in capsys.readouterr().out.partition(" nats")[0]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".NPY"])
+@pytest.mark.parametrize("name", ["digits", "three"])
+def test_sample_writes_rows_that_the_seed_decides(here, models, suffix, name):
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run("sample", models[name], "-n", 50, "--seed", seed, "--out", out + suffix) == 0
+    a, b, c = (data.load(f"{out}{suffix}") for out in "abc")
+    assert a.shape == (50, 64 if name == "digits" else 3)
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+    assert np.allclose(a, npgen.load(models[name]).sample(50, rng=1), rtol=1e-6)
+
+
+def test_sample_without_a_seed_gives_new_rows_every_time(here, models):
+    for out in ("a.npy", "b.npy"):
+        assert run("sample", models["moons"], "--out", out) == 0
+    assert np.load("a.npy").shape == (64, 2) and not np.array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+@pytest.mark.parametrize("argv", [("sample", "digits"), ("sample", "moons"), ("encode", "digits", "--data", "digits"),
+                                  ("encode", "moons", "--data", "moons"), ("encode", "ink", "--data", "ink.npy")], ids=" ".join)
+def test_pictures(here, models, argv):
+    pytest.importorskip("matplotlib")
+    np.save("ink.npy", data.binarize(data.digits()[0], 8))
+    command, name, *rest = argv
+    assert run(command, models[name], *rest, "--out", "p.png") == 0
+    assert Path("p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_encode_writes_the_representation(here, models):
+    assert run("encode", models["moons"], "--data", "moons", "--out", "z.npy") == 0
+    z, model = np.load("z.npy"), npgen.load(models["moons"])
+    assert np.array_equal(z, model.encode(data.moons(2000)))
+
+
+@pytest.mark.parametrize("name", ["digits", "moons", "ink", "three"])
+def test_info(capsys, models, name):
+    assert run("info", models[name]) == 0
+    out = capsys.readouterr().out
+    model = npgen.load(models[name])
+    for word in (type(model).__name__, model.capabilities.density, model.capabilities.representation, "random_state=0",
+                 f"npgen {npgen.__version__}", f"numpy {np.__version__}", f"{model.n_features_in_} ("):
+        assert word in out
+
+
+def test_config_names_what_there_is(capsys):
+    assert run("config") == 0
+    out = capsys.readouterr().out
+    for word in (npgen.__version__, np.__version__, "scipy", "numba", "cache", "gpu", "threads, layer", "faster"):
+        assert word in out
+
+
+@pytest.mark.parametrize(("patch", "advice"), [
+    ({"_blas": lambda: [("numpy", {"architecture": "Haswell"})], "_has_avx512": lambda: True}, "OPENBLAS_CORETYPE=SkylakeX"),
+    ({"_layer": lambda: "workqueue"}, "tbb"),
+    ({"_numba_threads": lambda: 1, "_n_cores": lambda: 8}, "NUMBA_NUM_THREADS=8"),
+])
+def test_config_advises(monkeypatch, patch, advice):
+    sound = {"_blas": lambda: [("numpy", {"architecture": "SkylakeX"})], "_layer": lambda: "omp", "_numba_threads": lambda: 8,
+             "_n_cores": lambda: 8}
+    for name, function in sound.items():
+        monkeypatch.setattr(machine, name, function)
+    assert not list(machine.advice())
+    for name, function in patch.items():
+        monkeypatch.setattr(machine, name, function)
+    line, = machine.advice()
+    assert advice in line
+
+
+def test_config_advises_a_cache_folder(monkeypatch):
+    monkeypatch.setattr(machine._jit, "cache_folder", None)
+    assert any("NPGEN_CACHE_DIR" in line for line in machine.advice())
+
+
+# ---------------------------------------------------------------- errors: data
+
+def write(name, text):
+    Path(name).write_text(text)
+    return name
+
+
+BAD_DATA = {
+    "no such file": (lambda: "nowhere.csv", ("nowhere.csv", "built in are digits")),
+    "non-numeric column": (lambda: write("d.csv", "a,b\n1,2\n3,x\n"), ("d.csv", "row 2", "column 2", "'b'", "not a number")),
+    "ragged": (lambda: write("d.csv", "1,2\n3\n"), ("d.csv", "row 2", "1 columns")),
+    "NaN": (lambda: write("d.csv", "1,2\n3,nan\n"), ("d.csv", "row 2", "column 2", "nan")),
+    "infinity": (lambda: write("d.csv", "1,2\ninf,4\n"), ("d.csv", "row 2", "column 1", "inf")),
+    "empty": (lambda: write("d.csv", ""), ("d.csv is empty",)),
+    "header only": (lambda: write("d.csv", "a,b\n"), ("d.csv", "no rows")),
+    "one row": (lambda: write("d.csv", "1,2\n"), ("d.csv has one row", "at least two")),
+    "constant column": (lambda: write("d.csv", "1.5,2.5\n0.1,2.5\n"), ("d.csv", "column 2 is 2.5 in every row", "remove it")),
+    "unknown suffix": (lambda: write("d.xls", "1,2\n"), ("d.xls has no known format",)),
+    "folder": (lambda: ".", (". is not a file",)),
+    "not what it says": (lambda: write("d.npy", "hello, world"), ("d.npy is damaged",)),
+}
+
+
+FIT_ONLY = ("one row", "constant column")  # enough to score
+
+
+@pytest.mark.parametrize(("command", "case"), [(command, case) for command in ("fit", "score", "encode") for case in BAD_DATA
+                                               if command == "fit" or case not in FIT_ONLY])
+def test_bad_data_is_one_line(here, capsys, models, case, command):
+    make, words = BAD_DATA[case]
+    source, old = make(), write("old.npy", "old")
+    argv = fast(source=source, out=old) if command == "fit" else (command, models["moons"], "--data", source, "--out", old)
+    line = fails(capsys, *argv)
+    assert all(word in line for word in words), line
+    assert Path(old).read_text() == "old" and len(os.listdir()) <= 2
+
+
+@pytest.mark.parametrize("command", ["score", "encode"])
+def test_another_width_names_both(here, capsys, models, command):
+    line = fails(capsys, command, models["digits"], "--data", "moons", "--out", "o.npy")
+    assert "moons has 2 columns" in line and "fitted on 64" in line and os.listdir() == []
+
+
+def test_values_that_the_model_has_no_density_for_name_the_file(here, capsys, models):
+    np.save("grey.npy", data.digits()[0] + 1)
+    assert "grey.npy" in fails(capsys, "score", models["digits"], "--data", "grey.npy")
+
+
+def test_integer_columns_may_be_constant(here):
+    np.savetxt("d.csv", np.c_[np.arange(40) % 4, np.full(40, 3)], delimiter=",", fmt="%d")
+    assert run(*fast(*SMALL, source="d.csv")) == 0
+
+
+# ---------------------------------------------------------------- errors: models and settings
+
+BAD_MODELS = {
+    "missing": (lambda good: "nowhere", "nowhere"),
+    "truncated": (lambda good: good[:len(good) // 2], "truncated"),
+    "altered": (lambda good: good[:-3] + b"abc", "altered"),
+    "foreign": (lambda good: b"PK\x03\x04 something else entirely", "not a safetensors file"),
+    "empty": (lambda good: b"", "empty"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+@pytest.mark.parametrize("command", ["score", "sample", "encode", "info"])
+def test_bad_model_files_are_one_line(here, capsys, models, case, command):
+    make, word = BAD_MODELS[case]
+    bad = make(Path(models["moons"]).read_bytes())
+    if isinstance(bad, bytes):
+        Path("bad").write_bytes(bad)
+        bad = "bad"
+    more = {"score": ("--data", "moons"), "sample": ("--out", "o.npy"), "encode": ("--data", "moons", "--out", "o.npy")}
+    line = fails(capsys, command, bad, *more.get(command, ()))
+    assert bad in line and word in line and not Path("o.npy").exists()
+
+
+def test_a_checkpoint_is_no_model(here, capsys, monkeypatch):
+    interrupt_after(monkeypatch, 1)
+    assert run(*fast(*SMALL)) == 130
+    capsys.readouterr()
+    assert "resume" in fails(capsys, "info", "m.checkpoint")
+
+
+BAD_SETTINGS = {
+    "unknown model": (("fit", "gan", "--data", "moons", "--out", "m"), ("gan", "gmm", "made", "realnvp", "vae")),
+    "unknown key": (fast("--set", "layers=3"), ("layers=3", "n_couplings", "hidden")),
+    "no value": (fast("--set", "hidden"), ("key=value", "n_couplings")),
+    "flag by --set": (fast("--set", "random_state=1"), ("random_state=1", "hidden")),
+    "bad value": (fast("--set", "learning_rate=fast"), ("learning_rate", "'fast'")),
+    "bad width": (fast("--set", "hidden=0"), ("hidden", "0")),
+    "epochs 0": (fast("--epochs", "0"), ("max_epochs", "0")),
+    "epochs no number": (fast("--epochs", "many"), ("--epochs", "'many'")),
+    "negative seed": (fast("--seed", "-1"), ("-1",)),
+    "no command": ((), ("COMMAND",)),
+    "unknown command": (("train",), ("train",)),
+    "no data": (("fit", "gmm", "--out", "m"), ("--data",)),
+    "n is 0": (("sample", "m", "-n", "0", "--out", "o.npy"), ("-n", "'0'")),
+    "n no number": (("sample", "m", "-n", "ten", "--out", "o.npy"), ("-n", "'ten'")),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETTINGS, ids=lambda case: case.replace(" ", "-"))
+def test_bad_settings_are_one_line(here, capsys, case):
+    argv, words = BAD_SETTINGS[case]
+    line = fails(capsys, *argv)
+    assert all(word in line for word in words), line
+    assert os.listdir() == []
+
+
+# ---------------------------------------------------------------- errors: outputs, before any work
+
+@pytest.fixture
+def lazy(monkeypatch):
+    """Loading data or a model is work: it fails the test."""
+    for module, name in ((data, "load"), (cli, "load")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("worked before it looked where to write"))
+
+
+@pytest.mark.parametrize("argv", [fast(out="{}"), ("score", "m", "--data", "moons", "--out", "{}"),
+                                  ("sample", "m", "--out", "{}"), ("encode", "m", "--data", "moons", "--out", "{}")], ids=lambda argv: argv[0])
+class TestOutputs:
+    def test_missing_folder(self, here, capsys, lazy, argv):
+        assert "does not exist" in fails(capsys, *(a.format("no/where/o.npy") for a in argv))
+
+    def test_a_folder_in_the_way(self, here, capsys, lazy, argv):
+        os.mkdir("o.npy")
+        assert "is a folder" in fails(capsys, *(a.format("o.npy") for a in argv))
+
+    def test_read_only_folder(self, here, capsys, lazy, argv, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        assert "read-only" in fails(capsys, *(a.format("o.npy") for a in argv))
+
+
+def test_pictures_need_matplotlib(here, capsys, lazy, monkeypatch):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    assert "npgen[plot]" in fails(capsys, "sample", "m", "--out", "o.png")
+
+
+def test_rows_that_are_no_picture(here, capsys, models):
+    assert "neither images nor points" in fails(capsys, "sample", models["three"], "--out", "o.png")
+
+
+@pytest.mark.parametrize("argv", [("score", "m", "--data", "moons"), ("sample", "m"), ("encode", "m", "--data", "moons")],
+                         ids=lambda argv: argv[0])
+def test_unknown_suffix(here, capsys, lazy, argv):
+    assert ".npy, .npz, .csv" in fails(capsys, *argv, "--out", "o.xyz")
+
+
+def test_score_draws_no_picture(here, capsys, models):
+    assert ".npy, .npz, .csv" in fails(capsys, "score", models["moons"], "--data", "moons", "--out", "o.png")
+
+
+def test_a_full_disk_keeps_the_old_file(here, capsys, models, monkeypatch):
+    old = write("o.npy", "old")
+    monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", "o.npy")))
+    assert "o.npy: No space left on device" in fails(capsys, "sample", models["moons"], "--out", old)
+    assert os.listdir() == [old] and Path(old).read_text() == "old"
+
+
+# ---------------------------------------------------------------- demo, and the real command
+
+def test_demo_prints_the_table_and_draws(here, capsys):
+    pytest.importorskip("matplotlib")
+    assert run("demo", "--quick", "--out", "pictures") == 0
+    out = capsys.readouterr().out
+    for word in ("GaussianMixture", "MADE", "RealNVP", "VAE", "bits/pixel", "exact", "bound", "estimate", "rows/s"):
+        assert word in out
+    names = {path.name for path in Path("pictures").iterdir()}
+    assert names >= {f"{m}-{what}.png" for m in npgen.models.MODELS for what in ("samples", "latent")}
+
+
+def test_demo_without_matplotlib(here, capsys, monkeypatch):
+    from npgen import demo
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo, "CASES", demo.CASES[2:3])
+    assert run("demo", "--quick") == 0
+    assert "matplotlib is not installed" in capsys.readouterr().out and list(Path("npgen-demo").iterdir()) == []
+
+
+def test_as_a_process(here, models):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def npgen_(*argv):
+        return subprocess.run([sys.executable, "-m", "npgen", *argv], env=env, capture_output=True, text=True, timeout=120)
+
+    assert npgen_("--help").stdout.startswith("usage: npgen")
+    failed = npgen_("score", models["moons"], "--data", "nowhere.csv")
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and not failed.stdout
+    assert npgen_("sample", models["moons"], "--out", "o.npy").returncode == 0
+    piped = subprocess.run(f"'{sys.executable}' -m npgen info '{models['digits']}' | head -c 1", shell=True, env=env,
+                           capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in piped.stderr
