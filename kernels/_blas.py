@@ -97,9 +97,10 @@ if _jit.available:
 
             def matrix(typ, value):  # -> pointer to the first value, leading dimension in values
                 array = context.make_array(typ)(context, builder, value)
-                stride = cgutils.unpack_tuple(builder, array.strides)[0]
-                ld = builder.trunc(builder.sdiv(stride, array.itemsize), i32)
-                return array.data, ld
+                (n_rows, n_columns), (stride, _) = (cgutils.unpack_tuple(builder, t) for t in (array.shape, array.strides))
+                single = builder.icmp_signed("==", n_rows, n_rows.type(1))  # whose stride may be anything, even 0
+                ld = builder.select(single, n_columns, builder.sdiv(stride, array.itemsize))
+                return array.data, builder.trunc(ld, i32)
 
             def letter_of(flag):  # row-major: an untransposed matrix is what Fortran reads as transposed, twice
                 flag = builder.trunc(flag, ir.IntType(1)) if flag.type.width > 1 else flag

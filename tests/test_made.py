@@ -1,0 +1,155 @@
+"""MADE: forbidden derivatives are zero, allowed ones are there, and one-pass samples are those of a pass per feature."""
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from npgen import kernels
+from npgen.engine import jacobian
+from npgen.models import MADE
+
+ALARM = 1e-6  # of a statistical test, per case
+RNG = np.random.default_rng(0)
+BITS = (RNG.random((80, 6)) < np.linspace(0.1, 0.9, 6)).astype(float)  # every column has a mean of its own
+REAL = RNG.normal(size=(80, 6)) @ RNG.normal(size=(6, 6)) + np.arange(6)
+ORDERS = {"natural": "natural", "random": "random", "reversed": [5, 4, 3, 2, 1, 0], "given": (3, 0, 5, 1, 4, 2)}
+WIDTHS = {"one layer": (40,), "deep": (30, 35, 32), "narrow": (3, 2)}
+orders = pytest.mark.parametrize("order", ORDERS)
+widths = pytest.mark.parametrize("hidden", WIDTHS)
+rows = pytest.mark.parametrize("x", [BITS, REAL], ids=["Bernoulli", "normal"])
+dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def made(order, hidden, x):
+    """A fitted model whose parameters were then moved, so that none is zero but those that are masked."""
+    model = MADE(order=ORDERS.get(order, order), hidden=WIDTHS.get(hidden, hidden), max_epochs=1, random_state=0).fit(x)
+    for layer in model._layers:
+        model.params_[layer.weight] += 0.3 * RNG.normal(size=layer.shape).astype(x.dtype) * layer.plan.mask
+        model.params_[layer.bias] += 0.3 * RNG.normal(size=layer.shape[1]).astype(x.dtype)
+    return model
+
+
+def conditionals(model, z):
+    """log p(x_d | x_<d) of every feature, in the data's columns, (n, d)."""
+    d = len(model.order_)
+    outputs = model._outputs(model.params_, z[:, model.order_])
+    heads = np.split(outputs, model.head_.n_params, axis=1)
+    x = z[:, model.order_]
+    each = [model.head_.log_prob(x[:, i:i + 1], np.concatenate([h[:, i:i + 1] for h in heads], axis=1)) for i in range(d)]
+    return np.stack(each, axis=1)[:, np.argsort(model.order_)]
+
+
+@rows
+@orders
+@widths
+def test_a_conditional_depends_on_earlier_features_only_and_on_all_of_them(x, order, hidden):
+    model, place = made(order, hidden, x), np.empty(6, int)
+    place[model.order_] = np.arange(6)  # where each column stands in the factorisation
+    z = model.preprocess_.forward(x)[0][:10]
+    j = np.stack([jacobian(lambda row: conditionals(model, row[None])[0])(row) for row in z])
+    forbidden = place[:, None] < place[None, :]
+    assert not j[:, forbidden].any()  # exactly zero
+    if hidden != "narrow":
+        assert (np.abs(j).max(axis=0)[~forbidden & ~np.eye(6, dtype=bool)] > 1e-6).all()
+    np.testing.assert_allclose(conditionals(model, z).sum(axis=1), model._log_density(model.params_, z), rtol=1e-12)
+
+
+@rows
+@orders
+@widths
+def test_sampling_in_one_pass_is_sampling_in_a_pass_per_feature(x, order, hidden):
+    model = made(order, hidden, x)
+    noise = RNG.random((200, 6)) if x is BITS else RNG.normal(size=(200, 6))
+    naive = np.zeros((200, 6))
+    for i, column in enumerate(model.order_):
+        outputs = model._outputs(model.params_, naive[:, model.order_])
+        naive[:, column] = model.head_.sample(noise, outputs)[:, i]
+    np.testing.assert_allclose(model._from_noise(model.params_, noise), naive, rtol=1e-9, atol=1e-9)
+    if x is REAL:
+        np.testing.assert_allclose(model._represent(model.params_, naive), noise, rtol=1e-9, atol=1e-9)
+
+
+@rows
+@orders
+@widths
+@dtypes
+def test_the_compiled_sampler_is_the_reference(x, order, hidden, dtype):
+    model = made(order, hidden, x.astype(dtype))
+    drawn = model.sample(300, rng=1)
+    with kernels.using("reference"):
+        naive = model.sample(300, rng=1)
+    assert drawn.dtype == naive.dtype == dtype
+    if x is BITS:
+        assert np.array_equal(drawn, naive)
+    else:
+        np.testing.assert_allclose(drawn, naive, rtol=1e-4 if dtype == np.float32 else 1e-9, atol=1e-5)
+
+
+@pytest.mark.parametrize("d, hidden", [(1, (3,)), (2, (1,)), (31, (64,)), (33, (7, 90)), (100, (150,))], ids=str)
+def test_samplers_agree_for_any_number_of_features(d, hidden):
+    for x in ((RNG.random((20, d)) < 0.5).astype(float), RNG.normal(size=(20, d))):
+        model = made("random", hidden, x)
+        with kernels.using("reference"):
+            naive = model.sample(50, rng=2)
+        np.testing.assert_allclose(model.sample(50, rng=2), naive, rtol=1e-8, atol=1e-8)
+
+
+@orders
+def test_columns_come_back_in_the_datas_order(order):
+    bits = MADE(hidden=(20,), order=ORDERS[order], max_epochs=60, learning_rate=0.01, random_state=0).fit(np.tile(BITS, (5, 1)))
+    drawn = bits.sample(4000, rng=1)
+    np.testing.assert_allclose(drawn.mean(axis=0), BITS.mean(axis=0), atol=0.12)
+    features = bits.encode(BITS)
+    assert features.shape == (80, 20) and (features >= 0).all()
+    decoded = bits.decode(features)
+    assert ((decoded > 0) & (decoded < 1)).all()
+    np.testing.assert_allclose(decoded.mean(axis=0), BITS.mean(axis=0), atol=0.12)
+    likely = np.sum(BITS * np.log(decoded) + (1 - BITS) * np.log1p(-decoded), axis=1)
+    np.testing.assert_allclose(likely, bits.log_prob(BITS), rtol=1e-9)  # decode gives the conditionals' probabilities
+
+
+def test_the_order_is_kept():
+    for name, order in ORDERS.items():
+        model = MADE(hidden=(4,), order=order, max_epochs=1, random_state=0).fit(BITS)
+        assert sorted(model.order_) == list(range(6))
+        if name != "random":
+            assert list(model.order_) == (list(range(6)) if name == "natural" else list(order))
+    random = [tuple(MADE(hidden=(4,), max_epochs=1, random_state=s).fit(BITS).order_) for s in range(5)]
+    assert len(set(random)) > 1
+
+
+def test_a_dependence_that_no_independent_model_sees_is_learnt():
+    two = RNG.integers(0, 2, (400, 2))
+    x = np.column_stack([two, two[:, 0] ^ two[:, 1]]).astype(np.float32)
+    model = MADE(hidden=(32,), max_epochs=200, learning_rate=0.02, random_state=0).fit(x)
+    assert model.score(x) > -2 * math.log(2) - 0.1  # 3 log 2 without the dependence
+    drawn = model.sample(500, rng=0).astype(int)
+    assert np.mean(drawn[:, 0] ^ drawn[:, 1] == drawn[:, 2]) > 0.95
+
+
+def test_a_chain_of_normals_is_learnt():
+    noise = RNG.normal(size=(1000, 2))
+    x = np.column_stack([noise[:, 0], 0.5 * noise[:, 0] ** 2 + 0.1 * noise[:, 1]])
+    model = MADE(hidden=(64,), order="natural", max_epochs=80, learning_rate=5e-3, random_state=0).fit(x)
+    entropy = 2 * 0.5 * math.log(2 * math.pi * math.e) + math.log(0.1)
+    assert -model.score(x) < entropy + 0.35
+    z = model.encode(x)
+    assert abs(stats.spearmanr(z[:, 0] ** 2, z[:, 1]).statistic) < 0.2
+
+
+@pytest.mark.slow
+def test_drawing_takes_at_most_three_times_as_long_as_scoring():
+    import time
+    x = (RNG.random((1000, 64)) < 0.3).astype(np.float32)
+    model = MADE(max_epochs=2, random_state=0).fit(x)
+
+    def best(f):
+        times = []
+        for _ in range(30):
+            start = time.perf_counter()
+            f()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best(lambda: model.sample(1000, rng=0)) <= 3 * best(lambda: model.log_prob(x))

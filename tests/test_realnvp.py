@@ -1,0 +1,134 @@
+"""RealNVP: every step is invertible with the log-determinant of its Jacobian, and the whole is a density of the plane."""
+import math
+
+import numpy as np
+import pytest
+
+from npgen import data
+from npgen.engine import jacobian
+from npgen.models import RealNVP
+from npgen.models.realnvp import ActNorm, AffineCoupling, Permutation
+from npgen.random import Stream
+
+RNG = np.random.default_rng(0)
+STEPS = {
+    "ActNorm, 1 feature": (ActNorm("s"), 1),
+    "ActNorm": (ActNorm("s"), 4),
+    "coupling, 2 of 5 kept": (AffineCoupling("s", 2, 5, (8,)), 5),
+    "coupling, 3 of 5 kept, deep": (AffineCoupling("s", 3, 5, (8, 7)), 5),
+    "coupling, linear": (AffineCoupling("s", 1, 3, ()), 3),
+    "coupling, nothing kept": (AffineCoupling("s", 0, 1, (4,)), 1),
+    "coupling, nothing moved": (AffineCoupling("s", 1, 1, (4,)), 1),
+    "permutation": (Permutation(np.array([2, 0, 3, 1])), 4),
+}
+steps = pytest.mark.parametrize("name", STEPS)
+
+
+def step_and_rows(name):
+    """A step with parameters away from their start, and rows."""
+    step, d = STEPS[name]
+    x = RNG.normal(size=(6, d)) * 2 + 1
+    return step, {k: np.asarray(a + 0.5 * RNG.normal(size=a.shape)) for k, a in step.init(x, Stream(0)).items()}, x
+
+
+@steps
+def test_a_steps_two_directions_are_inverse(name):
+    step, params, x = step_and_rows(name)
+    z, inverse = step.inverse_and_log_det(params, x)
+    back, forward = step.forward_and_log_det(params, z)
+    np.testing.assert_allclose(back, x, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(forward, -inverse, rtol=1e-12, atol=1e-12)
+    there, _ = step.inverse_and_log_det(params, step.forward_and_log_det(params, x)[0])
+    np.testing.assert_allclose(there, x, rtol=1e-12, atol=1e-12)
+
+
+@steps
+@pytest.mark.parametrize("direction", ["inverse_and_log_det", "forward_and_log_det"])
+def test_a_steps_log_det_is_that_of_its_jacobian(name, direction):
+    step, params, x = step_and_rows(name)
+    go = getattr(step, direction)
+    log_det = np.broadcast_to(go(params, x)[1], len(x))
+    for row, value in zip(x, log_det, strict=True):
+        j = jacobian(lambda r: go(params, r[None])[0][0])(row)
+        assert math.isclose(np.linalg.slogdet(j)[1], value, rel_tol=1e-10, abs_tol=1e-10)
+
+
+def test_act_norm_starts_from_zero_mean_and_unit_variance():
+    x = RNG.normal(size=(500, 4)) * [1e-3, 1, 30, 0] + [5, 0, -100, 2]
+    step = ActNorm("s")
+    z, log_det = step.inverse_and_log_det(step.init(x, None), x)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(z.std(axis=0), [1, 1, 1, 0], atol=1e-9)  # a constant keeps its scale
+    assert math.isclose(log_det, -np.log(x.std(axis=0)[:3]).sum(), rel_tol=1e-9)
+
+
+def test_a_coupling_starts_as_the_identity_with_the_halves_changed():
+    step, x = AffineCoupling("s", 2, 5, (8,)), RNG.normal(size=(6, 5))
+    z, log_det = step.inverse_and_log_det(step.init(x, Stream(0)), x)
+    np.testing.assert_array_equal(z, x[:, [2, 3, 4, 0, 1]])
+    assert not np.any(log_det)
+
+
+def test_a_couplings_scale_is_bounded():
+    step, x = AffineCoupling("s", 1, 2, ()), np.array([[1e30, 3.0], [-1e30, 3.0]])
+    params = {k: a + 1.0 for k, a in step.init(x, Stream(0)).items()}
+    np.testing.assert_allclose(step.inverse_and_log_det(params, x)[1], [-step.LIMIT, step.LIMIT])
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 5])
+@pytest.mark.parametrize("n_couplings", [2, 4])
+def test_every_feature_is_moved_by_one_of_two_couplings(d, n_couplings):
+    model = RealNVP(n_couplings=n_couplings, hidden=(4,), max_epochs=1, random_state=0).fit(RNG.normal(size=(20, d)))
+    params = {k: np.zeros_like(a) for k, a in model.params_.items()}
+    for step in model._steps:
+        if isinstance(step, AffineCoupling):
+            params[step.mlp.layers[-1].bias][:step.n_moved] = 0.7  # s = 0.7, t = 0, whatever is kept
+    j = jacobian(lambda row: model._represent(params, row[None])[0])(RNG.normal(size=d))
+    s = 3 * math.tanh(0.7 / 3)
+    np.testing.assert_allclose(np.sort(np.abs(j).sum(axis=0)), math.exp(-s * n_couplings / 2), rtol=1e-12)
+
+
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_every_noise_depends_on_every_feature(d):
+    model = RealNVP(n_couplings=6, hidden=(16,), max_epochs=1, random_state=0).fit(RNG.normal(size=(40, d)))
+    params = {k: a + 0.3 * RNG.normal(size=a.shape) for k, a in model.params_.items()}
+    j = [jacobian(lambda row: model._represent(params, row[None])[0])(row) for row in RNG.normal(size=(20, d))]
+    assert (np.abs(j).max(axis=0) > 1e-6).all()
+
+
+@pytest.fixture(scope="module", params=[np.float32, np.float64], ids=["float32", "float64"])
+def moons(request):
+    x = data.moons(1000).astype(request.param)
+    return RealNVP(max_epochs=12, random_state=0).fit(x), x
+
+
+def test_moons_density_integrates_to_one_over_the_plane(moons):
+    model, _ = moons
+    h = 0.06
+    axis = np.arange(-9, 9, h) + h / 2
+    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    total = math.fsum(np.exp(model.log_prob(points))) * h * h
+    assert math.isclose(total, 1, abs_tol=1e-3)
+
+
+def test_moons_are_encoded_and_decoded_to_rounding(moons):
+    model, x = moons
+    assert np.abs(model.decode(model.encode(x)) - x).max() <= (1e-5 if x.dtype == np.float32 else 1e-10)
+    noise = RNG.normal(size=(1000, 2)).astype(x.dtype)
+    assert np.abs(model.encode(model.decode(noise)) - noise).max() <= (1e-3 if x.dtype == np.float32 else 1e-10)
+
+
+def test_moons_are_learnt(moons):
+    model, _ = moons
+    held_out = data.moons(2000, seed=1).astype(model.dtype_)
+    gaussian = -0.5 * np.linalg.slogdet(2 * np.pi * np.e * np.cov(held_out.T))[1]
+    assert model.score(held_out) > gaussian + 0.25
+
+
+def test_the_two_directions_of_the_model(moons):
+    model, x = moons
+    z, log_det = model.inverse_and_log_det(model.params_, x[:50])
+    back, forward = model.forward_and_log_det(model.params_, z)
+    tolerance = 1e-4 if x.dtype == np.float32 else 1e-10
+    np.testing.assert_allclose(back, x[:50], atol=tolerance)
+    np.testing.assert_allclose(forward, -log_det, atol=tolerance)
