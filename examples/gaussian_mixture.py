@@ -32,7 +32,7 @@ best = max(models.values(), key=lambda model: model.score(test))
 component = best.predict(train)
 name = np.array([np.bincount(digit[component == k], minlength=10).argmax() for k in range(best.n_components)])
 right = np.mean(name[best.predict(test)] == digit_test)
-print(f"\n{best.n_components} components, named after their most frequent digits, name {right:.1%} of the held-out digits rightly")
+print(f"\n{best.n_components} components, named after their most frequent digits, name {right:.1%} of held-out digits rightly")
 
 # The components' means, by name; then the ten likeliest held-out digits, and the ten least likely.
 means = best.decode(np.eye(best.n_components))[np.argsort(name, kind="stable")]

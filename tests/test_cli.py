@@ -401,7 +401,8 @@ def lazy(monkeypatch):
 
 
 @pytest.mark.parametrize("argv", [fast(out="{}"), ("score", "m", "--data", "moons", "--out", "{}"),
-                                  ("sample", "m", "--out", "{}"), ("encode", "m", "--data", "moons", "--out", "{}")], ids=lambda argv: argv[0])
+                                  ("sample", "m", "--out", "{}"), ("encode", "m", "--data", "moons", "--out", "{}")],
+                         ids=lambda argv: argv[0])
 class TestOutputs:
     def test_missing_folder(self, here, capsys, lazy, argv):
         assert "does not exist" in fails(capsys, *(a.format("no/where/o.npy") for a in argv))
