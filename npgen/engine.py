@@ -31,11 +31,11 @@ class NoRuleError(NotImplementedError):
 
 
 class Node:
-    """One recorded step: its parents on the same level, and pull: its cotangent -> that of each parent in turn."""
+    """One recorded step: its parents on the same level, and pull: the pullback to each, or one function to all of them."""
 
     __slots__ = ("parents", "pull")
 
-    def __init__(self, parents=(), pull=None):
+    def __init__(self, parents=(), pull=()):
         self.parents, self.pull = parents, pull
 
 
@@ -79,11 +79,10 @@ class Primitive:
         if self.joint:
             pull = self.joint(tracked, ans, *values, **params)
         else:
-            pullbacks = [self._pullback(i, ans, values, params) for i in tracked]
-            pull = lambda g: (pullback(g) for pullback in pullbacks)  # noqa: E731
-        node = Node([args[i].node for i in tracked], pull)
+            pull = tuple([self._pullback(i, ans, values, params) for i in tracked])
+        node = Node(tuple([args[i].node for i in tracked]), pull)
         if type(ans) is tuple:
-            return tuple(Tensor(a, Node([node], functools.partial(_piece, k)), level) for k, a in enumerate(ans))
+            return tuple(Tensor(a, Node((node,), (functools.partial(_piece, k),)), level) for k, a in enumerate(ans))
         return Tensor(ans, node, level)
 
     def _compute(self, args, params):
@@ -108,7 +107,7 @@ class Primitive:
 
 
 def _piece(k, g):
-    return (Pieces({k: g}),)
+    return Pieces({k: g})
 
 
 class Tensor:
@@ -219,7 +218,8 @@ def backward(root, g, *, retain=False):
         g = cotangents.pop(node)
         if not node.parents:
             leaves[node] = g
-        for parent, contribution in zip(node.parents, node.pull(g) if node.parents else (), strict=True):
+        contributions = node.pull(g) if callable(node.pull) else (pullback(g) for pullback in node.pull)
+        for parent, contribution in zip(node.parents, contributions, strict=True):
             if parent not in cotangents:
                 cotangents[parent] = contribution
             elif parent in owned and not isinstance(contribution, Tensor):
@@ -232,7 +232,7 @@ def backward(root, g, *, retain=False):
             if not uses[parent]:
                 ready.append(parent)
         if not retain:
-            node.parents, node.pull = (), None
+            node.parents = node.pull = ()
     return leaves
 
 

@@ -1,7 +1,7 @@
 """Every differentiable op, one statement each: the forward function, then the derivative by each argument.
 
-A rule reads `lambda ans, x, y: lambda g: ...`: ans is the answer, g its cotangent. `like(x, f)` is the pullback f
-summed back to x's shape, the transpose of broadcasting. Rules are written in ops, so that a gradient can be
+A rule reads `lambda ans, x, y: lambda g: ...`: ans is the answer, g its cotangent. `like(ans, x, f)` is the
+pullback f summed back to x's shape, the transpose of broadcasting. Rules are written in ops, so that a gradient can be
 differentiated again; on plain arrays every op is its NumPy function, with nothing recorded. All of this runs unchanged
 on CuPy arrays: NumPy's functions dispatch on the type of the array, and so do the kernels.
 
@@ -45,13 +45,17 @@ def _is_numpy(function):
     return isinstance(function, np.ufunc) or (getattr(function, "__module__", None) or "").partition(".")[0] == "numpy"
 
 
-def like(x, f=None):
-    """The pullback f (by default the identity), its result summed over the axes along which x was broadcast."""
+def like(ans, x, f=lambda g: g):
+    """The pullback f of an elementwise op, its result summed over the axes along which x was broadcast."""
+    return f if ans.shape == x.shape else summed(x, f)
+
+
+def summed(x, f):
+    """The pullback f, its result summed to x's shape."""
     shape = x.shape
 
     def pullback(g):
-        if f is not None:
-            g = f(g)
+        g = f(g)
         return g if g.shape == shape else _unbroadcast(g, shape)
 
     return pullback
@@ -77,15 +81,16 @@ stop_gradient = op(lambda x: x, name="stop_gradient")  # its value, as a constan
 
 # ---------------------------------------------------------------- elementwise
 
-add = op(np.add, lambda ans, x, y: like(x), lambda ans, x, y: like(y))
-subtract = op(np.subtract, lambda ans, x, y: like(x), lambda ans, x, y: like(y, lambda g: -g))
-multiply = op(np.multiply, lambda ans, x, y: like(x, lambda g: g * y), lambda ans, x, y: like(y, lambda g: g * x))
-divide = op(np.true_divide, lambda ans, x, y: like(x, lambda g: g / y),
-            lambda ans, x, y: like(y, lambda g: -g * ans / y))
+add = op(np.add, lambda ans, x, y: like(ans, x), lambda ans, x, y: like(ans, y))
+subtract = op(np.subtract, lambda ans, x, y: like(ans, x), lambda ans, x, y: like(ans, y, lambda g: -g))
+multiply = op(np.multiply, lambda ans, x, y: like(ans, x, lambda g: g * y), lambda ans, x, y: like(ans, y, lambda g: g * x))
+divide = op(np.true_divide, lambda ans, x, y: like(ans, x, lambda g: g / y),
+            lambda ans, x, y: like(ans, y, lambda g: -g * ans / y))
 power = op(np.power,
-           lambda ans, x, y: like(x, lambda g: g * y * power(_unless(np.equal(x, 0) & np.equal(y, 0), x, g), y - 1)),
-           lambda ans, x, y: like(y, lambda g: g * ans * log(_unless(np.equal(x, 0), x, g))))
-remainder = op(np.remainder, lambda ans, x, y: like(x), lambda ans, x, y: like(y, lambda g: -g * np.floor_divide(x, y)))
+           lambda ans, x, y: like(ans, x, lambda g: g * y * power(_unless(np.equal(x, 0) & np.equal(y, 0), x, g), y - 1)),
+           lambda ans, x, y: like(ans, y, lambda g: g * ans * log(_unless(np.equal(x, 0), x, g))))
+remainder = op(np.remainder, lambda ans, x, y: like(ans, x),
+               lambda ans, x, y: like(ans, y, lambda g: -g * np.floor_divide(x, y)))
 positive = op(np.positive, lambda ans, x: lambda g: g)
 copy = op(np.copy, lambda ans, x: lambda g: g)
 negative = op(np.negative, lambda ans, x: lambda g: -g)
@@ -94,7 +99,8 @@ absolute = op(np.absolute, lambda ans, x: lambda g: g * np.sign(x))
 square = op(np.square, lambda ans, x: lambda g: 2 * g * x)
 sqrt = op(np.sqrt, lambda ans, x: lambda g: g / (2 * ans))
 cbrt = op(np.cbrt, lambda ans, x: lambda g: g / (3 * ans * ans))
-hypot = op(np.hypot, lambda ans, x, y: like(x, lambda g: g * x / ans), lambda ans, x, y: like(y, lambda g: g * y / ans))
+hypot = op(np.hypot, lambda ans, x, y: like(ans, x, lambda g: g * x / ans),
+           lambda ans, x, y: like(ans, y, lambda g: g * y / ans))
 exp = op(np.exp, lambda ans, x: lambda g: g * ans)
 expm1 = op(np.expm1, lambda ans, x: lambda g: g * (ans + 1))
 exp2 = op(np.exp2, lambda ans, x: lambda g: g * ans * math.log(2))
@@ -108,22 +114,22 @@ tan = op(np.tan, lambda ans, x: lambda g: g * (1 + ans * ans))
 arcsin = op(np.arcsin, lambda ans, x: lambda g: g / sqrt(1 - x * x))
 arccos = op(np.arccos, lambda ans, x: lambda g: -g / sqrt(1 - x * x))
 arctan = op(np.arctan, lambda ans, x: lambda g: g / (1 + x * x))
-arctan2 = op(np.arctan2, lambda ans, y, x: like(y, lambda g: g * x / (x * x + y * y)),
-             lambda ans, y, x: like(x, lambda g: -g * y / (x * x + y * y)))
+arctan2 = op(np.arctan2, lambda ans, y, x: like(ans, y, lambda g: g * x / (x * x + y * y)),
+             lambda ans, y, x: like(ans, x, lambda g: -g * y / (x * x + y * y)))
 sinh = op(np.sinh, lambda ans, x: lambda g: g * cosh(x))
 cosh = op(np.cosh, lambda ans, x: lambda g: g * sinh(x))
 tanh = op(np.tanh, lambda ans, x: lambda g: g * (1 - ans * ans))
 arcsinh = op(np.arcsinh, lambda ans, x: lambda g: g / sqrt(x * x + 1))
 arccosh = op(np.arccosh, lambda ans, x: lambda g: g / sqrt(x * x - 1))
 arctanh = op(np.arctanh, lambda ans, x: lambda g: g / (1 - x * x))
-logaddexp = op(np.logaddexp, lambda ans, x, y: like(x, lambda g: g * sigmoid(x - y)),
-               lambda ans, x, y: like(y, lambda g: g * sigmoid(y - x)))
-maximum = op(np.maximum, lambda ans, x, y: like(x, lambda g: g * _share(x, y, np.greater, g)),  # ties share equally
-             lambda ans, x, y: like(y, lambda g: g * _share(y, x, np.greater, g)))
-minimum = op(np.minimum, lambda ans, x, y: like(x, lambda g: g * _share(x, y, np.less, g)),
-             lambda ans, x, y: like(y, lambda g: g * _share(y, x, np.less, g)))
-where = op(np.where, None, lambda ans, c, x, y: like(x, lambda g: where(c, g, 0)),
-           lambda ans, c, x, y: like(y, lambda g: where(c, 0, g)))
+logaddexp = op(np.logaddexp, lambda ans, x, y: like(ans, x, lambda g: g * sigmoid(x - y)),
+               lambda ans, x, y: like(ans, y, lambda g: g * sigmoid(y - x)))
+maximum = op(np.maximum, lambda ans, x, y: like(ans, x, lambda g: g * _share(x, y, np.greater, g)),  # ties share equally
+             lambda ans, x, y: like(ans, y, lambda g: g * _share(y, x, np.greater, g)))
+minimum = op(np.minimum, lambda ans, x, y: like(ans, x, lambda g: g * _share(x, y, np.less, g)),
+             lambda ans, x, y: like(ans, y, lambda g: g * _share(y, x, np.less, g)))
+where = op(np.where, None, lambda ans, c, x, y: like(ans, x, lambda g: where(c, g, 0)),
+           lambda ans, c, x, y: like(ans, y, lambda g: where(c, 0, g)))
 
 
 def _unless(condition, x, g):
@@ -233,7 +239,7 @@ reshape = op(np.reshape, lambda ans, x, shape: _restore(ans, x))
 ravel = op(np.ravel, lambda ans, x: _restore(ans, x))
 expand_dims = op(np.expand_dims, _restore)
 squeeze = op(np.squeeze, _restore)
-broadcast_to = op(np.broadcast_to, lambda ans, x, shape: like(x))
+broadcast_to = op(np.broadcast_to, lambda ans, x, shape: like(ans, x))
 transpose = op(np.transpose, lambda ans, x, axes=None:
                partial(transpose, axes=axes and tuple(np.argsort([a % x.ndim for a in axes]))))
 swapaxes = op(np.swapaxes, lambda ans, x, i, j: lambda g: swapaxes(g, i, j))
@@ -396,8 +402,8 @@ def _t(x):
     return swapaxes(x, -1, -2)
 
 
-_matmul = op(lambda x, y: np.matmul(x, y), lambda ans, x, y: like(x, lambda g: matmul(g, _t(y))),
-             lambda ans, x, y: like(y, lambda g: matmul(_t(x), g)), name="matmul")
+_matmul = op(lambda x, y: np.matmul(x, y), lambda ans, x, y: summed(x, lambda g: matmul(g, _t(y))),
+             lambda ans, x, y: summed(y, lambda g: matmul(_t(x), g)), name="matmul")
 
 
 @composed(np.matmul)
@@ -482,11 +488,11 @@ def _triangular_rule_a(ans, a, b, *, lower, transpose):
     def pullback(g):
         s = _solve_triangular(a, g, lower=lower, transpose=not transpose)
         return _triangular_part(-matmul(ans, _t(s)) if transpose else -matmul(s, _t(ans)), lower)
-    return like(a, pullback)
+    return summed(a, pullback)
 
 
 def _triangular_rule_b(ans, a, b, *, lower, transpose):
-    return like(b, lambda g: _solve_triangular(a, g, lower=lower, transpose=not transpose))
+    return summed(b, lambda g: _solve_triangular(a, g, lower=lower, transpose=not transpose))
 
 
 _solve_triangular = op(_triangular, _triangular_rule_a, _triangular_rule_b, name="solve_triangular")
@@ -516,8 +522,8 @@ cholesky = op(np.linalg.cholesky, _cholesky_rule)
 inv = op(np.linalg.inv, lambda ans, a: lambda g: -matmul(matmul(_t(ans), g), _t(ans)))
 logdet = op(lambda a: np.linalg.slogdet(a)[1], lambda ans, a: lambda g: expand_dims(g, (-2, -1)) * _t(inv(a)),
             name="logdet")
-_solve = op(np.linalg.solve, lambda ans, a, b: like(a, lambda g: -matmul(_solve(_t(a), g), _t(ans))),
-            lambda ans, a, b: like(b, lambda g: _solve(_t(a), g)))
+_solve = op(np.linalg.solve, lambda ans, a, b: summed(a, lambda g: -matmul(_solve(_t(a), g), _t(ans))),
+            lambda ans, a, b: summed(b, lambda g: _solve(_t(a), g)))
 
 
 @composed(np.linalg.solve)
@@ -586,12 +592,12 @@ def linear(x, weight, bias):
 
 _logsumexp = op(lambda x, w: _logsumexp_kernel.forward(*_c(x, w)),
                 lambda ans, x, w: lambda g: _logsumexp_dx(g, ans, x, w),
-                lambda ans, x, w: like(w, lambda g: _logsumexp_dw(g, ans, x, w)), name="logsumexp")
+                lambda ans, x, w: summed(w, lambda g: _logsumexp_dw(g, ans, x, w)), name="logsumexp")
 _logsumexp_dx = op(lambda g, a, x, w: _logsumexp_kernel.backward(*_c(g, a, x, w)),  # g_i w_ij exp(x_ij - a_i)
                    lambda ans, g, a, x, w: lambda h: sum(h * _logsumexp_dx(np.ones_like(g), a, x, w), axis=1),
                    lambda ans, g, a, x, w: lambda h: -sum(h * ans, axis=1),
                    lambda ans, g, a, x, w: lambda h: h * ans,
-                   lambda ans, g, a, x, w: like(w, lambda h: h * _logsumexp_dw(g, a, x, w)), name="logsumexp.backward")
+                   lambda ans, g, a, x, w: summed(w, lambda h: h * _logsumexp_dw(g, a, x, w)), name="logsumexp.backward")
 _logsumexp_dw = op(lambda g, a, x, w: _logsumexp_kernel.backward_weights(*_c(g, a, x, w)),  # g_i exp(x_ij - a_i)
                    lambda ans, g, a, x, w: lambda h: sum(h * _logsumexp_dw(np.ones_like(g), a, x, w), axis=1),
                    lambda ans, g, a, x, w: lambda h: -sum(h * ans, axis=1),

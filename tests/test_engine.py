@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npgen import ops
-from npgen.engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
+from npgen.engine import NoRuleError, Primitive, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from npgen.testing import check_grads
 
 rng = np.random.default_rng(0)
@@ -162,6 +162,28 @@ def test_hvp_is_the_hessian_times_the_vector():
 
 def test_a_tensor_of_an_outer_derivative_may_be_an_argument_inside():
     np.testing.assert_allclose(grad(lambda x: np.sum(grad(lambda y: np.sum(np.sin(y)))(x) * x))(X), np.cos(X) - X * np.sin(X))
+
+
+def _sine_and_cosine_rule(tracked, ans, x):
+    return lambda g: [g.get(0, 0.0) * ans[1] - g.get(1, 0.0) * ans[0]]
+
+
+sine_and_cosine = Primitive(lambda x: (np.sin(x), np.cos(x)), joint=_sine_and_cosine_rule, name="sine_and_cosine")
+times = Primitive(np.multiply.__call__, name="times",
+                  joint=lambda tracked, ans, x, y: lambda g: [g * (y, x)[i] for i in tracked])
+
+
+@pytest.mark.parametrize("f", [
+    lambda x: sine_and_cosine(x)[1], lambda x: sine_and_cosine(x)[0] * x, lambda x: np.multiply(*sine_and_cosine(np.exp(x))),
+    lambda x: (lambda s, c: s * c + s / (2 + c) + c)(*sine_and_cosine(x)), lambda x: sine_and_cosine(sine_and_cosine(x)[0])[1],
+], ids=["one", "other", "both", "several uses", "twice"])
+def test_an_op_with_two_answers(f):
+    check_grads(f, X, order=3)
+
+
+def test_an_op_with_a_joint_rule_makes_only_the_gradients_asked_for():
+    check_grads(times, X, X[::-1].copy(), order=3)
+    check_grads(lambda x: times(X, x) + times(x, X), X[::-1].copy(), order=2)
 
 
 # --- long tapes, memory ----------------------------------------------------------------------------------------------
