@@ -1,0 +1,90 @@
+"""What is timed: data, first parameters and noise in NumPy, made once and handed to every library.
+
+A problem is a dict. params: the arrays of a model in order, weight (inputs, outputs) before bias; batches (b, n): the row
+numbers of b steps; eps, noise: the random numbers of a check, drawn as npgen draws them.
+
+Legend: n rows, d features, k components.
+"""
+import math
+
+import numpy as np
+
+from npgen import masks
+from npgen.random import Stream
+
+N_BATCHES = 20
+
+
+def _layers(rng, sizes):
+    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+        yield rng.normal(0, 1 / math.sqrt(n_in), (n_in, n_out)).astype(np.float32)
+        yield rng.normal(0, 0.1, n_out).astype(np.float32)
+
+
+def _batches(rng, batch):
+    return rng.permutation(N_BATCHES * batch).reshape(N_BATCHES, batch)
+
+
+def _binary_rows(rng, n, d):
+    return (rng.uniform(size=(n, d)) < rng.uniform(size=d)).astype(np.float32)
+
+
+def made(d=784, hidden=500, batch=100, n_samples=100):
+    """A MADE of one hidden layer on binary rows; noise (n_samples, d) are the uniforms that decide a sample."""
+    rng = np.random.default_rng(0)
+    staircase = [m.astype(np.float32) for m in masks.made_masks(d, (hidden,))]
+    params = list(_layers(rng, (d, hidden, d)))
+    params[::2] = [w * m for w, m in zip(params[::2], staircase, strict=True)]
+    return {"params": params, "masks": staircase, "hidden": (hidden,), "x": _binary_rows(rng, N_BATCHES * batch, d),
+            "batches": _batches(rng, batch), "noise": Stream(1).uniform((n_samples, d), np.float32), "stream": 1}
+
+
+def vae(d=784, hidden=400, latent=20, batch=128):
+    """A VAE with a Bernoulli head on binary rows; eps (batch, latent)."""
+    rng = np.random.default_rng(0)
+    params = [*_layers(rng, (d, hidden, 2 * latent)), *_layers(rng, (latent, hidden, d))]
+    return {"params": params, "hidden": (hidden,), "latent": latent, "x": _binary_rows(rng, N_BATCHES * batch, d),
+            "batches": _batches(rng, batch), "eps": Stream(1).normal((batch, latent), np.float32), "stream": 1}
+
+
+def realnvp(d=64, n_couplings=8, hidden=(128, 128), batch=512, n_rows=10_000):
+    """A RealNVP; orders (n_couplings / 2, d) shuffle the features before each pair of couplings, noise (n_rows, d)."""
+    rng = np.random.default_rng(0)
+    params = []
+    for k in range(n_couplings):
+        n_kept = d // 2 if k % 2 == 0 else d - d // 2
+        norm = rng.normal(0, 0.1, (2, d)).astype(np.float32)
+        params += [*norm, *_layers(rng, (n_kept, *hidden, 2 * (d - n_kept)))]
+    orders = np.stack([rng.permutation(d) for _ in range((n_couplings + 1) // 2)])
+    n = max(N_BATCHES * batch, n_rows)
+    return {"params": params, "orders": orders, "hidden": hidden, "x": rng.normal(size=(n, d)).astype(np.float32),
+            "batches": _batches(rng, batch), "n_rows": n_rows, "noise": Stream(1).normal((n_rows, d), np.float32), "stream": 1}
+
+
+def mixture(n=100_000, d=16, k=32):
+    """Rows of k clusters, and where EM starts: equal weights, a row of each cluster as mean, unit precisions."""
+    rng = np.random.default_rng(0)
+    centres, shapes = rng.normal(0, 3, (k, d)), rng.normal(0, 1 / math.sqrt(d), (k, d, d))
+    rows = centres[np.arange(n) % k] + np.einsum("nd,nde->ne", rng.normal(size=(n, d)), shapes[np.arange(n) % k])
+    return {"x": rows, "weights": np.full(k, 1 / k), "means": rows[:k].copy(), "precisions": np.tile(np.eye(d), (k, 1, 1))}
+
+
+def logsumexp(n=100_000, d=32):
+    """Rows (n, d) of normals."""
+    return {"x": np.random.default_rng(0).normal(0, 3, (n, d)).astype(np.float32)}
+
+
+def normals(n=1_000_000):
+    """Means and log-variances (n,) for reparameterised normals."""
+    rng = np.random.default_rng(0)
+    return {"mean": rng.normal(size=(n // 1000, 1000)).astype(np.float32),
+            "log_var": rng.normal(size=(n // 1000, 1000)).astype(np.float32)}
+
+
+def masked_product(d=784, hidden=500, batch=1000):
+    """x (n, d), weight (d, hidden) under the sorted mask of a MADE, and the cotangent g (n, hidden)."""
+    rng = np.random.default_rng(0)
+    mask = masks.made_masks(d, (hidden,))[0]
+    x, g = rng.normal(size=(batch, d)).astype(np.float32), rng.normal(size=(batch, hidden)).astype(np.float32)
+    weight, bias = _layers(rng, (d, hidden))
+    return {"x": x, "g": g, "mask": mask, "weight": weight * mask, "bias": bias}

@@ -1,0 +1,233 @@
+"""npgen's speed beside torch, JAX, scikit-learn, SciPy and NumPy on this machine, in one run.
+
+    python -m benchmarks.speed [--only TEXT] [--repeats N] [--threads 2 1] [--out FILE]
+
+Every library runs in a process of its own on the same problem. First they must agree: losses, gradients and answers to
+1e-4. Then they take turns, some bursts of calls each, for several rounds. The result is the ratio of npgen's median to
+the fastest peer's; seconds are shown too, but depend on the machine and on what else it does.
+"""
+import argparse
+import dataclasses
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from . import problems
+from .worker import Worker
+
+TOLERANCE = 1e-4
+LIBRARIES = "npgen", "torch", "jax", "numpy"
+PEERS = "torch", "jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Something to time: the function of problems.py that makes it, its sizes, and the functions of with_*.py that do it."""
+
+    make: str
+    kind: str
+    sizes: dict = dataclasses.field(default_factory=dict)
+
+    def problem(self):
+        return getattr(problems, self.make)(**self.sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """npgen's median over the fastest of the variants whose names begin with one of `against` is to be at most `limit`."""
+
+    work: str
+    text: str
+    limit: float
+    against: tuple
+    stretch: float | None = None
+
+
+WORKS = {
+    "MADE step": Work("made", "made_step"),
+    "MADE sample": Work("made", "made_sample"),
+    "VAE step": Work("vae", "vae_step"),
+    "RealNVP step, D=2": Work("realnvp", "realnvp_step", {"d": 2, "hidden": (64, 64)}),
+    "RealNVP step, D=64": Work("realnvp", "realnvp_step"),
+    "RealNVP log_prob": Work("realnvp", "realnvp_log_prob"),
+    "RealNVP sample": Work("realnvp", "realnvp_sample"),
+    "EM, D=16, K=32": Work("mixture", "em", {"d": 16, "k": 32}),
+    "EM, D=64, K=16": Work("mixture", "em", {"d": 64, "k": 16}),
+    "logsumexp, 100,000 x 32": Work("logsumexp", "logsumexp", {"n": 100_000, "d": 32}),
+    "logsumexp, 1,000 x 4,096": Work("logsumexp", "logsumexp", {"n": 1_000, "d": 4_096}),
+    "normals": Work("normals", "normals"),
+    "masked product, batch 1,000": Work("masked_product", "masked_product", {"batch": 1000}),
+    "masked product, batch 100": Work("masked_product", "masked_product", {"batch": 100}),
+}
+
+BARS = [
+    Bar("MADE step", "MADE 784-500-784, batch 100, training step", 0.65, PEERS, 0.50),
+    Bar("MADE sample", "MADE 784, 100 rows sampled, against one pass per dimension in torch", 1 / 200, ("torch",)),
+    Bar("MADE sample", "MADE 784, 100 rows sampled, against scoring the same rows", 3, ("npgen, scoring",)),
+    Bar("VAE step", "VAE 784-400-20-400-784, batch 128, training step", 0.95, PEERS, 0.80),
+    Bar("RealNVP step, D=2", "RealNVP D=2, 8 couplings of 64-64, batch 512, training step", 0.60, PEERS, 0.35),
+    Bar("RealNVP step, D=64", "RealNVP D=64, 8 couplings of 128-128, batch 512, training step", 0.65, PEERS, 0.50),
+    Bar("RealNVP log_prob", "RealNVP D=64, log_prob of 10,000 rows", 0.60, PEERS),
+    Bar("RealNVP sample", "RealNVP D=64, sample of 10,000 rows", 0.60, PEERS),
+    Bar("EM, D=16, K=32", "EM iteration, full covariance, float64, N=100,000, D=16, K=32, against scikit-learn", 1 / 8,
+        ("scikit-learn",), 1 / 20),
+    Bar("EM, D=64, K=16", "EM iteration, full covariance, float64, N=100,000, D=64, K=16, against scikit-learn", 1 / 6,
+        ("scikit-learn",), 1 / 12),
+    *(Bar(f"logsumexp, {size}", f"logsumexp over the last axis, {size}, against {peer}", limit, (peer,))
+      for size in ("100,000 x 32", "1,000 x 4,096") for peer, limit in (("scipy", 1 / 8), ("torch", 1 / 2))),
+    Bar("normals", "reparameterised normals, 1,000,000 values, against NumPy's SFC64 normals alone", 1 / 5, ("numpy",)),
+    Bar("normals", "reparameterised normals, 1,000,000 values, against torch's mean + std * randn", 1 / 2, ("torch",)),
+    *(Bar(f"masked product, batch {n}", f"masked product, sorted MADE mask 784 x 500, forward and both backward, batch {n}, "
+          "against the dense products at the same BLAS kernels", limit, ("numpy, dense",))
+      for n, limit in (("1,000", 0.70), ("100", 0.80))),
+]
+
+
+def check(work, answers):
+    """Raise AssertionError unless all variants agree on what npgen and they have both answered."""
+    ours = answers["npgen"]
+    for variant, theirs in answers.items():
+        for name in ours.keys() & theirs.keys():
+            a, b = np.asarray(ours[name], np.float64), np.asarray(theirs[name], np.float64)
+            if name == "sample":  # a uniform next to its probability may fall on either side, and the rest of the row with it
+                apart, allowed = float(np.mean((a != b).any(axis=1))), 0.02
+            else:
+                apart, allowed = float(abs(a - b).max() / abs(b).max()), TOLERANCE
+            assert apart <= allowed, f"{work}: {name} of npgen and {variant} differ by {apart:.1e}, at most {allowed:g} allowed"
+
+
+def measure(workers, work, rounds, budget):
+    """{variant: seconds per call, one per burst} of one work, after a check that all variants agree."""
+    problem = WORKS[work].problem()
+    answers, owner = {}, {}
+    for worker in workers:
+        for variant, answer in worker("prepare", WORKS[work].kind, problem).items():
+            answers[variant], owner[variant] = answer, worker
+    check(work, answers)
+    seconds = {variant: [] for variant in owner}
+    for _ in range(rounds):
+        for variant, worker in owner.items():
+            time.sleep(0.01)  # for the threads of the one before, which spin a while before they sleep
+            seconds[variant] += worker("time", variant, budget)
+    return seconds
+
+
+def run(n_threads, works, rounds, budget):
+    """({work: {variant: seconds}}, facts) with every library on n_threads threads."""
+    workers = [Worker(library, n_threads) for library in LIBRARIES]
+    try:
+        facts = {name: words for worker in workers for name, words in worker("facts").items()}
+        # the dense products are compared at the BLAS kernels that npgen uses
+        dense = Worker("dense", n_threads, OPENBLAS_CORETYPE=facts.pop("core type"))
+        workers.append(dense)
+        facts |= dense("facts")
+        results = {}
+        for work in works:
+            print(f"{n_threads} threads: {work}", file=sys.stderr, flush=True)
+            results[work] = measure(workers, work, rounds, budget)
+        return results, facts
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+# ---------------------------------------------------------------- tables
+
+def ratio(r):
+    """0.61, or 1/12.3 where that is easier to read."""
+    return f"{r:.2f}" if r > 0.3 else f"1/{1 / r:.3g}"
+
+
+def milliseconds(s):
+    return f"{1e3 * s:.3g}" if s < 1 else f"{1e3 * s:,.0f}"
+
+
+def judge(bar, seconds):
+    """(npgen's variant, the fastest peer, ratio of medians, ratio of minima) for a bar."""
+    median = {variant: statistics.median(s) for variant, s in seconds.items()}
+    fastest = min((v for v in median if v.startswith(bar.against)), key=median.get)
+    best = min(min(s) for v, s in seconds.items() if v.startswith(bar.against))
+    return fastest, median["npgen"], median[fastest], median["npgen"] / median[fastest], min(seconds["npgen"]) / best
+
+
+def bars_table(results):
+    """The bars with what was measured, as Markdown lines."""
+    yield "| work | bar (stretch) | ratio of medians | of minima | met | npgen, ms | fastest, ms | fastest |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for bar in BARS:
+        if bar.work in results:
+            fastest, ours, theirs, of_medians, of_minima = judge(bar, results[bar.work])
+            limit = ratio(bar.limit) + (f" ({ratio(bar.stretch)})" if bar.stretch else "")
+            met = "yes" if of_medians <= bar.limit else "**no**"
+            yield (f"| {bar.text} | {limit} | **{ratio(of_medians)}** | {ratio(of_minima)} | {met} | {milliseconds(ours)} "
+                   f"| {milliseconds(theirs)} | {fastest} |")
+
+
+def times_table(results):
+    """Medians and minima of everything, as Markdown lines."""
+    yield "| work | library | median, ms | minimum, ms | median beside npgen's |"
+    yield "|---|---|---|---|---|"
+    for work, seconds in results.items():
+        ours = statistics.median(seconds["npgen"])
+        for variant, s in seconds.items():
+            median = statistics.median(s)
+            yield f"| {work} | {variant} | {milliseconds(median)} | {milliseconds(min(s))} | {median / ours:.2f} |"
+
+
+def machine():
+    """The processor, its cores, the load and Python, in words."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    fields = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
+    name = " ".join([fields.get("model name", platform.machine()),
+                     *(f"{k} {fields[k]}" for k in ("cpu family", "model") if k in fields)])
+    load = f", load {os.getloadavg()[0]:.1f} before the run" if hasattr(os, "getloadavg") else ""
+    return f"{name}, {os.cpu_count()} cores{load}; Python {platform.python_version()}"
+
+
+def report(sections, facts, rounds, where):
+    """The whole Markdown text."""
+    yield "# npgen beside other libraries"
+    yield ""
+    yield "Written by `python -m benchmarks.speed`. A ratio is npgen's time over the fastest peer's: small is fast. A training step"
+    yield "gathers its rows, and takes loss, gradient and Adam, in float32. The libraries took turns, each in a process of its own,"
+    yield f"for {rounds} rounds, after a check that losses, gradients and answers agree to {TOLERANCE:g}."
+    yield ""
+    yield f"- machine: {where}"
+    yield from (f"- {name}: {words}" for name, words in facts.items())
+    for n_threads, results in sections.items():
+        yield from ("", f"## {n_threads} thread{'s' * (n_threads > 1)}", "", *bars_table(results))
+    for n_threads, results in sections.items():
+        yield from ("", f"## All times, {n_threads} thread{'s' * (n_threads > 1)}", "", *times_table(results))
+
+
+def main(argv=None):
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="npgen's speed beside its peers.")
+    parser.add_argument("--only", metavar="TEXT", help=f"only the work whose name has TEXT in it: {'; '.join(WORKS)}")
+    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="rounds in which the libraries take turns (10)")
+    parser.add_argument("--budget", type=float, default=0.2, metavar="S", help="seconds of each library's turn (0.2)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], metavar="N", help="threads of every library (2 1)")
+    parser.add_argument("--out", metavar="FILE", help="the Markdown to write (benchmarks/RESULTS.md, unless --only)")
+    args = parser.parse_args(argv)
+    works = [work for work in WORKS if not args.only or args.only.lower() in work.lower()]
+    if not works:
+        parser.error(f"--only {args.only}: no work has that in its name; there are {', '.join(WORKS)}")
+    sections, facts, where = {}, {}, machine()
+    for n_threads in args.threads:
+        sections[n_threads], own = run(n_threads, works, args.repeats, args.budget)
+        facts = facts or own
+    text = "\n".join(report(sections, facts, args.repeats, where)) + "\n"
+    print(text)
+    out = args.out or (None if args.only else Path(__file__).with_name("RESULTS.md"))
+    if out:
+        Path(out).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

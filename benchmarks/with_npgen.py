@@ -1,0 +1,176 @@
+"""npgen's side of the benchmark: its public calls, and the step that its fit loop takes.
+
+Every function here takes a problem and yields (variant, check, run): check() gives named arrays that all libraries must
+agree on, run(n) does the work n times.
+"""
+import contextlib
+import itertools
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from npgen import MADE, VAE, GaussianMixture, RealNVP, kernels, ops, preprocess, train
+from npgen.masks import Plan
+from npgen.nn import Parameters
+from npgen.optim import Adam
+from npgen.random import Stream
+
+
+def facts():
+    """Versions and BLAS, in words."""
+    import numba
+    from threadpoolctl import threadpool_info
+    with kernels.one_pool():
+        pass  # SciPy's BLAS is loaded
+    blas = {b["architecture"] for b in threadpool_info() if "scipy" in Path(b["filepath"]).parent.name}
+    return {"npgen": f"numba {numba.__version__}, {numba.get_num_threads()} threads, GEMM of SciPy's OpenBLAS "
+                     f"with its {' and '.join(sorted(blas))} kernels", "core type": min(blas, default="")}
+
+
+def _build(model, problem, orders=None):
+    """The model with the problem's parameters, as fit would have left it."""
+    x = problem["x"]
+    model.n_features_in_, model.dtype_, model.stream_ = x.shape[1], x.dtype, Stream(0)
+    model.preprocess_ = preprocess.make(None, x).fit(x)
+    model._build(x)
+    if orders is not None:
+        model._assemble(orders)
+    model.params_ = Parameters(model._init(x[:10], Stream(0)), x.dtype)
+    model.params_.flat[:] = np.concatenate([p.ravel() for p in problem["params"]])
+    return model
+
+
+def _made(problem):
+    return _build(MADE(hidden=problem["hidden"], head="bernoulli", order="natural"), problem)
+
+
+def _realnvp(problem):
+    return _build(RealNVP(n_couplings=2 * len(problem["orders"]), hidden=problem["hidden"]), problem, problem["orders"])
+
+
+@contextlib.contextmanager
+def _training():
+    """What surrounds the steps of a fit."""
+    with kernels.one_pool(), np.errstate(all="ignore"):
+        yield
+
+
+def _steps(model, problem):
+    def loss(params, rows, stream):
+        z, log_det = model.preprocess_.forward(rows, stream)
+        return model._loss(params, z, stream) - log_det
+
+    def start():
+        params, adam = model.params_.copy(), Adam()
+        options = train.Options(learning_rate=1e-3, clip_norm=1e30)
+        state = train.State(params.flat.copy(), params.flat.copy(), adam.init(params.flat), Stream(0),
+                            Stream(problem["stream"]), options.learning_rate)
+        return train._Step(loss, params, problem["x"], None, adam, options), state
+
+    def check():
+        step, state = start()
+        with _training():
+            first = step.train(state, problem["batches"][0])
+            gradient = step.gradient.copy()
+            losses = [first, *(step.train(state, batch) for batch in problem["batches"][1:5])]
+        return {"gradient": gradient, "loss": first} | ({} if "eps" in problem else {"losses": losses})
+
+    step, state = start()
+    batches = itertools.cycle(problem["batches"])
+
+    def run(n):
+        with _training():
+            for _ in range(n):
+                step.train(state, next(batches))
+
+    yield "npgen", check, run
+
+
+def made_step(problem):
+    yield from _steps(_made(problem), problem)
+
+
+def vae_step(problem):
+    yield from _steps(_build(VAE(n_latent=problem["latent"], hidden=problem["hidden"], head="bernoulli"), problem), problem)
+
+
+def realnvp_step(problem):
+    yield from _steps(_realnvp(problem), problem)
+
+
+def _repeat(call, check=dict):
+    """(check, run) of a call."""
+    def run(n):
+        for _ in range(n):
+            call()
+    return check, run
+
+
+def made_sample(problem):
+    model, n = _made(problem), len(problem["noise"])
+    rows = model.sample(n, rng=Stream(problem["stream"]))
+    yield "npgen", *_repeat(lambda: model.sample(n), lambda: {"sample": rows, "log_prob": model.log_prob(rows)})
+    yield "npgen, scoring the rows", *_repeat(lambda: model.log_prob(rows))
+
+
+def realnvp_log_prob(problem):
+    model, x = _realnvp(problem), problem["x"][:problem["n_rows"]]
+    yield "npgen", *_repeat(lambda: model.log_prob(x), lambda: {"log_prob": model.log_prob(x)})
+
+
+def realnvp_sample(problem):
+    model, n = _realnvp(problem), problem["n_rows"]
+    yield "npgen", *_repeat(lambda: model.sample(n), lambda: {"rows": model.sample(n, rng=Stream(problem["stream"]))})
+
+
+def em(problem):
+    def fit(n, callback):
+        model = GaussianMixture(len(problem["weights"]), weights_init=problem["weights"], means_init=problem["means"],
+                                precisions_init=problem["precisions"], tol=0, reg_covar=0, max_iter=n, callbacks=[callback])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that so few iterations do not converge
+            return model.fit(problem["x"])
+
+    def check():
+        model = fit(3, lambda entry: None)
+        return {"weights": model.weights_, "means": model.means_, "covariances": model.covariances_}
+
+    def run(n):
+        """Seconds from the end of the first of n + 1 iterations to the end of the last."""
+        ends = []
+        fit(n + 1, lambda entry: ends.append(time.perf_counter()))
+        return ends[-1] - ends[0]
+
+    yield "npgen", check, run
+
+
+def logsumexp(problem):
+    yield "npgen", *_repeat(lambda: ops.logsumexp(problem["x"]), lambda: {"logsumexp": ops.logsumexp(problem["x"])})
+
+
+def normals(problem):
+    mean, log_var, stream = problem["mean"], problem["log_var"], Stream(1)
+
+    def draw():
+        return ops.reparameterize(mean, log_var, *stream.reserve(mean.size, mean.dtype))
+
+    def check():
+        eps = (draw() - mean) / np.exp(log_var / 2)
+        assert abs(eps.mean()) < 6 / eps.size**0.5 and abs(eps.var() - 1) < 9 / eps.size**0.5  # false alarms: 1e-8
+        return {}
+
+    yield "npgen", *_repeat(draw, check)
+
+
+def masked_product(problem):
+    x, g, weight, bias = (problem[name] for name in ("x", "g", "weight", "bias"))
+    plan = Plan(problem["mask"])
+    cut = plan.mask_as(x.dtype), plan.blocks
+
+    def products():
+        return (kernels.masked_matmul.forward(x, weight, bias, *cut), kernels.masked_matmul.backward_x(g, weight, *cut),
+                kernels.masked_matmul.backward_weight(x, g, *cut))
+
+    yield "npgen", *_repeat(products, lambda: dict(zip(("y", "dx", "dw"), products(), strict=True)))

@@ -1,0 +1,54 @@
+"""NumPy's, SciPy's and scikit-learn's side of the benchmark. For the anatomy see with_npgen.py."""
+import numpy as np
+import scipy.special
+import sklearn
+from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
+
+from .with_dense import blas, repeat
+from .worker import n_cores
+
+
+def facts():
+    """Versions and BLAS, in words."""
+    return {"numpy": f"{np.__version__}, {blas()}", "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
+
+
+def em(problem):
+    x, k = problem["x"], len(problem["weights"])
+
+    def start():
+        model = GaussianMixture(k, reg_covar=0)
+        model.weights_, model.means_, model.precisions_cholesky_ = problem["weights"], problem["means"], problem["precisions"]
+        return model
+
+    def iterate(model, n):
+        for _ in range(n):
+            _, log_resp = model._e_step(x)
+            model._m_step(x, log_resp)
+
+    def check():
+        model = start()
+        iterate(model, 3)
+        return {"weights": model.weights_, "means": model.means_, "covariances": model.covariances_}
+
+    def on(n_threads, model):
+        def run(n):
+            with threadpool_limits(n_threads, "blas"):
+                iterate(model, n)
+        return run
+
+    for n_threads in sorted({1, n_cores()}):
+        yield f"scikit-learn, BLAS threads: {n_threads}", check, on(n_threads, start())
+
+
+def logsumexp(problem):
+    def call():
+        return scipy.special.logsumexp(problem["x"], axis=-1)
+
+    yield "scipy", lambda: {"logsumexp": call()}, repeat(call)
+
+
+def normals(problem):
+    out, sfc64 = np.empty(problem["mean"].shape, np.float32), np.random.Generator(np.random.SFC64(0))
+    yield "numpy SFC64, normals alone", dict, repeat(lambda: sfc64.standard_normal(dtype=np.float32, out=out))

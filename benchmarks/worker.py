@@ -1,0 +1,119 @@
+"""One library in a process of its own: prepares problems, checks answers, times calls, as the parent asks over a pipe.
+
+Libraries with thread pools in one process fight for the cores; here all but one of them wait, blocked on their pipes.
+"""
+import contextlib
+import importlib
+import multiprocessing
+import os
+import resource
+import time
+import traceback
+
+BURST = 0.02  # seconds that the calls between two looks at the clock should take
+THREADS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"  # read by libraries as they load
+
+
+def n_cores():
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@contextlib.contextmanager
+def limited(n_threads, **environment):
+    """The processes started inside the block run on n_threads cores, with these variables in their environment."""
+    before = dict(os.environ)
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    os.environ.update({name: str(n_threads) for name in THREADS} | environment)
+    if cores:
+        os.sched_setaffinity(0, sorted(cores)[:n_threads])
+    try:
+        yield
+    finally:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+class Worker:
+    """The parent's end: attribute calls go to the process, and its answers or errors come back."""
+
+    def __init__(self, library, n_threads, **environment):
+        context = multiprocessing.get_context("spawn")
+        self.library = library
+        self._pipe, end = context.Pipe()
+        with limited(n_threads, **environment):
+            self._process = context.Process(target=_serve, args=(end, library), daemon=True)
+            self._process.start()
+        end.close()
+
+    def __call__(self, method, *args):
+        self._pipe.send((method, args))
+        answer, error = self._pipe.recv()
+        if error:
+            raise RuntimeError(f"in the process of {self.library}, {method} failed:\n{error}")
+        return answer
+
+    def stop(self):
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe, library):
+    try:
+        server = Server(importlib.import_module(f"benchmarks.with_{library}"))
+        while True:
+            method, args = pipe.recv()
+            try:
+                pipe.send((getattr(server, method)(*args), None))
+            except Exception:
+                pipe.send((None, traceback.format_exc()))
+    except (EOFError, KeyboardInterrupt):
+        pass
+
+
+class Server:
+    """The process's end."""
+
+    def __init__(self, module):
+        self.module, self.runs = module, {}
+
+    def facts(self):
+        """Versions and the like, {name: words}."""
+        return self.module.facts()
+
+    def prepare(self, kind, problem):
+        """Build what the library has of this kind; {variant: named arrays to agree on}."""
+        builders = getattr(self.module, kind, lambda problem: ())
+        variants = {variant: (check, run) for variant, check, run in builders(problem)}
+        answers = {variant: check() for variant, (check, _) in variants.items()}
+        self.runs = {variant: (run, _calls_per_burst(run)) for variant, (_, run) in variants.items()}
+        return answers
+
+    def time(self, variant, budget):
+        """Seconds per call, one value per burst of calls, for about `budget` seconds."""
+        run, n = self.runs[variant]
+        if n > 1:
+            run(n)  # the caches and the clock rate are the other libraries' still
+        seconds, end = [], time.perf_counter() + budget
+        while not seconds or time.perf_counter() < end:
+            seconds.append(_seconds(run, n) / n)
+        return seconds
+
+    def peak_memory(self):
+        """Bytes that the process has held at most."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _seconds(run, n):
+    """Seconds of run(n); a run that returns a number has looked at the clock itself."""
+    start = time.perf_counter()
+    own = run(n)
+    return time.perf_counter() - start if own is None else own
+
+
+def _calls_per_burst(run):
+    run(1)
+    once = min(_seconds(run, 1) for _ in range(2))
+    return max(1, min(100, round(BURST / once)))
