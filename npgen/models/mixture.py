@@ -420,26 +420,26 @@ class Attempt:
 
 @dataclasses.dataclass
 class State:
-    """An EM run at the end of an iteration: attempts before this one, the best of them, and the present one."""
+    """An EM run at the end of an iteration: what the attempts before this one reached, the best of them, the present one."""
 
     stream: Stream
     attempt: Attempt | None = None
     best: Attempt | None = None
-    done: int = 0
+    reached: list = dataclasses.field(default_factory=list)
 
     def save(self):
         """(arrays, JSON-able dict) that restore() takes back."""
         attempts = {name: a for name in ("attempt", "best") if (a := getattr(self, name))}
         arrays = {f"{name}.{key}": value for name, a in attempts.items() for key, value in a.params.items()}
         rest = {name: {**vars(a), "params": list(a.params)} for name, a in attempts.items()}
-        return arrays, {**rest, "stream": self.stream.state(), "done": self.done}
+        return arrays, {**rest, "stream": self.stream.state(), "reached": self.reached}
 
     @classmethod
     def restore(cls, arrays, rest):
         """The state that save() described."""
         attempts = {name: Attempt(**{**a, "params": Parameters({key: arrays[f"{name}.{key}"] for key in a["params"]})})
                     for name, a in rest.items() if name in ("attempt", "best")}
-        return cls(stream=Stream.from_state(rest["stream"]), done=rest["done"], **attempts)
+        return cls(stream=Stream.from_state(rest["stream"]), reached=rest["reached"], **attempts)
 
 
 def _likelier(state):
@@ -467,8 +467,8 @@ class GaussianMixture(ParametricModel):
 
     Attributes, float64 and in the space of `preprocess`: weights_ (k,), means_ (k, d), covariances_, precisions_,
     precisions_cholesky_ (shapes: see Full, Tied, Diag and Spherical), converged_, n_iter_, lower_bound_ and lower_bounds_
-    (mean nats after each iteration), fit_report_ (constant columns, components that were seeded anew, log-likelihoods of
-    the starts). Reference: Dempster, Laird & Rubin (1977).
+    (mean nats after each iteration), fit_report_ (constant columns, components that were seeded anew, the mean nats that
+    each start reached). Reference: Dempster, Laird & Rubin (1977).
     """
 
     _capabilities = Capabilities("exact", "responsibilities of the components", invertible=False)
@@ -595,19 +595,19 @@ class GaussianMixture(ParametricModel):
         with tqdm(total=self.n_init * self.max_iter, unit="iteration", disable=not self.verbose) as bar:
             def report(attempt):
                 entry = {"epoch": len(attempt.nats) - 1, "train_nats": -attempt.nats[-1], "valid_nats": None}
-                bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{state.done + 1}/{self.n_init}", refresh=False)
-                bar.update(state.done * self.max_iter + entry["epoch"] - bar.n)
+                bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{len(state.reached) + 1}/{self.n_init}", refresh=False)
+                bar.update(len(state.reached) * self.max_iter + entry["epoch"] - bar.n)
                 for callback in self.callbacks:
                     callback(entry)
                 if run.path:
                     run.write(state)
 
             try:
-                while state.done < self.n_init:
+                while len(state.reached) < self.n_init:
                     state.attempt = state.attempt or Attempt(self._start(rows, state.stream))
                     self._climb(state.attempt, rows, state.stream, report)
+                    state.reached.append(state.attempt.nats[-1])
                     state.best, state.attempt = _likelier(state), None
-                    state.done += 1
             except KeyboardInterrupt:
                 if _likelier(state) is None:
                     raise
@@ -619,7 +619,7 @@ class GaussianMixture(ParametricModel):
         self.params_, self.converged_, self.lower_bound_ = best.params, best.converged, best.nats[-1]
         self.history_ = [{"epoch": i, "train_nats": -nats, "valid_nats": None} for i, nats in enumerate(best.nats)][1:]
         self.n_epochs_ = len(self.history_)
-        self.fit_report_["reseeded"] = best.reseeded
+        self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached}
 
     def _climb(self, attempt, rows, stream, report):
         """EM iterations until the attempt has converged or has had its share."""
