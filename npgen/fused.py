@@ -1,0 +1,156 @@
+"""Ops that one kernel computes: each is defined by a formula in ops, and a pair of kernels makes it fast.
+
+The formula is what a first derivative's kernel is tested against, and what higher derivatives go through.
+
+    mlp                     every layer of a multilayer perceptron, masked or not
+    coupling_inverse        one step of a coupling flow, data -> noise; coupling_forward, noise -> data
+    bernoulli_log_prob      sum_d log P(x_d) from logits
+    normal_log_prob         sum_d log N(x_d) from means and raw log-variances
+    standard_normal_log_prob
+
+Legend: n rows, i inputs, j outputs, h hidden units of all layers, p parameters, d features.
+"""
+import math
+
+import numpy as np
+
+from . import ops
+from .engine import Primitive, Tensor, grad
+from .kernels import coupling as _coupling_kernel
+from .kernels import mlp as _mlp_kernel
+
+
+def fused(name, formula, forward, backward):
+    """An op computed by forward(*args), whose cotangents come from backward(tracked, ans, g, *args).
+
+    formula(*args) is the same in ops. It serves where the kernels cannot: inside a derivative of a derivative, and for a
+    cotangent that `backward` declines by returning None. With several answers, g holds None for one that was not used, and
+    answers beyond the formula's are what the forward kernel keeps for the backward one.
+    """
+    def joint(tracked, ans, *args):
+        def pull(g):
+            several = type(ans) is tuple
+            g = [g.get(k) for k in range(len(ans))] if several else [g]
+            if not any(type(a) is Tensor for a in (*args, *g)):
+                gradients = backward(tracked, ans, g if several else g[0], *args)
+                if gradients is not None:
+                    return gradients
+
+            def inner(*values):
+                chosen = list(args)
+                for i, value in zip(tracked, values, strict=True):
+                    chosen[i] = value
+                answers = formula(*chosen)
+                return sum(np.sum(a * c) for a, c in zip(answers if several else [answers], g, strict=False) if c is not None)
+
+            return grad(inner, tuple(range(len(tracked))))(*(args[i] for i in tracked))
+        return pull
+
+    return Primitive(forward, joint=joint, name=name)
+
+
+def _c(*arrays):
+    return [np.ascontiguousarray(a) for a in arrays]
+
+
+# ---------------------------------------------------------------- multilayer perceptron
+
+def _mlp_formula(x, params, layout):
+    hidden = []
+    for layer, plan in enumerate(layout.plans):
+        x = ops.masked_matmul(x, *layout.weight_and_bias(params, layer), plan)
+        if layer < len(layout.plans) - 1:
+            x = ops.relu(x)
+            hidden.append(x)
+    return x, ops.concatenate(hidden, axis=1) if hidden else x[:, :0]
+
+
+def _mlp_forward(x, params, layout):
+    return _mlp_kernel.forward(*_c(x, params), *layout.cut, layout.mask_as(x.dtype))
+
+
+def _mlp_backward(tracked, ans, g, x, params, layout):
+    if g[0] is None or g[1] is not None:
+        return None
+    dx, dparams = _mlp_kernel.backward(*_c(g[0], x), ans[1], *_c(params), *layout.cut, layout.mask_as(x.dtype), 0 in tracked)
+    return [(dx, dparams)[i] for i in tracked]
+
+
+_mlp = fused("mlp", _mlp_formula, _mlp_forward, _mlp_backward)
+
+
+def mlp(x, params, layout):
+    """y = relu(... relu(x W_1 + b_1) ...) W_L + b_L, and the hidden layers side by side: (n, j), (n, h).
+
+    x (n, i); params (p,) hold weight and bias of every layer as `layout`, a npgen.masks.Layout, has them; entries of a
+    weight outside its mask must be zero. Raises ValueError if the shapes do not fit.
+    """
+    if np.ndim(x) != 2 or np.shape(x)[1] != layout.widths[0] or np.shape(params) != (layout.size,):
+        raise ValueError(f"mlp: x has shape {np.shape(x)} and params {np.shape(params)}, but the layout needs "
+                         f"(n, {layout.widths[0]}) and ({layout.size},)")
+    return _mlp(x, params, layout)
+
+
+# ---------------------------------------------------------------- coupling flow
+
+COUPLING_LIMIT = 3.0  # of the log-scale, so that no step multiplies by more than e^3
+
+
+def _coupling_parts(params, d, layout):
+    moved = layout.widths[-1] // 2
+
+    def network(kept):
+        outputs = mlp(kept, params[2 * d:], layout)[0]
+        return COUPLING_LIMIT * ops.tanh(outputs[:, :moved] / COUPLING_LIMIT), outputs[:, moved:]
+
+    return params[:d], params[d:2 * d], moved, network
+
+
+def _inverse_formula(x, params, layout):
+    shift, log_scale, moved, network = _coupling_parts(params, x.shape[1], layout)
+    a = (x - shift) * ops.exp(-log_scale)
+    kept = a[:, :x.shape[1] - moved]
+    s, t = network(kept)
+    z = ops.concatenate([(a[:, x.shape[1] - moved:] - t) * ops.exp(-s), kept], axis=1)
+    return z, -ops.sum(log_scale) - ops.sum(s, axis=1)
+
+
+def _forward_formula(z, params, layout):
+    shift, log_scale, moved, network = _coupling_parts(params, z.shape[1], layout)
+    kept = z[:, moved:]
+    s, t = network(kept)
+    a = ops.concatenate([kept, z[:, :moved] * ops.exp(s) + t], axis=1)
+    return a * ops.exp(log_scale) + shift, ops.sum(log_scale) + ops.sum(s, axis=1)
+
+
+def _inverse_backward(tracked, ans, g, x, params, layout):
+    if g[2] is not None or g[3] is not None:
+        return None
+    z, log_det, hidden, outputs = ans
+    dz = np.zeros_like(z) if g[0] is None else g[0]
+    dlog_det = np.zeros_like(log_det) if g[1] is None else g[1]
+    both = _coupling_kernel.backward(*_c(dz, dlog_det, z, hidden, outputs, params), *layout.cut, COUPLING_LIMIT)
+    return [both[i] for i in tracked]
+
+
+_coupling_inverse = fused(
+    "coupling_inverse", _inverse_formula,
+    lambda x, params, layout: _coupling_kernel.inverse(*_c(x, params), *layout.cut, COUPLING_LIMIT), _inverse_backward)
+_coupling_forward = fused(
+    "coupling_forward", _forward_formula,
+    lambda z, params, layout: _coupling_kernel.forward(*_c(z, params), *layout.cut, COUPLING_LIMIT),
+    lambda tracked, ans, g, *args: None)
+
+
+def coupling_inverse(x, params, layout):
+    """Data -> noise: a = (x - shift) exp(-log_scale), z = [(a_moved - t) exp(-s), a_kept], (s, t) of a_kept by an mlp.
+
+    params hold shift (d,), log_scale (d,) and what `layout` has; s is bounded to +-COUPLING_LIMIT. Returns z (n, d) and
+    log |det dz/dx| (n,) in nats. Sources: Dinh et al. (2017), section 3; Kingma & Dhariwal (2018), section 3.1.
+    """
+    return _coupling_inverse(x, params, layout)[:2]
+
+
+def coupling_forward(z, params, layout):
+    """Noise -> data, the inverse of coupling_inverse: x (n, d) and log |det dx/dz| (n,) in nats."""
+    return _coupling_forward(z, params, layout)
