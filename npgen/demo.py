@@ -50,7 +50,7 @@ def run(folder, *, quick=False, seed=0):
             _pictures(folder, name, model, held_out, labels, seed)
     print("\nblack/white: one bit per pixel, ink or none. grey 0..16: integers with uniform noise (dequantised).\n"
           "Nats of different data spaces do not compare. exact: log p(x); bound: at most log p(x);\n"
-          "estimate: of log p(x), by importance sampling.")
+          "estimate: of log p(x), by importance sampling. The first run on a machine compiles as it fits.")
     print(f"\nPictures of digits, samples and latent spaces are in {folder}{os.sep}" if draws else
           "\nNo pictures: matplotlib is not installed (pip install 'npgen[plot]').")
 

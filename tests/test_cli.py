@@ -416,6 +416,11 @@ class TestOutputs:
         assert "read-only" in fails(capsys, *(a.format("o.npy") for a in argv))
 
 
+def test_messages_of_several_lines_become_one(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "load", lambda path: (_ for _ in ()).throw(ValueError("first\n  second")))
+    assert fails(capsys, "info", "m") == "npgen: error: first second\n"
+
+
 def test_pictures_need_matplotlib(here, capsys, lazy, monkeypatch):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
     assert "npgen[plot]" in fails(capsys, "sample", "m", "--out", "o.png")
