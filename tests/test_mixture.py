@@ -190,6 +190,15 @@ def test_integer_weights_are_repeated_rows(kind, seed, draws):
 
 
 @each_type
+def test_rows_are_taken_in_any_number_at_a_time(kind, monkeypatch):
+    x = blobs()
+    whole = GaussianMixture(3, covariance_type=kind, random_state=0).fit(x)
+    monkeypatch.setattr(GaussianMixture, "_rows_per_call", 7)
+    pieces = GaussianMixture(3, covariance_type=kind, random_state=0).fit(x)
+    np.testing.assert_allclose(pieces.log_prob(x), whole.log_prob(x), rtol=1e-9)
+
+
+@each_type
 @pytest.mark.parametrize("d", [1, 2])
 def test_density_integrates_to_one(kind, d):
     x = blobs(d=d)
@@ -319,6 +328,24 @@ def test_collapse_is_repaired_and_reported(thickness):
     assert model.fit_report_["reseeded"] and np.isfinite(model.score(x))
 
 
+@each_type
+@settings(max_examples=40)
+@given(seed=seeds, n=st.integers(2, 30), d=st.integers(1, 4), k=st.integers(1, 4), levels=st.integers(1, 5),
+       magnitude=st.sampled_from([1e-150, 1e-30, 1, 1e30, 1e150]), reg=st.sampled_from([0, 1e-6]))
+def test_any_data_give_a_density_or_one_clear_error(kind, seed, n, d, k, levels, magnitude, reg):
+    x = np.random.default_rng(seed).integers(0, levels, (n, d)) * magnitude
+    model = GaussianMixture(k, covariance_type=kind, reg_covar=reg, max_iter=20, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        try:
+            model.fit(x)
+        except ValueError as error:
+            assert type(error) is ValueError and str(error).startswith("fit: ")
+        else:
+            assert np.isfinite(model.log_prob(x)).all() and np.isfinite(model.sample(5)).all()
+            assert model.lower_bound_ == pytest.approx(model.score(x), rel=1e-9, abs=1e-9)
+
+
 def test_constant_columns():
     x = np.column_stack([blobs(), np.full(300, 7.1)])
     model = GaussianMixture(2, random_state=0).fit(x)
@@ -334,9 +361,11 @@ def test_constant_columns():
     ({"tol": -1}, "tol must be 0 or a positive number"), ({"reg_covar": math.nan}, "reg_covar must be"),
     ({"covariance_type": "round"}, "covariance_type must be one of full, tied, diag, spherical, got 'round'"),
     ({"init_params": "best"}, "init_params must be one of kmeans"), ({"solver": "sgd"}, "solver must be one of em, adam"),
-    ({"means_init": [[1.0]]}, r"means_init must be finite numbers of shape \(1, 2\)"),
+    ({"means_init": [[1.0]]}, r"means_init must have shape \(1, 2\), got \(1, 1\)"),
+    ({"means_init": [[1.0, math.inf]]}, "means_init must be finite"),
     ({"weights_init": [0.0]}, "weights_init must be positive"),
-    ({"precisions_init": [[[1.0, 2.0], [2.0, 1.0]]]}, "precisions_init must be positive definite")])
+    ({"precisions_init": [[[1.0, 2.0], [2.0, 1.0]]]}, "precisions_init must be positive definite"),
+    ({"precisions_init": [[1.0, -2.0]], "covariance_type": "diag"}, "precisions_init must be positive definite")])
 def test_wrong_arguments(bad, message):
     with pytest.raises(ValueError, match=message):
         GaussianMixture(**bad).fit(blobs())

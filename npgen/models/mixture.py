@@ -113,7 +113,7 @@ class Covariance(abc.ABC):
 
     @abc.abstractmethod
     def from_precision(self, precision):
-        """P from P P^T."""
+        """P from P P^T; NaN if that is not positive."""
 
     @abc.abstractmethod
     def precision(self, factor):
@@ -146,11 +146,7 @@ class Dense(Covariance):
         return _t(y * weights[:, :, None]) @ y
 
     def update(self, factor, covariance, ridge):
-        new = np.full_like(factor, np.nan)
-        for i, p in enumerate(factor):
-            with contextlib.suppress(np.linalg.LinAlgError):
-                new[i] = p @ np.linalg.inv(np.linalg.cholesky(covariance[i] + ridge * (p.T @ p))).T
-        return new
+        return factor @ _t(np.linalg.inv(cholesky(covariance + ridge * (_t(factor) @ factor))))
 
     def to_free(self, factor):
         free, i = factor.copy(), np.arange(factor.shape[-1])
@@ -165,7 +161,7 @@ class Dense(Covariance):
         return factor / scale[:, None]
 
     def from_precision(self, precision):
-        return np.flip(np.linalg.cholesky(np.flip(precision, axis=(1, 2))), axis=(1, 2))
+        return np.flip(cholesky(np.flip(precision, axis=(1, 2))), axis=(1, 2))
 
     def precision(self, factor):
         return factor @ _t(factor)
@@ -244,6 +240,15 @@ COVARIANCES = {"full": Full(), "tied": Tied(), "diag": Diag(), "spherical": Sphe
 
 def _t(x):
     return np.swapaxes(x, -1, -2)
+
+
+def cholesky(matrices):
+    """Lower triangular factors (g, d, d); NaN where a matrix is not positive definite."""
+    factors = np.full_like(matrices, np.nan)
+    for factor, matrix in zip(factors, matrices, strict=True):
+        with contextlib.suppress(np.linalg.LinAlgError):
+            factor[:] = np.linalg.cholesky(matrix)
+    return factors
 
 
 # ---------------------------------------------------------------- expectation and maximisation
@@ -495,8 +500,10 @@ class GaussianMixture(ParametricModel):
         with np.errstate(under="ignore", over="ignore"):
             rows = self._standardise(z, weights)
             self._check_rows(rows)
-            solve = self._iterate if self.solver == "em" else self._follow_gradient
-            solve(x, rows, weights, stream, run)
+            if self.solver == "em":
+                self._iterate(rows, stream, run)
+            else:
+                self._follow_gradient(x, rows, weights, stream, run)
         self._finish()
 
     def _check_params(self):
@@ -548,31 +555,30 @@ class GaussianMixture(ParametricModel):
         return Parameters({"logits": np.zeros(len(means)), "means": means, "factor": factor})
 
     def _given(self):
-        """The parts of the start that the caller gave, as free parameters."""
-        k, d, known = self.n_components, self.n_features_in_, {}
-        covariance, precision_shape = self._covariance, self._covariance.shape(k, d)
-        for name, shape in (("weights_init", (k,)), ("means_init", (k, d)),
-                            ("precisions_init", covariance.public(np.empty(precision_shape)).shape)):
+        """What the caller gave of the start, as free parameters."""
+        k, d, covariance = self.n_components, self.n_features_in_, self._covariance
+        precisions_shape = covariance.public(np.empty(covariance.shape(k, d))).shape
+
+        def standardise(means):
+            return (means - self.centre_) / self.scale_
+
+        def factorise(precisions):
+            factor = covariance.from_precision(covariance.private(precisions))
+            return covariance.to_free(covariance.rescale(factor, 1 / self.scale_))
+
+        parts = (("weights_init", "logits", (k,), np.log, "positive"), ("means_init", "means", (k, d), standardise, "finite"),
+                 ("precisions_init", "factor", precisions_shape, factorise, "positive definite"))
+        given = {}
+        for name, key, shape, to_free, what in parts:
             if getattr(self, name) is not None:
-                known[name] = np.asarray(getattr(self, name), dtype=np.float64)
-                if known[name].shape != shape or not np.isfinite(known[name]).all():
-                    raise ValueError(f"{name} must be finite numbers of shape {shape}, got shape {known[name].shape}")
-        params = {}
-        if "weights_init" in known:
-            if not (known["weights_init"] > 0).all():
-                raise ValueError(f"weights_init must be positive, got {self.weights_init!r}")
-            params["logits"] = np.log(known["weights_init"])
-        if "means_init" in known:
-            params["means"] = (known["means_init"] - self.centre_) / self.scale_
-        if "precisions_init" in known:
-            try:
-                factor = covariance.from_precision(covariance.private(known["precisions_init"]))
-            except np.linalg.LinAlgError:
-                factor = np.array(np.nan)
-            if not np.isfinite(factor).all():
-                raise ValueError("precisions_init must be positive definite")
-            params["factor"] = covariance.to_free(covariance.rescale(factor, 1 / self.scale_))
-        return params
+                value = np.asarray(getattr(self, name), dtype=np.float64)
+                if value.shape != shape:
+                    raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    given[key] = to_free(value)
+                if not np.isfinite(given[key]).all():
+                    raise ValueError(f"{name} must be {what}, got {value.tolist()}")
+        return given
 
     def _start(self, rows, stream):
         given = self._given()
@@ -588,15 +594,16 @@ class GaussianMixture(ParametricModel):
             reseed(params, lost, rows, stream)
         return params, lost
 
-    def _iterate(self, x, rows, weights, stream, run):
+    def _iterate(self, rows, stream, run):
         from tqdm import tqdm
         before = run.read()
         state = State.restore(*before) if before else State(stream)
         with tqdm(total=self.n_init * self.max_iter, unit="iteration", disable=not self.verbose) as bar:
             def report(attempt):
                 entry = {"epoch": len(attempt.nats) - 1, "train_nats": -attempt.nats[-1], "valid_nats": None}
-                bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{len(state.reached) + 1}/{self.n_init}", refresh=False)
-                bar.update(len(state.reached) * self.max_iter + entry["epoch"] - bar.n)
+                start = len(state.reached)
+                bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{start + 1}/{self.n_init}", refresh=False)
+                bar.update(start * self.max_iter + entry["epoch"] - bar.n)
                 for callback in self.callbacks:
                     callback(entry)
                 if run.path:
@@ -687,11 +694,11 @@ class GaussianMixture(ParametricModel):
 
     def predict(self, X):
         """The likeliest component of every row, (n,)."""
-        return self.encode(X).argmax(axis=1)
+        return self._rowwise(self._encode, self._check("predict", X)).argmax(axis=1)
 
     def predict_proba(self, X):
         """encode under the name that scikit-learn gives it."""
-        return self.encode(X)
+        return self._rowwise(self._encode, self._check("predict_proba", X))
 
     def sample(self, n_samples=1, *, rng=None, return_components=False):
         """Rows drawn from the mixture, (n_samples, d), in no order; with return_components, also the component of each.
