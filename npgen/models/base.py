@@ -279,8 +279,8 @@ class ParametricModel(Model):
     head_ = None  # the likelihood head of a model that has one
 
     @abc.abstractmethod
-    def _learn(self, x, z, weights, stream, run):
-        """Set params_, history_ and n_epochs_; z are the rows x, preprocessed."""
+    def _learn(self, x, z, log_det, weights, stream, run):
+        """Set params_, history_ and n_epochs_; z and log_det are what preprocessing makes of the rows x."""
 
     @abc.abstractmethod
     def _loss(self, params, z, stream):
@@ -305,7 +305,7 @@ class ParametricModel(Model):
     def _fit(self, x, weights, run):
         self.stream_ = run.stream.spawn()
         self.preprocess_ = preprocess.make(self.preprocess, x).fit(x, sample_weight=weights)
-        self._learn(x, self.preprocess_.forward(x, run.stream)[0], weights, run.stream, run)
+        self._learn(x, *self.preprocess_.forward(x, run.stream), weights, run.stream, run)
 
     def _options(self):
         names = {field.name for field in dataclasses.fields(train.Options)}
@@ -374,7 +374,7 @@ class GradientModel(ParametricModel):
     def _init(self, z, stream):
         """The first parameters, {name: array} of z's dtype; z are the preprocessed rows."""
 
-    def _learn(self, x, z, weights, stream, run):
+    def _learn(self, x, z, log_det, weights, stream, run):
         self._options()  # refuses what it must before the work starts
         self._build(z)
         self._descend(Parameters(self._init(z, stream), x.dtype), x, weights, stream, run)

@@ -472,8 +472,8 @@ class GaussianMixture(ParametricModel):
 
     Attributes, float64 and in the space of `preprocess`: weights_ (k,), means_ (k, d), covariances_, precisions_,
     precisions_cholesky_ (shapes: see Full, Tied, Diag and Spherical), converged_, n_iter_, lower_bound_ and lower_bounds_
-    (mean nats after each iteration), fit_report_ (constant columns, components that were seeded anew, the mean nats that
-    each start reached). Reference: Dempster, Laird & Rubin (1977).
+    (mean nats after each iteration, in the data's own space), fit_report_ (constant columns, components seeded anew, the
+    mean nats that each start reached). Reference: Dempster, Laird & Rubin (1977).
     """
 
     _capabilities = Capabilities("exact", "responsibilities of the components", invertible=False)
@@ -494,9 +494,10 @@ class GaussianMixture(ParametricModel):
 
     # ------------------------------------------------------------ fitting
 
-    def _learn(self, x, z, weights, stream, run):
+    def _learn(self, x, z, log_det, weights, stream, run):
         self._check_params()
         self.covariance_type_ = self.covariance_type
+        self._mean_log_det = float(np.average(log_det.astype(np.float64), weights=weights))
         with np.errstate(under="ignore", over="ignore"):
             rows = self._standardise(z, weights)
             self._check_rows(rows)
@@ -641,7 +642,7 @@ class GaussianMixture(ParametricModel):
             report(attempt)
 
     def _mean_nats(self, statistics):
-        return statistics.nats / statistics.weight - self._log_scale
+        return statistics.nats / statistics.weight - self._log_scale + self._mean_log_det
 
     def _follow_gradient(self, x, rows, weights, stream, run):
         self._descend(self._start(rows, stream), x, weights, stream, run)
