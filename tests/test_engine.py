@@ -264,6 +264,11 @@ def test_the_backward_pass_frees_the_tape_as_it_goes():
     current, peak = _peak(lambda: value_and_grad(deep)(x))
     assert 50 <= peak < 58 and current < 2.5, (current, peak)  # all answers once, a few cotangents; then the gradient
 
+    at_the_end = []
+    probe = ops.op(lambda x: x + 0.0, lambda ans, x: lambda g: (at_the_end.append(tracemalloc.get_traced_memory()[0]), g)[1])
+    _peak(lambda: grad(lambda x: deep(probe(x)))(x))
+    assert at_the_end[0] < 4e6, at_the_end
+
 
 def test_what_no_rule_needs_is_not_kept():
     x = np.zeros(125_000)
