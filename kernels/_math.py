@@ -1,16 +1,20 @@
-"""exp, log, sine and cosine for jitted loops: polynomials, which vectorise where a call to libm does not.
+"""exp, log, tanh and their kin for jitted loops: polynomials, which vectorise where a call to libm does not.
 
 Only additions, multiplications and divisions, each rounded, in the order written and never contracted to a fused
 multiply-add: the same bits on every CPU, and on a GPU that spells them `__fadd_rn`, `__fmul_rn`, `__fdiv_rn`.
 
-    exp(x)     every x: overflow, subnormal results, infinities and NaN included        1.5 ulp
-    log(x)     every x: log(0) = -inf, log(x < 0) = NaN, log(inf) = inf                 1 ulp
-    turn(u)    cos(2 pi u), sin(2 pi u) for |u| < 1000                                  2.5 ulp
-    order(x)   integers that sort as the numbers do, so that a maximum vectorises too;
-               NaN at either end; from_order(i) is its inverse                          exact
+    exp(x)         every x: overflow, subnormal results, infinities and NaN included    1.5 ulp
+    log(x)         every x: log(0) = -inf, log(x < 0) = NaN, log(inf) = inf             1 ulp
+    log1p(x)       log(1 + x) for every x                                               1 ulp
+    tanh(x)        every x                                                              1.5 ulp
+    sigmoid(x)     1 / (1 + exp(-x)) for every x                                        2 ulp
+    softplus(x)    log(1 + exp(x)) for every x                                          2 ulp
+    turn(u)        cos(2 pi u), sin(2 pi u) for |u| < 1000                              2.5 ulp
+    order(x)       integers that sort as the numbers do, so that a maximum vectorises
+                   too; NaN at either end; from_order(i) is its inverse                 exact
 
-References: Cody & Waite (1980), exp; Sun Microsystems' fdlibm (1993), log and double sine and cosine; Moshier's Cephes
-(1992), single sine and cosine.
+References: Cody & Waite (1980), exp; Sun Microsystems' fdlibm (1993), log, log1p and double sine and cosine; Moshier's
+Cephes (1992), double tanh, single sine and cosine. Single tanh: a minimax fit of the same form.
 """
 import numpy as np
 
@@ -42,12 +46,14 @@ def _polynomial(x, coefficients):
     return y
 
 
-def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, sin_poly, cos_poly):
+def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, tanh_top, tanh_bottom, sin_poly, cos_poly):
     """The functions of one floating type: every constant must have that type, or Numba would compute in float64."""
-    exp_poly, log_poly, sin_poly, cos_poly = (tuple(map(real, p)) for p in (exp_poly, log_poly, sin_poly, cos_poly))
+    exp_poly, log_poly, tanh_top, tanh_bottom, sin_poly, cos_poly = (
+        tuple(map(real, p)) for p in (exp_poly, log_poly, tanh_top, tanh_bottom, sin_poly, cos_poly))
     (lowest, highest), (ln2_high, ln2_low) = map(real, exp_range), map(real, ln2)
     zero, quarter, half, one, two, four, inf, nan = map(real, (0, 0.25, 0.5, 1, 2, 4, np.inf, np.nan))
     log2e, tau, tiny = map(real, (1 / np.log(2), 2 * np.pi, np.finfo(real).tiny))
+    near_zero, middle_of_octave = map(real, (0.625, np.sqrt(2) - 1))
     lift, lift_bits = map(real, (2.0**mantissa, mantissa))
     round_off = real(1.5 * 2.0**mantissa)  # adding it leaves the nearest integer in the lowest bits
     bias, bits_of_round_off, bits_of_root_half = (x.view(integer) for x in (one, round_off, real(np.sqrt(0.5))))
@@ -70,18 +76,54 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, sin_
         return y * power_of_two(first) * power_of_two(k - first)
 
     @jit
-    def log(x):
-        small = x < tiny
-        i = _bits(x * lift if small else x)
-        k = integer(integer(i - bits_of_root_half) >> mantissa)  # x = 2**k (1 + f), 1 + f in [sqrt(1/2), sqrt(2))
-        f = _real(integer(i - (k << mantissa))) - one
-        n = real(k) - (lift_bits if small else zero)
+    def log_of_parts(n, f, low):
+        """log(2**n (1 + f)) + low, for 1 + f in [sqrt(1/2), sqrt(2)] and a low far below 1, or below f."""
         s = f / (two + f)
         z = s * s
         square = half * f * f
-        y = n * ln2_high - ((square - (s * (square + z * _polynomial(z, log_poly)) + n * ln2_low)) - f)
+        return n * ln2_high - ((square - (s * (square + z * _polynomial(z, log_poly)) + (n * ln2_low + low))) - f)
+
+    @jit
+    def log_plus(x, low):
+        """log(x) + low."""
+        small = x < tiny
+        i = _bits(x * lift if small else x)
+        k = integer(integer(i - bits_of_root_half) >> mantissa)
+        f = _real(integer(i - (k << mantissa))) - one
+        y = log_of_parts(real(k) - (lift_bits if small else zero), f, low)
         y = y if x > zero else (-inf if x == zero else nan)
         return inf if x == inf else y
+
+    @jit
+    def log(x):
+        return log_plus(x, zero)
+
+    @jit
+    def log1p(x):
+        u = one + x
+        y = log_plus(u, (x - (u - one)) / u)  # x - (u - 1) is what u has lost
+        return x if x == zero else y
+
+    @jit
+    def tanh(x):
+        a = abs(x)
+        z, e, near = a * a, exp(a + a), a < near_zero
+        top, bottom = a * z * _polynomial(z, tanh_top), _polynomial(z, tanh_bottom)
+        y = (a if near else one) + (top if near else -two) / (bottom if near else e + one)
+        return _real(integer(_bits(y) | (_bits(x) & ~all_but_sign)))
+
+    @jit
+    def sigmoid(x):
+        e = exp(-abs(x))
+        y = e if x < zero else one
+        return y - y * (e / (one + e))
+
+    @jit
+    def softplus(x):
+        e = exp(-abs(x))
+        upper = e > middle_of_octave
+        log1p_e = log_of_parts(one if upper else zero, half * (e - one) if upper else e, zero)
+        return (x if x > zero else zero) + log1p_e
 
     @jit
     def turn(u):
@@ -103,7 +145,8 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, sin_
     def from_order(i):
         return _real(integer(i ^ ((i >> sign_shift) & all_but_sign)))
 
-    return {"exp": exp, "log": log, "turn": turn, "order": order, "from_order": from_order}
+    return {"exp": exp, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid, "softplus": softplus,
+            "turn": turn, "order": order, "from_order": from_order}
 
 
 _single = _functions(
@@ -112,6 +155,7 @@ _single = _functions(
     exp_poly=(1.3926183587713495e-3, 8.3631790527225774e-3, 4.1666554617204574e-2, 0.16666576989698776, 0.5),
     ln2=(6.9313812256e-1, 9.0580006145e-6),
     log_poly=(0.24279078841, 0.28498786688, 0.40000972152, 0.66666662693),
+    tanh_top=(-3.809987863490318e-3, -0.8238333531092730), tanh_bottom=(1, 2.471501937089779),
     sin_poly=(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1),
     cos_poly=(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
 
@@ -124,6 +168,8 @@ _double = _functions(
     ln2=(6.93147180369123816490e-1, 1.90821492927058770002e-10),
     log_poly=(1.479819860511658591e-1, 1.531383769920937332e-1, 1.818357216161805012e-1, 2.222219843214978396e-1,
               2.857142874366239149e-1, 3.999999999940941908e-1, 6.666666666666735130e-1),
+    tanh_top=(-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3),
+    tanh_bottom=(1, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3),
     sin_poly=(1.58969099521155010221e-10, -2.50507602534068634195e-8, 2.75573137070700676789e-6,
               -1.98412698298579493134e-4, 8.33333333332248946124e-3, -1.66666666666666324348e-1),
     cos_poly=(-1.13596475577881948265e-11, 2.08757232129817482790e-9, -2.75573143513906633035e-7,
@@ -142,4 +188,5 @@ def by_type(single, double):
     return function
 
 
-exp, log, turn, order, from_order = (by_type(_single[name], _double[name]) for name in _single)
+exp, log, log1p, tanh, sigmoid, softplus, turn, order, from_order = (
+    by_type(_single[name], _double[name]) for name in _single)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from npgen.kernels import _math, adam, logsumexp, masked_matmul, random, reparameterize
 
 from npgen import kernels
-from npgen.kernels import _math, adam, logsumexp, masked_matmul, random, reparameterize
 from npgen.masks import Plan
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -244,34 +244,15 @@ def test_logsumexp_is_defined_everywhere(backend, dtype, edge, sign_of_nan):
 
 # --- elementwise functions -------------------------------------------------------------------------------------------
 
-@numba.njit
-def _exp(x, out):
-    for i in range(x.size):
-        out[i] = _math.exp(x[i])
+def looped(function):
+    """A jitted loop that applies a function from one array to another."""
+    function = numba.njit(function)
 
-
-@numba.njit
-def _log(x, out):
-    for i in range(x.size):
-        out[i] = _math.log(x[i])
-
-
-@numba.njit
-def _cos(x, out):
-    for i in range(x.size):
-        out[i] = _math.turn(x[i])[0]
-
-
-@numba.njit
-def _sin(x, out):
-    for i in range(x.size):
-        out[i] = _math.turn(x[i])[1]
-
-
-@numba.njit
-def _order_and_back(x, out):
-    for i in range(x.size):
-        out[i] = _math.from_order(_math.order(x[i]))
+    @numba.njit
+    def loop(x, out):
+        for i in range(x.size):
+            out[i] = function(x[i])
+    return loop
 
 
 def applied(f, x):
@@ -280,27 +261,36 @@ def applied(f, x):
     return out
 
 
-def spread(dtype, low, high, log=False):
-    """Values from low to high, and their neighbours that are hardest: around 0, 1 and the ends."""
-    x = np.random.default_rng(0).uniform(low, high, 3000)
-    x = np.append(x, [low, high, *np.random.default_rng(1).uniform(max(low, -1), 1, 1000)])
-    return (np.exp(x) if log else x).astype(dtype)
+def spread(dtype, low, high):
+    """Values from low to high, around 0 and 1, of every order of magnitude, and the ends."""
+    rng = np.random.default_rng(0)
+    magnitudes = np.exp(rng.uniform(np.log(np.finfo(dtype).smallest_subnormal), np.log(np.finfo(dtype).max), 2000))
+    x = [rng.uniform(low, high, 2000), rng.uniform(-1, 1, 2000), 1 + rng.normal(size=500) / 99, [low, high],
+         magnitudes * rng.choice([-1, 1], 2000)]
+    x = np.concatenate(x).astype(dtype)
+    return x[(low <= x) & (x <= high)]
 
 
-ELEMENTWISE = {
-    "exp": (_exp, mpmath.exp, 1.5, {np.float32: (-104, 88.7), np.float64: (-745, 709.7)}, False),
-    "log": (_log, mpmath.log, 1, {np.float32: (-103, 88.7), np.float64: (-744, 709.7)}, True),
-    "cos": (_cos, lambda u: mpmath.cospi(2 * u), 2.5, dict.fromkeys([np.float32, np.float64], (-1, 1)), False),
-    "sin": (_sin, lambda u: mpmath.sinpi(2 * u), 2.5, dict.fromkeys([np.float32, np.float64], (-1, 1)), False),
+SINGLE, DOUBLE = np.finfo(np.float32), np.finfo(np.float64)
+ELEMENTWISE = {  # a jitted loop, the exact function, the accuracy in ulp, the range in float32 and in float64
+    "exp": (looped(lambda x: _math.exp(x)), mpmath.exp, 1.5, (-104, 88.7), (-745, 709.7)),
+    "log": (looped(lambda x: _math.log(x)), mpmath.log, 1,
+            (SINGLE.smallest_subnormal, SINGLE.max), (DOUBLE.smallest_subnormal, DOUBLE.max)),
+    "log1p": (looped(lambda x: _math.log1p(x)), mpmath.log1p, 1,
+              (SINGLE.epsneg - 1, SINGLE.max), (DOUBLE.epsneg - 1, DOUBLE.max)),
+    "tanh": (looped(lambda x: _math.tanh(x)), mpmath.tanh, 1.5, (-11, 11), (-22, 22)),
+    "sigmoid": (looped(lambda x: _math.sigmoid(x)), lambda x: 1 / (1 + mpmath.exp(-x)), 2, (-104, 20), (-745, 40)),
+    "softplus": (looped(lambda x: _math.softplus(x)), lambda x: mpmath.log1p(mpmath.exp(x)), 2, (-104, 20), (-745, 40)),
+    "cos": (looped(lambda x: _math.turn(x)[0]), lambda u: mpmath.cospi(2 * u), 2.5, (-1, 1), (-1, 1)),
+    "sin": (looped(lambda x: _math.turn(x)[1]), lambda u: mpmath.sinpi(2 * u), 2.5, (-1, 1), (-1, 1)),
 }
 
 
 @DTYPES
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_accuracy_in_ulp(name, dtype):
-    f, exact, ulp, ranges, log = ELEMENTWISE[name]
-    x = spread(dtype, *ranges[dtype], log=log)
-    x = x[x > 0] if log else x
+    f, exact, ulp, *ranges = ELEMENTWISE[name]
+    x = spread(dtype, *ranges[dtype is np.float64])
     with mpmath.workprec(120):
         for got, value in zip(applied(f, x), x, strict=True):
             want = exact(mpmath.mpf(float(value)))
@@ -311,9 +301,16 @@ def test_elementwise_accuracy_in_ulp(name, dtype):
 @pytest.mark.parametrize("name, x, want", [
     ("exp", [0, -0.0, INF, -INF, 1e30, -1e30], [1, 1, INF, 0, INF, 0]), ("exp", [NAN, -NAN], [NAN, NAN]),
     ("log", [1, 0, -0.0, INF], [0, -INF, -INF, INF]), ("log", [NAN, -NAN, -1, -INF], [NAN] * 4),
+    ("log1p", [0, -0.0, -1, INF], [0, -0.0, -INF, INF]), ("log1p", [NAN, -NAN, -1.001, -INF], [NAN] * 4),
+    ("tanh", [0, -0.0, INF, -INF, 1e30, -1e30], [0, -0.0, 1, -1, 1, -1]), ("tanh", [NAN, -NAN], [NAN, NAN]),
+    ("sigmoid", [0, -0.0, INF, -INF, 1e30, -1e30], [0.5, 0.5, 1, 0, 1, 0]), ("sigmoid", [NAN, -NAN], [NAN, NAN]),
+    ("softplus", [INF, -INF, 1e30, -1e30], [INF, 0, 1e30, 0]), ("softplus", [NAN, -NAN], [NAN, NAN]),
     ("cos", [0, 0.25, 0.5, 0.75, 1], [1, 0, -1, 0, 1]), ("sin", [0, 0.25, 0.5, 0.75, 1], [0, 1, 0, -1, 0])])
 def test_elementwise_edges(name, x, want, dtype):
-    np.testing.assert_array_equal(applied(ELEMENTWISE[name][0], np.array(x, dtype)), np.array(want, dtype))
+    got, want = applied(ELEMENTWISE[name][0], np.array(x, dtype)), np.array(want, dtype)
+    np.testing.assert_array_equal(got, want)
+    if name in ("log1p", "tanh"):
+        np.testing.assert_array_equal(np.signbit(got[want == 0]), np.signbit(want[want == 0]))
 
 
 @DTYPES
@@ -322,7 +319,7 @@ def test_order_is_the_order_of_the_numbers(dtype):
     order = numba.njit(lambda v: _math.order(v))
     codes = [order(v) for v in x]
     assert codes == sorted(codes)
-    np.testing.assert_array_equal(applied(_order_and_back, x), x)
+    np.testing.assert_array_equal(applied(looped(lambda v: _math.from_order(_math.order(v))), x), x)
 
 
 # --- launch checks ---------------------------------------------------------------------------------------------------
