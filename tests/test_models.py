@@ -288,6 +288,8 @@ def test_a_rows_answer_does_not_depend_on_the_rows_beside_it(case, monkeypatch):
     monkeypatch.setattr(type(model), "_rows_per_call", 7)
     for a, b in zip(answers(model, x)[:3], whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    for i in range(3):  # a new axis has stride 0
+        np.testing.assert_allclose(model.log_prob(x[i][None])[0], whole[0][i], rtol=1e-9, atol=1e-9)
 
 
 # ---------------------------------------------------------------- files and parameters
@@ -506,6 +508,14 @@ def test_log_prob_counts_every_change_of_variables(case):
     log_det = np.linalg.slogdet((above - below) / (2 * step.sum(axis=1)[:, None]))[1]
     noise = -0.5 * (model.encode(x) ** 2 + LOG_2PI).sum(axis=1)
     np.testing.assert_allclose(model.log_prob(x), noise + log_det, rtol=1e-6, atol=1e-5)
+
+
+@where(lambda model, x: of_reals(x) and (model.preprocess or isinstance(model, GaussianMixture)))
+def test_a_density_has_units(case):
+    model, x = fitted(case)
+    scaled = fresh(case).fit(1024 * x)  # a power of two: the preprocessed rows have the same bits
+    np.testing.assert_allclose(scaled.log_prob(1024 * x), model.log_prob(x) - x.shape[1] * math.log(1024), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(scaled.sample(9, rng=1), 1024 * model.sample(9, rng=1), rtol=1e-9)
 
 
 @where(to_noise)
