@@ -36,8 +36,8 @@ setup(
     extras_require={
         "cuda12": ["cupy-cuda12x>=13.0"],
         "cuda13": ["cupy-cuda13x>=13.6"],
-        "plot": ["matplotlib>=3.8"],
-        "test": ["build", "hypothesis", "matplotlib>=3.8", "mpmath", "pytest>=8", "ruff", "scikit-learn>=1.6",
+        "plot": ["matplotlib>=3.9"],
+        "test": ["build", "hypothesis", "matplotlib>=3.9", "mpmath", "pytest>=8", "ruff", "scikit-learn>=1.6",
                  "setuptools>=77"],
         "bench": ["jax", "scikit-learn>=1.6", "torch"],
     },
