@@ -54,7 +54,8 @@ def realnvp(d=64, n_couplings=8, hidden=(128, 128), batch=512, n_rows=10_000):
     for k in range(n_couplings):
         n_kept = d // 2 if k % 2 == 0 else d - d // 2
         norm = rng.normal(0, 0.1, (2, d)).astype(np.float32)
-        params += [*norm, *_layers(rng, (n_kept, *hidden, 2 * (d - n_kept)))]
+        *network, last, bias = _layers(rng, (n_kept, *hidden, 2 * (d - n_kept)))
+        params += [*norm, *network, last / 10, bias]  # couplings near the identity, as a fit starts them
     orders = np.stack([rng.permutation(d) for _ in range((n_couplings + 1) // 2)])
     n = max(N_BATCHES * batch, n_rows)
     return {"params": params, "orders": orders, "hidden": hidden, "x": rng.normal(size=(n, d)).astype(np.float32),
@@ -62,10 +63,13 @@ def realnvp(d=64, n_couplings=8, hidden=(128, 128), batch=512, n_rows=10_000):
 
 
 def mixture(n=100_000, d=16, k=32):
-    """Rows of k clusters, and where EM starts: equal weights, a row of each cluster as mean, unit precisions."""
+    """Rows of k clusters that overlap, and where EM starts: equal weights, a row of each cluster as mean, unit precisions."""
     rng = np.random.default_rng(0)
-    centres, shapes = rng.normal(0, 3, (k, d)), rng.normal(0, 1 / math.sqrt(d), (k, d, d))
-    rows = centres[np.arange(n) % k] + np.einsum("nd,nde->ne", rng.normal(size=(n, d)), shapes[np.arange(n) % k])
+    scale = 1 / math.sqrt(d)
+    centres, shapes = rng.normal(0, 2 * scale, (k, d)), np.eye(d) + rng.normal(0, scale / 2, (k, d, d))
+    rows, member = rng.normal(size=(n, d)), np.arange(n) % k
+    for i in range(k):
+        rows[member == i] = centres[i] + rows[member == i] @ shapes[i]
     return {"x": rows, "weights": np.full(k, 1 / k), "means": rows[:k].copy(), "precisions": np.tile(np.eye(d), (k, 1, 1))}
 
 

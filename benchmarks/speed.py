@@ -194,9 +194,9 @@ def report(sections, facts, rounds, where):
     """The whole Markdown text."""
     yield "# npgen beside other libraries"
     yield ""
-    yield "Written by `python -m benchmarks.speed`. A ratio is npgen's time over the fastest peer's: small is fast. A training step"
-    yield "gathers its rows, and takes loss, gradient and Adam, in float32. The libraries took turns, each in a process of its own,"
-    yield f"for {rounds} rounds, after a check that losses, gradients and answers agree to {TOLERANCE:g}."
+    yield "Written by `python -m benchmarks.speed`. A ratio is npgen's time over the fastest peer's: small is fast. A training"
+    yield "step gathers its rows and takes loss, gradient and Adam, in float32. The libraries took turns, each in a process of"
+    yield f"its own, for {rounds} rounds, after a check that losses, gradients and answers agree to {TOLERANCE:g}."
     yield ""
     yield f"- machine: {where}"
     yield from (f"- {name}: {words}" for name, words in facts.items())
