@@ -6,6 +6,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
 
     logsumexp        log of a (weighted) sum of exponentials along the last axis
     masked_matmul    x @ (mask * weight) + bias; staircase masks skip the blocks outside the staircase
+    mlp              every layer of a multilayer perceptron, masked or not
+    coupling         one step of a coupling flow, its network included
     reparameterize   mean + exp(log_var / 2) * eps, eps drawn inside and regenerated in the backward
     random           Philox4x32-10 uniforms and normals, addressed by counter
     made_sample      ancestral samples of a MADE in one pass
@@ -18,9 +20,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
 if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
 
-from . import adam, logsumexp, made_sample, masked_matmul, random, reparameterize
-from ._blas import one_pool
-from ._dispatch import Kernel, KernelError, using
+from . import adam, coupling, logsumexp, made_sample, masked_matmul, mlp, random, reparameterize
+from ._dispatch import Kernel, KernelError, session, using
 
-__all__ = ["Kernel", "KernelError", "adam", "logsumexp", "made_sample", "masked_matmul", "one_pool", "random",
-           "reparameterize", "using"]
+__all__ = ["Kernel", "KernelError", "adam", "coupling", "logsumexp", "made_sample", "masked_matmul", "mlp", "random",
+           "reparameterize", "session", "using"]

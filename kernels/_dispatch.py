@@ -57,6 +57,13 @@ def recycling():
             _pool.arrays = None
 
 
+@contextlib.contextmanager
+def session():
+    """What a public call runs in: the kernels' threads the only pool at work, and memory recycled."""
+    with _blas.one_pool(), recycling():
+        yield
+
+
 def empty(shape, dtype):
     """np.empty for a kernel's results."""
     if _pool.arrays is None:

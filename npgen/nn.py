@@ -1,101 +1,65 @@
-"""Parameters and layers: a layer is its names and sizes; its numbers live in one flat buffer that the optimiser steps.
+"""Parameters and networks: a network is a name and sizes; its numbers live in one flat buffer that the optimiser steps.
 
     Parameters      {name: view of one flat buffer}
-    Linear, MLP     x W + b, and a stack of them
-    MaskedLinear    x (mask * W) + b
+    MLP             a multilayer perceptron, masked or not
 
-Legend: n rows, i inputs, j outputs. A layer is called with the parameters, as layer(params, x): params are arrays when a
-model is queried and Tensors while it is fitted.
+Legend: n rows, i inputs, j outputs, h hidden units. A network is called with the parameters, as net(params, x): params are
+arrays when a model is queried and Tensors while it is fitted.
 """
 import math
 
 import numpy as np
 
-from . import ops
-from .masks import Plan
+from . import fused, ops
+from .masks import Layout
 
 
 class Parameters(dict):
-    """Named arrays that are views of one flat buffer, `flat`: writing to either writes to both."""
+    """Named arrays that are views of one flat buffer, `flat`, at its slices `parts`: writing to either writes to both."""
 
     def __init__(self, arrays, dtype=None):
         arrays = {name: np.asarray(a) for name, a in arrays.items()}
-        dtype = np.dtype(dtype or np.result_type(*arrays.values()))
-        self.flat = self._flatten(arrays, np.empty(sum(a.size for a in arrays.values()), dtype))
-        super().__init__(self._views(arrays, self.flat))
+        ends = np.cumsum([a.size for a in arrays.values()])
+        self.parts = {name: slice(int(end) - a.size, int(end)) for (name, a), end in zip(arrays.items(), ends, strict=True)}
+        self.flat = np.concatenate([a.ravel() for a in arrays.values()]).astype(dtype or np.result_type(*arrays.values()))
+        super().__init__({name: self.flat[part].reshape(arrays[name].shape) for name, part in self.parts.items()})
 
     def __reduce__(self):
         return Parameters, (dict(self),)  # what is copied or unpickled are views of a buffer of their own
-
-    @staticmethod
-    def _flatten(arrays, out):
-        start = 0
-        for a in arrays.values():
-            out[start:start + a.size] = a.ravel()
-            start += a.size
-        return out
-
-    @staticmethod
-    def _views(arrays, flat):
-        start = 0
-        for name, a in arrays.items():
-            yield name, flat[start:start + a.size].reshape(a.shape)
-            start += a.size
-
-    def flatten(self, arrays, out=None):
-        """Arrays of the same names and shapes (gradients, say) in the order of the flat buffer."""
-        return self._flatten({name: arrays[name] for name in self}, np.empty_like(self.flat) if out is None else out)
 
     def copy(self, dtype=None):
         """The same parameters in a buffer of their own, in another dtype if one is given."""
         return Parameters(self, dtype or self.flat.dtype)
 
 
-class Linear:
-    """y = x W + b, W (i, j) drawn from N(0, gain^2 / i), b = 0 (He et al., 2015: gain sqrt(2) before a ReLU)."""
+class MLP:
+    """Linear layers of the given widths with a ReLU between them, masked if there are masks (i, j), one per layer.
 
-    def __init__(self, name, n_inputs, n_outputs, *, gain=1.0):
-        self.weight, self.bias, self.shape, self.gain = f"{name}.weight", f"{name}.bias", (n_inputs, n_outputs), gain
+    Its parameters are one array, `name`: weight and bias of every layer. Weights are drawn from N(0, gain^2 / fan_in), fan_in
+    the inputs that the mask leaves, gain sqrt(2) before a ReLU (He et al., 2015) and `last_gain` at the end; biases are zero.
+    """
+
+    def __init__(self, name, widths, masks=None, *, last_gain=1.0):
+        self.name, self.layout = name, Layout(widths, masks)
+        self.gains = [math.sqrt(2)] * (len(widths) - 2) + [last_gain]
 
     def init(self, stream, dtype):
         """Fresh parameters, by name."""
-        scale = self.gain / math.sqrt(max(1, self.shape[0]))
-        return {self.weight: stream.normal(self.shape, dtype) * scale, self.bias: np.zeros(self.shape[1], dtype)}
+        params = np.zeros(self.layout.size, dtype)
+        for layer, (plan, gain) in enumerate(zip(self.layout.plans, self.gains, strict=True)):
+            weight, _ = self.layout.weight_and_bias(params, layer)
+            scale = gain / np.sqrt(np.maximum(plan.mask.sum(axis=0), 1))
+            weight[...] = stream.normal(plan.shape, dtype) * plan.mask * scale.astype(dtype)
+        return {self.name: params}
 
     def __call__(self, params, x):
-        return ops.linear(x, params[self.weight], params[self.bias])
+        return fused.mlp(x, params[self.name], self.layout)[0]
 
+    def hidden(self, params, x):
+        """The last hidden layer (n, h)."""
+        return fused.mlp(x, params[self.name], self.layout)[1][:, -self.layout.widths[-2]:]
 
-class MaskedLinear(Linear):
-    """y = x (mask * W) + b; W is drawn for the number of inputs that the mask leaves each output, and stays masked."""
-
-    def __init__(self, name, mask, *, gain=1.0):
-        super().__init__(name, *mask.shape, gain=gain)
-        self.plan = Plan(mask)
-
-    def init(self, stream, dtype):
-        fan_in = np.maximum(self.plan.mask.sum(axis=0), 1)
-        scale = (self.gain / np.sqrt(fan_in)).astype(dtype)
-        weight = stream.normal(self.shape, dtype) * scale * self.plan.mask
-        return {self.weight: weight, self.bias: np.zeros(self.shape[1], dtype)}
-
-    def __call__(self, params, x):
-        return ops.masked_matmul(x, params[self.weight], params[self.bias], self.plan)
-
-
-class MLP:
-    """Linear layers of the given sizes with a ReLU between them; none after the last, whose gain is `last_gain`."""
-
-    def __init__(self, name, sizes, *, last_gain=1.0):
-        gains = [math.sqrt(2)] * (len(sizes) - 2) + [last_gain]
-        self.layers = [Linear(f"{name}.{k}", a, b, gain=gain)
-                       for k, (a, b, gain) in enumerate(zip(sizes, sizes[1:], gains, strict=False))]
-
-    def init(self, stream, dtype):
-        """Fresh parameters of every layer, by name."""
-        return {name: array for layer in self.layers for name, array in layer.init(stream, dtype).items()}
-
-    def __call__(self, params, x):
-        for layer in self.layers[:-1]:
-            x = ops.relu(layer(params, x))
-        return self.layers[-1](params, x)
+    def last(self, params, h):
+        """The outputs (n, j), given the last hidden layer."""
+        layer = len(self.gains) - 1
+        return ops.masked_matmul(h, *self.layout.weight_and_bias(params[self.name], layer), self.layout.plans[layer])

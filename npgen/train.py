@@ -32,7 +32,7 @@ class Options:
     validation_fraction: float = 0.1
     patience: int = 20
     restore_best: bool = True
-    weight_decay: float = 0.0             # every step takes learning_rate * weight_decay of every weight away
+    weight_decay: float = 0.0             # every step takes learning_rate * weight_decay of every parameter away
     clip_norm: float = 100.0
     callbacks: tuple = ()
     verbose: bool = False
@@ -127,8 +127,6 @@ class _Step:
     def __init__(self, loss, params, x, weights, optimizer, options):
         self.loss, self.params, self.x, self.weights = loss, params, x, weights
         self.optimizer, self.options = optimizer, options
-        self.gradient = np.empty_like(params.flat)
-        self.is_weight = params.flatten({name: np.full(a.shape, name.endswith("weight")) for name, a in params.items()})
         self.objective = value_and_grad(self._mean)
 
     def _mean(self, params, batch, stream):
@@ -138,14 +136,16 @@ class _Step:
     def train(self, state, batch):
         """Take one step; returns the batch's mean nats, not finite if the step was refused."""
         value, gradients = self.objective(dict(self.params), batch, state.stream)
-        gradient = self.params.flatten(gradients, self.gradient)
-        norm = math.sqrt(float(np.vdot(gradient, gradient)))
+        norm = math.sqrt(sum(float(np.vdot(g, g)) for g in gradients.values()))
         if math.isfinite(float(value)) and math.isfinite(norm):
             state.step += 1
+            scale = min(1.0, self.options.clip_norm / max(norm, 1e-30))
             if self.options.weight_decay:  # decoupled from the gradient (Loshchilov & Hutter, 2019)
-                self.params.flat -= (state.learning_rate * self.options.weight_decay) * self.is_weight * self.params.flat
-            self.optimizer.update(self.params.flat, gradient, state.moments, state.step, state.learning_rate,
-                                  min(1.0, self.options.clip_norm / max(norm, 1e-30)))
+                self.params.flat *= 1 - state.learning_rate * self.options.weight_decay
+            for name, part in self.params.parts.items():
+                moments = {k: v[part] for k, v in state.moments.items()}
+                self.optimizer.update(self.params.flat[part], gradients[name].ravel(), moments, state.step,
+                                      state.learning_rate, scale)
         return float(value) if math.isfinite(norm) else math.nan
 
     def nats(self, rows, stream):

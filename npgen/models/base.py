@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import checkpoint, preprocess, train
 from ..checkpoint import LoadError
-from ..kernels import one_pool
+from ..kernels import session
 from ..nn import Parameters
 from ..random import Stream, as_stream
 from ..version import __version__
@@ -108,7 +108,7 @@ class Model(abc.ABC):
             weights = weights if np.ptp(weights) else None
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         learner.n_features_in_, learner.dtype_ = x.shape[1], x.dtype
-        with one_pool():
+        with session():
             learner._fit(x, weights, Run(checkpoint, resume, self, x, weights))
         vars(self).update(vars(learner))
         return self
@@ -258,12 +258,12 @@ class Model(abc.ABC):
         self._check_fitted("sample")
         if isinstance(n_samples, bool) or not isinstance(n_samples, (int, np.integer)) or n_samples < 0:
             raise ValueError(f"sample: n_samples must be a non-negative integer, got {n_samples!r}")
-        with one_pool():
+        with session():
             return draw(int(n_samples), self.stream_ if rng is None else as_stream(rng))
 
     def _rowwise(self, function, x):
         rows = self._rows_per_call
-        with one_pool(), np.errstate(over="ignore", under="ignore"):
+        with session(), np.errstate(over="ignore", under="ignore"):
             parts = [function(np.ascontiguousarray(x[i:i + rows])) for i in range(0, max(len(x), 1), rows)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

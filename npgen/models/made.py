@@ -8,15 +8,12 @@ exact samples in one pass too (kernels.made_sample).
 Legend: n rows, d features, l hidden units of the last layer.
 Reference: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015).
 """
-import math
-
 import numpy as np
 
-from .. import ops
 from ..distributions import head_for, std
 from ..kernels import made_sample
 from ..masks import made_degrees, made_masks
-from ..nn import MaskedLinear
+from ..nn import MLP
 from .base import Capabilities, GradientModel, check_widths
 
 
@@ -51,7 +48,7 @@ class MADE(GradientModel):
 
     @property
     def n_latent_(self):
-        return self.n_features_in_ if self.head_.name == "normal" else int(self._layers[-1].shape[0])
+        return self.n_features_in_ if self.head_.name == "normal" else self.hidden_[-1]
 
     def _build(self, z):
         d = z.shape[1]
@@ -65,11 +62,8 @@ class MADE(GradientModel):
     def _assemble(self, d):
         hidden = self.hidden_
         *inner, last = made_masks(d, hidden)
-        masks = [*inner, np.tile(last, self.head_.n_params)]
-        gains = [math.sqrt(2)] * len(hidden) + [1.0]
-        self._layers = [MaskedLinear(f"layer{k}", m, gain=g) for k, (m, g) in enumerate(zip(masks, gains, strict=True))]
+        self._net = MLP("net", (d, *hidden, d * self.head_.n_params), [*inner, np.tile(last, self.head_.n_params)])
         degrees = made_degrees(d, hidden)[1:]
-        self._widths = np.array([d, *hidden, d * self.head_.n_params], dtype=np.int64)
         self._cuts = np.array([np.searchsorted(m, np.arange(d + 1), side="right") for m in degrees], dtype=np.int64)
 
     def _choose_order(self, d):
@@ -83,19 +77,11 @@ class MADE(GradientModel):
         return order.astype(np.int64)
 
     def _init(self, z, stream):
-        return {name: a for layer in self._layers for name, a in layer.init(stream, z.dtype).items()}
-
-    def _hidden(self, params, x):
-        for layer in self._layers[:-1]:
-            x = ops.relu(layer(params, x))
-        return x
-
-    def _outputs(self, params, x):
-        return self._layers[-1](params, self._hidden(params, x))
+        return self._net.init(stream, z.dtype)
 
     def _log_density(self, params, z):
         x = z[:, self.order_]
-        return self.head_.log_prob(x, self._outputs(params, x))
+        return self.head_.log_prob(x, self._net(params, x))
 
     def _loss(self, params, z, stream):
         return -self._log_density(params, z)
@@ -107,7 +93,7 @@ class MADE(GradientModel):
 
     def _from_noise(self, params, noise):
         limit = getattr(self.head_, "LIMIT", 0.0)
-        x = made_sample.sample(params.flat, self._widths, self._cuts, np.ascontiguousarray(noise), limit)
+        x = made_sample.sample(params[self._net.name], self._net.layout.cut[0], self._cuts, np.ascontiguousarray(noise), limit)
         z = np.empty_like(x)
         z[:, self.order_] = x
         return z
@@ -115,15 +101,15 @@ class MADE(GradientModel):
     def _represent(self, params, z):
         x = z[:, self.order_]
         if self.head_.name == "bernoulli":
-            return self._hidden(params, x)
-        mean, log_var = self.head_.split(self._outputs(params, x))
+            return self._net.hidden(params, x)
+        mean, log_var = self.head_.split(self._net(params, x))
         return (x - mean) / std(log_var)
 
     def _reconstruct(self, params, h):
         if self.head_.name == "normal":
             return self._from_noise(params, h)
         z = np.empty((len(h), len(self.order_)), h.dtype)
-        z[:, self.order_] = self.head_.mean(self._layers[-1](params, h))
+        z[:, self.order_] = self.head_.mean(self._net.last(params, h))
         return z
 
     def _state(self):

@@ -12,61 +12,33 @@ Legend: n rows, d features. Reference: Dinh, Sohl-Dickstein & Bengio, Density es
 """
 import numpy as np
 
-from .. import ops
-from ..distributions import bounded, standard_normal_log_prob
+from .. import fused
+from ..distributions import standard_normal_log_prob
 from ..nn import MLP
 from .base import Capabilities, GradientModel, check_widths
 
 
-class ActNorm:
-    """z = (x - shift) exp(-log_scale), per feature."""
+class Coupling:
+    """a = (x - shift) exp(-log_scale), z = [(a_moved - t) exp(-s), a_kept], (s, t) = MLP(a_kept), s bounded.
 
-    def __init__(self, name):
-        self.shift, self.log_scale = f"{name}.shift", f"{name}.log_scale"
-
-    def init(self, x, stream):
-        """Parameters that give the rows zero mean and unit variance; a constant feature keeps its scale."""
-        std = x.std(axis=0)
-        return {self.shift: x.mean(axis=0), self.log_scale: np.log(np.where(std > 1e-6 * (1 + abs(x).max(axis=0)), std, 1))}
-
-    def inverse_and_log_det(self, params, x):
-        log_scale = params[self.log_scale]
-        return (x - params[self.shift]) * ops.exp(-log_scale), -ops.sum(log_scale)
-
-    def forward_and_log_det(self, params, z):
-        log_scale = params[self.log_scale]
-        return z * ops.exp(log_scale) + params[self.shift], ops.sum(log_scale)
-
-
-class AffineCoupling:
-    """x_a stays, z_b = (x_b - t) exp(-s), (s, t) = MLP(x_a), s bounded to +-LIMIT; then b goes before a.
-
-    The last layer starts at zero, and so the coupling at the identity.
+    Its parameters are one array, `name`: shift, log_scale, then the network's.
     """
 
-    LIMIT = 3.0
-
     def __init__(self, name, n_kept, n_features, hidden):
-        self.n_kept, self.n_moved = n_kept, n_features - n_kept
-        self.mlp = MLP(f"{name}.mlp", (n_kept, *hidden, 2 * self.n_moved), last_gain=0.0)
+        self.name = name
+        self.net = MLP(name, (n_kept, *hidden, 2 * (n_features - n_kept)), last_gain=0.0)
 
     def init(self, x, stream):
-        """Fresh parameters of the network."""
-        return self.mlp.init(stream, x.dtype)
-
-    def _scale_and_shift(self, params, kept):
-        outputs = self.mlp(params, kept)
-        return bounded(outputs[:, :self.n_moved], self.LIMIT), outputs[:, self.n_moved:]
+        """Parameters that give a zero mean and unit variance on the rows, and z = a; a constant feature keeps its scale."""
+        std = x.std(axis=0)
+        log_scale = np.log(np.where(std > 1e-6 * (1 + abs(x).max(axis=0)), std, 1))
+        return {self.name: np.concatenate([x.mean(axis=0), log_scale, self.net.init(stream, x.dtype)[self.name]])}
 
     def inverse_and_log_det(self, params, x):
-        kept, moved = x[:, :self.n_kept], x[:, self.n_kept:]
-        s, t = self._scale_and_shift(params, kept)
-        return ops.concatenate([(moved - t) * ops.exp(-s), kept], axis=1), -ops.sum(s, axis=1)
+        return fused.coupling_inverse(x, params[self.name], self.net.layout)
 
     def forward_and_log_det(self, params, z):
-        moved, kept = z[:, :self.n_moved], z[:, self.n_moved:]
-        s, t = self._scale_and_shift(params, kept)
-        return ops.concatenate([kept, moved * ops.exp(s) + t], axis=1), ops.sum(s, axis=1)
+        return fused.coupling_forward(z, params[self.name], self.net.layout)
 
 
 class Permutation:
@@ -127,7 +99,7 @@ class RealNVP(GradientModel):
             if k % 2 == 0:
                 self._steps.append(Permutation(orders[k // 2]))
             n_kept = d // 2 if k % 2 == 0 else d - d // 2
-            self._steps += [ActNorm(f"step{k}.norm"), AffineCoupling(f"step{k}.coupling", n_kept, d, self.hidden_)]
+            self._steps.append(Coupling(f"coupling{k}", n_kept, d, self.hidden_))
 
     def _init(self, z, stream):
         params = {}
