@@ -1,7 +1,6 @@
 """Masks: which inputs a unit may see. Pure NumPy.
 
     made_masks       degrees -> the masks of a masked autoencoder (Germain et al., 2015)
-    coupling_mask    which features a coupling layer leaves alone (Dinh et al., 2017)
     Plan             a mask and the blocks of it that have to be multiplied
     Layout           the layers of a multilayer perceptron in one flat array
 
@@ -116,8 +115,3 @@ def made_masks(n_features, hidden):
     degrees = made_degrees(n_features, hidden)
     inner = [below[:, None] <= above[None, :] for below, above in zip(degrees, degrees[1:], strict=False)]
     return [*inner, degrees[-1][:, None] < degrees[0][None, :]]
-
-
-def coupling_mask(n_features, index):
-    """True where coupling layer `index` leaves a feature alone: every other feature, the other half in turn."""
-    return (np.arange(n_features) + index) % 2 == 0

@@ -24,16 +24,17 @@ dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def made(order, hidden, x):
     """A fitted model whose parameters were then moved, so that none is zero but those that are masked."""
     model = MADE(order=ORDERS.get(order, order), hidden=WIDTHS.get(hidden, hidden), max_epochs=1, random_state=0).fit(x)
-    for layer in model._layers:
-        model.params_[layer.weight] += 0.3 * RNG.normal(size=layer.shape).astype(x.dtype) * layer.plan.mask
-        model.params_[layer.bias] += 0.3 * RNG.normal(size=layer.shape[1]).astype(x.dtype)
+    for k, plan in enumerate(model._net.layout.plans):
+        weight, bias = model._net.layout.weight_and_bias(model.params_["net"], k)
+        weight += 0.3 * RNG.normal(size=weight.shape).astype(x.dtype) * plan.mask
+        bias += 0.3 * RNG.normal(size=bias.shape).astype(x.dtype)
     return model
 
 
 def conditionals(model, z):
     """log p(x_d | x_<d) of every feature, in the data's columns, (n, d)."""
     d = len(model.order_)
-    outputs = model._outputs(model.params_, z[:, model.order_])
+    outputs = model._net(model.params_, z[:, model.order_])
     heads = np.split(outputs, model.head_.n_params, axis=1)
     x = z[:, model.order_]
     each = [model.head_.log_prob(x[:, i:i + 1], np.concatenate([h[:, i:i + 1] for h in heads], axis=1)) for i in range(d)]
@@ -63,7 +64,7 @@ def test_sampling_in_one_pass_is_sampling_in_a_pass_per_feature(x, order, hidden
     noise = RNG.random((200, 6)) if x is BITS else RNG.normal(size=(200, 6))
     naive = np.zeros((200, 6))
     for i, column in enumerate(model.order_):
-        outputs = model._outputs(model.params_, naive[:, model.order_])
+        outputs = model._net(model.params_, naive[:, model.order_])
         naive[:, column] = model.head_.sample(noise, outputs)[:, i]
     np.testing.assert_allclose(model._from_noise(model.params_, noise), naive, rtol=1e-9, atol=1e-9)
     if x is REAL:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from npgen.masks import BLOCK_COLUMNS, Plan, coupling_mask, made_degrees, made_masks
+from npgen.masks import BLOCK_COLUMNS, Plan, made_degrees, made_masks
 
 FEATURES, HIDDEN = st.integers(1, 12), st.lists(st.integers(1, 20), max_size=4)
 
@@ -87,10 +87,3 @@ def test_a_dense_plan_looks_at_no_mask():
 def test_a_plan_needs_two_dimensions(shape):
     with pytest.raises(ValueError, match="Plan: mask must have two dimensions, got shape"):
         Plan(np.ones(shape, bool))
-
-
-@given(FEATURES, st.integers(0, 9))
-def test_neighbouring_couplings_leave_complementary_halves_alone(d, index):
-    mask = coupling_mask(d, index)
-    assert (mask ^ coupling_mask(d, index + 1)).all() and (mask == coupling_mask(d, index + 2)).all()
-    assert abs(2 * mask.sum() - d) <= 1

@@ -1,4 +1,4 @@
-"""Layers are the formulas they say they are; parameters are views of one buffer, whatever is done to them."""
+"""Networks are the formulas they say they are; parameters are views of one buffer, whatever is done to them."""
 import copy
 import math
 import pickle
@@ -9,7 +9,7 @@ from scipy import stats
 
 from npgen.engine import grad
 from npgen.masks import made_masks
-from npgen.nn import MLP, Linear, MaskedLinear, Parameters
+from npgen.nn import MLP, Parameters
 from npgen.random import Stream
 from npgen.testing import check_grads
 
@@ -46,68 +46,87 @@ def test_a_copy_is_another_buffer_and_keeps_its_dtype():
         assert q.flat.dtype == np.float32 and p.flat[0] == 0
 
 
-def test_flatten_takes_the_buffers_order_not_the_dicts():
-    p, other = parameters(), {"c": np.float64(3), "a": np.ones((2, 2)), "b": np.zeros(3)}
-    np.testing.assert_array_equal(p.flatten(other), [0, 0, 0, 1, 1, 1, 1, 3])
-    out = np.empty(8)
-    assert p.flatten(dict(p), out) is out
-    with pytest.raises(KeyError):
-        p.flatten({"a": np.ones((2, 2))})
+def test_parts_are_where_the_arrays_lie():
+    p = parameters()
+    for name, part in p.parts.items():
+        np.testing.assert_array_equal(p.flat[part], p[name].ravel())
+        assert np.shares_memory(p.flat[part], p[name])
+
+
+def layers(mlp, params):
+    return [mlp.layout.weight_and_bias(params["net"], k) for k in range(len(mlp.layout.plans))]
 
 
 @dtypes
 @pytest.mark.parametrize("gain", [1.0, math.sqrt(2), 0.0])
-def test_linear_starts_with_the_variance_it_says(dtype, gain):
-    layer = Linear("name", 50, 80, gain=gain)
-    params = layer.init(Stream(0), dtype)
-    assert {k: (a.shape, a.dtype) for k, a in params.items()} == {"name.weight": ((50, 80), dtype), "name.bias": ((80,), dtype)}
-    assert not params["name.bias"].any()
-    w = params["name.weight"].astype(float)
+def test_a_layer_starts_with_the_variance_it_says(dtype, gain):
+    mlp = MLP("net", (50, 80), last_gain=gain)
+    params = mlp.init(Stream(0), dtype)
+    (weight, bias), = layers(mlp, params)
+    assert weight.shape == (50, 80) and weight.dtype == bias.dtype == dtype and not bias.any()
+    w = weight.astype(float)
     assert (w == 0).all() if gain == 0 else stats.kstest(w.ravel(), "norm", (0, gain / math.sqrt(50))).pvalue > ALARM
-    np.testing.assert_array_equal(w, layer.init(Stream(0), dtype)["name.weight"])
+    np.testing.assert_array_equal(params["net"], mlp.init(Stream(0), dtype)["net"])
 
 
 @dtypes
-def test_masked_linear_starts_with_the_variance_of_the_inputs_that_are_left(dtype):
+def test_a_masked_layer_starts_with_the_variance_of_the_inputs_that_are_left(dtype):
     mask = np.zeros((60, 300), bool)
     mask[:, :100], mask[:15, 100:200] = True, True  # 60 inputs, then 15, then none
-    w = MaskedLinear("name", mask, gain=2.0).init(Stream(0), dtype)["name.weight"]
+    mlp = MLP("net", (60, 300), [mask], last_gain=2.0)
+    w = layers(mlp, mlp.init(Stream(0), dtype))[0][0]
     assert w.dtype == dtype and not w[~mask].any()
     for block, inputs in ((w[:, :100], 60), (w[:15, 100:200], 15)):
         assert stats.kstest(block.ravel(), "norm", (0, 2 / math.sqrt(inputs))).pvalue > ALARM
 
 
 @dtypes
-@pytest.mark.parametrize("n, i, j", [(5, 3, 4), (1, 1, 1), (0, 3, 2), (4, 0, 3), (7, 70, 130)])
-def test_linear_is_the_formula(dtype, n, i, j):
-    layer = Linear("l", i, j)
-    params = {"l.weight": RNG.normal(size=(i, j)).astype(dtype), "l.bias": RNG.normal(size=j).astype(dtype)}
-    x = RNG.normal(size=(n, i)).astype(dtype)
-    y, want = layer(params, x), x.astype(float) @ params["l.weight"] + params["l.bias"]
+@pytest.mark.parametrize("n", [0, 1, 9, 70])
+def test_a_masked_network_is_the_formula_and_its_gradient_stays_masked(dtype, n):
+    masks = made_masks(6, (40, 30))
+    mlp = MLP("net", (6, 40, 30, 6), masks)
+    params = mlp.init(Stream(0), dtype)
+    x = RNG.normal(size=(n, 6)).astype(dtype)
+    h = x.astype(float)
+    for k, (weight, bias) in enumerate(layers(mlp, params)):
+        assert not weight[~masks[k]].any()
+        bias += RNG.normal(size=bias.shape).astype(dtype)
+        h = h @ weight + bias
+        h = np.maximum(h, 0) if k < 2 else h
+    y = mlp(params, x)
     assert y.dtype == dtype
-    np.testing.assert_allclose(y, want, atol=60 * np.finfo(dtype).eps * max(i, 1))
+    np.testing.assert_allclose(y, h, atol=200 * np.finfo(dtype).eps)
+    gradient = grad(lambda p: np.sum(mlp(p, x) ** 2))(params)
+    assert gradient["net"].dtype == dtype
+    for (weight, _), mask in zip(layers(mlp, gradient), masks, strict=True):
+        assert not weight[~mask].any()
+    if n == 70:
+        assert np.count_nonzero(layers(mlp, gradient)[0][0][masks[0]]) > 0.8 * masks[0].sum()  # a ReLU may be off in every row
 
 
-@dtypes
-def test_masked_linear_is_the_formula_and_its_gradient_stays_masked(dtype):
-    layer = MaskedLinear("l", MASK)
-    params = {"l.weight": RNG.normal(size=MASK.shape).astype(dtype), "l.bias": RNG.normal(size=40).astype(dtype)}
-    x = RNG.normal(size=(9, 6)).astype(dtype)
-    np.testing.assert_allclose(layer(params, x), x.astype(float) @ (params["l.weight"] * MASK) + params["l.bias"],
-                               atol=100 * np.finfo(dtype).eps)
-    gradient = grad(lambda p: np.sum(layer(p, x) ** 2))(params)
-    assert gradient["l.weight"].dtype == dtype and not gradient["l.weight"][~MASK].any() and gradient["l.weight"][MASK].all()
+@pytest.mark.parametrize("masks", [None, made_masks(6, (40,))], ids=["dense", "masked"])
+def test_hidden_and_last_are_the_two_halves_of_the_network(masks):
+    mlp, x = MLP("net", (6, 40, 6), masks), RNG.normal(size=(11, 6))
+    params = mlp.init(Stream(0), np.float64)
+    h = mlp.hidden(params, x)
+    assert h.shape == (11, 40) and (h >= 0).all()
+    np.testing.assert_allclose(mlp.last(params, h), mlp(params, x), rtol=1e-12, atol=1e-12)
+
+
+def test_layout_refuses_masks_of_other_shapes():
+    with pytest.raises(ValueError, match=r"masks of shapes \[\(6, 40\)\] do not fit the layers \[\(6, 5\)\]"):
+        MLP("net", (6, 5), [MASK])
 
 
 @pytest.mark.parametrize("sizes", [(3, 2), (3, 5, 2), (4, 6, 5, 1), (0, 4, 2)], ids=str)
 def test_mlp_is_the_formula(sizes):
     mlp = MLP("net", sizes)
     params = {k: RNG.normal(size=a.shape) for k, a in mlp.init(Stream(0), np.float64).items()}
-    assert list(params) == [f"net.{k}.{part}" for k in range(len(sizes) - 1) for part in ("weight", "bias")]
+    assert list(params) == ["net"]
     x = RNG.normal(size=(7, sizes[0]))
     h = x
-    for k in range(len(sizes) - 1):
-        h = h @ params[f"net.{k}.weight"] + params[f"net.{k}.bias"]
+    for k, (weight, bias) in enumerate(layers(mlp, params)):
+        h = h @ weight + bias
         h = np.maximum(h, 0) if k < len(sizes) - 2 else h
     np.testing.assert_allclose(mlp(params, x), h, rtol=1e-12, atol=1e-12)
     check_grads(lambda p, x: np.sum(mlp(p, x) ** 2), params, x)

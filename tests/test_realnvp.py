@@ -7,18 +7,17 @@ import pytest
 from npgen import data
 from npgen.engine import jacobian
 from npgen.models import RealNVP
-from npgen.models.realnvp import ActNorm, AffineCoupling, Permutation
+from npgen.fused import COUPLING_LIMIT
+from npgen.models.realnvp import Coupling, Permutation
 from npgen.random import Stream
 
 RNG = np.random.default_rng(0)
 STEPS = {
-    "ActNorm, 1 feature": (ActNorm("s"), 1),
-    "ActNorm": (ActNorm("s"), 4),
-    "coupling, 2 of 5 kept": (AffineCoupling("s", 2, 5, (8,)), 5),
-    "coupling, 3 of 5 kept, deep": (AffineCoupling("s", 3, 5, (8, 7)), 5),
-    "coupling, linear": (AffineCoupling("s", 1, 3, ()), 3),
-    "coupling, nothing kept": (AffineCoupling("s", 0, 1, (4,)), 1),
-    "coupling, nothing moved": (AffineCoupling("s", 1, 1, (4,)), 1),
+    "coupling, 2 of 5 kept": (Coupling("s", 2, 5, (8,)), 5),
+    "coupling, 3 of 5 kept, deep": (Coupling("s", 3, 5, (8, 7)), 5),
+    "coupling, linear": (Coupling("s", 1, 3, ()), 3),
+    "coupling, nothing kept": (Coupling("s", 0, 1, (4,)), 1),
+    "coupling, nothing moved": (Coupling("s", 1, 1, (4,)), 1),
     "permutation": (Permutation(np.array([2, 0, 3, 1])), 4),
 }
 steps = pytest.mark.parametrize("name", STEPS)
@@ -53,26 +52,20 @@ def test_a_steps_log_det_is_that_of_its_jacobian(name, direction):
         assert math.isclose(np.linalg.slogdet(j)[1], value, rel_tol=1e-10, abs_tol=1e-10)
 
 
-def test_act_norm_starts_from_zero_mean_and_unit_variance():
+def test_a_coupling_starts_from_zero_mean_and_unit_variance_with_the_halves_changed():
     x = RNG.normal(size=(500, 4)) * [1e-3, 1, 30, 0] + [5, 0, -100, 2]
-    step = ActNorm("s")
-    z, log_det = step.inverse_and_log_det(step.init(x, None), x)
-    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
-    np.testing.assert_allclose(z.std(axis=0), [1, 1, 1, 0], atol=1e-9)  # a constant keeps its scale
-    assert math.isclose(log_det, -np.log(x.std(axis=0)[:3]).sum(), rel_tol=1e-9)
-
-
-def test_a_coupling_starts_as_the_identity_with_the_halves_changed():
-    step, x = AffineCoupling("s", 2, 5, (8,)), RNG.normal(size=(6, 5))
+    step = Coupling("s", 1, 4, (8,))
     z, log_det = step.inverse_and_log_det(step.init(x, Stream(0)), x)
-    np.testing.assert_array_equal(z, x[:, [2, 3, 4, 0, 1]])
-    assert not np.any(log_det)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(z.std(axis=0), [1, 1, 0, 1], atol=1e-9)  # a constant keeps its scale
+    np.testing.assert_allclose(log_det, -np.log(x.std(axis=0)[:3]).sum(), rtol=1e-9)
+    np.testing.assert_allclose(z[:, 3], (x[:, 0] - x[:, 0].mean()) / x[:, 0].std(), rtol=1e-9)
 
 
 def test_a_couplings_scale_is_bounded():
-    step, x = AffineCoupling("s", 1, 2, ()), np.array([[1e30, 3.0], [-1e30, 3.0]])
-    params = {k: a + 1.0 for k, a in step.init(x, Stream(0)).items()}
-    np.testing.assert_allclose(step.inverse_and_log_det(params, x)[1], [-step.LIMIT, step.LIMIT])
+    step, x = Coupling("s", 1, 2, ()), np.array([[1e30, 3.0], [-1e30, 3.0]])
+    params = {"s": np.array([0, 0, 0, 0, 1, 1, 1, 1.0])}
+    np.testing.assert_allclose(step.inverse_and_log_det(params, x)[1], [-COUPLING_LIMIT, COUPLING_LIMIT])
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
@@ -81,8 +74,8 @@ def test_every_feature_is_moved_by_one_of_two_couplings(d, n_couplings):
     model = RealNVP(n_couplings=n_couplings, hidden=(4,), max_epochs=1, random_state=0).fit(RNG.normal(size=(20, d)))
     params = {k: np.zeros_like(a) for k, a in model.params_.items()}
     for step in model._steps:
-        if isinstance(step, AffineCoupling):
-            params[step.mlp.layers[-1].bias][:step.n_moved] = 0.7  # s = 0.7, t = 0, whatever is kept
+        if isinstance(step, Coupling) and step.net.layout.widths[-1]:
+            params[step.name][-step.net.layout.widths[-1]:][:step.net.layout.widths[-1] // 2] = 0.7  # s = 0.7, t = 0, always
     j = jacobian(lambda row: model._represent(params, row[None])[0])(RNG.normal(size=d))
     s = 3 * math.tanh(0.7 / 3)
     np.testing.assert_allclose(np.sort(np.abs(j).sum(axis=0)), math.exp(-s * n_couplings / 2), rtol=1e-12)

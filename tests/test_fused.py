@@ -1,0 +1,77 @@
+"""A fused op is its formula: values, gradients through its kernels, and derivatives of those."""
+import numpy as np
+import pytest
+
+from npgen import fused, kernels
+from npgen.engine import grad, hvp
+from npgen.masks import Layout, made_masks
+
+RNG = np.random.default_rng(0)
+
+
+def network(widths, masks=None):
+    layout = Layout(widths, masks)
+    params = RNG.normal(size=layout.size)
+    for layer, plan in enumerate(layout.plans):
+        layout.weight_and_bias(params, layer)[0][...] *= plan.mask
+    return (RNG.normal(size=(33, widths[0])), params), layout
+
+
+def flow(d, moved):
+    layout = Layout((d - moved, 6, 2 * moved))
+    return (RNG.normal(size=(40, d)), RNG.normal(size=2 * d + layout.size) / 2), layout
+
+
+CASES = {  # name -> op, its formula, the arrays, the rest
+    "mlp": (fused.mlp, fused._mlp_formula, *network((3, 7, 4, 5))),
+    "mlp, one layer": (fused.mlp, fused._mlp_formula, *network((3, 2))),
+    "mlp, masked": (fused.mlp, fused._mlp_formula, *network((5, 90, 6, 5), made_masks(5, (90, 6)))),
+    "inverse": (fused.coupling_inverse, fused._inverse_formula, *flow(5, 3)),
+    "inverse of one feature": (fused.coupling_inverse, fused._inverse_formula, *flow(1, 1)),
+    "inverse, nothing moved": (fused.coupling_inverse, fused._inverse_formula, *flow(1, 0)),
+    "forward": (fused.coupling_forward, fused._forward_formula, *flow(5, 2)),
+}
+OBJECTIVES = {"first": lambda a, b: np.sum(np.sin(a)), "second": lambda a, b: np.sum(b**2),
+              "both": lambda a, b: np.sum(np.sin(a)) + np.sum(b**2)}
+cases = pytest.mark.parametrize("name", CASES)
+objectives = pytest.mark.parametrize("objective", OBJECTIVES)
+close = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def functions(name, objective):
+    op, formula, arrays, rest = CASES[name]
+    return [lambda *a, f=f: OBJECTIVES[objective](*f(*a, rest)) for f in (op, formula)], arrays
+
+
+@cases
+def test_its_answers_are_the_formulas(name):
+    op, formula, arrays, rest = CASES[name]
+    for got, want in zip(op(*arrays, rest), formula(*arrays, rest), strict=True):
+        np.testing.assert_allclose(got, want, **close)
+
+
+@cases
+@objectives
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_its_gradients_are_the_formulas(name, objective, backend):
+    (f, formula), arrays = functions(name, objective)
+    with kernels.using(backend):
+        for argnum in (0, 1, (0, 1)):
+            got, want = grad(f, argnum)(*arrays), grad(formula, argnum)(*arrays)
+            for a, b in zip(np.atleast_1d(got) if isinstance(argnum, int) else got,
+                            np.atleast_1d(want) if isinstance(argnum, int) else want, strict=True):
+                np.testing.assert_allclose(a, b, **close)
+
+
+@cases
+@objectives
+def test_its_second_derivatives_are_the_formulas(name, objective):
+    (f, formula), (x, params) = functions(name, objective)
+    v = RNG.normal(size=params.shape)
+    np.testing.assert_allclose(hvp(lambda p: f(x, p), params, v), hvp(lambda p: formula(x, p), params, v), **close)
+
+
+def test_mlp_refuses_shapes_that_do_not_fit():
+    (x, params), layout = network((3, 7, 5))
+    with pytest.raises(ValueError, match=r"x has shape \(33, 2\) and params \(68,\), but the layout needs \(n, 3\) and \(68,\)"):
+        fused.mlp(x[:, :2], params, layout)
