@@ -140,7 +140,7 @@ def run(n_threads, works, rounds, budget):
 
 def ratio(r):
     """0.61, or 1/12.3 where that is easier to read."""
-    return f"{r:.2f}" if r > 0.3 else f"1/{1 / r:.3g}"
+    return f"{r:.2f}" if r > 0.22 else f"1/{1 / r:.3g}"
 
 
 def milliseconds(s):

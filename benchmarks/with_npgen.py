@@ -3,7 +3,6 @@
 Every function here takes a problem and yields (variant, check, run): check() gives named arrays that all libraries must
 agree on, run(n) does the work n times.
 """
-import contextlib
 import itertools
 import time
 import warnings
@@ -14,7 +13,7 @@ import numpy as np
 from npgen import MADE, VAE, GaussianMixture, RealNVP, kernels, ops, preprocess, train
 from npgen.masks import Plan
 from npgen.nn import Parameters
-from npgen.optim import Adam
+from npgen.optim import SGD, Adam
 from npgen.random import Stream
 
 
@@ -22,7 +21,7 @@ def facts():
     """Versions and BLAS, in words."""
     import numba
     from threadpoolctl import threadpool_info
-    with kernels.one_pool():
+    with kernels.session():
         pass  # SciPy's BLAS is loaded
     blas = {b["architecture"] for b in threadpool_info() if "scipy" in Path(b["filepath"]).parent.name}
     return {"npgen": f"numba {numba.__version__}, {numba.get_num_threads()} threads, GEMM of SciPy's OpenBLAS "
@@ -50,40 +49,32 @@ def _realnvp(problem):
     return _build(RealNVP(n_couplings=2 * len(problem["orders"]), hidden=problem["hidden"]), problem, problem["orders"])
 
 
-@contextlib.contextmanager
-def _training():
-    """What surrounds the steps of a fit."""
-    with kernels.one_pool(), np.errstate(all="ignore"):
-        yield
-
-
 def _steps(model, problem):
     def loss(params, rows, stream):
         z, log_det = model.preprocess_.forward(rows, stream)
         return model._loss(params, z, stream) - log_det
 
-    def start():
-        params, adam = model.params_.copy(), Adam()
-        options = train.Options(learning_rate=1e-3, clip_norm=1e30)
-        state = train.State(params.flat.copy(), params.flat.copy(), adam.init(params.flat), Stream(0),
-                            Stream(problem["stream"]), options.learning_rate)
-        return train._Step(loss, params, problem["x"], None, adam, options), state
+    def start(optimizer, learning_rate):
+        params = model.params_.copy()
+        options = train.Options(learning_rate=learning_rate, clip_norm=1e30)
+        state = train.State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), Stream(0),
+                            Stream(problem["stream"]), learning_rate)
+        return train._Step(loss, params, problem["x"], None, optimizer, options), state
+
+    def take(step, state, batches):
+        with kernels.session(), np.errstate(all="ignore"):
+            return [step.train(state, batch) for batch in batches]
 
     def check():
-        step, state = start()
-        with _training():
-            first = step.train(state, problem["batches"][0])
-            gradient = step.gradient.copy()
-            losses = [first, *(step.train(state, batch) for batch in problem["batches"][1:5])]
-        return {"gradient": gradient, "loss": first} | ({} if "eps" in problem else {"losses": losses})
+        step, state = start(SGD(), 1.0)  # goes down the gradient itself
+        value, = take(step, state, problem["batches"][:1])
+        answers = {"loss": value, "gradient": model.params_.flat - step.params.flat}
+        return answers if "eps" in problem else answers | {"losses": take(*start(Adam(), 1e-3), problem["batches"][:5])}
 
-    step, state = start()
-    batches = itertools.cycle(problem["batches"])
+    (step, state), batches = start(Adam(), 1e-3), itertools.cycle(problem["batches"])
 
     def run(n):
-        with _training():
-            for _ in range(n):
-                step.train(state, next(batches))
+        take(step, state, itertools.islice(batches, n))
 
     yield "npgen", check, run
 
@@ -109,9 +100,13 @@ def _repeat(call, check=dict):
 
 
 def made_sample(problem):
-    model, n = _made(problem), len(problem["noise"])
-    rows = model.sample(n, rng=Stream(problem["stream"]))
-    yield "npgen", *_repeat(lambda: model.sample(n), lambda: {"sample": rows, "log_prob": model.log_prob(rows)})
+    model, n, x = _made(problem), len(problem["noise"]), problem["x"]
+
+    def check():
+        return {"sample": model.sample(n, rng=Stream(problem["stream"])), "log_prob": model.log_prob(x)}
+
+    yield "npgen", *_repeat(lambda: model.sample(n), check)
+    rows = model.sample(n)
     yield "npgen, scoring the rows", *_repeat(lambda: model.log_prob(rows))
 
 

@@ -112,10 +112,9 @@ def made_sample(problem):
 
     def check():
         with torch.inference_mode():
-            rows = sample(uniforms)
-            logits = formulas.made_logits(xp, params, (), rows)
-            log_prob = -F.binary_cross_entropy_with_logits(logits, rows, reduction="none").sum(1)
-        return {"sample": rows.numpy(), "log_prob": log_prob.numpy()}
+            logits, x = formulas.made_logits(xp, params, (), torch.from_numpy(problem["x"])), torch.from_numpy(problem["x"])
+            log_prob = -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+            return {"sample": sample(uniforms).numpy(), "log_prob": log_prob.numpy()}
 
     def run(n):
         with torch.inference_mode():

@@ -83,10 +83,10 @@ class Server:
         """Versions and the like, {name: words}."""
         return self.module.facts()
 
-    def prepare(self, kind, problem):
-        """Build what the library has of this kind; {variant: named arrays to agree on}."""
-        builders = getattr(self.module, kind, lambda problem: ())
-        variants = {variant: (check, run) for variant, check, run in builders(problem)}
+    def prepare(self, kind, problem, skip=()):
+        """Build what the library has of this kind, but not what has a word of `skip` in its name; {variant: named arrays}."""
+        build = getattr(self.module, kind, lambda problem: ())
+        variants = {name: (check, run) for name, check, run in build(problem) if not any(word in name for word in skip)}
         answers = {variant: check() for variant, (check, _) in variants.items()}
         self.runs = {variant: (run, _calls_per_burst(run)) for variant, (_, run) in variants.items()}
         return answers

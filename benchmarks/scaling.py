@@ -1,0 +1,117 @@
+"""How npgen's cost grows, beside torch, JAX and scikit-learn: seconds against size, and peak memory, as plots.
+
+    python -m benchmarks.scaling [--only TEXT] [--threads 2 1] [--out FOLDER]
+
+Every curve changes one size of one work of speed.py. The exponent p of cost ~ size^p over its last stretch is printed: one
+that is above npgen's peers' is a surprise. Compiled torch is left out, which would compile anew for every size.
+"""
+import argparse
+import math
+import statistics
+import time
+from pathlib import Path
+
+from . import problems
+from .speed import LIBRARIES, milliseconds
+from .worker import Worker
+
+SKIPPED = "compile", "masked gradients", "flat buffer", "scoring"
+
+CURVES = {  # name: (maker in problems.py, kind, the size that changes, its values, the other sizes)
+    "MADE step, batch": ("made", "made_step", "batch", (10, 30, 100, 300, 1000), {}),
+    "MADE step, width": ("made", "made_step", "hidden", (125, 250, 500, 1000, 2000), {}),
+    "MADE step, dimension": ("made", "made_step", "d", (49, 196, 784, 3136), {}),
+    "MADE score, rows": ("made", "made_sample", "n_samples", (10, 100, 1000), {"d": 196}),
+    "RealNVP step, batch": ("realnvp", "realnvp_step", "batch", (32, 128, 512, 2048), {}),
+    "RealNVP step, depth": ("realnvp", "realnvp_step", "n_couplings", (2, 4, 8, 16, 32), {}),
+    "RealNVP step, dimension": ("realnvp", "realnvp_step", "d", (2, 8, 32, 128), {}),
+    "EM, rows": ("mixture", "em", "n", (10_000, 30_000, 100_000), {"d": 16, "k": 16}),
+    "EM, components": ("mixture", "em", "k", (4, 8, 16, 32), {"n": 30_000, "d": 16}),
+    "EM, dimension": ("mixture", "em", "d", (4, 8, 16, 32, 64), {"n": 30_000, "k": 8}),
+    "logsumexp, columns": ("logsumexp", "logsumexp", "d", (4, 32, 256, 2048), {"n": 10_000}),
+}
+
+
+def curve(name, n_threads, rounds=3, budget=0.1):
+    """{variant: (sizes, median seconds)} of one curve."""
+    make, kind, parameter, values, sizes = CURVES[name]
+    workers, points = [Worker(library, n_threads) for library in LIBRARIES], {}
+    for value in values:
+        problem = getattr(problems, make)(**sizes | {parameter: value})
+        owner = {variant: worker for worker in workers for variant in worker("prepare", kind, problem, SKIPPED)}
+        seconds = {variant: [] for variant in owner}
+        for _ in range(rounds):
+            for variant, worker in owner.items():
+                time.sleep(0.01)
+                seconds[variant] += worker("time", variant, budget)
+        for variant, s in seconds.items():
+            points.setdefault(variant, ([], []))
+            points[variant][0].append(value)
+            points[variant][1].append(statistics.median(s))
+    for worker in workers:
+        worker.stop()
+    return points
+
+
+def memory(name, n_threads):
+    """{library: (MiB once it is loaded, MiB at most)} at the largest size of a curve."""
+    make, kind, parameter, values, sizes = CURVES[name]
+    problem, answer = getattr(problems, make)(**sizes | {parameter: values[-1]}), {}
+    for library in LIBRARIES:
+        worker = Worker(library, n_threads)
+        worker("facts")
+        loaded = worker("peak_memory")
+        variants = worker("prepare", kind, problem, SKIPPED)
+        if variants:
+            worker("time", next(iter(variants)), 0.2)
+            answer[library] = loaded / 2**20, worker("peak_memory") / 2**20
+        worker.stop()
+    return answer
+
+
+def exponent(sizes, seconds):
+    """p of seconds ~ size^p over the last two points."""
+    return math.log(seconds[-1] / seconds[-2]) / math.log(sizes[-1] / sizes[-2])
+
+
+def draw(name, sections, peaks, path):
+    """One panel per number of threads, and one of the memory."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(4 * len(sections) + 4, 3.5), layout="constrained")
+    *panels, last = figure.subplots(1, len(sections) + 1)
+    for panel, (n_threads, points) in zip(panels, sections.items(), strict=True):
+        for variant, (sizes, seconds) in points.items():
+            panel.loglog(sizes, [1e3 * s for s in seconds], "o-", label=variant, linewidth=2.5 if variant == "npgen" else 1)
+        panel.set(title=f"{name}; threads: {n_threads}", xlabel=name.split(", ")[-1], ylabel="milliseconds")
+        panel.legend(fontsize="small")
+    last.bar(peaks.keys(), [peak for _, peak in peaks.values()], label="at most")
+    last.bar(peaks.keys(), [loaded for loaded, _ in peaks.values()], label="loaded")
+    last.set(title="memory, largest size", ylabel="MiB")
+    last.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def main(argv=None):
+    """Measure, print, draw."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description="How cost grows, beside the peers.")
+    parser.add_argument("--only", default="", metavar="TEXT", help=f"only curves with TEXT in their name: {'; '.join(CURVES)}")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], metavar="N", help="threads of every library (2 1)")
+    parser.add_argument("--out", default=Path(__file__).with_name("scaling"), type=Path, metavar="FOLDER",
+                        help="where the plots go (benchmarks/scaling)")
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in CURVES:
+        if args.only.lower() not in name.lower():
+            continue
+        sections = {n_threads: curve(name, n_threads) for n_threads in args.threads}
+        peaks = memory(name, max(args.threads))
+        for n_threads, points in sections.items():
+            for variant, (sizes, seconds) in points.items():
+                shown = ", ".join(f"{size}: {milliseconds(s)}" for size, s in zip(sizes, seconds, strict=True))
+                print(f"{name}; threads: {n_threads}; {variant}: {shown} ms; exponent {exponent(sizes, seconds):.2f}")
+        print(f"{name}; MiB:", ", ".join(f"{library} {a:.0f} -> {b:.0f}" for library, (a, b) in peaks.items()), flush=True)
+        draw(name, sections, peaks, args.out / f"{name.lower().replace(', ', '-').replace(' ', '-')}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The benchmark at tiny sizes: every library gives npgen's answers, and the tables say what was measured."""
+import importlib
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import problems, scaling, speed, with_dense, with_npgen  # noqa: E402
+
+TINY = {"made": {"d": 12, "hidden": 20, "batch": 8, "n_samples": 5}, "vae": {"d": 12, "hidden": 10, "latent": 3, "batch": 8},
+        "realnvp": {"d": 5, "n_couplings": 4, "hidden": (8, 8), "batch": 8, "n_rows": 30},
+        "mixture": {"n": 200, "d": 2, "k": 3},
+        "logsumexp": {"n": 7, "d": 5}, "normals": {"n": 5000}, "masked_product": {"d": 12, "hidden": 20, "batch": 8}}
+PEERS = {"torch": "torch", "jax": "jax", "numpy": "sklearn"}
+
+
+def kinds():
+    return sorted({(work.kind, work.make) for work in speed.WORKS.values()})
+
+
+def answers(module, kind, make):
+    """{variant: answers} of one library; each run is run once."""
+    given = {}
+    for variant, check, run in getattr(module, kind, lambda problem: ())(getattr(problems, make)(**TINY[make])):
+        if "compile" not in variant:  # takes a minute
+            given[variant] = check()
+            run(1)
+    return given
+
+
+@pytest.mark.filterwarnings("ignore")  # of the peers
+@pytest.mark.parametrize("library", [*PEERS, "dense"])
+@pytest.mark.parametrize(("kind", "make"), kinds())
+def test_libraries_agree(kind, make, library):
+    if library in PEERS:
+        pytest.importorskip(PEERS[library], reason=f"{PEERS[library]} is not installed: pip install -e '.[bench]'")
+    module = with_dense if library == "dense" else importlib.import_module(f"benchmarks.with_{library}")
+    speed.check(kind, answers(with_npgen, kind, make) | answers(module, kind, make))
+
+
+def test_a_disagreement_is_found():
+    with pytest.raises(AssertionError, match="loss of npgen and torch differ"):
+        speed.check("work", {"npgen": {"loss": 1.0}, "torch": {"loss": 1.001}})
+
+
+def test_every_bar_is_judged_against_its_own_peers():
+    seconds = {"npgen": [2.0, 1.0, 9.0], "torch": [8.0, 4.0, 5.0], "jax": [5.0, 4.5, 4.5], "npgen, scoring the rows": [1.0]}
+    steps, scoring = speed.BARS[0], speed.BARS[2]
+    assert speed.judge(steps, seconds) == ("jax", 2.0, 4.5, 2.0 / 4.5, 1.0 / 4.0)
+    assert speed.judge(scoring, seconds)[3] == 2.0
+    table = "\n".join(speed.bars_table({"MADE step": seconds}))
+    assert "**0.44** | 0.25 | yes" in table and table.count("\n") == 2
+
+
+def test_bars_and_curves_name_what_there_is():
+    assert {bar.work for bar in speed.BARS} == set(speed.WORKS)
+    for make, kind, parameter, values, sizes in scaling.CURVES.values():
+        assert hasattr(with_npgen, kind) and len(values) > 1
+        assert {parameter, *sizes} <= set(inspect.signature(getattr(problems, make)).parameters)
+
+
+def test_ratios_read_well():
+    assert [speed.ratio(r) for r in (0.65, 3, 1 / 8, 1 / 200)] == ["0.65", "3.00", "1/8", "1/200"]
