@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from npgen.kernels import _math, adam, logsumexp, masked_matmul, random, reparameterize
+from npgen.kernels import _math, adam, likelihood, logsumexp, masked_matmul, random, reparameterize
+from scipy import stats
 
 from npgen import kernels
 from npgen.masks import Plan
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 BACKENDS = pytest.mark.parametrize("backend", ["reference", "numba"])
+INF, NAN = np.inf, np.nan
 KEY = 0x243F6A88, 0x85A308D3
 
 
@@ -88,7 +90,71 @@ def matmul_bound(eps, want, first, *rest):
     return [8 * (10 + sum(first.shape)) * eps]
 
 
+def outcomes(rng, n, d, dtype):
+    return (rng.random((n, d)) if rng.random() < 0.3 else rng.integers(0, 2, (n, d))).astype(dtype)
+
+
+def sometimes(rng, common, rare):
+    """Rows of one array, a tenth of them replaced by rows of the other."""
+    return np.where(rng.random((len(common), 1)) < 0.1, rare, common)
+
+
+def bernoulli_inputs(rng, n, d, dtype):
+    extreme = floats(rng, (n, d), dtype, [0, 1e30, -1e30, INF, -INF, NAN][:rng.integers(1, 7)])
+    return outcomes(rng, n, d, dtype), sometimes(rng, floats(rng, (n, d), dtype), extreme)
+
+
+def bernoulli_bound(eps, want, x, logits):
+    return [(16 + x.shape[1] / 16) * eps * np.abs(want[0])]  # all terms have one sign
+
+
+def bernoulli_backward_bound(eps, want, g, x, logits):
+    odds = np.exp(-np.abs(logits.astype(float)))
+    return [8 * eps * np.abs(g[:, None]) * (np.abs(x - (logits > 0)) + odds)]
+
+
+def normal_inputs(rng, n, d, dtype):
+    mean, raw = (sometimes(rng, floats(rng, (n, d), dtype), floats(rng, (n, d), dtype, extreme[:rng.integers(1, 5)]))
+                 for extreme in ([0, 1e9, -1e9, NAN], [0, INF, -INF, NAN]))
+    return floats(rng, (n, d), dtype), np.concatenate([mean, raw], axis=1), float(rng.choice([15, 3]))
+
+
+def normal_parts(x, outputs, limit):
+    mean, raw = np.split(outputs.astype(float), 2, axis=1)
+    slope = np.tanh(raw / limit)
+    return (x - mean) ** 2 * np.exp(-limit * slope), limit * slope, 1 - slope**2
+
+
+def normal_bound(eps, want, x, outputs, limit):
+    squares, log_var, _ = normal_parts(x, outputs, limit)
+    parts = (2 + squares + np.abs(log_var)).sum(axis=1)
+    return [(20 + 4 * limit + x.shape[1] / 16) * eps * parts]
+
+
+def normal_backward_bound(eps, want, g, x, outputs, limit):
+    squares, _, slope = normal_parts(x, outputs, limit)
+    raw_part = np.abs(g[:, None]) * (1 + squares) * ((20 + 4 * limit) * slope + 8)
+    return [eps * np.concatenate([(20 + 4 * limit) * np.abs(want[0][:, :x.shape[1]]), raw_part], axis=1)]
+
+
+def standard_normal_inputs(rng, n, d, dtype):
+    return (sometimes(rng, floats(rng, (n, d), dtype), floats(rng, (n, d), dtype, [0, 1e18, INF, -INF, NAN])),)
+
+
+def with_cotangent(inputs):
+    def both(rng, n, d, dtype):
+        return floats(rng, n, dtype), *inputs(rng, n, d, dtype)
+    return both
+
+
 CASES = {
+    likelihood.bernoulli_forward: (bernoulli_inputs, bernoulli_bound),
+    likelihood.bernoulli_backward: (with_cotangent(bernoulli_inputs), bernoulli_backward_bound),
+    likelihood.normal_forward: (normal_inputs, normal_bound),
+    likelihood.normal_backward: (with_cotangent(normal_inputs), normal_backward_bound),
+    likelihood.standard_normal_forward: (standard_normal_inputs,
+                                         lambda eps, want, z: [(16 + z.shape[1] / 16) * eps * np.abs(want[0])]),
+    likelihood.standard_normal_backward: (with_cotangent(standard_normal_inputs), lambda eps, want, g, z: [0.0]),
     logsumexp.forward: (logsumexp_inputs, logsumexp_bound),
     logsumexp.backward: (logsumexp_backward_inputs, logsumexp_backward_bound),
     logsumexp.backward_weights: (logsumexp_backward_inputs, logsumexp_backward_bound),
@@ -101,7 +167,8 @@ CASES = {
     masked_matmul.backward_x: (matmul_inputs(["g", "weight"]), matmul_bound),
     masked_matmul.backward_weight: (matmul_inputs(["x", "g"]), matmul_bound),
 }
-JUDGED_ELSEWHERE = {"made_sample.sample"}  # against the naive sampler, with the model
+JUDGED_ELSEWHERE = {"made_sample.sample",  # against the naive sampler; the others in test_network_kernels
+                    "mlp.forward", "mlp.backward", "coupling.inverse", "coupling.forward", "coupling.backward"}
 KERNELS = pytest.mark.parametrize("kernel", CASES, ids=lambda kernel: kernel.name)
 
 
@@ -200,9 +267,67 @@ def test_reparameterize_noise_is_the_stream(backend, dtype):
                                       random.normal(np.empty(1200, dtype), *KEY, 777))
 
 
+@BACKENDS
+def test_likelihood_gradients_are_the_derivatives(backend):
+    rng = np.random.default_rng(0)
+    g, x, logits = rng.normal(size=6), rng.random((6, 5)), 3 * rng.normal(size=(6, 5))
+    outputs, direction = rng.normal(size=(2, 6, 10))
+    with kernels.using(backend):
+        for gradient, f, at in (
+                (likelihood.bernoulli_backward(g, x, logits), lambda v: likelihood.bernoulli_forward(x, v), logits),
+                (likelihood.normal_backward(g, x, outputs, 2), lambda v: likelihood.normal_forward(x, v, 2), outputs),
+                (likelihood.standard_normal_backward(g, logits), likelihood.standard_normal_forward, logits)):
+            along = direction[:, :at.shape[1]].copy()
+            np.testing.assert_allclose((gradient * along).sum(axis=1), g * slope(f, at, along), rtol=1e-7, atol=1e-8)
+
+
+# --- the values of the likelihoods -----------------------------------------------------------------------------------
+
+@BACKENDS
+@DTYPES
+@pytest.mark.parametrize("d", [1, 64, 65, 784, 20000])
+def test_likelihoods_are_the_densities(backend, dtype, d):
+    rng = np.random.default_rng(d)
+    x, logits, outputs = rng.integers(0, 2, (7, d)), 5 * rng.normal(size=(7, d)), rng.normal(size=(7, 2 * d))
+    z, mean, log_var = rng.normal(size=(7, d)), outputs[:, :d], 15 * np.tanh(outputs[:, d:] / 15)
+    with kernels.using(backend):
+        got = (likelihood.bernoulli_forward(x.astype(dtype), logits.astype(dtype)),
+               likelihood.normal_forward(z.astype(dtype), outputs.astype(dtype), 15.0),
+               likelihood.standard_normal_forward(z.astype(dtype)))
+    want = (-np.logaddexp(0, np.where(x, -logits, logits)), stats.norm.logpdf(z, mean, np.exp(log_var / 2)),
+            stats.norm.logpdf(z))
+    for one, many in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, many.sum(axis=1), rtol=16 * np.finfo(dtype).eps)
+
+
+SURE = {  # x, logit -> log-likelihood, gradient
+    "right": (1, 20, -np.log1p(np.exp(-20)), np.exp(-20) / (1 + np.exp(-20))),
+    "right, of 0": (0, -20, -np.log1p(np.exp(-20)), -np.exp(-20) / (1 + np.exp(-20))),
+    "wrong": (0, 80, -80, -1), "wrong, of 1": (1, -80, -80, 1),
+    "huge": (1, 1e30, 0, 0), "huge and wrong": (0, 1e30, -1e30, -1),
+    "certain": (1, INF, 0, 0), "certain, of 0": (0, -INF, 0, 0),
+    "certain and wrong": (0, INF, -INF, -1), "certain and wrong, of 1": (1, -INF, -INF, 1),
+    "certain of a half": (0.5, INF, -INF, -0.5),
+    "NaN": (1, NAN, NAN, NAN), "NaN in x": (NAN, 1, NAN, NAN),
+}
+
+
+@BACKENDS
+@DTYPES
+@pytest.mark.parametrize("case", SURE)
+@pytest.mark.parametrize("d", [1, 200])
+def test_bernoulli_of_a_sure_logit(backend, dtype, case, d):
+    x, logit, value, gradient = SURE[case]
+    xs, logits, g = np.full((2, d), x, dtype), np.full((2, d), logit, dtype), np.ones(2, dtype)
+    xs[0], logits[0] = 0, 0
+    with kernels.using(backend):
+        values, gradients = likelihood.bernoulli_forward(xs, logits), likelihood.bernoulli_backward(g, xs, logits)
+    np.testing.assert_allclose(values, [-d * np.log(2), d * value], rtol=2e-6)
+    np.testing.assert_allclose(gradients, [[-0.5] * d, [gradient] * d], rtol=2e-6)
+
+
 # --- the edges of logsumexp ------------------------------------------------------------------------------------------
 
-INF, NAN = np.inf, np.nan
 EDGES = {  # x, weights -> value, gradient of x, gradient of weights
     "all -inf": ([-INF, -INF], [1, 1], -INF, [0, 0], [0, 0]),
     "some -inf": ([-INF, 0], [1, 1], 0, [0, 1], [0, 1]),

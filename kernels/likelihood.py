@@ -1,0 +1,228 @@
+"""Log-likelihoods of rows under the outputs of a network, and their gradients.
+
+    bernoulli_forward           sum_d x_d l_d - log(1 + exp(l_d))                                       (N,) nats
+    bernoulli_backward          g (x - sigmoid(l)), the gradient with respect to the logits l           (N, D)
+    normal_forward              sum_d log N(x_d; m_d, exp(v_d)),  v = limit tanh(raw / limit)           (N,) nats
+    normal_backward             [g (x - m) exp(-v),  g ((x - m)^2 exp(-v) - 1) / 2 dv/draw]             (N, 2D)
+    standard_normal_forward     sum_d log N(z_d; 0, 1)                                                  (N,) nats
+    standard_normal_backward    -g z                                                                    (N, D)
+
+x, z, logits (N, D), g (N,), outputs (N, 2D): the means m, then the raw log-variances raw; limit > 0. All of one dtype,
+float32 or float64. Any N and D, zero included. x in the Bernoulli is in [0, 1].
+
+A logit that is sure and right loses no digit, neither in its likelihood, which is near 0, nor in its gradient; at +-inf
+these are the limits: log-likelihood 0 where x is the outcome that is certain, else -inf.
+Rows are independent, so the bits are the same for any thread count (between CPUs whose vectors differ in length, a sum
+may differ in its last bits). Source: Kingma & Welling, Auto-encoding variational Bayes (2014), appendix C.
+"""
+import math
+
+import numpy as np
+
+from ._dispatch import Kernel, empty
+from ._jit import jit, prange
+from ._math import exp, log1p, tanh
+from .masked_matmul import _panels
+
+LOG_2PI = math.log(2 * math.pi)
+
+# --- reference -------------------------------------------------------------------------------------------------------
+
+def _bernoulli_parts(x, logits):
+    """x less the likelier outcome, and the odds of the other one."""
+    return x - (logits > 0).astype(float), np.exp(-np.abs(logits.astype(float)))
+
+
+def _bernoulli_forward_reference(x, logits):
+    miss, odds = _bernoulli_parts(x, logits)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return (np.where(miss == 0, 0, miss * logits) - np.log1p(odds)).sum(axis=1).astype(x.dtype)
+
+
+def _bernoulli_backward_reference(g, x, logits):
+    miss, odds = _bernoulli_parts(x, logits)
+    return (g[:, None] * (miss + np.where(logits > 0, 1, -1) * odds / (1 + odds))).astype(x.dtype)
+
+
+def _normal_parts(x, outputs, limit):
+    """The distance from the mean in standard deviations, the standard deviation, and tanh(raw / limit)."""
+    mean, raw = np.split(outputs.astype(float), 2, axis=1)
+    bounded = np.tanh(raw / limit)
+    std = np.exp(limit * bounded / 2)
+    return (x - mean) / std, std, bounded
+
+
+def _normal_forward_reference(x, outputs, limit):
+    with np.errstate(over="ignore", invalid="ignore"):
+        z, _, bounded = _normal_parts(x, outputs, limit)
+        return (-0.5 * (LOG_2PI + limit * bounded + z * z).sum(axis=1)).astype(x.dtype)
+
+
+def _normal_backward_reference(g, x, outputs, limit):
+    with np.errstate(over="ignore", invalid="ignore"):
+        z, std, bounded = _normal_parts(x, outputs, limit)
+        parts = z / std, -0.5 * (1 - z * z) * (1 - bounded * bounded)
+        return (g[:, None] * np.concatenate(parts, axis=1)).astype(x.dtype)
+
+
+def _standard_normal_forward_reference(z):
+    with np.errstate(over="ignore"):
+        return (-0.5 * (np.square(z, dtype=float) + LOG_2PI).sum(axis=1)).astype(z.dtype)
+
+
+def _standard_normal_backward_reference(g, z):
+    return -g[:, None] * z
+
+
+# --- Numba -----------------------------------------------------------------------------------------------------------
+
+@jit(fastmath={"reassoc"})  # lets the sum, and nothing else, be taken in lanes
+def _misses(x, logits, odds):
+    """The part of a row's log-likelihood that is linear in the logits; fills odds."""
+    total, zero, one = x.dtype.type(0), x.dtype.type(0), x.dtype.type(1)
+    for d in range(x.size):
+        miss = x[d] - (one if logits[d] > zero else zero)
+        total += miss * logits[d] if miss != zero else zero
+        odds[d] = exp(-abs(logits[d]))
+    return total
+
+
+@jit
+def _multiplied(odds):
+    """Multiply the factors 1 + odds by one another, at most 64 each; how many are left.
+
+    As odds, a + b + ab, in which a small one is not lost beside the 1: then a logarithm costs next to nothing.
+    """
+    size, factors = odds.size, 1
+    while size > 64 and factors < 64:
+        half = (size + 1) // 2
+        for d in range(size // 2):
+            odds[d] += odds[half + d] + odds[d] * odds[half + d]
+        size, factors = half, 2 * factors
+    return size
+
+
+@jit(fastmath={"reassoc"})
+def _sum_log1p(odds):
+    total = odds.dtype.type(0)
+    for d in range(odds.size):
+        total += log1p(odds[d])
+    return total
+
+
+@jit(parallel=True)
+def _bernoulli_forward(x, logits, ans):
+    N, D = x.shape
+    panels = _panels(N)
+    for p in prange(panels):
+        odds = np.empty(D, x.dtype)
+        for n in range(p * N // panels, (p + 1) * N // panels):
+            linear = _misses(x[n], logits[n], odds)
+            ans[n] = linear - _sum_log1p(odds[:_multiplied(odds)])
+
+
+@jit(parallel=True)
+def _bernoulli_backward(g, x, logits, dlogits):
+    N, D = x.shape
+    panels, zero, one = _panels(N), x.dtype.type(0), x.dtype.type(1)
+    for p in prange(panels):
+        for n in range(p * N // panels, (p + 1) * N // panels):
+            for d in range(D):
+                odds = exp(-abs(logits[n, d]))
+                other = odds / (one + odds)
+                dlogits[n, d] = g[n] * ((x[n, d] - one) + other if logits[n, d] > zero else x[n, d] - other)
+
+
+@jit(fastmath={"reassoc"})
+def _sum_normal(x, mean, log_var):
+    total, half = x.dtype.type(0), x.dtype.type(0.5)
+    for d in range(x.size):
+        z = (x[d] - mean[d]) * exp(-half * log_var[d])
+        total += log_var[d] + z * z
+    return total
+
+
+@jit(parallel=True)
+def _normal_forward(x, outputs, limit, ans):
+    (N, D), real = x.shape, x.dtype.type
+    panels, limit, half, constant = _panels(N), real(limit), real(0.5), real(D * LOG_2PI)
+    for p in prange(panels):
+        log_var = np.empty(D, x.dtype)
+        for n in range(p * N // panels, (p + 1) * N // panels):
+            for d in range(D):
+                log_var[d] = limit * tanh(outputs[n, D + d] / limit)
+            ans[n] = -half * (_sum_normal(x[n], outputs[n], log_var) + constant)
+
+
+@jit(parallel=True)
+def _normal_backward(g, x, outputs, limit, doutputs):
+    (N, D), real = x.shape, x.dtype.type
+    panels, limit, half, one = _panels(N), real(limit), real(0.5), real(1)
+    for p in prange(panels):
+        for n in range(p * N // panels, (p + 1) * N // panels):
+            mean, raw, dmean, draw = outputs[n, :D], outputs[n, D:], doutputs[n, :D], doutputs[n, D:]
+            for d in range(D):  # in two loops, as one long chain of operations would wait for its own results
+                draw[d] = tanh(raw[d] / limit)
+            for d in range(D):
+                bounded = draw[d]
+                inverse_std = exp(-half * limit * bounded)
+                z = (x[n, d] - mean[d]) * inverse_std
+                dmean[d] = g[n] * z * inverse_std
+                slope = (one - bounded) * (one + bounded)
+                draw[d] = half * g[n] * (z * (z * slope) - slope)
+
+
+@jit(fastmath={"reassoc"})
+def _sum_squares(z):
+    total = z.dtype.type(0)
+    for d in range(z.size):
+        total += z[d] * z[d]
+    return total
+
+
+@jit(parallel=True)
+def _standard_normal_forward(z, ans):
+    (N, D), real = z.shape, z.dtype.type
+    panels, half, constant = _panels(N), real(0.5), real(D * LOG_2PI)
+    for p in prange(panels):
+        for n in range(p * N // panels, (p + 1) * N // panels):
+            ans[n] = -half * (_sum_squares(z[n]) + constant)
+
+
+@jit(parallel=True)
+def _standard_normal_backward(g, z, dz):
+    N, D = z.shape
+    panels = _panels(N)
+    for p in prange(panels):
+        for n in range(p * N // panels, (p + 1) * N // panels):
+            for d in range(D):
+                dz[n, d] = -g[n] * z[n, d]
+
+
+def _filling(function, shape):
+    """A launch of a jitted function that fills its last argument, an array of the given shape."""
+    def run(*args):
+        out = empty(shape(*args), args[0].dtype)
+        function(*args, out)
+        return out
+    return run
+
+
+bernoulli_forward = Kernel(
+    "likelihood.bernoulli_forward", "x(N,D) logits(N,D)", reference=_bernoulli_forward_reference,
+    numba=_filling(_bernoulli_forward, lambda x, logits: x.shape[:1]))
+bernoulli_backward = Kernel(
+    "likelihood.bernoulli_backward", "g(N) x(N,D) logits(N,D)", reference=_bernoulli_backward_reference,
+    numba=_filling(_bernoulli_backward, lambda g, x, logits: x.shape))
+normal_forward = Kernel(
+    "likelihood.normal_forward", "x(N,D) outputs(N,2D) limit", reference=_normal_forward_reference,
+    numba=_filling(_normal_forward, lambda x, outputs, limit: x.shape[:1]))
+normal_backward = Kernel(
+    "likelihood.normal_backward", "g(N) x(N,D) outputs(N,2D) limit", reference=_normal_backward_reference,
+    numba=_filling(_normal_backward, lambda g, x, outputs, limit: outputs.shape))
+standard_normal_forward = Kernel(
+    "likelihood.standard_normal_forward", "z(N,D)", reference=_standard_normal_forward_reference,
+    numba=_filling(_standard_normal_forward, lambda z: z.shape[:1]))
+standard_normal_backward = Kernel(
+    "likelihood.standard_normal_backward", "g(N) z(N,D)", reference=_standard_normal_backward_reference,
+    numba=_filling(_standard_normal_backward, lambda g, z: z.shape))
