@@ -516,6 +516,9 @@ def test_a_density_has_units(case):
     scaled = fresh(case).fit(1024 * x)  # a power of two: the preprocessed rows have the same bits
     np.testing.assert_allclose(scaled.log_prob(1024 * x), model.log_prob(x) - x.shape[1] * math.log(1024), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(scaled.sample(9, rng=1), 1024 * model.sample(9, rng=1), rtol=1e-9)
+    for now, before in zip(scaled.history_, model.history_, strict=True):
+        for key in ("train_nats", "valid_nats"):
+            assert before[key] is None or math.isclose(now[key], before[key] + x.shape[1] * math.log(1024), rel_tol=1e-9)
 
 
 @where(to_noise)
@@ -529,9 +532,19 @@ def test_log_det_is_that_of_the_autodiff_jacobian(case):
         assert math.isclose(model._log_density(model.params_, row[None])[0], want, rel_tol=1e-10, abs_tol=1e-10)
 
 
+def direction(model):
+    """A direction in which the parameters may move: a masked weight stays zero."""
+    v = {name: RNG.normal(size=a.shape) for name, a in model.params_.items()}
+    if isinstance(model, MADE):
+        for k, plan in enumerate(model._net.layout.plans):
+            weight, _ = model._net.layout.weight_and_bias(v["net"], k)
+            weight *= plan.mask
+    return v
+
+
 def off_the_kinks(model):
     """The parameters, moved: a bias that is still zero puts a ReLU at its kink for a row of zeros."""
-    return {name: a + 0.1 * RNG.normal(size=a.shape) for name, a in model.params_.items()}
+    return {name: model.params_[name] + 0.1 * step for name, step in direction(model).items()}
 
 
 @where(lambda model, x: exact(model))
@@ -552,9 +565,8 @@ def test_the_gradient_of_the_loss_with_respect_to_the_parameters(case):
         return np.mean(model._loss(params, z, Stream(3)))
 
     gradient = engine.grad(loss)(params)
-    for name, value in params.items():
-        v = RNG.normal(size=value.shape)
-        slope = (loss(params | {name: value + h * v}) - loss(params | {name: value - h * v})) / (2 * h)
+    for name, v in direction(model).items():
+        slope = (loss(params | {name: params[name] + h * v}) - loss(params | {name: params[name] - h * v})) / (2 * h)
         assert math.isclose(np.sum(gradient[name] * v), slope, rel_tol=1e-5, abs_tol=1e-6), name
 
 
@@ -591,6 +603,13 @@ def test_weights_have_no_scale(case):
     weighted, plain = a.score(x, sample_weight=w), a.log_prob(x)
     assert math.isclose(weighted, np.average(plain, weights=w), rel_tol=1e-12)
     assert math.isclose(weighted, a.score(x, sample_weight=w * 3), rel_tol=1e-12)
+
+
+@where(lambda model, x: of_reals(x) and model.preprocess == "auto")
+def test_preprocessing_is_weighted_too(case):
+    x, w = CASES[case][1], RNG.uniform(0.1, 5, 160)
+    model = fresh(case).fit(x, sample_weight=w)
+    np.testing.assert_allclose(model.preprocess_.mean_, np.average(x, axis=0, weights=w), rtol=1e-12)
 
 
 @classes
