@@ -31,7 +31,7 @@ def _network(kept, params, widths, blocks, pieces, limit):
     mask = np.zeros(0)
     outputs, hidden = mlp.forward.reference(kept, params, widths, blocks, pieces, mask)
     raw, t = np.split(outputs, 2, axis=1)
-    return limit * _math.tanh(raw / limit), t, outputs, hidden
+    return limit * np.tanh(raw / limit), t, outputs, hidden
 
 
 def _inverse_reference(x, params, widths, blocks, pieces, limit):

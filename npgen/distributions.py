@@ -5,13 +5,10 @@
 
 Legend: n rows, d features. A head turns outputs (n, n_params * d) into a log-density, a sample or a mean.
 """
-import math
-
 import numpy as np
 
-from . import ops
-
-LOG_2PI = math.log(2 * math.pi)
+from . import fused, ops
+from .fused import LOG_2PI
 
 
 def std(log_var):
@@ -19,19 +16,9 @@ def std(log_var):
     return ops.exp(log_var / 2)
 
 
-def bounded(raw, limit):
-    """raw where it is small, never beyond +-limit: limit * tanh(raw / limit)."""
-    return limit * ops.tanh(raw / limit)
-
-
 def normal_log_prob(x, mean, log_var):
     """log N(x; mean, exp(log_var)) of every feature, in nats."""
     return -0.5 * (LOG_2PI + log_var + ops.square(x - mean) * ops.exp(-log_var))
-
-
-def standard_normal_log_prob(z):
-    """sum_l log N(z_l; 0, 1) over the last axis, in nats."""
-    return -0.5 * ops.sum(ops.square(z) + LOG_2PI, axis=-1)
 
 
 class Normal:
@@ -45,11 +32,11 @@ class Normal:
     def split(self, outputs):
         """The means and log-variances in a network's outputs (n, 2 d)."""
         d = outputs.shape[-1] // 2
-        return outputs[..., :d], bounded(outputs[..., d:], self.LIMIT)
+        return outputs[..., :d], ops.bounded(outputs[..., d:], self.LIMIT)
 
     def log_prob(self, x, outputs):
         """sum_d log N(x_d; mean_d, exp(log_var_d)), (n,) nats."""
-        return ops.sum(normal_log_prob(x, *self.split(outputs)), axis=-1)
+        return fused.normal_log_prob(x, outputs, self.LIMIT)
 
     def sample(self, noise, outputs):
         """mean + std * noise, for standard normal noise."""
@@ -73,7 +60,7 @@ class Bernoulli:
 
     def log_prob(self, x, outputs):
         """sum_d x_d logit_d - softplus(logit_d), (n,) nats."""
-        return ops.sum(x * outputs - ops.softplus(outputs), axis=-1)
+        return fused.bernoulli_log_prob(x, outputs)
 
     def sample(self, noise, outputs):
         """1 where uniform noise falls below the probability."""

@@ -4,9 +4,9 @@ The formula is what a first derivative's kernel is tested against, and what high
 
     mlp                     every layer of a multilayer perceptron, masked or not
     coupling_inverse        one step of a coupling flow, data -> noise; coupling_forward, noise -> data
-    bernoulli_log_prob      sum_d log P(x_d) from logits
-    normal_log_prob         sum_d log N(x_d) from means and raw log-variances
-    standard_normal_log_prob
+    bernoulli_log_prob      sum_d log P(x_d), from logits
+    normal_log_prob         sum_d log N(x_d; mean_d, var_d), from means and raw log-variances
+    standard_normal_log_prob    sum_d log N(z_d; 0, 1)
 
 Legend: n rows, i inputs, j outputs, h hidden units of all layers, p parameters, d features.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from . import ops
 from .engine import Primitive, Tensor, grad
 from .kernels import coupling as _coupling_kernel
+from .kernels import likelihood as _likelihood_kernel
 from .kernels import mlp as _mlp_kernel
 
 
@@ -46,7 +47,9 @@ def fused(name, formula, forward, backward):
             return grad(inner, tuple(range(len(tracked))))(*(args[i] for i in tracked))
         return pull
 
-    return Primitive(forward, joint=joint, name=name)
+    op = Primitive(forward, joint=joint, name=name)
+    op.formula = formula
+    return op
 
 
 def _c(*arrays):
@@ -101,7 +104,7 @@ def _coupling_parts(params, d, layout):
 
     def network(kept):
         outputs = mlp(kept, params[2 * d:], layout)[0]
-        return COUPLING_LIMIT * ops.tanh(outputs[:, :moved] / COUPLING_LIMIT), outputs[:, moved:]
+        return ops.bounded(outputs[:, :moved], COUPLING_LIMIT), outputs[:, moved:]
 
     return params[:d], params[d:2 * d], moved, network
 
@@ -154,3 +157,57 @@ def coupling_inverse(x, params, layout):
 def coupling_forward(z, params, layout):
     """Noise -> data, the inverse of coupling_inverse: x (n, d) and log |det dx/dz| (n,) in nats."""
     return _coupling_forward(z, params, layout)
+
+
+# ---------------------------------------------------------------- likelihoods
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def _for(op, x, outputs, n_params):
+    """The kernels' op where they apply, one row of outputs for each row of x; its formula for arrays that broadcast."""
+    n, d = x.shape if x.ndim == 2 else (0, 0)
+    return op if outputs.shape == (n, n_params * d) and x.dtype == outputs.dtype and x.ndim == 2 else op.formula
+
+
+_bernoulli = fused(
+    "bernoulli_log_prob", lambda x, logits: ops.sum(x * logits - ops.softplus(logits), axis=-1),
+    lambda x, logits: _likelihood_kernel.bernoulli_forward(*_c(x, logits)),
+    lambda tracked, ans, g, x, logits: [_likelihood_kernel.bernoulli_backward(*_c(g, x, logits))] if tracked == [1] else None)
+
+
+def bernoulli_log_prob(x, logits):
+    """sum_d x_d logit_d - log(1 + exp(logit_d)) over the last axis, in nats; x in [0, 1]."""
+    return _for(_bernoulli, x, logits, 1)(x, logits)
+
+
+def _normal_formula(x, outputs, limit):
+    d = outputs.shape[-1] // 2
+    log_var = ops.bounded(outputs[..., d:], limit)
+    return -0.5 * ops.sum(LOG_2PI + log_var + ops.square(x - outputs[..., :d]) * ops.exp(-log_var), axis=-1)
+
+
+_normal = fused(
+    "normal_log_prob", _normal_formula,
+    lambda x, outputs, limit: _likelihood_kernel.normal_forward(*_c(x, outputs), limit),
+    lambda tracked, ans, g, x, outputs, limit:
+        [_likelihood_kernel.normal_backward(*_c(g, x, outputs), limit)] if tracked == [1] else None)
+
+
+def normal_log_prob(x, outputs, limit):
+    """sum_d log N(x_d; mean_d, exp(log_var_d)) over the last axis, in nats.
+
+    outputs (n, 2 d): the means, then the raw log-variances, bounded to +-limit.
+    """
+    return _for(_normal, x, outputs, 2)(x, outputs, limit)
+
+
+_standard_normal = fused(
+    "standard_normal_log_prob", lambda z: -0.5 * ops.sum(ops.square(z) + LOG_2PI, axis=-1),
+    lambda z: _likelihood_kernel.standard_normal_forward(*_c(z)),
+    lambda tracked, ans, g, z: [_likelihood_kernel.standard_normal_backward(*_c(g, z))])
+
+
+def standard_normal_log_prob(z):
+    """sum_d log N(z_d; 0, 1) over the last axis, in nats."""
+    return (_standard_normal if z.ndim == 2 else _standard_normal.formula)(z)

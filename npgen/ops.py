@@ -168,6 +168,11 @@ def clip(x, a_min=None, a_max=None):
     return x if a_max is None else minimum(x, a_max)
 
 
+def bounded(x, limit):
+    """x where it is small, never beyond +-limit: limit * tanh(x / limit)."""
+    return limit * tanh(x / limit)
+
+
 # ---------------------------------------------------------------- reductions
 
 def spread(x, axis):

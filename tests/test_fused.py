@@ -22,6 +22,12 @@ def flow(d, moved):
     return (RNG.normal(size=(40, d)), RNG.normal(size=2 * d + layout.size) / 2), layout
 
 
+X, BITS, OUTPUTS = RNG.normal(size=(9, 4)), (RNG.random((9, 4)) < 0.5) * 1.0, RNG.normal(size=(9, 8)) * 2
+LIKELIHOODS = {  # name -> op, its formula, the arrays
+    "bernoulli": (fused.bernoulli_log_prob, fused._bernoulli.formula, (BITS, OUTPUTS[:, :4])),
+    "normal": (lambda x, o: fused.normal_log_prob(x, o, 3.0), lambda x, o: fused._normal.formula(x, o, 3.0), (X, OUTPUTS)),
+    "standard normal": (fused.standard_normal_log_prob, fused._standard_normal.formula, (X,)),
+}
 CASES = {  # name -> op, its formula, the arrays, the rest
     "mlp": (fused.mlp, fused._mlp_formula, *network((3, 7, 4, 5))),
     "mlp, one layer": (fused.mlp, fused._mlp_formula, *network((3, 2))),
@@ -69,6 +75,29 @@ def test_its_second_derivatives_are_the_formulas(name, objective):
     (f, formula), (x, params) = functions(name, objective)
     v = RNG.normal(size=params.shape)
     np.testing.assert_allclose(hvp(lambda p: f(x, p), params, v), hvp(lambda p: formula(x, p), params, v), **close)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_a_likelihood_and_its_derivatives_are_the_formulas(name, backend):
+    op, formula, arrays = LIKELIHOODS[name]
+
+    def of(f):
+        return lambda *a: np.sum(np.sin(f(*a)))
+
+    with kernels.using(backend):
+        np.testing.assert_allclose(op(*arrays), formula(*arrays), **close)
+        for i, a in enumerate(arrays):
+            np.testing.assert_allclose(grad(of(op), i)(*arrays), grad(of(formula), i)(*arrays), **close)
+            v, before, after = RNG.normal(size=a.shape), arrays[:i], arrays[i + 1:]
+            np.testing.assert_allclose(hvp(lambda t: of(op)(*before, t, *after), a, v),
+                                       hvp(lambda t: of(formula)(*before, t, *after), a, v), **close)
+
+
+def test_a_likelihood_of_arrays_that_broadcast_is_the_formula():
+    outputs = RNG.normal(size=(9, 5, 8))
+    np.testing.assert_allclose(fused.normal_log_prob(X[:, None], outputs, 3.0)[:, 2], fused.normal_log_prob(X, outputs[:, 2], 3.0))
+    assert fused.bernoulli_log_prob(BITS[:, None], outputs[..., :4]).shape == (9, 5)
 
 
 def test_mlp_refuses_shapes_that_do_not_fit():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from npgen.distributions import standard_normal_log_prob
+from npgen.fused import standard_normal_log_prob
 from npgen.models import VAE
 from npgen.random import Stream
 

@@ -13,7 +13,6 @@ Legend: n rows, d features. Reference: Dinh, Sohl-Dickstein & Bengio, Density es
 import numpy as np
 
 from .. import fused
-from ..distributions import standard_normal_log_prob
 from ..nn import MLP
 from .base import Capabilities, GradientModel, check_widths
 
@@ -126,7 +125,7 @@ class RealNVP(GradientModel):
 
     def _log_density(self, params, z):
         noise, log_det = self.inverse_and_log_det(params, z)
-        return standard_normal_log_prob(noise) + log_det
+        return fused.standard_normal_log_prob(noise) + log_det
 
     def _loss(self, params, z, stream):
         return -self._log_density(params, z)

@@ -14,7 +14,8 @@ import math
 import numpy as np
 
 from .. import ops
-from ..distributions import bounded, head_for, normal_log_prob, standard_normal_log_prob, std
+from ..distributions import head_for, normal_log_prob, std
+from ..fused import standard_normal_log_prob
 from ..nn import MLP
 from ..random import row_normals
 from .base import Capabilities, GradientModel, check_widths
@@ -69,7 +70,7 @@ class VAE(GradientModel):
 
     def _posterior(self, params, x):
         outputs = self._encoder(params, x)
-        return outputs[:, :self.n_latent_], bounded(outputs[:, self.n_latent_:], LOG_VAR_LIMIT)
+        return outputs[:, :self.n_latent_], ops.bounded(outputs[:, self.n_latent_:], LOG_VAR_LIMIT)
 
     def _bound(self, params, x, draw, beta):
         """One-sample estimate of the ELBO, (n,): the KL divergence in closed form, log p(x | z) at z = draw(mean, log_var)."""
