@@ -1,5 +1,7 @@
-"""The models as they are usually written, for any array library: xp brings linear, relu, exp, tanh, square, concatenate and
-bernoulli_log_prob (summed over all features). params as in problems.py; losses are mean nats per row.
+"""The models as they are usually written, for any array library: xp brings linear, relu, exp, tanh, square, concatenate,
+columns (in another order) and bernoulli_log_prob (summed over all rows and features).
+
+params are those of problems.py; losses are mean nats per row.
 
 Legend: n rows, d features, l latent dimensions.
 """
@@ -56,7 +58,7 @@ def realnvp_log_prob(xp, params, orders, x):
     d, log_det = x.shape[1], 0.0
     for order, n_kept, shift, log_scale, network in _couplings(params, orders, d):
         if order is not None:
-            x = x[:, order]
+            x = xp.columns(x, order)
         x = (x - shift) * xp.exp(-log_scale)
         kept, moved = x[:, :n_kept], x[:, n_kept:]
         s, t = _scale_and_shift(xp, network, kept)
@@ -79,5 +81,5 @@ def realnvp_rows(xp, params, orders, backs, z):
         s, t = _scale_and_shift(xp, network, kept)
         z = xp.concatenate([kept, moved * xp.exp(s) + t], 1) * xp.exp(log_scale) + shift
         if k % 2 == 0:
-            z = z[:, backs[k // 2]]
+            z = xp.columns(z, backs[k // 2])
     return z

@@ -128,8 +128,8 @@ def run(n_threads, works, rounds, budget):
         facts |= dense("facts")
         results = {}
         for work in works:
-            print(f"{n_threads} threads: {work}", file=sys.stderr, flush=True)
             results[work] = measure(workers, work, rounds, budget)
+            print(f"threads: {n_threads}", *list(bars_table({work: results[work]}))[2:], sep="\n", file=sys.stderr, flush=True)
         return results, facts
     finally:
         for worker in workers:

@@ -12,7 +12,7 @@ from . import formulas
 
 xp = types.SimpleNamespace(
     linear=lambda x, weight, bias: x @ weight + bias, relu=jax.nn.relu, exp=jnp.exp, tanh=jnp.tanh, square=jnp.square,
-    concatenate=jnp.concatenate,
+    concatenate=jnp.concatenate, columns=lambda x, order: x[:, order],
     bernoulli_log_prob=lambda x, logits: (x * logits - jax.nn.softplus(logits)).sum())
 
 

@@ -13,7 +13,7 @@ torch.set_num_threads(n_cores())
 
 xp = types.SimpleNamespace(
     linear=lambda x, weight, bias: torch.addmm(bias, x, weight), relu=torch.relu, exp=torch.exp, tanh=torch.tanh,
-    square=torch.square, concatenate=torch.cat,
+    square=torch.square, concatenate=torch.cat, columns=lambda x, order: x.index_select(1, order),
     bernoulli_log_prob=lambda x, logits: -F.binary_cross_entropy_with_logits(logits, x, reduction="sum"))
 
 
@@ -39,7 +39,7 @@ def _steps(problem, loss, *, name="", masks=(), draw=tuple):
 
         def step(batch, noise):
             adam.zero_grad()
-            value = loss(params, x[batch], *noise)
+            value = loss(params, x.index_select(0, batch), *noise)
             value.backward()
             for p, mask in zip(params[::2], masks, strict=False):
                 p.grad.mul_(mask)
