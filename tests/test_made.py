@@ -142,12 +142,11 @@ def test_drawing_takes_at_most_three_times_as_long_as_scoring():
     x = (RNG.random((1000, 64)) < 0.3).astype(np.float32)
     model = MADE(max_epochs=2, random_state=0).fit(x)
 
-    def best(f):
-        times = []
-        for _ in range(30):
-            start = time.perf_counter()
-            f()
-            times.append(time.perf_counter() - start)
-        return min(times)
+    def seconds(f):
+        start = time.perf_counter()
+        f()
+        return time.perf_counter() - start
 
-    assert best(lambda: model.sample(1000, rng=0)) <= 3 * best(lambda: model.log_prob(x))
+    pairs = [(seconds(lambda: model.sample(1000, rng=0)), seconds(lambda: model.log_prob(x))) for _ in range(100)]
+    drawing, scoring = np.min(pairs, axis=0)  # in turn, so that a busy moment meets both
+    assert drawing <= 3 * scoring
