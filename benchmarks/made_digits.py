@@ -53,7 +53,8 @@ def main(n_seeds=5):
     """Print the test nats of both, seed by seed, and their means."""
     x = (data.digits()[0] >= 8).astype(np.float32)
     train, test = data.train_test_split(x, 0.2, seed=0)
-    rows = np.array([[-MADE(random_state=seed).fit(train).score(test), torch_made(train, test, seed)] for seed in range(n_seeds)])
+    rows = np.array([[-MADE(random_state=seed).fit(train).score(test), torch_made(train, test, seed)]
+                     for seed in range(n_seeds)])
     print("seed   npgen   torch")
     for seed, (ours, theirs) in enumerate(rows):
         print(f"{seed:4d} {ours:7.3f} {theirs:7.3f}")

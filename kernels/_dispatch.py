@@ -126,9 +126,10 @@ class Kernel:
             if value.dtype != expected or (dtype is None and value.dtype.char not in "fd"):
                 raise KernelError(f"kernel {self.name}: {name} has dtype {value.dtype}, expected "
                                   f"{expected if dtype or value.dtype != expected else 'float32 or float64'}")
-            if len(value.shape) != len(dims) or any(bound.setdefault(d, n) != n for d, n in zip(dims, value.shape, strict=True)):
+            shape = value.shape
+            if len(shape) != len(dims) or any(bound.setdefault(d, n) != n for d, n in zip(dims, shape, strict=True)):
                 expected = ", ".join(f"{d}={bound[d]}" if d in bound else d for d in dims)
-                raise KernelError(f"kernel {self.name}: {name} has shape {tuple(value.shape)}, expected ({expected})")
+                raise KernelError(f"kernel {self.name}: {name} has shape {tuple(shape)}, expected ({expected})")
             if not value.flags.c_contiguous:
                 raise KernelError(f"kernel {self.name}: {name} must be C-contiguous; pass np.ascontiguousarray({name})")
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 if importlib.util.find_spec("npgen.kernels") is None:  # a checkout that is not installed: its kernels/ lies beside npgen/
     _folder = Path(__file__).resolve().parent.parent / "kernels"
-    _spec = importlib.util.spec_from_file_location("npgen.kernels", _folder / "__init__.py", submodule_search_locations=[str(_folder)])
+    _spec = importlib.util.spec_from_file_location("npgen.kernels", _folder / "__init__.py",
+                                                   submodule_search_locations=[str(_folder)])
     sys.modules["npgen.kernels"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["npgen.kernels"])
 
@@ -34,5 +35,5 @@ from .models.base import NotFittedError, load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "NoRuleError", "NotFittedError", "RealNVP", "Tensor", "VAE",
-           "__version__", "grad", "hvp", "jacobian", "kernels", "load", "value_and_grad", "vjp"]
+__all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "NoRuleError", "NotFittedError", "RealNVP", "Tensor",
+           "VAE", "__version__", "grad", "hvp", "jacobian", "kernels", "load", "value_and_grad", "vjp"]

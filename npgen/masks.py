@@ -30,8 +30,8 @@ class Plan:
         rows = []
         for a, b in zip(edges, edges[1:], strict=False):
             block = self.mask[:, a:b]
-            full, some = block.all(axis=1), block.any(axis=1)
-            rows.append((a, b, full.argmin() if not full.all() else len(full), len(some) - some[::-1].argmax() if some.any() else 0))
+            holes, seen = np.flatnonzero(~block.all(axis=1)), np.flatnonzero(block.any(axis=1))
+            rows.append((a, b, holes[0] if len(holes) else self.shape[0], seen[-1] + 1 if len(seen) else 0))
         self.blocks = np.array(rows, dtype=np.int64).reshape(-1, 4)
         self._cast = {}
 

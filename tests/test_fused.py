@@ -89,18 +89,19 @@ def test_a_likelihood_and_its_derivatives_are_the_formulas(name, backend):
         np.testing.assert_allclose(op(*arrays), formula(*arrays), **close)
         for i, a in enumerate(arrays):
             np.testing.assert_allclose(grad(of(op), i)(*arrays), grad(of(formula), i)(*arrays), **close)
-            v, before, after = RNG.normal(size=a.shape), arrays[:i], arrays[i + 1:]
-            np.testing.assert_allclose(hvp(lambda t: of(op)(*before, t, *after), a, v),
-                                       hvp(lambda t: of(formula)(*before, t, *after), a, v), **close)
+            v = RNG.normal(size=a.shape)
+            got, want = (hvp(lambda t, f=f, i=i: of(f)(*arrays[:i], t, *arrays[i + 1:]), a, v) for f in (op, formula))
+            np.testing.assert_allclose(got, want, **close)
 
 
 def test_a_likelihood_of_arrays_that_broadcast_is_the_formula():
     outputs = RNG.normal(size=(9, 5, 8))
-    np.testing.assert_allclose(fused.normal_log_prob(X[:, None], outputs, 3.0)[:, 2], fused.normal_log_prob(X, outputs[:, 2], 3.0))
+    each = fused.normal_log_prob(X[:, None], outputs, 3.0)
+    np.testing.assert_allclose(each[:, 2], fused.normal_log_prob(X, outputs[:, 2], 3.0))
     assert fused.bernoulli_log_prob(BITS[:, None], outputs[..., :4]).shape == (9, 5)
 
 
 def test_mlp_refuses_shapes_that_do_not_fit():
     (x, params), layout = network((3, 7, 5))
-    with pytest.raises(ValueError, match=r"x has shape \(33, 2\) and params \(68,\), but the layout needs \(n, 3\) and \(68,\)"):
+    with pytest.raises(ValueError, match=r"x has shape \(33, 2\) and params \(68,\), but the layout needs \(n, 3\)"):
         fused.mlp(x[:, :2], params, layout)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from npgen.kernels import _math, adam, likelihood, logsumexp, masked_matmul, random, reparameterize
 from scipy import stats
 
 from npgen import kernels
+from npgen.kernels import _math, adam, likelihood, logsumexp, masked_matmul, random, reparameterize
 from npgen.masks import Plan
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from npgen.kernels import KernelError, made_sample, masked_matmul, using
 
+from npgen.kernels import KernelError, made_sample, masked_matmul, using
 from npgen.masks import Plan, made_degrees, made_masks
 from npgen.testing import check_kernel
 

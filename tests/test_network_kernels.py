@@ -32,7 +32,8 @@ def tolerance(dtype, *arrays):
 
 @DTYPES
 @settings(max_examples=40, deadline=None)
-@given(seed=SEEDS, n=ROWS, n_in=st.sampled_from([0, 1, 3, 90]), hidden=WIDTHS, n_out=st.sampled_from([0, 1, 70]), made=st.booleans())
+@given(seed=SEEDS, n=ROWS, n_in=st.sampled_from([0, 1, 3, 90]), hidden=WIDTHS, n_out=st.sampled_from([0, 1, 70]),
+       made=st.booleans())
 def test_mlp_agrees_with_its_reference(dtype, seed, n, n_in, hidden, n_out, made):
     rng = np.random.default_rng(seed)
     made = made and n_in and hidden

@@ -6,8 +6,8 @@ import pytest
 
 from npgen import data
 from npgen.engine import jacobian
-from npgen.models import RealNVP
 from npgen.fused import COUPLING_LIMIT
+from npgen.models import RealNVP
 from npgen.models.realnvp import Coupling, Permutation
 from npgen.random import Stream
 

@@ -1,9 +1,9 @@
 """The checks that npgen.testing offers find what they are for."""
 import numpy as np
 import pytest
-from npgen.kernels import Kernel, KernelError
 
 from npgen import ops
+from npgen.kernels import Kernel, KernelError
 from npgen.testing import check_grads, check_kernel
 
 X = np.random.default_rng(0).normal(size=(4, 3))
