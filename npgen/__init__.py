@@ -5,10 +5,10 @@ encode(X) and decode(Z).
 
     models          GaussianMixture, MADE, RealNVP, VAE: one file each
     train, optim    the fit loop, Adam
-    nn, masks       layers and parameters, autoregressive masks
+    nn, masks       networks and parameters, autoregressive masks
     distributions   likelihood heads
     preprocess      standardise, dequantise, logit, counted in log_prob
-    ops             every differentiable op: a table of derivatives
+    ops, fused      every differentiable op: a table of derivatives, and those that one kernel computes
     engine          reverse-mode differentiation: grad, vjp, jacobian, hvp
     random          one counter-based stream
     kernels         compiled hot paths, each beside its NumPy reference
