@@ -5,6 +5,7 @@ import os
 import platform
 from pathlib import Path
 
+from .kernels import _blas as _blas_kernel
 from .kernels import _jit
 from .version import __version__
 
@@ -27,9 +28,9 @@ def facts():
 
 def advice():
     """One line for each thing that would make this machine faster."""
-    slow = [owner for owner, blas in _blas() if blas.get("architecture") == "Haswell"]
+    slow = [owner for owner, blas in _blas() if blas.get("architecture") in ("Haswell", "Zen")]
     if slow and _has_avx512():
-        yield (f"The OpenBLAS of {' and '.join(slow)} runs its AVX2 kernels (Haswell), but this CPU has AVX-512: set "
+        yield (f"The OpenBLAS of {' and '.join(slow)} runs AVX2 kernels, but this CPU has AVX-512: set "
                "OPENBLAS_CORETYPE=SkylakeX before Python starts.")
     if not _jit.available:
         yield f"{_jit.unavailable}; every kernel runs its slow NumPy reference. Mend the installation of numba."
@@ -69,8 +70,9 @@ def _has_avx512():
 
 def _blas():
     """(owner, what threadpoolctl says) of every BLAS that NumPy and SciPy bring."""
-    import scipy.linalg  # noqa: F401  (loads SciPy's)
     from threadpoolctl import threadpool_info
+    if _jit.available:
+        _blas_kernel.load()
     for blas in threadpool_info():
         if blas["user_api"] == "blas":
             folder = Path(blas["filepath"]).parent.name  # of a wheel: numpy.libs, scipy.libs

@@ -170,9 +170,9 @@ def test_a_killed_run_resumes_to_the_same_bits(here):
     n = len(checkpoint.read("m.checkpoint")[1]["state"]["history"])
     assert not Path("m").exists()
     for out in ("m", "whole"):
-        assert run(*argv[3:], "--resume", "--out", out, "--epochs", n + 3, "--set", "patience=1000") == 0
-    loaded = [npgen.load(out) for out in ("m", "whole")]
-    assert loaded[0].history_ == loaded[1].history_ and np.array_equal(loaded[0].params_.flat, loaded[1].params_.flat)
+        more = "--resume", "--out", out, "--epochs", str(n + 3), "--set", "patience=1000"
+        assert subprocess.run([*argv, *more], env=env, timeout=120).returncode == 0
+    assert Path("m").read_bytes() == Path("whole").read_bytes()
 
 
 def test_resume_with_nothing_to_go_on_from_starts(here):
