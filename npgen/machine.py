@@ -96,8 +96,8 @@ def _layer():
 def _cache():
     if _jit.cache_folder is None:
         return "none: no folder is writable"
-    sizes = [file.stat().st_size for file in _jit.cache_folder.iterdir()]
-    return f"{_jit.cache_folder} ({len(sizes)} files, {sum(sizes) / 1e6:.1f} MB)"
+    sizes = [file.stat().st_size for file in _jit.cache_folder.rglob("*.nbc")]
+    return f"{_jit.cache_folder} ({len(sizes)} compiled functions, {sum(sizes) / 1e6:.1f} MB)"
 
 
 def _gpu():

