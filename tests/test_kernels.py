@@ -315,15 +315,15 @@ SURE = {  # x, logit -> log-likelihood, gradient
 @BACKENDS
 @DTYPES
 @pytest.mark.parametrize("case", SURE)
-@pytest.mark.parametrize("d", [1, 200])
+@pytest.mark.parametrize("d", [1, 9000])
 def test_bernoulli_of_a_sure_logit(backend, dtype, case, d):
     x, logit, value, gradient = SURE[case]
     xs, logits, g = np.full((2, d), x, dtype), np.full((2, d), logit, dtype), np.ones(2, dtype)
     xs[0], logits[0] = 0, 0
     with kernels.using(backend):
         values, gradients = likelihood.bernoulli_forward(xs, logits), likelihood.bernoulli_backward(g, xs, logits)
-    np.testing.assert_allclose(values, [-d * np.log(2), d * value], rtol=2e-6)
-    np.testing.assert_allclose(gradients, [[-0.5] * d, [gradient] * d], rtol=2e-6)
+    np.testing.assert_allclose(values, [-d * np.log(2), d * value], rtol=1e-5)
+    np.testing.assert_allclose(gradients, [[-0.5] * d, [gradient] * d], rtol=1e-6)
 
 
 # --- the edges of logsumexp ------------------------------------------------------------------------------------------
