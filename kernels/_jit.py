@@ -100,5 +100,6 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
     finally:
         numba.config.CACHE_DIR = saved
     if cache_folder is not None:
-        compiled._cache._cache_file._data_name = lambda number: f"{function.__name__}-{uuid.uuid4().hex}.nbc"
+        with contextlib.suppress(AttributeError):  # a Numba that names its files otherwise
+            compiled._cache._cache_file._data_name = lambda number: f"{function.__name__}-{uuid.uuid4().hex}.nbc"
     return compiled
