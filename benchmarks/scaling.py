@@ -21,7 +21,7 @@ CURVES = {  # name: (maker in problems.py, kind, the size that changes, its valu
     "MADE step, batch": ("made", "made_step", "batch", (10, 30, 100, 300, 1000), {}),
     "MADE step, width": ("made", "made_step", "hidden", (125, 250, 500, 1000, 2000), {}),
     "MADE step, dimension": ("made", "made_step", "d", (49, 196, 784, 3136), {}),
-    "MADE score, rows": ("made", "made_sample", "n_samples", (10, 100, 1000), {"d": 196}),
+    "MADE sample, rows": ("made", "made_sample", "n_samples", (10, 100, 1000), {"d": 196}),
     "RealNVP step, batch": ("realnvp", "realnvp_step", "batch", (32, 128, 512, 2048), {}),
     "RealNVP step, depth": ("realnvp", "realnvp_step", "n_couplings", (2, 4, 8, 16, 32), {}),
     "RealNVP step, dimension": ("realnvp", "realnvp_step", "d", (2, 8, 32, 128), {}),
