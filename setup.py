@@ -26,12 +26,12 @@ setup(
     package_data={"npgen": ["_assets/*"], "npgen.kernels": ["*.cu"]},
     entry_points={"console_scripts": ["npgen = npgen.cli:main"]},
     install_requires=[
-        "numpy>=2.0",
+        "numpy>=2.1",
         "scipy>=1.16",  # linear algebra over stacks of matrices
         "numba>=0.61",
         "threadpoolctl>=3.5",
         "tqdm>=4.66",
-        "safetensors>=0.4.3",
+        "safetensors>=0.4.5",
     ],
     extras_require={
         "cuda12": ["cupy-cuda12x>=13.0"],
