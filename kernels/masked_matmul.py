@@ -43,9 +43,12 @@ def _backward_weight_reference(x, g, mask, blocks):
 
 @jit
 def _panels(n):
-    """How many row panels a batch of n is cut into: a power of two, panels of at least 32 rows, at most 16 of them."""
-    count = 1
-    while count < 16 and n >= 64 * count:
+    """How many row panels a batch of n is cut into: two from 64 rows on, then a power of two up to 16, of 128 rows or more.
+
+    A GEMM packs the whole weight for every panel, so that narrow ones are slow; but two threads need two.
+    """
+    count = 1 if n < 64 else 2
+    while count < 16 and n >= 256 * count:
         count *= 2
     return count
 
