@@ -68,7 +68,10 @@ def _add_bias_and_product(x, weight, bias, out):
 
 @jit
 def _add_product(x, weight, out):
-    """out += x @ weight for one or a few columns of x, where a GEMM call would cost more than its work."""
+    """out += x @ weight for a few columns of x; for one or two, a GEMM call would cost more than its work."""
+    if x.shape[1] > 2:
+        gemm(1.0, x, False, weight, False, 1.0, out)
+        return
     for n in range(out.shape[0]):
         for k in range(x.shape[1]):
             value = x[n, k]
