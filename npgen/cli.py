@@ -73,13 +73,14 @@ def fit(args):
     with _ctrl_c() as pressed:
         model.fit(x, checkpoint=partial, resume=args.resume)
     seconds = time.perf_counter() - begin
+    if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
+        raise KeyboardInterrupt
     model.save(args.out)
     if not args.quiet:
         print(f"{args.data}: {_count(len(x), 'row')}, {_count(x.shape[1], 'column')} ({x.dtype})")
         _print_table([("model", _describe(model)), *_training(model, x), ("seconds", f"{seconds:.1f}"), ("file", args.out)])
     if pressed:
-        go_on = f"; go on with --resume from {partial}" if os.path.exists(partial) else ""
-        _say("interrupted", f"{args.out} holds the best so far{go_on}")
+        _say("interrupted", f"{args.out} holds the best so far; go on with --resume from {partial}")
         return 130
     with contextlib.suppress(FileNotFoundError):
         os.remove(partial)

@@ -151,10 +151,13 @@ def test_ctrl_c_keeps_the_best_and_resume_gives_the_same_bits(here, capsys, monk
     assert not Path("m.checkpoint").exists()
 
 
-def test_ctrl_c_before_the_first_epoch_writes_no_model(here, capsys, monkeypatch):
-    monkeypatch.setattr(train, "fit", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5))
+@pytest.mark.parametrize("where", ["fit", "_epoch"])
+def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkeypatch, where):
+    old = write("m", "old")
+    monkeypatch.setattr(train, where, lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5))
     assert run(*fast(*SMALL)) == 130
-    assert capsys.readouterr().err == "npgen: interrupted\n" and os.listdir() == []
+    assert capsys.readouterr().err.endswith("npgen: interrupted\n")
+    assert os.listdir() == [old] and Path(old).read_text() == "old"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
