@@ -72,13 +72,13 @@ def start_threads():
     """Start Numba's threads, once.
 
     A thread of GNU OpenMP that waits for the others spins for milliseconds by default: on a machine with other work it
-    then holds the core that they need, and a kernel of 1 ms takes 30. Here it sleeps after about 20 microseconds, unless
+    then holds the core that they need, and a kernel of 1 ms takes 30. Here it sleeps after some 50 microseconds, unless
     the user has set how to wait.
     """
     global _started
     if available and not _started:
         chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ)
-        with contextlib.nullcontext() if chosen else environment(GOMP_SPINCOUNT="20000"):
+        with contextlib.nullcontext() if chosen else environment(GOMP_SPINCOUNT="2000"):
             numba.get_num_threads()
         _started = True
 
