@@ -4,7 +4,9 @@ The on-disk cache lives in a folder named by a hash of every kernel source, beca
 edit in a helper that lives in another file (numba #1833). Where no folder is writable, nothing is cached (numba #4908).
 Numba numbers the files of a function's signatures, and two processes that compile different ones at the same time would
 take the same number, after which one is answered with the other's machine code: here every file has a name of its own.
+Cached machine code finds its callees by name, and closures that share one would be taken for one another: each is numbered.
 """
+import collections
 import contextlib
 import hashlib
 import os
@@ -54,6 +56,7 @@ def _cache_folder():
 
 
 cache_folder = _cache_folder() if available else None
+_named = collections.Counter()  # how many functions have this module and qualified name
 
 
 @contextlib.contextmanager
@@ -92,6 +95,9 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
         return lambda f: jit(f, parallel=parallel, fastmath=fastmath, inline=inline)
     if not available:
         return function
+    name = function.__module__, function.__qualname__
+    _named[name] += 1
+    function.__qualname__ += str(_named[name])
     saved = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(cache_folder or "")
     try:

@@ -35,11 +35,13 @@ def _step(param, grad, m, v, step, lr, beta1, beta2, eps, clip_scale):
     t = float(step)  # with an int, Numba multiplies repeatedly, and the rounding of every multiplication adds up
     rate, root = real(lr / (1 - beta1**t)), real(1 / np.sqrt(1 - beta2**t))
     for chunk in prange(-(-param.size // CHUNK)):
-        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, param.size)):
-            g = scale * grad[i]
-            m[i] = keep_m * m[i] + add_m * g
-            v[i] = keep_v * v[i] + add_v * (g * g)
-            param[i] -= rate * m[i] / (np.sqrt(v[i]) * root + floor)
+        part = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, param.size))
+        p, g, mean, square = param[part], grad[part], m[part], v[part]
+        for i in range(p.size):  # from 0: with other bounds Numba allows for negative indices, and nothing vectorises
+            step_i = scale * g[i]
+            mean[i] = keep_m * mean[i] + add_m * step_i
+            square[i] = keep_v * square[i] + add_v * (step_i * step_i)
+            p[i] -= rate * mean[i] / (np.sqrt(square[i]) * root + floor)
     return param
 
 

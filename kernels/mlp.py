@@ -91,9 +91,10 @@ def panel_forward(x, params, widths, blocks, hidden, y):
             weight, bias = layer_of(params, widths, layer)
         below = x if layer == 0 else hidden[:, offset - widths[layer]:offset]
         out = y[:, first:last] if layer == n_layers - 1 else hidden[:, offset + first:offset + last]
+        start = bias[first:last]
         for n in range(len(out)):
-            for m in range(last - first):
-                out[n, m] = bias[first + m]
+            for m in range(start.size):
+                out[n, m] = start[m]
         if end > 0:
             gemm(1.0, below[:, :end], False, weight[:end, first:last], False, 1.0, out)
         if layer < n_layers - 1:
@@ -119,9 +120,11 @@ def panel_backward(g, params, widths, blocks, hidden, delta, dx, want_dx):
                 gemm(1.0, top[:, first:last], False, weight[:end, first:last], True, 1.0, out[:, :end])
             b -= 1
         if layer > 0:
+            below = hidden[:, offset:offset + widths[layer]]
             for n in range(len(out)):
                 for k in range(widths[layer]):
-                    out[n, k] = out[n, k] if hidden[n, offset + k] > 0 else zero
+                    value = out[n, k]  # read whatever it is: a branch would not vectorise
+                    out[n, k] = value if below[n, k] > zero else zero
 
 
 @jit
@@ -139,16 +142,17 @@ def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams):
         start = 0
         for k in range(layer):
             start += widths[k] * widths[k + 1]
-        seen = mask[start:start + weight.size].reshape(weight.shape)
-        for k in range(full, end):
-            for m in range(first, last):
-                weight[k, m] *= seen[k, m]
+        seen = mask[start:start + weight.size].reshape(weight.shape)[full:end, first:last]
+        edge = weight[full:end, first:last]
+        for k in range(end - full):
+            for m in range(last - first):
+                edge[k, m] *= seen[k, m]
     weight[end:, first:last] = 0
-    for m in range(first, last):
-        bias[m] = 0
+    total = bias[first:last]
+    total[:] = 0
     for n in range(len(top)):
         for m in range(last - first):
-            bias[first + m] += top[n, m]
+            total[m] += top[n, m]
 
 
 @jit(parallel=True)

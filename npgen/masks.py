@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-BLOCK_COLUMNS = 64  # narrower blocks follow a staircase more closely, wider ones multiply faster
+BLOCK_COLUMNS = 64  # narrower blocks follow a staircase more closely, wider ones multiply faster; GEMM likes multiples of 16
 
 
 class Plan:
@@ -25,8 +25,7 @@ class Plan:
         if self.mask.ndim != 2:
             raise ValueError(f"Plan: mask must have two dimensions, got shape {self.mask.shape}; give one row per input")
         self.shape = self.mask.shape
-        n_blocks = max(1, round(self.shape[1] / BLOCK_COLUMNS))
-        edges = np.linspace(0, self.shape[1], n_blocks + 1).astype(np.int64)
+        edges = [*range(0, max(self.shape[1], 1), BLOCK_COLUMNS), self.shape[1]]
         rows = []
         for a, b in zip(edges, edges[1:], strict=False):
             block = self.mask[:, a:b]
