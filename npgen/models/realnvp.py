@@ -3,8 +3,8 @@
     x_a stays, z_b = (x_b - t(x_a)) exp(-s(x_a)),    log p(x) = log N(z; 0, I) + log |det dz/dx|
 
 Every coupling conditions on the first half of the features (a) and transforms the second (b); the halves then change
-places, and after each pair of couplings the features are shuffled. Before a coupling, ActNorm shifts and scales each
-feature, starting from zero mean and unit variance on the training rows (Kingma & Dhariwal, 2018).
+places, and after each pair of couplings the features are shuffled. A coupling first shifts and scales each
+feature (ActNorm), starting from zero mean and unit variance on the training rows (Kingma & Dhariwal, 2018).
 
 Each step has inverse_and_log_det (data -> noise) and forward_and_log_det (noise -> data), both with log_det (n,) in nats.
 
@@ -60,7 +60,7 @@ class Permutation:
 class RealNVP(GradientModel):
     """Affine-coupling flow: log p(x) = log N(z; 0, I) + log |det dz/dx|, exact, with exact inverse and sampling.
 
-    n_couplings    affine couplings, each with an ActNorm before it
+    n_couplings    affine couplings, each of which normalises its features first (ActNorm)
     hidden         widths of the ReLU layers in each coupling's network
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
     max_epochs ... verbose: see npgen.train.Options; random_state: seed of everything random
