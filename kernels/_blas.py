@@ -39,15 +39,18 @@ def _better_kernels():
     It chooses once, while it is loaded; NumPy's, loaded before, shows what it would choose. NPGEN_CORETYPE names another
     core type, or "keep" for OpenBLAS's own choice.
     """
-    import llvmlite.binding
     from threadpoolctl import threadpool_info
     wanted = os.environ.get("NPGEN_CORETYPE", "SkylakeX")
     chosen = {info.get("architecture") for info in threadpool_info() if info["internal_api"] == "openblas"}
-    features = llvmlite.binding.get_host_cpu_features()
-    capable = all(features.get(f"avx512{part}", False) for part in ("f", "cd", "bw", "dq", "vl"))
-    if wanted == "keep" or not capable or not chosen & {"Haswell", "Zen"}:
+    if wanted == "keep" or not _avx512() or not chosen & {"Haswell", "Zen"}:
         return contextlib.nullcontext()
     return _jit.environment(OPENBLAS_CORETYPE=wanted)
+
+
+def _avx512():
+    import llvmlite.binding
+    features = llvmlite.binding.get_host_cpu_features()
+    return all(features.get(f"avx512{part}", False) for part in ("f", "cd", "bw", "dq", "vl"))
 
 
 @contextlib.contextmanager
@@ -119,6 +122,10 @@ if _jit.available:
         sig = types.void(types.boolean, types.boolean, types.intp, types.intp, types.intp, c.dtype, a, b, c.dtype, c)
         return sig, codegen
 
+    # With AVX-512, OpenBLAS multiplies a right operand that is not transposed without packing anything as long as the
+    # product takes at most 100^3 multiplications, and so at full speed; packing for a batch of 50 rows costs a third.
+    _small_products = _avx512()
+
     @_jit.jit
     def gemm(alpha, a, trans_a, b, trans_b, beta, c):
         """c[m,n] = alpha * op(a)[m,k] @ op(b)[k,n] + beta * c, in place; any blocks whose rows are contiguous."""
@@ -131,6 +138,21 @@ if _jit.available:
                 for j in range(n):
                     c[i, j] = beta * c[i, j] if beta != 0 else 0
             return
-        _gemm(trans_a, trans_b, m, n, k, c.dtype.type(alpha), a, b, c.dtype.type(beta), c)
+        if trans_b or not _small_products:
+            return _gemm(trans_a, trans_b, m, n, k, c.dtype.type(alpha), a, b, c.dtype.type(beta), c)
+        rows, columns, depth = _cut(m, 120), _cut(n, 512 // c.itemsize), _cut(k, 64)
+        for j in range(0, n, columns):
+            for r in range(0, k, depth):
+                for i in range(0, m, rows):
+                    part = c[i:i + rows, j:j + columns]
+                    left = a[r:r + depth, i:i + rows] if trans_a else a[i:i + rows, r:r + depth]
+                    _gemm(trans_a, False, part.shape[0], part.shape[1], min(depth, k - r), c.dtype.type(alpha), left,
+                          b[r:r + depth, j:j + columns], c.dtype.type(beta if r == 0 else 1), part)
+
+    @_jit.jit
+    def _cut(size, most):
+        """The length of even parts of at most `most`, but for the last a multiple of 16 where that is possible."""
+        parts = -(-size // most)
+        return min(most, -(-size // (16 * parts)) * 16)
 else:
     gemm = None
