@@ -4,6 +4,7 @@ Only additions, multiplications and divisions, each rounded, in the order writte
 multiply-add: the same bits on every CPU, and on a GPU that spells them `__fadd_rn`, `__fmul_rn`, `__fdiv_rn`.
 
     exp(x)         every x: overflow, subnormal results, infinities and NaN included    1.5 ulp
+    exp_small(x)   exp(x) for |x| < 80: the same bits in two thirds of the steps        1.5 ulp
     log(x)         every x: log(0) = -inf, log(x < 0) = NaN, log(inf) = inf             1 ulp
     log1p(x)       log(1 + x) for every x                                               1 ulp
     tanh(x)        every x                                                              1.5 ulp
@@ -64,16 +65,24 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, tanh
         return _real(integer((k << mantissa) + bias))
 
     @jit
-    def exp(x):
-        x = lowest if x < lowest else x
-        x = highest if x > highest else x
+    def exp_parts(x):
+        """y and k of exp(x) = y 2**k."""
         shifted = x * log2e + round_off
         n = shifted - round_off
         r = (x - n * ln2_high) - n * ln2_low
-        y = one + (r + r * r * _polynomial(r, exp_poly))
-        k = integer(_bits(shifted) - bits_of_round_off)
+        return one + (r + r * r * _polynomial(r, exp_poly)), integer(_bits(shifted) - bits_of_round_off)
+
+    @jit
+    def exp(x):
+        x = lowest if x < lowest else x
+        y, k = exp_parts(highest if x > highest else x)
         first = k >> 1  # in two factors, as 2**k itself can overflow or be subnormal
         return y * power_of_two(first) * power_of_two(k - first)
+
+    @jit
+    def exp_small(x):
+        y, k = exp_parts(x)
+        return y * power_of_two(k)
 
     @jit
     def log_of_parts(n, f, low):
@@ -145,8 +154,8 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, tanh
     def from_order(i):
         return _real(integer(i ^ ((i >> sign_shift) & all_but_sign)))
 
-    return {"exp": exp, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid, "softplus": softplus,
-            "turn": turn, "order": order, "from_order": from_order}
+    return {"exp": exp, "exp_small": exp_small, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid,
+            "softplus": softplus, "turn": turn, "order": order, "from_order": from_order}
 
 
 _single = _functions(
@@ -188,5 +197,5 @@ def by_type(single, double):
     return function
 
 
-exp, log, log1p, tanh, sigmoid, softplus, turn, order, from_order = (
+exp, exp_small, log, log1p, tanh, sigmoid, softplus, turn, order, from_order = (
     by_type(_single[name], _double[name]) for name in _single)

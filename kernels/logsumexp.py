@@ -17,9 +17,11 @@ import numpy as np
 
 from ._dispatch import Kernel
 from ._jit import jit, prange
-from ._math import exp, from_order, log, order
+from ._math import exp, exp_small, from_order, log, order
 
-ROWS = 64  # rows per task
+PIECE = 4096    # values worked on at a time, which the first cache holds
+SERIAL = 65536  # values up to which waking other threads would cost more than it saves
+TAME, MODERATE = 32, 2**16  # sums of w exp(x) neither overflow nor vanish where |x| < 32 and 2**-16 < w < 2**16
 
 # --- reference -------------------------------------------------------------------------------------------------------
 
@@ -64,63 +66,142 @@ def _entry(x, w, inf):
 
 
 @jit
-def _shift(x, w, inf):
-    """The largest entry, or 0 where that is infinite or NaN."""
-    largest = order(-inf)
+def _bounds(x):
+    """The least and the greatest of x in order."""
+    least, greatest = order(x.dtype.type(np.inf)), order(x.dtype.type(-np.inf))
     for j in range(x.size):
-        largest = max(largest, order(_entry(x[j], w[j], inf)))
-    shift = from_order(largest)
-    return shift if abs(shift) < inf else x.dtype.type(0)
+        code = order(x[j])
+        least, greatest = min(least, code), max(greatest, code)
+    return least, greatest
+
+
+@jit
+def _moderate(weights):
+    """Whether all rows have the same weights, and none is far from 1."""
+    if len(weights) != 1:
+        return False
+    least, greatest = _bounds(weights[0])
+    return least > order(weights.dtype.type(1 / MODERATE)) and greatest < order(weights.dtype.type(MODERATE))
+
+
+@jit
+def _shift(x, moderate):
+    """What to take off the entries x: nothing where no sum can overflow or vanish, else the largest if that is finite."""
+    (least, greatest), limit = _bounds(x), x.dtype.type(TAME)
+    largest = from_order(greatest)
+    tame = moderate and least > order(-limit) and greatest < order(limit)
+    return largest if abs(largest) < x.dtype.type(np.inf) and not tame else x.dtype.type(0), tame
 
 
 @jit(fastmath={"reassoc"})  # lets the sum, and nothing else, be taken in lanes
-def _sum(x, w, shift, inf):
+def _sum(x):
     total = x.dtype.type(0)
     for j in range(x.size):
-        total += w[j] * exp(_entry(x[j], w[j], inf) - shift)
+        total += x[j]
     return total
+
+
+@jit
+def _repeated(x, weights):
+    """The weights of a piece of rows that all have the same, (rows, D)."""
+    n, d = x.shape
+    tiled = np.empty((max(1, min(n, PIECE // max(1, d))), d), x.dtype)
+    if len(weights) == 1:
+        tiled[:] = weights
+    return tiled
+
+
+@jit
+def _piece(x, weights, tiled, piece):
+    """The rows of a piece, (first, last + 1), and their values and weights one after another: long loops are fast."""
+    low, high = piece * len(tiled), min((piece + 1) * len(tiled), len(x))
+    size = (high - low) * x.shape[1]
+    w = tiled[:high - low] if len(weights) == 1 else weights[low:high]
+    return low, high, x[low:high].reshape(size), w.reshape(size)
+
+
+@jit
+def _forward_piece(x, weights, tiled, moderate, piece, ans):
+    low, high, x, w = _piece(x, weights, tiled, piece)
+    shifts, terms, d, inf = ans[low:high], np.empty_like(x), tiled.shape[1], x.dtype.type(np.inf)
+    sums = np.empty_like(shifts)
+    _, tame = _shift(x, moderate)
+    if tame:
+        shifts[:] = 0
+        for k in range(x.size):
+            terms[k] = w[k] * exp_small(x[k])
+    else:
+        for k in range(x.size):
+            terms[k] = _entry(x[k], w[k], inf)
+        for i in range(shifts.size):
+            row = terms[i * d:(i + 1) * d]
+            shifts[i], _ = _shift(row, moderate)
+            for j in range(row.size):
+                row[j] -= shifts[i]
+        for k in range(x.size):
+            terms[k] = w[k] * exp(terms[k])
+    for i in range(sums.size):
+        sums[i] = _sum(terms[i * d:(i + 1) * d])
+    for i in range(sums.size):
+        shifts[i] += log(sums[i])
 
 
 @jit(parallel=True)
 def _forward(x, weights):
-    n, inf = len(x), x.dtype.type(np.inf)
-    ans = np.empty(n, x.dtype)
-    for chunk in prange(-(-n // ROWS)):
-        low = chunk * ROWS
-        sums, shifts = np.empty(min(ROWS, n - low), x.dtype), ans[low:low + ROWS]
-        for i in range(sums.size):
-            row, w = x[low + i], weights[(low + i) % len(weights)]
-            shifts[i] = _shift(row, w, inf)
-            sums[i] = _sum(row, w, shifts[i], inf)
-        for i in range(sums.size):
-            shifts[i] += log(sums[i])
+    ans, tiled, moderate = np.empty(len(x), x.dtype), _repeated(x, weights), _moderate(weights)
+    pieces = -(-len(x) // len(tiled))
+    if x.size < SERIAL:
+        for piece in range(pieces):
+            _forward_piece(x, weights, tiled, moderate, piece, ans)
+    else:
+        for piece in prange(pieces):
+            _forward_piece(x, weights, tiled, moderate, piece, ans)
     return ans
 
 
 @jit
-def _share_infinite(out, g, x, w, of_weights, inf):
-    total = x.dtype.type(0)
+def _share_infinite(out, g, x, w, of_weights):
+    total, inf = x.dtype.type(0), x.dtype.type(np.inf)
     for j in range(x.size):
         total += w[j] if x[j] == inf else 0
     for j in range(x.size):
         out[j] = (g if of_weights else g * w[j]) / total if x[j] == inf else 0
 
 
+@jit
+def _gradient_piece(g, ans, x, weights, tiled, of_weights, piece, out):
+    low, high, x, w = _piece(x, weights, tiled, piece)
+    out, d, inf = out[low:high].reshape(x.size), tiled.shape[1], x.dtype.type(np.inf)
+    for k in range(x.size):
+        out[k] = x[k] if of_weights else _entry(x[k], w[k], inf)
+    for i in range(high - low):
+        row, log_sum = out[i * d:(i + 1) * d], ans[low + i]
+        for j in range(d):
+            row[j] -= log_sum
+    for k in range(x.size):
+        out[k] = exp(out[k]) * (1 if of_weights else w[k])
+    for i in range(high - low):
+        part, cotangent = slice(i * d, (i + 1) * d), g[low + i]
+        row = out[part]
+        if ans[low + i] == inf:
+            _share_infinite(row, cotangent, x[part], w[part], of_weights)
+        elif ans[low + i] == -inf:
+            row[:] = 0
+        else:
+            for j in range(d):
+                row[j] *= cotangent
+
+
 @jit(parallel=True)
 def _gradient(g, ans, x, weights, of_weights):
-    out, inf = np.empty_like(x), x.dtype.type(np.inf)
-    for i in prange(len(x)):
-        row, w, to = x[i], weights[i % len(weights)], out[i]
-        if ans[i] == inf:
-            _share_infinite(to, g[i], row, w, of_weights, inf)
-        elif ans[i] == -inf:
-            to[:] = 0
-        elif of_weights:
-            for j in range(row.size):
-                to[j] = g[i] * exp(row[j] - ans[i])
-        else:
-            for j in range(row.size):
-                to[j] = g[i] * (w[j] * exp(_entry(row[j], w[j], inf) - ans[i]))
+    out, tiled = np.empty_like(x), _repeated(x, weights)
+    pieces = -(-len(x) // len(tiled))
+    if x.size < SERIAL:
+        for piece in range(pieces):
+            _gradient_piece(g, ans, x, weights, tiled, of_weights, piece, out)
+    else:
+        for piece in prange(pieces):
+            _gradient_piece(g, ans, x, weights, tiled, of_weights, piece, out)
     return out
 
 

@@ -367,6 +367,20 @@ def test_logsumexp_is_defined_everywhere(backend, dtype, edge, sign_of_nan):
     np.testing.assert_allclose(grads[0][0], np.full(len(x), 1 / max(1, len(x))), rtol=1e-6)
 
 
+@DTYPES
+@pytest.mark.parametrize("d", [1, 3, 32, 5000])
+def test_logsumexp_of_a_row_does_not_depend_on_its_neighbours(dtype, d):
+    """Bit for bit, whether the row is one of few or of many, the others near 0, far away or not finite."""
+    rng = np.random.default_rng(0)
+    rows, far = rng.normal(size=(2, 100_000 // d, d))
+    x = np.concatenate([rows, np.where(rng.random(far.shape) < 0.1, -INF, 1000 * far), rows]).astype(dtype)
+    for weights in np.ones((1, d), dtype), rng.uniform(0, 2, (1, d)).astype(dtype):
+        ans = logsumexp.forward(x, weights)
+        np.testing.assert_array_equal(ans[:len(rows)], ans[-len(rows):])
+        few = slice(len(rows) - 2, len(rows) + 2)
+        np.testing.assert_array_equal(ans[few], logsumexp.forward(x[few], weights))
+
+
 # --- elementwise functions -------------------------------------------------------------------------------------------
 
 def looped(function):
@@ -399,6 +413,7 @@ def spread(dtype, low, high):
 SINGLE, DOUBLE = np.finfo(np.float32), np.finfo(np.float64)
 ELEMENTWISE = {  # a jitted loop, the exact function, the accuracy in ulp, the range in float32 and in float64
     "exp": (looped(lambda x: _math.exp(x)), mpmath.exp, 1.5, (-104, 88.7), (-745, 709.7)),
+    "exp_small": (looped(lambda x: _math.exp_small(x)), mpmath.exp, 1.5, (-80, 80), (-80, 80)),
     "log": (looped(lambda x: _math.log(x)), mpmath.log, 1,
             (SINGLE.smallest_subnormal, SINGLE.max), (DOUBLE.smallest_subnormal, DOUBLE.max)),
     "log1p": (looped(lambda x: _math.log1p(x)), mpmath.log1p, 1,
