@@ -60,10 +60,14 @@ def _evenly(i, n):
 
 
 @jit
-def _apply_mask(weight, mask, first, last, full, end, out):
-    for k in range(full, end):
-        for m in range(first, last):
-            out[k, m] = weight[k, m] * mask[k, m]
+def _masked_block(weight, mask, top, bottom, first, last):
+    """weight * mask in rows top..bottom - 1 and columns first..last - 1."""
+    out = np.empty((max(0, bottom - top), last - first), weight.dtype)
+    for k in range(len(out)):
+        row, w, seen = out[k], weight[top + k, first:last], mask[top + k, first:last]
+        for m in range(row.size):
+            row[m] = w[m] * seen[m]
+    return out[:, :]
 
 
 @jit(parallel=True)
@@ -71,44 +75,44 @@ def _forward_numba(x, weight, bias, mask, blocks):
     N, M = x.shape[0], weight.shape[1]
     B, panels = len(blocks), _panels(N)
     y = np.empty((N, M), x.dtype)
-    edge = np.empty_like(weight)  # mask * weight on the edge of the staircase; the rest stays untouched
-    for b in prange(B):
-        first, last, full, end = blocks[b]
-        _apply_mask(weight, mask, first, last, full, end, edge)
     for task in prange(B * panels):
         p, b = task // B, _evenly(task % B, B)
         first, last, full, end = blocks[b]
         low, high = p * N // panels, (p + 1) * N // panels
+        start = bias[first:last]
         for n in range(low, high):
-            for m in range(first, last):
-                y[n, m] = bias[m]
+            row = y[n, first:last]
+            for m in range(row.size):
+                row[m] = start[m]
         out = y[low:high, first:last]
         if full > 0:
             gemm(1.0, x[low:high, :full], False, weight[:full, first:last], False, 1.0, out)
         if end > full:
-            gemm(1.0, x[low:high, full:end], False, edge[full:end, first:last], False, 1.0, out)
+            edge = _masked_block(weight, mask, full, end, first, last)
+            gemm(1.0, x[low:high, full:end], False, edge, False, 1.0, out)
     return y
 
 
 @jit(parallel=True)
 def _backward_x_numba(g, weight, mask, blocks):
     N, K = g.shape[0], weight.shape[0]
-    B, panels = len(blocks), _panels(N)
+    stripes = min(4, max(1, K // 128))  # of the columns of dx: panels of few rows would be slower
+    panels = _panels(N) if stripes < 4 else max(1, N // 1024)
     dx = np.empty((N, K), g.dtype)
-    edge = np.empty_like(weight)
-    for b in prange(B):
-        first, last, full, end = blocks[b]
-        _apply_mask(weight, mask, first, last, full, end, edge)
-    for p in prange(panels):
+    for task in prange(stripes * panels):
+        p, s = task // stripes, _evenly(task % stripes, stripes)
         low, high = p * N // panels, (p + 1) * N // panels
-        dx[low:high] = 0
-        for b in range(B):
+        top, bottom = s * K // stripes, (s + 1) * K // stripes
+        dx[low:high, top:bottom] = 0
+        for b in range(len(blocks)):
             first, last, full, end = blocks[b]
-            block = g[low:high, first:last]
-            if full > 0:
-                gemm(1.0, block, False, weight[:full, first:last], True, 1.0, dx[low:high, :full])
-            if end > full:
-                gemm(1.0, block, False, edge[full:end, first:last], True, 1.0, dx[low:high, full:end])
+            k = min(bottom, end)
+            if k <= full:
+                part = weight[top:k, first:last]
+            else:
+                part = _masked_block(weight, mask, top, k, first, last)
+            if k > top:
+                gemm(1.0, g[low:high, first:last], False, part, True, 1.0, dx[low:high, top:k])
     return dx
 
 
@@ -119,10 +123,9 @@ def _backward_weight_numba(x, g, mask, blocks):
     for task in prange(B):
         first, last, full, end = blocks[_evenly(task, B)]
         gemm(1.0, x[:, :end], True, g[:, first:last], False, 0.0, dw[:end, first:last])
-        _apply_mask(dw, mask, first, last, full, end, dw)
-        for k in range(end, K):
-            for m in range(first, last):
-                dw[k, m] = 0
+        if end > full:
+            dw[full:end, first:last] = _masked_block(dw, mask, full, end, first, last)
+        dw[end:, first:last] = 0
     return dw
 
 
