@@ -7,7 +7,7 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     logsumexp        log of a (weighted) sum of exponentials along the last axis
     masked_matmul    x @ (mask * weight) + bias; staircase masks skip the blocks outside the staircase
     mlp              every layer of a multilayer perceptron, masked or not
-    coupling         one step of a coupling flow, its network included
+    flow             every step of a coupling flow, its networks included
     likelihood       log-likelihoods of rows, Bernoulli and normal, with their gradients
     reparameterize   mean + exp(log_var / 2) * eps, eps drawn inside and regenerated in the backward
     random           Philox4x32-10 uniforms and normals, addressed by counter
@@ -21,8 +21,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
 if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
 
-from . import adam, coupling, likelihood, logsumexp, made_sample, masked_matmul, mlp, random, reparameterize
+from . import adam, flow, likelihood, logsumexp, made_sample, masked_matmul, mlp, random, reparameterize
 from ._dispatch import Kernel, KernelError, session, using
 
-__all__ = ["Kernel", "KernelError", "adam", "coupling", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mlp",
+__all__ = ["Kernel", "KernelError", "adam", "flow", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mlp",
            "random", "reparameterize", "session", "using"]

@@ -16,7 +16,12 @@ _every = []       # every BLAS of the process
 
 
 def load():
-    """Import SciPy's BLAS, and register its GEMM with LLVM under the names that cached machine code refers to."""
+    """Import SciPy's BLAS, and register its GEMM with LLVM under the names that cached machine code refers to.
+
+    Before the first kernel of all, even one without a product: Numba itself imports SciPy's BLAS to compile or load it.
+    """
+    if _every:
+        return
     with _lock:
         if _every:
             return

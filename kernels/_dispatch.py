@@ -106,6 +106,7 @@ class Kernel:
             return self.reference(*args)
         if backend == "numba":
             _jit.start_threads()
+            _blas.load()
             if self.blas:
                 with _blas.one_thread():
                     return run(*args)

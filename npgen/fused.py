@@ -3,7 +3,7 @@
 The formula is what a first derivative's kernel is tested against, and what higher derivatives go through.
 
     mlp                     every layer of a multilayer perceptron, masked or not
-    coupling_inverse        one step of a coupling flow, data -> noise; coupling_forward, noise -> data
+    flow_inverse            every step of a coupling flow, data -> noise; flow_forward, noise -> data
     bernoulli_log_prob      sum_d log P(x_d), from logits
     normal_log_prob         sum_d log N(x_d; mean_d, var_d), from means and raw log-variances
     standard_normal_log_prob    sum_d log N(z_d; 0, 1)
@@ -16,7 +16,7 @@ import numpy as np
 
 from . import ops
 from .engine import Primitive, Tensor, grad
-from .kernels import coupling as _coupling_kernel
+from .kernels import flow as _flow_kernel
 from .kernels import likelihood as _likelihood_kernel
 from .kernels import mlp as _mlp_kernel
 
@@ -65,7 +65,7 @@ def _mlp_formula(x, params, layout):
         if layer < len(layout.plans) - 1:
             x = ops.relu(x)
             hidden.append(x)
-    return x, ops.concatenate(hidden, axis=1) if hidden else x[:, :0]
+    return x, ops.concatenate([np.ravel(h) for h in hidden]) if hidden else np.ravel(x[:, :0])
 
 
 def _mlp_forward(x, params, layout):
@@ -83,9 +83,9 @@ _mlp = fused("mlp", _mlp_formula, _mlp_forward, _mlp_backward)
 
 
 def mlp(x, params, layout):
-    """y = relu(... relu(x W_1 + b_1) ...) W_L + b_L, and the hidden layers side by side: (n, j), (n, h).
+    """y = relu(... relu(x W_1 + b_1) ...) W_L + b_L, (n, j), and the hidden layers (n, h) one after another, raveled.
 
-    x (n, i); params (p,) hold weight and bias of every layer as `layout`, a npgen.masks.Layout, has them; entries of a
+    x (n, i); params (p,) hold weight and bias of every layer as `layout`, a npgen.layout.Layout, has them; entries of a
     weight outside its mask must be zero. Raises ValueError if the shapes do not fit.
     """
     if np.ndim(x) != 2 or np.shape(x)[1] != layout.widths[0] or np.shape(params) != (layout.size,):
@@ -99,64 +99,80 @@ def mlp(x, params, layout):
 COUPLING_LIMIT = 3.0  # of the log-scale, so that no step multiplies by more than e^3
 
 
-def _coupling_parts(params, d, layout):
-    moved = layout.widths[-1] // 2
-
-    def network(kept):
-        outputs = mlp(kept, params[2 * d:], layout)[0]
-        return ops.bounded(outputs[:, :moved], COUPLING_LIMIT), outputs[:, moved:]
-
-    return params[:d], params[d:2 * d], moved, network
+def _network(kept, net, layout):
+    outputs, moved = mlp(kept, net, layout)[0], layout.widths[-1] // 2
+    return ops.bounded(outputs[:, :moved], COUPLING_LIMIT), outputs[:, moved:]
 
 
-def _inverse_formula(x, params, layout):
-    shift, log_scale, moved, network = _coupling_parts(params, x.shape[1], layout)
-    a = (x - shift) * ops.exp(-log_scale)
-    kept = a[:, :x.shape[1] - moved]
-    s, t = network(kept)
-    z = ops.concatenate([(a[:, x.shape[1] - moved:] - t) * ops.exp(-s), kept], axis=1)
-    return z, -ops.sum(log_scale) - ops.sum(s, axis=1)
+def _steps(params, layout):
+    """shift, log_scale, the network's parameters and its layout, and the order, of every step."""
+    d = layout.orders.shape[1]
+    for k, (order, net) in enumerate(zip(layout.orders, layout.nets, strict=True)):
+        part = params[layout.part(k)]
+        yield part[:d], part[d:2 * d], part[2 * d:], net, order
+
+
+def _inverse_formula(x, params, layout, keep=False):
+    log_det = 0.0
+    for shift, log_scale, net, net_layout, order in _steps(params, layout):
+        a = (x[:, order] - shift) * ops.exp(-log_scale)
+        kept, moved = a[:, :net_layout.widths[0]], a[:, net_layout.widths[0]:]
+        s, t = _network(kept, net, net_layout)
+        x = ops.concatenate([(moved - t) * ops.exp(-s), kept], axis=1)
+        log_det = log_det - ops.sum(log_scale) - ops.sum(s, axis=1)
+    return x, log_det
 
 
 def _forward_formula(z, params, layout):
-    shift, log_scale, moved, network = _coupling_parts(params, z.shape[1], layout)
-    kept = z[:, moved:]
-    s, t = network(kept)
-    a = ops.concatenate([kept, z[:, :moved] * ops.exp(s) + t], axis=1)
-    return a * ops.exp(log_scale) + shift, ops.sum(log_scale) + ops.sum(s, axis=1)
+    log_det = 0.0
+    for shift, log_scale, net, net_layout, order in reversed(list(_steps(params, layout))):
+        n_moved = net_layout.widths[-1] // 2
+        kept = z[:, n_moved:]
+        s, t = _network(kept, net, net_layout)
+        a = ops.concatenate([kept, z[:, :n_moved] * ops.exp(s) + t], axis=1)
+        z = (a * ops.exp(log_scale) + shift)[:, np.argsort(order)]
+        log_det = log_det + ops.sum(log_scale) + ops.sum(s, axis=1)
+    return z, log_det
 
 
-def _inverse_backward(tracked, ans, g, x, params, layout):
-    if g[2] is not None or g[3] is not None:
-        return None
-    z, log_det, hidden, outputs = ans
+def _inverse_backward(tracked, ans, g, x, params, layout, keep):
+    z, log_det, *kept = ans
     dz = np.zeros_like(z) if g[0] is None else g[0]
     dlog_det = np.zeros_like(log_det) if g[1] is None else g[1]
-    both = _coupling_kernel.backward(*_c(dz, dlog_det, z, hidden, outputs, params), *layout.cut, COUPLING_LIMIT)
+    both = _flow_kernel.backward(*_c(dz, dlog_det), z, *kept, *_c(params), *layout.cut, COUPLING_LIMIT)
     return [both[i] for i in tracked]
 
 
-_coupling_inverse = fused(
-    "coupling_inverse", _inverse_formula,
-    lambda x, params, layout: _coupling_kernel.inverse(*_c(x, params), *layout.cut, COUPLING_LIMIT), _inverse_backward)
-_coupling_forward = fused(
-    "coupling_forward", _forward_formula,
-    lambda z, params, layout: _coupling_kernel.forward(*_c(z, params), *layout.cut, COUPLING_LIMIT),
+_flow_inverse = fused(
+    "flow_inverse", _inverse_formula,
+    lambda x, params, layout, keep: _flow_kernel.inverse(*_c(x, params), *layout.cut, COUPLING_LIMIT, keep), _inverse_backward)
+_flow_forward = fused(
+    "flow_forward", _forward_formula,
+    lambda z, params, layout: _flow_kernel.forward(*_c(z, params), *layout.cut, COUPLING_LIMIT),
     lambda tracked, ans, g, *args: None)
 
 
-def coupling_inverse(x, params, layout):
-    """Data -> noise: a = (x - shift) exp(-log_scale), z = [(a_moved - t) exp(-s), a_kept], (s, t) of a_kept by an mlp.
+def flow_inverse(x, params, layout):
+    """Data -> noise, each step a = (x[order] - shift) exp(-log_scale), z = [(a_moved - t) exp(-s), a_kept], s, t = mlp(a_kept).
 
-    params hold shift (d,), log_scale (d,) and what `layout` has; s is bounded to +-COUPLING_LIMIT. Returns z (n, d) and
-    log |det dz/dx| (n,) in nats. Sources: Dinh et al. (2017), section 3; Kingma & Dhariwal (2018), section 3.1.
+    x (n, d); params as `layout`, a npgen.layout.FlowLayout, has them; s is bounded to +-COUPLING_LIMIT. Returns z (n, d) and
+    log |det dz/dx| (n,) in nats. Raises ValueError if the shapes do not fit.
+    Sources: Dinh et al. (2017), section 3; Kingma & Dhariwal (2018), section 3.1.
     """
-    return _coupling_inverse(x, params, layout)[:2]
+    _check_flow("flow_inverse", x, params, layout)
+    return _flow_inverse(x, params, layout, type(x) is Tensor or type(params) is Tensor)[:2]
 
 
-def coupling_forward(z, params, layout):
-    """Noise -> data, the inverse of coupling_inverse: x (n, d) and log |det dx/dz| (n,) in nats."""
-    return _coupling_forward(z, params, layout)
+def flow_forward(z, params, layout):
+    """Noise -> data, the inverse of flow_inverse: x (n, d) and log |det dx/dz| (n,) in nats."""
+    _check_flow("flow_forward", z, params, layout)
+    return _flow_forward(z, params, layout)
+
+
+def _check_flow(name, x, params, layout):
+    if np.ndim(x) != 2 or np.shape(x)[1] != layout.orders.shape[1] or np.shape(params) != (layout.size,):
+        raise ValueError(f"{name}: the features have shape {np.shape(x)} and params {np.shape(params)}, but the layout needs "
+                         f"(n, {layout.orders.shape[1]}) and ({layout.size},)")
 
 
 # ---------------------------------------------------------------- likelihoods

@@ -2,7 +2,6 @@
 
     made_masks       degrees -> the masks of a masked autoencoder (Germain et al., 2015)
     Plan             a mask and the blocks of it that have to be multiplied
-    Layout           the layers of a multilayer perceptron in one flat array
 
 Legend: i inputs (rows of a mask), j outputs (columns).
 """
@@ -46,52 +45,6 @@ class Plan:
             partial = np.any(self.blocks[:, 2] < self.blocks[:, 3])
             self._cast[dtype] = self.mask.astype(dtype) if partial else np.zeros((0, 0), dtype)
         return self._cast[dtype]
-
-
-class Layout:
-    """How the layers of a multilayer perceptron lie in one flat array, and how their products are cut.
-
-    widths   inputs, hidden widths, outputs
-    masks    one (i, j) per layer, or None for a network without masks
-    size     values in the flat array: weight (i, j), then bias (j,), layer after layer
-    cut      widths, blocks and pieces as the kernels take them (kernels/mlp.py)
-    """
-
-    def __init__(self, widths, masks=None):
-        self.widths = tuple(int(w) for w in widths)
-        shapes = list(zip(self.widths, self.widths[1:], strict=False))
-        self.plans = [Plan.dense(*shape) for shape in shapes] if masks is None else [Plan(m) for m in masks]
-        if [plan.shape for plan in self.plans] != shapes:
-            raise ValueError(f"Layout: masks of shapes {[plan.shape for plan in self.plans]} do not fit the layers {shapes}")
-        self.starts = np.cumsum([0] + [(i + 1) * j for i, j in shapes])
-        self.size = int(self.starts[-1])
-        pieces = np.array([(layer, *block) for layer, plan in enumerate(self.plans) for block in plan.blocks], dtype=np.int64)
-        whole = np.array([(layer, 0, j, i, i) for layer, (i, j) in enumerate(shapes)], dtype=np.int64)
-        even = _balanced(np.argsort(-(pieces[:, 2] - pieces[:, 1]) * pieces[:, 4], kind="stable"))
-        self.cut = np.array(self.widths, dtype=np.int64), whole if masks is None else pieces, pieces[even]
-        self._cast = {}
-
-    def mask_as(self, dtype):
-        """The masks one after another as 0 and 1 of a floating dtype; empty where there are none."""
-        if dtype not in self._cast:
-            looked_at = any(plan.mask_as(dtype).size for plan in self.plans)
-            parts = [plan.mask.ravel() for plan in self.plans] if looked_at else [np.zeros(0)]
-            self._cast[dtype] = np.concatenate(parts).astype(dtype)
-        return self._cast[dtype]
-
-    def weight_and_bias(self, params, layer):
-        """The weight (i, j) and bias (j,) of a layer, views of the flat array."""
-        i, j = self.plans[layer].shape
-        start = int(self.starts[layer])
-        return params[start:start + i * j].reshape(i, j), params[start + i * j:start + (i + 1) * j]
-
-
-def _balanced(order):
-    """The items, given by falling cost, in an order whose halves cost about the same, and their halves, and so on."""
-    if len(order) < 3:
-        return list(order)
-    first = [k for n, k in enumerate(order) if n % 4 in (0, 3)]
-    return _balanced(first) + _balanced([k for n, k in enumerate(order) if n % 4 in (1, 2)])
 
 
 def made_degrees(n_features, hidden):

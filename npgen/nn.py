@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from . import fused, ops
-from .masks import Layout
+from .layout import Layout
 
 
 class Parameters(dict):
@@ -57,7 +57,8 @@ class MLP:
 
     def hidden(self, params, x):
         """The last hidden layer (n, h)."""
-        return fused.mlp(x, params[self.name], self.layout)[1][:, -self.layout.widths[-2]:]
+        units = self.layout.widths[-2]
+        return fused.mlp(x, params[self.name], self.layout)[1][-len(x) * units:].reshape(len(x), units)
 
     def last(self, params, h):
         """The outputs (n, j), given the last hidden layer."""

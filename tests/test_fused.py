@@ -4,7 +4,8 @@ import pytest
 
 from npgen import fused, kernels
 from npgen.engine import grad, hvp
-from npgen.masks import Layout, made_masks
+from npgen.layout import FlowLayout, Layout
+from npgen.masks import made_masks
 
 RNG = np.random.default_rng(0)
 
@@ -17,9 +18,9 @@ def network(widths, masks=None):
     return (RNG.normal(size=(33, widths[0])), params), layout
 
 
-def flow(d, moved):
-    layout = Layout((d - moved, 6, 2 * moved))
-    return (RNG.normal(size=(40, d)), RNG.normal(size=2 * d + layout.size) / 2), layout
+def flow(d, *moved):
+    layout = FlowLayout([RNG.permutation(d) for _ in moved], [Layout((d - m, 6, 2 * m)) for m in moved])
+    return (RNG.normal(size=(40, d)), RNG.normal(size=layout.size) / 2), layout
 
 
 X, BITS, OUTPUTS = RNG.normal(size=(9, 4)), (RNG.random((9, 4)) < 0.5) * 1.0, RNG.normal(size=(9, 8)) * 2
@@ -32,10 +33,12 @@ CASES = {  # name -> op, its formula, the arrays, the rest
     "mlp": (fused.mlp, fused._mlp_formula, *network((3, 7, 4, 5))),
     "mlp, one layer": (fused.mlp, fused._mlp_formula, *network((3, 2))),
     "mlp, masked": (fused.mlp, fused._mlp_formula, *network((5, 90, 6, 5), made_masks(5, (90, 6)))),
-    "inverse": (fused.coupling_inverse, fused._inverse_formula, *flow(5, 3)),
-    "inverse of one feature": (fused.coupling_inverse, fused._inverse_formula, *flow(1, 1)),
-    "inverse, nothing moved": (fused.coupling_inverse, fused._inverse_formula, *flow(1, 0)),
-    "forward": (fused.coupling_forward, fused._forward_formula, *flow(5, 2)),
+    "inverse": (fused.flow_inverse, fused._inverse_formula, *flow(5, 3)),
+    "inverse, three steps": (fused.flow_inverse, fused._inverse_formula, *flow(5, 3, 2, 3)),
+    "inverse of one feature": (fused.flow_inverse, fused._inverse_formula, *flow(1, 1, 0)),
+    "inverse, nothing moved": (fused.flow_inverse, fused._inverse_formula, *flow(1, 0)),
+    "forward": (fused.flow_forward, fused._forward_formula, *flow(5, 2)),
+    "forward, three steps": (fused.flow_forward, fused._forward_formula, *flow(5, 2, 3, 2)),
 }
 OBJECTIVES = {"first": lambda a, b: np.sum(np.sin(a)), "second": lambda a, b: np.sum(b**2),
               "both": lambda a, b: np.sum(np.sin(a)) + np.sum(b**2)}
@@ -105,3 +108,10 @@ def test_mlp_refuses_shapes_that_do_not_fit():
     (x, params), layout = network((3, 7, 5))
     with pytest.raises(ValueError, match=r"x has shape \(33, 2\) and params \(68,\), but the layout needs \(n, 3\)"):
         fused.mlp(x[:, :2], params, layout)
+
+
+def test_a_flow_refuses_shapes_that_do_not_fit():
+    (x, params), layout = flow(3, 1)
+    for op in (fused.flow_inverse, fused.flow_forward):
+        with pytest.raises(ValueError, match=r"have shape \(40, 2\) and params \(38,\), but the layout needs \(n, 3\)"):
+            op(x[:, :2], params, layout)

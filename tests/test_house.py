@@ -19,7 +19,7 @@ KERNELS = Path(npgen.kernels.__file__).parent
 # A module imports only from ranks below its own; on one rank, only from those listed before it.
 RANKS = [
     ["kernels", "version", "engine"],
-    ["masks", "ops", "fused", "random"],
+    ["masks", "layout", "ops", "fused", "random"],
     ["nn", "distributions", "checkpoint", "preprocess", "optim"],
     ["train", "data"],
     ["models.base", "models.made", "models.mixture", "models.realnvp", "models.vae", "models"],

@@ -168,7 +168,7 @@ CASES = {
     masked_matmul.backward_weight: (matmul_inputs(["x", "g"]), matmul_bound),
 }
 JUDGED_ELSEWHERE = {"made_sample.sample",  # against the naive sampler; the others in test_network_kernels
-                    "mlp.forward", "mlp.backward", "coupling.inverse", "coupling.forward", "coupling.backward"}
+                    "mlp.forward", "mlp.backward", "flow.inverse", "flow.forward", "flow.backward"}
 KERNELS = pytest.mark.parametrize("kernel", CASES, ids=lambda kernel: kernel.name)
 
 

@@ -1,12 +1,17 @@
 """The kernels of whole networks against their references: dtypes, odd shapes, no rows, masks, extreme values."""
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npgen import kernels
-from npgen.kernels import coupling, mlp
-from npgen.masks import Layout, made_masks
+from npgen.kernels import _blas, _jit, flow, mlp
+from npgen.layout import FlowLayout, Layout
+from npgen.masks import made_masks
 from npgen.testing import check_kernel
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -53,24 +58,35 @@ def test_mlp_agrees_with_its_reference(dtype, seed, n, n_in, hidden, n_out, made
 
 @DTYPES
 @settings(max_examples=40, deadline=None)
-@given(seed=SEEDS, n=ROWS, d=st.integers(1, 70), part=st.floats(0, 1), hidden=WIDTHS)
-def test_coupling_agrees_with_its_reference(dtype, seed, n, d, part, hidden):
+@given(seed=SEEDS, n=ROWS, d=st.integers(1, 70), parts=st.lists(st.floats(0, 1), min_size=1, max_size=3), hidden=WIDTHS)
+def test_flow_agrees_with_its_reference(dtype, seed, n, d, parts, hidden):
     rng = np.random.default_rng(seed)
-    moved = round(part * d)
-    layout = Layout((d - moved, *hidden, 2 * moved))
-    params = (rng.normal(size=2 * d + layout.size) / 4).astype(dtype)
+    moved = [round(part * d) for part in parts]
+    layout = FlowLayout([rng.permutation(d) for _ in moved], [Layout((d - m, *hidden, 2 * m)) for m in moved])
+    params = (rng.normal(size=layout.size) / 4 / max(d, 1, *hidden) ** 0.5).astype(dtype)
     x = rng.normal(size=(n, d)).astype(dtype)
     rest = (params, *layout.cut, 3.0)
     with kernels.using("reference"):
-        answers = coupling.inverse(x, *rest)
-    loose = tolerance(dtype, *answers) * max(d, *hidden, 1)
-    check_kernel(coupling.inverse, x, *rest, rtol=0, atol=loose)
-    check_kernel(coupling.forward, x, *rest, rtol=0, atol=loose * 10)
+        z, log_det, *kept = answers = flow.inverse(x, *rest, True)
+        for got, want in zip(flow.inverse(x, *rest, False)[:2], answers[:2], strict=True):
+            np.testing.assert_array_equal(got, want)
+    loose = tolerance(dtype, *answers) * max(d, *hidden, 1) * len(moved)
+    used = np.arange(max(moved) * 2)[None, :] < 2 * np.array(moved)[:, None]  # a step may leave outputs' last columns alone
+    for keep in (True, False):
+        got = flow.inverse(x, *rest, keep)
+        np.testing.assert_allclose(got[0], z, rtol=0, atol=loose)
+        np.testing.assert_allclose(got[1], log_det, rtol=0, atol=loose)
+        assert keep or not any(a.size for a in got[2:])
+    got = flow.inverse(x, *rest, True)
+    np.testing.assert_allclose(got[2], kept[0], rtol=0, atol=loose)
+    np.testing.assert_allclose(np.where(used[:, None], got[3], 0), kept[1], rtol=0, atol=loose)
+    np.testing.assert_allclose(got[4], kept[2], rtol=0, atol=loose)
+    check_kernel(flow.forward, x, *rest, rtol=0, atol=loose * 10)
     dz, dlog_det = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=n).astype(dtype)
     with kernels.using("reference"):
-        gradients = coupling.backward(dz, dlog_det, *(answers[i] for i in (0, 2, 3)), *rest)
-    check_kernel(coupling.backward, dz, dlog_det, *(answers[i] for i in (0, 2, 3)), *rest, rtol=0,
-                 atol=tolerance(dtype, *answers, *gradients) * max(d, *hidden, 1))
+        gradients = flow.backward(dz, dlog_det, z, *kept, *rest)
+    check_kernel(flow.backward, dz, dlog_det, z, *kept, *rest, rtol=0,
+                 atol=tolerance(dtype, *answers, *gradients) * max(d, *hidden, 1) * len(moved))
 
 
 @DTYPES
@@ -89,13 +105,30 @@ def test_the_bits_do_not_depend_on_the_threads():
     numba = pytest.importorskip("numba")
     x, params, layout = mlp_inputs(np.random.default_rng(0), np.float32, 300, (90, 130, 90), made_masks(90, (130,)))
     rest = (*layout.cut, layout.mask_as(np.dtype(np.float32)))
-    y, h = mlp.forward(x, params, *rest)
-    both = [y, *mlp.backward(y, x, h, params, *rest, True)]
-    before = numba.get_num_threads()
+    chain = FlowLayout([np.arange(90)] * 2, [Layout((45, 64, 90))] * 2)
+    steps = (np.linspace(-0.1, 0.1, chain.size, dtype=np.float32), *chain.cut, 3.0)
+
+    def everything():
+        y, h = mlp.forward(x, params, *rest)
+        z, log_det, *kept = flow.inverse(x, *steps, True)
+        return [y, *mlp.backward(y, x, h, params, *rest, True), z, log_det, *flow.forward(x, *steps),
+                *flow.backward(x, log_det, z, *kept, *steps)]
+
+    both, before = everything(), numba.get_num_threads()
     try:
         numba.set_num_threads(1)
-        alone = [mlp.forward(x, params, *rest)[0], *mlp.backward(y, x, h, params, *rest, True)]
+        alone = everything()
     finally:
         numba.set_num_threads(before)
     for a, b in zip(both, alone, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(not (_jit.available and _blas._avx512()), reason="OpenBLAS knows every CPU without AVX-512")
+def test_products_are_fast_whichever_kernel_comes_first():
+    code = ("from pathlib import Path; from threadpoolctl import threadpool_info; from npgen.random import Stream\n"
+            "Stream(0).normal((3,), 'f')\n"
+            "print(*[b['architecture'] for b in threadpool_info() if 'scipy.libs' in Path(b['filepath']).parts])")
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell"}  # what OpenBLAS takes a CPU for that it does not know
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() in ("SkylakeX", "")  # "": a SciPy that brings no BLAS of its own

@@ -8,17 +8,24 @@ from npgen import data
 from npgen.engine import jacobian
 from npgen.fused import COUPLING_LIMIT
 from npgen.models import RealNVP
-from npgen.models.realnvp import Coupling, Permutation
+from npgen.models.realnvp import Flow
 from npgen.random import Stream
 
 RNG = np.random.default_rng(0)
+
+
+def flow(n_kept, d, hidden):
+    """Steps that keep the first n_kept features of some order."""
+    return Flow("flow", np.stack([RNG.permutation(d) for _ in n_kept]), n_kept, hidden), d
+
+
 STEPS = {
-    "coupling, 2 of 5 kept": (Coupling("s", 2, 5, (8,)), 5),
-    "coupling, 3 of 5 kept, deep": (Coupling("s", 3, 5, (8, 7)), 5),
-    "coupling, linear": (Coupling("s", 1, 3, ()), 3),
-    "coupling, nothing kept": (Coupling("s", 0, 1, (4,)), 1),
-    "coupling, nothing moved": (Coupling("s", 1, 1, (4,)), 1),
-    "permutation": (Permutation(np.array([2, 0, 3, 1])), 4),
+    "2 of 5 kept": flow([2], 5, (8,)),
+    "3 of 5 kept, deep": flow([3], 5, (8, 7)),
+    "linear": flow([1], 3, ()),
+    "nothing kept": flow([0], 1, (4,)),
+    "nothing moved": flow([1], 1, (4,)),
+    "three steps": flow([2, 3, 2], 5, (8,)),
 }
 steps = pytest.mark.parametrize("name", STEPS)
 
@@ -38,7 +45,7 @@ def test_a_steps_two_directions_are_inverse(name):
     np.testing.assert_allclose(back, x, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(forward, -inverse, rtol=1e-12, atol=1e-12)
     there, _ = step.inverse_and_log_det(params, step.forward_and_log_det(params, x)[0])
-    np.testing.assert_allclose(there, x, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(there, x, rtol=1e-10, atol=1e-10)
 
 
 @steps
@@ -52,10 +59,10 @@ def test_a_steps_log_det_is_that_of_its_jacobian(name, direction):
         assert math.isclose(np.linalg.slogdet(j)[1], value, rel_tol=1e-10, abs_tol=1e-10)
 
 
-def test_a_coupling_starts_from_zero_mean_and_unit_variance_with_the_halves_changed():
+def test_a_flow_starts_from_zero_mean_and_unit_variance_with_the_halves_changed():
     x = RNG.normal(size=(500, 4)) * [1e-3, 1, 30, 0] + [5, 0, -100, 2]
-    step = Coupling("s", 1, 4, (8,))
-    z, log_det = step.inverse_and_log_det(step.init(x, Stream(0)), x)
+    steps = Flow("flow", np.array([[0, 1, 2, 3]]), [1], (8,))
+    z, log_det = steps.inverse_and_log_det(steps.init(x, Stream(0)), x)
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
     np.testing.assert_allclose(z.std(axis=0), [1, 1, 0, 1], atol=1e-9)  # a constant keeps its scale
     np.testing.assert_allclose(log_det, -np.log(x.std(axis=0)[:3]).sum(), rtol=1e-9)
@@ -63,19 +70,20 @@ def test_a_coupling_starts_from_zero_mean_and_unit_variance_with_the_halves_chan
 
 
 def test_a_couplings_scale_is_bounded():
-    step, x = Coupling("s", 1, 2, ()), np.array([[1e30, 3.0], [-1e30, 3.0]])
-    params = {"s": np.array([0, 0, 0, 0, 1, 1, 1, 1.0])}
-    np.testing.assert_allclose(step.inverse_and_log_det(params, x)[1], [-COUPLING_LIMIT, COUPLING_LIMIT])
+    steps, x = Flow("flow", np.array([[0, 1]]), [1], ()), np.array([[1e30, 3.0], [-1e30, 3.0]])
+    params = {"flow": np.array([0, 0, 0, 0, 1, 1, 1, 1.0])}
+    np.testing.assert_allclose(steps.inverse_and_log_det(params, x)[1], [-COUPLING_LIMIT, COUPLING_LIMIT])
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
 @pytest.mark.parametrize("n_couplings", [2, 4])
 def test_every_feature_is_moved_by_one_of_two_couplings(d, n_couplings):
     model = RealNVP(n_couplings=n_couplings, hidden=(4,), max_epochs=1, random_state=0).fit(RNG.normal(size=(20, d)))
-    params = {k: np.zeros_like(a) for k, a in model.params_.items()}
-    for step in model._steps:
-        if isinstance(step, Coupling) and step.net.layout.widths[-1]:
-            params[step.name][-step.net.layout.widths[-1]:][:step.net.layout.widths[-1] // 2] = 0.7  # s = 0.7, t = 0, always
+    layout, params = model._flow.layout, np.zeros_like(model.params_["flow"])
+    for k, net in enumerate(layout.nets):
+        outputs = net.widths[-1]
+        params[layout.part(k)][net.size + 2 * d - outputs:][:outputs // 2] = 0.7  # s = 0.7, t = 0, always
+    params = {"flow": params}
     j = jacobian(lambda row: model._represent(params, row[None])[0])(RNG.normal(size=d))
     s = 3 * math.tanh(0.7 / 3)
     np.testing.assert_allclose(np.sort(np.abs(j).sum(axis=0)), math.exp(-s * n_couplings / 2), rtol=1e-12)

@@ -6,55 +6,50 @@ Every coupling conditions on the first half of the features (a) and transforms t
 places, and after each pair of couplings the features are shuffled. A coupling first shifts and scales each
 feature (ActNorm), starting from zero mean and unit variance on the training rows (Kingma & Dhariwal, 2018).
 
-Each step has inverse_and_log_det (data -> noise) and forward_and_log_det (noise -> data), both with log_det (n,) in nats.
-
-Legend: n rows, d features. Reference: Dinh, Sohl-Dickstein & Bengio, Density estimation using Real NVP (2017).
+Legend: n rows, d features, s steps. Reference: Dinh, Sohl-Dickstein & Bengio, Density estimation using Real NVP (2017).
 """
 import numpy as np
 
 from .. import fused
+from ..layout import FlowLayout
 from ..nn import MLP
 from .base import Capabilities, GradientModel, check_widths
 
 
-class Coupling:
-    """a = (x - shift) exp(-log_scale), z = [(a_moved - t) exp(-s), a_kept], (s, t) = MLP(a_kept), s bounded.
+class Flow:
+    """Coupling steps: a = (x[order] - shift) exp(-log_scale), z = [(a_moved - t) exp(-s), a_kept], (s, t) = MLP(a_kept).
 
-    Its parameters are one array, `name`: shift, log_scale, then the network's.
+    orders (s, d): one order of the features per step; n_kept (s,): how many it keeps; hidden: widths of its network's layers.
+    Its parameters are one array, `name`: shift, log_scale and the network's, step after step.
     """
 
-    def __init__(self, name, n_kept, n_features, hidden):
-        self.name = name
-        self.net = MLP(name, (n_kept, *hidden, 2 * (n_features - n_kept)), last_gain=0.0)
+    def __init__(self, name, orders, n_kept, hidden):
+        d = orders.shape[1]
+        self.name, self.nets = name, [MLP(name, (n, *hidden, 2 * (d - n)), last_gain=0.0) for n in n_kept]
+        self.layout = FlowLayout(orders, [net.layout for net in self.nets])
 
     def init(self, x, stream):
-        """Parameters that give a zero mean and unit variance on the rows, and z = a; a constant feature keeps its scale."""
-        std = x.std(axis=0)
-        log_scale = np.log(np.where(std > 1e-6 * (1 + abs(x).max(axis=0)), std, 1))
-        return {self.name: np.concatenate([x.mean(axis=0), log_scale, self.net.init(stream, x.dtype)[self.name]])}
+        """Parameters with which each step, given what the ones before it make of the rows, standardises and moves nothing.
+
+        A feature that is constant keeps its scale.
+        """
+        parts = []
+        for k, net in enumerate(self.nets):
+            step = self.layout.step(k)
+            ordered = x[:, step.orders[0]]
+            std = ordered.std(axis=0)
+            log_scale = np.log(np.where(std > 1e-6 * (1 + abs(ordered).max(axis=0)), std, 1))
+            parts.append(np.concatenate([ordered.mean(axis=0), log_scale, net.init(stream, x.dtype)[self.name]]))
+            x, _ = fused.flow_inverse(x, parts[-1], step)
+        return {self.name: np.concatenate(parts)}
 
     def inverse_and_log_det(self, params, x):
-        return fused.coupling_inverse(x, params[self.name], self.net.layout)
+        """Data -> noise (n, d), and log |det dz/dx| (n,)."""
+        return fused.flow_inverse(x, params[self.name], self.layout)
 
     def forward_and_log_det(self, params, z):
-        return fused.coupling_forward(z, params[self.name], self.net.layout)
-
-
-class Permutation:
-    """z = the features of x in another order."""
-
-    def __init__(self, order):
-        self.order, self.back = order, np.argsort(order)
-
-    def init(self, x, stream):
-        """There is nothing to learn."""
-        return {}
-
-    def inverse_and_log_det(self, params, x):
-        return x[:, self.order], 0.0
-
-    def forward_and_log_det(self, params, z):
-        return z[:, self.back], 0.0
+        """Noise -> data (n, d), and log |det dx/dz| (n,)."""
+        return fused.flow_forward(z, params[self.name], self.layout)
 
 
 class RealNVP(GradientModel):
@@ -93,35 +88,21 @@ class RealNVP(GradientModel):
         self._assemble(np.stack([alternating] + [stream.permutation(d) for _ in range(pairs - 1)]))
 
     def _assemble(self, orders):
-        d, self.orders_, self._steps = orders.shape[1], orders, []
-        for k in range(self.n_couplings_):
-            if k % 2 == 0:
-                self._steps.append(Permutation(orders[k // 2]))
-            n_kept = d // 2 if k % 2 == 0 else d - d // 2
-            self._steps.append(Coupling(f"coupling{k}", n_kept, d, self.hidden_))
+        self.orders_, d, k = orders, orders.shape[1], np.arange(self.n_couplings_)
+        unchanged = np.broadcast_to(np.arange(d), orders.shape)
+        each = np.stack([orders, unchanged], axis=1).reshape(-1, d)[:len(k)]  # the features are shuffled for every pair
+        self._flow = Flow("flow", each, np.where(k % 2 == 0, d // 2, d - d // 2), self.hidden_)
 
     def _init(self, z, stream):
-        params = {}
-        for step in self._steps:  # each starts from what the ones before it make of the rows
-            params |= step.init(z, stream)
-            z, _ = step.inverse_and_log_det(params, z)
-        return params
+        return self._flow.init(z, stream)
 
     def inverse_and_log_det(self, params, x):
         """Preprocessed rows -> noise (n, d), and log |det dz/dx| (n,)."""
-        log_det = 0.0
-        for step in self._steps:
-            x, change = step.inverse_and_log_det(params, x)
-            log_det = log_det + change
-        return x, log_det
+        return self._flow.inverse_and_log_det(params, x)
 
     def forward_and_log_det(self, params, z):
         """Noise -> preprocessed rows (n, d), and log |det dx/dz| (n,)."""
-        log_det = 0.0
-        for step in reversed(self._steps):
-            z, change = step.forward_and_log_det(params, z)
-            log_det = log_det + change
-        return z, log_det
+        return self._flow.forward_and_log_det(params, z)
 
     def _log_density(self, params, z):
         noise, log_det = self.inverse_and_log_det(params, z)
