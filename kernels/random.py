@@ -81,25 +81,23 @@ def _normal_reference(out, key0, key1, start):
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
 
+philox_inlined = jit(philox, inline="always")  # LLVM takes it for too long, and a loop with a call does not vectorise
+
+
 @jit
-def philox_lanes(words, key0, key1):
-    """Turn counters into words in place, words (4, lanes); a loop over lanes inside each round is what vectorises."""
-    c0, c1, c2, c3 = words[0], words[1], words[2], words[3]
-    key0, key1 = np.uint64(key0), np.uint64(key1)
-    for _ in range(10):
-        for lane in range(c0.size):
-            product0, product1 = _MULTIPLIERS[0] * c0[lane], _MULTIPLIERS[1] * c2[lane]
-            c0[lane] = (product1 >> _HIGH) ^ c1[lane] ^ key0
-            c1[lane] = product1 & _LOW
-            c2[lane] = (product0 >> _HIGH) ^ c3[lane] ^ key1
-            c3[lane] = product0 & _LOW
-        key0, key1 = (key0 + _WEYL[0]) & _LOW, (key1 + _WEYL[1]) & _LOW
+def philox_block(words, block, key0, key1):
+    """Fill words (4, 64) from the 64 counters of a block."""
+    for lane in range(LANES):
+        counter = np.uint64(block * LANES + lane)
+        words[0, lane], words[1, lane], words[2, lane], words[3, lane] = philox_inlined(
+            counter & _LOW, counter >> _HIGH, np.uint64(0), np.uint64(0), key0, key1)
 
 
 def _fills(real, signed, uniform_bits, radius_bits, angle_bits):
     """The serial fill(out, key0, key1, start) of one floating type, for uniforms and for normals."""
     size, width = np.iinfo(signed).bits, values_per_block(real)
-    uniform_drop, radius_drop, angle_drop = (np.uint64(size - bits) for bits in (uniform_bits, radius_bits, angle_bits))
+    unsigned = np.uint32 if size == 32 else np.uint64
+    uniform_drop, radius_drop, angle_drop = (unsigned(size - bits) for bits in (uniform_bits, radius_bits, angle_bits))
     uniform_unit, radius_unit, angle_unit = (real(2.0**-bits) for bits in (uniform_bits, radius_bits, angle_bits))
     half, minus_two = real(0.5), real(-2)
 
@@ -119,10 +117,7 @@ def _fills(real, signed, uniform_bits, radius_bits, angle_bits):
     def fill_with(draw):
         @jit
         def fill_block(out, words, block, key0, key1):
-            for lane in range(LANES):
-                counter = np.uint64(block * LANES + lane)
-                words[0, lane], words[1, lane], words[2, lane], words[3, lane] = counter & _LOW, counter >> _HIGH, 0, 0
-            philox_lanes(words, key0, key1)
+            philox_block(words, block, np.uint64(key0), np.uint64(key1))
             if size == 64:
                 for lane in range(LANES):
                     words[0, lane] |= words[1, lane] << _HIGH
@@ -132,7 +127,7 @@ def _fills(real, signed, uniform_bits, radius_bits, angle_bits):
 
         @jit
         def fill(out, key0, key1, start):
-            words, part = np.empty((4, LANES), np.uint64), np.empty(width, out.dtype)
+            words, part = np.empty((4, LANES), unsigned), np.empty(width, out.dtype)
             for block in range(start // width, -(-(start + out.size) // width)):
                 low = block * width - start
                 whole = low >= 0 and low + width <= out.size
