@@ -11,6 +11,7 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     likelihood       log-likelihoods of rows, Bernoulli and normal, with their gradients
     reparameterize   mean + exp(log_var / 2) * eps, eps drawn inside and regenerated in the backward
     random           Philox4x32-10 uniforms and normals, addressed by counter
+    em               the E-step of a mixture of Gaussians: densities, responsibilities, statistics
     made_sample      ancestral samples of a MADE in one pass
     adam             one Adam step on a flat parameter buffer
 
@@ -21,8 +22,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
 if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
 
-from . import adam, flow, likelihood, logsumexp, made_sample, masked_matmul, mlp, random, reparameterize
+from . import adam, em, flow, likelihood, logsumexp, made_sample, masked_matmul, mlp, random, reparameterize
 from ._dispatch import Kernel, KernelError, session, using
 
-__all__ = ["Kernel", "KernelError", "adam", "flow", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mlp",
+__all__ = ["Kernel", "KernelError", "adam", "em", "flow", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mlp",
            "random", "reparameterize", "session", "using"]

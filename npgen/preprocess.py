@@ -208,7 +208,7 @@ class Chain(Preprocessor):
 
     def forward(self, x, stream=None):
         z = _floating(x)
-        log_det = np.zeros(len(z), z.dtype)
+        log_det = np.broadcast_to(z.dtype.type(0), len(z))
         for step in self.steps:
             z, more = step.forward(z, stream)
             log_det = log_det + more

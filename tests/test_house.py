@@ -22,7 +22,8 @@ RANKS = [
     ["masks", "layout", "ops", "fused", "random"],
     ["nn", "distributions", "checkpoint", "preprocess", "optim"],
     ["train", "data"],
-    ["models.base", "models.made", "models.mixture", "models.realnvp", "models.vae", "models"],
+    ["models.base", "models.covariances", "models.em", "models.mixture", "models.made", "models.realnvp", "models.vae",
+     "models"],
     ["testing", "plot"],
     ["machine", "demo", "cli", "__main__"],
 ]

@@ -1,455 +1,22 @@
-"""A mixture of Gaussians, fitted by expectation maximisation or along the gradient.
+"""A mixture of Gaussians, fitted by expectation maximisation or along the gradient, with or without missing values.
 
-    p(x) = sum_k w_k N(x; m_k, C_k),    C_k^-1 = P_k P_k^T,    y_k = (x - m_k) P_k,
-    log N(x; m_k, C_k) = log det P_k - |y_k|^2 / 2 - d/2 log 2 pi
+    p(x) = sum_k w_k N(x; m_k, C_k)
 
-Rows are first brought to standard coordinates, z = (x - centre) / scale in float64, so that a fit does not care where the
-data lie or in what units. EM works in whitened coordinates: the statistics of a component are moments of its own y_k
-under the parameters of the step before, where the component is the unit ball, however thin it is in the data's space.
-
-Legend: n rows, d features, k components; a factor P has g = k matrices or rows, or g = 1 where components share it.
-References: Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm (1977); Arthur &
-Vassilvitskii, k-means++ (2007).
+Legend: n rows, d features, k components, o columns with values. The forms of C are in covariances.py, EM in em.py.
 """
-import abc
-import contextlib
 import dataclasses
-import functools
 import math
-import operator
 import warnings
 
 import numpy as np
 
 from .. import ops
-from ..nn import Parameters
-from ..random import Stream
+from ..engine import Tensor
+from ..kernels import em
 from ..train import ConvergenceWarning
 from .base import Capabilities, ParametricModel
-
-THINNEST = 1e-7  # standard deviation, in units of the data's, below which a component has collapsed
-EMPTY = 1e-8     # rows, below which a component has none
-SHARP = 1e4      # precision factor that makes the E-step assign every row to its nearest mean
-FAR = 1e100      # standard deviations, the distance at which rows farther out are assigned
-
-
-# ---------------------------------------------------------------- covariances: one object per type
-
-class Covariance(abc.ABC):
-    """The form that the k covariances take, known by their precision factor P.
-
-    shared: the axes of P along which there is one value for all; these axes have length 1 in P, and none in the public
-    attributes. y is (k, n, d), weights of rows (k, n), means (k, d).
-    """
-
-    shared = ()
-
-    def shape(self, k, d):
-        """P's."""
-        return tuple(1 if i in self.shared else m for i, m in enumerate(self._full_shape(k, d)))
-
-    def pool(self, scatter, n):
-        """Scatter matrices to covariances, in the form that P has; n (k,) are the rows in each component."""
-        n = np.broadcast_to(n.reshape(-1, *[1] * (scatter.ndim - 1)), scatter.shape)
-        return scatter.sum(axis=self.shared, keepdims=True) / n.sum(axis=self.shared, keepdims=True)
-
-    def log_prob(self, y, factor):
-        """(k, n) log-densities of whitened rows."""
-        d = y.shape[-1]
-        return self.log_det(factor, d)[:, None] - ops.einsum("knd,knd->kn", y, y) / 2 - d / 2 * math.log(2 * math.pi)
-
-    def units(self, std):
-        """The units (d,) to measure features of standard deviations std in; a constant one's are typical of the others'."""
-        typical = std.max() * np.sqrt(np.square(std / std.max()).mean())
-        return np.full_like(std, typical) if 1 in self.shared else np.where(std > 0, std, typical)
-
-    def public(self, array):
-        """An array of P's shape as the attributes show it."""
-        return np.squeeze(array, axis=self.shared)
-
-    def private(self, array):
-        """The inverse of public."""
-        return np.expand_dims(array, self.shared)
-
-    @abc.abstractmethod
-    def _full_shape(self, k, d):
-        """P's shape with nothing shared."""
-
-    @abc.abstractmethod
-    def n_free(self, k, d):
-        """How many numbers the covariances are."""
-
-    @abc.abstractmethod
-    def whiten(self, x, means, factor):
-        """y = (x - m_k) P_k of x (n, d)."""
-
-    @abc.abstractmethod
-    def unwhiten(self, y, factor):
-        """y P_k^-1, a deviation from the mean."""
-
-    @abc.abstractmethod
-    def log_det(self, factor, d):
-        """log det P, (g,)."""
-
-    @abc.abstractmethod
-    def scatter(self, y, weights):
-        """The second moments, sum_n weights_kn y_kn y_kn^T, as far as this form needs them."""
-
-    @abc.abstractmethod
-    def update(self, factor, covariance, ridge):
-        """The factor of covariance + ridge, given in the coordinates that the old factor whitens; NaN if not positive."""
-
-    @abc.abstractmethod
-    def to_free(self, factor):
-        """Unconstrained numbers in P's shape: what has to be positive by its logarithm. 0 is the unit covariance."""
-
-    @abc.abstractmethod
-    def from_free(self, free):
-        """The inverse of to_free, differentiable."""
-
-    @abc.abstractmethod
-    def rescale(self, factor, scale):
-        """The factor after the features are multiplied by scale (d,)."""
-
-    @abc.abstractmethod
-    def from_precision(self, precision):
-        """P from P P^T; NaN if that is not positive."""
-
-    @abc.abstractmethod
-    def precision(self, factor):
-        """P P^T."""
-
-    @abc.abstractmethod
-    def covariance(self, factor):
-        """(P P^T)^-1."""
-
-
-class Dense(Covariance):
-    """Full matrices; P (g, d, d) is upper triangular."""
-
-    def _full_shape(self, k, d):
-        return k, d, d
-
-    def n_free(self, k, d):
-        return self.shape(k, d)[0] * d * (d + 1) // 2
-
-    def whiten(self, x, means, factor):
-        return ops.matmul(x, factor) - ops.matmul(means[:, None], factor)
-
-    def unwhiten(self, y, factor):
-        return _t(np.linalg.solve(_t(factor), _t(y)))
-
-    def log_det(self, factor, d):
-        return ops.sum(ops.log(ops.diagonal(factor, axis1=1, axis2=2)), axis=1)
-
-    def scatter(self, y, weights):
-        return _t(y * weights[:, :, None]) @ y
-
-    def update(self, factor, covariance, ridge):
-        return factor @ _t(np.linalg.inv(cholesky(covariance + ridge * (_t(factor) @ factor))))
-
-    def to_free(self, factor):
-        free, i = factor.copy(), np.arange(factor.shape[-1])
-        free[:, i, i] = np.log(factor[:, i, i])
-        return free
-
-    def from_free(self, free):
-        eye = np.eye(free.shape[-1])
-        return ops.triu(free, 1) + eye * ops.exp(eye * free)
-
-    def rescale(self, factor, scale):
-        return factor / scale[:, None]
-
-    def from_precision(self, precision):
-        return np.flip(cholesky(np.flip(precision, axis=(1, 2))), axis=(1, 2))
-
-    def precision(self, factor):
-        return factor @ _t(factor)
-
-    def covariance(self, factor):
-        inverse = np.linalg.inv(factor)
-        return _t(inverse) @ inverse
-
-
-class Axes(Covariance):
-    """Diagonal matrices; P (g, d) or (g, 1) holds the inverse standard deviations."""
-
-    def _full_shape(self, k, d):
-        return k, d
-
-    def n_free(self, k, d):
-        return math.prod(self.shape(k, d))
-
-    def whiten(self, x, means, factor):
-        return (x - means[:, None]) * factor[:, None]
-
-    def unwhiten(self, y, factor):
-        return y / factor[:, None]
-
-    def log_det(self, factor, d):
-        return ops.sum(ops.log(factor), axis=1) * (d / factor.shape[1])
-
-    def scatter(self, y, weights):
-        return (weights[:, None] @ (y * y))[:, 0]
-
-    def update(self, factor, covariance, ridge):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return factor / np.sqrt(covariance + ridge * factor**2)
-
-    def to_free(self, factor):
-        return np.log(factor)
-
-    def from_free(self, free):
-        return ops.exp(free)
-
-    def rescale(self, factor, scale):
-        return factor / scale[:factor.shape[1]]
-
-    def from_precision(self, precision):
-        return np.sqrt(precision)
-
-    def precision(self, factor):
-        return factor**2
-
-    def covariance(self, factor):
-        return 1 / factor**2
-
-
-class Full(Dense):
-    """A matrix of its own for every component: covariances_ (k, d, d)."""
-
-
-class Tied(Dense):
-    """One matrix for all components: covariances_ (d, d)."""
-
-    shared = (0,)
-
-
-class Diag(Axes):
-    """A variance per component and feature: covariances_ (k, d)."""
-
-
-class Spherical(Axes):
-    """A variance per component: covariances_ (k,)."""
-
-    shared = (1,)
-
-
-COVARIANCES = {"full": Full(), "tied": Tied(), "diag": Diag(), "spherical": Spherical()}
-
-
-def _t(x):
-    return np.swapaxes(x, -1, -2)
-
-
-def cholesky(matrices):
-    """Lower triangular factors (g, d, d); NaN where a matrix is not positive definite."""
-    factors = np.full_like(matrices, np.nan)
-    for factor, matrix in zip(factors, matrices, strict=True):
-        with contextlib.suppress(np.linalg.LinAlgError):
-            factor[:] = np.linalg.cholesky(matrix)
-    return factors
-
-
-# ---------------------------------------------------------------- expectation and maximisation
-
-class Rows:
-    """Weighted rows in standard coordinates, z = (x - centre) / scale in float64, made a few at a time."""
-
-    def __init__(self, x, weights, centre, scale, size):
-        self.x, self.weights = x, np.ones(len(x)) if weights is None else weights.astype(np.float64)
-        self.centre, self.scale, self.size = centre, scale, size
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, index):
-        return (self.x[index] - self.centre) / self.scale
-
-    def __iter__(self):
-        for i in range(0, len(self), self.size):
-            yield self[i:i + self.size], self.weights[i:i + self.size]
-
-    def mean(self, function):
-        """The weighted mean of a function of the rows."""
-        return sum(w @ function(z) for z, w in self) / self.weights.sum()
-
-    def draw(self, stream, density=1.0):
-        """One row, drawn by its weight times density."""
-        cumulative = np.cumsum(self.weights * density)
-        return self[min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), len(self) - 1)]
-
-    def distinct(self, enough):
-        """How many different rows there are, counted no further than is enough."""
-        n, found = 4 * enough, 0
-        while found < enough and n < 4 * len(self) + 4 * enough:
-            found, n = len(np.unique(self[:n], axis=0)), 4 * n
-        return found
-
-
-@dataclasses.dataclass
-class Statistics:
-    """What the E-step gathers from rows; sums over the same parameters add.
-
-    n (k,) rows per component, first (k, d) and second: moments of the whitened rows, nats: sum of log-densities.
-    """
-
-    n: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    nats: float
-    weight: float
-
-    def __add__(self, other):
-        return Statistics(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-
-def natural(covariance, params):
-    """Free parameters as (log-weights (k,), means (k, d), factor)."""
-    logits = params["logits"]
-    return logits - ops.logsumexp(logits), params["means"], covariance.from_free(params["factor"])
-
-
-def joint_log_prob(covariance, log_weights, means, factor, z):
-    """log w_k N(z; m_k, C_k), (k, n), and the whitened rows it was made from."""
-    y = covariance.whiten(z, means, factor)
-    return log_weights[:, None] + covariance.log_prob(y, factor), y
-
-
-def posterior(joint):
-    """The responsibilities exp(joint - log_prob), (k, n), and the log-density they are relative to, (n,)."""
-    shift = joint.max(axis=0)
-    r = np.exp(joint - shift)
-    total = r.sum(axis=0)
-    return r / total, shift + np.log(total)
-
-
-def expect(covariance, params, rows):
-    """The E-step: the statistics of all rows."""
-    parameters = natural(covariance, params)
-
-    def gather(chunk):
-        z, w = chunk
-        joint, y = joint_log_prob(covariance, *parameters, z)
-        r, nats = posterior(joint)
-        r *= w
-        return Statistics(r.sum(axis=1), (r[:, None] @ y)[:, 0], covariance.scatter(y, r), float(w @ nats), float(w.sum()))
-
-    return functools.reduce(operator.add, map(gather, rows))
-
-
-def maximise(covariance, params, statistics, ridge):
-    """The M-step: new parameters, and which components (k,) are empty or collapsed and have none."""
-    factor = covariance.from_free(params["factor"])
-    n = np.maximum(statistics.n, EMPTY)
-    shift = (statistics.first / n[:, None])[:, None]
-    scatter = statistics.second - covariance.scatter(shift, n[:, None])
-    new = covariance.update(factor, covariance.pool(scatter, n), ridge)
-    size = np.abs(new).reshape(len(new), -1).max(axis=1)
-    sound = size * THINNEST < 1  # false for NaN
-    means = params["means"] + covariance.unwhiten(shift, factor)[:, 0]
-    new[~sound] = 1
-    params = Parameters({"logits": np.log(n / n.sum()), "means": means, "factor": covariance.to_free(new)})
-    return params, ~sound | (statistics.n <= EMPTY)
-
-
-def reseed(params, lost, rows, stream):
-    """Put every lost component on a row of its own, with the data's covariance and an equal share of the weight."""
-    params["logits"][lost] = -math.log(len(lost))
-    params["logits"] -= float(ops.logsumexp(params["logits"]))
-    for k in np.flatnonzero(lost):
-        params["means"][k] = rows.draw(stream)
-    factor = params["factor"]
-    factor[lost.reshape(len(factor), -1).all(axis=1)] = 0
-
-
-# ---------------------------------------------------------------- first means
-
-def k_means_plus_plus(rows, k, stream):
-    """Rows drawn by their squared distance to the nearest of those before: each the best of 2 + log k draws.
-
-    Best is what leaves the smallest sum of squared distances (Arthur & Vassilvitskii, 2007, the greedy variant).
-    """
-    def nearest(mean):
-        return np.minimum(distance, np.concatenate([np.square(z - mean).sum(axis=1) for z, _ in rows]))
-
-    means, distance = [rows.draw(stream)], np.inf
-    while len(means) < k:
-        distance = nearest(means[-1])
-        draws = [rows.draw(stream, distance) for _ in range(2 + int(math.log(k)))]
-        means.append(min(draws, key=lambda mean: rows.weights @ nearest(mean)))
-    return np.stack(means)
-
-
-def k_means(rows, k, stream, max_iter=100, tol=1e-4):
-    """k_means_plus_plus, then every mean moved to the centre of the rows nearest to it until they rest (Lloyd, 1982)."""
-    means = k_means_plus_plus(rows, k, stream)
-    for _ in range(max_iter):
-        n, total = np.zeros(k), np.zeros_like(means)
-        for z, w in rows:
-            nearest = (np.square(means).sum(axis=1) / 2 - z @ means.T).argmin(axis=1)
-            member = np.zeros((len(z), k))
-            member[np.arange(len(z)), nearest] = w
-            n += member.sum(axis=0)
-            total += member.T @ z
-        before, means = means, np.where(n[:, None] > 0, total / np.maximum(n, EMPTY)[:, None], means)
-        if np.square(means - before).sum() <= tol:
-            break
-    return means
-
-
-def random_rows(rows, k, stream):
-    """Rows drawn by their weight."""
-    return np.stack([rows.draw(stream) for _ in range(k)])
-
-
-def random_means(rows, k, stream):
-    """Normal draws with the data's mean and standard deviations."""
-    return stream.normal((k, rows.x.shape[1]))
-
-
-STARTS = {"kmeans": k_means, "k-means++": k_means_plus_plus, "random_from_data": random_rows, "random": random_means}
-
-
-# ---------------------------------------------------------------- the model
-
-@dataclasses.dataclass
-class Attempt:
-    """EM from one start: the parameters, and the mean nats under the start and after every iteration."""
-
-    params: Parameters
-    nats: list = dataclasses.field(default_factory=list)
-    converged: bool = False
-    reseeded: list = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass
-class State:
-    """An EM run at the end of an iteration: what the attempts before this one reached, the best of them, the present one."""
-
-    stream: Stream
-    attempt: Attempt | None = None
-    best: Attempt | None = None
-    reached: list = dataclasses.field(default_factory=list)
-
-    def save(self):
-        """(arrays, JSON-able dict) that restore() takes back."""
-        attempts = {name: a for name in ("attempt", "best") if (a := getattr(self, name))}
-        arrays = {f"{name}.{key}": value for name, a in attempts.items() for key, value in a.params.items()}
-        rest = {name: {**vars(a), "params": list(a.params)} for name, a in attempts.items()}
-        return arrays, {**rest, "stream": self.stream.state(), "reached": self.reached}
-
-    @classmethod
-    def restore(cls, arrays, rest):
-        """The state that save() described."""
-        attempts = {name: Attempt(**{**a, "params": Parameters({key: arrays[f"{name}.{key}"] for key in a["params"]})})
-                    for name, a in rest.items() if name in ("attempt", "best")}
-        return cls(stream=Stream.from_state(rest["stream"]), reached=rest["reached"], **attempts)
-
-
-def _likelier(state):
-    evaluated = [a for a in (state.best, state.attempt) if a and a.nats]
-    return max(evaluated, key=lambda a: a.nats[-1], default=None)
+from .covariances import COVARIANCES
+from .em import BLOCK, SHARP, STARTS, Attempt, Components, Rows, State, alike, expect, maximise, patterns, reseed
 
 
 class GaussianMixture(ParametricModel):
@@ -497,7 +64,7 @@ class GaussianMixture(ParametricModel):
     def _learn(self, x, z, log_det, weights, stream, run):
         self._check_params()
         self.covariance_type_ = self.covariance_type
-        self._mean_log_det = float(np.average(log_det.astype(np.float64), weights=weights))
+        self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         with np.errstate(under="ignore", over="ignore"):
             rows = self._standardise(z, weights)
             self._check_rows(rows)
@@ -523,77 +90,70 @@ class GaussianMixture(ParametricModel):
 
     def _standardise(self, z, weights):
         """Set centre_ and scale_; the rows seen from there."""
-        def seen_from(centre, scale):
-            return Rows(z, weights, centre, scale, self._rows_per_call)
-
-        with np.errstate(invalid="ignore"):
-            origin = z[0].astype(np.float64)
-            self.centre_ = origin + seen_from(origin, 1.0).mean(np.positive)
-            peak = np.maximum(z.max(axis=0) - self.centre_, self.centre_ - z.min(axis=0))
-            std = peak * np.sqrt(seen_from(self.centre_, np.where(peak > 0, peak, 1)).mean(np.square))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            origin = np.where(np.isnan(z[0]), 0, z[0]).astype(np.float64)
+            self.centre_ = origin + Rows(z, weights, origin, 1.0).mean(np.positive)
+            peak = np.maximum(np.fmax.reduce(z) - self.centre_, self.centre_ - np.fmin.reduce(z))
+            std = peak * np.sqrt(Rows(z, weights, self.centre_, np.where(peak > 0, peak, 1)).mean(np.square))
+        if np.isnan(self.centre_).any():
+            raise ValueError(f"fit: column {np.isnan(self.centre_).argmax()} of X has no values; drop it")
         if not std.any():
             raise ValueError("fit: all rows of X are the same, which has no density; pass rows that differ")
         if not np.isfinite(std).all():
             raise ValueError("fit: the values of X are too far apart for float64; divide X by a constant")
-        self.scale_ = self._covariance.units(std)
+        self.scale_ = self._form.units(std)
         self.fit_report_ = {"constant_columns": np.flatnonzero(std == 0).tolist()}
-        return seen_from(self.centre_, self.scale_)
+        return Rows(z, weights, self.centre_, self.scale_)
 
     def _check_rows(self, rows):
         found = rows.distinct(self.n_components)
         if found < self.n_components:
             raise ValueError(f"fit: X has {found} different rows for n_components={self.n_components}; lower n_components")
         if self.reg_covar == 0:
-            one = self._params(np.zeros((1, self.n_features_in_)), 1.0)
-            if maximise(self._covariance, one, expect(self._covariance, one, rows), 0.0)[1].any():
+            one = alike(self._form, np.zeros((1, self.n_features_in_)), 1.0)
+            if maximise(one, expect(one, rows), 0.0)[1].any():
                 raise ValueError("fit: X has constant columns, or columns that depend linearly on one another, and with "
                                  "reg_covar=0 no density; drop such columns, or set reg_covar above 0")
 
-    def _params(self, means, sharpness):
-        """Components of equal weight with these means and precision factor sharpness * I, in standard coordinates."""
-        unit = self._covariance.from_free(np.zeros(self._covariance.shape(*means.shape)))
-        factor = self._covariance.to_free(sharpness * unit)
-        return Parameters({"logits": np.zeros(len(means)), "means": means, "factor": factor})
-
     def _given(self):
-        """What the caller gave of the start, as free parameters."""
-        k, d, covariance = self.n_components, self.n_features_in_, self._covariance
-        precisions_shape = covariance.public(np.empty(covariance.shape(k, d))).shape
+        """What the caller gave of the start: attributes of Components."""
+        k, d, form = self.n_components, self.n_features_in_, self._form
+        precisions_shape = form.public(np.empty(form.shape(k, d))).shape
 
         def standardise(means):
             return (means - self.centre_) / self.scale_
 
         def factorise(precisions):
-            factor = covariance.from_precision(covariance.private(precisions))
-            return covariance.to_free(covariance.rescale(factor, 1 / self.scale_))
+            return form.rescale(form.from_precision(form.private(precisions)), 1 / self.scale_)
 
-        parts = (("weights_init", "logits", (k,), np.log, "positive"), ("means_init", "means", (k, d), standardise, "finite"),
+        parts = (("weights_init", "log_weights", (k,), np.log, "positive"),
+                 ("means_init", "means", (k, d), standardise, "finite"),
                  ("precisions_init", "factor", precisions_shape, factorise, "positive definite"))
         given = {}
-        for name, key, shape, to_free, what in parts:
+        for name, key, shape, inside, what in parts:
             if getattr(self, name) is not None:
                 value = np.asarray(getattr(self, name), dtype=np.float64)
                 if value.shape != shape:
                     raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
                 with np.errstate(invalid="ignore", divide="ignore"):
-                    given[key] = to_free(value)
+                    given[key] = inside(value)
                 if not np.isfinite(given[key]).all():
                     raise ValueError(f"{name} must be {what}, got {value.tolist()}")
         return given
 
     def _start(self, rows, stream):
-        given = self._given()
-        means = given["means"] if "means" in given else STARTS[self.init_params](rows, self.n_components, stream)
-        params = self._params(means, SHARP)
+        given, first_means = self._given(), STARTS[self.init_params]
+        means = given["means"] if "means" in given else first_means(*rows.sample(stream), self.n_components, stream)
+        start = alike(self._form, means, SHARP)
         if len(given) < 3:
-            params = self._step(params, expect(self._covariance, params, rows), rows, stream)[0]
-        return Parameters(dict(params) | given)
+            start = self._step(start, expect(start, rows), rows, stream)[0]
+        return dataclasses.replace(start, **given)
 
-    def _step(self, params, statistics, rows, stream):
-        params, lost = maximise(self._covariance, params, statistics, float(self.reg_covar))
+    def _step(self, components, statistics, rows, stream):
+        components, lost = maximise(components, statistics, float(self.reg_covar))
         if lost.any():
-            reseed(params, lost, rows, stream)
-        return params, lost
+            reseed(components, lost, rows, stream)
+        return components, lost
 
     def _iterate(self, rows, stream, run):
         from tqdm import tqdm
@@ -612,15 +172,15 @@ class GaussianMixture(ParametricModel):
 
             try:
                 while len(state.reached) < self.n_init:
-                    state.attempt = state.attempt or Attempt(self._start(rows, state.stream))
+                    state.attempt = state.attempt or Attempt(self._start(rows, state.stream).params())
                     self._climb(state.attempt, rows, state.stream, report)
                     state.reached.append(state.attempt.nats[-1])
-                    state.best, state.attempt = _likelier(state), None
+                    state.best, state.attempt = state.likelier(), None
             except KeyboardInterrupt:
-                if _likelier(state) is None:
+                if state.likelier() is None:
                     raise
                 warnings.warn("fit: interrupted; the likeliest parameters so far are kept", ConvergenceWarning, stacklevel=5)
-        best = _likelier(state)
+        best = state.likelier()
         if not best.converged and len(best.nats) > self.max_iter:
             warnings.warn(f"fit: EM has not converged after max_iter={self.max_iter} iterations; raise max_iter or tol",
                           ConvergenceWarning, stacklevel=5)
@@ -631,13 +191,14 @@ class GaussianMixture(ParametricModel):
 
     def _climb(self, attempt, rows, stream, report):
         """EM iterations until the attempt has converged or has had its share."""
-        statistics = expect(self._covariance, attempt.params, rows)
+        statistics = expect(self._components(attempt.params), rows)
         attempt.nats = attempt.nats or [self._mean_nats(statistics)]
         while not attempt.converged and len(attempt.nats) <= self.max_iter:
-            params, lost = self._step(attempt.params, statistics, rows, stream)
-            statistics = expect(self._covariance, params, rows)
+            components, lost = self._step(self._components(attempt.params), statistics, rows, stream)
+            attempt.params = components.params()
+            statistics = expect(self._components(attempt.params), rows)
             attempt.reseeded += [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
-            attempt.params, attempt.nats = params, [*attempt.nats, self._mean_nats(statistics)]
+            attempt.nats = [*attempt.nats, self._mean_nats(statistics)]
             attempt.converged = not lost.any() and abs(attempt.nats[-1] - attempt.nats[-2]) <= self.tol
             report(attempt)
 
@@ -645,33 +206,36 @@ class GaussianMixture(ParametricModel):
         return statistics.nats / statistics.weight - self._log_scale + self._mean_log_det
 
     def _follow_gradient(self, x, rows, weights, stream, run):
-        self._descend(self._start(rows, stream), x, weights, stream, run)
+        self._descend(self._start(rows, stream).params(), x, weights, stream, run)
         self.converged_ = self.n_epochs_ < self.max_epochs
-        self.lower_bound_ = self._mean_nats(expect(self._covariance, self.params_, rows))
+        self.lower_bound_ = self._mean_nats(expect(self._components(self.params_), rows))
 
     def _loss(self, params, z, stream):
         return -self._log_density(params, z)
 
     def _finish(self):
         """Set the attributes that scikit-learn has, in the units of the data."""
-        log_weights, means, factor = natural(self._covariance, self.params_)
-        factor = self._covariance.rescale(factor, self.scale_)
-        self.weights_, self.means_ = np.exp(log_weights), self.centre_ + self.scale_ * means
-        for name, value in (("precisions_cholesky_", factor), ("precisions_", self._covariance.precision(factor)),
-                            ("covariances_", self._covariance.covariance(factor))):
-            setattr(self, name, self._covariance.public(value))
+        components = self._components(self.params_)
+        factor = self._form.rescale(components.factor, self.scale_)
+        self.weights_, self.means_ = np.exp(components.log_weights), self.centre_ + self.scale_ * components.means
+        for name, value in (("precisions_cholesky_", factor), ("precisions_", self._form.precision(factor)),
+                            ("covariances_", self._form.covariance(factor))):
+            setattr(self, name, self._form.public(value))
 
     def fit_predict(self, X, y=None, *, sample_weight=None):
         """fit, then predict the same rows."""
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     @property
-    def _covariance(self):
+    def _form(self):
         return COVARIANCES[self.covariance_type_]
+
+    def _components(self, params):
+        return Components.of(self._form, params)
 
     @property
     def _rows_per_call(self):
-        return min(4096, max(32, 2**19 // (self.n_components * self.n_features_in_)))
+        return max(1, BLOCK // self.n_features_in_)
 
     @property
     def _log_scale(self):
@@ -719,19 +283,28 @@ class GaussianMixture(ParametricModel):
 
     def _n_parameters(self):
         k, d = self.means_.shape
-        return k - 1 + k * d + self._covariance.n_free(k, d)
+        return k - 1 + k * d + self._form.n_free(k, d)
 
     def _at(self, dtype):
         return self.params_  # float64 for rows of any dtype
 
     def _log_density(self, params, x):
-        joint, _ = joint_log_prob(self._covariance, *natural(self._covariance, params), (x - self.centre_) / self.scale_)
-        return ops.astype(ops.logsumexp(joint, axis=0) - self._log_scale, x.dtype)
+        if any(isinstance(value, Tensor) for value in (x, *params.values())):
+            log_prob = self._components(params).log_prob((x - self.centre_) / self.scale_)
+        else:
+            log_prob = self._by_pattern(em.log_prob, x, np.empty(len(x)), params)
+        return ops.astype(log_prob - self._log_scale, x.dtype)
 
     def _represent(self, params, x):
-        z = np.clip((x - self.centre_) / self.scale_, -FAR, FAR)
-        joint, _ = joint_log_prob(self._covariance, *natural(self._covariance, params), z)
-        return posterior(joint)[0].T.astype(x.dtype)
+        return self._by_pattern(em.posterior, x, np.empty((len(x), self.n_latent_), x.dtype), params)
+
+    def _by_pattern(self, kernel, x, answer, params):
+        """The kernel's answer to rows by the columns that have a value in them."""
+        components = self._components(params)
+        for rows, columns in patterns(x):
+            seen, at = (components, slice(None)) if columns is None else (components.marginal(columns)[0], columns)
+            answer[rows] = kernel(np.ascontiguousarray(x[rows][:, at]), self.centre_[at], self.scale_[at], *seen.launch())
+        return answer
 
     def _reconstruct(self, params, r):
         return (r @ self.means_).astype(r.dtype)
@@ -744,13 +317,13 @@ class GaussianMixture(ParametricModel):
         return self._draw_components(params, n, stream)[0]
 
     def _draw_components(self, params, n, stream):
-        log_weights, means, factor = natural(self._covariance, params)
-        edges = np.cumsum(np.exp(log_weights))
+        mixture = self._components(params)
+        edges = np.cumsum(np.exp(mixture.log_weights))
         components = np.searchsorted(edges[:-1], stream.spawn().uniform(n) * edges[-1], side="right")
-        z = stream.normal((n, means.shape[1]))
+        z = stream.normal((n, mixture.means.shape[1]))
         for k in np.unique(components):
-            at, own = components == k, k % len(factor)
-            z[at] = means[k] + self._covariance.unwhiten(z[None, at], factor[own:own + 1])[0]
+            at, own = components == k, k % len(mixture.factor)
+            z[at] = mixture.means[k] + self._form.unwhiten(z[None, at], mixture.factor[own:own + 1])[0]
         return (self.centre_ + self.scale_ * z).astype(self.dtype_), components
 
     # ------------------------------------------------------------ files

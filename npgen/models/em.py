@@ -1,0 +1,318 @@
+"""Expectation maximisation for a mixture of Gaussians: the rows as it sees them, its starts, its two steps, its state.
+
+    p(z) = sum_k w_k N(z; m_k, C_k),    C_k^-1 = P_k P_k^T,    y_k = (z - m_k) P_k
+
+Rows are seen in standard coordinates, z = (x - centre) / scale in float64, so that a fit does not care where the data
+lie or in what units. The statistics of a component are moments of its own y_k under the parameters of the step before,
+where the component is the unit ball, however thin it is in z. A row of which only z F^T is seen, for the columns of an
+orthonormal frame F, has E[y | y F] = y F F^T, and covariance 1 - F F^T: so missing values cost no approximation.
+
+Legend: n rows, d features, k components. References: Dempster, Laird & Rubin, Maximum likelihood from incomplete data
+via the EM algorithm (1977); Ghahramani & Jordan, Supervised learning from incomplete data via an EM approach (1994);
+Arthur & Vassilvitskii, k-means++ (2007).
+"""
+import dataclasses
+import functools
+import math
+import operator
+
+import numpy as np
+
+from .. import ops
+from ..kernels import em
+from ..nn import Parameters
+from ..random import Stream
+from .covariances import LOG_2PI, Covariance, transpose
+
+THINNEST = 1e-7   # standard deviation, in units of the data's, below which a component has collapsed
+EMPTY = 1e-8      # rows, below which a component has none
+SHARP = 1e4       # precision factor that makes the E-step assign every row to its nearest mean
+BLOCK = 2**22     # values of rows that are copied at once, where they have to be
+START = 2**24     # values of rows that a start looks at
+
+
+# ---------------------------------------------------------------- components
+
+@dataclasses.dataclass
+class Components:
+    """Weighted Gaussians: log_weights (k,), means (k, d), and the precision factor that `form` reads."""
+
+    form: Covariance
+    log_weights: np.ndarray
+    means: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, form, params):
+        """From free parameters."""
+        logits = params["logits"]
+        return cls(form, logits - ops.logsumexp(logits), params["means"], form.from_free(params["factor"]))
+
+    def params(self):
+        """The free parameters."""
+        return Parameters({"logits": self.log_weights, "means": self.means, "factor": self.form.to_free(self.factor)})
+
+    def log_prob(self, z):
+        """(n,) log-densities of rows z, differentiable."""
+        return ops.logsumexp(self.log_weights[:, None] + self.form.log_prob(z, self.means, self.factor), axis=0)
+
+    def launch(self):
+        """What a kernel of kernels.em needs to know of the components."""
+        d = self.means.shape[1]
+        offset = self.log_weights + self.form.log_det(self.factor, d) - d / 2 * LOG_2PI
+        shift = self.form.apply(self.means[:, None], self.factor)[:, 0]
+        return offset, shift, np.ascontiguousarray(self.form.matrices(self.factor, d))
+
+    def marginal(self, columns):
+        """The components of some columns, and the frame (g, d, o) in which they see y."""
+        factor, frame = self.form.marginal(self.factor, columns, self.means.shape[1])
+        return Components(self.form, self.log_weights, np.ascontiguousarray(self.means[:, columns]), factor), frame
+
+    def conditional(self, columns):
+        """The factor of some columns, given all others."""
+        return self.form.conditional(self.factor, columns)
+
+    def complete(self, z, columns, noise=None):
+        """Rows of which z (n, o) is seen, completed under each component, (k, n, d): by E[z], or a draw from normals (n, d)."""
+        seen, frame = self.marginal(columns)
+        y = self.form.apply(z - seen.means[:, None], seen.factor) @ transpose(frame)
+        if noise is not None:
+            y += noise - noise @ frame @ transpose(frame)
+        return self.means[:, None] + self.form.unwhiten(y, self.factor)
+
+
+# ---------------------------------------------------------------- rows
+
+def patterns(x):
+    """(row numbers, columns that have a value in them) of every pattern of missing values (NaN) in x."""
+    if not np.isnan(x.min(initial=0)):
+        yield slice(None), None
+        return
+    seen = ~np.isnan(x)
+    _, member = np.unique(np.packbits(seen, axis=1), axis=0, return_inverse=True)
+    order = np.argsort(member.ravel(), kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(member.ravel()[order])) + 1):
+        columns = np.flatnonzero(seen[rows[0]])
+        yield rows, None if len(columns) == x.shape[1] else columns
+
+
+class Rows:
+    """Weighted rows, NaN where a value is missing, and the coordinates that they are seen in."""
+
+    def __init__(self, x, weights, centre, scale):
+        self.x, self.weights, self.centre, self.scale = x, weights, centre, scale
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        """Some rows in standard coordinates; a missing value is the mean."""
+        z = (self.x[index] - self.centre) / self.scale
+        return np.where(np.isnan(z), 0.0, z)
+
+    def weighted(self, index):
+        """The weights of some rows."""
+        return np.ones(len(self.x[index])) if self.weights is None else self.weights[index].astype(np.float64)
+
+    def blocks(self):
+        """Slices that make up all rows."""
+        size = max(1, BLOCK // self.x.shape[1])
+        return [slice(low, low + size) for low in range(0, len(self), size)]
+
+    @functools.cached_property
+    def groups(self):
+        """(row numbers, columns) of rows in which the same columns have values; for columns, None where all have."""
+        missing = any(np.isnan(self.x[block].min()) for block in self.blocks())
+        return list(patterns(self.x)) if missing else [(block, None) for block in self.blocks()]
+
+    def mean(self, function):
+        """The weighted means (d,) of a function of the columns, over the values that there are."""
+        total, weight = 0.0, 0.0
+        for block in self.blocks():
+            w, z = self.weighted(block), (self.x[block] - self.centre) / self.scale
+            seen = ~np.isnan(z)
+            total, weight = total + w @ np.where(seen, function(z), 0.0), weight + w @ seen
+        return total / weight
+
+    def sample(self, stream):
+        """Rows (m, d) in standard coordinates and their weights (m,): all, or so many that they fit into memory."""
+        enough = START // self.x.shape[1]
+        index = slice(None) if len(self) <= enough else np.sort(stream.integers(len(self), enough))
+        return self[index], self.weighted(index)
+
+    def distinct(self, enough):
+        """How many different rows there are, counted no further than is enough."""
+        found = np.empty((0, self.x.shape[1]))
+        for low in range(0, len(self), 1024):
+            found = np.unique(np.concatenate([found, self[low:low + 1024]]), axis=0)
+            if len(found) >= enough:
+                break
+        return len(found)
+
+
+# ---------------------------------------------------------------- expectation and maximisation
+
+@dataclasses.dataclass
+class Statistics:
+    """What an M-step has to know of rows: those of rows seen with the same parameters add, in any grouping.
+
+    n (k,) rows per component; first (k, d) and second: moments of the whitened rows; nats: the sum of their log-densities;
+    weight: how many rows there were.
+    """
+
+    n: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    nats: float
+    weight: float
+
+    def __add__(self, other):
+        return Statistics(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def __mul__(self, factor):
+        return Statistics(*(a * factor for a in vars(self).values()))
+
+
+def expect(components, rows):
+    """The E-step: the statistics of all rows."""
+    form, launch = components.form, components.launch()
+
+    def gather(index, columns):
+        w = rows.weighted(index)
+        if columns is None:
+            n, first, second, nats = em.statistics(np.ascontiguousarray(rows.x[index]), w, rows.centre, rows.scale, *launch)
+        else:
+            seen, frame = components.marginal(columns)
+            n, first, second, nats = em.statistics(np.ascontiguousarray(rows.x[index][:, columns]), w, rows.centre[columns],
+                                                   rows.scale[columns], *seen.launch())
+            unseen = form.moments(np.eye(frame.shape[1]) - frame @ transpose(frame))
+            first, second = (first[:, None] @ transpose(frame))[:, 0], form.rotate(second, frame) + n[:, None, None] * unseen
+        return Statistics(n, first, second, float(nats), float(w.sum()))
+
+    return functools.reduce(operator.add, (gather(*group) for group in rows.groups))
+
+
+def maximise(components, statistics, ridge):
+    """The M-step: new components, and which of them (k,) are empty or collapsed and have no parameters."""
+    form, n = components.form, np.maximum(statistics.n, EMPTY)
+    shift = statistics.first / n[:, None]
+    second = statistics.second - n[:, None, None] * form.outer(shift)
+    factor = form.update(components.factor, form.pool(second, n), ridge)
+    size = np.abs(factor).reshape(len(factor), -1).max(axis=1)
+    sound = size * THINNEST < 1  # false for NaN
+    factor[~sound] = form.from_free(np.zeros(factor.shape[1:])[None])
+    means = components.means + form.unwhiten(shift[:, None], components.factor)[:, 0]
+    return Components(form, np.log(n / n.sum()), means, factor), ~sound | (statistics.n <= EMPTY)
+
+
+def remember(components, ridge):
+    """The statistics, of weight 1, from which an M-step makes these same components."""
+    form, (k, d), n = components.form, components.means.shape, np.exp(components.log_weights)
+    second = form.moments(np.eye(d)[None]) - ridge * form.matrices(form.square(components.factor), d)
+    return Statistics(n, np.zeros((k, d)), n[:, None, None] * second, 0.0, 1.0)
+
+
+def reseed(components, lost, rows, stream):
+    """Put every lost component on a row of its own, with the data's covariance and an equal share of the weight."""
+    components.log_weights[lost] = -math.log(len(lost))
+    components.log_weights -= float(ops.logsumexp(components.log_weights))
+    z, weights = rows.sample(stream)
+    for k in np.flatnonzero(lost):
+        components.means[k] = draw(z, weights, stream)
+    lost = lost.reshape(len(components.factor), -1).all(axis=1)
+    components.factor[lost] = components.form.from_free(np.zeros(components.factor.shape[1:])[None])
+
+
+def alike(form, means, sharpness):
+    """Components of equal weight with these means and precision factor sharpness * 1."""
+    factor = form.from_free(np.zeros(form.shape(*means.shape)))
+    return Components(form, np.full(len(means), -math.log(len(means))), means, sharpness * factor)
+
+
+# ---------------------------------------------------------------- first means
+
+def draw(z, weights, stream):
+    """One row, drawn by its weight."""
+    cumulative = np.cumsum(weights)
+    return z[min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), len(z) - 1)]
+
+
+def k_means_plus_plus(z, weights, k, stream):
+    """Rows drawn by their squared distance to the nearest of those before: each the best of 2 + log k draws.
+
+    Best is what leaves the smallest sum of squared distances (Arthur & Vassilvitskii, 2007, the greedy variant).
+    """
+    means, distance = [draw(z, weights, stream)], np.inf
+    while len(means) < k:
+        distance = np.minimum(distance, np.square(z - means[-1]).sum(axis=1))
+        draws = [draw(z, weights * distance, stream) for _ in range(2 + int(math.log(k)))]
+        means.append(min(draws, key=lambda mean: weights @ np.minimum(distance, np.square(z - mean).sum(axis=1))))
+    return np.stack(means)
+
+
+def k_means(z, weights, k, stream, max_iter=100, tol=1e-4):
+    """k_means_plus_plus, then every mean moved to the centre of the rows nearest to it until they rest (Lloyd, 1982)."""
+    means = k_means_plus_plus(z, weights, k, stream)
+    for _ in range(max_iter):
+        nearest = (np.square(means).sum(axis=1) / 2 - z @ means.T).argmin(axis=1)
+        member = np.zeros((len(z), k))
+        member[np.arange(len(z)), nearest] = weights
+        n = member.sum(axis=0)
+        before, means = means, np.where(n[:, None] > 0, member.T @ z / np.maximum(n, EMPTY)[:, None], means)
+        if np.square(means - before).sum() <= tol:
+            break
+    return means
+
+
+def random_rows(z, weights, k, stream):
+    """Rows drawn by their weight."""
+    return np.stack([draw(z, weights, stream) for _ in range(k)])
+
+
+def random_means(z, weights, k, stream):
+    """Normal draws with the data's mean and standard deviations."""
+    return stream.normal((k, z.shape[1]))
+
+
+STARTS = {"kmeans": k_means, "k-means++": k_means_plus_plus, "random_from_data": random_rows, "random": random_means}
+
+
+# ---------------------------------------------------------------- a run
+
+@dataclasses.dataclass
+class Attempt:
+    """EM from one start: the parameters, and the mean nats under the start and after every iteration."""
+
+    params: Parameters
+    nats: list = dataclasses.field(default_factory=list)
+    converged: bool = False
+    reseeded: list = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class State:
+    """An EM run at the end of an iteration: what the attempts before this one reached, the best of them, the present one."""
+
+    stream: Stream
+    attempt: Attempt | None = None
+    best: Attempt | None = None
+    reached: list = dataclasses.field(default_factory=list)
+
+    def save(self):
+        """(arrays, JSON-able dict) that restore() takes back."""
+        attempts = {name: a for name in ("attempt", "best") if (a := getattr(self, name))}
+        arrays = {f"{name}.{key}": value for name, a in attempts.items() for key, value in a.params.items()}
+        rest = {name: {**vars(a), "params": list(a.params)} for name, a in attempts.items()}
+        return arrays, {**rest, "stream": self.stream.state(), "reached": self.reached}
+
+    @classmethod
+    def restore(cls, arrays, rest):
+        """The state that save() described."""
+        attempts = {name: Attempt(**{**a, "params": Parameters({key: arrays[f"{name}.{key}"] for key in a["params"]})})
+                    for name, a in rest.items() if name in ("attempt", "best")}
+        return cls(stream=Stream.from_state(rest["stream"]), reached=rest["reached"], **attempts)
+
+    def likelier(self):
+        """The likeliest attempt so far."""
+        evaluated = [a for a in (self.best, self.attempt) if a and a.nats]
+        return max(evaluated, key=lambda a: a.nats[-1], default=None)
