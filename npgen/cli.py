@@ -1,4 +1,4 @@
-"""The command `npgen`: fit, score, sample, encode, info, config, demo.
+"""The command `npgen`: fit, score, sample, encode, check, info, config, demo.
 
 A command is one function; it checks where it is to write before it works, and imports what only it needs. Whatever the
 user can put right is one line on stderr and exit status 2; Ctrl-C is status 130.
@@ -121,6 +121,24 @@ def encode(args):
         data.write(args.out, z)
 
 
+def check(args):
+    """npgen check FILE|MODEL"""
+    from .testing import check_generative_model
+    if args.model in MODELS and not os.path.exists(args.model):
+        source = args.data or "moons"
+        x = _training_rows(source)
+        model = _build(args).fit(x)
+        print(f"{_describe(model)}, fitted to {source} in {_count(model.n_epochs_, 'step')}\n")
+    else:
+        model = load(args.model)
+        x = None if args.data is None else data.load(args.data)
+        if x is not None:
+            _check_width(x, args.data, model, args.model)
+    report = check_generative_model(model, None if x is None else x[:2000], seed=args.seed)
+    print(report)
+    return 0 if report.passed else 1
+
+
 def info(args):
     """npgen info FILE"""
     model = load(args.file)
@@ -200,13 +218,17 @@ def _training_rows(source):
 def _answer(args, query):
     """The model in args.file, and its answer to a query about the rows of args.data."""
     model, x = load(args.file), data.load(args.data)
-    if x.shape[1] != model.n_features_in_:
-        raise ValueError(f"{args.data} has {_count(x.shape[1], 'column')}, but {args.file} was fitted on "
-                         f"{model.n_features_in_}; give data with the same columns")
+    _check_width(x, args.data, model, args.file)
     try:
         return model, getattr(model, query)(x)
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from None
+
+
+def _check_width(x, source, model, file):
+    if x.shape[1] != model.n_features_in_:
+        raise ValueError(f"{source} has {_count(x.shape[1], 'column')}, but {file} was fitted on {model.n_features_in_}; "
+                         "give data with the same columns")
 
 
 def _check_output(path, suffixes=None):
@@ -402,6 +424,18 @@ Settings for --set, with their defaults:
     add_file(sub)
     add_data(sub)
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
+
+    sub = add(check, "check the mathematics of a model: densities, samples, derivatives, files", notes=f"""\
+Runs the laws that the model promises and prints one line for each: what was measured, what is
+allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
+
+{_DATA}""", examples=["npgen check digits.npgen --data digits", "npgen check realnvp", "npgen check gmm --set n_components=3"])
+    sub.add_argument("model", metavar="FILE|MODEL", help=f"a fitted model, or one to fit first: {', '.join(sorted(MODELS))}")
+    sub.add_argument("--data", metavar="DATA", help="rows to look at (default: drawn from FILE; moons for a MODEL)")
+    sub.add_argument("--seed", type=int, default=0, metavar="S", help="of the check and of the fit (default: 0)")
+    sub.add_argument("--epochs", type=int, default=20, metavar="N", help="of the fit (default: 20)")
+    sub.add_argument("--set", action="append", default=[], metavar="key=value", help="as for npgen fit; can be repeated")
+    sub.set_defaults(quiet=True)
 
     sub = add(info, "say what a model file holds", examples=["npgen info digits.npgen"])
     add_file(sub)

@@ -24,7 +24,8 @@ RANKS = [
     ["train", "data"],
     ["models.base", "models.covariances", "models.em", "models.mixture", "models.made", "models.realnvp", "models.vae",
      "models"],
-    ["testing", "plot"],
+    ["testing.derivatives", "testing.kernel", "testing.strategies", "testing.subject", "testing.laws", "testing.report",
+     "testing", "plot"],
     ["machine", "demo", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]

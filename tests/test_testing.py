@@ -1,10 +1,12 @@
 """The checks that npgen.testing offers find what they are for."""
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from npgen import ops
+from npgen import GaussianMixture, ops
 from npgen.kernels import Kernel, KernelError
-from npgen.testing import check_grads, check_kernel
+from npgen.testing import check_grads, check_kernel, strategies
 
 X = np.random.default_rng(0).normal(size=(4, 3))
 
@@ -71,3 +73,25 @@ def test_check_kernel_finds(numba, words):
 def test_check_kernel_passes_on_a_refused_launch():
     with pytest.raises(KernelError, match="example: out has shape"):
         check_kernel(_kernel(_same), X, X[:2])
+
+
+# ---------------------------------------------------------------- strategies
+
+@given(st.data(), strategies.dtypes())
+def test_strategies_give_what_they_say(data, dtype):
+    x = data.draw(strategies.rows(dtype))
+    assert x.dtype == dtype and x.ndim == 2 and len(x) >= 2 and np.isfinite(x).all()
+    assert np.isin(data.draw(strategies.rows(dtype, kind="binary")), (0, 1)).all()
+    assert (data.draw(strategies.rows(kind="integers")) % 1 == 0).all()
+    assert np.abs(data.draw(strategies.arrays(dtype, (3, 2), largest=4))).max() <= 4
+    assert data.draw(strategies.arrays(dtype, special=True)).dtype == dtype
+    c = data.draw(strategies.covariances(condition=1e4))
+    assert np.linalg.cholesky(c).shape == c.shape and np.linalg.cond(c) < 2e4
+    assert data.draw(strategies.masks()).dtype == bool
+
+
+@given(strategies.rows(min_rows=10, orders=3))
+def test_a_mixture_of_one_normal_takes_any_rows(x):
+    model = GaussianMixture(random_state=0).fit(x)
+    assert np.isfinite(model.log_prob(x)).all()
+    np.testing.assert_allclose(model.means_[0], x.mean(axis=0), rtol=1e-6, atol=1e-6 * np.abs(x).max())

@@ -1,0 +1,86 @@
+"""check_generative_model: run the laws, and say in one line each what they found."""
+import contextlib
+import dataclasses
+import inspect
+import textwrap
+import warnings
+
+from .laws import LAWS, Finding
+from .subject import ALARM, Skip, Subject
+
+
+@dataclasses.dataclass
+class Report:
+    """What the laws found; print it. `passed` is True if none is broken, `broken` lists the names of those that are."""
+
+    title: str
+    findings: list
+
+    @property
+    def passed(self):
+        return all(finding.passed for finding in self.findings)
+
+    @property
+    def broken(self):
+        return [finding.law for finding in self.findings if not finding.passed]
+
+    def __getitem__(self, law):
+        return next(finding for finding in self.findings if finding.law == law)
+
+    def __str__(self):
+        lines = [self.title, "", f"      {'law':44} {'measured':>9} {'allowed':>9}   would catch"]
+        skipped = {}
+        for f in self.findings:
+            if f.skipped:
+                skipped.setdefault(f.skipped, []).append(f.law)
+                continue
+            words = f.catches if f.passed else f.note or f.catches
+            row = f"{'ok' if f.passed else 'FAIL':5} {f.law:44} {_number(f.measured):>9} {_number(f.tolerance):>9}   {words}"
+            lines.append(row.rstrip())
+        lines.append("")
+        for reason, names in skipped.items():
+            lines += textwrap.wrap(f"does not apply, {reason}: {', '.join(names)}", 110, subsequent_indent="   ")
+        for name in self.broken:
+            lines += ["", f"FAIL  {name}", textwrap.indent(inspect.getdoc(LAWS[name]).replace("\n\n", "\n"), "      ")]
+        held, broken = sum(not f.skipped and f.passed for f in self.findings), len(self.broken)
+        lines += ["", f"{held} laws hold, {broken} {'is' if broken == 1 else 'are'} broken."
+                      f" Chance alone breaks one in {1 / ALARM:,.0f} seeds at most."]
+        return "\n".join(lines)
+
+
+def check_generative_model(model, X=None, *, seed=0, n_samples=None, laws=None):
+    """Check the mathematics of a fitted generative model; returns a Report: print it, or ask for `report.passed`.
+
+    model       fitted; anything with log_prob(X) -> (n,) and sample(n) -> (n, d). `rng=` of sample makes the check repeatable.
+                What a model of npgen promises besides (see its capabilities) is checked too
+    X           rows (n, d) like those that it was fitted on; by default rows drawn from the model
+    seed        of the checker's choices and of the rows that it draws
+    n_samples   rows that the statistical laws look at; by default 20,000, or 2,000 if log_prob is an estimate
+    laws        names of the laws to run; by default all of npgen.testing.laws.LAWS
+
+    A law about random rows allows for chance: one that holds is reported as broken at most once in a million seeds, and the
+    report says the smallest error that it is sure to find. Raises what the model raises when it is asked for log_prob(X[:2]).
+    """
+    unknown = set(laws or ()) - set(LAWS)
+    if unknown:
+        raise ValueError(f"laws: there is no law {sorted(unknown)[0]!r}; choose from {', '.join(LAWS)}")
+    subject = Subject(model, X, seed, n_samples)
+    subject.model.log_prob(subject.x[:2])
+    findings = [dataclasses.replace(_run(law, subject), law=name) for name, law in LAWS.items() if not laws or name in laws]
+    what = f"density {subject.density}, samples {subject.support}, {subject.d} column{'s' if subject.d > 1 else ''}"
+    return Report(f"{model!r:.100}: {what}; seed {seed}", findings)
+
+
+def _run(law, subject):
+    with warnings.catch_warnings(), contextlib.suppress(Skip):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            return law(subject)
+        except Skip as reason:
+            return Finding(0, 0, skipped=str(reason))
+        except Exception as error:  # a law that the model cannot even be asked about is broken
+            return Finding(float("nan"), 0, note=f"{type(error).__name__}: {error}".partition("\n")[0])
+
+
+def _number(value):
+    return f"{value:.0f}" if value == int(value if abs(value) < 1e9 else 0) else f"{value:.2g}"

@@ -1,0 +1,299 @@
+"""What the laws look at: a model, rows of data, rows drawn from it, and the bounds that say how far chance may take a mean.
+
+Every bound holds for every sample size and every distribution, so that a false-alarm rate is a theorem, not an asymptotic
+statement:
+
+    band        P(sup_t |F_n(t) - F(t)| > sqrt(log(2 / a) / 2n)) <= a        (Dvoretzky, Kiefer & Wolfowitz; Massart, 1990)
+    bernstein   P(|mean - E| > sqrt(2 var log(4 / a) / n) + 7 r log(4 / a) / 3(n - 1)) <= a, values in a range r
+                                                                             (Maurer & Pontil, 2009)
+    hoeffding   P(|mean - E| > r sqrt(log(2 / a) / 2n)) <= a                 (Hoeffding, 1963)
+
+Legend: n rows, d columns, m states, c cells, k slices.
+"""
+import copy
+import functools
+import inspect
+import itertools
+import math
+
+import numpy as np
+
+from ..models.base import Model, ParametricModel
+from ..preprocess import Chain, Dequantize
+from ..random import Stream
+
+ALARM = 1e-6  # how often a law that holds may be reported as broken
+MANY_STATES = 4096
+
+
+def band(n, k=1):
+    """How far k empirical distribution functions of n rows each may be from the true ones."""
+    return math.sqrt(math.log(2 * k / ALARM) / (2 * n))
+
+
+def hoeffding(n, k=1, width=1.0):
+    """How far k means of n values in a range of this width may be from their expectations."""
+    return width * math.sqrt(math.log(2 * k / ALARM) / (2 * n))
+
+
+def bernstein(values, k=1, width=1.0):
+    """The same, from the values themselves (..., n): sharper where they vary little."""
+    n, log = values.shape[-1], math.log(4 * k / ALARM)
+    return np.sqrt(2 * values.var(axis=-1, ddof=1) * log / n) + 7 * width * log / (3 * (n - 1))
+
+
+def distance(u):
+    """sup_t |F_n(t) - t| of the columns of u (n, k), which are uniform on (0, 1) if all is well: (k,)."""
+    n, u = len(u), np.sort(u, axis=0)
+    step = np.arange(n + 1)[:, None] / n
+    return np.maximum(np.abs(step[1:] - u), np.abs(u - step[:-1])).max(axis=0)
+
+
+class Skip(Exception):
+    """A law does not apply to this model; the message says why."""
+
+
+class Subject:
+    """A fitted model, and what several laws need of it, computed once.
+
+    density   "exact", "bound" or "estimate", as the model's capabilities say; "exact" for a model without any
+    support   what its samples are: "binary", "integers" or "real"
+    """
+
+    def __init__(self, model, X, seed, n_samples):
+        if isinstance(model, Model):  # a check leaves the model's own stream where it is
+            model._check_fitted("check_generative_model")
+            model = copy.copy(model)
+            model.stream_ = Stream.from_state(model.stream_.state())
+        self.model, self.seed = model, seed
+        capabilities = getattr(model, "capabilities", None)
+        self.density = getattr(capabilities, "density", "exact")
+        self.representation = getattr(capabilities, "representation", None)
+        self.invertible = bool(getattr(capabilities, "invertible", False))
+        self.is_npgen, self.is_parametric = isinstance(model, Model), isinstance(model, ParametricModel)
+        self.n = n_samples or 20_000
+        self.n_scored = min(self.n, 3_000) if self.density == "estimate" else self.n
+        self._takes_rng = "rng" in inspect.signature(model.sample).parameters
+        self.pilot = self.sample(min(2000, self.n), seed + 1)  # chooses what is looked at; the laws judge other rows
+        self.x = self.pilot[:500] if X is None else np.array(X, dtype=np.float64)
+        self.d = self.pilot.shape[1]
+        self.support = ("binary" if np.isin(self.pilot, (0, 1)).all() else
+                        "integers" if (self.pilot == np.round(self.pilot)).all() else "real")
+
+    def generator(self, k=0):
+        """Random numbers for the checker's own choices."""
+        return np.random.default_rng([self.seed, k])
+
+    def sample(self, n, seed=None):
+        """n rows (n, d) in float64; the same for the same seed if the model can do that."""
+        rows = self.model.sample(n, rng=seed) if self._takes_rng else self.model.sample(n)
+        return np.asarray(rows, dtype=np.float64)
+
+    def log_prob(self, x):
+        """log p(x) of float64 rows, (n,) in float64: by quadrature over the latent dimensions where log_prob is an estimate.
+
+        A row that the model refuses has no density.
+        """
+        with np.errstate(all="ignore"):
+            try:
+                if self.density == "estimate" and hasattr(self.model, "importance_log_prob"):
+                    return self._marginal(x)
+                return np.asarray(self.model.log_prob(x), dtype=np.float64)
+            except ValueError:
+                half = len(x) // 2
+                return np.full(len(x), -np.inf) if not half else np.append(self.log_prob(x[:half]), self.log_prob(x[half:]))
+
+    def _marginal(self, x):
+        """log of the integral of p(x | z) N(z; 0, I) dz over one or two latent dimensions, by the midpoint rule."""
+        model, params = self.model, self.model._at(np.dtype(np.float64))
+        width, per_axis = model.n_latent_, {1: 2001, 2: 101}.get(model.n_latent_)
+        if per_axis is None:
+            raise Skip("more than two latent dimensions")
+        axis = (np.arange(per_axis) + 0.5) / per_axis * 14 - 7
+        z = np.stack(np.meshgrid(*[axis] * width, indexing="ij"), axis=-1).reshape(-1, width)
+        prior = width * math.log(14 / per_axis) - 0.5 * (z ** 2 + math.log(2 * math.pi)).sum(axis=1)
+        outputs = model._decoder(params, z)
+        h, log_det = model.preprocess_.forward(x)
+        found = np.empty(len(x))
+        for i, row in enumerate(h):
+            joint = prior + model.head_.log_prob(np.broadcast_to(row, (len(z), len(row))), outputs)
+            found[i] = joint.max() + math.log(np.exp(joint - joint.max()).sum())
+        return found + log_det
+
+    @functools.cached_property
+    def drawn(self):
+        """The rows that the statistical laws judge, (n, d)."""
+        return self.sample(self.n, self.seed + 2)
+
+    @functools.cached_property
+    def drawn_log_prob(self):
+        """log p of the first n_scored of them."""
+        return self.log_prob(self.drawn[:self.n_scored])
+
+    @functools.cached_property
+    def dequantize(self):
+        """The model's dequantiser, or None."""
+        preprocessing = getattr(self.model, "preprocess_", None)
+        first = preprocessing.steps[0] if isinstance(preprocessing, Chain) and preprocessing.steps else preprocessing
+        return first if isinstance(first, Dequantize) else None
+
+    # ------------------------------------------------------------ countable states
+
+    @functools.cached_property
+    def states(self):
+        """Every state that the model can be in, (m, d). Raises Skip where they are not countable or too many."""
+        if self.support == "real":
+            raise Skip("samples are real numbers")
+        if self.support == "binary" and self.dequantize is None:
+            axes = [(0.0, 1.0)] * self.d
+        elif self.dequantize is not None:
+            axes = [self.dequantize.low_ + np.arange(float(self.dequantize.levels_))] * self.d
+        else:
+            low, high = self.pilot.min(axis=0), self.pilot.max(axis=0)
+            margin = high - low + 5
+            axes = [np.arange(a - m, b + m + 1) for a, b, m in zip(low, high, margin, strict=True)]
+        if math.prod(map(len, axes)) > MANY_STATES:
+            raise Skip(f"more than {MANY_STATES:,} states")
+        return np.array(list(itertools.product(*axes)))
+
+    @functools.cached_property
+    def mass(self):
+        """P of every state, and the error of that where it is an estimate or an integral: two arrays (m,). Raises Skip."""
+        if self.dequantize is not None:
+            fine, coarse = (np.bincount(at, np.exp(log_p) * weight, len(self.states))
+                            for at, _, weight, log_p in (self.spread(400_000), self.spread(50_000)))
+            return fine, np.abs(fine - coarse)
+        if self.density == "exact":
+            return np.exp(self.log_prob(self.states)), np.zeros(len(self.states))
+        if self.density == "estimate":
+            log_prob, error = self.model.importance_log_prob(self.states, n_importance=2000)
+            return np.exp(log_prob), np.exp(log_prob) * error
+        raise Skip("log_prob is a bound")
+
+    def spread(self, n_points):
+        """The density of a dequantised model before its integers are rounded, on a grid of about n_points cells.
+
+        For every cell: the state that it is rounded to, whether it lies in that state's unit cell, its volume, log p at its
+        middle. Edges are quantiles of samples, even numbers where the model works, and the integers.
+        Raises Skip for too many columns.
+        """
+        if self.density == "estimate" or not self.is_parametric:
+            raise Skip("log_prob is an estimate")
+        first, preprocessing = self.dequantize, self.model.preprocess_
+        rest, levels = Chain(steps=getattr(preprocessing, "steps", (first,))[1:]), first.levels_
+        n_edges = (int(n_points ** (1 / self.d)) - levels) // 2
+        if n_edges < levels:
+            raise Skip("too many columns to integrate over the cell of every integer")
+        z = self.model._draw_rows(self.model.params_, 2000, Stream(self.seed)).astype(np.float64)
+        margin = np.ptp(z, axis=0) / 2
+        z = np.concatenate([np.quantile(z, np.linspace(0, 1, n_edges), axis=0), [[-np.inf] * self.d, [np.inf] * self.d],
+                            np.linspace(z.min(axis=0) - margin, z.max(axis=0) + margin, n_edges)])
+        with np.errstate(all="ignore"):
+            edges = levels * rest.inverse(z)
+        edges = [np.union1d(e[np.isfinite(e)], np.arange(levels + 1)) for e in edges.T]
+        points = np.stack(np.meshgrid(*[(e[1:] + e[:-1]) / 2 for e in edges], indexing="ij"), axis=-1).reshape(-1, self.d)
+        k = np.clip(np.floor(points), 0, levels - 1)
+        z, log_det = preprocessing.forward(k + first.low_, _Given(points - k))
+        params = self.model._at(np.dtype(np.float64))
+        log_p = np.concatenate([self.model._log_density(params, part) for part in _batches(z)]) + log_det
+        at = np.ravel_multi_index(k.astype(int).T, [levels] * self.d)
+        inside = ((points > 0) & (points < levels)).all(axis=1)
+        return at, inside, functools.reduce(np.multiply.outer, map(np.diff, edges)).ravel(), log_p
+
+    # ------------------------------------------------------------ real numbers
+
+    @functools.cached_property
+    def grid(self):
+        """The density of one or two real columns: (midpoints along each axis, mass of every cell, mass of coarser cells).
+
+        Raises Skip for more columns.
+        """
+        if self.support != "real" or self.d > 2:
+            raise Skip("only for one or two real columns")
+        if self.density != "exact":
+            raise Skip("log_prob is not exact")
+        low, high = np.quantile(self.pilot, [0.001, 0.999], axis=0)
+        low, high = low - 0.6 * (high - low), high + 0.6 * (high - low)
+        n = 27_000 if self.d == 1 else 450
+        axes = [a + (b - a) * (np.arange(n) + 0.5) / n for a, b in zip(low, high, strict=True)]
+        points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.d)
+        p = np.exp(np.concatenate([self.log_prob(part) for part in _batches(points)])).reshape([n] * self.d)
+        p *= np.prod((high - low) / n)
+        coarse = p[tuple(slice(1, None, 3) for _ in axes)] * 3 ** self.d  # the same rule on cells three times as wide
+        return axes, p, coarse
+
+    @functools.cached_property
+    def reference(self):
+        """A density near the model's that is known to be one: normals or coins about rows of the pilot."""
+        return (Coins if self.support == "binary" else Kernels)(self.pilot)
+
+    @functools.cached_property
+    def scale(self):
+        """(centre, spread) of every column, from the pilot."""
+        spread = self.pilot.std(axis=0)
+        return np.median(self.pilot, axis=0), np.where(spread > 0, spread, 1)
+
+    def slices(self, x):
+        """k numbers of every row, (n, k): its columns, their distances from the centre, and random directions."""
+        centre, spread = self.scale
+        z = (x - centre) / spread
+        columns = z[:, :16]
+        directions = self.generator(1).normal(size=(self.d, 8))
+        return np.hstack([columns, np.abs(columns), z @ directions, np.square(z).sum(axis=1, keepdims=True)])
+
+
+class _Given:
+    """A stream whose uniform numbers are known."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def uniform(self, shape, dtype):
+        return self.u.astype(dtype)
+
+
+class Kernels:
+    """Equal normals about 500 rows, of the rows' covariance times Silverman's squared bandwidth: a density estimate (1986)."""
+
+    def __init__(self, pilot):
+        self.rows, d = pilot[:500], pilot.shape[1]
+        covariance = np.atleast_2d(np.cov(pilot.T)) + 1e-12 * np.diag(pilot.var(axis=0) + 1e-300)
+        self.factor = np.linalg.cholesky(covariance) * (4 / (d + 2) / len(self.rows)) ** (1 / (d + 4))
+        self.centres = self._whiten(self.rows)
+
+    def _whiten(self, x):
+        return np.linalg.solve(self.factor, x.T).T
+
+    def sample(self, n, rng):
+        return self.rows[rng.integers(len(self.rows), size=n)] + rng.normal(size=(n, self.rows.shape[1])) @ self.factor.T
+
+    def log_prob(self, x):
+        y, d = self._whiten(x), self.rows.shape[1]
+        squares = np.square(y).sum(axis=1)[:, None] - 2 * y @ self.centres.T + np.square(self.centres).sum(axis=1)
+        joint = -0.5 * np.maximum(squares, 0)
+        top = joint.max(axis=1)
+        constant = np.log(len(self.rows)) + d / 2 * math.log(2 * math.pi) + np.log(np.diag(self.factor)).sum()
+        return top + np.log(np.exp(joint - top[:, None]).sum(axis=1)) - constant
+
+
+class Coins:
+    """Equal products of coins about 500 rows of 0 and 1: every bit of the row is kept with probability 0.9."""
+
+    KEEP = 0.9
+
+    def __init__(self, pilot):
+        self.rows = pilot[:500]
+
+    def sample(self, n, rng):
+        rows = self.rows[rng.integers(len(self.rows), size=n)]
+        return np.where(rng.random(rows.shape) < self.KEEP, rows, 1 - rows)
+
+    def log_prob(self, x):
+        same = x @ self.rows.T + (1 - x) @ (1 - self.rows.T)
+        joint = same * math.log(self.KEEP) + (x.shape[1] - same) * math.log(1 - self.KEEP)
+        top = joint.max(axis=1)
+        return top + np.log(np.exp(joint - top[:, None]).mean(axis=1))
+
+
+def _batches(x, size=100_000):
+    return [x[i:i + size] for i in range(0, len(x), size)]

@@ -1,0 +1,200 @@
+"""The public checker: no false alarm on sound models, npgen's and others'; what it prints; what it refuses."""
+import numpy as np
+import pytest
+from scipy import stats
+from test_models import CASES, COUNTS, MOONS, REAL, fitted
+
+import npgen
+from npgen import cli
+from npgen.testing import check_generative_model
+from npgen.testing.laws import LAWS
+
+
+class Adapter:
+    """log_prob and sample are all that the checker asks for."""
+
+    def __init__(self, log_prob, sample):
+        self.log_prob, self.sample = log_prob, sample
+
+
+def normals(n, rng):
+    return np.random.default_rng(rng).normal(size=(n, 1))
+
+
+def of_scipy(distribution):
+    """A frozen SciPy distribution of one column."""
+    log_prob = distribution.logpmf if hasattr(distribution, "pmf") else distribution.logpdf
+    return Adapter(lambda x: log_prob(x[:, 0]), lambda n, rng=None: distribution.rvs((n, 1), random_state=rng))
+
+
+def of_sklearn(mixture, rng=0):
+    """A fitted mixture of scikit-learn, which draws its rows sorted by component."""
+    shuffle = np.random.default_rng(rng).permutation
+    adapter = Adapter(mixture.score_samples, lambda n: shuffle(mixture.sample(n)[0]))
+    adapter.model = mixture  # its attributes and predict_proba are checked too
+    return adapter
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_false_alarm(case):
+    model, x = fitted(case)
+    state = model.stream_.state()
+    report = check_generative_model(model, x)
+    assert report.passed, str(report)
+    assert model.stream_.state() == state, "a check is to leave the model's stream alone"
+
+
+@pytest.mark.parametrize("case", ["MADE, Bernoulli", "RealNVP, 2 features", "GaussianMixture, full"])
+def test_float32_models_and_rows_of_its_own(case):
+    report = check_generative_model(fitted(case, np.float32)[0], seed=4)
+    assert report.passed, str(report)
+
+
+SCIPY = {
+    "normal": stats.norm(3, 1e-3),
+    "Student t, heavy tails": stats.t(2.5),
+    "Cauchy": stats.cauchy(),
+    "uniform, with edges": stats.uniform(-1, 5),
+    "beta, unbounded at its ends": stats.beta(0.9, 0.8),
+    "lognormal": stats.lognorm(1.0),
+    "gamma": stats.gamma(2.0),
+    "Poisson": stats.poisson(6.0),
+    "binomial": stats.binom(9, 0.3),
+    "Bernoulli": stats.bernoulli(0.2),
+}
+
+
+@pytest.mark.parametrize("name", SCIPY)
+def test_scipys_distributions(name):
+    report = check_generative_model(of_scipy(SCIPY[name]), seed=2)
+    assert report.passed, str(report)
+
+
+def test_scipys_multivariate_normal():
+    normal = stats.multivariate_normal([1, -2, 3], [[4, 1, 0], [1, 1, 0.3], [0, 0.3, 2]])
+    report = check_generative_model(Adapter(lambda x: np.atleast_1d(normal.logpdf(x)),  # which is a scalar for one row
+                                            lambda n, rng=None: normal.rvs(n, random_state=rng).reshape(n, 3)))
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("x", [MOONS, REAL], ids=["moons", "five columns"])
+def test_scikit_learns_mixtures(kind, x):
+    mixture = pytest.importorskip("sklearn.mixture", reason="scikit-learn is not installed")
+    report = check_generative_model(of_sklearn(mixture.GaussianMixture(3, covariance_type=kind, random_state=0).fit(x)), x)
+    assert report.passed, str(report)
+    assert not report["a mixture is its attributes"].skipped
+
+
+def test_scikit_learns_kernel_density():
+    neighbors = pytest.importorskip("sklearn.neighbors", reason="scikit-learn is not installed")
+    density = neighbors.KernelDensity(bandwidth=0.5).fit(MOONS)
+    report = check_generative_model(Adapter(density.score_samples, lambda n, rng=0: density.sample(n, random_state=rng)))
+    assert report.passed, str(report)
+
+
+WRONG = {  # a mistake in someone else's model -> (its log_prob, its sample, a law that must find it)
+    "normaliser": (lambda x: -x[:, 0] ** 2 / 2, None, "the density sums or integrates to one"),
+    "variance for std": (lambda x: stats.norm(0, 4).logpdf(x[:, 0]), lambda n, rng=None: stats.norm(0, 2).rvs((n, 1)),
+                         "samples follow the density along slices"),
+    "shifted samples": (None, lambda n, rng=None: 0.3 + normals(n, rng), "probability integral transform"),
+    "heavier tails": (None, lambda n, rng=None: stats.t(3).rvs((n, 1), random_state=rng), "probability integral transform"),
+    "rows twice": (None, lambda n, rng=None: np.repeat(normals(n // 2 + 1, rng), 2, axis=0)[:n],
+                   "rows are independent of those before"),
+    "sorted": (None, lambda n, rng=None: np.sort(normals(n, rng), axis=0), "rows are independent of those before"),
+    "batch statistics": (lambda x: stats.norm().logpdf((x - x.mean(axis=0))[:, 0]), None, "a row's answer is its own"),
+    "NaN far out": (lambda x: np.where(np.abs(x[:, 0]) > 1e5, np.nan, stats.norm().logpdf(x[:, 0])), None,
+                    "log_prob is finite"),
+    "seed ignored": (None, lambda n, rng=None: normals(n, None), "a seed decides the rows"),
+    "one stream": (None, lambda n, rng=None: normals(n, 0), "a seed decides the rows"),
+    "flat": (lambda x: stats.norm().logpdf(x), None, "shapes and dtypes"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_in_a_model_of_ones_own_is_found(mistake):
+    log_prob, sample, law = WRONG[mistake]
+    right = of_scipy(stats.norm())
+    report = check_generative_model(Adapter(log_prob or right.log_prob, sample or right.sample))
+    assert law in report.broken and not report.passed, str(report)
+
+
+def test_the_power_that_a_law_states_is_what_it_has():
+    """A shift that displaces as much of the mass as `would catch` says is found, and a fifth of it is not."""
+    normal = stats.norm()
+    tolerance = check_generative_model(of_scipy(normal))["probability integral transform"].tolerance
+    for displaced, found in ((2 * tolerance, True), (tolerance / 5, False)):
+        shift = 2 * normal.ppf(0.5 + displaced / 2)  # the largest difference of the two distribution functions is `displaced`
+        for seed in range(20):
+            model = Adapter(of_scipy(normal).log_prob, lambda n, rng=None, s=shift: normal.rvs((n, 1), random_state=rng) + s)
+            report = check_generative_model(model, seed=seed, laws=["probability integral transform"])
+            assert report.passed == (not found)
+
+
+def test_a_model_of_many_binary_columns():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(300, 30)) + rng.normal(size=(300, 1)) > 0).astype(float)
+    model = npgen.MADE(hidden=(32,), max_epochs=5, random_state=0).fit(x)
+    report = check_generative_model(model, x)
+    assert report.passed, str(report)
+    assert not report["a Metropolis step leaves samples alone"].skipped
+
+
+def test_the_report_is_for_reading():
+    report = check_generative_model(fitted("GaussianMixture, full")[0])
+    text = str(report)
+    assert report.passed and report.broken == [] and "0 are broken" in text and "FAIL" not in text
+    assert {finding.law for finding in report.findings} == set(LAWS)
+    assert max(map(len, text.splitlines()[:25])) <= 120
+    bad = check_generative_model(Adapter(lambda x: np.zeros(len(x)), lambda n: np.zeros((n + 1, 1))))
+    assert not bad.passed and "FAIL  shapes and dtypes" in str(bad) and "Look for" in str(bad)
+
+
+def test_every_law_is_stated_and_says_where_to_look():
+    for name, law in LAWS.items():
+        statement, _, look = law.__doc__.partition("\n\n")
+        assert statement.strip() and look.strip().startswith("Look"), name
+
+
+def test_what_the_checker_refuses():
+    with pytest.raises(ValueError, match="laws: there is no law 'gravity'"):
+        check_generative_model(fitted("GaussianMixture, full")[0], laws=["gravity"])
+    with pytest.raises(npgen.NotFittedError):
+        check_generative_model(npgen.MADE())
+    with pytest.raises(ValueError, match="X has 1 columns"):
+        check_generative_model(fitted("GaussianMixture, full")[0], MOONS[:, :1])
+
+
+def test_a_law_that_raises_is_broken_not_fatal():
+    def log_prob(x):
+        if len(x) != 2:
+            raise RuntimeError("out of order")
+        return np.zeros(2)
+
+    report = check_generative_model(Adapter(log_prob, lambda n: np.zeros((n, 1))))
+    assert not report.passed and "RuntimeError: out of order" in str(report)
+
+
+# ---------------------------------------------------------------- the command
+
+def test_npgen_check(tmp_path, capsys, monkeypatch):
+    fitted("RealNVP, 2 features")[0].save(tmp_path / "flow")
+    assert cli.main(["check", str(tmp_path / "flow"), "--data", "moons"]) == 0
+    out = capsys.readouterr().out
+    assert "ok    decode inverts encode" in out and "0 are broken" in out
+    assert cli.main(["check", "gmm", "--set", "n_components=3"]) == 0
+    assert "ok    responsibilities" not in (out := capsys.readouterr().out) and "fitted to moons" in out
+    monkeypatch.setattr(npgen.RealNVP, "_reconstruct", lambda self, params, h: h)
+    assert cli.main(["check", str(tmp_path / "flow")]) == 1
+    assert "FAIL  decode inverts encode" in capsys.readouterr().out
+
+
+def test_npgen_check_of_what_is_no_model(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", COUNTS)
+    fitted("RealNVP, 2 features")[0].save(tmp_path / "flow")
+    for argv, words in ((["check", "nowhere"], "cannot be read"), (["check", str(tmp_path / "x.npy")], "not a safetensors"),
+                        (["check", str(tmp_path / "flow"), "--data", str(tmp_path / "x.npy")], "has 3 columns"),
+                        (["check", "vae", "--set", "colour=1"], "--set colour=1")):
+        assert cli.main(argv) == 2
+        out, err = capsys.readouterr()
+        assert words in err and err.count("\n") == 1 and not out
