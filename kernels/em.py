@@ -69,7 +69,7 @@ def _statistics_reference(x, weights, *parameters):
 
 @jit
 def _rows_at_once(K, D):
-    return max(32, min(256, CHUNK // (K * D) // 16 * 16))
+    return max(32, min(256, CHUNK // (K * max(D, 1)) // 16 * 16))
 
 
 @jit
@@ -249,7 +249,7 @@ def _statistics(x, weights, centre, scale, offset, shift, factor, n, first, seco
 
 def _statistics_numba(x, weights, centre, scale, offset, shift, factor):
     (N, D), (K, B) = x.shape, (len(offset), factor.shape[1])
-    tasks = max(1, min(TASKS, SUMS // (K * B * D), -(-N // _rows_at_once(K, D))))
+    tasks = max(1, min(TASKS, SUMS // max(1, K * B * D), -(-N // _rows_at_once(K, D))))
     n, first, second, nats = (empty((tasks, *shape), np.float64) for shape in ((K,), (K, D), (K, B, D), ()))
     _statistics(x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
     second = second.sum(axis=0)

@@ -100,11 +100,11 @@ class Model(abc.ABC):
         that file, to the same bits as one that never stopped.
         Raises ValueError or TypeError for data that cannot be fitted; the model is then as it was before.
         """
-        x = check_rows("fit", X, dtype=self._default_dtype, minimum=2)
+        x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=self._missing)
         weights = check_weights("fit", sample_weight, x)
         if weights is not None:
             x, weights = x[weights > 0], weights[weights > 0]
-            check_rows("fit", x, minimum=2)
+            check_rows("fit", x, minimum=2, missing=self._missing)
             weights = weights if np.ptp(weights) else None
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         learner.n_features_in_, learner.dtype_ = x.shape[1], x.dtype
@@ -204,6 +204,7 @@ class Model(abc.ABC):
     # ------------------------------------------------------------ what a model writes
 
     random_state = None
+    _missing = False  # whether NaN stands for a missing value, or is refused
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
     _rows_per_call = 4096  # of a private method: bounds the memory of a query
 
@@ -249,7 +250,7 @@ class Model(abc.ABC):
 
     def _check(self, method, X):
         self._check_fitted(method)
-        x = check_rows(method, X, dtype=self._default_dtype)
+        x = check_rows(method, X, dtype=self._default_dtype, missing=self._missing)
         if x.shape[1] != self.n_features_in_:
             raise ValueError(f"{method}: X has {x.shape[1]} columns, but this model was fitted on {self.n_features_in_}")
         return x
@@ -430,10 +431,11 @@ class Run:
         checkpoint.write(self.path, arrays, self._header | {"state": rest})
 
 
-def check_rows(method, X, *, name="X", dtype=None, minimum=0):
+def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
     """X as a C-contiguous array (n, d) of float32 or float64, other numbers converted to `dtype`.
 
-    Raises TypeError for what is not numbers, ValueError for another shape, too few rows, NaN or infinities.
+    Raises TypeError for what is not numbers, ValueError for another shape, too few rows, infinities, and NaN unless it
+    may stand for a missing value.
     """
     if np.ma.is_masked(X):
         raise ValueError(f"{method}: {name} has masked values; fill them or drop their rows first")
@@ -454,9 +456,13 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0):
     if x.dtype.kind == "f" and x.dtype.itemsize >= 4:  # of any byte order; longer ones become float64
         dtype = np.float32 if x.dtype.itemsize == 4 else np.float64
     x = np.ascontiguousarray(x, dtype=dtype or np.float64)
-    if not np.isfinite(x).all():
-        row, column = np.argwhere(~np.isfinite(x))[0]
-        raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill such values first")
+    size = max(1, 2**20 // x.shape[1])  # a file that is mapped into memory may be far larger than memory
+    for low in range(0, len(x), size):
+        wrong = np.isinf(x[low:low + size]) if missing else ~np.isfinite(x[low:low + size])
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            row += low
+            raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill such values first")
     return x
 
 

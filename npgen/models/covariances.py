@@ -215,7 +215,7 @@ class Axes(Covariance):
         return (z - means[:, None]) * factor[:, None]
 
     def log_det(self, factor, d):
-        return ops.sum(ops.log(factor), axis=1) * (d / factor.shape[1])
+        return ops.sum(ops.log(factor), axis=1) * (d if 1 in self.shared else 1)
 
     def to_free(self, factor):
         return np.log(factor)

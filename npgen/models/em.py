@@ -156,8 +156,8 @@ class Rows:
 class Statistics:
     """What an M-step has to know of rows: those of rows seen with the same parameters add, in any grouping.
 
-    n (k,) rows per component; first (k, d) and second: moments of the whitened rows; nats: the sum of their log-densities;
-    weight: how many rows there were.
+    n (k,) rows per component; first (k, d) and second: moments of the whitened rows; nats: the sum of their log-densities, in
+    the units of the data; weight: how many rows there were.
     """
 
     n: np.ndarray
@@ -180,14 +180,15 @@ def expect(components, rows):
     def gather(index, columns):
         w = rows.weighted(index)
         if columns is None:
-            n, first, second, nats = em.statistics(np.ascontiguousarray(rows.x[index]), w, rows.centre, rows.scale, *launch)
+            scale = rows.scale
+            n, first, second, nats = em.statistics(np.ascontiguousarray(rows.x[index]), w, rows.centre, scale, *launch)
         else:
-            seen, frame = components.marginal(columns)
+            (seen, frame), scale = components.marginal(columns), rows.scale[columns]
             n, first, second, nats = em.statistics(np.ascontiguousarray(rows.x[index][:, columns]), w, rows.centre[columns],
-                                                   rows.scale[columns], *seen.launch())
+                                                   scale, *seen.launch())
             unseen = form.moments(np.eye(frame.shape[1]) - frame @ transpose(frame))
             first, second = (first[:, None] @ transpose(frame))[:, 0], form.rotate(second, frame) + n[:, None, None] * unseen
-        return Statistics(n, first, second, float(nats), float(w.sum()))
+        return Statistics(n, first, second, float(nats - w.sum() * np.log(scale).sum()), float(w.sum()))
 
     return functools.reduce(operator.add, (gather(*group) for group in rows.groups))
 

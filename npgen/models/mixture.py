@@ -4,6 +4,7 @@
 
 Legend: n rows, d features, k components, o columns with values. The forms of C are in covariances.py, EM in em.py.
 """
+import copy
 import dataclasses
 import math
 import warnings
@@ -12,11 +13,35 @@ import numpy as np
 
 from .. import ops
 from ..engine import Tensor
-from ..kernels import em
+from ..kernels import em, session
+from ..random import as_stream
 from ..train import ConvergenceWarning
-from .base import Capabilities, ParametricModel
+from .base import Capabilities, ParametricModel, check_rows, check_weights
 from .covariances import COVARIANCES
-from .em import BLOCK, SHARP, STARTS, Attempt, Components, Rows, State, alike, expect, maximise, patterns, reseed
+from .em import BLOCK, SHARP, STARTS, Attempt, Components, Rows, State, alike, expect, maximise, patterns, remember, reseed
+
+FITTED = "covariance_type_", "converged_", "lower_bound_", "fit_report_", "n_batches_"
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditionals:
+    """n mixtures of m columns: weights (n, k), means (n, k, m), covariances (k, m, m), which all n have in common."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+
+    @property
+    def mean(self):
+        """(n, m)."""
+        return np.einsum("nk,nkm->nm", self.weights, self.means)
+
+    @property
+    def covariance(self):
+        """(n, m, m): that within the components, and that between them."""
+        apart = self.means - self.mean[:, None]
+        between = np.swapaxes(apart * self.weights[:, :, None], 1, 2) @ apart
+        return np.tensordot(self.weights, self.covariances, 1) + between
 
 
 class GaussianMixture(ParametricModel):
@@ -30,9 +55,11 @@ class GaussianMixture(ParametricModel):
     n_init            EM runs from this many starts; the likeliest is kept
     init_params       the first means: "kmeans", "k-means++", "random_from_data" or "random"
     weights_init, means_init, precisions_init    the start, as far as it is known, shaped like the attributes
+    warm_start        fit begins where the fit before has ended, if it was of as many components and columns; n_init is then 1
     solver            "em", or "adam": the gradient of the same likelihood, with the options of npgen.train.Options from
                       max_epochs on (reg_covar then acts on the start only)
     preprocess        None, or a map to the space that the mixture lives in (see npgen.preprocess.make)
+    verbose           show a progress bar, moved every verbose_interval iterations
 
     encode gives the responsibilities (n, k); decode gives their mean of the components' means, R m: the posterior mean
     of the component's centre, not the row. Arithmetic is float64 whatever the rows are; answers have the rows' dtype.
@@ -47,9 +74,10 @@ class GaussianMixture(ParametricModel):
     _default_dtype = np.float64
 
     def __init__(self, n_components=1, *, covariance_type="full", tol=1e-3, reg_covar=1e-6, max_iter=100, n_init=1,
-                 init_params="kmeans", weights_init=None, means_init=None, precisions_init=None, solver="em", preprocess=None,
+                 init_params="kmeans", weights_init=None, means_init=None, precisions_init=None, warm_start=False, solver="em",
+                 preprocess=None,
                  max_epochs=200, batch_size=100, learning_rate=1e-2, validation_fraction=0.1, patience=20, restore_best=True,
-                 callbacks=(), verbose=False, random_state=None):
+                 callbacks=(), verbose=False, verbose_interval=10, random_state=None):
         self.n_components, self.covariance_type = n_components, covariance_type
         self.solver, self.preprocess = solver, preprocess
         self.tol, self.reg_covar, self.max_iter, self.n_init = tol, reg_covar, max_iter, n_init
@@ -57,13 +85,15 @@ class GaussianMixture(ParametricModel):
         self.means_init, self.precisions_init = means_init, precisions_init
         self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
         self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
-        self.callbacks, self.verbose, self.random_state = callbacks, verbose, random_state
+        self.warm_start, self.callbacks, self.random_state = warm_start, callbacks, random_state
+        self.verbose, self.verbose_interval = verbose, verbose_interval
 
     # ------------------------------------------------------------ fitting
 
     def _learn(self, x, z, log_det, weights, stream, run):
         self._check_params()
-        self.covariance_type_ = self.covariance_type
+        self._warm = self._last() if self.warm_start else {}
+        self.covariance_type_, self.n_batches_ = self.covariance_type, 1
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         with np.errstate(under="ignore", over="ignore"):
             rows = self._standardise(z, weights)
@@ -131,8 +161,9 @@ class GaussianMixture(ParametricModel):
                  ("precisions_init", "factor", precisions_shape, factorise, "positive definite"))
         given = {}
         for name, key, shape, inside, what in parts:
-            if getattr(self, name) is not None:
-                value = np.asarray(getattr(self, name), dtype=np.float64)
+            value = self._warm.get(name, getattr(self, name))
+            if value is not None:
+                value = np.asarray(value, dtype=np.float64)
                 if value.shape != shape:
                     raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
                 with np.errstate(invalid="ignore", divide="ignore"):
@@ -140,6 +171,13 @@ class GaussianMixture(ParametricModel):
                 if not np.isfinite(given[key]).all():
                     raise ValueError(f"{name} must be {what}, got {value.tolist()}")
         return given
+
+    def _last(self):
+        """The start that the fit before has left, if it is of the same form."""
+        k, d = getattr(self, "means_", np.empty((0, 0))).shape
+        if (k, d) != (self.n_components, self.n_features_in_) or self.covariance_type_ != self.covariance_type:
+            return {}
+        return {"weights_init": self.weights_, "means_init": self.means_, "precisions_init": self.precisions_}
 
     def _start(self, rows, stream):
         given, first_means = self._given(), STARTS[self.init_params]
@@ -158,12 +196,13 @@ class GaussianMixture(ParametricModel):
     def _iterate(self, rows, stream, run):
         from tqdm import tqdm
         before = run.read()
-        state = State.restore(*before) if before else State(stream)
-        with tqdm(total=self.n_init * self.max_iter, unit="iteration", disable=not self.verbose) as bar:
+        state, n_init = State.restore(*before) if before else State(stream), 1 if self._warm else self.n_init
+        with tqdm(total=n_init * self.max_iter, unit="iteration", miniters=self.verbose_interval,
+                  disable=not self.verbose) as bar:
             def report(attempt):
                 entry = {"epoch": len(attempt.nats) - 1, "train_nats": -attempt.nats[-1], "valid_nats": None}
                 start = len(state.reached)
-                bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{start + 1}/{self.n_init}", refresh=False)
+                bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{start + 1}/{n_init}", refresh=False)
                 bar.update(start * self.max_iter + entry["epoch"] - bar.n)
                 for callback in self.callbacks:
                     callback(entry)
@@ -171,7 +210,7 @@ class GaussianMixture(ParametricModel):
                     run.write(state)
 
             try:
-                while len(state.reached) < self.n_init:
+                while len(state.reached) < n_init:
                     state.attempt = state.attempt or Attempt(self._start(rows, state.stream).params())
                     self._climb(state.attempt, rows, state.stream, report)
                     state.reached.append(state.attempt.nats[-1])
@@ -203,7 +242,7 @@ class GaussianMixture(ParametricModel):
             report(attempt)
 
     def _mean_nats(self, statistics):
-        return statistics.nats / statistics.weight - self._log_scale + self._mean_log_det
+        return statistics.nats / statistics.weight + self._mean_log_det
 
     def _follow_gradient(self, x, rows, weights, stream, run):
         self._descend(self._start(rows, stream).params(), x, weights, stream, run)
@@ -222,6 +261,40 @@ class GaussianMixture(ParametricModel):
                             ("covariances_", self._form.covariance(factor))):
             setattr(self, name, self._form.public(value))
 
+    def partial_fit(self, X, y=None, *, sample_weight=None):
+        """One step of stepwise EM on more rows, with the statistics s of those before fading; the first call is fit(X).
+
+            s <- (1 - g) s + g s(X), g = t^-0.7 in the t-th call
+
+        sample_weight, errors: see fit; a batch needs one row, the first n_components different ones. reg_covar stays
+        relative to the variances of the first. Reference: Cappe & Moulines, On-line EM for latent data models (2009).
+        """
+        if not self.__sklearn_is_fitted__():
+            return self.fit(X, sample_weight=sample_weight)
+        x = self._check("partial_fit", X)
+        weights = check_weights("partial_fit", sample_weight, x)
+        if not len(x):
+            raise ValueError("partial_fit: X has no rows; pass at least one")
+        learner = copy.copy(self)
+        with session(), np.errstate(under="ignore", over="ignore"):
+            learner._learn_more(x, weights)
+        vars(self).update(vars(learner))
+        return self
+
+    def _learn_more(self, x, weights):
+        z, log_det = self.preprocess_.forward(x, self.stream_)
+        self._mean_log_det = float(np.average(log_det, weights=weights))
+        rows, components = Rows(z, weights, self.centre_, self.scale_), self._components(self.params_)
+        statistics = expect(components, rows)
+        self.n_batches_ += 1
+        share = self.n_batches_**-0.7
+        blend = remember(components, float(self.reg_covar)) * (1 - share) + statistics * (share / statistics.weight)
+        components, lost = self._step(components, blend, rows, self.stream_)
+        self.params_, self.lower_bound_ = components.params(), self._mean_nats(statistics)
+        reseeded = [{"batch": self.n_batches_, "component": int(k)} for k in np.flatnonzero(lost)]
+        self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded}
+        self._finish()
+
     def fit_predict(self, X, y=None, *, sample_weight=None):
         """fit, then predict the same rows."""
         return self.fit(X, sample_weight=sample_weight).predict(X)
@@ -235,11 +308,11 @@ class GaussianMixture(ParametricModel):
 
     @property
     def _rows_per_call(self):
-        return max(1, BLOCK // self.n_features_in_)
+        return max(64, BLOCK // (self.n_features_in_ * self.n_latent_))
 
     @property
-    def _log_scale(self):
-        return float(np.log(self.scale_).sum())
+    def _missing(self):
+        return self.preprocess is None and self.solver == "em"
 
     @property
     def n_iter_(self):
@@ -291,15 +364,18 @@ class GaussianMixture(ParametricModel):
     def _log_density(self, params, x):
         if any(isinstance(value, Tensor) for value in (x, *params.values())):
             log_prob = self._components(params).log_prob((x - self.centre_) / self.scale_)
-        else:
-            log_prob = self._by_pattern(em.log_prob, x, np.empty(len(x)), params)
-        return ops.astype(log_prob - self._log_scale, x.dtype)
+            return ops.astype(log_prob - np.log(self.scale_).sum(), x.dtype)
+
+        def log_prob(x, centre, scale, *launch):
+            return em.log_prob(x, centre, scale, *launch) - np.log(scale).sum()
+
+        return self._by_pattern(log_prob, x, np.empty(len(x)), params).astype(x.dtype)
 
     def _represent(self, params, x):
         return self._by_pattern(em.posterior, x, np.empty((len(x), self.n_latent_), x.dtype), params)
 
     def _by_pattern(self, kernel, x, answer, params):
-        """The kernel's answer to rows by the columns that have a value in them."""
+        """Fill in the kernel's answer to rows, by the columns that have a value in them."""
         components = self._components(params)
         for rows, columns in patterns(x):
             seen, at = (components, slice(None)) if columns is None else (components.marginal(columns)[0], columns)
@@ -326,16 +402,99 @@ class GaussianMixture(ParametricModel):
             z[at] = mixture.means[k] + self._form.unwhiten(z[None, at], mixture.factor[own:own + 1])[0]
         return (self.centre_ + self.scale_ * z).astype(self.dtype_), components
 
+    # ------------------------------------------------------------ some of the columns
+
+    def impute(self, X, *, rng=None):
+        """X (n, d) with every missing value (NaN) replaced by its mean given the row's other values, or by a draw.
+
+            E[x_m | x_o] = sum_k r_k(x_o) (m_k,m + C_k,mo C_k,oo^-1 (x_o - m_k,o))
+
+        rng: None for the mean; an int, SeedSequence, Generator or npgen.random.Stream for draws from p(x_m | x_o).
+        Raises NotFittedError, and ValueError for rows of another width or infinities.
+        """
+        stream = None if rng is None else as_stream(rng)
+        return self._rowwise(lambda x: self._impute(x, stream), self._check("impute", X))
+
+    def _impute(self, x, stream):
+        components, full = self._components(self.params_), x.copy()
+        r = self._represent(self.params_, x.astype(np.float64))
+        for rows, columns in patterns(x):
+            if columns is None:
+                continue
+            z = (x[rows][:, columns] - self.centre_[columns]) / self.scale_[columns]
+            if stream is None:
+                z = np.einsum("nk,knd->nd", r[rows], components.complete(z, columns))
+            else:
+                edges = np.cumsum(r[rows], axis=1)
+                drawn = (edges < stream.uniform((len(z), 1)) * edges[:, -1:]).sum(axis=1)
+                z = components.complete(z, columns, stream.normal((len(z), x.shape[1])))[drawn, np.arange(len(z))]
+            full[rows] = np.where(np.isnan(x[rows]), self.centre_ + self.scale_ * z, x[rows])
+        return full
+
+    def marginal(self, columns):
+        """The mixture of some columns (o,) alone, as a fitted GaussianMixture.
+
+        Raises ValueError for columns that X does not have, or twice.
+        """
+        columns, _ = self._columns("marginal", columns)
+        return self._derive(self._components(self.params_).marginal(columns)[0], columns)
+
+    def condition(self, columns, values):
+        """The mixture of the other columns, in their order, given values of some columns.
+
+            p(x_m | x_o) = sum_k r_k(x_o) N(x_m; m_k,m + C_k,mo C_k,oo^-1 (x_o - m_k,o), C_k,mm - C_k,mo C_k,oo^-1 C_k,om)
+
+        values (o,): a fitted GaussianMixture. values (n, o): the Conditionals of n rows at once; its mean is a regression.
+        Raises ValueError for columns that X does not have, or twice, or all of them, and for values of another shape, NaN or
+        infinities.
+        """
+        columns, others = self._columns("condition", columns)
+        if not len(others):
+            raise ValueError("condition: columns are all there are; leave at least one to be conditioned")
+        x = check_rows("condition", np.atleast_2d(values), name="values", dtype=np.float64).astype(np.float64)
+        if x.shape[1] != len(columns) or np.ndim(values) not in (1, 2):
+            raise ValueError(f"condition: values have shape {np.shape(values)}; pass ({len(columns)},) or (n, {len(columns)})")
+        components, at = self._components(self.params_), (self.centre_[columns], self.scale_[columns])
+        with session():
+            r = em.posterior(x, *at, *components.marginal(columns)[0].launch())
+        means = components.complete((x - at[0]) / at[1], columns)[:, :, others]
+        factor = components.conditional(others)
+        if np.ndim(values) == 1:
+            log_weights = np.log(np.maximum(r[0], np.finfo(float).tiny))
+            return self._derive(Components(self._form, log_weights, means[:, 0], factor), others)
+        covariance = self._form.matrices(self._form.covariance(self._form.rescale(factor, self.scale_[others])), len(others))
+        dense = covariance if covariance.shape[1] > 1 else covariance * np.eye(len(others))
+        means = np.swapaxes(self.centre_[others] + self.scale_[others] * means, 0, 1)
+        return Conditionals(r, means, np.broadcast_to(dense, (len(components.means), *dense.shape[1:])))
+
+    def _columns(self, method, columns):
+        self._check_fitted(method)
+        if self.preprocess is not None:
+            raise ValueError(f"{method}: this mixture lives behind preprocess={self.preprocess!r}; fit one without")
+        d, given = self.n_features_in_, np.atleast_1d(columns)
+        if given.ndim != 1 or given.dtype.kind not in "iu" or not len(given) or not ((-d <= given) & (given < d)).all():
+            raise ValueError(f"{method}: columns must be numbers of the {d} columns, got {columns!r}")
+        if len(set(given % d)) < len(given):
+            raise ValueError(f"{method}: columns must differ, got {columns!r}")
+        return given % d, np.setdiff1d(np.arange(d), given % d)
+
+    def _derive(self, components, columns):
+        model = copy.copy(self)
+        model.n_features_in_, model.params_, model.stream_ = len(columns), components.params(), self.stream_.spawn()
+        model.centre_, model.scale_ = self.centre_[columns], self.scale_[columns]
+        model._finish()
+        return model
+
     # ------------------------------------------------------------ files
 
     def _state(self):
         arrays, fitted = super()._state()
-        fitted |= {name: getattr(self, name) for name in ("covariance_type_", "converged_", "lower_bound_", "fit_report_")}
+        fitted |= {name: getattr(self, name) for name in FITTED}
         return arrays | {"centre_": self.centre_, "scale_": self.scale_}, fitted
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
         self.centre_, self.scale_ = arrays["centre_"], arrays["scale_"]
-        for name in ("covariance_type_", "converged_", "lower_bound_", "fit_report_"):
+        for name in FITTED:
             setattr(self, name, fitted[name])
         self._finish()
