@@ -107,7 +107,9 @@ def _repeated(x, weights):
     n, d = x.shape
     tiled = np.empty((max(1, min(n, PIECE // max(1, d))), d), x.dtype)
     if len(weights) == 1:
-        tiled[:] = weights
+        for i in range(len(tiled)):
+            for j in range(d):
+                tiled[i, j] = weights[0, j]
     return tiled
 
 
@@ -155,7 +157,7 @@ def _forward(x, weights):
             _forward_piece(x, weights, tiled, moderate, piece, ans)
     else:
         for piece in prange(pieces):
-            _forward_piece(x, weights, tiled, moderate, piece, ans)
+            _forward_piece(x, weights, tiled, moderate, np.intp(piece), ans)  # of an unsigned one it would compile again
     return ans
 
 
@@ -201,7 +203,7 @@ def _gradient(g, ans, x, weights, of_weights):
             _gradient_piece(g, ans, x, weights, tiled, of_weights, piece, out)
     else:
         for piece in prange(pieces):
-            _gradient_piece(g, ans, x, weights, tiled, of_weights, piece, out)
+            _gradient_piece(g, ans, x, weights, tiled, of_weights, np.intp(piece), out)
     return out
 
 
