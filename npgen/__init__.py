@@ -14,6 +14,7 @@ encode(X) and decode(Z).
     kernels         compiled hot paths, each beside its NumPy reference
     data, plot      real and toy data, readers; pictures
     checkpoint      one safetensors file per model
+    machine         what this machine has, and warmup, which makes every kernel ready
     cli             the command `npgen`
 """
 import importlib.util
@@ -30,10 +31,11 @@ if importlib.util.find_spec("npgen.kernels") is None:  # a checkout that is not 
 from . import kernels
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
+from .machine import warmup
 from .models import MADE, VAE, GaussianMixture, RealNVP
 from .models.base import NotFittedError, load
 from .train import ConvergenceWarning
 from .version import __version__
 
 __all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "NoRuleError", "NotFittedError", "RealNVP", "Tensor",
-           "VAE", "__version__", "grad", "hvp", "jacobian", "kernels", "load", "value_and_grad", "vjp"]
+           "VAE", "__version__", "grad", "hvp", "jacobian", "kernels", "load", "value_and_grad", "vjp", "warmup"]

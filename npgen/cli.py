@@ -1,4 +1,4 @@
-"""The command `npgen`: fit, score, sample, encode, check, info, config, demo.
+"""The command `npgen`: fit, score, sample, encode, check, info, config, warmup, demo.
 
 A command is one function; it checks where it is to write before it works, and imports what only it needs. Whatever the
 user can put right is one line on stderr and exit status 2; Ctrl-C is status 130.
@@ -166,6 +166,12 @@ def config(args):
     print("What would make this machine faster:" if advice else "Nothing found that would make this machine faster.")
     for line in advice:
         print(f"  - {line}")
+
+
+def warmup(args):
+    """npgen warmup"""
+    from . import machine
+    machine.warmup()
 
 
 def demo(args):
@@ -441,6 +447,9 @@ allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
     add_file(sub)
 
     add(config, "show versions, BLAS, threads, caches, and what would make this machine faster", examples=["npgen config"])
+
+    add(warmup, "make every kernel ready, which takes a minute once, so that no later command pauses for it",
+        examples=["npgen warmup"])
 
     sub = add(demo, "fit all four models to handwritten digits; print a table, draw pictures",
               examples=["npgen demo", "npgen demo --out pictures --seed 1"])

@@ -1,15 +1,47 @@
-"""This machine as npgen sees it: versions, BLAS, threads, caches, and what would make it faster."""
-import importlib.metadata
+"""This machine as npgen sees it: versions, BLAS, threads, caches, what would make it faster; and every kernel made ready."""
 import importlib.util
 import os
 import platform
+import warnings
 from pathlib import Path
 
+import numpy as np
+
+from . import ops
+from .engine import vjp
 from .kernels import _blas as _blas_kernel
 from .kernels import _jit
+from .masks import Plan
+from .models import MADE, VAE, GaussianMixture, RealNVP
 from .version import __version__
 
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "tqdm", "safetensors", "matplotlib")
+
+
+def warmup(dtype=np.float32):
+    """Make ready every kernel for one dtype, so that no later call pauses: load it from the cache, or compile it in a minute.
+
+    Raises ValueError for a dtype other than float32 or float64.
+    """
+    if np.dtype(dtype).char not in "fd":
+        raise ValueError(f"warmup: dtype must be float32 or float64, got {np.dtype(dtype)}")
+    tiny = {"hidden": (4,), "max_epochs": 1}
+    rows = np.random.default_rng(0).normal(size=(64, 4)).astype(dtype)
+    mixtures = [GaussianMixture(2, covariance_type=kind, max_iter=2) for kind in ("full", "tied", "diag", "spherical")]
+    for models, x in (([MADE(**tiny), VAE(**tiny)], (rows > 0).astype(dtype)),
+                      ([MADE(**tiny), VAE(**tiny), RealNVP(**tiny), *mixtures], rows)):
+        for model in models:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that so few epochs do not converge
+                model.fit(x)
+            model.log_prob(x)
+            model.sample()
+            model.decode(model.encode(x))
+    plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
+    for product, *args in ((lambda x, w, b: ops.masked_matmul(x, w, b, plan), rows, weight, weight[0]),
+                           (lambda x, w: ops.logsumexp(x, weights=w), rows, np.ones_like(rows))):
+        answer, pull = vjp(product, *args)
+        pull(answer)
 
 
 def facts():
@@ -44,6 +76,7 @@ def advice():
 
 
 def _version(package):
+    import importlib.metadata
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
