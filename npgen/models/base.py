@@ -16,6 +16,7 @@ import hashlib
 import inspect
 import os
 import platform
+import sys
 
 import numpy as np
 
@@ -28,7 +29,13 @@ from ..version import __version__
 
 
 class NotFittedError(ValueError, AttributeError):
-    """A model was asked something before fit() or load()."""
+    """A model was asked something before fit() or load(). What is raised is scikit-learn's error as well, if that is loaded."""
+
+    def __new__(cls, *args):
+        theirs = getattr(sys.modules.get("sklearn.exceptions"), "NotFittedError", None)
+        if theirs is not None and not issubclass(cls, theirs):
+            cls = type(cls.__name__, (cls, theirs), {"__module__": cls.__module__})
+        return super().__new__(cls, *args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +82,9 @@ class Model(abc.ABC):
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __sklearn_tags__(self):
-        from sklearn.utils import Tags, TargetTags, TransformerTags  # only scikit-learn calls this
+        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags  # only scikit-learn calls this
         return Tags(estimator_type="density_estimator", target_tags=TargetTags(required=False),
+                    input_tags=InputTags(allow_nan=self._missing),
                     transformer_tags=TransformerTags(preserves_dtype=["float64", "float32"]))
 
     def __sklearn_is_fitted__(self):
@@ -168,6 +176,10 @@ class Model(abc.ABC):
         """encode under the name that scikit-learn gives it."""
         return self.encode(X)
 
+    def fit_transform(self, X, y=None, **fit_params):
+        """fit, then encode the same rows."""
+        return self.fit(X, y, **fit_params).encode(X)
+
     def inverse_transform(self, Z):
         """decode under the name that scikit-learn gives it."""
         return self.decode(Z)
@@ -252,7 +264,8 @@ class Model(abc.ABC):
         self._check_fitted(method)
         x = check_rows(method, X, dtype=self._default_dtype, missing=self._missing)
         if x.shape[1] != self.n_features_in_:
-            raise ValueError(f"{method}: X has {x.shape[1]} columns, but this model was fitted on {self.n_features_in_}")
+            raise ValueError(f"{method}: X has {x.shape[1]} features, but {type(self).__name__} is expecting "
+                             f"{self.n_features_in_} features as input")
         return x
 
     def _draw(self, draw, n_samples, rng):
@@ -439,6 +452,8 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
     """
     if np.ma.is_masked(X):
         raise ValueError(f"{method}: {name} has masked values; fill them or drop their rows first")
+    if hasattr(X, "toarray"):
+        raise TypeError(f"{method}: {name} is a sparse {type(X).__name__}; pass {name}.toarray()")
     try:
         x = np.asarray(X)
         if x.dtype == object:
@@ -446,13 +461,18 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
     except (TypeError, ValueError) as error:
         raise TypeError(f"{method}: {name} must be a table of numbers, got {type(X).__name__} ({error}); "
                         "convert its columns to numbers first") from None
+    if x.dtype.kind == "c":
+        raise ValueError(f"{method}: Complex data not supported, {name} has dtype {x.dtype}; pass real and imaginary part as "
+                         "columns of their own")
     if x.dtype.kind not in "fiub":
         raise TypeError(f"{method}: {name} must hold real numbers, got dtype {x.dtype}; convert it to float first")
     if x.ndim != 2:
         raise ValueError(f"{method}: {name} must have two dimensions, rows and features, got shape {x.shape}; "
-                         f"reshape a single feature to (-1, 1), a single row to (1, -1)")
-    if x.shape[0] < minimum or x.shape[1] == 0:
-        raise ValueError(f"{method}: {name} has shape {x.shape}; at least {max(minimum, 0)} rows and 1 column are needed")
+                         "Reshape your data to (-1, 1) if it is a single feature, to (1, -1) if it is a single row")
+    if x.shape[1] == 0:
+        raise ValueError(f"{method}: {name} has 0 feature(s) (shape={x.shape}) while a minimum of 1 is required.")
+    if x.shape[0] < minimum:
+        raise ValueError(f"{method}: {name} has shape {x.shape}, n_samples={x.shape[0]}; at least {minimum} rows are needed")
     if x.dtype.kind == "f" and x.dtype.itemsize >= 4:  # of any byte order; longer ones become float64
         dtype = np.float32 if x.dtype.itemsize == 4 else np.float64
     x = np.ascontiguousarray(x, dtype=dtype or np.float64)

@@ -135,10 +135,15 @@ class Rows:
         return total / weight
 
     def sample(self, stream):
-        """Rows (m, d) in standard coordinates and their weights (m,): all, or so many that they fit into memory."""
-        enough = START // self.x.shape[1]
+        """Rows (m, d) in standard coordinates and their weights (m,): all, or so many that they fit into memory.
+
+        They come in the order of a random projection: what is drawn does not depend on the order they were given in.
+        """
+        enough, direction = START // self.x.shape[1], stream.normal(self.x.shape[1])
         index = slice(None) if len(self) <= enough else np.sort(stream.integers(len(self), enough))
-        return self[index], self.weighted(index)
+        z = self[index]
+        order = np.argsort(z @ direction, kind="stable")
+        return z[order], self.weighted(index)[order]
 
     def distinct(self, enough):
         """How many different rows there are, counted no further than is enough."""
