@@ -105,10 +105,10 @@ class GaussianMixture(ParametricModel):
         self._finish()
 
     def _check_params(self):
-        for name in ("n_components", "max_iter", "n_init"):
+        for name, least, words in (("n_components", 1, "a"), ("max_iter", 0, "0 or a"), ("n_init", 1, "a")):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name} must be {words} positive integer, got {value!r}")
         for name in ("tol", "reg_covar"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
