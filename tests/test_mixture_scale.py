@@ -1,0 +1,190 @@
+"""GaussianMixture wherever the data lie, in pieces, in streams, going on from a fit, and choosing how many components."""
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_mixture import blobs, covariance_matrices
+
+import npgen
+from npgen import ConvergenceWarning, GaussianMixture
+from npgen.models import covariances, em
+from npgen.models.em import Components, Rows, Statistics, expect, maximise, remember
+
+TYPES = list(covariances.COVARIANCES)
+each_type = pytest.mark.parametrize("kind", TYPES)
+
+
+# ---------------------------------------------------------------- place and units
+
+@each_type
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("scale", [1e-6, 1e-4, 1, 1e6], ids=lambda a: f"times {a:g}")
+@pytest.mark.parametrize("deviations", [0, 1e4, 1e6], ids=lambda b: f"off by {b:g} deviations")
+def test_the_fit_moves_with_the_data(kind, dtype, scale, deviations):
+    """fit(a X + b) = a fit(X) + b, for the X that a X + b is after rounding to its dtype."""
+    x = blobs(500, seed=1)
+    offset = deviations * x.std()
+    moved = (scale * (x + offset)).astype(dtype)
+    x = moved.astype(float) / scale - offset
+    a, b = (GaussianMixture(3, covariance_type=kind, random_state=0, tol=1e-8, max_iter=2000).fit(rows) for rows in (x, moved))
+    np.testing.assert_allclose(b.weights_, a.weights_, atol=1e-6)
+    np.testing.assert_allclose(b.means_, scale * (a.means_ + offset), rtol=1e-9, atol=1e-6 * scale)
+    np.testing.assert_allclose(b.covariances_, scale**2 * a.covariances_, rtol=1e-5, atol=1e-6 * scale**2)
+
+
+@each_type
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("mean", [1e4, 1e6, 1e7, 1e8])
+def test_far_from_zero(kind, dtype, mean):
+    """Where scikit-learn raises, gives a variance of 1.57e6 for 0.97, or flips the sign of a covariance."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(1000, 2)) @ [[1, 0.5], [0, 1]] + mean).astype(dtype)
+    if not np.ptp(x, axis=0).all():  # float32 has no two values there
+        with pytest.raises(ValueError, match="all rows of X are the same"):
+            GaussianMixture(covariance_type=kind, reg_covar=0).fit(x)
+        return
+    true = np.cov(x.astype(float).T, bias=True)
+    got = covariance_matrices(GaussianMixture(covariance_type=kind, reg_covar=0).fit(x))[0]
+    want = {"diag": np.diag(np.diag(true)), "spherical": np.eye(2) * np.diag(true).mean()}.get(kind, true)
+    np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-12)
+
+
+@each_type
+def test_small_units(kind):
+    """Where an absolute reg_covar adds 45 % to the standard deviation."""
+    x = 1e-4 * blobs(400, d=2, k=1)
+    got = covariance_matrices(GaussianMixture(covariance_type=kind).fit(x))[0]
+    variances = x.var(axis=0)
+    np.testing.assert_allclose(np.diag(got), variances.mean() if kind == "spherical" else variances, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- statistics add
+
+@each_type
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True))
+def test_statistics_of_pieces_add_up_in_any_grouping(kind, seed, cuts):
+    x, form = blobs(100, 3, 2, seed), covariances.COVARIANCES[kind]
+    weights = np.random.default_rng(seed).random(100)
+    components = em.alike(form, x[:2] / 3, 1.5)
+    whole = expect(components, Rows(x, weights, np.zeros(3), np.ones(3)))
+    parts = [expect(components, Rows(p, w, np.zeros(3), np.ones(3)))
+             for p, w in zip(np.split(x, sorted(cuts)), np.split(weights, sorted(cuts)), strict=True)]
+    left, right = parts[0], parts[-1]
+    for part in parts[1:]:
+        left = left + part
+    for part in parts[-2::-1]:
+        right = part + right
+    for name, value in vars(whole).items():
+        np.testing.assert_allclose(getattr(left, name), value, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(getattr(right, name), value, rtol=1e-10, atol=1e-10)
+
+
+@each_type
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_remembered_statistics_give_the_components_back(kind, ridge):
+    x, form = blobs(300, 3), covariances.COVARIANCES[kind]
+    rows = Rows(x, None, np.zeros(3), np.full(3, 3.0))
+    components = maximise(em.alike(form, x[:3] / 3, 1.0), expect(em.alike(form, x[:3] / 3, 1.0), rows), ridge)[0]
+    again, lost = maximise(components, remember(components, ridge), ridge)
+    assert not lost.any() and isinstance(again, Components) and isinstance(remember(components, ridge), Statistics)
+    for name in ("log_weights", "means", "factor"):
+        np.testing.assert_allclose(getattr(again, name), getattr(components, name), rtol=1e-9, atol=1e-9)
+
+
+@each_type
+def test_blocks_of_a_file_in_memory(kind, tmp_path, monkeypatch):
+    x = blobs(3000, 4)
+    np.save(tmp_path / "rows.npy", x)
+    monkeypatch.setattr(em, "BLOCK", 1000)
+    model = GaussianMixture(3, covariance_type=kind, random_state=0)
+    pieces = model.fit(np.load(tmp_path / "rows.npy", mmap_mode="r")).log_prob(x)
+    monkeypatch.undo()
+    np.testing.assert_allclose(pieces, model.fit(x).log_prob(x), rtol=1e-7, atol=1e-7)
+
+
+def test_memory_does_not_depend_on_the_number_of_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(em, "BLOCK", 2**16)
+    monkeypatch.setattr(em, "START", 2**16)
+    peaks = []
+    for n in (50_000, 400_000):
+        rows = np.lib.format.open_memmap(tmp_path / f"{n}.npy", "w+", np.float64, (n, 4))
+        for low in range(0, n, 50_000):
+            rows[low:low + 50_000] = blobs(50_000, 4, seed=1)
+        rows.flush()
+        rows = np.load(tmp_path / f"{n}.npy", mmap_mode="r")
+        model = GaussianMixture(3, random_state=0, max_iter=3, tol=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(rows[:1000])  # what is loaded and compiled once
+            tracemalloc.start()
+            model.fit(rows)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] and peaks[1] < 400_000 * 4 * 8
+
+
+# ---------------------------------------------------------------- streams
+
+@each_type
+def test_stepwise_em_on_a_stream_reaches_em_on_all_of_it(kind):
+    x = blobs(20000, 2, 3, seed=4)
+    whole = GaussianMixture(3, covariance_type=kind, random_state=0).fit(x)
+    model = GaussianMixture(3, covariance_type=kind, random_state=0)
+    for batch in np.split(x, 40):
+        model.partial_fit(batch)
+    assert model.score(x) > whole.score(x) - 0.01 and model.n_batches_ == 40
+    np.testing.assert_allclose(model.weights_.sum(), 1)
+
+
+@each_type
+def test_partial_fit_weighs_rows(kind):
+    first, second = blobs(200, seed=5), blobs(90, seed=6)
+    weights = np.random.default_rng(0).integers(0, 3, 90)
+
+    def stepped(rows, sample_weight=None):
+        model = GaussianMixture(2, covariance_type=kind, random_state=0).fit(first)
+        return model.partial_fit(rows, sample_weight=sample_weight).log_prob(second)
+
+    same = stepped(second)
+    np.testing.assert_allclose(stepped(second, np.ones(90)), same, rtol=1e-12)
+    np.testing.assert_allclose(stepped(second, np.full(90, 7.5)), same, rtol=1e-12)
+    repeated = stepped(np.repeat(second, weights, axis=0))
+    np.testing.assert_allclose(stepped(second, weights), repeated, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(stepped(second[weights > 0], weights[weights > 0]), repeated, rtol=1e-9, atol=1e-9)
+
+
+def test_partial_fit_follows_a_drift_and_goes_on_from_a_file(tmp_path):
+    model = GaussianMixture(2, random_state=0).fit(blobs(500))
+    for i in range(30):
+        model.partial_fit(blobs(500, seed=i) + 5)
+    assert model.score(blobs(500) + 5) > model.score(blobs(500)) + 1
+    model.save(tmp_path / "m.npgen")
+    again = npgen.load(tmp_path / "m.npgen")
+    batch = blobs(100, seed=9)
+    np.testing.assert_array_equal(again.partial_fit(batch).log_prob(batch), model.partial_fit(batch).log_prob(batch))
+    with pytest.raises(ValueError, match="expecting 2 features"):
+        model.partial_fit(batch[:, :1])
+    with pytest.raises(ValueError, match="X has no rows"):
+        model.partial_fit(batch[:0])
+    assert np.isfinite(model.partial_fit(np.repeat(batch[:1], 50, axis=0)).log_prob(batch)).all()
+
+
+# ---------------------------------------------------------------- warm starts
+
+@each_type
+def test_a_warm_start_goes_on(kind):
+    x, options = blobs(400, seed=2), {"covariance_type": kind, "tol": 0, "random_state": 0, "reg_covar": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = GaussianMixture(3, max_iter=2, warm_start=True, n_init=3, **options)
+        bounds = [bound for _ in range(4) for bound in model.fit(x).lower_bounds_]
+        best = GaussianMixture(3, max_iter=8, **options)
+        assert np.diff(bounds).min() >= -1e-10 and len(bounds) == 8
+        model.set_params(n_components=2).fit(x)  # of another form: from new means
+        once = GaussianMixture(3, max_iter=2, warm_start=True, **options).fit(x)
+    assert model.means_.shape == (2, 2) and best.n_init == 1
+    assert once.fit_report_["starts"] == once.lower_bounds_[-1:]
