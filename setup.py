@@ -39,6 +39,6 @@ setup(
         "plot": ["matplotlib>=3.9"],
         "test": ["build", "hypothesis", "matplotlib>=3.9", "mpmath", "pytest>=8", "ruff", "scikit-learn>=1.6",
                  "setuptools>=77"],
-        "bench": ["jax", "scikit-learn>=1.6", "torch"],
+        "bench": ["jax", "matplotlib>=3.9", "scikit-learn>=1.6", "torch"],
     },
 )

@@ -2,20 +2,22 @@
 
     python -m benchmarks.scaling [--only TEXT] [--threads 2 1] [--out FOLDER]
 
-Every curve changes one size of one work of speed.py. The exponent p of cost ~ size^p over its last stretch is printed: one
-that is above npgen's peers' is a surprise. Compiled torch is left out, which would compile anew for every size.
+Every curve changes one size of one work of speed.py and shows the fastest of some calls. The exponent p of cost ~ size^p
+over its last stretch is printed: one that is above npgen's peers' is a surprise. Compiled torch is left out, which would
+compile anew for every size.
 """
 import argparse
 import math
-import statistics
 import time
 from pathlib import Path
 
 from . import problems
-from .speed import LIBRARIES, milliseconds
+from .speed import LIBRARIES, milliseconds, peak_memory
 from .worker import Worker
 
-SKIPPED = "compile", "masked gradients", "flat buffer", "scoring"
+VARIANTS = {"npgen": "npgen", "torch": "torch", "jax": "jax", "scikit-learn, BLAS threads: 1": "numpy",
+            "scikit-learn, BLAS threads: 2": "numpy", "scipy": "numpy"}
+COLOURS = {variant: f"C{i}" for i, variant in enumerate(VARIANTS)}
 
 CURVES = {  # name: (maker in problems.py, kind, the size that changes, its values, the other sizes)
     "MADE step, batch": ("made", "made_step", "batch", (10, 30, 100, 300, 1000), {}),
@@ -33,12 +35,12 @@ CURVES = {  # name: (maker in problems.py, kind, the size that changes, its valu
 
 
 def curve(name, n_threads, rounds=3, budget=0.1):
-    """{variant: (sizes, median seconds)} of one curve."""
+    """{variant: (sizes, least seconds)} of one curve."""
     make, kind, parameter, values, sizes = CURVES[name]
     workers, points = [Worker(library, n_threads) for library in LIBRARIES], {}
     for value in values:
         problem = getattr(problems, make)(**sizes | {parameter: value})
-        owner = {variant: worker for worker in workers for variant in worker("prepare", kind, problem, SKIPPED)}
+        owner = {variant: worker for worker in workers for variant in worker("prepare", kind, problem, tuple(VARIANTS), False)}
         seconds = {variant: [] for variant in owner}
         for _ in range(rounds):
             for variant, worker in owner.items():
@@ -47,26 +49,17 @@ def curve(name, n_threads, rounds=3, budget=0.1):
         for variant, s in seconds.items():
             points.setdefault(variant, ([], []))
             points[variant][0].append(value)
-            points[variant][1].append(statistics.median(s))
+            points[variant][1].append(min(s))
     for worker in workers:
         worker.stop()
     return points
 
 
-def memory(name, n_threads):
-    """{library: (MiB once it is loaded, MiB at most)} at the largest size of a curve."""
+def memory(name, n_threads, variants):
+    """{variant: (MiB once it is loaded, MiB at most)} at the largest size of a curve."""
     make, kind, parameter, values, sizes = CURVES[name]
-    problem, answer = getattr(problems, make)(**sizes | {parameter: values[-1]}), {}
-    for library in LIBRARIES:
-        worker = Worker(library, n_threads)
-        worker("facts")
-        loaded = worker("peak_memory")
-        variants = worker("prepare", kind, problem, SKIPPED)
-        if variants:
-            worker("time", next(iter(variants)), 0.2)
-            answer[library] = loaded / 2**20, worker("peak_memory") / 2**20
-        worker.stop()
-    return answer
+    problem = getattr(problems, make)(**sizes | {parameter: values[-1]})
+    return peak_memory(kind, problem, n_threads, {variant: VARIANTS[variant] for variant in variants})
 
 
 def exponent(sizes, seconds):
@@ -75,19 +68,26 @@ def exponent(sizes, seconds):
 
 
 def draw(name, sections, peaks, path):
-    """One panel per number of threads, and one of the memory."""
+    """One panel per number of threads, with one scale, and one of the memory at the largest size: its bars are the legend."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(4 * len(sections) + 4, 3.5), layout="constrained")
+    figure.suptitle(name)
     *panels, last = figure.subplots(1, len(sections) + 1)
     for panel, (n_threads, points) in zip(panels, sections.items(), strict=True):
         for variant, (sizes, seconds) in points.items():
-            panel.loglog(sizes, [1e3 * s for s in seconds], "o-", label=variant, linewidth=2.5 if variant == "npgen" else 1)
-        panel.set(title=f"{name}; threads: {n_threads}", xlabel=name.split(", ")[-1], ylabel="milliseconds")
-        panel.legend(fontsize="small")
-    last.bar(peaks.keys(), [peak for _, peak in peaks.values()], label="at most")
-    last.bar(peaks.keys(), [loaded for loaded, _ in peaks.values()], label="loaded")
-    last.set(title="memory, largest size", ylabel="MiB")
-    last.legend(fontsize="small")
+            panel.loglog(sizes, [1e3 * s for s in seconds], "o-", label=variant, color=COLOURS[variant], markersize=4,
+                         linewidth=2.5 if variant == "npgen" else 1)
+        panel.set(title=f"{n_threads} thread{'s' * (n_threads > 1)}", xlabel=name.split(", ")[-1], ylabel="milliseconds")
+        panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        panel.set_xticks([], minor=True)
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.sharey(panels[0])
+        panel.grid(alpha=0.3)
+    for variant, (loaded, peak) in reversed(peaks.items()):
+        label = variant.replace(", ", ",\n")
+        last.barh(label, loaded, color=COLOURS[variant])
+        last.barh(label, peak - loaded, left=loaded, color=COLOURS[variant], alpha=0.4)
+    last.set(title=f"peak memory, {name.split(', ')[-1]} {sizes[-1]:,}", xlabel="MiB: once loaded, and the work")
     figure.savefig(path, dpi=120)
 
 
@@ -104,7 +104,7 @@ def main(argv=None):
         if args.only.lower() not in name.lower():
             continue
         sections = {n_threads: curve(name, n_threads) for n_threads in args.threads}
-        peaks = memory(name, max(args.threads))
+        peaks = memory(name, max(args.threads), sections[args.threads[0]])
         for n_threads, points in sections.items():
             for variant, (sizes, seconds) in points.items():
                 shown = ", ".join(f"{size}: {milliseconds(s)}" for size, s in zip(sizes, seconds, strict=True))

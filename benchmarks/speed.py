@@ -23,6 +23,7 @@ from .worker import Worker
 TOLERANCE = 1e-4
 LIBRARIES = "npgen", "torch", "jax", "numpy"
 PEERS = "torch", "torch.compile", "jax"
+VARIANTS = {"npgen": "npgen", "torch": "torch", "torch.compile": "torch", "jax": "jax"}  # whose memory is looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,8 @@ BARS = [
     Bar("EM, D=64, K=16", "EM iteration, full covariance, float64, N=100,000, D=64, K=16, against scikit-learn", 1 / 6,
         ("scikit-learn",), 1 / 12),
     *(Bar(f"logsumexp, {size}", f"logsumexp over the last axis, {size}, against {peer}", limit, (peer,))
-      for size in ("100,000 x 32", "1,000 x 4,096") for peer, limit in (("scipy", 1 / 8), ("torch", 1 / 2))),
+      for size in ("100,000 x 32", "1,000 x 4,096")
+      for peer, limit in (("scipy", 1 / 8), ("torch", 1 / 2), ("torch.compile", 1 / 2))),
     Bar("normals", "reparameterised normals, 1,000,000 values, against NumPy's SFC64 normals alone", 1 / 5, ("numpy SFC64",)),
     Bar("normals", "reparameterised normals, 1,000,000 values, against torch's mean + std * randn", 1 / 2, ("torch",)),
     *(Bar(f"masked product, batch {n}", f"masked product, sorted MADE mask 784 x 500, forward and both backward, batch {n}, "
@@ -140,6 +142,25 @@ def run(n_threads, works, rounds, budget):
             worker.stop()
 
 
+def peak_memory(kind, problem, n_threads, variants):
+    """{variant: (MiB once the library is loaded, MiB at most)} of processes that do nothing but this work.
+
+    variants: {variant: library}; those that the library does not have are left out.
+    """
+    peaks = {}
+    for variant, library in variants.items():
+        worker = Worker(library, n_threads)
+        try:
+            worker("facts")
+            loaded = worker("peak_memory")
+            if worker("prepare", kind, problem, (variant,)):
+                worker("time", variant, 0.2)
+                peaks[variant] = loaded / 2**20, worker("peak_memory") / 2**20
+        finally:
+            worker.stop()
+    return peaks
+
+
 # ---------------------------------------------------------------- tables
 
 def ratio(r):
@@ -183,6 +204,15 @@ def times_table(results):
             yield f"| {work} | {variant} | {milliseconds(median)} | {milliseconds(min(s))} | {median / ours:.2f} |"
 
 
+def memory_table(peaks):
+    """{work: what peak_memory says} as Markdown lines."""
+    yield "| work | library | once loaded, MiB | at most, MiB | the work alone, MiB |"
+    yield "|---|---|---|---|---|"
+    for work, of_work in peaks.items():
+        for variant, (loaded, peak) in of_work.items():
+            yield f"| {work} | {variant} | {loaded:.0f} | {peak:.0f} | {peak - loaded:.0f} |"
+
+
 def machine():
     """The processor, its cores, the load and Python, in words."""
     path = Path("/proc/cpuinfo")
@@ -194,7 +224,7 @@ def machine():
     return f"{name}, {os.cpu_count()} cores{load}; Python {platform.python_version()}"
 
 
-def report(sections, facts, rounds, where):
+def report(sections, peaks, facts, rounds, where):
     """The whole Markdown text."""
     yield "# npgen beside other libraries"
     yield ""
@@ -206,6 +236,9 @@ def report(sections, facts, rounds, where):
     yield from (f"- {name}: {words}" for name, words in facts.items())
     for n_threads, results in sections.items():
         yield from ("", f"## {n_threads} thread{'s' * (n_threads > 1)}", "", *bars_table(results))
+    if peaks:
+        yield from ("", "## Peak memory of a process that does nothing else, its problem and compilation included", "",
+                    *memory_table(peaks))
     for n_threads, results in sections.items():
         yield from ("", f"## All times, {n_threads} thread{'s' * (n_threads > 1)}", "", *times_table(results))
 
@@ -226,7 +259,9 @@ def main(argv=None):
     for n_threads in args.threads:
         sections[n_threads], own = run(n_threads, works, args.repeats, args.budget)
         facts = facts or own
-    text = "\n".join(report(sections, facts, args.repeats, where)) + "\n"
+    peaks = {work: peak_memory(WORKS[work].kind, WORKS[work].problem(), args.threads[0], VARIANTS)
+             for work in works if WORKS[work].kind.endswith("_step")}
+    text = "\n".join(report(sections, peaks, facts, args.repeats, where)) + "\n"
     print(text)
     out = args.out or (None if args.only else Path(__file__).with_name("RESULTS.md"))
     if out:

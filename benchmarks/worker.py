@@ -4,11 +4,13 @@ Libraries with thread pools in one process fight for the cores; here all but one
 """
 import contextlib
 import importlib
-import multiprocessing
 import os
 import re
+import subprocess
+import sys
 import time
 import traceback
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 BURST = 0.02  # seconds that the calls between two looks at the clock should take
@@ -41,13 +43,11 @@ class Worker:
     """The parent's end: attribute calls go to the process, and its answers or errors come back."""
 
     def __init__(self, library, n_threads, **environment):
-        context = multiprocessing.get_context("spawn")
         self.library = library
-        self._pipe, end = context.Pipe()
-        with limited(n_threads, **environment):
-            self._process = context.Process(target=_serve, args=(end, library), daemon=True)
-            self._process.start()
-        end.close()
+        with limited(n_threads, **environment), Listener() as listener:  # a fork or spawn would bring the parent's imports
+            self._process = subprocess.Popen([sys.executable, "-m", __name__, library, listener.address],
+                                             cwd=Path(__file__).resolve().parent.parent)
+            self._pipe = listener.accept()
 
     def __call__(self, method, *args):
         self._pipe.send((method, args))
@@ -58,7 +58,7 @@ class Worker:
 
     def stop(self):
         self._pipe.close()
-        self._process.join()
+        self._process.wait()
 
 
 def _serve(pipe, library):
@@ -84,11 +84,15 @@ class Server:
         """Versions and the like, {name: words}."""
         return self.module.facts()
 
-    def prepare(self, kind, problem, skip=()):
-        """Build what the library has of this kind, but not what has a word of `skip` in its name; {variant: named arrays}."""
-        build = getattr(self.module, kind, lambda problem: ())
-        variants = {name: (check, run) for name, check, run in build(problem) if not any(word in name for word in skip)}
-        answers = {variant: check() for variant, (check, _) in variants.items()}
+    def prepare(self, kind, problem, wanted=(), check=True):
+        """Build what the library has of this kind, or only the `wanted` variants; {variant: its answers, named arrays}."""
+        variants = {}
+        for name, answer, run in getattr(self.module, kind, lambda problem: ())(problem):
+            if not wanted or name in wanted:
+                variants[name] = answer, run
+            if wanted and len(variants) == len(wanted):
+                break  # what comes after would only take memory
+        answers = {variant: answer() if check else {} for variant, (answer, _) in variants.items()}
         self.runs = {variant: (run, _calls_per_burst(run)) for variant, (_, run) in variants.items()}
         return answers
 
@@ -119,3 +123,7 @@ def _calls_per_burst(run):
     run(1)
     once = min(_seconds(run, 1) for _ in range(2))
     return max(1, min(100, round(BURST / once)))
+
+
+if __name__ == "__main__":
+    _serve(Client(sys.argv[2]), sys.argv[1])
