@@ -127,8 +127,8 @@ if _jit.available:
         sig = types.void(types.boolean, types.boolean, types.intp, types.intp, types.intp, c.dtype, a, b, c.dtype, c)
         return sig, codegen
 
-    # With AVX-512, OpenBLAS multiplies a right operand that is not transposed without packing anything as long as the
-    # product takes at most 100^3 multiplications, and so at full speed; packing for a batch of 50 rows costs a third.
+    # With AVX-512, OpenBLAS packs nothing for a product of at most 100^3 multiplications, unless its right operand alone is
+    # transposed, and so multiplies at full speed; packing for a batch of 50 rows costs a third.
     _small_products = _avx512()
 
     @_jit.jit
@@ -143,7 +143,7 @@ if _jit.available:
                 for j in range(n):
                     c[i, j] = beta * c[i, j] if beta != 0 else 0
             return
-        if trans_b or not _small_products:
+        if (trans_b and not trans_a) or not _small_products:
             return _gemm(trans_a, trans_b, m, n, k, c.dtype.type(alpha), a, b, c.dtype.type(beta), c)
         rows, columns, depth = _cut(m, 120), _cut(n, 512 // c.itemsize), _cut(k, 64)
         for j in range(0, n, columns):
@@ -151,8 +151,9 @@ if _jit.available:
                 for i in range(0, m, rows):
                     part = c[i:i + rows, j:j + columns]
                     left = a[r:r + depth, i:i + rows] if trans_a else a[i:i + rows, r:r + depth]
-                    _gemm(trans_a, False, part.shape[0], part.shape[1], min(depth, k - r), c.dtype.type(alpha), left,
-                          b[r:r + depth, j:j + columns], c.dtype.type(beta if r == 0 else 1), part)
+                    right = b[j:j + columns, r:r + depth] if trans_b else b[r:r + depth, j:j + columns]
+                    _gemm(trans_a, trans_b, part.shape[0], part.shape[1], min(depth, k - r), c.dtype.type(alpha), left, right,
+                          c.dtype.type(beta if r == 0 else 1), part)
 
     @_jit.jit
     def _cut(size, most):

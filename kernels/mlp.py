@@ -87,72 +87,113 @@ def _masked(weight, widths, layer, blocks, mask):
 
 
 @jit
-def panel_forward(x, params, widths, blocks, low, hidden, y):
-    """Fill y, and rows low.. of hidden, for a panel of rows."""
-    last_layer, high, zero = len(widths) - 2, low + len(x), x.dtype.type(0)
+def _units(a, turned, first, last):
+    """Some units of a (N, units), or of a (units, N) if turned."""
+    return a[first:last] if turned else a[:, first:last]
+
+
+@jit
+def _multiply(a, a_turned, b, b_turned, beta, c, c_turned):
+    """c = a b + beta c, where each may be stored turned."""
+    if c_turned:
+        gemm(1.0, b, not b_turned, a, not a_turned, beta, c)
+    else:
+        gemm(1.0, a, a_turned, b, b_turned, beta, c)
+
+
+@jit
+def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
+    """Fill y, and rows low.. of hidden, for a panel of rows; turned: x and y are (K, N) and (M, N)."""
+    last_layer, high, zero = len(widths) - 2, low + (x.shape[1] if turned else x.shape[0]), x.dtype.type(0)
     for b in range(len(blocks)):
         layer, first, last, _, end = blocks[b]
         weight, bias = layer_of(params, widths, layer)
         below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)[low:high]
         above = y if layer == last_layer else layer_of_hidden(hidden, widths, layer + 1)[low:high]
-        out, start = above[:, first:last], bias[first:last]
-        for n in range(len(out)):
-            for m in range(start.size):
-                out[n, m] = start[m]
-        if end > 0:
-            gemm(1.0, below[:, :end], False, weight[:end, first:last], False, 1.0, out)
-        if layer < last_layer:
-            for n in range(len(out)):
-                for m in range(start.size):
-                    out[n, m] = max(out[n, m], zero)
+        below_turned, above_turned = turned and layer == 0, turned and layer == last_layer
+        _multiply(_units(below, below_turned, 0, end), below_turned, weight[:end, first:last], False, 0.0,
+                  _units(above, above_turned, first, last), above_turned)
+        shift = bias[first:last]
+        for n in range(shift.size if above_turned else len(above)):
+            if above_turned:
+                out, value = above[first + n], shift[n]
+                for i in range(out.size):
+                    out[i] += value
+            elif layer == last_layer:
+                out = above[n, first:last]  # a row by itself is contiguous for the compiler too: the loop vectorises
+                for m in range(out.size):
+                    out[m] += shift[m]
+            else:
+                out = above[n, first:last]
+                for m in range(out.size):
+                    out[m] = max(out[m] + shift[m], zero)
 
 
 @jit
-def panel_backward(g, params, widths, blocks, low, hidden, delta, dx, want_dx):
+def panel_backward(g, params, widths, blocks, low, hidden, delta, dx, want_dx, turned):
     """Fill dx, and rows low.. of delta, the cotangents of the hidden layers before their ReLU, for a panel of rows."""
-    last_layer, high, zero = len(widths) - 2, low + len(g), g.dtype.type(0)
+    last_layer, high, zero = len(widths) - 2, low + (g.shape[1] if turned else g.shape[0]), g.dtype.type(0)
     b = len(blocks) - 1
     for layer in range(last_layer, -1 if want_dx else 0, -1):
         weight, _ = layer_of(params, widths, layer)
         above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)[low:high]
         out = dx if layer == 0 else layer_of_hidden(delta, widths, layer)[low:high]
-        out[:, :] = zero
+        above_turned, out_turned = turned and layer == last_layer, turned and layer == 0
+        for n in range(len(out)):
+            out[n, :] = zero
         while b >= 0 and blocks[b, 0] == layer:
             _, first, last, _, end = blocks[b]
-            if end > 0:
-                gemm(1.0, above[:, first:last], False, weight[:end, first:last], True, 1.0, out[:, :end])
+            _multiply(_units(above, above_turned, first, last), above_turned, weight[:end, first:last], True, 1.0,
+                      _units(out, out_turned, 0, end), out_turned)
             b -= 1
         if layer > 0:
             below = layer_of_hidden(hidden, widths, layer)[low:high]
             for n in range(len(out)):
-                for k in range(widths[layer]):
-                    value = out[n, k]  # read whatever it is: a branch would not vectorise
-                    out[n, k] = value if below[n, k] > zero else zero
+                row, active = out[n], below[n]
+                for k in range(row.size):
+                    value = row[k]  # read whatever it is: a branch would not vectorise
+                    row[k] = value if active[k] > zero else zero
 
 
 @jit
-def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams):
+def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams, turned):
     """The gradient of one piece of a weight, and of its biases."""
     layer, first, last, full, end = piece
+    last_layer = len(widths) - 2
     weight, bias = layer_of(dparams, widths, layer)
     below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)
-    above = (g if layer == len(widths) - 2 else layer_of_hidden(delta, widths, layer + 1))[:, first:last]
-    gemm(1.0, below[:, :end], True, above, False, 0.0, weight[:end, first:last])
+    above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)
+    below_turned, above_turned = turned and layer == 0, turned and layer == last_layer
+    _multiply(_units(below, below_turned, 0, end), not below_turned, _units(above, above_turned, first, last), above_turned,
+              0.0, weight[:end, first:last], False)
     if full < end:
         start = 0
         for k in range(layer):
             start += widths[k] * widths[k + 1]
-        seen = mask[start:start + weight.size].reshape(weight.shape)[full:end, first:last]
-        edge = weight[full:end, first:last]
-        for k in range(end - full):
-            for m in range(last - first):
-                edge[k, m] *= seen[k, m]
+        masks = mask[start:start + weight.size].reshape(weight.shape)
+        for k in range(full, end):
+            edge, seen = weight[k, first:last], masks[k, first:last]
+            for m in range(edge.size):
+                edge[m] *= seen[m]
     weight[end:, first:last] = 0
     total = bias[first:last]
     total[:] = 0
-    for n in range(len(above)):
+    if above_turned:
         for m in range(total.size):
-            total[m] += above[n, m]
+            total[m] += _sum(above[first + m])
+    else:
+        for n in range(len(above)):
+            row = above[n, first:last]
+            for m in range(row.size):
+                total[m] += row[m]
+
+
+@jit(fastmath={"reassoc"})  # lets the sum be taken in lanes
+def _sum(values):
+    total = values.dtype.type(0)
+    for i in range(values.size):
+        total += values[i]
+    return total
 
 
 @jit(parallel=True)
@@ -161,7 +202,7 @@ def _forward(x, params, widths, blocks, y, hidden):
     panels = _panels(N)
     for p in prange(panels):
         low, high = p * N // panels, (p + 1) * N // panels
-        panel_forward(x[low:high], params, widths, blocks, low, hidden, y[low:high])
+        panel_forward(x[low:high], params, widths, blocks, low, hidden, y[low:high], False)
 
 
 @jit(parallel=True)
@@ -170,9 +211,9 @@ def _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta
     panels = _panels(N)
     for p in prange(panels):
         low, high = p * N // panels, (p + 1) * N // panels
-        panel_backward(g[low:high], params, widths, blocks, low, hidden, delta, dx[low:high], want_dx)
+        panel_backward(g[low:high], params, widths, blocks, low, hidden, delta, dx[low:high], want_dx, False)
     for t in prange(len(pieces)):
-        piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams)
+        piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, False)
 
 
 def _forward_numba(x, params, widths, blocks, pieces, mask):

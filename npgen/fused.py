@@ -139,7 +139,7 @@ def _inverse_backward(tracked, ans, g, x, params, layout, keep):
     z, log_det, *kept = ans
     dz = np.zeros_like(z) if g[0] is None else g[0]
     dlog_det = np.zeros_like(log_det) if g[1] is None else g[1]
-    both = _flow_kernel.backward(*_c(dz, dlog_det), z, *kept, *_c(params), *layout.cut, COUPLING_LIMIT)
+    both = _flow_kernel.backward(*_c(dz, dlog_det), *kept, *_c(params), *layout.cut, COUPLING_LIMIT)
     return [both[i] for i in tracked]
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from .masks import Plan
 
+PIECE_COLUMNS = 128  # of a weight's gradient: wide, as every piece reads all the rows' values of the layer below
+
 
 class Layout:
     """How the layers of a multilayer perceptron lie in one flat array, and how their products are cut.
@@ -65,9 +67,11 @@ class FlowLayout:
                              f"{self.orders.shape}; each step needs one, from n_kept to 2 ({d} - n_kept)")
         self.starts = np.cumsum([0] + [2 * d + net.size for net in self.nets])
         self.size = int(self.starts[-1])
-        widths, blocks, pieces = zip(*(net.cut for net in self.nets), strict=True)
-        pieces = [(s, *piece) for s, of_step in enumerate(pieces) for piece in of_step]
-        self.cut = self.orders, np.stack(widths), np.stack(blocks), np.array(pieces, dtype=np.int64)
+        widths, blocks, _ = zip(*(net.cut for net in self.nets), strict=True)
+        pieces = [(s, layer, first, min(first + PIECE_COLUMNS, j), i, i) for s, net in enumerate(self.nets)
+                  for layer, (i, j) in enumerate(zip(net.widths, net.widths[1:], strict=False))
+                  for first in range(0, j, PIECE_COLUMNS)]
+        self.cut = self.orders, np.stack(widths), np.stack(blocks), np.array(pieces, dtype=np.int64).reshape(-1, 6)
 
     def step(self, s):
         """The layout of one step by itself."""
