@@ -28,6 +28,7 @@ from ._math import exp, log
 FAR = 1e140
 STRIP = 16  # columns of a factor, multiplied at once
 CHUNK = 2**16  # values of y, held at once
+ALONE = 2**18  # operations, below which a second thread costs more than it does
 TASKS, SUMS = 32, 2**20  # the most tasks, and values that they may sum up into, together
 
 # --- reference -------------------------------------------------------------------------------------------------------
@@ -224,34 +225,47 @@ def _products(ry, y, second):
         gemm(1.0, ry[low:high], False, y[low:], True, 1.0, second[low:high, low:])
 
 
-@jit(parallel=True)
-def _statistics(x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
-    (N, D), K, tasks = x.shape, len(offset), len(nats)
+@jit
+def _sum_up(t, x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
+    """Task t: the statistics of its share of the chunks."""
+    (N, D), K = x.shape, len(offset)
     rows = _rows_at_once(K, D)
     chunks = -(-N // rows)
-    for t in prange(tasks):
-        n[t], first[t], second[t], nats[t] = 0, 0, 0, 0
-        y, r, ry, log_prob = np.empty((K, D, rows)), np.empty((K, rows)), np.empty((D, rows)), np.empty(rows)
-        for chunk in range(t * chunks // tasks, (t + 1) * chunks // tasks):
-            w = weights[chunk * rows:(chunk + 1) * rows]
-            if w.size < rows:  # the last
-                y, r, ry, log_prob = np.empty((K, D, w.size)), np.empty((K, w.size)), np.empty((D, w.size)), np.empty(w.size)
-            _expect(x[chunk * rows:(chunk + 1) * rows], centre, scale, offset, shift, factor, y, r, log_prob)
-            nats[t] += _dot(w, log_prob)
-            for k in range(K):
-                n[t, k] += _weigh(r[k], w)
-                _first_moments(y[k], r[k], ry, first[t, k])
-                if factor.shape[1] == 1:
-                    _squares(ry, y[k], second[t, k, 0])
-                else:
-                    _products(ry, y[k], second[t, k])
+    n[t], first[t], second[t], nats[t] = 0, 0, 0, 0
+    y, r, ry, log_prob = np.empty((K, D, rows)), np.empty((K, rows)), np.empty((D, rows)), np.empty(rows)
+    for chunk in range(t * chunks // len(nats), (t + 1) * chunks // len(nats)):
+        w = weights[chunk * rows:(chunk + 1) * rows]
+        if w.size < rows:  # the last
+            y, r, ry, log_prob = np.empty((K, D, w.size)), np.empty((K, w.size)), np.empty((D, w.size)), np.empty(w.size)
+        _expect(x[chunk * rows:(chunk + 1) * rows], centre, scale, offset, shift, factor, y, r, log_prob)
+        nats[t] += _dot(w, log_prob)
+        for k in range(K):
+            n[t, k] += _weigh(r[k], w)
+            _first_moments(y[k], r[k], ry, first[t, k])
+            if factor.shape[1] == 1:
+                _squares(ry, y[k], second[t, k, 0])
+            else:
+                _products(ry, y[k], second[t, k])
+
+
+@jit(parallel=True)
+def _statistics(x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
+    for t in prange(len(nats)):
+        _sum_up(t, x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
+
+
+@jit
+def _statistics_alone(x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
+    for t in range(len(nats)):
+        _sum_up(t, x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
 
 
 def _statistics_numba(x, weights, centre, scale, offset, shift, factor):
     (N, D), (K, B) = x.shape, (len(offset), factor.shape[1])
     tasks = max(1, min(TASKS, SUMS // max(1, K * B * D), -(-N // _rows_at_once(K, D))))
     n, first, second, nats = (empty((tasks, *shape), np.float64) for shape in ((K,), (K, D), (K, B, D), ()))
-    _statistics(x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
+    run = _statistics_alone if N * K * (B * D + 16) < ALONE else _statistics
+    run(x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
     second = second.sum(axis=0)
     if B > 1:
         below = np.tri(D, k=-1, dtype=bool)

@@ -285,11 +285,14 @@ STARTS = {"kmeans": k_means, "k-means++": k_means_plus_plus, "random_from_data":
 
 # ---------------------------------------------------------------- a run
 
+ARRAYS = "log_weights", "means", "factor"  # of Components
+
+
 @dataclasses.dataclass
 class Attempt:
-    """EM from one start: the parameters, and the mean nats under the start and after every iteration."""
+    """EM from one start: the components, and the mean nats under the start and after every iteration."""
 
-    params: Parameters
+    components: Components
     nats: list = dataclasses.field(default_factory=list)
     converged: bool = False
     reseeded: list = dataclasses.field(default_factory=list)
@@ -307,15 +310,15 @@ class State:
     def save(self):
         """(arrays, JSON-able dict) that restore() takes back."""
         attempts = {name: a for name in ("attempt", "best") if (a := getattr(self, name))}
-        arrays = {f"{name}.{key}": value for name, a in attempts.items() for key, value in a.params.items()}
-        rest = {name: {**vars(a), "params": list(a.params)} for name, a in attempts.items()}
+        arrays = {f"{name}.{key}": getattr(a.components, key) for name, a in attempts.items() for key in ARRAYS}
+        rest = {name: {key: value for key, value in vars(a).items() if key != "components"} for name, a in attempts.items()}
         return arrays, {**rest, "stream": self.stream.state(), "reached": self.reached}
 
     @classmethod
-    def restore(cls, arrays, rest):
-        """The state that save() described."""
-        attempts = {name: Attempt(**{**a, "params": Parameters({key: arrays[f"{name}.{key}"] for key in a["params"]})})
-                    for name, a in rest.items() if name in ("attempt", "best")}
+    def restore(cls, form, arrays, rest):
+        """The state that save() described, of components of this form."""
+        attempts = {name: Attempt(Components(form, *(arrays[f"{name}.{key}"] for key in ARRAYS)), **rest[name])
+                    for name in ("attempt", "best") if name in rest}
         return cls(stream=Stream.from_state(rest["stream"]), reached=rest["reached"], **attempts)
 
     def likelier(self):

@@ -156,7 +156,7 @@ class GaussianMixture(ParametricModel):
         def factorise(precisions):
             return form.rescale(form.from_precision(form.private(precisions)), 1 / self.scale_)
 
-        parts = (("weights_init", "log_weights", (k,), np.log, "positive"),
+        parts = (("weights_init", "log_weights", (k,), lambda weights: np.log(weights / weights.sum()), "positive"),
                  ("means_init", "means", (k, d), standardise, "finite"),
                  ("precisions_init", "factor", precisions_shape, factorise, "positive definite"))
         given = {}
@@ -196,7 +196,7 @@ class GaussianMixture(ParametricModel):
     def _iterate(self, rows, stream, run):
         from tqdm import tqdm
         before = run.read()
-        state, n_init = State.restore(*before) if before else State(stream), 1 if self._warm else self.n_init
+        state, n_init = State.restore(self._form, *before) if before else State(stream), 1 if self._warm else self.n_init
         with tqdm(total=n_init * self.max_iter, unit="iteration", miniters=self.verbose_interval,
                   disable=not self.verbose) as bar:
             def report(attempt):
@@ -211,7 +211,7 @@ class GaussianMixture(ParametricModel):
 
             try:
                 while len(state.reached) < n_init:
-                    state.attempt = state.attempt or Attempt(self._start(rows, state.stream).params())
+                    state.attempt = state.attempt or Attempt(self._start(rows, state.stream))
                     self._climb(state.attempt, rows, state.stream, report)
                     state.reached.append(state.attempt.nats[-1])
                     state.best, state.attempt = state.likelier(), None
@@ -223,19 +223,18 @@ class GaussianMixture(ParametricModel):
         if not best.converged and len(best.nats) > self.max_iter:
             warnings.warn(f"fit: EM has not converged after max_iter={self.max_iter} iterations; raise max_iter or tol",
                           ConvergenceWarning, stacklevel=5)
-        self.params_, self.converged_, self.lower_bound_ = best.params, best.converged, best.nats[-1]
+        self.params_, self.converged_, self.lower_bound_ = best.components.params(), best.converged, best.nats[-1]
         self.history_ = [{"epoch": i, "train_nats": -nats, "valid_nats": None} for i, nats in enumerate(best.nats)][1:]
         self.n_epochs_ = len(self.history_)
         self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached}
 
     def _climb(self, attempt, rows, stream, report):
         """EM iterations until the attempt has converged or has had its share."""
-        statistics = expect(self._components(attempt.params), rows)
+        statistics = expect(attempt.components, rows)
         attempt.nats = attempt.nats or [self._mean_nats(statistics)]
         while not attempt.converged and len(attempt.nats) <= self.max_iter:
-            components, lost = self._step(self._components(attempt.params), statistics, rows, stream)
-            attempt.params = components.params()
-            statistics = expect(self._components(attempt.params), rows)
+            attempt.components, lost = self._step(attempt.components, statistics, rows, stream)
+            statistics = expect(attempt.components, rows)
             attempt.reseeded += [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
             attempt.nats = [*attempt.nats, self._mean_nats(statistics)]
             attempt.converged = not lost.any() and abs(attempt.nats[-1] - attempt.nats[-2]) <= self.tol
