@@ -18,6 +18,7 @@ import math
 
 import numpy as np
 
+from .. import ops
 from ..models.base import Model, ParametricModel
 from ..preprocess import Chain, Dequantize
 from ..random import Stream
@@ -72,7 +73,6 @@ class Subject:
         self.invertible = bool(getattr(capabilities, "invertible", False))
         self.is_npgen, self.is_parametric = isinstance(model, Model), isinstance(model, ParametricModel)
         self.n = n_samples or 20_000
-        self.n_scored = min(self.n, 3_000) if self.density == "estimate" else self.n
         self._takes_rng = "rng" in inspect.signature(model.sample).parameters
         self.pilot = self.sample(min(2000, self.n), seed + 1)  # chooses what is looked at; the laws judge other rows
         self.x = self.pilot[:500] if X is None else np.array(X, dtype=np.float64)
@@ -94,31 +94,46 @@ class Subject:
 
         A row that the model refuses has no density.
         """
+        estimated = self.density == "estimate" and hasattr(self.model, "importance_log_prob")
+        ask = self._marginal if estimated else self.model.log_prob
         with np.errstate(all="ignore"):
             try:
-                if self.density == "estimate" and hasattr(self.model, "importance_log_prob"):
-                    return self._marginal(x)
-                return np.asarray(self.model.log_prob(x), dtype=np.float64)
+                return np.asarray(ask(x), dtype=np.float64)
             except ValueError:
-                half = len(x) // 2
-                return np.full(len(x), -np.inf) if not half else np.append(self.log_prob(x[:half]), self.log_prob(x[half:]))
+                return self._accepted(x)
+
+    def _accepted(self, x):
+        """log_prob of rows of which some are refused, halved until one is alone; far from all samples 50 speak for all."""
+        if len(x) == 1:
+            return np.full(1, -np.inf)
+        inside = ((x >= self.pilot.min(axis=0)) & (x <= self.pilot.max(axis=0))).all(axis=1)
+        if not inside.any() and len(x) > 50 and np.isneginf([self.log_prob(row[None]) for row in x[::len(x) // 50]]).all():
+            return np.full(len(x), -np.inf)
+        part = inside if inside.any() and not inside.all() else np.arange(len(x)) < len(x) // 2
+        answer = np.empty(len(x))
+        answer[part], answer[~part] = self.log_prob(x[part]), self.log_prob(x[~part])
+        return answer
 
     def _marginal(self, x):
         """log of the integral of p(x | z) N(z; 0, I) dz over one or two latent dimensions, by the midpoint rule."""
         model, params = self.model, self.model._at(np.dtype(np.float64))
-        width, per_axis = model.n_latent_, {1: 2001, 2: 101}.get(model.n_latent_)
+        width, per_axis = model.n_latent_, {1: 2001, 2: 91}.get(model.n_latent_)
         if per_axis is None:
             raise Skip("more than two latent dimensions")
-        axis = (np.arange(per_axis) + 0.5) / per_axis * 14 - 7
+        axis = (np.arange(per_axis) + 0.5) / per_axis * 11 - 5.5
         z = np.stack(np.meshgrid(*[axis] * width, indexing="ij"), axis=-1).reshape(-1, width)
-        prior = width * math.log(14 / per_axis) - 0.5 * (z ** 2 + math.log(2 * math.pi)).sum(axis=1)
+        prior = width * math.log(11 / per_axis) - 0.5 * (z ** 2 + math.log(2 * math.pi)).sum(axis=1)
         outputs = model._decoder(params, z)
         h, log_det = model.preprocess_.forward(x)
-        found = np.empty(len(x))
-        for i, row in enumerate(h):
-            joint = prior + model.head_.log_prob(np.broadcast_to(row, (len(z), len(row))), outputs)
-            found[i] = joint.max() + math.log(np.exp(joint - joint.max()).sum())
-        return found + log_det
+        if model.head_.name == "normal":  # log N(h; m, v) is linear in h^2, h and 1
+            mean, log_var = model.head_.split(outputs)
+            precision = np.exp(-log_var)
+            h = np.hstack([h ** 2, h])
+            slopes = np.hstack([-precision / 2, precision * mean])
+            constant = -0.5 * (precision * mean ** 2 + log_var + math.log(2 * math.pi)).sum(axis=1)
+        else:
+            slopes, constant = outputs, -np.logaddexp(0, outputs).sum(axis=1)
+        return np.concatenate([ops.logsumexp(part @ slopes.T + (constant + prior)) for part in _batches(h, 500)]) + log_det
 
     @functools.cached_property
     def drawn(self):
@@ -127,8 +142,7 @@ class Subject:
 
     @functools.cached_property
     def drawn_log_prob(self):
-        """log p of the first n_scored of them."""
-        return self.log_prob(self.drawn[:self.n_scored])
+        return self.log_prob(self.drawn)
 
     @functools.cached_property
     def dequantize(self):

@@ -1,0 +1,311 @@
+"""Mistakes, each one edit of npgen's source, that npgen.testing.check_generative_model has to flag; and sound models.
+
+    python tests/mutants.py               the kill table: what finds each mistake
+    python tests/mutants.py --seeds 200   models without a mistake, freshly drawn and fitted: how many are flagged
+
+A mutant replaces a piece of text in the source of one function, which then takes the place of the old one wherever it is used.
+Of a kernel, the NumPy reference is edited, and every record of that kernel runs the edited reference.
+"""
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import sys
+import textwrap
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import npgen
+from npgen import data
+from npgen.kernels import Kernel
+from npgen.models import MADE, VAE, GaussianMixture, RealNVP
+from npgen.preprocess import Chain, Dequantize, Logit
+from npgen.testing import check_generative_model
+
+
+def normals(seed):
+    rng = np.random.default_rng([seed, 1])
+    return rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5)) * [1, 20, 0.1, 3, 1] + [0, 300, 0, -7, 1]
+
+
+def bits(seed):
+    x = np.random.default_rng([seed, 2]).normal(size=(300, 5))
+    return (x[:, :4] + x[:, [4]] > 0).astype(float)
+
+
+def counts(seed):
+    x = np.random.default_rng([seed, 3]).normal(size=(300, 3))
+    return np.clip(np.round(2 + 1.3 * x[:, :2] + x[:, [2]]), 0, 5)
+
+
+def unit(seed):
+    return 1 / (1 + np.exp(-data.moons(300, seed)))
+
+
+def moons(seed):
+    return data.moons(300, seed)
+
+
+TRAINING = {"max_epochs": 15, "learning_rate": 5e-3, "batch_size": 50}
+LONGER = TRAINING | {"max_epochs": 50}
+MODELS = {  # name -> (the model for a seed, the rows for a seed)
+    "MADE, bits": (lambda s: MADE(hidden=(12,), order=(2, 0, 3, 1), random_state=s, **TRAINING), bits),
+    "MADE, real": (lambda s: MADE(hidden=(16,), order=(1, 2, 0), random_state=s, **TRAINING), lambda s: normals(s)[:, :3]),
+    "MADE, moons": (lambda s: MADE(hidden=(16,), order=(1, 0), random_state=s, **TRAINING), moons),
+    "RealNVP, moons": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), moons),
+    "RealNVP, real": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), normals),
+    "RealNVP, counts": (lambda s: RealNVP(n_couplings=2, hidden=(8,), random_state=s, **TRAINING), counts),
+    "RealNVP, unit square": (lambda s: RealNVP(n_couplings=2, hidden=(8,), preprocess="logit+standardize", random_state=s,
+                                               **TRAINING), unit),
+    "VAE, bits": (lambda s: VAE(n_latent=2, hidden=(12,), n_importance=50, random_state=s, **LONGER), bits),
+    "VAE, moons": (lambda s: VAE(n_latent=2, hidden=(16,), n_importance=50, random_state=s, **LONGER), moons),
+    "mixture, full": (lambda s: GaussianMixture(3, random_state=s), moons),
+    "mixture, tied": (lambda s: GaussianMixture(2, covariance_type="tied", random_state=s), normals),
+    "mixture, diagonal": (lambda s: GaussianMixture(3, covariance_type="diag", random_state=s), lambda s: normals(s)[:, :2]),
+    "mixture, counts": (lambda s: GaussianMixture(2, preprocess=Chain(steps=(Dequantize(levels=6), Logit())), random_state=s),
+                        counts),
+    "mixture, by gradient": (lambda s: GaussianMixture(3, solver="adam", max_epochs=3, random_state=s),
+                             moons),
+}
+
+
+@dataclasses.dataclass
+class Mutant:
+    """A mistake: in the source of `target` ("module:function" of npgen), `old` became `new`.
+
+    before   the model is fitted before the mistake is made: it would not be fitted with it
+    """
+
+    name: str
+    model: str
+    target: str
+    old: str
+    new: str
+    before: bool = False
+
+    @contextlib.contextmanager
+    def made(self):
+        """npgen, with this mistake, inside the block."""
+        module_name, _, path = self.target.partition(":")
+        module = importlib.import_module(f"npgen.{module_name}")
+        owner, _, name = path.rpartition(".")
+        owner = getattr(module, owner) if owner else module
+        original = inspect.getattr_static(owner, name)
+        source = textwrap.dedent(inspect.getsource(original))
+        if self.old not in source:
+            raise LookupError(f"mutant {self.name!r}: {self.target} no longer has {self.old!r}; write it anew")
+        scope = {}
+        exec(compile(source.replace(self.old, self.new), f"<{self.name}>", "exec"), module.__dict__, scope)
+        with pytest.MonkeyPatch.context() as patch:
+            for place in [owner] if owner is not module else list(sys.modules.values()):
+                if getattr(place, "__dict__", {}).get(name) is original:
+                    patch.setattr(place, name, scope[name])
+            for record in vars(module).values() if ".kernels." in module.__name__ else ():
+                if isinstance(record, Kernel):
+                    reference = scope[name] if record.reference is original else record.reference
+                    patch.setattr(record, "reference", reference)
+                    patch.setattr(record, "numba", reference)
+            yield
+
+
+M = Mutant
+MUTANTS = [
+    # likelihoods
+    M("variance for std: encode", "MADE, moons", "distributions:std", "log_var / 2", "log_var"),
+    M("variance for std: samples", "VAE, moons", "distributions:Normal.sample", "std(log_var)", "std(2 * log_var)"),
+    M("variance for std: density", "MADE, moons", "kernels.likelihood:_normal_parts", "limit * bounded / 2", "limit * bounded"),
+    M("missing 1/2 in the normal", "MADE, real", "kernels.likelihood:_normal_forward_reference", "-0.5 *", "-1.0 *"),
+    M("log-variance not counted", "MADE, moons", "kernels.likelihood:_normal_forward_reference", "LOG_2PI + limit * bounded",
+      "LOG_2PI"),
+    M("sign of the log-variance", "MADE, real", "kernels.likelihood:_normal_forward_reference", "LOG_2PI + limit * bounded",
+      "LOG_2PI - limit * bounded", before=True),
+    M("missing 2 pi", "RealNVP, moons", "kernels.likelihood:_standard_normal_forward_reference", "+ LOG_2PI", ""),
+    M("softplus left out", "MADE, bits", "kernels.likelihood:_bernoulli_forward_reference", "- np.log1p(odds)", ""),
+    M("gradient of the Bernoulli: sign of half", "MADE, bits", "kernels.likelihood:_bernoulli_backward_reference",
+      "np.where(logits > 0, 1, -1)", "1"),
+    M("gradient of the normal: missing 1/std", "MADE, moons", "kernels.likelihood:_normal_backward_reference", "z / std", "z"),
+    M("gradient of the normal: factor 2", "MADE, real", "kernels.likelihood:_normal_backward_reference", "-0.5 *", "-1.0 *"),
+    M("gradient of the noise: sign", "RealNVP, moons", "kernels.likelihood:_standard_normal_backward_reference", "-g", "g",
+      before=True),
+    # flows
+    M("sign of a log-det", "RealNVP, moons", "kernels.flow:_inverse_reference", "log_det -=", "log_det +=", before=True),
+    M("ActNorm's log-det dropped", "RealNVP, real", "kernels.flow:_inverse_reference", "log_scale.sum() + ", ""),
+    M("coupling's log-det dropped", "RealNVP, moons", "kernels.flow:_inverse_reference", " + s.sum(axis=1)", ""),
+    M("mean for sum in a log-det", "RealNVP, real", "kernels.flow:_inverse_reference", "s.sum(axis=1)", "s.mean(axis=1)"),
+    M("shift not undone", "RealNVP, moons", "kernels.flow:_forward_reference", "np.exp(s) + t", "np.exp(s)"),
+    M("scale not undone", "RealNVP, real", "kernels.flow:_forward_reference", "np.exp(s) + t", "np.exp(-s) + t"),
+    M("stale batch-norm statistics", "RealNVP, real", "kernels.flow:_forward_reference", "a * np.exp(log_scale) + shift",
+      "a * np.exp(params[D:2 * D]) + params[:D]"),
+    M("permutation not inverted", "RealNVP, real", "kernels.flow:_forward_reference", "x[:, orders[step]] = ",
+      "x[:, np.argsort(orders[step])] = "),
+    M("steps not reversed", "RealNVP, moons", "kernels.flow:_forward_reference", "reversed(range(len(orders)))",
+      "range(len(orders))"),
+    M("gradient: log-det forgotten", "RealNVP, moons", "kernels.flow:_backward_reference", " - dlog_det[:, None]", ""),
+    M("gradient: mean for sum over rows", "RealNVP, real", "kernels.flow:_backward_reference",
+      "dshift -= (da * np.exp(-log_scale)).sum(", "dshift -= (da * np.exp(-log_scale)).mean("),
+    M("gradient: log-scale's share of the log-det", "RealNVP, moons", "kernels.flow:_backward_reference",
+      " + dlog_det.sum()", " + dlog_det.mean()"),
+    M("gradient: through the network dropped", "RealNVP, moons", "kernels.flow:_backward_reference", " + dkept", ""),
+    M("gradient: tanh of the scale forgotten", "RealNVP, real", "kernels.flow:_backward_reference",
+      " * (1 - (s / limit) ** 2)", " * (1 - (s / limit))"),
+    # networks and masks
+    M("gradient of an unbroadcast axis", "MADE, real", "kernels.mlp:_backward_reference", "g.sum(axis=0)", "g[0]"),
+    M("gradient of ReLU", "MADE, moons", "kernels.mlp:_backward_reference", "g * (below > 0)", "g"),
+    M("gradient of the weights: one row short", "VAE, bits", "kernels.mlp:_backward_reference",
+      "below.T.astype(np.float64) @ g", "below[1:].T.astype(np.float64) @ g[1:]"),
+    M("another activation in the sampler", "MADE, moons", "kernels.made_sample:_reference",
+      "np.maximum(h @ (weight * mask) + bias, 0)", "np.tanh(h @ (weight * mask) + bias)"),
+    M("output sees itself", "MADE, bits", "masks:made_masks", "< degrees[0]", "<= degrees[0]"),
+    M("output sees itself, real", "MADE, real", "masks:made_masks", "< degrees[0]", "<= degrees[0]"),
+    M("hidden mask off by one", "MADE, bits", "masks:made_masks", "<= above[None, :]", "<= above[None, :] + 1"),
+    M("order not inverted in the sampler", "MADE, real", "models.made:MADE._from_noise", "z[:, self.order_] = x", "z[:] = x"),
+    M("order inverted in the density", "MADE, bits", "models.made:MADE._log_density", "z[:, self.order_]",
+      "z[:, np.argsort(self.order_)]"),
+    M("order inverted in encode", "MADE, real", "models.made:MADE._represent", "z[:, self.order_]",
+      "z[:, np.argsort(self.order_)]"),
+    M("sampler: degrees off by one", "MADE, bits", "models.made:MADE._assemble", 'side="right"', 'side="left"'),
+    M("sampler: 1 - p for p", "MADE, bits", "kernels.made_sample:_reference", "np.exp(-out", "np.exp(out"),
+    M("sampler: variance for std", "MADE, moons", "kernels.made_sample:_reference", "np.exp(log_var / 2)", "np.exp(log_var)"),
+    M("sampler: noise off by one", "MADE, real", "kernels.made_sample:_reference", "* noise[:, j]\n", "* noise[:, j - 1]\n"),
+    M("sampler: bias of the output forgotten", "MADE, bits", "kernels.made_sample:_reference", " + layers[-1][1]", ""),
+    # preprocessing
+    M("standardise: log-det dropped", "MADE, real", "preprocess:Standardize.forward",
+      "-float(np.log(std, dtype=np.float64).sum())", "0.0"),
+    M("standardise: sign of the log-det", "RealNVP, real", "preprocess:Standardize.forward", "-float(", "float("),
+    M("standardise: variance in the inverse", "RealNVP, real", "preprocess:Standardize.inverse", "* self.std_",
+      "* self.std_ * self.std_"),
+    M("standardise: mean not added back", "VAE, moons", "preprocess:Standardize.inverse", "+ self.mean_.astype(z.dtype)",
+      "+ 1.3 * self.mean_.astype(z.dtype) + 0.5"),
+    M("dequantise: log-det dropped", "RealNVP, counts", "preprocess:Dequantize.forward",
+      "-self.n_columns_ * math.log(self.levels_)", "0.0"),
+    M("dequantise: rounding in the inverse", "mixture, counts", "preprocess:Dequantize.inverse", "np.floor(", "np.round("),
+    M("dequantise: levels off by one", "RealNVP, counts", "preprocess:Dequantize.inverse", "z * self.levels_",
+      "z * (self.levels_ - 1)"),
+    M("dequantise: half of the cell", "RealNVP, counts", "preprocess:Dequantize.forward", "(1 - 2 * margin) * u", "0.5 * u"),
+    M("dequantise: noise is no function of the row", "RealNVP, counts", "preprocess:_hashed_uniform", "return ",
+      "return np.random.random(k.shape)\n    return "),
+    M("logit: constant of the log-det", "RealNVP, unit square", "preprocess:Logit.forward",
+      "x.shape[1] * math.log(1 - 2 * self.alpha) - ", "-"),
+    M("logit: sign of the log-det", "RealNVP, counts", "preprocess:Logit.forward", "- np.sum(s + t", "+ np.sum(s + t"),
+    M("logit: alpha forgotten in the inverse", "RealNVP, unit square", "preprocess:Logit.inverse", " - self.alpha)", ")"),
+    M("chain: only the last log-det", "RealNVP, unit square", "preprocess:Chain.forward", "log_det = log_det + more",
+      "log_det = more"),
+    M("chain: inverse in forward order", "RealNVP, unit square", "preprocess:Chain.inverse", "reversed(self.steps)",
+      "self.steps"),
+    M("log_prob without the preprocessing", "MADE, moons", "models.base:ParametricModel._log_prob", "z) + log_det", "z)"),
+    # latent variables
+    M("KL: mean for sum", "VAE, bits", "models.vae:VAE._bound", "kl = ops.sum(", "kl = ops.mean(", before=True),
+    M("KL: missing 1/2", "VAE, bits", "models.vae:VAE._bound", ", axis=1) / 2", ", axis=1)", before=True),
+    M("KL: sign of the log-variance", "VAE, moons", "models.vae:VAE._bound", "- 1 - log_var", "- 1 + log_var", before=True),
+    M("KL: missing 1", "VAE, moons", "models.vae:VAE._bound", "- 1 - log_var", "- log_var", before=True),
+    M("KL: left out of the loss", "VAE, bits", "models.vae:VAE._loss", "self.beta", "0.0"),
+    M("ELBO: variance for std", "VAE, moons", "models.vae:VAE.elbo", "std(log_var) * eps", "std(2 * log_var) * eps"),
+    M("ELBO: preprocessing's log-det dropped", "VAE, moons", "models.vae:VAE.elbo", "beta=1.0) + log_det", "beta=1.0)"),
+    M("IWAE: log S forgotten", "VAE, bits", "models.vae:VAE._importance", " - math.log(n_importance)", ""),
+    M("IWAE: prior left out", "VAE, bits", "models.vae:VAE._importance", " + standard_normal_log_prob(z)", ""),
+    M("IWAE: q left out", "VAE, moons", "models.vae:VAE._importance", " - log_q", ""),
+    M("IWAE: variance for std", "VAE, bits", "models.vae:VAE._importance", "std(log_var)[", "std(2 * log_var)["),
+    M("samples without observation noise", "VAE, moons", "models.vae:VAE._draw_rows", "return self.head_.sample(",
+      "return self.head_.mean(outputs) + 0 * self.head_.sample("),
+    M("prior too wide", "VAE, moons", "models.vae:VAE._draw_rows", "latent.normal(", "1.5 * latent.normal("),
+    M("reparameterise: variance for std", "VAE, bits", "kernels.reparameterize:_forward_reference", "_scaled_noise(log_var",
+      "_scaled_noise(2 * log_var"),
+    M("reparameterise: gradient misses 1/2", "VAE, bits", "kernels.reparameterize:_backward_reference", " / 2)", ")"),
+    # mixtures
+    M("mixture: log-det dropped", "mixture, full", "models.covariances:Dense.log_det", "return ", "return 0 * "),
+    M("mixture: sign of the log-det", "mixture, diagonal", "models.covariances:Axes.log_det", "return ", "return -"),
+    M("mixture: missing 1/2", "mixture, full", "kernels.em:_expect_reference", "sum(axis=2) / 2", "sum(axis=2)"),
+    M("mixture: weights left out", "mixture, full", "models.em:Components.launch", "self.log_weights + ", ""),
+    M("mixture: units forgotten", "mixture, tied", "models.mixture:GaussianMixture._log_density", " - self._log_scale", ""),
+    M("mixture: precision for covariance in samples", "mixture, tied", "models.covariances:Dense.unwhiten",
+      "transpose(np.linalg.solve(transpose(factor), transpose(y)))", "y @ factor", before=True),
+    M("mixture: factor transposed in samples", "mixture, tied", "models.covariances:Dense.unwhiten",
+      "np.linalg.solve(transpose(factor)", "np.linalg.solve(factor", before=True),
+    M("mixture: component off by one", "mixture, full", "models.mixture:GaussianMixture._draw_components",
+      'side="right")', 'side="right") - 1'),
+    M("mixture: samples ignore the weights", "mixture, diagonal", "models.mixture:GaussianMixture._draw_components",
+      "np.exp(mixture.log_weights)", "np.ones(len(mixture.means))"),
+    M("mixture: covariances_ transposed", "mixture, full", "models.covariances:Dense.covariance",
+      "transpose(inverse) @ inverse", "inverse @ transpose(inverse)"),
+    M("responsibilities not normalised", "mixture, full", "kernels.em:_expect_reference", "r / r.sum(axis=0)", "r"),
+    M("M-step: means one step behind", "mixture, full", "models.em:maximise", "components.means + ", "components.means - "),
+    M("gradient of log-sum-exp", "mixture, by gradient", "kernels.logsumexp:_gradient_reference",
+      "np.exp(entries - ans[:, None].astype(float))", "np.exp(entries - entries.max(axis=1, keepdims=True))", before=True),
+    M("gradient: mean over a broadcast axis", "mixture, by gradient", "ops:_unbroadcast", "sum(g, axis", "mean(g, axis",
+      before=True),
+    # randomness, files, the contract
+    M("normals too narrow", "RealNVP, moons", "kernels.random:_normal_reference", "-2 * np.log", "-1.8 * np.log"),
+    M("uniforms below 1/2 only", "MADE, bits", "kernels.random:_uniform_reference", "2.0**-bits", "2.0**-(bits + 1)"),
+    M("counter stands still", "RealNVP, moons", "random:Stream._advance", "self.counter += n_blocks", "n_blocks = 0"),
+    M("seed ignored", "mixture, full", "models.base:Model._draw", "self.stream_ if rng is None else as_stream(rng)",
+      "self.stream_"),
+    M("last batch dropped", "RealNVP, moons", "models.base:Model._rowwise", "range(0, max(len(x), 1), rows)",
+      "range(0, max(len(x) - len(x) % rows, 1), rows)"),
+    M("batch statistics in a query", "MADE, moons", "models.base:ParametricModel._log_prob", "self.preprocess_.forward(x)",
+      "self.preprocess_.forward(x - x.mean(axis=0) + x[:1])"),
+    M("float64 answers for float32 rows", "MADE, moons", "models.base:ParametricModel._log_prob", "z) + log_det",
+      "z) + log_det.astype(np.float64)"),
+    M("sign of score", "MADE, bits", "models.base:Model.score", "float(np.average", "float(-np.average"),
+    M("file in float32", "RealNVP, real", "models.base:ParametricModel._state", "a for name, a in self.params_.items()",
+      "a.astype(np.float32) for name, a in self.params_.items()"),
+    M("stream not in the file", "mixture, full", "models.base:Model._to_file", "self.stream_.state()", "Stream(0).state()"),
+]
+
+
+def fit(name, seed):
+    """The model of this name, fitted, and its rows."""
+    build, rows = MODELS[name]
+    x = rows(seed)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return build(seed).fit(x), x
+
+
+def kill(mutant, seed=0):
+    """The report on a model with the mistake."""
+    if mutant.before:
+        model, x = fit(mutant.model, seed)
+    with mutant.made():
+        if not mutant.before:
+            model, x = fit(mutant.model, seed)
+        return check_generative_model(model, x, seed=seed)
+
+
+def _table():
+    print(f"{'mistake':46} {'model':22} {'seconds':>7}  broken laws")
+    survivors = 0
+    for mutant in MUTANTS:
+        begin = time.perf_counter()
+        broken = kill(mutant).broken
+        survivors += not broken
+        print(f"{mutant.name:46} {mutant.model:22} {time.perf_counter() - begin:7.1f}  {len(broken)}: {'; '.join(broken[:2])}"
+              if broken else f"{mutant.name:46} {mutant.model:22} {'':7}  SURVIVES", flush=True)
+    print(f"\n{len(MUTANTS)} mistakes, {len(MUTANTS) - survivors} found.")
+    return survivors
+
+
+def _false_alarms(n, first):
+    alarms = 0
+    for seed in range(first, first + n):
+        for name in MODELS:
+            model, x = fit(name, seed)
+            report = check_generative_model(model, x, seed=seed)
+            if not report.passed:
+                alarms += 1
+                print(f"seed {seed}, {name}: {report}", flush=True)
+        print(f"seed {seed}: {alarms} alarms so far", flush=True)
+    print(f"\n{n} seeds, {n * len(MODELS)} models without a mistake: {alarms} flagged.")
+    return alarms
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=0, metavar="N", help="check N seeds of every model without a mistake")
+    parser.add_argument("--first", type=int, default=1, metavar="S", help="the first of these seeds")
+    args = parser.parse_args()
+    print(f"npgen {npgen.__version__}")
+    sys.exit(bool(_false_alarms(args.seeds, args.first) if args.seeds else _table()))
