@@ -13,6 +13,7 @@ import shutil
 import numpy as np
 
 FORMAT = 1
+LARGEST_HEADER = 2**24  # bytes: what JSON makes of a header takes up to 25 times its size
 _BLANK = "0" * 64
 
 
@@ -60,7 +61,7 @@ def write(path, arrays, header):
     """Write named arrays and a JSON header to one safetensors file, atomically.
 
     arrays  dict of name -> array: booleans, integers, floats up to 64 bits, any shape; dtype and shape are kept
-    header  dict that JSON can hold (tuples come back as lists)
+    header  dict that JSON can hold (tuples come back as lists), up to 16 MiB of it
 
     Raises TypeError for an array or header that the file cannot hold.
     """
@@ -77,6 +78,8 @@ def write(path, arrays, header):
     except (TypeError, ValueError) as error:
         raise TypeError(f"header cannot be written as JSON ({error}); use plain Python values") from None
     blob = safetensors.save(arrays, {"npgen": text})
+    if int.from_bytes(blob[:8], "little") > LARGEST_HEADER:
+        raise TypeError(f"header takes more than {LARGEST_HEADER:,} bytes; put what is large into arrays")
     start = blob.index(_BLANK.encode())  # metadata comes first in the file, and the digest first in the metadata
     with replacing(path) as file:
         file.write(blob[:start])
@@ -118,6 +121,8 @@ def _metadata(path, blob):
     head = 8 + int.from_bytes(blob[:8], "little")
     if head > len(blob):
         raise LoadError(f"{path} is truncated ({len(blob)} bytes, the header alone needs {head}); use another copy")
+    if head > LARGEST_HEADER + 8:
+        raise LoadError(f"{path} has a header of {head} bytes, more than any that npgen writes; use another copy")
     try:
         table = json.loads(blob[8:head])
         text = table.pop("__metadata__", {}).get("npgen")

@@ -208,7 +208,9 @@ class Model(abc.ABC):
         known = inspect.signature(cls).parameters
         model = cls(**{k: _from_json(v) for k, v in header["params"].items() if k in known})
         fitted = header["fitted"]
-        model.n_features_in_, model.dtype_ = int(fitted["n_features_in_"]), np.dtype(fitted["dtype_"])
+        if type(fitted["n_features_in_"]) is not int or fitted["dtype_"] not in ("float32", "float64"):
+            raise ValueError(f"n_features_in_ is {fitted['n_features_in_']!r}, dtype_ {fitted['dtype_']!r}")
+        model.n_features_in_, model.dtype_ = fitted["n_features_in_"], np.dtype(fitted["dtype_"])
         model.stream_ = Stream.from_state(fitted["stream_"])
         model._restore(arrays, fitted)
         return model
@@ -372,6 +374,10 @@ class ParametricModel(Model):
         params = named("params.")  # a file sorts its arrays; the flat buffer has an order of its own
         self.params_, self.history_ = Parameters({name: params[name] for name in fitted["params_"]}), fitted["history_"]
         self.n_epochs_ = len(self.history_)
+        if self.params_.flat.dtype.char not in "fd" or not np.isfinite(self.params_.flat).all():
+            raise ValueError("the parameters are not finite floats")
+        if np.shape(self.preprocess_.forward(np.ones((0, self.n_features_in_)))[0]) != (0, self.n_features_in_):
+            raise ValueError(f"the preprocessing is not of {self.n_features_in_} columns")
 
 
 class GradientModel(ParametricModel):
@@ -494,6 +500,22 @@ def check_widths(name, widths):
     return tuple(map(int, widths))
 
 
+def check_size(params, *networks):
+    """Raise ValueError unless a flat array is as long as networks of these widths need, before anything so large is made."""
+    widths = [w for network in networks for w in network]
+    if any(type(w) is not int or w < 0 for w in widths):
+        raise ValueError(f"a network has widths {widths}"[:200])
+    need = sum((i + 1) * j for network in networks for i, j in zip(network, network[1:], strict=False))
+    if params.shape != (need,):
+        raise ValueError(f"parameters of shape {params.shape} for networks that have {need}")
+
+
+def check_order(order, n):
+    """Raise ValueError unless the integers are 0..n - 1 in some order: kernels do not check what they index with."""
+    if order.dtype != np.int64 or order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
+        raise ValueError(f"the order of {n} columns holds something else")
+
+
 def check_weights(method, sample_weight, x):
     """Weights (n,) of x's dtype with mean 1 over the rows that count, or None. Raises ValueError."""
     if sample_weight is None:
@@ -550,6 +572,6 @@ def load(path):
         raise LoadError(f"{path}: holds {header.get('class')!r}, {kind}; models are {', '.join(CLASSES)}")
     try:
         return CLASSES[header["class"]]._from_file(arrays, header)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever a forged file leads to
         raise LoadError(f"{path}: the header and the arrays do not make a {header['class']} "
                         f"({type(error).__name__}: {error}); fit and save it again") from None

@@ -14,7 +14,7 @@ from ..distributions import head_for, std
 from ..kernels import made_sample
 from ..masks import made_degrees, made_masks
 from ..nn import MLP
-from .base import Capabilities, GradientModel, check_widths
+from .base import Capabilities, GradientModel, check_order, check_size, check_widths
 
 
 class MADE(GradientModel):
@@ -119,4 +119,7 @@ class MADE(GradientModel):
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
         self.order_, self.hidden_, self.head_ = arrays["order_"], tuple(fitted["hidden_"]), head_for(fitted["head_"], None)
-        self._assemble(len(self.order_))
+        d = self.n_features_in_
+        check_order(self.order_, d)
+        check_size(self.params_["net"], (d, *self.hidden_, d * self.head_.n_params))
+        self._assemble(d)

@@ -13,7 +13,7 @@ import numpy as np
 from .. import fused
 from ..layout import FlowLayout
 from ..nn import MLP
-from .base import Capabilities, GradientModel, check_widths
+from .base import Capabilities, GradientModel, check_order, check_size, check_widths
 
 
 class Flow:
@@ -88,10 +88,13 @@ class RealNVP(GradientModel):
         self._assemble(np.stack([alternating] + [stream.permutation(d) for _ in range(pairs - 1)]))
 
     def _assemble(self, orders):
-        self.orders_, d, k = orders, orders.shape[1], np.arange(self.n_couplings_)
+        self.orders_, d = orders, orders.shape[1]
         unchanged = np.broadcast_to(np.arange(d), orders.shape)
-        each = np.stack([orders, unchanged], axis=1).reshape(-1, d)[:len(k)]  # the features are shuffled for every pair
-        self._flow = Flow("flow", each, np.where(k % 2 == 0, d // 2, d - d // 2), self.hidden_)
+        each = np.stack([orders, unchanged], axis=1).reshape(-1, d)[:self.n_couplings_]  # shuffled for every pair
+        self._flow = Flow("flow", each, self._n_kept(d), self.hidden_)
+
+    def _n_kept(self, d):
+        return [d // 2 if k % 2 == 0 else d - d // 2 for k in range(self.n_couplings_)]
 
     def _init(self, z, stream):
         return self._flow.init(z, stream)
@@ -127,4 +130,11 @@ class RealNVP(GradientModel):
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
         self.hidden_, self.n_couplings_ = tuple(fitted["hidden_"]), fitted["n_couplings_"]
-        self._assemble(arrays["orders_"])
+        d, orders = self.n_features_in_, arrays["orders_"]
+        for order in orders:
+            check_order(order, d)
+        if len(orders) != (self.n_couplings_ + 1) // 2:
+            raise ValueError(f"{len(orders)} orders for {self.n_couplings_} couplings")
+        networks = [(n, *self.hidden_, 2 * (d - n)) for n in self._n_kept(d)]
+        check_size(self.params_["flow"], *networks, *[(0, 2 * d)] * self.n_couplings_)  # and shift and log_scale
+        self._assemble(orders)

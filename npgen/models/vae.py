@@ -18,7 +18,7 @@ from ..distributions import head_for, normal_log_prob, std
 from ..fused import standard_normal_log_prob
 from ..nn import MLP
 from ..random import row_normals
-from .base import Capabilities, GradientModel, check_widths
+from .base import Capabilities, GradientModel, check_size, check_widths
 
 LOG_VAR_LIMIT = 10.0
 
@@ -152,4 +152,7 @@ class VAE(GradientModel):
         super()._restore(arrays, fitted)
         self.head_ = head_for(fitted["head_"], None)
         self.hidden_, self.n_latent_ = tuple(fitted["hidden_"]), fitted["n_latent_"]
+        d, width = self.n_features_in_, self.n_latent_
+        check_size(self.params_["encoder"], (d, *self.hidden_, 2 * width))
+        check_size(self.params_["decoder"], (width, *self.hidden_[::-1], d * self.head_.n_params))
         self._assemble(self.n_features_in_)
