@@ -3,8 +3,9 @@
     python -m benchmarks.speed [--only TEXT] [--repeats N] [--threads 2 1] [--out FILE]
 
 Every library runs in a process of its own on the same problem. First they must agree: losses, gradients and answers to
-1e-4. Then they take turns, some bursts of calls each, for several rounds. The result is the ratio of npgen's median to
-the fastest peer's; seconds are shown too, but depend on the machine and on what else it does.
+1e-4, the log-likelihoods that EM reaches to 1e-9 nats per row. Then they take turns, some bursts of calls each, for
+several rounds. The result is the ratio of npgen's median to the fastest peer's; seconds are shown too, but depend on
+the machine and on what else it does.
 """
 import argparse
 import dataclasses
@@ -63,6 +64,9 @@ WORKS = {
     "RealNVP sample": Work("realnvp", "realnvp_sample"),
     "EM, D=16, K=32": Work("mixture", "em", {"d": 16, "k": 32}),
     "EM, D=64, K=16": Work("mixture", "em", {"d": 64, "k": 16}),
+    "EM, N=500": Work("mixture", "em", {"n": 500, "d": 2, "k": 3}),
+    "EM, scoring, D=16, K=32": Work("mixture", "em_score", {"d": 16, "k": 32}),
+    "EM, scoring, D=64, K=16": Work("mixture", "em_score", {"d": 64, "k": 16}),
     "logsumexp, 100,000 x 32": Work("logsumexp", "logsumexp", {"n": 100_000, "d": 32}),
     "logsumexp, 1,000 x 4,096": Work("logsumexp", "logsumexp", {"n": 1_000, "d": 4_096}),
     "normals": Work("normals", "normals"),
@@ -83,6 +87,9 @@ BARS = [
         ("scikit-learn",), 1 / 20),
     Bar("EM, D=64, K=16", "EM iteration, full covariance, float64, N=100,000, D=64, K=16, against scikit-learn", 1 / 6,
         ("scikit-learn",), 1 / 12),
+    Bar("EM, N=500", "EM iteration, full covariance, float64, N=500, D=2, K=3, against scikit-learn", 1, ("scikit-learn",)),
+    *(Bar(f"EM, scoring, {size}", f"mixture, full covariance, float64, score_samples of 100,000 rows, {size}, against "
+          "scikit-learn", 1 / 5, ("scikit-learn",)) for size in ("D=16, K=32", "D=64, K=16")),
     *(Bar(f"logsumexp, {size}", f"logsumexp over the last axis, {size}, against {peer}", limit, (peer,))
       for size in ("100,000 x 32", "1,000 x 4,096")
       for peer, limit in (("scipy", 1 / 8), ("torch", 1 / 2), ("torch.compile", 1 / 2))),
@@ -102,6 +109,8 @@ def check(work, answers):
             a, b = np.asarray(ours[name], np.float64), np.asarray(theirs[name], np.float64)
             if name == "sample":  # a uniform next to its probability may fall on either side, and the rest of the row with it
                 apart, allowed = float(np.mean((a != b).any(axis=1))), 0.02
+            elif name == "nats":  # per row, of mixtures
+                apart, allowed = float(abs(a - b).max()), 1e-9
             else:
                 apart, allowed = float(abs(a - b).max() / abs(b).max()), TOLERANCE
             assert apart <= allowed, f"{work}: {name} of npgen and {variant} differ by {apart:.1e}, at most {allowed:g} allowed"

@@ -130,7 +130,8 @@ def em(problem):
 
     def check():
         model = fit(3, lambda entry: None)
-        return {"weights": model.weights_, "means": model.means_, "covariances": model.covariances_}
+        return {"weights": model.weights_, "means": model.means_, "covariances": model.covariances_,
+                "nats": model.score(problem["x"])}
 
     def run(n):
         """Seconds from the end of the first of n + 1 iterations to the end of the last."""
@@ -139,6 +140,15 @@ def em(problem):
         return ends[-1] - ends[0]
 
     yield "npgen", check, run
+
+
+def em_score(problem):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = GaussianMixture(len(problem["weights"]), weights_init=problem["weights"], means_init=problem["means"],
+                                precisions_init=problem["precisions"], tol=0, reg_covar=0, max_iter=3).fit(problem["x"])
+    x = problem["x"]
+    yield "npgen", *_repeat(lambda: model.score_samples(x), lambda: {"log_prob": model.score_samples(x)})
 
 
 def logsumexp(problem):

@@ -14,32 +14,46 @@ def facts():
     return {"numpy": f"{np.__version__}, {blas()}", "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
 
 
-def em(problem):
-    x, k = problem["x"], len(problem["weights"])
+def _start(problem):
+    model = GaussianMixture(len(problem["weights"]), reg_covar=0)
+    model.weights_, model.means_, model.precisions_cholesky_ = problem["weights"], problem["means"], problem["precisions"]
+    return model
 
-    def start():
-        model = GaussianMixture(k, reg_covar=0)
-        model.weights_, model.means_, model.precisions_cholesky_ = problem["weights"], problem["means"], problem["precisions"]
-        return model
 
-    def iterate(model, n):
-        for _ in range(n):
-            _, log_resp = model._e_step(x)
-            model._m_step(x, log_resp)
+def _iterate(model, x, n):
+    for _ in range(n):
+        _, log_resp = model._e_step(x)
+        model._m_step(x, log_resp)
 
-    def check():
-        model = start()
-        iterate(model, 3)
-        return {"weights": model.weights_, "means": model.means_, "covariances": model.covariances_}
 
-    def on(n_threads, model):
+def _on_threads(call, check):
+    """A variant of call(n) for each number of BLAS threads that may be the better one."""
+    def on(n_threads):
         def run(n):
             with threadpool_limits(n_threads, "blas"):
-                iterate(model, n)
+                call(n)
         return run
 
     for n_threads in sorted({1, n_cores()}):
-        yield f"scikit-learn, BLAS threads: {n_threads}", check, on(n_threads, start())
+        yield f"scikit-learn, BLAS threads: {n_threads}", check, on(n_threads)
+
+
+def em(problem):
+    x = problem["x"]
+
+    def check():
+        model = _start(problem)
+        _iterate(model, x, 3)
+        return {"weights": model.weights_, "means": model.means_, "covariances": model.covariances_, "nats": model.score(x)}
+
+    model = _start(problem)
+    yield from _on_threads(lambda n: _iterate(model, x, n), check)
+
+
+def em_score(problem):
+    model, x = _start(problem), problem["x"]
+    _iterate(model, x, 3)
+    yield from _on_threads(repeat(lambda: model.score_samples(x)), lambda: {"log_prob": model.score_samples(x)})
 
 
 def logsumexp(problem):
