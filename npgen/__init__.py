@@ -32,10 +32,10 @@ from . import kernels
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
-from .models import MADE, VAE, GaussianMixture, RealNVP
+from .models import MADE, VAE, GaussianMixture, Mixture, RealNVP
 from .models.base import NotFittedError, load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "NoRuleError", "NotFittedError", "RealNVP", "Tensor",
-           "VAE", "__version__", "grad", "hvp", "jacobian", "kernels", "load", "value_and_grad", "vjp", "warmup"]
+__all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "Mixture", "NoRuleError", "NotFittedError", "RealNVP",
+           "Tensor", "VAE", "__version__", "grad", "hvp", "jacobian", "kernels", "load", "value_and_grad", "vjp", "warmup"]

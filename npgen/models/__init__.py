@@ -1,10 +1,11 @@
 """The models, one file each; MODELS maps the name on the command line, and CLASSES the name in a file, to the class."""
 from .made import MADE
+from .mixed import Mixture
 from .mixture import GaussianMixture
 from .realnvp import RealNVP
 from .vae import VAE
 
 MODELS = {"gmm": GaussianMixture, "made": MADE, "realnvp": RealNVP, "vae": VAE}
-CLASSES = {cls.__name__: cls for cls in MODELS.values()}
+CLASSES = {cls.__name__: cls for cls in (*MODELS.values(), Mixture)}
 
-__all__ = ["CLASSES", "GaussianMixture", "MADE", "MODELS", "RealNVP", "VAE"]
+__all__ = ["CLASSES", "GaussianMixture", "MADE", "MODELS", "Mixture", "RealNVP", "VAE"]

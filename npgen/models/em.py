@@ -1,4 +1,4 @@
-"""Expectation maximisation for a mixture of Gaussians: the rows as it sees them, its starts, its two steps, its state.
+"""Expectation maximisation for a mixture of Gaussians: the rows as it sees them, its two steps, its starts.
 
     p(z) = sum_k w_k N(z; m_k, C_k),    C_k^-1 = P_k P_k^T,    y_k = (z - m_k) P_k
 
@@ -21,7 +21,6 @@ import numpy as np
 from .. import ops
 from ..kernels import em
 from ..nn import Parameters
-from ..random import Stream
 from .covariances import LOG_2PI, Covariance, transpose
 
 THINNEST = 1e-7   # standard deviation, in units of the data's, below which a component has collapsed
@@ -55,6 +54,10 @@ class Components:
     def log_prob(self, z):
         """(n,) log-densities of rows z, differentiable."""
         return ops.logsumexp(self.log_weights[:, None] + self.form.log_prob(z, self.means, self.factor), axis=0)
+
+    def arrays(self):
+        """What the components are made of, by name."""
+        return {"log_weights": self.log_weights, "means": self.means, "factor": self.factor}
 
     def launch(self):
         """What a kernel of kernels.em needs to know of the components."""
@@ -116,7 +119,7 @@ class Rows:
 
     def blocks(self):
         """Slices that make up all rows."""
-        size = max(1, BLOCK // self.x.shape[1])
+        size = max(1, BLOCK // max(1, self.x.shape[1]))
         return [slice(low, low + size) for low in range(0, len(self), size)]
 
     @functools.cached_property
@@ -281,47 +284,3 @@ def random_means(z, weights, k, stream):
 
 
 STARTS = {"kmeans": k_means, "k-means++": k_means_plus_plus, "random_from_data": random_rows, "random": random_means}
-
-
-# ---------------------------------------------------------------- a run
-
-ARRAYS = "log_weights", "means", "factor"  # of Components
-
-
-@dataclasses.dataclass
-class Attempt:
-    """EM from one start: the components, and the mean nats under the start and after every iteration."""
-
-    components: Components
-    nats: list = dataclasses.field(default_factory=list)
-    converged: bool = False
-    reseeded: list = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass
-class State:
-    """An EM run at the end of an iteration: what the attempts before this one reached, the best of them, the present one."""
-
-    stream: Stream
-    attempt: Attempt | None = None
-    best: Attempt | None = None
-    reached: list = dataclasses.field(default_factory=list)
-
-    def save(self):
-        """(arrays, JSON-able dict) that restore() takes back."""
-        attempts = {name: a for name in ("attempt", "best") if (a := getattr(self, name))}
-        arrays = {f"{name}.{key}": getattr(a.components, key) for name, a in attempts.items() for key in ARRAYS}
-        rest = {name: {key: value for key, value in vars(a).items() if key != "components"} for name, a in attempts.items()}
-        return arrays, {**rest, "stream": self.stream.state(), "reached": self.reached}
-
-    @classmethod
-    def restore(cls, form, arrays, rest):
-        """The state that save() described, of components of this form."""
-        attempts = {name: Attempt(Components(form, *(arrays[f"{name}.{key}"] for key in ARRAYS)), **rest[name])
-                    for name in ("attempt", "best") if name in rest}
-        return cls(stream=Stream.from_state(rest["stream"]), reached=rest["reached"], **attempts)
-
-    def likelier(self):
-        """The likeliest attempt so far."""
-        evaluated = [a for a in (self.best, self.attempt) if a and a.nats]
-        return max(evaluated, key=lambda a: a.nats[-1], default=None)

@@ -6,8 +6,6 @@ Legend: n rows, d features, k components, o columns with values. The forms of C 
 """
 import copy
 import dataclasses
-import math
-import warnings
 
 import numpy as np
 
@@ -15,10 +13,10 @@ from .. import ops
 from ..engine import Tensor
 from ..kernels import em, session
 from ..random import as_stream
-from ..train import ConvergenceWarning
-from .base import Capabilities, ParametricModel, check_rows, check_weights
+from .base import check_rows, check_weights
 from .covariances import COVARIANCES
-from .em import BLOCK, SHARP, STARTS, Attempt, Components, Rows, State, alike, expect, maximise, patterns, remember, reseed
+from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed
+from .mixture_model import MixtureModel
 
 FITTED = "covariance_type_", "converged_", "lower_bound_", "fit_report_", "n_batches_"
 
@@ -44,7 +42,7 @@ class Conditionals:
         return np.tensordot(self.weights, self.covariances, 1) + between
 
 
-class GaussianMixture(ParametricModel):
+class GaussianMixture(MixtureModel):
     """Mixture of Gaussians: p(x) = sum_k w_k N(x; m_k, C_k).
 
     n_components      k
@@ -69,9 +67,6 @@ class GaussianMixture(ParametricModel):
     (mean nats after each iteration, in the data's own space), fit_report_ (constant columns, components seeded anew, the
     mean nats that each start reached). Reference: Dempster, Laird & Rubin (1977).
     """
-
-    _capabilities = Capabilities("exact", "responsibilities of the components", invertible=False)
-    _default_dtype = np.float64
 
     def __init__(self, n_components=1, *, covariance_type="full", tol=1e-3, reg_covar=1e-6, max_iter=100, n_init=1,
                  init_params="kmeans", weights_init=None, means_init=None, precisions_init=None, warm_start=False, solver="em",
@@ -99,20 +94,13 @@ class GaussianMixture(ParametricModel):
             rows = self._standardise(z, weights)
             self._check_rows(rows)
             if self.solver == "em":
-                self._iterate(rows, stream, run)
+                self.params_ = self._iterate(rows, stream, run).params()
             else:
                 self._follow_gradient(x, rows, weights, stream, run)
         self._finish()
 
     def _check_params(self):
-        for name, least, words in (("n_components", 1, "a"), ("max_iter", 0, "0 or a"), ("n_init", 1, "a")):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name} must be {words} positive integer, got {value!r}")
-        for name in ("tol", "reg_covar"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
+        self._check_counts()
         for name, known in (("covariance_type", COVARIANCES), ("init_params", STARTS), ("solver", ("em", "adam"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -187,61 +175,17 @@ class GaussianMixture(ParametricModel):
             start = self._step(start, expect(start, rows), rows, stream)[0]
         return dataclasses.replace(start, **given)
 
+    def _expect(self, components, rows):
+        return expect(components, rows)
+
+    def _restore_components(self, arrays):
+        return Components(self._form, **arrays)
+
     def _step(self, components, statistics, rows, stream):
         components, lost = maximise(components, statistics, float(self.reg_covar))
         if lost.any():
             reseed(components, lost, rows, stream)
         return components, lost
-
-    def _iterate(self, rows, stream, run):
-        from tqdm import tqdm
-        before = run.read()
-        state, n_init = State.restore(self._form, *before) if before else State(stream), 1 if self._warm else self.n_init
-        with tqdm(total=n_init * self.max_iter, unit="iteration", miniters=self.verbose_interval,
-                  disable=not self.verbose) as bar:
-            def report(attempt):
-                entry = {"epoch": len(attempt.nats) - 1, "train_nats": -attempt.nats[-1], "valid_nats": None}
-                start = len(state.reached)
-                bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{start + 1}/{n_init}", refresh=False)
-                bar.update(start * self.max_iter + entry["epoch"] - bar.n)
-                for callback in self.callbacks:
-                    callback(entry)
-                if run.path:
-                    run.write(state)
-
-            try:
-                while len(state.reached) < n_init:
-                    state.attempt = state.attempt or Attempt(self._start(rows, state.stream))
-                    self._climb(state.attempt, rows, state.stream, report)
-                    state.reached.append(state.attempt.nats[-1])
-                    state.best, state.attempt = state.likelier(), None
-            except KeyboardInterrupt:
-                if state.likelier() is None:
-                    raise
-                warnings.warn("fit: interrupted; the likeliest parameters so far are kept", ConvergenceWarning, stacklevel=5)
-        best = state.likelier()
-        if not best.converged and len(best.nats) > self.max_iter:
-            warnings.warn(f"fit: EM has not converged after max_iter={self.max_iter} iterations; raise max_iter or tol",
-                          ConvergenceWarning, stacklevel=5)
-        self.params_, self.converged_, self.lower_bound_ = best.components.params(), best.converged, best.nats[-1]
-        self.history_ = [{"epoch": i, "train_nats": -nats, "valid_nats": None} for i, nats in enumerate(best.nats)][1:]
-        self.n_epochs_ = len(self.history_)
-        self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached}
-
-    def _climb(self, attempt, rows, stream, report):
-        """EM iterations until the attempt has converged or has had its share."""
-        statistics = expect(attempt.components, rows)
-        attempt.nats = attempt.nats or [self._mean_nats(statistics)]
-        while not attempt.converged and len(attempt.nats) <= self.max_iter:
-            attempt.components, lost = self._step(attempt.components, statistics, rows, stream)
-            statistics = expect(attempt.components, rows)
-            attempt.reseeded += [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
-            attempt.nats = [*attempt.nats, self._mean_nats(statistics)]
-            attempt.converged = not lost.any() and abs(attempt.nats[-1] - attempt.nats[-2]) <= self.tol
-            report(attempt)
-
-    def _mean_nats(self, statistics):
-        return statistics.nats / statistics.weight + self._mean_log_det
 
     def _follow_gradient(self, x, rows, weights, stream, run):
         self._descend(self._start(rows, stream).params(), x, weights, stream, run)
@@ -294,10 +238,6 @@ class GaussianMixture(ParametricModel):
         self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded}
         self._finish()
 
-    def fit_predict(self, X, y=None, *, sample_weight=None):
-        """fit, then predict the same rows."""
-        return self.fit(X, sample_weight=sample_weight).predict(X)
-
     @property
     def _form(self):
         return COVARIANCES[self.covariance_type_]
@@ -313,52 +253,11 @@ class GaussianMixture(ParametricModel):
     def _missing(self):
         return self.preprocess is None and self.solver == "em"
 
-    @property
-    def n_iter_(self):
-        """Iterations (epochs) that the start which was kept took."""
-        return self.n_epochs_
-
-    @property
-    def lower_bounds_(self):
-        """Mean nats after each iteration (epoch)."""
-        return [-entry["train_nats"] for entry in self.history_]
-
     # ------------------------------------------------------------ queries
-
-    @property
-    def n_latent_(self):
-        return len(self.weights_)
-
-    def predict(self, X):
-        """The likeliest component of every row, (n,)."""
-        return self._rowwise(self._encode, self._check("predict", X)).argmax(axis=1)
-
-    def predict_proba(self, X):
-        """encode under the name that scikit-learn gives it."""
-        return self._rowwise(self._encode, self._check("predict_proba", X))
-
-    def sample(self, n_samples=1, *, rng=None, return_components=False):
-        """Rows drawn from the mixture, (n_samples, d), in no order; with return_components, also the component of each.
-
-        rng and errors: see Model.sample.
-        """
-        x, components = self._draw(self._draw_pairs, n_samples, rng)
-        return (x, components) if return_components else x
-
-    def aic(self, X):
-        """Akaike's information criterion on X, 2 parameters - 2 log-likelihood: lower is better."""
-        return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
-
-    def bic(self, X):
-        """The Bayesian information criterion on X, parameters * log n - 2 log-likelihood: lower is better."""
-        return -2 * self.score(X) * len(X) + self._n_parameters() * math.log(len(X))
 
     def _n_parameters(self):
         k, d = self.means_.shape
         return k - 1 + k * d + self._form.n_free(k, d)
-
-    def _at(self, dtype):
-        return self.params_  # float64 for rows of any dtype
 
     def _log_density(self, params, x):
         if any(isinstance(value, Tensor) for value in (x, *params.values())):
@@ -383,13 +282,6 @@ class GaussianMixture(ParametricModel):
 
     def _reconstruct(self, params, r):
         return (r @ self.means_).astype(r.dtype)
-
-    def _draw_pairs(self, n, stream):
-        x, components = self._draw_components(self.params_, n, stream)
-        return self.preprocess_.inverse(x), components
-
-    def _draw_rows(self, params, n, stream):
-        return self._draw_components(params, n, stream)[0]
 
     def _draw_components(self, params, n, stream):
         mixture = self._components(params)
