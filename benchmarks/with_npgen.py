@@ -120,35 +120,40 @@ def realnvp_sample(problem):
     yield "npgen", *_repeat(lambda: model.sample(n), lambda: {"rows": model.sample(n, rng=Stream(problem["stream"]))})
 
 
-def em(problem):
-    def fit(n, callback):
-        model = GaussianMixture(len(problem["weights"]), weights_init=problem["weights"], means_init=problem["means"],
-                                precisions_init=problem["precisions"], tol=0, reg_covar=0, max_iter=n, callbacks=[callback])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that so few iterations do not converge
-            return model.fit(problem["x"])
+def _mixture(problem, n, callbacks=()):
+    """A mixture after n iterations."""
+    model = GaussianMixture(len(problem["weights"]), weights_init=problem["weights"], means_init=problem["means"],
+                            precisions_init=problem["precisions"], tol=0, reg_covar=0, max_iter=n, callbacks=callbacks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that so few iterations do not converge
+        return model.fit(problem["x"])
 
+
+def em(problem):
     def check():
-        model = fit(3, lambda entry: None)
+        model = _mixture(problem, 3)
         return {"weights": model.weights_, "means": model.means_, "covariances": model.covariances_,
                 "nats": model.score(problem["x"])}
 
     def run(n):
         """Seconds from the end of the first of n + 1 iterations to the end of the last."""
         ends = []
-        fit(n + 1, lambda entry: ends.append(time.perf_counter()))
+        _mixture(problem, n + 1, [lambda entry: ends.append(time.perf_counter())])
         return ends[-1] - ends[0]
 
     yield "npgen", check, run
 
 
 def em_score(problem):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = GaussianMixture(len(problem["weights"]), weights_init=problem["weights"], means_init=problem["means"],
-                                precisions_init=problem["precisions"], tol=0, reg_covar=0, max_iter=3).fit(problem["x"])
-    x = problem["x"]
+    model, x = _mixture(problem, 3), problem["x"]
     yield "npgen", *_repeat(lambda: model.score_samples(x), lambda: {"log_prob": model.score_samples(x)})
+
+
+def mixture_fit(problem):
+    def fit():
+        return _mixture(problem, problem["iterations"])
+
+    yield "npgen", *_repeat(fit, lambda: {"nats": fit().lower_bound_})
 
 
 def logsumexp(problem):

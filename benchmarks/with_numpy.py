@@ -1,4 +1,6 @@
 """NumPy's, SciPy's and scikit-learn's side of the benchmark. For the anatomy see with_npgen.py."""
+import warnings
+
 import numpy as np
 import scipy.special
 import sklearn
@@ -48,6 +50,17 @@ def em(problem):
 
     model = _start(problem)
     yield from _on_threads(lambda n: _iterate(model, x, n), check)
+
+
+def mixture_fit(problem):
+    def fit():
+        model = GaussianMixture(len(problem["weights"]), weights_init=problem["weights"], means_init=problem["means"],
+                                precisions_init=problem["precisions"], tol=0, reg_covar=0, max_iter=problem["iterations"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that so few iterations do not converge
+            return model.fit(problem["x"])
+
+    yield "scikit-learn", lambda: {"nats": fit().score(problem["x"])}, repeat(fit)
 
 
 def em_score(problem):

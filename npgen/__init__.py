@@ -32,10 +32,11 @@ from . import kernels
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
-from .models import MADE, VAE, GaussianMixture, Mixture, RealNVP
+from .models import MADE, VAE, GaussianMixture, Mixture, RealNVP, select_n_components
 from .models.base import NotFittedError, load
 from .train import ConvergenceWarning
 from .version import __version__
 
 __all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "Mixture", "NoRuleError", "NotFittedError", "RealNVP",
-           "Tensor", "VAE", "__version__", "grad", "hvp", "jacobian", "kernels", "load", "value_and_grad", "vjp", "warmup"]
+           "Tensor", "VAE", "__version__", "grad", "hvp", "jacobian", "kernels", "load", "select_n_components",
+           "value_and_grad", "vjp", "warmup"]

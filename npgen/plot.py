@@ -121,6 +121,21 @@ def history(path, history, title=None):
     _save(path, figure.savefig)
 
 
+def selection(path, table, title=None):
+    """The criteria of mixtures over their numbers of components: table is the list that npgen.select_n_components gives."""
+    figure, axes = _figure(title, size=(6.4, 4.2))
+    k = [entry["n_components"] for entry in table]
+    for i, name in enumerate(name for name in table[0] if name not in ("n_components", "nats")):
+        values = [entry[name] for entry in table]
+        axes.plot(k, values, label=name, color=_COLORS[i], marker="o", markersize=4, linewidth=1.6)
+        axes.plot(k[int(np.argmin(values))], min(values), marker="o", markersize=10, fillstyle="none", color=_COLORS[i])
+    axes.set_xlabel("components")
+    axes.set_ylabel("criterion, smaller is better")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    _save(path, figure.savefig)
+
+
 def _scatter(axes, x, labels):
     size, alpha = (6, 0.35) if len(x) > 3000 else (12, 0.7)
     if labels is None:

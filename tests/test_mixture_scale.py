@@ -188,3 +188,21 @@ def test_a_warm_start_goes_on(kind):
         once = GaussianMixture(3, max_iter=2, warm_start=True, **options).fit(x)
     assert model.means_.shape == (2, 2) and best.n_init == 1
     assert once.fit_report_["starts"] == once.lower_bounds_[-1:]
+
+
+# ---------------------------------------------------------------- how many components
+
+@pytest.mark.parametrize("criterion", ["bic", "aic"])
+def test_the_number_of_components_is_found(criterion, tmp_path):
+    x, model = blobs(1500, 2, 3, seed=1, spread=20), GaussianMixture(1, n_init=3, random_state=0)
+    best, table = npgen.select_n_components(model, x, range(1, 6), criterion=criterion)
+    assert best.n_components == min(table, key=lambda entry: entry[criterion])["n_components"] and model.n_components == 1
+    assert best.n_components == 3 or criterion == "aic"
+    assert [entry["n_components"] for entry in table] == [1, 2, 3, 4, 5]
+    assert table[2]["bic"] == pytest.approx(-2 * 1500 * table[2]["nats"] + 17 * np.log(1500))
+    plot = pytest.importorskip("npgen.plot")
+    pytest.importorskip("matplotlib")
+    plot.selection(tmp_path / "bic.png", table)
+    assert (tmp_path / "bic.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="n_components is empty"):
+        npgen.select_n_components(model, x, [])

@@ -2,10 +2,11 @@
 from .made import MADE
 from .mixed import Mixture
 from .mixture import GaussianMixture
+from .mixture_model import select_n_components
 from .realnvp import RealNVP
 from .vae import VAE
 
 MODELS = {"gmm": GaussianMixture, "made": MADE, "realnvp": RealNVP, "vae": VAE}
 CLASSES = {cls.__name__: cls for cls in (*MODELS.values(), Mixture)}
 
-__all__ = ["CLASSES", "GaussianMixture", "MADE", "MODELS", "Mixture", "RealNVP", "VAE"]
+__all__ = ["CLASSES", "GaussianMixture", "MADE", "MODELS", "Mixture", "RealNVP", "VAE", "select_n_components"]

@@ -54,6 +54,25 @@ class State:
         return max(evaluated, key=lambda a: a.nats[-1], default=None)
 
 
+def select_n_components(model, X, n_components=range(1, 11), *, criterion="bic", sample_weight=None):
+    """(the best fit, a list of dicts with n_components, nats, aic and bic): a mixture with each number of components.
+
+    model stays as it is; criterion is "bic", "aic", or another method of the fits that takes X, the smallest being the best.
+    npgen.plot.selection draws the list. Reference: Schwarz, Estimating the dimension of a model (1978).
+    """
+    best, table = None, []
+    for k in n_components:
+        fit = type(model)(**(model.get_params() | {"n_components": k})).fit(X, sample_weight=sample_weight)
+        entry = {"n_components": k, "nats": fit.score(X, sample_weight=sample_weight), "aic": fit.aic(X), "bic": fit.bic(X)}
+        entry.setdefault(criterion, getattr(fit, criterion)(X))
+        if not table or entry[criterion] < min(other[criterion] for other in table):
+            best = fit
+        table.append(entry)
+    if best is None:
+        raise ValueError("select_n_components: n_components is empty; pass at least one number")
+    return best, table
+
+
 class MixtureModel(ParametricModel):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
