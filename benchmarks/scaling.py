@@ -70,6 +70,7 @@ def exponent(sizes, seconds):
 def draw(name, sections, peaks, path):
     """One panel per number of threads, with one scale, and one of the memory at the largest size: its bars are the legend."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
     figure = Figure(figsize=(4 * len(sections) + 4, 3.5), layout="constrained")
     figure.suptitle(name)
     *panels, last = figure.subplots(1, len(sections) + 1)
@@ -80,7 +81,8 @@ def draw(name, sections, peaks, path):
         panel.set(title=f"{n_threads} thread{'s' * (n_threads > 1)}", xlabel=name.split(", ")[-1], ylabel="milliseconds")
         panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
         panel.set_xticks([], minor=True)
-        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_major_formatter("{x:,g}")
+        panel.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         panel.sharey(panels[0])
         panel.grid(alpha=0.3)
     for variant, (loaded, peak) in reversed(peaks.items()):
