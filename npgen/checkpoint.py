@@ -21,6 +21,13 @@ class LoadError(ValueError):
     """A checkpoint is missing, truncated, altered, foreign, or newer than this npgen."""
 
 
+def _name(path):
+    """The path, which must be one: open() would take an integer for a file that is open already, and close it."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path must be the name of a file, got {path!r}")
+    return path
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Open a binary file that becomes `path` when the block ends; if anything fails, `path` stays as it was.
@@ -30,7 +37,7 @@ def replacing(path):
 
     Raises ValueError if `path` exists and is not a regular file, FileNotFoundError if its folder does not exist.
     """
-    target = os.path.realpath(path)
+    target = os.path.realpath(_name(path))
     folder = os.path.dirname(target)
     if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"{path} is not a regular file; give the path of a file to write")
@@ -95,10 +102,12 @@ def read(path):
     from safetensors import numpy as safetensors
 
     try:
-        with open(path, "rb") as file:
+        with open(_name(path), "rb") as file:
             blob = file.read()
     except OSError as error:
         raise LoadError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a null character
+        raise LoadError(f"{path!r} cannot be read: {error}") from None
     meta = _metadata(path, blob)
     if meta["format"] > FORMAT:
         raise LoadError(f"{path} has format {meta['format']}, this npgen reads up to {FORMAT}; upgrade npgen")

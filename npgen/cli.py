@@ -239,6 +239,8 @@ def _check_width(x, source, model, file):
 
 def _check_output(path, suffixes=None):
     """Raise before the work is done if its result could not be written."""
+    if not path:
+        raise ValueError("--out is empty; give the path of a file to write")
     folder = os.path.dirname(os.path.realpath(path))
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise ValueError(f"{path} has no known format; end its name in {', '.join(suffixes)}")

@@ -481,7 +481,8 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
         raise ValueError(f"{method}: {name} has shape {x.shape}, n_samples={x.shape[0]}; at least {minimum} rows are needed")
     if x.dtype.kind == "f" and x.dtype.itemsize >= 4:  # of any byte order; longer ones become float64
         dtype = np.float32 if x.dtype.itemsize == 4 else np.float64
-    x = np.ascontiguousarray(x, dtype=dtype or np.float64)
+    with np.errstate(over="ignore"):  # a long double may be infinite then
+        x = np.ascontiguousarray(x, dtype=dtype or np.float64)
     size = max(1, 2**20 // x.shape[1])  # a file that is mapped into memory may be far larger than memory
     for low in range(0, len(x), size):
         wrong = np.isinf(x[low:low + size]) if missing else ~np.isfinite(x[low:low + size])
@@ -521,7 +522,10 @@ def check_weights(method, sample_weight, x):
     if sample_weight is None:
         return None
     try:
-        w = np.asarray(sample_weight, dtype=np.float64)
+        w = np.asarray(sample_weight)
+        if w.dtype.kind == "c":
+            raise TypeError
+        w = w.astype(np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"{method}: sample_weight must be numbers, got {type(sample_weight).__name__}") from None
     if w.shape != (len(x),):
