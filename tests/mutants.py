@@ -22,7 +22,7 @@ import pytest
 import npgen
 from npgen import data
 from npgen.kernels import Kernel
-from npgen.models import MADE, VAE, GaussianMixture, RealNVP
+from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
 from npgen.preprocess import Chain, Dequantize, Logit
 from npgen.testing import check_generative_model
 
@@ -50,6 +50,10 @@ def moons(seed):
     return data.moons(300, seed)
 
 
+def mixed(seed):
+    return np.column_stack([normals(seed)[:, :2], bits(seed)[:, :1], counts(seed)[:, :1]])
+
+
 TRAINING = {"max_epochs": 15, "learning_rate": 5e-3, "batch_size": 50}
 LONGER = TRAINING | {"max_epochs": 50}
 MODELS = {  # name -> (the model for a seed, the rows for a seed)
@@ -68,6 +72,7 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "mixture, diagonal": (lambda s: GaussianMixture(3, covariance_type="diag", random_state=s), lambda s: normals(s)[:, :2]),
     "mixture, counts": (lambda s: GaussianMixture(2, preprocess=Chain(steps=(Dequantize(levels=6), Logit())), random_state=s),
                         counts),
+    "mixture, mixed columns": (lambda s: Mixture(3, random_state=s), mixed),
     "mixture, by gradient": (lambda s: GaussianMixture(3, solver="adam", max_epochs=3, random_state=s),
                              moons),
 }
@@ -220,7 +225,7 @@ MUTANTS = [
     M("mixture: sign of the log-det", "mixture, diagonal", "models.covariances:Axes.log_det", "return ", "return -"),
     M("mixture: missing 1/2", "mixture, full", "kernels.em:_expect_reference", "sum(axis=2) / 2", "sum(axis=2)"),
     M("mixture: weights left out", "mixture, full", "models.em:Components.launch", "self.log_weights + ", ""),
-    M("mixture: units forgotten", "mixture, tied", "models.mixture:GaussianMixture._log_density", " - self._log_scale", ""),
+    M("mixture: units forgotten", "mixture, tied", "models.mixture:GaussianMixture._log_density", " - np.log(scale).sum()", ""),
     M("mixture: precision for covariance in samples", "mixture, tied", "models.covariances:Dense.unwhiten",
       "transpose(np.linalg.solve(transpose(factor), transpose(y)))", "y @ factor", before=True),
     M("mixture: factor transposed in samples", "mixture, tied", "models.covariances:Dense.unwhiten",

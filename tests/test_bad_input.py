@@ -276,7 +276,8 @@ def test_arguments(name, case, tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
-LOADS = {"None": None, "a file descriptor": 0, "a folder": os.curdir, "nothing": "", "no file": "nowhere", "a null byte": "a\0b",
+LOADS = {"None": None, "a file descriptor": 0, "a folder": os.curdir, "nothing": "", "no file": "nowhere",
+         "a null byte": "a\0b",
          "a very long name": "x" * 5000, "a list": ["x"], "bytes that are no name": b"\xff"}
 
 
@@ -311,8 +312,9 @@ def here(tmp_path_factory):
     return folder
 
 
-SOURCES = ["nowhere", "nowhere.csv", "", "empty.csv", "header.csv", "words.csv", "short.csv", "missing.csv", "nan.csv", "inf.csv",
-           "comma.csv", "binary.csv", "notes.md", "x.npz", "bad.npy", "nan.npy", "flat.npy", "objects.npy", "complex.npy",
+SOURCES = ["nowhere", "nowhere.csv", "", "empty.csv", "header.csv", "words.csv", "short.csv", "missing.csv", "nan.csv",
+           "inf.csv", "comma.csv", "binary.csv", "notes.md",
+           "x.npz", "bad.npy", "nan.npy", "flat.npy", "objects.npy", "complex.npy",
            "none.npy", "words.npy", "folder", "m"]
 LINES = [
     "", "paint", "fit", "fit made", "fit made --data moons", "fit made --out o", "fit gan --data moons --out o",
@@ -327,7 +329,8 @@ LINES = [
     "sample m --out o.npy extra",
     *[f"fit realnvp --data moons --out o {more}" for more in (
         "--epochs 0", "--epochs -1", "--epochs x", "--epochs 1.5", "--seed -1", "--seed x", "--set", "--set colour=1",
-        "--set hidden", "--set =1", "--set hidden=0", "--set hidden=-1", "--set hidden=x", "--set n_couplings=0", "--set n_couplings=2.5",
+        "--set hidden", "--set =1", "--set hidden=0", "--set hidden=-1", "--set hidden=x", "--set n_couplings=0",
+        "--set n_couplings=2.5",
         "--set learning_rate=0", "--set learning_rate=fast", "--set batch_size=0", "--set validation_fraction=1",
         "--set preprocess=whiten", "--set random_state=1", "--set verbose=1", "--set __class__=1", "--nonsense")],
     *[f"fit gmm --data moons --out o --set {setting}" for setting in (

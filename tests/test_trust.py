@@ -140,6 +140,14 @@ def test_a_model_of_many_binary_columns():
     assert not report["a Metropolis step leaves samples alone"].skipped
 
 
+def test_columns_of_several_kinds():
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.normal(size=200), rng.integers(0, 2, 200), rng.integers(0, 5, 200)])
+    report = check_generative_model(npgen.models.Mixture(3, random_state=0).fit(x), x)
+    assert report.passed, str(report)
+    assert not report["samples follow the density along slices"].skipped
+
+
 def test_the_report_is_for_reading():
     report = check_generative_model(fitted("GaussianMixture, full")[0])
     text = str(report)
@@ -161,7 +169,7 @@ def test_what_the_checker_refuses():
         check_generative_model(fitted("GaussianMixture, full")[0], laws=["gravity"])
     with pytest.raises(npgen.NotFittedError):
         check_generative_model(npgen.MADE())
-    with pytest.raises(ValueError, match="X has 1 columns"):
+    with pytest.raises(ValueError, match="X has 1 features"):
         check_generative_model(fitted("GaussianMixture, full")[0], MOONS[:, :1])
 
 

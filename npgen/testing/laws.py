@@ -17,7 +17,7 @@ from .. import engine
 from ..models.base import load
 from ..preprocess import Preprocessor
 from ..random import Stream
-from .subject import ALARM, Skip, band, bernstein, distance, hoeffding
+from .subject import ALARM, MANY_STATES, Skip, band, bernstein, distance, hoeffding
 
 LAWS = {}  # name -> law, in the order in which they are run
 LOG_2PI = math.log(2 * math.pi)
@@ -220,14 +220,14 @@ def total(s):
     Look for a missing constant (2 pi, 1/2), a log-determinant that is dropped or has the wrong sign, an output that sees
     its own input, a variance that is a standard deviation in one place only.
     """
-    if s.support != "real":
-        return _sum_over_states(s)
-    return _quadrature(s) if s.d <= 2 and s.density == "exact" else _bridge(s)
+    if s.support == "real" and s.d <= 2 and s.density == "exact":
+        return _quadrature(s)
+    if s.support in ("real", "mixed") or s.support == "binary" and 2 ** s.d > MANY_STATES:
+        return _bridge(s)
+    return _sum_over_states(s)
 
 
 def _sum_over_states(s):
-    if s.support == "binary" and s.dequantize is None and 2 ** s.d > 4096:
-        return _bridge(s)
     p, error = s.mass
     total = p.sum()
     tolerance = (1e-9 if s.support == "binary" else 1e-6) + SIGMAS * math.sqrt(np.square(error).sum())
@@ -253,8 +253,8 @@ def _common(s):
     """Slices and log p of rows of the model p and of the reference q, and how much of each is in both, in pq / (p + q)."""
     if s.density not in ("exact", "estimate"):
         raise Skip("log_prob is a bound")
-    if s.support == "integers":
-        raise Skip("samples are integers")
+    if s.dequantize is not None:
+        raise Skip("integers are spread by noise")
     x, y = s.drawn, s.reference.sample(s.n, s.generator(2))
     log_y = s.log_prob(y)
     with np.errstate(over="ignore"):
@@ -351,17 +351,8 @@ def stationary(s):
     if s.density != "exact":
         raise Skip("log_prob is not exact")
     rng, x, log_p = s.generator(4), s.drawn, s.drawn_log_prob
-    factor = getattr(s.reference, "factor", None)
     for _ in range(6):
-        if s.support == "binary":
-            y = x.copy()
-            at = np.arange(s.n), rng.integers(s.d, size=s.n)
-            y[at] = 1 - y[at]
-        elif s.support == "integers":
-            y = x + np.round(s.scale[1] * rng.normal(size=x.shape))
-        else:
-            sizes = rng.choice([0.3, 1.0, 4.0], size=(s.n, 1))
-            y = x + sizes * rng.normal(size=x.shape) @ factor.T
+        y = s.reference.step(x, rng)
         to = s.log_prob(y)
         accept = np.log(rng.random(s.n)) < to - log_p
         x, log_p = np.where(accept[:, None], y, x), np.where(accept, to, log_p)
@@ -529,8 +520,8 @@ def gradient_of_the_density(s):
 
     Look at the backward kernels' gradient of their inputs.
     """
-    if not s.is_parametric or s.density == "estimate":
-        raise Skip("log_prob is an estimate" if s.density == "estimate" else "not a model of npgen")
+    if not s.is_parametric or s.density == "estimate" or s.support == "mixed":
+        raise Skip("log_prob is an estimate" if s.density == "estimate" else "no derivative that npgen knows of")
     z, rng = {"x": s.model.preprocess_.forward(s.x[:24])[0] + 1e-3}, s.generator(10)
 
     def error(params):
@@ -704,7 +695,7 @@ def monotone(s):
     Look at the M-step: weights, the centre of the second moments, the order of updates.
     """
     model = s.model
-    if getattr(model, "solver", None) != "em" or model.fit_report_["reseeded"]:
+    if not hasattr(model, "lower_bounds_") or getattr(model, "solver", "em") != "em" or model.fit_report_["reseeded"]:
         raise Skip("not fitted by EM alone")
     bounds = np.array(model.lower_bounds_)
     fall = float(np.max(bounds[:-1] - bounds[1:], initial=0))

@@ -58,7 +58,7 @@ class Subject:
     """A fitted model, and what several laws need of it, computed once.
 
     density   "exact", "bound" or "estimate", as the model's capabilities say; "exact" for a model without any
-    support   what its samples are: "binary", "integers" or "real"
+    support   what its samples are: "binary", "integers", "real", or "mixed" columns of whole and other numbers
     """
 
     def __init__(self, model, X, seed, n_samples):
@@ -77,8 +77,9 @@ class Subject:
         self.pilot = self.sample(min(2000, self.n), seed + 1)  # chooses what is looked at; the laws judge other rows
         self.x = self.pilot[:500] if X is None else np.array(X, dtype=np.float64)
         self.d = self.pilot.shape[1]
-        self.support = ("binary" if np.isin(self.pilot, (0, 1)).all() else
-                        "integers" if (self.pilot == np.round(self.pilot)).all() else "real")
+        whole = (self.pilot == np.round(self.pilot)).all(axis=0)
+        self.support = ("binary" if np.isin(self.pilot, (0, 1)).all() else "integers" if whole.all() else
+                        "mixed" if whole.any() else "real")
 
     def generator(self, k=0):
         """Random numbers for the checker's own choices."""
@@ -156,7 +157,7 @@ class Subject:
     @functools.cached_property
     def states(self):
         """Every state that the model can be in, (m, d). Raises Skip where they are not countable or too many."""
-        if self.support == "real":
+        if self.support in ("real", "mixed"):
             raise Skip("samples are real numbers")
         if self.support == "binary" and self.dequantize is None:
             axes = [(0.0, 1.0)] * self.d
@@ -238,8 +239,8 @@ class Subject:
 
     @functools.cached_property
     def reference(self):
-        """A density near the model's that is known to be one: normals or coins about rows of the pilot."""
-        return (Coins if self.support == "binary" else Kernels)(self.pilot)
+        """A density near the model's that is known to be one."""
+        return Reference(self.pilot)
 
     @functools.cached_property
     def scale(self):
@@ -266,47 +267,59 @@ class _Given:
         return self.u.astype(dtype)
 
 
-class Kernels:
-    """Equal normals about 500 rows, of the rows' covariance times Silverman's squared bandwidth: a density estimate (1986)."""
+class Reference:
+    """A density known to be one: kernels of equal weight about 500 rows of the pilot.
+
+    A kernel is a normal in the real columns, with the rows' covariance times a squared bandwidth (Silverman, 1986); in a
+    column of whole numbers it keeps the row's value with probability 0.8, else draws any that the pilot has there.
+    """
+
+    KEEP = 0.8
 
     def __init__(self, pilot):
         self.rows, d = pilot[:500], pilot.shape[1]
-        covariance = np.atleast_2d(np.cov(pilot.T)) + 1e-12 * np.diag(pilot.var(axis=0) + 1e-300)
-        self.factor = np.linalg.cholesky(covariance) * (4 / (d + 2) / len(self.rows)) ** (1 / (d + 4))
-        self.centres = self._whiten(self.rows)
-
-    def _whiten(self, x):
-        return np.linalg.solve(self.factor, x.T).T
-
-    def sample(self, n, rng):
-        return self.rows[rng.integers(len(self.rows), size=n)] + rng.normal(size=(n, self.rows.shape[1])) @ self.factor.T
-
-    def log_prob(self, x):
-        y, d = self._whiten(x), self.rows.shape[1]
-        squares = np.square(y).sum(axis=1)[:, None] - 2 * y @ self.centres.T + np.square(self.centres).sum(axis=1)
-        joint = -0.5 * np.maximum(squares, 0)
-        top = joint.max(axis=1)
-        constant = np.log(len(self.rows)) + d / 2 * math.log(2 * math.pi) + np.log(np.diag(self.factor)).sum()
-        return top + np.log(np.exp(joint - top[:, None]).sum(axis=1)) - constant
-
-
-class Coins:
-    """Equal products of coins about 500 rows of 0 and 1: every bit of the row is kept with probability 0.9."""
-
-    KEEP = 0.9
-
-    def __init__(self, pilot):
-        self.rows = pilot[:500]
+        whole = (pilot == np.round(pilot)).all(axis=0)
+        self.levels = {j: np.unique(pilot[:, j]) for j in np.flatnonzero(whole)}
+        self.real = np.flatnonzero(~whole)
+        d = len(self.real)
+        if d:
+            real = pilot[:, self.real]
+            covariance = np.atleast_2d(np.cov(real.T)) + np.diag(1e-12 * real.var(axis=0) + 1e-300)
+            self.factor = np.linalg.cholesky(covariance) * (4 / (d + 2) / len(self.rows)) ** (1 / (d + 4))
 
     def sample(self, n, rng):
-        rows = self.rows[rng.integers(len(self.rows), size=n)]
-        return np.where(rng.random(rows.shape) < self.KEEP, rows, 1 - rows)
+        """n rows."""
+        x = self.rows[rng.integers(len(self.rows), size=n)]
+        if len(self.real):
+            x[:, self.real] += rng.normal(size=(n, len(self.real))) @ self.factor.T
+        for j, levels in self.levels.items():
+            x[:, j] = np.where(rng.random(n) < self.KEEP, x[:, j], rng.choice(levels, n))
+        return x
 
     def log_prob(self, x):
-        same = x @ self.rows.T + (1 - x) @ (1 - self.rows.T)
-        joint = same * math.log(self.KEEP) + (x.shape[1] - same) * math.log(1 - self.KEEP)
-        top = joint.max(axis=1)
-        return top + np.log(np.exp(joint - top[:, None]).mean(axis=1))
+        """(n,) nats."""
+        joint = np.full((len(x), len(self.rows)), -math.log(len(self.rows)))
+        if d := len(self.real):
+            y, centres = (np.linalg.solve(self.factor, rows[:, self.real].T).T for rows in (x, self.rows))
+            squares = np.square(y).sum(axis=1)[:, None] - 2 * y @ centres.T + np.square(centres).sum(axis=1)
+            joint -= 0.5 * np.maximum(squares, 0) + d / 2 * math.log(2 * math.pi) + np.log(np.diag(self.factor)).sum()
+        for j, levels in self.levels.items():
+            spread = (1 - self.KEEP) / len(levels)
+            joint += np.where(x[:, [j]] == self.rows[:, j], math.log(self.KEEP + spread), math.log(spread))
+            joint[~np.isin(x[:, j], levels)] = -np.inf
+        return ops.logsumexp(joint)
+
+    def step(self, x, rng):
+        """A symmetric step from every row: all real columns, and one of the others."""
+        y, n = x.copy(), len(x)
+        if len(self.real):
+            sizes = rng.choice([0.3, 1.0, 4.0], size=(n, 1))
+            y[:, self.real] += sizes * rng.normal(size=(n, len(self.real))) @ self.factor.T
+        if self.levels:
+            moved = rng.choice(list(self.levels), n)
+            for j, levels in self.levels.items():
+                y[moved == j, j] = rng.choice(levels, (moved == j).sum())
+        return y
 
 
 def _batches(x, size=100_000):
