@@ -6,13 +6,11 @@ Numba's alone: two thread pools that alternate cost more than the products thems
 import contextlib
 import os
 import threading
-from pathlib import Path
 
 from . import _jit
 
 _lock = threading.Lock()
-_scipy = []       # SciPy's BLAS as threadpoolctl controllers, once loaded: the one that jitted code calls
-_every = []       # every BLAS of the process
+_every = []  # threadpoolctl's controllers of every BLAS of the process, once SciPy's, which jitted code calls, is loaded
 
 
 def load():
@@ -33,9 +31,7 @@ def load():
         for letter in "sd":
             address = get_cython_function_address("scipy.linalg.cython_blas", f"{letter}gemm")
             llvmlite.binding.add_symbol(f"npgen_{letter}gemm", address)
-        every = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
-        _scipy[:] = [lib for lib in every if "scipy" in Path(lib.filepath).parent.name] or every
-        _every[:] = every
+        _every[:] = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
 
 
 def _better_kernels():
@@ -58,30 +54,34 @@ def _avx512():
     return all(features.get(f"avx512{part}", False) for part in ("f", "cd", "bw", "dq", "vl"))
 
 
-@contextlib.contextmanager
-def _limited(libraries):
-    before = [lib.num_threads for lib in libraries]
-    for lib in libraries:
-        lib.set_num_threads(1)
-    try:
-        yield
-    finally:
-        for lib, n in zip(libraries, before, strict=True):
-            lib.set_num_threads(n)
+class _OnePool:
+    """A block in which every BLAS has one thread; the last to leave it puts the user's setting back."""
+
+    holders, before = 0, ()
+
+    def __enter__(self):
+        load()
+        with _lock:
+            if not self.holders:
+                self.before = [lib.num_threads for lib in _every]
+                for lib in _every:
+                    lib.set_num_threads(1)
+            self.holders += 1
+
+    def __exit__(self, *error):
+        with _lock:
+            self.holders -= 1
+            if not self.holders:
+                for lib, n in zip(_every, self.before, strict=True):
+                    lib.set_num_threads(n)
 
 
-def one_thread():
-    """Hold the BLAS that jitted code calls to one thread inside the block; the user's setting is put back after it."""
-    load()
-    return _limited(_scipy)
+_one_pool = _OnePool()
 
 
 def one_pool():
     """Hold every BLAS to one thread inside the block, so that the kernels' threads are the only pool at work."""
-    if not _jit.available:
-        return contextlib.nullcontext()
-    load()
-    return _limited(_every)
+    return _one_pool if _jit.available else contextlib.nullcontext()
 
 
 if _jit.available:

@@ -84,13 +84,15 @@ class Kernel:
     reference  NumPy: slower, simpler and more precise than what it judges; also the fallback
     numba      jitted implementation, or None
     cuda       callable on CuPy arrays, or None
-    blas       the Numba side calls GEMM: hold SciPy's BLAS to one thread while it runs
+    blas       the Numba side calls GEMM: hold BLAS to one thread while it runs
     """
 
     def __init__(self, name, signature, *, reference, numba=None, cuda=None, blas=False):
         self.name, self.signature = name, signature
         self.reference, self.numba, self.cuda, self.blas = reference, numba, cuda, blas
-        self._args = [_parse(token) for token in re.findall(r"\w+(?:\([^)]*\))?(?::\w+)?", signature)]
+        parsed = [_parse(token) for token in re.findall(r"\w+(?:\([^)]*\))?(?::\w+)?", signature)]
+        self._n_args = len(parsed)
+        self._arrays = [(i, name, dims, dtype) for i, (name, dims, dtype) in enumerate(parsed) if dims is not None]
 
     def __repr__(self):
         return f"<kernel {self.name}({self.signature})>"
@@ -108,18 +110,17 @@ class Kernel:
             _jit.start_threads()
             _blas.load()
             if self.blas:
-                with _blas.one_thread():
+                with _blas.one_pool():
                     return run(*args)
         return run(*args)
 
     def check(self, args):
         """Raise KernelError unless the arrays have the dtypes, shapes and C order that the signature declares."""
-        if len(args) != len(self._args):
-            raise KernelError(f"kernel {self.name}: takes {len(self._args)} arguments ({self.signature}), got {len(args)}")
+        if len(args) != self._n_args:
+            raise KernelError(f"kernel {self.name}: takes {self._n_args} arguments ({self.signature}), got {len(args)}")
         bound, common = {}, None
-        for (name, dims, dtype), value in zip(self._args, args, strict=True):
-            if dims is None:
-                continue
+        for i, name, dims, dtype in self._arrays:
+            value = args[i]
             if not hasattr(value, "flags"):
                 raise KernelError(f"kernel {self.name}: {name} must be an array, got {type(value).__name__}")
             common = common or (value.dtype if dtype is None else None)
@@ -128,7 +129,10 @@ class Kernel:
                 raise KernelError(f"kernel {self.name}: {name} has dtype {value.dtype}, expected "
                                   f"{expected if dtype or value.dtype != expected else 'float32 or float64'}")
             shape = value.shape
-            if len(shape) != len(dims) or any(bound.setdefault(d, n) != n for d, n in zip(dims, shape, strict=True)):
+            fits = len(shape) == len(dims)
+            for d, n in zip(dims, shape, strict=False):
+                fits = fits and bound.setdefault(d, n) == n
+            if not fits:
                 expected = ", ".join(f"{d}={bound[d]}" if d in bound else d for d in dims)
                 raise KernelError(f"kernel {self.name}: {name} has shape {tuple(shape)}, expected ({expected})")
             if not value.flags.c_contiguous:
@@ -142,7 +146,7 @@ def _parse(token):
 
 
 def _is_cupy(args):
-    return any(type(a).__module__.partition(".")[0] == "cupy" for a in args)
+    return "cupy" in sys.modules and any(type(a).__module__.partition(".")[0] == "cupy" for a in args)
 
 
 def _warn_once():

@@ -3,10 +3,11 @@
     inverse     data -> noise, every step     a = (x[order] - shift) exp(-log_scale);  (raw, t) = mlp(a_kept)
                                               s = limit tanh(raw / limit);  z = [(a_moved - t) exp(-s), a_kept]
                                               log_det -= sum_d log_scale_d + sum_j s_j
+                and, from the last z,         log_prob = sum_d log N(z_d; 0, 1) + log_det
     forward     noise -> data, the inverse of that from the last step to the first, with the opposite log_det
     backward    dx and the gradient of every parameter, given dz and dlog_det of `inverse`
 
-x, z (N, D), log_det (N,) nats, S steps. a_kept are the first D - J features of a,
+x, z (N, D), log_det and log_prob (N,) nats, S steps. a_kept are the first D - J features of a,
 J the number that moves, half of the outputs of the step's network; it may differ between steps.
 orders (S, D), widths (S, L + 1), blocks (S, L, 5); pieces (T, 6), a step before what mlp.py has; no mask here.
 params (P,): for every step shift (D,), log_scale (D,), then the mlp's.
@@ -22,6 +23,7 @@ import numpy as np
 from . import _math, mlp
 from ._dispatch import Kernel, empty
 from ._jit import jit, prange
+from .likelihood import LOG_2PI
 from .mlp import _sum, layer_start, panel_backward, panel_forward, piece_backward
 
 
@@ -58,7 +60,8 @@ def _inverse_reference(x, params, orders, widths, blocks, pieces, limit, keep):
         for values, value in zip(kept, (x.T, outputs, hidden), strict=True):
             values.append(value)
     kept = [np.stack(values)[:len(orders) if keep else 0] for values in kept]
-    return tuple(v.astype(dtype, order="C") for v in (x, log_det, *kept))
+    log_prob = log_det - 0.5 * (x * x + LOG_2PI).sum(axis=1)
+    return tuple(v.astype(dtype, order="C") for v in (x, log_det, log_prob, *kept))
 
 
 def _forward_reference(z, params, orders, widths, blocks, pieces, limit):
@@ -133,6 +136,18 @@ def _bound(raw, limit):
 
 
 @jit
+def _log_prob(z, log_det, log_prob):
+    half, constant = z.dtype.type(0.5), z.dtype.type(len(z) * LOG_2PI / 2)
+    log_prob[:] = constant
+    for d in range(len(z)):
+        values = z[d]
+        for n in range(values.size):
+            log_prob[n] += half * values[n] * values[n]
+    for n in range(log_prob.size):
+        log_prob[n] = log_det[n] - log_prob[n]
+
+
+@jit
 def _step_inverse(x, params, order, widths, blocks, limit, low, z, log_det, outputs, hidden):
     """A step for a panel of rows: fills z, outputs, rows low.. of hidden, and subtracts from log_det."""
     (shift, log_scale, net), J = params, widths[-1] // 2
@@ -204,7 +219,7 @@ def _step_backward(dz, dlog_det, z, outputs, params, order, widths, blocks, limi
 
 
 @jit(parallel=True)
-def _inverse(x, params, orders, widths, blocks, limit, keep, z, log_det, between, outputs, hidden):
+def _inverse(x, params, orders, widths, blocks, limit, keep, z, log_det, log_prob, between, outputs, hidden):
     (N, D), S = x.shape, len(orders)
     panels = _panels(N)
     for p in prange(panels):
@@ -221,6 +236,7 @@ def _inverse(x, params, orders, widths, blocks, limit, keep, z, log_det, between
             if keep:
                 _copy(after, between[k], low)
                 _copy(of_net[:widths[k, -1]], outputs[k], low)
+        _log_prob(states[(S + 1) % 2], rows, log_prob[low:high])
         _turn(states[(S + 1) % 2].T, z[low:high].T)
 
 
@@ -279,10 +295,11 @@ def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, bl
 
 def _inverse_numba(x, params, orders, widths, blocks, pieces, limit, keep):
     (N, D), dtype, S = x.shape, x.dtype, len(orders) if keep else 0
-    z, log_det, between = empty((N, D), dtype), empty((N,), dtype), empty((S, D, N), dtype)
-    outputs, hidden = empty((S, widths[:, -1].max(), N), dtype), empty((S, N * widths[0, 1:-1].sum()), dtype)
-    _inverse(x, params, orders, widths, blocks, limit, keep, z, log_det, between, outputs, hidden)
-    return z, log_det, between, outputs, hidden
+    z, log_det, log_prob = empty((N, D), dtype), empty((N,), dtype), empty((N,), dtype)
+    between, outputs = empty((S, D, N), dtype), empty((S, widths[:, -1].max(), N), dtype)
+    hidden = empty((S, N * widths[0, 1:-1].sum()), dtype)
+    _inverse(x, params, orders, widths, blocks, limit, keep, z, log_det, log_prob, between, outputs, hidden)
+    return z, log_det, log_prob, between, outputs, hidden
 
 
 def _forward_numba(z, params, orders, widths, blocks, pieces, limit):

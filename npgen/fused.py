@@ -4,6 +4,7 @@ The formula is what a first derivative's kernel is tested against, and what high
 
     mlp                     every layer of a multilayer perceptron, masked or not
     flow_inverse            every step of a coupling flow, data -> noise; flow_forward, noise -> data
+    flow_log_prob           the density of a coupling flow, from standard normal noise
     bernoulli_log_prob      sum_d log P(x_d), from logits
     normal_log_prob         sum_d log N(x_d; mean_d, var_d), from means and raw log-variances
     standard_normal_log_prob    sum_d log N(z_d; 0, 1)
@@ -120,7 +121,7 @@ def _inverse_formula(x, params, layout, keep=False):
         s, t = _network(kept, net, net_layout)
         x = ops.concatenate([(moved - t) * ops.exp(-s), kept], axis=1)
         log_det = log_det - ops.sum(log_scale) - ops.sum(s, axis=1)
-    return x, log_det
+    return x, log_det, _standard_normal_formula(x) + log_det
 
 
 def _forward_formula(z, params, layout):
@@ -136,9 +137,13 @@ def _forward_formula(z, params, layout):
 
 
 def _inverse_backward(tracked, ans, g, x, params, layout, keep):
-    z, log_det, *kept = ans
-    dz = np.zeros_like(z) if g[0] is None else g[0]
-    dlog_det = np.zeros_like(log_det) if g[1] is None else g[1]
+    (z, _, _, *kept), (dz, dlog_det, dlog_prob, *_) = ans, g
+    if dlog_prob is not None:
+        through_z = -dlog_prob[:, None] * z
+        dz = through_z if dz is None else dz + through_z
+        dlog_det = dlog_prob if dlog_det is None else dlog_det + dlog_prob
+    dz = np.zeros_like(z) if dz is None else dz
+    dlog_det = np.zeros_like(z[:, 0]) if dlog_det is None else dlog_det
     both = _flow_kernel.backward(*_c(dz, dlog_det), *kept, *_c(params), *layout.cut, COUPLING_LIMIT)
     return [both[i] for i in tracked]
 
@@ -159,8 +164,17 @@ def flow_inverse(x, params, layout):
     log |det dz/dx| (n,) in nats. Raises ValueError if the shapes do not fit.
     Sources: Dinh et al. (2017), section 3; Kingma & Dhariwal (2018), section 3.1.
     """
-    _check_flow("flow_inverse", x, params, layout)
-    return _flow_inverse(x, params, layout, type(x) is Tensor or type(params) is Tensor)[:2]
+    return _inverse("flow_inverse", x, params, layout)[:2]
+
+
+def flow_log_prob(x, params, layout):
+    """log N(z; 0, I) + log |det dz/dx| (n,) in nats, of flow_inverse's z; raises as it does."""
+    return _inverse("flow_log_prob", x, params, layout)[2]
+
+
+def _inverse(name, x, params, layout):
+    _check_flow(name, x, params, layout)
+    return _flow_inverse(x, params, layout, type(x) is Tensor or type(params) is Tensor)
 
 
 def flow_forward(z, params, layout):
@@ -218,8 +232,12 @@ def normal_log_prob(x, outputs, limit):
     return _for(_normal, x, outputs, 2)(x, outputs, limit)
 
 
+def _standard_normal_formula(z):
+    return -0.5 * ops.sum(ops.square(z) + LOG_2PI, axis=-1)
+
+
 _standard_normal = fused(
-    "standard_normal_log_prob", lambda z: -0.5 * ops.sum(ops.square(z) + LOG_2PI, axis=-1),
+    "standard_normal_log_prob", _standard_normal_formula,
     lambda z: _likelihood_kernel.standard_normal_forward(*_c(z)),
     lambda tracked, ans, g, z: [_likelihood_kernel.standard_normal_backward(*_c(g, z))])
 

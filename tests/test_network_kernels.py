@@ -67,20 +67,20 @@ def test_flow_agrees_with_its_reference(dtype, seed, n, d, parts, hidden):
     x = rng.normal(size=(n, d)).astype(dtype)
     rest = (params, *layout.cut, 3.0)
     with kernels.using("reference"):
-        z, log_det, *kept = answers = flow.inverse(x, *rest, True)
-        for got, want in zip(flow.inverse(x, *rest, False)[:2], answers[:2], strict=True):
+        _, _, _, *kept = answers = flow.inverse(x, *rest, True)
+        for got, want in zip(flow.inverse(x, *rest, False)[:3], answers[:3], strict=True):
             np.testing.assert_array_equal(got, want)
     loose = tolerance(dtype, *answers) * max(d, *hidden, 1) * len(moved)
     used = np.arange(max(moved) * 2) < 2 * np.array(moved)[:, None]  # the other rows of outputs are left alone
     for keep in (True, False):
         got = flow.inverse(x, *rest, keep)
-        np.testing.assert_allclose(got[0], z, rtol=0, atol=loose)
-        np.testing.assert_allclose(got[1], log_det, rtol=0, atol=loose)
-        assert keep or not any(a.size for a in got[2:])
+        for a, want in zip(got[:3], answers[:3], strict=True):
+            np.testing.assert_allclose(a, want, rtol=0, atol=loose)
+        assert keep or not any(a.size for a in got[3:])
     got = flow.inverse(x, *rest, True)
-    np.testing.assert_allclose(got[2], kept[0], rtol=0, atol=loose)
-    np.testing.assert_allclose(np.where(used[..., None], got[3], 0), kept[1], rtol=0, atol=loose)
-    np.testing.assert_allclose(got[4], kept[2], rtol=0, atol=loose)
+    np.testing.assert_allclose(got[3], kept[0], rtol=0, atol=loose)
+    np.testing.assert_allclose(np.where(used[..., None], got[4], 0), kept[1], rtol=0, atol=loose)
+    np.testing.assert_allclose(got[5], kept[2], rtol=0, atol=loose)
     check_kernel(flow.forward, x, *rest, rtol=0, atol=loose * 10)
     dz, dlog_det = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=n).astype(dtype)
     with kernels.using("reference"):
@@ -110,8 +110,8 @@ def test_the_bits_do_not_depend_on_the_threads():
 
     def everything():
         y, h = mlp.forward(x, params, *rest)
-        z, log_det, *kept = flow.inverse(x, *steps, True)
-        return [y, *mlp.backward(y, x, h, params, *rest, True), z, log_det, *flow.forward(x, *steps),
+        z, log_det, log_prob, *kept = flow.inverse(x, *steps, True)
+        return [y, *mlp.backward(y, x, h, params, *rest, True), z, log_det, log_prob, *flow.forward(x, *steps),
                 *flow.backward(x, log_det, *kept, *steps)]
 
     both, before = everything(), numba.get_num_threads()

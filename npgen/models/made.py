@@ -60,7 +60,7 @@ class MADE(GradientModel):
         self._assemble(d)
 
     def _assemble(self, d):
-        hidden = self.hidden_
+        hidden, self._natural = self.hidden_, np.array_equal(self.order_, np.arange(d))
         *inner, last = made_masks(d, hidden)
         self._net = MLP("net", (d, *hidden, d * self.head_.n_params), [*inner, np.tile(last, self.head_.n_params)])
         degrees = made_degrees(d, hidden)[1:]
@@ -79,8 +79,12 @@ class MADE(GradientModel):
     def _init(self, z, stream):
         return self._net.init(stream, z.dtype)
 
+    def _in_order(self, z):
+        """The columns in the order of the factorisation."""
+        return z if self._natural else np.take(z, self.order_, axis=1)
+
     def _log_density(self, params, z):
-        x = z[:, self.order_]
+        x = self._in_order(z)
         return self.head_.log_prob(x, self._net(params, x))
 
     def _loss(self, params, z, stream):
@@ -99,7 +103,7 @@ class MADE(GradientModel):
         return z
 
     def _represent(self, params, z):
-        x = z[:, self.order_]
+        x = self._in_order(z)
         if self.head_.name == "bernoulli":
             return self._net.hidden(params, x)
         mean, log_var = self.head_.split(self._net(params, x))

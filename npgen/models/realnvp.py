@@ -108,8 +108,7 @@ class RealNVP(GradientModel):
         return self._flow.forward_and_log_det(params, z)
 
     def _log_density(self, params, z):
-        noise, log_det = self.inverse_and_log_det(params, z)
-        return fused.standard_normal_log_prob(noise) + log_det
+        return fused.flow_log_prob(z, params["flow"], self._flow.layout)
 
     def _loss(self, params, z, stream):
         return -self._log_density(params, z)
