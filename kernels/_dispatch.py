@@ -68,7 +68,7 @@ def empty(shape, dtype):
     """np.empty for a kernel's results."""
     if _pool.arrays is None:
         return np.empty(shape, dtype)
-    arrays = _pool.arrays.setdefault((*map(int, shape), dtype), [])
+    arrays = _pool.arrays.setdefault((shape, dtype), [])
     for array in arrays:
         if sys.getrefcount(array) == 3:  # the list, the loop and the call itself
             return array

@@ -218,6 +218,20 @@ def _step_backward(dz, dlog_det, z, outputs, params, order, widths, blocks, limi
     dnorm[D:] -= _sum(dlog_det)
 
 
+@jit  # by itself: in a parallel function every array expression would start the threads
+def _add_up(dnorm, widths, dparams):
+    """dshift and dlog_scale of every step, from those of its panels."""
+    D = dnorm.shape[2] // 2
+    for k in range(len(dnorm)):
+        dshift, dlog_scale, _ = step_of(dparams, widths, k, D)
+        dshift[:] = 0
+        dlog_scale[:] = 0
+        for p in range(dnorm.shape[1]):
+            for d in range(D):
+                dshift[d] += dnorm[k, p, d]
+                dlog_scale[d] += dnorm[k, p, D + d]
+
+
 @jit(parallel=True)
 def _inverse(x, params, orders, widths, blocks, limit, keep, z, log_det, log_prob, between, outputs, hidden):
     (N, D), S = x.shape, len(orders)
@@ -284,13 +298,7 @@ def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, bl
         k = pieces[t, 0]
         piece_backward(pieces[t, 1:], g[k, :widths[k, -1]], between[k, D - widths[k, 0]:], hidden[k], delta[k], widths[k],
                        no_mask, step_of(dparams, widths, k, D)[2], True)
-    for k in range(S):
-        dshift, dlog_scale, _ = step_of(dparams, widths, k, D)
-        dshift[:] = 0
-        dlog_scale[:] = 0
-        for p in range(panels):
-            dshift += dnorm[k, p, :D]
-            dlog_scale += dnorm[k, p, D:]
+    _add_up(dnorm, widths, dparams)
 
 
 def _inverse_numba(x, params, orders, widths, blocks, pieces, limit, keep):
