@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import textwrap
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -270,16 +271,26 @@ def _picture(path, n_columns):
 @contextlib.contextmanager
 def _ctrl_c():
     """A list that is no longer empty once Ctrl-C was pressed: a fit ends early then, and returns."""
-    pressed = []
+    pressed, again = [], []
 
     def press(*_):
         pressed.append(True)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, press)
+    def lost(unraisable):  # it came inside a callback of compiled code, which cannot pass it on
+        if unraisable.exc_type is not KeyboardInterrupt:
+            return hook(unraisable)
+        again.append(threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]))
+        again[-1].start()
+
+    before, hook = signal.signal(signal.SIGINT, press), sys.unraisablehook
+    sys.unraisablehook = lost
     try:
         yield pressed
     finally:
+        for timer in again:
+            timer.cancel()
+        sys.unraisablehook = hook
         signal.signal(signal.SIGINT, before)
 
 

@@ -96,6 +96,7 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
     resume    a State to go on from; save(state) is called after every epoch
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
     its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases.
+    Raises ValueError for parameters that are not finite to begin with.
     """
     options, optimizer = options or Options(), optimizer or Adam()
     state = resume or State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), stream.spawn(), stream,
@@ -104,6 +105,8 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
     n_valid = min(int(round(len(x) * options.validation_fraction)), len(x) - 1)
     valid, rows = np.sort(order[:n_valid]), np.sort(order[n_valid:])
     params.flat[:] = state.params
+    if not np.isfinite(params.flat).all():
+        raise ValueError("fit: the first parameters are not finite; look at the scale of X")
     step = _Step(loss, params, x, weights, optimizer, options)
     with _progress(options, state) as bar, np.errstate(all="ignore"):  # a loss that is not finite is dealt with below
         try:
@@ -175,6 +178,8 @@ def _epoch(step, state, rows, valid):
     valid_nats = step.nats(valid, Stream(0)) if len(valid) else train_nats  # the same noise every epoch
     if not math.isfinite(valid_nats):
         return _roll_back(step, state, before, valid_nats)
+    if not all(np.isfinite(values).all() for values in (step.params.flat, *state.moments.values())):
+        return _roll_back(step, state, before, math.nan)  # the last step spoiled them, and nothing was scored with them yet
     state.params[:] = step.params.flat
     state.epoch += 1
     state.since_best += 1

@@ -203,8 +203,8 @@ MUTANTS = [
       "self.steps"),
     M("log_prob without the preprocessing", "MADE, moons", "models.base:ParametricModel._log_prob", "z) + log_det", "z)"),
     # latent variables
-    M("KL: mean for sum", "VAE, bits", "models.vae:VAE._bound", "kl = ops.sum(", "kl = ops.mean(", before=True),
-    M("KL: missing 1/2", "VAE, bits", "models.vae:VAE._bound", ", axis=1) / 2", ", axis=1)", before=True),
+    M("KL: mean for sum", "VAE, moons", "models.vae:VAE._bound", "kl = ops.sum(", "kl = ops.mean(", before=True),
+    M("KL: missing 1/2", "VAE, moons", "models.vae:VAE._bound", ", axis=1) / 2", ", axis=1)", before=True),
     M("KL: sign of the log-variance", "VAE, moons", "models.vae:VAE._bound", "- 1 - log_var", "- 1 + log_var", before=True),
     M("KL: missing 1", "VAE, moons", "models.vae:VAE._bound", "- 1 - log_var", "- log_var", before=True),
     M("KL: left out of the loss", "VAE, bits", "models.vae:VAE._loss", "self.beta", "0.0"),

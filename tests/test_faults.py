@@ -1,0 +1,440 @@
+"""Nothing is lost: runs that are killed, disks that fill up, read-only folders, Ctrl-C, a shared cache, no Numba, NaN."""
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npgen import checkpoint, cli, data, kernels
+from npgen.models import MADE, VAE, GaussianMixture, RealNVP
+from npgen.train import ConvergenceWarning
+
+ROOT = Path(__file__).resolve().parent.parent
+MOONS = data.moons(80)
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+
+
+def run(code, *args, timeout=900, **env):
+    """The output of a Python program in a process of its own, with one thread so that it can fork."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"} | env
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *map(str, args)], env=env, capture_output=True,
+                            text=True, timeout=timeout)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+FORKED = """
+import json, os, random, signal, sys, time, warnings
+import npgen
+from npgen import cli, data
+from npgen.kernels import using
+from npgen.models import MADE, VAE, GaussianMixture, RealNVP
+
+folder, n, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+rng = random.Random(seed)
+x = data.moons(80)
+models = [lambda: MADE(hidden=(32,), max_epochs=25, patience=99, random_state=1),
+          lambda: RealNVP(n_couplings=2, hidden=(16,), max_epochs=25, patience=99, random_state=1),
+          lambda: VAE(n_latent=2, hidden=(16,), max_epochs=25, patience=99, random_state=1),
+          lambda: GaussianMixture(5, tol=0, max_iter=25, random_state=1)]
+
+def forked(work):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        warnings.simplefilter("ignore")
+        with using("reference"):  # its kernels start no threads and compile nothing
+            status = work()
+        os._exit(status or 0)
+    except BaseException as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\\n")
+        os._exit(99)
+"""
+
+
+@posix
+def test_three_hundred_kills(tmp_path):
+    """After every SIGKILL the file is absent or whole and never an older one; the run ends with the bits of one left alone."""
+    out = run(FORKED + """
+    from npgen import checkpoint
+    def whole(build):
+        with warnings.catch_warnings(), using("reference"):
+            warnings.simplefilter("ignore")
+            start = time.perf_counter()
+            model = build().fit(x, checkpoint=os.path.join(folder, "alone"))
+            return model.params_.flat.tobytes(), time.perf_counter() - start
+    alone = [whole(build) for build in models]
+    kills, finished, seen, number = 0, 0, set(), 0
+    while kills < n:
+        k = number % len(models)
+        number += 1
+        path, final, last = os.path.join(folder, "run"), os.path.join(folder, "final"), -1
+        def work():
+            models[k]().fit(x, checkpoint=path, resume=True).save(final)
+        while True:
+            pid = forked(work)
+            time.sleep(rng.random() * alone[k][1] * 0.7)
+            os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            if os.path.exists(path):
+                arrays, header = checkpoint.read(path)  # raises if it is not whole
+                state = header["state"]
+                epoch = len(state["history"]) if "history" in state else len((state.get("attempt") or {"nats": []})["nats"])
+                assert "history" not in state or epoch >= last, (epoch, last)
+                last = epoch
+            if os.WIFEXITED(status):
+                assert os.WEXITSTATUS(status) == 0
+                break
+            kills += 1
+            seen.add((k, last))
+        assert npgen.load(final).params_.flat.tobytes() == alone[k][0], "other bits"
+        finished += 1
+        for name in os.listdir(folder):
+            if name.endswith(".tmp") or name in ("run", "final"):
+                os.remove(os.path.join(folder, name))
+    print(json.dumps([kills, finished, len(seen)]))
+    """.replace("\n    ", "\n"), tmp_path, 300, 0)
+    kills, finished, places = json.loads(out)
+    assert kills >= 300 and finished >= 4 and places > 20, out
+
+
+@posix
+def test_ctrl_c_at_any_moment_of_the_command(tmp_path):
+    """Status 130 with one line, or 0 if it was done before; never a traceback; a file that is there is whole."""
+    out = run(FORKED + """
+    import io
+    os.chdir(folder)
+    statuses = []
+    for i in range(n):
+        def work():
+            sys.stderr = open("err", "w")
+            sys.stdout = open(os.devnull, "w")
+            try:
+                status = cli.main("fit made --data moons --out m --set hidden=8 --epochs 12 --quiet".split())
+            except KeyboardInterrupt:
+                status = 77  # before or after the command itself
+            sys.stderr.flush()
+            return status
+        for name in ("m", "m.checkpoint", "err"):
+            if os.path.exists(name):
+                os.remove(name)
+        pid = forked(work)
+        time.sleep(0.005 + rng.random() * 0.5)
+        os.kill(pid, signal.SIGINT)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        text = open("err").read() if os.path.exists("err") else ""
+        assert status in (0, 77, 130, -2), (status, text)
+        assert "Traceback" not in text and (status != 130 or text.count("npgen: interrupted") == 1), text
+        for name in ("m", "m.checkpoint"):
+            if os.path.exists(name):
+                npgen.checkpoint.read(name)
+        assert not [name for name in os.listdir() if name.endswith(".tmp")]
+        statuses.append(status)
+    print(json.dumps(statuses))
+    """.replace("\n    ", "\n"), tmp_path, 60, 1)
+    statuses = json.loads(out)
+    assert statuses.count(130) > 5, statuses
+
+
+# ---------------------------------------------------------------- disks
+
+class Disk:
+    """Every call that writes, counted; the one with the number `fails` fails, a write after half of its bytes."""
+
+    def __init__(self, patch, fails, code):
+        self.calls, self.fails, self.code = [], fails, code
+        patch.setattr("builtins.open", self.open)
+        for name in ("fsync", "replace"):
+            patch.setattr(os, name, self.counted(name, getattr(os, name)))
+
+    def counted(self, name, function):
+        def call(*args):
+            self.calls.append(name)
+            if len(self.calls) == self.fails:
+                raise OSError(self.code, os.strerror(self.code), "disk")
+            return function(*args)
+        return call
+
+    def open(self, path, mode="r", *args, **kwargs):
+        file = io_open(path, mode, *args, **kwargs)
+        return Writing(self, file) if "x" in mode else file
+
+
+io_open = open
+
+
+class Writing:
+    def __init__(self, disk, file):
+        self.disk, self.file = disk, file
+
+    def write(self, chunk):
+        self.disk.calls.append("write")
+        if len(self.disk.calls) == self.disk.fails:
+            self.file.write(bytes(chunk)[:len(bytes(chunk)) // 2])
+            raise OSError(self.disk.code, os.strerror(self.disk.code), "disk")
+        return self.file.write(chunk)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.file.close()
+
+
+WRITERS = {
+    "checkpoint": lambda path: checkpoint.write(path, {"w": np.arange(500.0)}, {"a": 1}),
+    "model": lambda path: GaussianMixture(random_state=0).fit(MOONS).save(path),
+    "csv": lambda path: data.write(path, MOONS[:5]),
+    "npy": lambda path: data.write(path, MOONS),
+    "npz": lambda path: data.write(path, MOONS),
+    "training": lambda path: MADE(hidden=(4,), max_epochs=3, random_state=0).fit(MOONS, checkpoint=path),
+}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT], ids=["disk full", "disk broken", "quota"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_disk_that_fails_at_any_write(writer, code, tmp_path, monkeypatch):
+    """The file is the old or the new one, whole; nothing else is left; the error is the disk's."""
+    path = tmp_path / f"file.{writer}"
+    WRITERS[writer](path)
+    good, k, failed = path.read_bytes(), 0, 0
+    while True:
+        k += 1
+        path.write_bytes(b"old")
+        with monkeypatch.context() as patch:
+            disk = Disk(patch, k, code)
+            try:
+                WRITERS[writer](path)
+            except OSError as error:
+                assert error.errno == code
+                failed += 1
+        if k > len(disk.calls):
+            break
+        assert path.read_bytes() == b"old" or writer == "training" and checkpoint.read(path) or path.read_bytes() == good
+        assert os.listdir(tmp_path) == [path.name]
+    assert failed >= 3 and path.read_bytes() == good
+
+
+@posix
+def test_a_file_size_limit_cuts_writes_anywhere(tmp_path):
+    """The kernel's own short writes: under RLIMIT_FSIZE a write stops in the middle of the file."""
+    out = run("""
+    import json, os, resource, signal, sys
+    from npgen import checkpoint
+    import numpy as np
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    path, failed = os.path.join(sys.argv[1], "x"), 0
+    checkpoint.write(path, {"w": np.zeros(3)}, {})
+    old = open(path, "rb").read()
+    for size in range(0, 9000, 117):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        try:
+            checkpoint.write(path, {"w": np.arange(1000.0)}, {})
+        except OSError:
+            failed += 1
+            assert open(path, "rb").read() == old
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert os.listdir(sys.argv[1]) == ["x"]
+    print(json.dumps([failed, len(checkpoint.read(path)[0]["w"])]))
+    """, tmp_path)
+    failed, length = json.loads(out)
+    assert failed > 60 and length == 1000
+
+
+def test_a_disk_that_fails_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for k in range(1, 99):
+        with monkeypatch.context() as patch:
+            disk = Disk(patch, k, errno.ENOSPC)
+            status = cli.main("fit made --data moons --out m --set hidden=4 --epochs 2 --quiet".split())
+        if len(disk.calls) < k:
+            break
+        out, err = capsys.readouterr()
+        if status == 0:  # a folder's fsync, once the file is in place
+            assert disk.calls[k - 1] == "fsync" and os.listdir() == ["m"]
+        else:
+            assert status == 2 and not out and err == f"npgen: error: disk: {os.strerror(errno.ENOSPC)}\n"
+            assert set(os.listdir()) <= {"m.checkpoint"}
+        for name in os.listdir():
+            checkpoint.read(name)
+            os.remove(name)
+    assert k > 10
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/sys", "folder"])
+def test_a_folder_that_cannot_be_written(folder, tmp_path, monkeypatch, capsys):
+    if folder == "folder":
+        if not hasattr(os, "getuid") or os.getuid() == 0:
+            pytest.skip("root may write anywhere")
+        folder = tmp_path / "folder"
+        folder.mkdir(mode=0o500)
+    elif not os.path.isdir(folder):
+        pytest.skip(f"there is no {folder}")
+    model = GaussianMixture(random_state=0).fit(MOONS)
+    before = model.log_prob(MOONS)
+    for call in (lambda: model.save(f"{folder}/m"), lambda: model.fit(MOONS, checkpoint=f"{folder}/run"),
+                 lambda: data.write(f"{folder}/x.npy", MOONS)):
+        with pytest.raises(OSError):
+            call()
+    assert np.array_equal(model.log_prob(MOONS), before)
+    assert cli.main(["fit", "gmm", "--data", "moons", "--out", f"{folder}/m"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("npgen: error: ") and err.count("\n") == 1 and str(folder) in err
+
+
+# ---------------------------------------------------------------- Numba and its cache
+
+FIT = """
+import sys, warnings
+import numpy as np
+import npgen
+from npgen import data
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    model = npgen.RealNVP(n_couplings=2, hidden=(4,), max_epochs=2, random_state=0).fit(data.moons(60))
+    nats = model.score(data.moons(60))
+print(repr(round(nats, 9)), [str(w.message) for w in seen], npgen.kernels._jit.cache_folder)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_compile_into_one_cache(tmp_path):
+    """Both give the same bits, and so does a third that reads what they wrote."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "NPGEN_CACHE_DIR": str(tmp_path)}
+    both = [subprocess.Popen([sys.executable, "-c", FIT], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)]
+    found = [process.communicate(timeout=900) for process in both]
+    assert [process.returncode for process in both] == [0, 0], found
+    third = run(FIT, NPGEN_CACHE_DIR=str(tmp_path))
+    assert found[0][0] == found[1][0] == third and str(tmp_path) in third
+
+
+@pytest.mark.slow
+def test_without_a_writable_cache_it_compiles_and_says_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    nowhere = str(tmp_path / "file")  # no folder can be made below a file
+    out = run(FIT, NPGEN_CACHE_DIR=nowhere, XDG_CACHE_HOME=nowhere, HOME=nowhere, TMPDIR=nowhere)
+    assert out.rstrip().endswith("None") and "[]" in out
+    assert os.listdir(tmp_path) == ["file"]
+
+
+BROKEN = {"absent": "raise ModuleNotFoundError(\"No module named 'numba'\")",
+          "broken": "raise OSError('libllvm: wrong ELF class')",
+          "too old": "raise ImportError('Numba needs NumPy 2.3 or less')"}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_without_numba_it_is_slow_and_says_so_once(how, tmp_path):
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text(BROKEN[how])
+    out = run(FIT, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    nats, _, rest = out.partition(" ")
+    with kernels.using("reference"):
+        model = RealNVP(n_couplings=2, hidden=(4,), max_epochs=2, random_state=0).fit(data.moons(60))
+        assert abs(float(nats) - model.score(data.moons(60))) < 1e-6
+    assert rest.count("slow NumPy reference kernels: Numba cannot be imported") == 1
+
+
+# ---------------------------------------------------------------- NaN
+
+TRAINED = {
+    "MADE": (MADE(hidden=(6,), max_epochs=4, batch_size=16, random_state=0), "mlp.forward mlp.backward adam.step "
+             "likelihood.normal_forward likelihood.normal_backward"),
+    "RealNVP": (RealNVP(n_couplings=2, hidden=(4,), max_epochs=4, batch_size=16, random_state=0), "flow.inverse flow.backward "
+                "adam.step likelihood.standard_normal_forward likelihood.standard_normal_backward"),
+    "VAE": (VAE(n_latent=2, hidden=(4,), max_epochs=4, batch_size=16, random_state=0), "mlp.forward mlp.backward adam.step "
+            "likelihood.normal_forward likelihood.normal_backward reparameterize.forward reparameterize.backward"),
+}
+
+
+def record_of(name):
+    module, _, record = name.partition(".")
+    return getattr(getattr(kernels, module), record)
+
+
+def poisoned(record, call, monkeypatch):
+    """Put a NaN into each array that a kernel answers or writes, on its call of this number; returns the calls, as a list."""
+    calls, original = [], record.numba or record.reference
+
+    def run(*args):
+        ans = original(*args)
+        calls.append(record.name)
+        if len(calls) == call:
+            outputs = ans if isinstance(ans, tuple) else (ans,)
+            arrays = [a for a in outputs if isinstance(a, np.ndarray) and a.size and a.dtype.kind == "f"]
+            for a in arrays or [a for a in args if isinstance(a, np.ndarray) and a.flags.writeable]:
+                a.reshape(-1)[a.size // 2] = np.nan
+        return ans
+
+    monkeypatch.setattr(record, "numba", run)
+    return calls
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.2])
+@pytest.mark.parametrize("name, kernel", [(n, k) for n, (_, names) in TRAINED.items() for k in names.split()])
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")
+def test_a_nan_in_any_array_of_a_training_step(name, kernel, validation, monkeypatch):
+    """The epoch is taken back, or the value is not used: the model that is left is finite, and has learned."""
+    model = TRAINED[name][0]
+    params = model.get_params() | {"validation_fraction": validation}
+    sound = type(model)(**params).fit(MOONS)
+    for call in (1, 2, 5, 8, 13):
+        with monkeypatch.context() as patch:
+            calls = poisoned(record_of(kernel), call, patch)
+            try:
+                left = type(model)(**params).fit(MOONS)
+            except ValueError as error:  # what the first parameters are made of
+                assert str(error) == "fit: the first parameters are not finite; look at the scale of X"
+                continue
+        assert len(calls) >= call
+        assert np.isfinite(left.params_.flat).all() and np.isfinite(left.log_prob(MOONS)).all(), call
+        assert left.score(MOONS) > sound.score(MOONS) - 0.25 * abs(sound.score(MOONS)), call
+        assert all(np.isfinite(entry["train_nats"]) for entry in left.history_)
+
+
+@pytest.mark.parametrize("moment", ["m", "v", "params"])
+def test_a_nan_in_the_optimiser_at_the_last_step_of_an_epoch(moment, monkeypatch):
+    """Nothing was scored with it, so that only the end of the epoch can find it."""
+    record, original = kernels.adam.step, kernels.adam.step.numba
+    steps = []
+
+    def step(param, grad, m, v, *rest):
+        original(param, grad, m, v, *rest)
+        steps.append(moment)
+        if len(steps) == 10:  # of 5 a epoch
+            {"params": param, "m": m, "v": v}[moment][3] = np.nan
+
+    monkeypatch.setattr(record, "numba", step)
+    model = MADE(hidden=(6,), max_epochs=4, batch_size=16, validation_fraction=0, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="in epoch 2; went back to the last good parameters"):
+        model.fit(MOONS)
+    assert model.history_[-1]["rollbacks"] == 1 and model.n_epochs_ == 4 and np.isfinite(model.log_prob(MOONS)).all()
+
+
+@pytest.mark.parametrize("kernel", ["em.statistics"])
+@pytest.mark.parametrize("call", [1, 2, 3, 5])
+@pytest.mark.filterwarnings("ignore")
+def test_a_nan_in_em(kernel, call, monkeypatch):
+    with monkeypatch.context() as patch:
+        poisoned(record_of(kernel), call, patch)
+        try:
+            model = GaussianMixture(3, tol=0, max_iter=8, random_state=0).fit(MOONS)
+        except ValueError as error:
+            assert "\n" not in str(error)
+            return
+    assert np.isfinite(model.log_prob(MOONS)).all()
+
+
