@@ -17,7 +17,7 @@ def as_stream(rng=None):
     """The stream for what users pass as `rng`.
 
     None gives a fresh stream from the operating system's entropy; a non-negative int or a SeedSequence the same one
-    every time; a Generator is advanced to draw a key; a Stream is returned as it is.
+    every time; a Generator or RandomState is advanced to draw a key; a Stream is returned as it is.
     Raises TypeError for anything else, ValueError for a negative int.
     """
     return rng if isinstance(rng, Stream) else Stream(rng)
@@ -106,6 +106,8 @@ class Stream:
 def _key_of(seed):
     if isinstance(seed, np.random.Generator):
         return seed.integers(2**32, size=2, dtype=np.uint64)
+    if isinstance(seed, np.random.RandomState):  # as scikit-learn's users pass it
+        return seed.randint(2**32, size=2, dtype=np.uint64)
     if isinstance(seed, numbers.Integral) and not isinstance(seed, bool | np.bool_):
         if seed < 0:
             raise ValueError(f"rng: a seed must not be negative, got {seed}; pass a non-negative int")

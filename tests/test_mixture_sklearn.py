@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # as scikit-learn runs them: 
 
 
 class GaussianMixture(npgen.GaussianMixture):
-    """npgen's, with a RandomState for random_state, sample() with components, attributes and score of X's dtype, and WORDS."""
+    """npgen's, with the components that sample() draws from, attributes and score of X's dtype, and WORDS."""
 
     def _words(self, said):
         for ours, their in WORDS.items():
@@ -45,17 +45,12 @@ class GaussianMixture(npgen.GaussianMixture):
         return str(said)
 
     def fit(self, X, y=None, *, sample_weight=None):
-        seed = self.random_state
-        if isinstance(seed, np.random.RandomState):
-            self.random_state = int(seed.randint(2**31))
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", npgen.ConvergenceWarning)
                 super().fit(X, sample_weight=sample_weight)
         except ValueError as error:
             raise ValueError(self._words(error)) from error
-        finally:
-            self.random_state = seed
         for warning in caught:
             warnings.warn(self._words(warning.message), ConvergenceWarning, stacklevel=2)
         for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):

@@ -216,7 +216,7 @@ BAD = {
     "negative": (-1, ValueError, "a seed must not be negative, got -1; pass a non-negative int"),
     "float": (1.0, TypeError, "rng must be None, a non-negative int.*got 1.0"),
     "str": ("0", TypeError, "got '0'"), "bool": (True, TypeError, "got True"), "list": ([1, 2], TypeError, "got"),
-    "numpy bool": (np.True_, TypeError, "got"), "legacy RandomState": (np.random.RandomState(0), TypeError, "got"),
+    "numpy bool": (np.True_, TypeError, "got"), "a module": (np.random, TypeError, "got"),
 }
 
 
@@ -249,3 +249,10 @@ def test_processes_that_compile_in_another_order_share_a_cache(tmp_path):
     for line in lines:
         subprocess.run([sys.executable, "-c", f"from npgen.random import Stream; {line}"], check=True,
                        env=os.environ | {"NPGEN_CACHE_DIR": str(tmp_path)}, cwd=Path(__file__).parent.parent)
+
+
+def test_a_random_state_is_a_seed_and_moves_on():
+    state = np.random.RandomState(0)
+    first, second = as_stream(state).normal(3), as_stream(state).normal(3)
+    np.testing.assert_array_equal(first, as_stream(np.random.RandomState(0)).normal(3))
+    assert not np.array_equal(first, second)

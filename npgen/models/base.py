@@ -277,8 +277,8 @@ class Model(abc.ABC):
         with session():
             return draw(int(n_samples), self.stream_ if rng is None else as_stream(rng))
 
-    def _rowwise(self, function, x):
-        rows = self._rows_per_call
+    def _rowwise(self, function, x, rows=None):
+        rows = rows or self._rows_per_call
         with session(), np.errstate(over="ignore", under="ignore"):
             parts = [function(np.ascontiguousarray(x[i:i + rows])) for i in range(0, max(len(x), 1), rows)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

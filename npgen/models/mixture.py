@@ -247,7 +247,7 @@ class GaussianMixture(MixtureModel):
 
     @property
     def _rows_per_call(self):
-        return max(64, BLOCK // (self.n_features_in_ * self.n_latent_))
+        return max(1, BLOCK // self.n_features_in_)
 
     @property
     def _missing(self):
@@ -304,7 +304,8 @@ class GaussianMixture(MixtureModel):
         Raises NotFittedError, and ValueError for rows of another width or infinities.
         """
         stream = None if rng is None else as_stream(rng)
-        return self._rowwise(lambda x: self._impute(x, stream), self._check("impute", X))
+        rows = max(64, BLOCK // (self.n_features_in_ * self.n_latent_))
+        return self._rowwise(lambda x: self._impute(x, stream), self._check("impute", X), rows)
 
     def _impute(self, x, stream):
         components, full = self._components(self.params_), x.copy()
