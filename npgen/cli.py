@@ -172,7 +172,7 @@ def config(args):
 def warmup(args):
     """npgen warmup"""
     from . import machine
-    machine.warmup()
+    machine.warmup(models=args.models or tuple(MODELS))
 
 
 def demo(args):
@@ -461,8 +461,9 @@ allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
 
     add(config, "show versions, BLAS, threads, caches, and what would make this machine faster", examples=["npgen config"])
 
-    add(warmup, "make every kernel ready, which takes a minute once, so that no later command pauses for it",
-        examples=["npgen warmup"])
+    sub = add(warmup, "make every kernel ready, which takes a minute once, so that no later command pauses for it",
+              examples=["npgen warmup", "npgen warmup made vae"])
+    sub.add_argument("models", metavar="MODEL", nargs="*", help=f"of which models (default: all): {', '.join(sorted(MODELS))}")
 
     sub = add(demo, "fit all four models to handwritten digits; print a table, draw pictures",
               examples=["npgen demo", "npgen demo --out pictures --seed 1"])

@@ -12,31 +12,36 @@ from .engine import vjp
 from .kernels import _blas as _blas_kernel
 from .kernels import _jit
 from .masks import Plan
-from .models import MADE, VAE, GaussianMixture, RealNVP
+from .models import MODELS
 from .version import __version__
 
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "tqdm", "safetensors", "matplotlib")
 
 
-def warmup(dtype=np.float32):
-    """Make ready every kernel for one dtype, so that no later call pauses: load it from the cache, or compile it in a minute.
+def warmup(dtype=np.float32, *, models=tuple(MODELS)):
+    """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache, or compile, a minute in all.
 
-    Raises ValueError for a dtype other than float32 or float64.
+    models: names as on the command line; by default every one, and the kernels that no model uses.
+    Raises ValueError for a dtype other than float32 or float64, or a name that is no model's.
     """
     if np.dtype(dtype).char not in "fd":
         raise ValueError(f"warmup: dtype must be float32 or float64, got {np.dtype(dtype)}")
-    tiny = {"hidden": (4,), "max_epochs": 1}
+    if unknown := set(models) - set(MODELS):
+        raise ValueError(f"warmup: models must be among {', '.join(sorted(MODELS))}, got {', '.join(map(repr, unknown))}")
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype(dtype)
-    mixtures = [GaussianMixture(2, covariance_type=kind, max_iter=2) for kind in ("full", "tied", "diag", "spherical")]
-    for models, x in (([MADE(**tiny), VAE(**tiny)], (rows > 0).astype(dtype)),
-                      ([MADE(**tiny), VAE(**tiny), RealNVP(**tiny), *mixtures], rows)):
-        for model in models:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that so few epochs do not converge
-                model.fit(x)
-            model.log_prob(x)
-            model.sample()
-            model.decode(model.encode(x))
+    for name in models:
+        kinds = [{"covariance_type": kind, "n_components": 2, "max_iter": 2} for kind in ("full", "tied", "diag", "spherical")]
+        for settings in kinds if name == "gmm" else [{"hidden": (4,), "max_epochs": 1}]:
+            for x in [rows] if name in ("gmm", "realnvp") else [(rows > 0).astype(dtype), rows]:  # for either likelihood head
+                model = MODELS[name](**settings)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # that so few epochs do not converge
+                    model.fit(x)
+                model.log_prob(x)
+                model.sample()
+                model.decode(model.encode(x))
+    if set(models) < set(MODELS):
+        return
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
     for product, *args in ((lambda x, w, b: ops.masked_matmul(x, w, b, plan), rows, weight, weight[0]),
                            (lambda x, w: ops.logsumexp(x, weights=w), rows, np.ones_like(rows))):

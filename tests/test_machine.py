@@ -52,3 +52,8 @@ def test_after_the_warmup_nothing_is_compiled_or_loaded(dtype):
 def test_warmup_refuses_other_dtypes():
     with pytest.raises(ValueError, match="warmup: dtype must be float32 or float64, got int64"):
         npgen.warmup(np.int64)
+
+
+def test_warmup_refuses_a_name_that_is_no_models():
+    with pytest.raises(ValueError, match="warmup: models must be among gmm, made, realnvp, vae, got 'gan'"):
+        npgen.warmup(models=["made", "gan"])
