@@ -17,10 +17,10 @@ from pathlib import Path
 
 try:
     import numba
-    from numba import prange
+    from numba import get_num_threads, get_thread_id, prange
     available, unavailable = True, ""
 except Exception as error:  # a broken llvmlite raises OSError, an unsupported NumPy raises ImportError
-    numba, prange = None, range
+    numba, prange, get_num_threads, get_thread_id = None, range, None, None
     available, unavailable = False, f"Numba cannot be imported ({type(error).__name__}: {error})"
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from . import _math, mlp
 from ._dispatch import Kernel, empty
-from ._jit import jit, prange
+from ._jit import get_num_threads, get_thread_id, jit, prange
 from .likelihood import LOG_2PI
 from .mlp import _sum, layer_start, panel_backward, panel_forward, piece_backward
 
@@ -102,9 +102,17 @@ def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, 
 # --- Numba -----------------------------------------------------------------------------------------------------------
 
 @jit
-def _panels(N):
-    """How many panels a batch is cut into: of at most 128 rows, and from 64 rows on at least two, for two threads."""
-    return max(-(-N // 128), 1 if N < 64 else 2)
+def _cut(N):
+    """The number of panels of a batch and their rows: at most 128, a multiple of 16 but for the last; two from 64 rows on."""
+    panels = max(-(-N // 128), 1 if N < 64 else 2)
+    return panels, -(-N // (16 * panels)) * 16
+
+
+@jit
+def _carve(scratch, n, D, outputs, units):
+    """The states before and after a step (2, D, n), two of a network's outputs (2, outputs, n), and its hidden layers."""
+    a, b = 2 * D * n, 2 * (D + outputs) * n
+    return scratch[:a].reshape((2, D, n)), scratch[a:b].reshape((2, outputs, n)), scratch[b:b + units * n]
 
 
 @jit
@@ -233,65 +241,63 @@ def _add_up(dnorm, widths, dparams):
 
 
 @jit(parallel=True)
-def _inverse(x, params, orders, widths, blocks, limit, keep, z, log_det, log_prob, between, outputs, hidden):
-    (N, D), S = x.shape, len(orders)
-    panels = _panels(N)
+def _inverse(x, params, orders, widths, blocks, limit, keep, scratch, z, log_det, log_prob, between, outputs, hidden):
+    (N, D), S, width = x.shape, len(orders), widths[:, -1].max()
+    panels, rows = _cut(N)
     for p in prange(panels):
-        low, high = p * N // panels, (p + 1) * N // panels
-        n, rows = high - low, log_det[low:high]
-        states, of_net = np.empty((2, D, n), x.dtype), np.empty((widths[:, -1].max(), n), x.dtype)
-        units = np.empty(0 if keep else n * widths[0, 1:-1].sum(), x.dtype)
+        low, high = min(p * rows, N), min((p + 1) * rows, N)
+        states, of_net, units = _carve(scratch[get_thread_id()], high - low, D, width, 0 if keep else widths[0, 1:-1].sum())
+        of_rows = log_det[low:high]
+        of_rows[:] = 0
         _turn(x[low:high], states[1])
-        rows[:] = 0
         for k in range(S):
-            after = states[k % 2]
+            after, st = states[k % 2], of_net[0, :widths[k, -1]]
             _step_inverse(states[(k + 1) % 2], step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit,
-                          low if keep else 0, after, rows, of_net[:widths[k, -1]], hidden[k] if keep else units)
+                          low if keep else 0, after, of_rows, st, hidden[k] if keep else units)
             if keep:
                 _copy(after, between[k], low)
-                _copy(of_net[:widths[k, -1]], outputs[k], low)
-        _log_prob(states[(S + 1) % 2], rows, log_prob[low:high])
+                _copy(st, outputs[k], low)
+        _log_prob(states[(S + 1) % 2], of_rows, log_prob[low:high])
         _turn(states[(S + 1) % 2].T, z[low:high].T)
 
 
 @jit(parallel=True)
-def _forward(z, params, orders, widths, blocks, limit, x, log_det):
-    (N, D), S = z.shape, len(orders)
-    panels = _panels(N)
+def _forward(z, params, orders, widths, blocks, limit, scratch, x, log_det):
+    (N, D), S, width = z.shape, len(orders), widths[:, -1].max()
+    panels, rows = _cut(N)
     for p in prange(panels):
-        low, high = p * N // panels, (p + 1) * N // panels
-        n, rows = high - low, log_det[low:high]
-        states, of_net = np.empty((2, D, n), z.dtype), np.empty((widths[:, -1].max(), n), z.dtype)
-        units = np.empty(n * widths[0, 1:-1].sum(), z.dtype)
+        low, high = min(p * rows, N), min((p + 1) * rows, N)
+        states, of_net, units = _carve(scratch[get_thread_id()], high - low, D, width, widths[0, 1:-1].sum())
+        of_rows = log_det[low:high]
+        of_rows[:] = 0
         _turn(z[low:high], states[S % 2])
-        rows[:] = 0
         for i in range(S):
             k = S - 1 - i
             _step_forward(states[(k + 1) % 2], step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit,
-                          states[k % 2], rows, of_net[:widths[k, -1]], units)
+                          states[k % 2], of_rows, of_net[0, :widths[k, -1]], units)
         _turn(states[0].T, x[low:high].T)
 
 
 @jit(parallel=True)
-def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, g, delta, dx, dparams):
-    (N, D), S = dz.shape, len(orders)
-    panels = _panels(N)
+def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, scratch, g, delta, dx,
+              dparams):
+    (N, D), S, width = dz.shape, len(orders), widths[:, -1].max()
+    panels, rows = _cut(N)
     dnorm = np.empty((S, panels, 2 * D), dz.dtype)
     for p in prange(panels):
-        low, high = p * N // panels, (p + 1) * N // panels
-        n = high - low
-        cotangents, z = np.empty((2, D, n), dz.dtype), np.empty((D, n), dz.dtype)
-        of_net = np.empty((widths[:, -1].max(), n), dz.dtype)
-        g_net, dkept = np.empty_like(of_net), np.empty_like(z)
+        low, high = min(p * rows, N), min((p + 1) * rows, N)
+        cotangents, of_net, rest = _carve(scratch[get_thread_id()], high - low, D, width, 2 * D)
+        z, dkept = rest.reshape((2, D, high - low))[0], rest.reshape((2, D, high - low))[1]
         _turn(dz[low:high], cotangents[S % 2])
         for i in range(S):
             k = S - 1 - i
+            st, g_net = of_net[0, :widths[k, -1]], of_net[1, :widths[k, -1]]
             _fetch(between[k], low, z)
-            _fetch(outputs[k], low, of_net)
-            _step_backward(cotangents[(k + 1) % 2], dlog_det[low:high], z, of_net[:widths[k, -1]],
-                           step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit, low, hidden[k],
-                           g_net[:widths[k, -1]], delta[k], cotangents[k % 2], dkept[:widths[k, 0]], dnorm[k, p])
-            _copy(g_net[:widths[k, -1]], g[k], low)
+            _fetch(outputs[k], low, st)
+            _step_backward(cotangents[(k + 1) % 2], dlog_det[low:high], z, st, step_of(params, widths, k, D), orders[k],
+                           widths[k], blocks[k], limit, low, hidden[k], g_net, delta[k], cotangents[k % 2],
+                           dkept[:widths[k, 0]], dnorm[k, p])
+            _copy(g_net, g[k], low)
         _turn(cotangents[0].T, dx[low:high].T)
     no_mask = np.empty(0, dz.dtype)
     for t in prange(len(pieces)):
@@ -301,25 +307,33 @@ def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, bl
     _add_up(dnorm, widths, dparams)
 
 
+def _scratch(N, widths, D, dtype):
+    """Memory for a panel on every thread: more would not stay in the cache, and less would be fetched anew for every panel."""
+    size = 2 * (D + widths[:, -1].max()) + max(widths[0, 1:-1].sum(), 2 * D)
+    return empty((get_num_threads(), size * _cut(N)[1]), dtype)
+
+
 def _inverse_numba(x, params, orders, widths, blocks, pieces, limit, keep):
     (N, D), dtype, S = x.shape, x.dtype, len(orders) if keep else 0
     z, log_det, log_prob = empty((N, D), dtype), empty((N,), dtype), empty((N,), dtype)
     between, outputs = empty((S, D, N), dtype), empty((S, widths[:, -1].max(), N), dtype)
     hidden = empty((S, N * widths[0, 1:-1].sum()), dtype)
-    _inverse(x, params, orders, widths, blocks, limit, keep, z, log_det, log_prob, between, outputs, hidden)
+    _inverse(x, params, orders, widths, blocks, limit, keep, _scratch(N, widths, D, dtype), z, log_det, log_prob, between,
+             outputs, hidden)
     return z, log_det, log_prob, between, outputs, hidden
 
 
 def _forward_numba(z, params, orders, widths, blocks, pieces, limit):
     x, log_det = empty(z.shape, z.dtype), empty(z.shape[:1], z.dtype)
-    _forward(z, params, orders, widths, blocks, limit, x, log_det)
+    _forward(z, params, orders, widths, blocks, limit, _scratch(len(z), widths, z.shape[1], z.dtype), x, log_det)
     return x, log_det
 
 
 def _backward_numba(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit):
     dx, dparams, dtype = empty(dz.shape, dz.dtype), empty(params.shape, dz.dtype), dz.dtype
     _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit,
-              empty(outputs.shape, dtype), empty(hidden.shape, dtype), dx, dparams)
+              _scratch(len(dz), widths, dz.shape[1], dtype), empty(outputs.shape, dtype), empty(hidden.shape, dtype), dx,
+              dparams)
     return dx, dparams
 
 

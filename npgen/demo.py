@@ -61,8 +61,9 @@ def run(folder, *, quick=False, seed=0):
 
 
 def _compile_ahead(name):
-    """A process that fills the kernels' cache with what a model needs, while this one compiles for the models before it."""
-    return subprocess.Popen([sys.executable, "-m", "npgen", "warmup", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """A process that fills the cache with a model's kernels while this one compiles those of the models before it."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-m", "npgen", "warmup", name], **silent)
 
 
 def _pictures(folder, name, model, held_out, labels, seed):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import ops
+from . import fused, ops
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
 from .kernels import _jit
@@ -19,7 +19,7 @@ _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "tqdm", "sa
 
 
 def warmup(dtype=np.float32, *, models=tuple(MODELS)):
-    """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache, or compile, a minute in all.
+    """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache or compile, a minute in all.
 
     models: names as on the command line; by default every one, and the kernels that no model uses.
     Raises ValueError for a dtype other than float32 or float64, or a name that is no model's.
@@ -44,7 +44,8 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS)):
         return
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
     for product, *args in ((lambda x, w, b: ops.masked_matmul(x, w, b, plan), rows, weight, weight[0]),
-                           (lambda x, w: ops.logsumexp(x, weights=w), rows, np.ones_like(rows))):
+                           (lambda x, w: ops.logsumexp(x, weights=w), rows, np.ones_like(rows)),
+                           (fused.standard_normal_log_prob, rows)):
         answer, pull = vjp(product, *args)
         pull(answer)
 
