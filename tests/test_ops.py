@@ -210,7 +210,7 @@ def test_derivatives_match_complex_steps(name):
     want = np.sum(w * f(*(x + 1j * step * d for x, d in zip(inputs, v, strict=True))).imag) / step
     terms = [d * g for d, g in zip(v, pull(w), strict=True)]
     scale = sum(np.abs(t).sum() for t in terms)
-    assert abs(sum(t.sum() for t in terms) - want) <= 1e-12 * scale
+    assert abs(sum(t.sum() for t in terms) - want) <= 1e-13 * scale
 
 
 @EVERY
