@@ -1,4 +1,4 @@
-"""Slow tests run when asked for; every run prints the same Hypothesis examples."""
+"""Slow tests run when asked for, long ones unless asked not to; every run prints the same Hypothesis examples."""
 import os
 
 import pytest
@@ -11,10 +11,11 @@ settings.load_profile("npgen")
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--quick", action="store_true", help="leave out the tests marked long: under two minutes")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--slow"):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+    left_out = {mark for mark, out in (("slow", not config.getoption("--slow")), ("long", config.getoption("--quick"))) if out}
+    for item in items:
+        if left_out & set(item.keywords):
+            item.add_marker(pytest.mark.skip(reason=f"{' and '.join(left_out & set(item.keywords))}: see pytest --help"))

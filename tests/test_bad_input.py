@@ -16,6 +16,7 @@ X = REAL[:60, :3].copy()
 SETTINGS = {"MADE": {"hidden": (4,), "head": "normal", "order": "random"}, "RealNVP": {"n_couplings": 2, "hidden": (4,)},
             "VAE": {"n_latent": 2, "hidden": (4,), "head": "normal", "n_importance": 3}, "GaussianMixture": {"n_components": 2}}
 
+pytestmark = pytest.mark.long
 
 @functools.cache
 def model(name):

@@ -59,6 +59,7 @@ def forked(work):
 
 
 @posix
+@pytest.mark.long
 def test_three_hundred_kills(tmp_path):
     """After every SIGKILL the file is absent or whole and never an older one; the run ends with the bits of one left alone."""
     out = run(FORKED + """
@@ -105,6 +106,7 @@ def test_three_hundred_kills(tmp_path):
 
 
 @posix
+@pytest.mark.long
 def test_ctrl_c_at_any_moment_of_the_command(tmp_path):
     """Status 130 with one line, or 0 if it was done before; never a traceback; a file that is there is whole."""
     out = run(FORKED + """

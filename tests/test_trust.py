@@ -9,6 +9,7 @@ from npgen import cli
 from npgen.testing import check_generative_model
 from npgen.testing.laws import LAWS
 
+pytestmark = pytest.mark.long
 
 class Adapter:
     """log_prob and sample are all that the checker asks for."""
