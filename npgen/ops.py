@@ -146,6 +146,8 @@ sigmoid = op(lambda x: np.exp(-np.maximum(-x, 0)) / (1 + np.exp(-abs(x))),
              lambda ans, x: lambda g: g * ans * (1 - ans), name="sigmoid")  # 1 / (1 + e^-x), precise on both sides
 softplus = op(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))), lambda ans, x: lambda g: g * sigmoid(x),
               name="softplus")
+bounded = op(lambda x, limit: limit * np.tanh(x / limit),  # x where it is small, never beyond +-limit
+             lambda ans, x, limit: lambda g: g * (1 - square(ans / limit)), name="bounded")
 _polygamma = op(lambda x, n: _special().polygamma(n, x).astype(x.dtype),
                 lambda ans, x, n: lambda g: g * _polygamma(x, n + 1), name="polygamma")
 digamma = op(lambda x: _special().psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), name="digamma")
@@ -166,11 +168,6 @@ def clip(x, a_min=None, a_max=None):
     """x limited to [a_min, a_max]; the gradient at a bound is shared between x and the bound."""
     x = x if a_min is None else maximum(x, a_min)
     return x if a_max is None else minimum(x, a_max)
-
-
-def bounded(x, limit):
-    """x where it is small, never beyond +-limit: limit * tanh(x / limit)."""
-    return limit * tanh(x / limit)
 
 
 # ---------------------------------------------------------------- reductions

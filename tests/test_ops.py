@@ -79,6 +79,7 @@ CASES = {
     "relu": (lambda x: ops.relu(x) * x, X),
     "sigmoid": (ops.sigmoid, X),
     "softplus": (ops.softplus, X),
+    "bounded": (lambda x: ops.bounded(x, 3.0), X),
     "astype": (lambda x: x.astype(x.dtype) * x, X),
     "erf": (scipy.special.erf, X),
     "gammaln": (scipy.special.gammaln, POS),
