@@ -696,7 +696,7 @@ BAD_PARAMS = {
     "covariance_type": ["round", None, 3],
     "tol": [-1, math.nan, None],
     "reg_covar": [-1, math.nan, None],
-    "max_iter": [0, 1.5, None],
+    "max_iter": [1.5, None],
     "n_init": [0, 1.5, None],
 }
 BAD = [(case, name, value) for case in FIRST.values() for name in CASES[case][0].get_params()

@@ -104,7 +104,6 @@ class GaussianMixture(MixtureModel):
         for name, known in (("covariance_type", COVARIANCES), ("init_params", STARTS), ("solver", ("em", "adam"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        self._options()
 
     def _standardise(self, z, weights):
         """Set centre_ and scale_; the rows seen from there."""

@@ -117,6 +117,7 @@ class MixtureModel(ParametricModel):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
+        self._options()  # refuses callbacks that it cannot call
 
     def _iterate(self, rows, stream, run):
         """The likeliest components that EM reaches from n_init starts."""
