@@ -56,9 +56,9 @@ def report(rounds, threads):
                 print(size, *tables[-1:], file=sys.stderr, flush=True)
     yield "# Mixtures of Gaussians beside other libraries"
     yield ""
-    yield "Written by `python -m benchmarks.mixtures`. Full covariances, float64, no variance floor, from the same weights, means"
-    yield f"and precisions; threads: {threads}. The time is that of a whole fit over its {ITERATIONS} iterations. Memory is what the"
-    yield "process holds at most beyond its imports, the rows included (twice, as they come through a pipe)."
+    yield "Written by `python -m benchmarks.mixtures`. Full covariances, float64, no variance floor, from the same weights,"
+    yield f"means and precisions; threads: {threads}. The time is that of a fit over its {ITERATIONS} iterations. Memory is"
+    yield "what the process holds at most beyond its imports, the rows included (twice, as they come through a pipe)."
     yield ""
     yield f"- machine: {machine()}"
     yield from (f"- {name}: {words}" for name, words in facts.items())

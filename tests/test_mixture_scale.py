@@ -206,3 +206,12 @@ def test_the_number_of_components_is_found(criterion, tmp_path):
     assert (tmp_path / "bic.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="n_components is empty"):
         npgen.select_n_components(model, x, [])
+
+
+def test_one_step_of_partial_fit_is_the_blend_of_moments():
+    a, b, g = blobs(100), blobs(70, seed=1) + 2, 2**-0.7
+    model = GaussianMixture(reg_covar=0).fit(a).partial_fit(b)
+    mean = (1 - g) * a.mean(axis=0) + g * b.mean(axis=0)
+    second = (1 - g) * (a.T @ a) / 100 + g * (b.T @ b) / 70
+    np.testing.assert_allclose(model.means_[0], mean, rtol=1e-10)
+    np.testing.assert_allclose(model.covariances_[0], second - np.outer(mean, mean), rtol=1e-9)
