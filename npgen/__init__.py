@@ -3,7 +3,7 @@
 Every model answers three queries about data x (n, d): density, log_prob(X); sampling, sample(n); representation,
 encode(X) and decode(Z).
 
-    models          GaussianMixture, MADE, RealNVP, VAE: one file each
+    models          GaussianMixture, Mixture, MADE, RealNVP, VAE
     train, optim    the fit loop, Adam
     nn, masks       networks and parameters, autoregressive masks
     distributions   likelihood heads

@@ -1,10 +1,13 @@
 """Every example runs, says something and draws its picture."""
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from npgen.models import CLASSES
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -24,5 +27,5 @@ def test_example(script, tmp_path):
 
 
 def test_there_is_one_example_per_model():
-    models = {path.stem for path in (ROOT / "npgen" / "models").glob("*.py")} - {"__init__", "base"}
-    assert {script.stem.replace("gaussian_mixture", "mixture") for script in EXAMPLES} == models | {"00_autodiff"}
+    models = {re.sub("(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower() for name in CLASSES}
+    assert {script.stem for script in EXAMPLES} == models | {"00_autodiff"}
