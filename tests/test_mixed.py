@@ -7,7 +7,8 @@ from scipy import stats
 from test_mixture import shared
 
 import npgen
-from npgen import Mixture
+from npgen import Mixture, data
+from npgen.models.mixture_model import MOST_SEEDINGS
 
 KINDS = ["normal", "bernoulli", "categorical", "normal", "categorical"]
 
@@ -148,3 +149,11 @@ def test_mixture_of_bernoullis_on_binarised_mnist():
     with pytest.warns(npgen.ConvergenceWarning):
         model = Mixture(10, heads="bernoulli", max_iter=60, tol=0, random_state=0).fit(x["train"].astype(np.float32))
     assert model.score(x["test"].astype(np.float32)) > -166.8
+
+
+def test_a_component_that_keeps_dying_is_left_empty_and_em_converges():
+    images, _ = data.digits()
+    model = Mixture(60, heads="bernoulli", smoothing=1e-3, max_iter=500, random_state=0).fit(data.binarize(images[:1000], 8))
+    seedings = np.bincount([entry["component"] for entry in model.fit_report_["reseeded"]], minlength=60)
+    assert model.converged_ and seedings.max() == MOST_SEEDINGS
+    assert np.isclose(model.weights_.sum(), 1) and model.weights_.min() < 1e-9

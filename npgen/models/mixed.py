@@ -233,8 +233,9 @@ class Mixture(MixtureModel):
             return self._columns.count(components, np.ascontiguousarray(rows.x[block]), rows.weighted(block))
         return functools.reduce(operator.add, map(count, range(0, len(rows), size)))
 
-    def _step(self, components, statistics, rows, stream):
+    def _step(self, components, statistics, rows, stream, seeded=True):
         new, lost = self._columns.maximise(components, statistics, float(self.reg_covar), float(self.smoothing))
+        lost &= seeded
         if lost.any():
             seeds = self._start(rows, stream)
             for name, array in new.arrays().items():

@@ -180,8 +180,9 @@ class GaussianMixture(MixtureModel):
     def _restore_components(self, arrays):
         return Components(self._form, **arrays)
 
-    def _step(self, components, statistics, rows, stream):
+    def _step(self, components, statistics, rows, stream, seeded=True):
         components, lost = maximise(components, statistics, float(self.reg_covar))
+        lost &= seeded
         if lost.any():
             reseed(components, lost, rows, stream)
         return components, lost

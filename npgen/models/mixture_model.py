@@ -13,6 +13,8 @@ from ..random import Stream
 from ..train import ConvergenceWarning
 from .base import Capabilities, ParametricModel
 
+MOST_SEEDINGS = 5  # of a component in one attempt: one that dies again after that is one too many, and stays empty
+
 
 @dataclasses.dataclass
 class Attempt:
@@ -93,7 +95,7 @@ class MixtureModel(ParametricModel):
         """The E-step: statistics; `nats` is the sum of the rows' log-densities, `weight` that of their weights."""
 
     @abc.abstractmethod
-    def _step(self, components, statistics, rows, stream):
+    def _step(self, components, statistics, rows, stream, seeded=True):
         """The M-step: new components, and which of them (k,) had to be seeded anew."""
 
     @abc.abstractmethod
@@ -162,7 +164,8 @@ class MixtureModel(ParametricModel):
         statistics = self._expect(attempt.components, rows)
         attempt.nats = attempt.nats or [self._mean_nats(statistics)]
         while not attempt.converged and len(attempt.nats) <= self.max_iter:
-            attempt.components, lost = self._step(attempt.components, statistics, rows, stream)
+            seedings = np.bincount([entry["component"] for entry in attempt.reseeded], minlength=self.n_components)
+            attempt.components, lost = self._step(attempt.components, statistics, rows, stream, seedings < MOST_SEEDINGS)
             statistics = self._expect(attempt.components, rows)
             attempt.reseeded += [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
             attempt.nats = [*attempt.nats, self._mean_nats(statistics)]
