@@ -328,7 +328,8 @@ def test_two_processes_compile_into_one_cache(tmp_path):
 def test_without_a_writable_cache_it_compiles_and_says_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     nowhere = str(tmp_path / "file")  # no folder can be made below a file
-    out = run(FIT, NPGEN_CACHE_DIR=nowhere, XDG_CACHE_HOME=nowhere, HOME=nowhere, TMPDIR=nowhere)
+    no_temporary_folder = f"import tempfile; tempfile.tempdir = {nowhere!r}\n"  # TMPDIR alone would fall back to /tmp
+    out = run(no_temporary_folder + FIT, NPGEN_CACHE_DIR=nowhere, XDG_CACHE_HOME=nowhere, HOME=nowhere)
     assert out.rstrip().endswith("None") and "[]" in out
     assert os.listdir(tmp_path) == ["file"]
 
@@ -356,7 +357,7 @@ TRAINED = {
     "MADE": (MADE(hidden=(6,), max_epochs=4, batch_size=16, random_state=0), "mlp.forward mlp.backward adam.step "
              "likelihood.normal_forward likelihood.normal_backward"),
     "RealNVP": (RealNVP(n_couplings=2, hidden=(4,), max_epochs=4, batch_size=16, random_state=0), "flow.inverse flow.backward "
-                "adam.step likelihood.standard_normal_forward likelihood.standard_normal_backward"),
+                "adam.step"),
     "VAE": (VAE(n_latent=2, hidden=(4,), max_epochs=4, batch_size=16, random_state=0), "mlp.forward mlp.backward adam.step "
             "likelihood.normal_forward likelihood.normal_backward reparameterize.forward reparameterize.backward"),
 }
