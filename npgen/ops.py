@@ -175,7 +175,9 @@ def clip(x, a_min=None, a_max=None):
 def spread(x, axis):
     """The pullback of a sum of x over axis: g, with the reduced axes put back, repeated to x's shape."""
     shape, n = np.shape(x), np.ndim(x)
-    reduced = range(n) if axis is None else [a % n for a in np.atleast_1d(axis)]
+    if axis is None:
+        return lambda g: broadcast_to(g, shape)
+    reduced = [a % n for a in np.atleast_1d(axis)]
     kept = tuple(1 if i in reduced else length for i, length in enumerate(shape))
     return lambda g: broadcast_to(reshape(g, kept), shape)
 

@@ -209,7 +209,7 @@ MUTANTS = [
     M("KL: missing 1", "VAE, moons", "models.vae:_kl", "- 1 - log_var", "- log_var", before=True),
     M("KL: left out of the loss", "VAE, bits", "models.vae:VAE._loss", "self.beta", "0.0"),
     M("ELBO: variance for std", "VAE, moons", "models.vae:VAE.elbo", "std(log_var) * eps", "std(2 * log_var) * eps"),
-    M("ELBO: preprocessing's log-det dropped", "VAE, moons", "models.vae:VAE.elbo", "beta=1.0) + log_det", "beta=1.0)"),
+    M("ELBO: preprocessing's log-det dropped", "VAE, moons", "models.vae:VAE.elbo", "- kl + log_det", "- kl"),
     M("IWAE: log S forgotten", "VAE, bits", "models.vae:VAE._importance", " - math.log(n_importance)", ""),
     M("IWAE: prior left out", "VAE, bits", "models.vae:VAE._importance", " + standard_normal_log_prob(z)", ""),
     M("IWAE: q left out", "VAE, moons", "models.vae:VAE._importance", " - log_q", ""),

@@ -82,15 +82,15 @@ class VAE(GradientModel):
         outputs = self._encoder(params, x)
         return outputs[:, :self.n_latent_], ops.bounded(outputs[:, self.n_latent_:], LOG_VAR_LIMIT)
 
-    def _bound(self, params, x, draw, beta):
-        """One-sample estimate of the ELBO, (n,): the KL divergence in closed form, log p(x | z) at z = draw(mean, log_var)."""
+    def _terms(self, params, x, draw):
+        """The ELBO's two terms, (n,) each: log p(x | z) at one z = draw(mean, log_var), and the KL divergence, exact."""
         mean, log_var = self._posterior(params, x)
-        log_prob = self.head_.log_prob(x, self._decoder(params, draw(mean, log_var)))
-        return log_prob - beta * _kl_op(mean, log_var)
+        return self.head_.log_prob(x, self._decoder(params, draw(mean, log_var))), _kl_op(mean, log_var)
 
     def _loss(self, params, z, stream):
         at = stream.reserve(len(z) * self.n_latent_, z.dtype)
-        return -self._bound(params, z, lambda mean, log_var: ops.reparameterize(mean, log_var, *at), self.beta)
+        log_prob, kl = self._terms(params, z, lambda mean, log_var: ops.reparameterize(mean, log_var, *at))
+        return self.beta * kl - log_prob
 
     def _log_density(self, params, z):
         return self._importance(params, z, self.n_importance)[0]
@@ -122,7 +122,8 @@ class VAE(GradientModel):
         def bound(x):
             z, log_det = self.preprocess_.forward(x)
             eps = row_normals(z, (self.n_latent_,))
-            return self._bound(self._at(x.dtype), z, lambda mean, log_var: mean + std(log_var) * eps, beta=1.0) + log_det
+            log_prob, kl = self._terms(self._at(x.dtype), z, lambda mean, log_var: mean + std(log_var) * eps)
+            return log_prob - kl + log_det
 
         return self._rowwise(bound, self._check("elbo", X))
 

@@ -545,8 +545,8 @@ def loss(s):
     if s.density != "estimate":
         return close(found, model.log_prob(x), 1e-8)
     eps = Stream(s.seed).normal((len(z), model.n_latent_))
-    bound = model._bound(params, z, lambda mean, log_var: mean + np.exp(log_var / 2) * eps, model.beta)
-    return close(found, bound + log_det, 1e-8)
+    log_prob, kl = model._terms(params, z, lambda mean, log_var: mean + np.exp(log_var / 2) * eps)
+    return close(found, log_prob - model.beta * kl + log_det, 1e-8)
 
 
 def _mean_zero(values):
