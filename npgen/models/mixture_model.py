@@ -3,6 +3,7 @@
 Legend: n rows, d features, k components. EM's steps are the model's own: how to start, to expect, to maximise.
 """
 import abc
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -123,17 +124,16 @@ class MixtureModel(ParametricModel):
 
     def _iterate(self, rows, stream, run):
         """The likeliest components that EM reaches from n_init starts."""
-        from tqdm import tqdm
         before = run.read()
         state = State.restore(self._restore_components, *before) if before else State(stream)
         n_init = 1 if self._warm else self.n_init
-        with tqdm(total=n_init * self.max_iter, unit="iteration", miniters=self.verbose_interval,
-                  disable=not self.verbose) as bar:
+        with self._progress(n_init * self.max_iter) as bar:
             def report(attempt):
                 entry = {"epoch": len(attempt.nats) - 1, "train_nats": -attempt.nats[-1], "valid_nats": None}
                 start = len(state.reached)
-                bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{start + 1}/{n_init}", refresh=False)
-                bar.update(start * self.max_iter + entry["epoch"] - bar.n)
+                if bar is not None:
+                    bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{start + 1}/{n_init}", refresh=False)
+                    bar.update(start * self.max_iter + entry["epoch"] - bar.n)
                 for callback in self.callbacks:
                     callback(entry)
                 if run.path:
@@ -158,6 +158,12 @@ class MixtureModel(ParametricModel):
         self.n_epochs_ = len(self.history_)
         self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached}
         return best.components
+
+    def _progress(self, total):
+        if not self.verbose:  # not a disabled bar: even that starts a thread, and takes a lock that forked processes share
+            return contextlib.nullcontext()
+        from tqdm import tqdm
+        return tqdm(total=total, unit="iteration", miniters=self.verbose_interval)
 
     def _climb(self, attempt, rows, stream, report):
         """EM iterations until the attempt has converged or has had its share."""
