@@ -23,7 +23,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["npgen", "npgen.*"]), "npgen.kernels"],
     package_dir={"npgen": "npgen", "npgen.kernels": "kernels"},
-    package_data={"npgen": ["_assets/*"], "npgen.kernels": ["*.cu"]},
+    package_data={"npgen": ["_assets/*"], "npgen.kernels": ["*.cu", "*.cuh", "VERIFIED.json"]},
     entry_points={"console_scripts": ["npgen = npgen.cli:main"]},
     install_requires=[
         "numpy>=2.1",
@@ -34,11 +34,11 @@ setup(
         "safetensors>=0.4.5",
     ],
     extras_require={
-        "cuda12": ["cupy-cuda12x>=13.0"],
-        "cuda13": ["cupy-cuda13x>=13.6"],
+        "cuda12": ["cupy-cuda12x[ctk]>=14.0"],  # with NVRTC and cuBLAS; NumPy's rules for dtypes from 14 on
+        "cuda13": ["cupy-cuda13x[ctk]>=14.0"],
         "plot": ["matplotlib>=3.9"],
-        "test": ["build", "hypothesis", "matplotlib>=3.9", "mpmath", "pytest>=8", "ruff", "scikit-learn>=1.6",
-                 "setuptools>=77"],
+        "test": ["build", "coverage", "hypothesis", "matplotlib>=3.9", "mpmath", "pytest>=8", "ruff", "scikit-learn>=1.6",
+                 "setuptools>=77", "nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"],
         "bench": ["jax", "matplotlib>=3.9", "scikit-learn>=1.6", "torch"],
     },
 )

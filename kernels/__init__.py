@@ -12,18 +12,23 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     reparameterize   mean + exp(log_var / 2) * eps, eps drawn inside and regenerated in the backward
     random           Philox4x32-10 uniforms and normals, addressed by counter
     em               the E-step of a mixture of Gaussians: densities, responsibilities, statistics
+    gather           rows of a matrix by their numbers: a batch
     made_sample      ancestral samples of a MADE in one pass
+    norm             the sum of squares of a gradient
     adam             one Adam step on a flat parameter buffer
 
     _dispatch        Kernel: which implementation runs, and the launch checks
+    _cuda            CuPy: CUDA sources compiled, launches checked
+    _gemm.cuh        what the CUDA sources share: products by tiles; _math.cuh, _random.cuh, _reduce.cuh and _pack.cuh likewise
     _jit             Numba, its cache folder and its threads
     _blas            GEMM callable from jitted code, on one BLAS thread
 """
 if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
 
-from . import adam, em, flow, likelihood, logsumexp, made_sample, masked_matmul, mlp, random, reparameterize
+from . import adam, em, flow, gather, likelihood, logsumexp, made_sample, masked_matmul, mlp, norm, random, reparameterize
+from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, session, using
 
-__all__ = ["Kernel", "KernelError", "adam", "em", "flow", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mlp",
-           "random", "reparameterize", "session", "using"]
+__all__ = ["DeviceError", "Kernel", "KernelError", "adam", "em", "flow", "gather", "likelihood", "logsumexp", "made_sample",
+           "masked_matmul", "mlp", "norm", "random", "reparameterize", "session", "using"]

@@ -9,17 +9,14 @@ import warnings
 import numpy as np
 
 from . import _blas, _jit
+from ._cuda import KernelError, is_device_array
 
 _forced = contextvars.ContextVar("npgen_backend", default=None)
 
 
-class KernelError(TypeError):
-    """A kernel was launched with an array of the wrong shape, dtype or memory layout."""
-
-
 @contextlib.contextmanager
 def using(backend):
-    """Run every kernel called inside the block on one backend: "reference" (NumPy) or "numba".
+    """Run every kernel called on host arrays inside the block on one backend: "reference" (NumPy) or "numba".
 
     Raises ValueError for any other name.
     """
@@ -79,8 +76,9 @@ def empty(shape, dtype):
 class Kernel:
     """One operation with its implementations.
 
-    signature  "x(N,K) weight(K,M) mask(K,M):bool seed": arrays with named dims, then scalars without. An array's
-               dtype is the launch's common floating dtype (float32 or float64) unless written behind a colon.
+    signature  "x(N,K) weight(K,M) mask(K,M):bool seed": arrays with dims, names or numbers, then scalars without. An array's
+               dtype is the launch's common floating dtype (float32 or float64) unless written behind a colon; those with one
+               may lie on the host in a launch of device arrays.
     reference  NumPy: slower, simpler and more precise than what it judges; also the fallback
     numba      jitted implementation, or None
     cuda       callable on CuPy arrays, or None
@@ -93,32 +91,41 @@ class Kernel:
         parsed = [_parse(token) for token in re.findall(r"\w+(?:\([^)]*\))?(?::\w+)?", signature)]
         self._n_args = len(parsed)
         self._arrays = [(i, name, dims, dtype) for i, (name, dims, dtype) in enumerate(parsed) if dims is not None]
+        self._numbers = {d: int(d) for _, _, dims, _ in self._arrays for d in dims if d.isdigit()}
 
     def __repr__(self):
         return f"<kernel {self.name}({self.signature})>"
 
     def __call__(self, *args):
-        self.check(args)
-        backend = _forced.get() or ("cuda" if _is_cupy(args) else "numba")
+        device = self.check(args)
+        backend = "cuda" if device else _forced.get() or "numba"
         run = getattr(self, backend)
+        if device and run is None:
+            raise KernelError(f"kernel {self.name} has no CUDA side; pass arrays of the host")
         if backend == "numba" and not _jit.available:
             _warn_once()
             run = None
-        if run is None:
-            return self.reference(*args)
-        if backend == "numba":
-            _jit.start_threads()
-            _blas.load()
-            if self.blas:
-                with _blas.one_pool():
-                    return run(*args)
-        return run(*args)
+        try:
+            if run is None:
+                return self.reference(*args)
+            if backend == "numba":
+                _jit.start_threads()
+                _blas.load()
+                if self.blas:
+                    with _blas.one_pool():
+                        return run(*args)
+            return run(*args)
+        except SystemError as error:  # what Numba makes of a Ctrl-C that comes while it looks at the arguments
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
 
     def check(self, args):
-        """Raise KernelError unless the arrays have the dtypes, shapes and C order that the signature declares."""
+        """Whether the arrays are on the device; KernelError unless dtypes, shapes and C order are as the signature declares."""
         if len(args) != self._n_args:
             raise KernelError(f"kernel {self.name}: takes {self._n_args} arguments ({self.signature}), got {len(args)}")
-        bound, common = {}, None
+        bound, common = self._numbers.copy(), None
+        device = "cupy" in sys.modules and any(map(is_device_array, args))
         for i, name, dims, dtype in self._arrays:
             value = args[i]
             if not hasattr(value, "flags"):
@@ -133,20 +140,19 @@ class Kernel:
             for d, n in zip(dims, shape, strict=False):
                 fits = fits and bound.setdefault(d, n) == n
             if not fits:
-                expected = ", ".join(f"{d}={bound[d]}" if d in bound else d for d in dims)
+                expected = ", ".join(f"{d}={bound[d]}" if d in bound and not d.isdigit() else d for d in dims)
                 raise KernelError(f"kernel {self.name}: {name} has shape {tuple(shape)}, expected ({expected})")
             if not value.flags.c_contiguous:
                 raise KernelError(f"kernel {self.name}: {name} must be C-contiguous; pass np.ascontiguousarray({name})")
+            if device and dtype is None and not is_device_array(value):
+                raise KernelError(f"kernel {self.name}: {name} is on the host and others are on the device; move it there")
+        return device
 
 
 def _parse(token):
     name, dims, dtype = re.fullmatch(r"(\w+)(?:\(([^)]*)\))?(?::(\w+))?", token).groups()
     dims = None if dims is None else tuple(d.strip() for d in dims.split(",") if d.strip())
     return name, dims, None if dtype is None else np.dtype(dtype)
-
-
-def _is_cupy(args):
-    return "cupy" in sys.modules and any(type(a).__module__.partition(".")[0] == "cupy" for a in args)
 
 
 def _warn_once():

@@ -1,7 +1,8 @@
 """One Adam step on a flat parameter buffer, in one pass over memory.
 
 param, grad, m, v (P,): param, m and v are updated IN PLACE (the one kernel that does), grad is only read, and param is
-returned. clip_scale multiplies the gradient; number t = step counts from 1.
+returned. clip_scale (1,) multiplies the gradient: an array, because on a GPU its value is known there alone. Where it is NaN
+or infinite, the step is refused: nothing changes. Number t = step counts from 1.
 
     g = clip_scale grad,   m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2
     param <- param - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
@@ -12,14 +13,17 @@ Reference: Kingma & Ba (2015), Adam: a method for stochastic optimization, algor
 """
 import numpy as np
 
+from . import _cuda
 from ._dispatch import Kernel
 from ._jit import jit, prange
 
 CHUNK = 16384  # values per task: small enough to balance, large enough to hide its start
 
 
-def _step_reference(param, grad, m, v, step, lr, beta1, beta2, eps, clip_scale):
-    g = clip_scale * grad.astype(float)
+def _step_reference(param, grad, m, v, clip_scale, step, lr, beta1, beta2, eps):
+    if not np.isfinite(clip_scale[0]):
+        return param
+    g = clip_scale.astype(float) * grad.astype(float)
     mean = beta1 * m.astype(float) + (1 - beta1) * g
     square = beta2 * v.astype(float) + (1 - beta2) * g**2
     param[:] = param - lr * (mean / (1 - beta1**step)) / (np.sqrt(square / (1 - beta2**step)) + eps)
@@ -28,13 +32,13 @@ def _step_reference(param, grad, m, v, step, lr, beta1, beta2, eps, clip_scale):
 
 
 @jit(parallel=True)
-def _step(param, grad, m, v, step, lr, beta1, beta2, eps, clip_scale):
+def _step(param, grad, m, v, clip_scale, step, lr, beta1, beta2, eps):
     real = param.dtype.type
-    scale, floor = real(clip_scale), real(eps)
+    scale, floor = clip_scale[0], real(eps)
     keep_m, add_m, keep_v, add_v = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
     t = float(step)  # with an int, Numba multiplies repeatedly, and the rounding of every multiplication adds up
     rate, root = real(lr / (1 - beta1**t)), real(1 / np.sqrt(1 - beta2**t))
-    for chunk in prange(-(-param.size // CHUNK)):
+    for chunk in prange(-(-param.size // CHUNK) * np.isfinite(scale)):
         part = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, param.size))
         p, g, mean, square = param[part], grad[part], m[part], v[part]
         for i in range(p.size):  # from 0: with other bounds Numba allows for negative indices, and nothing vectorises
@@ -45,5 +49,14 @@ def _step(param, grad, m, v, step, lr, beta1, beta2, eps, clip_scale):
     return param
 
 
-step = Kernel("adam.step", "param(P) grad(P) m(P) v(P) step lr beta1 beta2 eps clip_scale",
-              reference=_step_reference, numba=_step)
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+def _step_cuda(param, grad, m, v, clip_scale, step, lr, beta1, beta2, eps):
+    rate, root = lr / (1 - beta1**step), 1 / np.sqrt(1 - beta2**step)
+    _cuda.launch("adam", "step", _cuda.grid(param.size, 256), 256, param, grad, m, v, clip_scale, param.size,
+                 beta1, 1 - beta1, beta2, 1 - beta2, rate, root, eps)
+    return param
+
+
+step = Kernel("adam.step", "param(P) grad(P) m(P) v(P) clip_scale(1) step lr beta1 beta2 eps",
+              reference=_step_reference, numba=_step, cuda=_step_cuda)

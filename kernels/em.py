@@ -20,10 +20,13 @@ Reference: Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete da
 """
 import numpy as np
 
+from . import _cuda
 from ._blas import gemm
+from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import jit, prange
 from ._math import exp, log
+from .masked_matmul import THREADS, tiles
 
 FAR = 1e140
 STRIP = 16  # columns of a factor, multiplied at once
@@ -273,8 +276,81 @@ def _statistics_numba(x, weights, centre, scale, offset, shift, factor):
     return n.sum(axis=0), first.sum(axis=0), second, nats.sum()
 
 
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+SLAB = 2**26  # values of y, held at once
+PART_ROWS, PARTS = 256, 512  # the least rows that are summed by themselves, and the most parts
+
+
+class _Slabs:
+    """The rows in slabs: iterating gives (first, last + 1), once r (rows, K), log_prob (rows,) and z or z P are there."""
+
+    def __init__(self, x, centre, scale, offset, shift, factor):
+        (self.N, self.D), self.K, (self.G, self.B, _) = x.shape, len(offset), factor.shape
+        self.x, self.parameters = x, [_cuda.asarray(a) for a in (centre, scale, offset, shift, factor)]
+        self.diagonal = self.B == 1
+        columns = self.D if self.diagonal else self.G * self.D
+        self.rows = min(self.N, max(1, SLAB // max(1, columns + self.D + self.K)))
+        self.z, self.r, self.log_prob = (_cuda.empty((self.rows * n,), np.float64) for n in (self.D, self.K, 1))
+        self.values = self.z if self.diagonal else _cuda.empty((self.rows * columns,), np.float64)
+
+    def __iter__(self):
+        centre, scale, offset, shift, factor = self.parameters
+        D, K, G = self.D, self.K, self.G
+        width = min(32, 2 ** max(0, D - 1).bit_length())
+        for low in range(0, self.N, self.rows or 1):
+            high = min(low + self.rows, self.N)
+            N = high - low
+            launch("em", "standardise", _cuda.grid(N * D, THREADS), THREADS, self.x[low:high], centre, scale, self.z, N, D)
+            if not self.diagonal:
+                count, large = tiles((N, G * D))
+                launch("em", "whiten", count, THREADS, self.z, factor, self.values, N, D, G, large)
+            launch("em", "normalise", _cuda.grid(N * 32, THREADS), THREADS, self.values, offset, shift, factor, self.r,
+                   self.log_prob, N, D, K, G, self.diagonal, width)
+            yield low, high
+
+
+def _log_prob_cuda(x, *parameters):
+    slabs, log_prob = _Slabs(x, *parameters), _cuda.empty((len(x),), np.float64)
+    for low, high in slabs:
+        log_prob[low:high] = slabs.log_prob[:high - low]
+    return log_prob
+
+
+def _posterior_cuda(x, *parameters):
+    slabs = _Slabs(x, *parameters)
+    posterior = _cuda.empty((slabs.N, slabs.K), x.dtype)
+    for low, high in slabs:
+        posterior[low:high] = slabs.r[:(high - low) * slabs.K].reshape(high - low, slabs.K)
+    return posterior
+
+
+def _statistics_cuda(x, weights, *parameters):
+    slabs, weights = _Slabs(x, *parameters), _cuda.asarray(weights)
+    _, _, _, shift, factor = slabs.parameters
+    D, K, B, G = slabs.D, slabs.K, slabs.B, slabs.G
+    size = 2 * D + 1 if slabs.diagonal else (D + 1) ** 2
+    parts = max(1, min(slabs.rows // PART_ROWS, PARTS, SLAB // (K * size)))
+    sums, of_nats = _cuda.empty((parts, K, size), np.float64), _cuda.empty((parts,), np.float64)
+    for low, high in slabs:
+        N, w, onto = high - low, weights[low:high], low > 0
+        if slabs.diagonal:
+            launch("em", "diagonal_moments", (-(-K * (D + 1) // THREADS), parts), THREADS, slabs.z, w, shift, factor, slabs.r,
+                   sums, N, D, K, G, onto)
+        else:
+            count, large = tiles((D + 1, D + 1))
+            launch("em", "moments", (count * K, parts), THREADS, slabs.values, w, shift, slabs.r, sums, N, D, K, G, onto, large)
+        launch("em", "nats", parts, THREADS, w, slabs.log_prob, of_nats, N, onto)
+    n, first, second, nats = (_cuda.empty(shape, np.float64) for shape in ((K,), (K, D), (K, B, D), ()))
+    launch("em", "finish", _cuda.grid(K * (1 + D + B * D) + 1, THREADS), THREADS, sums, of_nats, n, first, second, nats,
+           parts if slabs.N else 0, D, K, B, slabs.diagonal)
+    return n, first, second, nats
+
+
 _PARAMETERS = "centre(D):float64 scale(D):float64 offset(K):float64 shift(K,D):float64 factor(G,B,D):float64"
-log_prob = Kernel("em.log_prob", f"x(N,D) {_PARAMETERS}", reference=_log_prob_reference, numba=_log_prob, blas=True)
-posterior = Kernel("em.posterior", f"x(N,D) {_PARAMETERS}", reference=_posterior_reference, numba=_posterior, blas=True)
+log_prob = Kernel("em.log_prob", f"x(N,D) {_PARAMETERS}", reference=_log_prob_reference, numba=_log_prob,
+                  cuda=_log_prob_cuda, blas=True)
+posterior = Kernel("em.posterior", f"x(N,D) {_PARAMETERS}", reference=_posterior_reference, numba=_posterior,
+                   cuda=_posterior_cuda, blas=True)
 statistics = Kernel("em.statistics", f"x(N,D) weights(N):float64 {_PARAMETERS}", reference=_statistics_reference,
-                    numba=_statistics_numba, blas=True)
+                    numba=_statistics_numba, cuda=_statistics_cuda, blas=True)

@@ -16,11 +16,16 @@ mlp.py, are what `backward` needs; told not to keep them, `inverse` leaves them 
 them, so that every loop over rows is as long for two features as for many. float32 or float64; any N; D >= 1, J >= 0.
 Sources: Dinh, Sohl-Dickstein & Bengio, Real NVP (2017), section 3; Kingma & Dhariwal, Glow (2018), section 3.1.
 
-Numba: all steps of a panel of rows while it is in the cache, then the weights' gradients, as in mlp.py.
+Numba: all steps of a panel of rows while it is in the cache, then the weights' gradients, as in mlp.py. CUDA likewise, a panel
+a block; between is (S, N, D) there, outputs (S, N, O), and a hidden layer (N, h), whatever their shapes say: nobody else
+reads them.
 """
+import functools
+
 import numpy as np
 
-from . import _math, mlp
+from . import _cuda, _math, mlp
+from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import get_num_threads, get_thread_id, jit, prange
 from .likelihood import LOG_2PI
@@ -337,8 +342,68 @@ def _backward_numba(dz, dlog_det, between, outputs, hidden, params, orders, widt
     return dx, dparams
 
 
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+ROWS = 16  # of a panel
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(orders, widths, S):
+    """flow.cu's plan, its D, S, L, width, Q, and mlp.cu's jobs for the gradients. The arrays are bytes."""
+    orders, widths = (np.frombuffer(a, np.int64).reshape(S, -1) for a in (orders, widths))
+    (D, L), width, Q = (orders.shape[1], widths.shape[1] - 1), int(widths[:, -1].max()), int(widths[0, 1:-1].sum())
+    plan, jobs, start, stride = [], [], 0, width + 2 * D
+    for step, row in enumerate(widths.tolist()):
+        plan.append([start, *row])
+        jobs.append([False, 0, 0, 0, 0, False, step * stride, width, stride, 2 * D, start, -1, 0])  # shift, log_scale: a bias
+        start += 2 * D
+        before = step * Q
+        for layer, (K, M) in enumerate(zip(row, row[1:], strict=False)):
+            below = [True, before, 0, K] if layer else [False, step * D, D - K, D]
+            before += K if layer else 0
+            above = [True, before, 0, M] if layer < L - 1 else [False, step * stride, 0, stride]
+            jobs.append([*below, K, *above, M, start, -1, 0])
+            start += (K + 1) * M
+    return np.array(plan, dtype=np.int64), (D, S, L, width, Q), np.array(jobs, dtype=np.int64)
+
+
+def _inverse_cuda(x, params, orders, widths, blocks, pieces, limit, keep):
+    plan, (D, S, L, width, Q), _ = _plan(_cuda.content(orders), _cuda.content(widths), len(orders))
+    N, dtype = len(x), x.dtype
+    z, log_det, log_prob = _cuda.empty((N, D), dtype), _cuda.empty((N,), dtype), _cuda.empty((N,), dtype)
+    between, outputs, hidden = (_cuda.empty(shape, dtype) for shape in (
+        (S if keep else 2, D, N), (S if keep else 1, width, N), (S if keep else 1, N * Q)))
+    launch("flow", "inverse", -(-N // ROWS), mlp.THREADS, x, params, _cuda.constant(orders), _cuda.constant(plan), limit, keep,
+           z, log_det, log_prob, between, outputs, hidden, N, D, S, L, width, Q)
+    kept = S if keep else 0
+    return z, log_det, log_prob, between[:kept], outputs[:kept], hidden[:kept]
+
+
+def _forward_cuda(z, params, orders, widths, blocks, pieces, limit):
+    plan, (D, S, L, width, Q), _ = _plan(_cuda.content(orders), _cuda.content(widths), len(orders))
+    N, dtype = len(z), z.dtype
+    x, log_det = _cuda.empty((N, D), dtype), _cuda.empty((N,), dtype)
+    scratch = [_cuda.empty((size,), dtype) for size in (2 * N * D, N * width, N * Q)]
+    launch("flow", "forward", -(-N // ROWS), mlp.THREADS, z, params, _cuda.constant(orders), _cuda.constant(plan), limit, x,
+           log_det, *scratch, N, D, S, L, width, Q)
+    return x, log_det
+
+
+def _backward_cuda(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit):
+    plan, (D, S, L, width, Q), jobs = _plan(_cuda.content(orders), _cuda.content(widths), len(orders))
+    N, dtype = len(dz), dz.dtype
+    dx, g, delta = _cuda.empty((N, D), dtype), _cuda.empty((S, N, width + 2 * D), dtype), _cuda.empty(hidden.shape, dtype)
+    scratch = [_cuda.empty((size,), dtype) for size in (2 * N * D, N * D)]
+    launch("flow", "backward", -(-N // ROWS), mlp.THREADS, dz, dlog_det, between, outputs, hidden, params,
+           _cuda.constant(orders), _cuda.constant(plan), limit, g, delta, dx, *scratch, N, D, S, L, width, Q)
+    nothing = _cuda.empty((0,), dtype)
+    return dx, mlp.weight_gradients(between, hidden, g, delta, nothing, np.zeros(0, np.int64), jobs, N, params.size)
+
+
 _FLOW = "params(P) orders(S,D):int64 widths(S,W):int64 blocks(S,L,5):int64 pieces(T,6):int64 limit"
-inverse = Kernel("flow.inverse", f"x(N,D) {_FLOW} keep", reference=_inverse_reference, numba=_inverse_numba, blas=True)
-forward = Kernel("flow.forward", f"z(N,D) {_FLOW}", reference=_forward_reference, numba=_forward_numba, blas=True)
+inverse = Kernel("flow.inverse", f"x(N,D) {_FLOW} keep", reference=_inverse_reference, numba=_inverse_numba,
+                 cuda=_inverse_cuda, blas=True)
+forward = Kernel("flow.forward", f"z(N,D) {_FLOW}", reference=_forward_reference, numba=_forward_numba,
+                 cuda=_forward_cuda, blas=True)
 backward = Kernel("flow.backward", f"dz(N,D) dlog_det(N) between(S,D,N) outputs(S,O,N) hidden(S,Q) {_FLOW}",
-                  reference=_backward_reference, numba=_backward_numba, blas=True)
+                  reference=_backward_reference, numba=_backward_numba, cuda=_backward_cuda, blas=True)

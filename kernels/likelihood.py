@@ -21,6 +21,7 @@ import math
 
 import numpy as np
 
+from . import _cuda
 from ._dispatch import Kernel, empty
 from ._jit import jit, prange
 from ._math import exp, log1p, tanh
@@ -210,21 +211,38 @@ def _filling(function, shape):
     return run
 
 
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+def _on_device(name, shape):
+    def run(*args):
+        arrays, numbers = [a for a in args if hasattr(a, "shape")], [a for a in args if not hasattr(a, "shape")]
+        out, (n, d) = _cuda.empty(shape(*args), args[0].dtype), arrays[-1].shape
+        d //= 1 + name.startswith("normal")
+        blocks, threads, lanes = _cuda.teams(n, d)
+        _cuda.launch("likelihood", name, blocks, threads, *arrays, out, n, d, *numbers, lanes)
+        return out
+    return run
+
+
+def _sides(name, function, shape):
+    return {"numba": _filling(function, shape), "cuda": _on_device(name, shape)}
+
+
 bernoulli_forward = Kernel(
     "likelihood.bernoulli_forward", "x(N,D) logits(N,D)", reference=_bernoulli_forward_reference,
-    numba=_filling(_bernoulli_forward, lambda x, logits: x.shape[:1]))
+    **_sides("bernoulli_forward", _bernoulli_forward, lambda x, logits: x.shape[:1]))
 bernoulli_backward = Kernel(
     "likelihood.bernoulli_backward", "g(N) x(N,D) logits(N,D)", reference=_bernoulli_backward_reference,
-    numba=_filling(_bernoulli_backward, lambda g, x, logits: x.shape))
+    **_sides("bernoulli_backward", _bernoulli_backward, lambda g, x, logits: x.shape))
 normal_forward = Kernel(
     "likelihood.normal_forward", "x(N,D) outputs(N,2D) limit", reference=_normal_forward_reference,
-    numba=_filling(_normal_forward, lambda x, outputs, limit: x.shape[:1]))
+    **_sides("normal_forward", _normal_forward, lambda x, outputs, limit: x.shape[:1]))
 normal_backward = Kernel(
     "likelihood.normal_backward", "g(N) x(N,D) outputs(N,2D) limit", reference=_normal_backward_reference,
-    numba=_filling(_normal_backward, lambda g, x, outputs, limit: outputs.shape))
+    **_sides("normal_backward", _normal_backward, lambda g, x, outputs, limit: outputs.shape))
 standard_normal_forward = Kernel(
     "likelihood.standard_normal_forward", "z(N,D)", reference=_standard_normal_forward_reference,
-    numba=_filling(_standard_normal_forward, lambda z: z.shape[:1]))
+    **_sides("standard_normal_forward", _standard_normal_forward, lambda z: z.shape[:1]))
 standard_normal_backward = Kernel(
     "likelihood.standard_normal_backward", "g(N) z(N,D)", reference=_standard_normal_backward_reference,
-    numba=_filling(_standard_normal_backward, lambda g, z: z.shape))
+    **_sides("standard_normal_backward", _standard_normal_backward, lambda g, z: z.shape))

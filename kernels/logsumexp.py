@@ -15,6 +15,7 @@ Reference: Blanchard, Higham & Higham (2021), Accurately computing log-sum-exp a
 """
 import numpy as np
 
+from . import _cuda
 from ._dispatch import Kernel
 from ._jit import jit, prange
 from ._math import exp, exp_small, from_order, log, order
@@ -215,8 +216,26 @@ def _backward_weights(g, ans, x, weights):
     return _gradient(g, ans, x, weights, True)
 
 
-forward = Kernel("logsumexp.forward", "x(N,D) weights(W,D)", reference=_forward_reference, numba=_forward)
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+def _forward_cuda(x, weights):
+    (n, d), ans = x.shape, _cuda.empty(len(x), x.dtype)
+    blocks, threads, lanes = _cuda.teams(n, d)
+    _cuda.launch("logsumexp", "forward", blocks, threads, x, weights, ans, n, d, len(weights), lanes)
+    return ans
+
+
+def _gradient_cuda(of_weights):
+    def run(g, ans, x, weights):
+        (n, d), out = x.shape, _cuda.empty(x.shape, x.dtype)
+        blocks, threads, lanes = _cuda.teams(n, d)
+        _cuda.launch("logsumexp", "gradient", blocks, threads, g, ans, x, weights, out, n, d, len(weights), of_weights, lanes)
+        return out
+    return run
+
+
+forward = Kernel("logsumexp.forward", "x(N,D) weights(W,D)", reference=_forward_reference, numba=_forward, cuda=_forward_cuda)
 backward = Kernel("logsumexp.backward", "g(N) ans(N) x(N,D) weights(W,D)",
-                  reference=_backward_reference, numba=_backward)
+                  reference=_backward_reference, numba=_backward, cuda=_gradient_cuda(False))
 backward_weights = Kernel("logsumexp.backward_weights", "g(N) ans(N) x(N,D) weights(W,D)",
-                          reference=_backward_weights_reference, numba=_backward_weights)
+                          reference=_backward_weights_reference, numba=_backward_weights, cuda=_gradient_cuda(True))

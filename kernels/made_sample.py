@@ -12,15 +12,16 @@ The hidden activation is ReLU. Any N, zero included; D, H >= 1. One pass costs w
 dimension, as the reference does it, D times that. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), section 4.
 
 Numba: dimensions go in blocks. What earlier blocks contribute to a block comes from one GEMM per layer; inside the block
-each new value is added to the units that see it, and a unit is activated when its last input has arrived.
+each new value is added to the units that see it, and a unit is activated when its last input has arrived. CUDA: the same
+without the blocks, a few rows for every block of threads.
 """
-import math
-
 import numpy as np
 
+from . import _cuda
 from ._blas import gemm
 from ._dispatch import Kernel
 from ._jit import jit, prange
+from ._math import exp, tanh
 from .masked_matmul import _panels
 
 BLOCK = 32  # dimensions
@@ -59,87 +60,99 @@ def _reference(params, widths, cuts, noise, limit):
 
 @jit
 def _add_bias_and_product(x, weight, bias, out):
-    for n in range(out.shape[0]):
-        for m in range(out.shape[1]):
-            out[n, m] = bias[m]
-    if x.shape[1] > 0:
-        gemm(1.0, x, False, weight, False, 1.0, out)
+    for m in range(len(out)):
+        out[m, :] = bias[m]
+    if len(x) > 0:
+        gemm(1.0, weight, True, x, False, 1.0, out)
 
 
 @jit
 def _add_product(x, weight, out):
-    """out += x @ weight for a few columns of x; for one or two, a GEMM call would cost more than its work."""
-    if x.shape[1] > 2:
-        gemm(1.0, x, False, weight, False, 1.0, out)
+    """out += weight^T x for a few rows of x; for one or two, a GEMM call would cost more than its work."""
+    if len(x) > 2:
+        gemm(1.0, weight, True, x, False, 1.0, out)
         return
-    for n in range(out.shape[0]):
-        for k in range(x.shape[1]):
-            value = x[n, k]
-            if value != 0:
-                for m in range(out.shape[1]):
-                    out[n, m] += value * weight[k, m]
+    for k in range(len(x)):
+        values = x[k]
+        for m in range(len(out)):
+            sums, slope = out[m], weight[k, m]
+            for n in range(sums.size):
+                sums[n] += slope * values[n]
 
 
 @jit
 def _relu(x):
-    for n in range(x.shape[0]):
-        for m in range(x.shape[1]):
-            x[n, m] = max(x[n, m], x.dtype.type(0))
+    for m in range(len(x)):
+        row = x[m]
+        for n in range(row.size):
+            row[n] = max(row[n], x.dtype.type(0))
 
 
 @jit
-def _draw(out, noise, d, D, limit, x):
-    for n in range(len(x)):
-        if limit > 0:
-            log_var = limit * math.tanh(out[n, D + d] / limit)
-            x[n, d] = out[n, d] + math.exp(log_var / 2) * noise[n, d]
-        else:
-            x[n, d] = 1 if noise[n, d] * (1 + math.exp(-out[n, d])) < 1 else 0
+def _draw(outputs, noise, limit, x):
+    """x (N,), given the outputs (heads, N) of its dimension."""
+    half, one, bound = x.dtype.type(0.5), x.dtype.type(1), x.dtype.type(limit)
+    if limit > 0:
+        mean, raw = outputs[0], outputs[1]
+        for n in range(x.size):
+            x[n] = mean[n] + exp(half * (bound * tanh(raw[n] / bound))) * noise[n]
+    else:
+        logit = outputs[0]
+        for n in range(x.size):
+            x[n] = one if noise[n] * (one + exp(-logit[n])) < one else 0
 
 
 @jit
-def _panel(params, widths, cuts, noise, limit, x):
-    """Fill x, the rows of one panel."""
-    H, D, N, heads = len(cuts), noise.shape[1], len(noise), widths[-1] // noise.shape[1]
-    offsets = np.zeros(H + 1, np.intp)  # where each hidden layer's columns begin in h
+def _turn(values, out):
+    for n in range(len(values)):
+        for d in range(values.shape[1]):
+            out[d, n] = values[n, d]
+
+
+@jit
+def _panel(params, widths, cuts, noise, limit, rows):
+    """Fill the rows (N, D) of one panel; inside, a unit's values for all of them lie side by side."""
+    H, (N, D), outputs = len(cuts), noise.shape, widths[-1]
+    heads, offsets = outputs // D, np.zeros(H + 1, np.intp)  # where each hidden layer's units begin in h
     for layer in range(H):
         offsets[layer + 1] = offsets[layer] + widths[layer + 1]
-    h = np.empty((N, offsets[H]), x.dtype)
-    out = np.empty((N, widths[-1]), x.dtype)
+    h, out = np.empty((offsets[H], N), rows.dtype), np.empty((heads, D, N), rows.dtype)
+    x, eps = np.empty((D, N), rows.dtype), np.empty((D, N), rows.dtype)
+    _turn(noise, eps)
     for low in range(0, D, BLOCK):
         high = min(low + BLOCK, D)
         # what the values before this block give to its units: everything for units that saw nothing new (degree 0)
         for layer in range(H + 1):
             weight, bias = _layer(params, widths, layer)
             if layer == 0:
-                known, n_known = x, low
+                known = x[:low]
             else:
-                known, n_known = h[:, offsets[layer - 1]:offsets[layer]], cuts[layer - 1, low]
+                known = h[offsets[layer - 1]:offsets[layer - 1] + cuts[layer - 1, low]]
             if layer < H:
                 a, b = 0 if low == 0 else cuts[layer, low], cuts[layer, high]
-                z = h[:, offsets[layer] + a:offsets[layer] + b]
-                _add_bias_and_product(known[:, :n_known], weight[:n_known, a:b], bias[a:b], z)
+                z = h[offsets[layer] + a:offsets[layer] + b]
+                _add_bias_and_product(known, weight[:len(known), a:b], bias[a:b], z)
                 if low == 0:
-                    _relu(z[:, :cuts[layer, 0]])
+                    _relu(z[:cuts[layer, 0]])
             else:
                 for head in range(heads):
                     a, b = head * D + low, head * D + high
-                    _add_bias_and_product(known[:, :n_known], weight[:n_known, a:b], bias[a:b], out[:, a:b])
+                    _add_bias_and_product(known, weight[:len(known), a:b], bias[a:b], out[head, low:high])
         for d in range(low, high):
-            _draw(out, noise, d, D, limit, x)
-            new, first = x[:, d:d + 1], d  # the newest values of the layer below, and their first column there
+            _draw(out[:, d], eps[d], limit, x[d])
+            new, first = x[d:d + 1], d  # the newest values of the layer below, and their first row there
             for layer in range(H + 1):
                 weight, bias = _layer(params, widths, layer)
-                rows = weight[first:first + new.shape[1]]
+                seen = weight[first:first + len(new)]
                 if layer < H:
                     a, b, end = cuts[layer, d], cuts[layer, d + 1], cuts[layer, high]
-                    _add_product(new, rows[:, a:end], h[:, offsets[layer] + a:offsets[layer] + end])
-                    new, first = h[:, offsets[layer] + a:offsets[layer] + b], a
+                    _add_product(new, seen[:, a:end], h[offsets[layer] + a:offsets[layer] + end])
+                    new, first = h[offsets[layer] + a:offsets[layer] + b], a
                     _relu(new)
                 else:
                     for head in range(heads):
-                        a, b = head * D + d + 1, head * D + high
-                        _add_product(new, rows[:, a:b], out[:, a:b])
+                        _add_product(new, seen[:, head * D + d + 1:head * D + high], out[head, d + 1:high])
+    _turn(x.T, rows.T)
 
 
 @jit(parallel=True)
@@ -153,5 +166,19 @@ def _numba(params, widths, cuts, noise, limit):
     return x
 
 
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+def _cuda_side(params, widths, cuts, noise, limit):
+    widths, (N, D) = _cuda.asnumpy(widths), noise.shape
+    sizes = (widths[:-1] + 1) * widths[1:]
+    layers = np.stack([np.cumsum(sizes) - sizes, widths[:-1], widths[1:]], axis=1)
+    units = int(widths[1:].sum())
+    x, sums = _cuda.empty((N, D), noise.dtype), _cuda.empty((N, units), noise.dtype)
+    rows = -(-N // (4 * _cuda.multiprocessors())) or 1  # they have nothing to do with one another, so no bit depends on it
+    _cuda.launch("made_sample", "sample", -(-N // rows), 256, params, _cuda.constant(layers), _cuda.constant(cuts), noise,
+                 limit, x, sums, N, D, len(layers), units, rows)
+    return x
+
+
 sample = Kernel("made_sample.sample", "params(P) widths(L):int64 cuts(H,E):int64 noise(N,D) limit",
-                reference=_reference, numba=_numba, blas=True)
+                reference=_reference, numba=_numba, cuda=_cuda_side, blas=True)

@@ -11,11 +11,15 @@ where no block does. Units sorted by degree make the mask of a MADE a staircase,
 Any N, K, M, zero included. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), eqs. 8 and 9.
 
 Numba: GEMM per block inside prange, one BLAS thread each. The cut of the rows depends on the shapes alone, never on the
-number of threads, so neither does any bit of the result.
+number of threads, so neither does any bit of the result. CUDA: tiles of the result, those of dw once per part of a large batch.
 """
+import functools
+
 import numpy as np
 
+from . import _cuda
 from ._blas import gemm
+from ._cuda import launch
 from ._dispatch import Kernel
 from ._jit import jit, prange
 
@@ -129,9 +133,77 @@ def _backward_weight_numba(x, g, mask, blocks):
     return dw
 
 
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+THREADS = 256
+STEP = 8  # columns with a bound of their own
+LARGE, SMALL = (128, 64), (32, 32)  # tiles: rows and columns
+FULL = 128  # large tiles that keep a device busy
+PART_ROWS, PART_VALUES = 512, 2**24  # of a batch, the least that is summed by itself, and the most partial sums
+
+
+def tiles(*shapes):
+    """How many tiles make the largest of some results, and whether they are large ones."""
+    counts = {tile: [-(-rows // tile[0]) * -(-columns // tile[1]) for rows, columns in shapes] for tile in (LARGE, SMALL)}
+    large = sum(counts[LARGE]) >= FULL
+    return max(counts[LARGE if large else SMALL]), large
+
+
+def parts(rows, values):
+    """In how many parts the rows of a batch are summed up, to as many values."""
+    return max(1, min(rows // PART_ROWS, PART_VALUES // max(values, 1), 64))
+
+
+def bounds(blocks, columns):
+    """What _gemm.cuh's Stairs needs to know: full and end of every column, and the largest end of every STEP columns."""
+    full, end = np.repeat(blocks[:, 2:], blocks[:, 1] - blocks[:, 0], axis=0).T
+    return np.concatenate([full, end, *([np.maximum.reduceat(end, np.arange(0, columns, STEP))] if columns else [])])
+
+
+@functools.lru_cache(maxsize=256)
+def _bounds(blocks, columns):
+    return bounds(np.frombuffer(blocks, np.int64).reshape(-1, 4), columns)
+
+
+def _stairs(blocks, columns):
+    return _cuda.constant(_bounds(_cuda.content(blocks), columns))
+
+
+def _forward_cuda(x, weight, bias, mask, blocks):
+    (N, K), M = x.shape, weight.shape[1]
+    y, stairs, (count, large) = _cuda.empty((N, M), x.dtype), _stairs(blocks, M), tiles((N, M))
+    launch("masked_matmul", "forward", count, THREADS, x, weight, bias, mask, stairs, y, N, K, M, large)
+    return y
+
+
+def _backward_x_cuda(g, weight, mask, blocks):
+    (N, M), K = g.shape, len(weight)
+    dx, stairs, (count, large) = _cuda.empty((N, K), g.dtype), _stairs(blocks, M), tiles((N, K))
+    launch("masked_matmul", "backward_x", count, THREADS, g, weight, mask, stairs, dx, N, K, M, large)
+    return dx
+
+
+def _backward_weight_cuda(x, g, mask, blocks):
+    (N, K), M = x.shape, g.shape[1]
+    n_parts, stairs, (count, large) = parts(N, K * M), _stairs(blocks, M), tiles((K, M))
+    dw = _cuda.empty((n_parts, K, M), x.dtype)
+    launch("masked_matmul", "backward_weight", (count, n_parts), THREADS, x, g, mask, stairs, dw, N, K, M, large)
+    return add_up(dw)
+
+
+def add_up(values):
+    """The sum over the first axis."""
+    if len(values) == 1:
+        return values[0]
+    total = _cuda.empty(values.shape[1:], values.dtype)
+    launch("masked_matmul", "add", _cuda.grid(total.size, THREADS), THREADS, values, total, len(values), total.size)
+    return total
+
+
 forward = Kernel("masked_matmul.forward", "x(N,K) weight(K,M) bias(M) mask(P,Q) blocks(B,4):int64",
-                 reference=_forward_reference, numba=_forward_numba, blas=True)
+                 reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda, blas=True)
 backward_x = Kernel("masked_matmul.backward_x", "g(N,M) weight(K,M) mask(P,Q) blocks(B,4):int64",
-                    reference=_backward_x_reference, numba=_backward_x_numba, blas=True)
+                    reference=_backward_x_reference, numba=_backward_x_numba, cuda=_backward_x_cuda, blas=True)
 backward_weight = Kernel("masked_matmul.backward_weight", "x(N,K) g(N,M) mask(P,Q) blocks(B,4):int64",
-                         reference=_backward_weight_reference, numba=_backward_weight_numba, blas=True)
+                         reference=_backward_weight_reference, numba=_backward_weight_numba, cuda=_backward_weight_cuda,
+                         blas=True)

@@ -13,14 +13,20 @@ layers one after another; only rows full..end of a block look at it, and it may 
 a finer cut of the same kind, for the gradients of the weights.
 
 Numba: two parallel regions, one over panels of rows, one over pieces of weights, GEMM on one BLAS thread inside. The cuts
-depend on shapes alone, so no bit depends on the number of threads. Source: the chain rule; masks as in Germain et al. (2015).
+depend on shapes alone, so no bit depends on the number of threads. CUDA: a launch per layer, tiles as in masked_matmul.py, and
+one for all gradients of weights. Source: the chain rule; masks as in Germain et al. (2015).
 """
+import functools
+import typing
+
 import numpy as np
 
+from . import _cuda
 from ._blas import gemm
+from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import jit, prange
-from .masked_matmul import _panels
+from .masked_matmul import THREADS, _panels, add_up, bounds, parts, tiles
 
 
 @jit
@@ -228,7 +234,76 @@ def _backward_numba(g, x, hidden, params, widths, blocks, pieces, mask, want_dx)
     return dx, dparams
 
 
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+class _Layer(typing.NamedTuple):
+    """A layer's inputs and outputs, and what comes before it: in params, bounds, mask, and the units below it in hidden."""
+
+    K: int
+    M: int
+    start: int
+    bounds: int
+    mask: int
+    hidden: int
+
+
+def _pairs(layers):
+    """Every layer with the one above it, or None."""
+    return zip(layers, [*layers[1:], None], strict=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(widths, blocks):
+    """The layers; the bounds of all of them, as Stairs of _gemm.cuh takes them; the jobs of mlp.cu. Arguments are bytes."""
+    widths, blocks = np.frombuffer(widths, np.int64), np.frombuffer(blocks, np.int64).reshape(-1, 5)
+    stairs = [bounds(blocks[blocks[:, 0] == layer, 1:], M) for layer, M in enumerate(widths[1:])]
+    K, M = widths[:-1], widths[1:]
+    sizes = (K + 1) * M, [len(b) for b in stairs], K * M, [0, *K[1:]]
+    before = [np.cumsum(size) - size for size in sizes]
+    layers = [_Layer(*map(int, layer)) for layer in zip(K, M, *before, strict=True)]
+    jobs = [(n > 0, layer.hidden, 0, layer.K, layer.K, upper is not None, upper.hidden if upper else 0, 0, layer.M, layer.M,
+             layer.start, layer.bounds, layer.mask) for n, (layer, upper) in enumerate(_pairs(layers))]
+    return layers, np.concatenate(stairs), np.array(jobs, dtype=np.int64)
+
+
+def weight_gradients(x, hidden, g, delta, mask, stairs, jobs, N, size):
+    """dparams (size,) of the layers that jobs tell of: see mlp.cu."""
+    (count, large), n_parts = tiles(*zip((jobs[:, 4] + 1).tolist(), jobs[:, 9].tolist(), strict=True)), parts(N, size)
+    dparams = _cuda.empty((n_parts, size), g.dtype)
+    launch("mlp", "gradients", (count, len(jobs), n_parts), THREADS, x, hidden, g, delta, mask, _cuda.constant(stairs),
+           _cuda.constant(jobs), dparams, N, size, large)
+    return add_up(dparams)
+
+
+def _forward_cuda(x, params, widths, blocks, pieces, mask):
+    layers, stairs, _ = _plan(_cuda.content(widths), _cuda.content(blocks))
+    N, below = len(x), x
+    y, hidden = _cuda.empty((N, layers[-1].M), x.dtype), _cuda.empty((N * sum(layer.K for layer in layers[1:]),), x.dtype)
+    for layer, upper in _pairs(layers):
+        above = y if upper is None else hidden[N * upper.hidden:]
+        count, large = tiles((N, layer.M))
+        launch("mlp", "forward", count, THREADS, below, params, _cuda.constant(stairs), above, N, layer.K, layer.M, layer.start,
+               layer.bounds, upper is not None, large)
+        below = above
+    return y, hidden
+
+
+def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx):
+    layers, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
+    N, above, delta = len(x), g, _cuda.empty(hidden.shape, x.dtype)
+    dx = _cuda.empty(x.shape if want_dx else (0, 0), x.dtype)
+    for n in range(len(layers) - 1, -1 if want_dx else 0, -1):
+        layer = layers[n]
+        below = delta[N * layer.hidden:] if n else dx
+        count, large = tiles((N, layer.K))
+        launch("mlp", "backward", count, THREADS, above, params, _cuda.constant(stairs), hidden[N * layer.hidden:], below, N,
+               layer.K, layer.M, layer.start, layer.bounds, n > 0, large)
+        above = below
+    return dx, weight_gradients(x, hidden, g, delta, mask, stairs, jobs, N, params.size)
+
+
 forward = Kernel("mlp.forward", "x(N,K) params(P) widths(W):int64 blocks(B,5):int64 pieces(T,5):int64 mask(R)",
-                 reference=_forward_reference, numba=_forward_numba, blas=True)
+                 reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda, blas=True)
 backward = Kernel("mlp.backward", "g(N,M) x(N,K) hidden(Q) params(P) widths(W):int64 blocks(B,5):int64 "
-                  "pieces(T,5):int64 mask(R) want_dx", reference=_backward_reference, numba=_backward_numba, blas=True)
+                  "pieces(T,5):int64 mask(R) want_dx", reference=_backward_reference, numba=_backward_numba,
+                  cuda=_backward_cuda, blas=True)

@@ -5,16 +5,17 @@ mean, log_var, z, g (N, D); eps_ij is the normal at value start + i D + j of the
     forward     z = mean + exp(log_var / 2) eps
     backward    g_log_var = g eps exp(log_var / 2) / 2, the gradient with respect to log_var; that of mean is g itself
 
-exp overflows to inf where log_var exceeds 177 in float32, 1419 in float64. The bits do not depend on threads. Agreement
-with the reference: 8 eps of |mean| + exp(log_var / 2) |eps|. Reference: Kingma & Welling (2014), section 2.4.
+exp overflows to inf where log_var exceeds 177 in float32, 1419 in float64. The bits do not depend on threads, and CUDA's are
+Numba's. Agreement with the reference: 8 eps of |mean| + exp(log_var / 2) |eps|.
+Reference: Kingma & Welling (2014), section 2.4.
 """
 import numpy as np
 
-from . import random
+from . import _cuda, random
 from ._dispatch import Kernel
 from ._jit import jit, prange
 from ._math import exp
-from .random import CHUNK, fill_normal
+from .random import CHUNK, counters, fill_normal
 
 # --- reference -------------------------------------------------------------------------------------------------------
 
@@ -70,7 +71,18 @@ def _backward(g, log_var, key0, key1, start):
     return g_log_var
 
 
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+def _on_device(name):
+    def run(first, log_var, key0, key1, start):
+        out, n = _cuda.empty(first.shape, first.dtype), first.size
+        blocks = _cuda.grid(counters(n, first.dtype, start), 256)
+        _cuda.launch("reparameterize", name, blocks, 256, first, log_var, out, n, key0, key1, start)
+        return out
+    return run
+
+
 forward = Kernel("reparameterize.forward", "mean(N,D) log_var(N,D) key0 key1 start",
-                 reference=_forward_reference, numba=_forward)
+                 reference=_forward_reference, numba=_forward, cuda=_on_device("forward"))
 backward = Kernel("reparameterize.backward", "g(N,D) log_var(N,D) key0 key1 start",
-                  reference=_backward_reference, numba=_backward)
+                  reference=_backward_reference, numba=_backward, cuda=_on_device("backward"))

@@ -57,6 +57,7 @@ def test_same_bits_for_any_thread_count(size, diagonal):
     finally:
         numba.set_num_threads(before)
     assert len(set(answers)) == 1
+    check_kernel(em.statistics, x, weights, *parameters, atol=bounds(x, weights, *parameters)[1])  # several chunks in a task
 
 
 @pytest.mark.parametrize("diagonal", [False, True])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from npgen import kernels
-from npgen.kernels import _math, adam, likelihood, logsumexp, masked_matmul, random, reparameterize
+from npgen.kernels import _math, adam, gather, likelihood, logsumexp, masked_matmul, norm, random, reparameterize
 from npgen.masks import Plan
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -61,12 +61,23 @@ def random_inputs(rng, n, d, dtype):
     return np.empty(n * d, dtype), *KEY, int(rng.integers(2**40))
 
 
+def squared_inputs(rng, n, d, dtype):
+    return (floats(rng, n * d, dtype, [0, 1e25] if rng.random() < 0.5 else [INF, NAN]),)
+
+
+def rows_inputs(rng, n, d, dtype):
+    return floats(rng, (7, d), dtype, [INF, NAN, 0]), rng.integers(0, 7, n)
+
+
 def adam_inputs(rng, n, d, dtype):
     param, grad, m, v = (floats(rng, n * d, dtype, [0]) for _ in range(4))
-    return param, grad, m, np.abs(v), int(rng.integers(1, 10000)), 1e-3, 0.9, 0.999, 1e-8, rng.choice([1.0, 0.01])
+    scale = rng.choice([1, 0.01, np.nan, np.inf], p=[0.4, 0.4, 0.1, 0.1])
+    return param, grad, m, np.abs(v), np.full(1, scale, dtype), int(rng.integers(1, 10000)), 1e-3, 0.9, 0.999, 1e-8
 
 
-def adam_bound(eps, want, param, grad, m, v, step, lr, beta1, beta2, floor, scale):
+def adam_bound(eps, want, param, grad, m, v, scale, step, lr, beta1, beta2, floor):
+    if not np.isfinite(scale):
+        return [0 * param] * 4  # nothing changes
     parts = np.abs(m) + np.abs(scale * grad)
     rate = lr / (1 - beta1**step) / (np.sqrt(want[3] / (1 - beta2**step)) + floor)
     return [8 * eps * (np.abs(param) + rate * parts), 0 * grad, 4 * eps * parts, 4 * eps * want[3]]
@@ -163,6 +174,8 @@ CASES = {
     random.uniform: (random_inputs, lambda eps, want, *args: [0.0]),
     random.normal: (random_inputs, lambda eps, want, *args: [4 * np.spacing(np.abs(want[0]))]),
     adam.step: (adam_inputs, adam_bound),
+    norm.squared: (squared_inputs, lambda eps, want, x: [1e-14 * want[0]]),
+    gather.rows: (rows_inputs, lambda eps, want, x, index: [0.0]),
     masked_matmul.forward: (matmul_inputs(["x", "weight", "bias"]), matmul_bound),
     masked_matmul.backward_x: (matmul_inputs(["g", "weight"]), matmul_bound),
     masked_matmul.backward_weight: (matmul_inputs(["x", "g"]), matmul_bound),
@@ -200,7 +213,8 @@ def test_agrees_with_the_reference(kernel, dtype, seed, n, d):
     with np.errstate(all="ignore"):
         bounds = bound(np.finfo(dtype).eps, want, *args)
         for got, expected, allowed in zip(results(kernel, "numba", args), want, bounds, strict=True):
-            assert got.dtype == expected.dtype == dtype and got.shape == expected.shape
+            assert got.dtype == expected.dtype == (np.float64 if kernel is norm.squared else dtype)
+            assert got.shape == expected.shape
             close = np.abs(got.astype(float) - expected) <= allowed + np.finfo(dtype).tiny
             assert (close | (got == expected) | (np.isnan(got) & np.isnan(expected))).all()
 
@@ -228,6 +242,22 @@ def test_adam_only_reads_the_gradient_and_returns_param(backend):
     with kernels.using(backend):
         assert adam.step(param, grad, m, v, *scalars) is param or backend == "numba"
     np.testing.assert_array_equal(grad, before)
+
+
+@BACKENDS
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf])
+def test_adam_refuses_a_step_whose_scale_is_not_finite(backend, scale):
+    param, grad, m, v, _, *scalars = adam_inputs(np.random.default_rng(0), 5, 7, np.float32)
+    before = [a.copy() for a in (param, m, v)]
+    with kernels.using(backend):
+        adam.step(param, grad, m, v, np.full(1, scale, np.float32), *scalars)
+    assert [a.tobytes() for a in (param, m, v)] == [a.tobytes() for a in before]
+
+
+def test_a_number_among_the_dims_is_the_length():
+    param, grad, m, v, _, *scalars = adam_inputs(np.random.default_rng(0), 5, 7, np.float32)
+    with pytest.raises(kernels.KernelError, match=r"clip_scale has shape \(2,\), expected \(1\)"):
+        adam.step(param, grad, m, v, np.ones(2, np.float32), *scalars)
 
 
 # --- derivatives -----------------------------------------------------------------------------------------------------

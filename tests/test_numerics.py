@@ -1,12 +1,10 @@
-"""Numbers at length: 100,000 points per elementwise function against mpmath, torch's own sample inputs for our ops, and the
-same numbers for any cut of the rows."""
+"""Numbers at length: 100,000 points per elementwise function against mpmath, and torch's own sample inputs for our ops."""
 import warnings
 
 import mpmath
 import numpy as np
 import pytest
 from test_kernels import ELEMENTWISE, applied
-from test_models import CASES, fitted
 
 from npgen import ops
 from npgen.engine import vjp
@@ -167,16 +165,3 @@ def test_torchs_sample_inputs():
             taken[name] = taken.get(name, 0) + 1
     print(f"{sum(taken.values())} of {tried} sample inputs of {len(taken)} ops: values and gradients agree")
     assert len(taken) >= 50 and sum(taken.values()) >= 300
-
-
-# ---------------------------------------------------------------- cuts
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("size", [1, 7, 64])
-def test_a_query_in_chunks_is_the_query(case, size, monkeypatch):
-    """Rows cut otherwise: equal to the last bits, which BLAS may round otherwise for another number of rows."""
-    model, x = fitted(case)
-    whole = model.log_prob(x), model.encode(x)
-    cut = [np.concatenate([query(x[i:i + size]) for i in range(0, len(x), size)]) for query in (model.log_prob, model.encode)]
-    for a, b in zip(cut, whole, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)

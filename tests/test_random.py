@@ -1,7 +1,7 @@
 """The random stream: published test vectors, the same bits however it is cut, the right distributions, honest seeds.
 
 Seeds are fixed, so a statistical test fails always or never; each was given a false-alarm rate of 1e-6 per assertion,
-for whoever changes the algorithm or the seed.
+for whoever changes the algorithm or the seed, and says the smallest error that it is sure to find: twice what it allows.
 """
 import hashlib
 import os
@@ -81,6 +81,7 @@ def test_any_slice_can_be_drawn_alone(backend, draw, dtype, start, n):
 
 @DTYPES
 def test_uniforms_are_uniform(dtype):
+    """Finds 1.2 % of the mass displaced."""
     u = Stream(1).uniform(200_000, dtype)
     assert 0 < u.min() and u.max() < 1
     assert scipy.stats.kstest(u, "uniform").pvalue > FALSE_ALARM
@@ -89,6 +90,7 @@ def test_uniforms_are_uniform(dtype):
 
 @DTYPES
 def test_normals_are_normal(dtype):
+    """Finds 0.9 % of the mass displaced, a mean or a correlation of 0.016."""
     z = Stream(2).normal(400_000, dtype).astype(float)
     assert scipy.stats.kstest(z, "norm").pvalue > FALSE_ALARM
     limit = scipy.stats.norm.isf(FALSE_ALARM / 2) / np.sqrt(z.size)
@@ -101,6 +103,7 @@ def test_normals_are_normal(dtype):
 
 @DTYPES
 def test_normals_have_their_tails(dtype):
+    """Finds 10 % too many or too few beyond 3, 65 % beyond 4, three times as many beyond 4.5."""
     z = np.abs(Stream(3).normal(4_000_000, dtype))
     for at in (3, 4, 4.5):
         expected = 2 * scipy.stats.norm.sf(at)
@@ -193,6 +196,7 @@ def test_a_stream_is_passed_on_as_it_is():
 
 
 def test_permutation_and_integers():
+    """Finds probabilities of integers that are 13 % off (root mean square), of places in a permutation 26 %."""
     stream = Stream(6)
     a, b = stream.permutation(1000), stream.permutation(1000)
     assert sorted(a) == sorted(b) == list(range(1000)) and (a != b).any()
@@ -204,6 +208,7 @@ def test_permutation_and_integers():
 
 
 def test_spawned_streams_are_independent():
+    """Finds 1.7 % of the mass displaced, a correlation of 0.03."""
     stream = Stream(8)
     children = np.array([stream.spawn().normal(256) for _ in range(400)])
     assert scipy.stats.kstest(children.ravel(), "norm").pvalue > FALSE_ALARM
@@ -242,6 +247,7 @@ def test_numpys_global_generator_is_left_alone():
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
+@pytest.mark.long
 def test_processes_that_compile_in_another_order_share_a_cache(tmp_path):
     """Two closures of one name, compiled by two processes, were once taken for one another by a third: uniform normals."""
     lines = ("Stream(0).uniform(9, 'f')", "Stream(0).normal(9, 'f')",

@@ -1,0 +1,432 @@
+"""A stand-in for CuPy on a machine without a GPU: its arrays on NumPy's, its kernels through the emulator.
+
+    with installed() as cupy:                    `import cupy` gives the stand-in
+        with cupy.forbidden("reads"): ...        AssertionError where a value would come back from the device
+
+It is no more lenient than CuPy 14: what is not in its tables does not exist, arguments have CuPy's names, arrays of the host
+and the device do not mix, and a result is a device array, of no dimension where NumPy would give a number.
+test_cupy_standin.py holds the tables against CuPy itself where that is installed. `traffic` counts what crosses: calls that
+read values back, which wait for the device, and bytes sent to it.
+
+Its ndarray is no subclass of NumPy's, because np.asarray would look into one without asking.
+"""
+import contextlib
+import functools
+import inspect
+import sys
+import types
+
+import cuda_emulator
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+# cupy.<function>, its parameters in CuPy's names; of the creating ones, and of those that give no array, see below
+FUNCTIONS = """
+reshape(a, newshape, order='C', *, copy=None)
+ravel(a, order='C')
+expand_dims(a, axis)
+squeeze(a, axis=None)
+broadcast_to(array, shape)
+transpose(a, axes=None)
+swapaxes(a, axis1, axis2)
+moveaxis(a, source, destination)
+flip(a, axis=None)
+roll(a, shift, axis=None)
+tril(m, k=0)
+triu(m, k=0)
+concatenate(tup, axis=0, out=None, *, dtype=None, casting='same_kind')
+stack(tup, axis=0, out=None, *, dtype=None, casting='same_kind')
+hstack(tup, *, dtype=None, casting='same_kind')
+vstack(tup, *, dtype=None, casting='same_kind')
+column_stack(tup)
+split(ary, indices_or_sections, axis=0)
+tile(A, reps)
+pad(array, pad_width, mode='constant', **kwargs)
+diff(a, n=1, axis=-1, prepend=None, append=None)
+diagonal(a, offset=0, axis1=0, axis2=1)
+diag(v, k=0)
+trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None)
+take_along_axis(a, indices, axis)
+take(a, indices, axis=None, out=None)
+repeat(a, repeats, axis=None)
+where(condition, x=None, y=None)
+clip(a, a_min, a_max, out=None)
+copy(a, order='K')
+round(a, decimals=0, out=None)
+sum(a, axis=None, dtype=None, out=None, keepdims=False)
+mean(a, axis=None, dtype=None, out=None, keepdims=False)
+var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False)
+std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False)
+max(a, axis=None, out=None, keepdims=False)
+min(a, axis=None, out=None, keepdims=False)
+prod(a, axis=None, dtype=None, out=None, keepdims=False)
+all(a, axis=None, out=None, keepdims=False)
+any(a, axis=None, out=None, keepdims=False)
+cumsum(a, axis=None, dtype=None, out=None)
+argmax(a, axis=None, dtype=None, out=None, keepdims=False)
+argmin(a, axis=None, dtype=None, out=None, keepdims=False)
+argsort(a, axis=-1, kind=None)
+sort(a, axis=-1, kind=None)
+count_nonzero(a, axis=None)
+isclose(a, b, rtol=1e-05, atol=1e-08, equal_nan=False)
+allclose(a, b, rtol=1e-05, atol=1e-08, equal_nan=False)
+array_equal(a1, a2, equal_nan=False)
+dot(a, b, out=None)
+vdot(a, b)
+inner(a, b)
+outer(a, b)
+tensordot(a, b, axes=2)
+einsum(*operands, **kwargs)
+zeros_like(a, dtype=None, order='K', subok=None, shape=None)
+ones_like(a, dtype=None, order='K', subok=None, shape=None)
+empty_like(prototype, dtype=None, order='K', subok=None, shape=None)
+full_like(a, fill_value, dtype=None, order='K', subok=None, shape=None)
+linalg.cholesky(a)
+linalg.det(a)
+linalg.norm(x, ord=None, axis=None, keepdims=False)
+linalg.inv(a)
+linalg.solve(a, b)
+linalg.slogdet(a)
+"""
+READING = """
+nonzero(a)
+argwhere(a)
+flatnonzero(a)
+"""
+CREATING = """
+zeros(shape, dtype=float, order='C')
+ones(shape, dtype=float, order='C')
+full(shape, fill_value, dtype=None, order='C')
+arange(start, stop=None, step=1, dtype=None)
+eye(N, M=None, k=0, dtype=float, order='C')
+"""
+PLAIN = """
+shape(a)
+ndim(a)
+size(a, axis=None)
+result_type(*arrays_and_dtypes)
+"""
+UFUNCS = """
+add subtract multiply true_divide divide floor_divide power remainder negative positive absolute square sqrt cbrt reciprocal
+exp exp2 expm1 log log1p log2 log10 logaddexp sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh arcsinh arccosh arctanh
+hypot maximum minimum fmax fmin sign signbit floor ceil rint trunc isnan isfinite isinf less less_equal greater greater_equal
+equal not_equal logical_and logical_or logical_not invert bitwise_and bitwise_or bitwise_xor right_shift left_shift matmul
+""".split()
+SPECIAL = ["erf", "expit", "gammaln", "polygamma", "psi"]
+METHODS = """
+astype(dtype, order='K', casting=None, subok=None, copy=True)
+reshape(*shape, order='C')
+transpose(*axes)
+ravel(order='C')
+copy(order='C')
+squeeze(axis=None)
+swapaxes(axis1, axis2)
+take(indices, axis=None, out=None)
+repeat(repeats, axis=None)
+dot(b, out=None)
+prod(axis=None, dtype=None, out=None, keepdims=False)
+var(axis=None, dtype=None, out=None, ddof=0, keepdims=False)
+sum(axis=None, dtype=None, out=None, keepdims=False)
+mean(axis=None, dtype=None, out=None, keepdims=False)
+std(axis=None, dtype=None, out=None, ddof=0, keepdims=False)
+max(axis=None, out=None, keepdims=False)
+min(axis=None, out=None, keepdims=False)
+all(axis=None, out=None, keepdims=False)
+any(axis=None, out=None, keepdims=False)
+argmax(axis=None, out=None, dtype=None, keepdims=False)
+"""
+ATTRIBUTES = ["shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides", "flags", "base"]
+SCALARS = bool, int, float, complex, np.generic
+
+traffic = {"reads": 0, "sent": 0}
+_forbidden = set()
+
+
+def _crossed(direction, amount=1):
+    assert direction not in _forbidden, f"data crosses between host and device ({direction}) where that is forbidden"
+    traffic[direction] += amount
+
+
+@contextlib.contextmanager
+def forbidden(*directions):
+    """AssertionError inside the block for what crosses in these directions, "reads" and "sent"."""
+    added = set(directions) - _forbidden
+    _forbidden.update(added)
+    try:
+        yield
+    finally:
+        _forbidden.difference_update(added)
+
+
+class CUDARuntimeError(RuntimeError):
+    """What CuPy raises without a driver."""
+
+
+class ndarray(NDArrayOperatorsMixin):
+    """cupy.ndarray: `_host` is the NumPy array that plays the device's memory."""
+
+    __array_priority__ = 100
+    __module__ = "cupy"
+    device = types.SimpleNamespace(id=0)
+
+    def __init__(self, host):
+        self._host = host
+
+    # what NumPy asks
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. "
+                        "Please use `.get()` to construct a NumPy array explicitly.")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **params):
+        if method == "at":
+            inputs = inputs[0], ndarray(_index(inputs[1])), *inputs[2:]
+        if any(not isinstance(a, (ndarray, np.ndarray, *SCALARS)) for a in inputs):
+            return NotImplemented  # a Tensor's turn
+        if ufunc.__name__ in SPECIAL:
+            return getattr(sys.modules["cupyx.scipy.special"], ufunc.__name__)(*inputs)
+        if ufunc.__name__ not in UFUNCS or method not in ("__call__", "at") or (method == "at" and ufunc is not np.add):
+            return NotImplemented
+        if out is not None:
+            params["out"] = _bare(out)
+        return _wrap(getattr(ufunc, method)(*_bare(inputs), **params), out)
+
+    def __array_function__(self, function, kinds, args, params):
+        name = ".".join([*function.__module__.split(".")[1:], function.__name__])
+        if not set(kinds) <= {ndarray, np.ndarray} or name not in _functions:
+            return NotImplemented
+        return _functions[name](*args, **params)
+
+    # reading back
+
+    def get(self):
+        _crossed("reads")
+        return self._host.copy()
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __float__(self):
+        return float(self.get())
+
+    def __repr__(self):
+        return repr(self.get())
+
+    def __str__(self):
+        return str(self.get())
+
+    def __format__(self, spec):
+        return format(self.get(), spec)
+
+    def __reduce__(self):
+        return array, (self.get(),)
+
+    # a container
+
+    def __len__(self):
+        return len(self._host)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index):
+        return ndarray(self._host[_index(index)])
+
+    def __setitem__(self, index, value):
+        if isinstance(value, (np.ndarray, list, tuple)):
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        self._host[_index(index, assigned=True)] = _bare(value)
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    T = property(lambda self: ndarray(self._host.T))
+
+
+def _bare(x):
+    """What NumPy gets for an argument: device arrays without their cover; TypeError for arrays of the host."""
+    if isinstance(x, ndarray):
+        return x._host
+    if isinstance(x, np.ndarray):
+        raise TypeError(f"Unsupported type {np.ndarray}")
+    return type(x)(_bare(a) for a in x) if type(x) in (list, tuple) else x
+
+
+def _index(index, assigned=False):
+    """An index for NumPy; like CuPy it sends one from the host, and has to wait for the number of rows of a mask."""
+    def one(i):
+        if isinstance(i, ndarray):
+            if i.dtype == bool and not assigned:
+                _crossed("reads")
+            return i._host
+        if isinstance(i, (np.ndarray, list)):
+            _crossed("sent", np.asarray(i).nbytes)
+        return i
+    parts = tuple(map(one, index if isinstance(index, tuple) else (index,)))
+    return parts if any(i is Ellipsis for i in parts) else (*parts, Ellipsis)  # which gives an array, never a number
+
+
+def _wrap(x, out=None):
+    """A result of NumPy's as CuPy gives it."""
+    if out is not None:
+        return out[0]
+    if isinstance(x, (np.ndarray, np.generic)):
+        return ndarray(np.asarray(x))
+    return list(map(_wrap, x)) if isinstance(x, (list, tuple)) else x
+
+
+def signatures(table):
+    """(name, inspect.Signature) of each line."""
+    for line in table.split("\n")[1:-1]:
+        name, parameters = line[:-1].split("(", 1)
+        yield name, inspect.signature(eval(f"lambda {parameters}: None"))
+
+
+def _called(signature, args, params):
+    """The arguments as given, checked against CuPy's names and put into NumPy's."""
+    bound = signature.bind(*args, **params)
+    return bound.args, {{"newshape": "shape"}.get(name, name): value for name, value in bound.kwargs.items()}
+
+
+def _function(name, signature, make=_wrap, bare=_bare):
+    run = functools.reduce(getattr, name.split("."), np)
+
+    def call(*args, **params):
+        args, params = _called(signature, args, params)
+        if name == "take":  # its indices may come from the host
+            args = args[0], ndarray(_index(args[1])[0]), *args[2:]
+        return make(run(*bare(args), **{key: bare(value) for key, value in params.items()}))
+    return call
+
+
+def _reading(x):
+    _crossed("reads")
+    return _wrap(x)
+
+
+def _method(name, signature):
+    def call(self, *args, **params):
+        args, params = _called(signature, args, params)
+        if name == "astype":
+            params = {key: value for key, value in params.items() if value is not None}
+        return _wrap(getattr(self._host, name)(*_bare(args), **params))
+    return call
+
+
+def array(obj, dtype=None, copy=True, order="K"):
+    """cupy.array: the one way in."""
+    if isinstance(obj, ndarray):
+        return ndarray(np.array(obj._host, dtype, copy=copy or None, order=order))
+    obj = np.array(obj, dtype, order=order)
+    _crossed("sent", obj.nbytes)
+    return ndarray(obj)
+
+
+def asarray(a, dtype=None, order=None):
+    """cupy.asarray."""
+    return array(a, dtype, False, order or "K")
+
+
+def ascontiguousarray(a, dtype=None):
+    """cupy.ascontiguousarray, of device arrays alone."""
+    if not isinstance(a, ndarray):
+        raise TypeError(f"Argument 'a' has incorrect type (expected cupy.ndarray, got {type(a).__name__})")
+    return ndarray(np.ascontiguousarray(a._host, dtype))
+
+
+def asnumpy(a):
+    """cupy.asnumpy: the one way out."""
+    return a.get() if isinstance(a, ndarray) else np.asarray(a)
+
+
+def empty(shape, dtype=float, order="C"):
+    """cupy.empty, of NaN or ones, so that what nobody has written is seen."""
+    return ndarray(np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1, dtype, order))
+
+
+class RawModule:
+    """cupy.RawModule, through the emulator."""
+
+    def __init__(self, *, code=None, options=()):
+        self._module = cuda_emulator.RawModule(code=code, options=options)
+
+    def get_function(self, name):
+        launch = self._module.get_function(name)
+
+        def call(grid, block, args, *, shared_mem=0):
+            if {type(grid), type(block), type(args)} != {tuple}:
+                raise TypeError("grid, block and args must be tuples")
+            launch(grid, block, _bare(args), shared_mem=shared_mem)
+        return call
+
+
+def _special(name):
+    def call(*args):
+        import scipy.special
+        return _wrap(getattr(scipy.special, name)(*_bare(args)))
+    return call
+
+
+_functions = {name: _function(name, signature) for name, signature in signatures(FUNCTIONS)}
+_functions |= {name: _function(name, signature, _reading) for name, signature in signatures(READING)}
+_functions |= {name: _function(name, signature) for name, signature in signatures(CREATING)}
+_functions |= {name: _function(name, signature, lambda x: x) for name, signature in signatures(PLAIN)}
+_functions |= {f.__name__: f for f in (array, asarray, ascontiguousarray, empty)}
+for _name, _signature in signatures(METHODS):
+    setattr(ndarray, _name, _method(_name, _signature))
+for _name in ATTRIBUTES:
+    setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._host, name)))
+
+
+def _modules(devices, error):
+    """The modules by name; `error` is raised where CuPy looks for devices."""
+    def count():
+        if error is not None:
+            raise error
+        return devices
+
+    runtime = types.SimpleNamespace(getDeviceCount=count, getDevice=lambda: 0, CUDARuntimeError=CUDARuntimeError,
+                                    getDeviceProperties=lambda i: {"name": b"Stand-in"})
+    Device = type("Device", (), {"attributes": {"MultiProcessorCount": 3}, "id": 0})
+    cupy, cupyx = types.ModuleType("cupy"), types.ModuleType("cupyx")
+    linalg = types.SimpleNamespace(**{name[7:]: f for name, f in _functions.items() if name.startswith("linalg.")})
+    vars(cupy).update({name: f for name, f in _functions.items() if "." not in name}, ndarray=ndarray, linalg=linalg,
+                      asnumpy=asnumpy, RawModule=RawModule, __version__="stand-in", traffic=traffic, forbidden=forbidden,
+                      cuda=types.SimpleNamespace(runtime=runtime, Device=Device))
+    cupyx.scipy = types.ModuleType("cupyx.scipy")
+    cupyx.scipy.special = types.ModuleType("cupyx.scipy.special")
+    vars(cupyx.scipy.special).update({name: _special(name) for name in SPECIAL})
+    return {"cupy": cupy, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy, "cupyx.scipy.special": cupyx.scipy.special}
+
+
+@contextlib.contextmanager
+def installed(devices=1, error=None):
+    """The stand-in as the module cupy, on a machine with so many devices."""
+    from npgen.kernels import _cuda
+
+    modules = _modules(devices, error)
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    traffic.update(reads=0, sent=0)
+    _cuda._module.cache_clear()
+    try:
+        yield modules["cupy"]
+    finally:
+        _cuda._module.cache_clear()
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module

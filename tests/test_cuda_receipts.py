@@ -1,0 +1,114 @@
+"""What is to run on a machine with a GPU, as far as it runs without one."""
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+import cuda_receipts
+import pytest
+from test_benchmarks import TINY
+
+from benchmarks import cuda, problems, speed
+from benchmarks.speed import Work
+from benchmarks.worker import Server
+
+KINDS = {"made_step": "made", "vae_step": "vae", "realnvp_step": "realnvp", "made_sample": "made", "em_on_device": "mixture"}
+
+
+def test_receipts_hold_for_the_source_that_passed_and_no_other(cupy, monkeypatch, tmp_path):
+    monkeypatch.setattr(cuda_receipts, "RECEIPTS", tmp_path / "VERIFIED.json")
+    monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 13000, raising=False)
+    (tmp_path / "VERIFIED.json").write_text("{}")
+    assert set(cuda_receipts.unverified()) == set(cuda_receipts.fingerprints()) != set()
+    cuda_receipts.write_receipts()
+    assert cuda_receipts.unverified() == []
+    receipt = json.loads((tmp_path / "VERIFIED.json").read_text())["flow"]
+    assert set(receipt) == {"hash", "device", "driver", "date"} and receipt["device"] == "Stand-in"
+    source = cuda_receipts._cuda.source
+    monkeypatch.setattr(cuda_receipts._cuda, "source", lambda stem: source(stem).replace("struct Stairs", "struct  Stairs"))
+    assert {"masked_matmul", "mlp"} <= set(cuda_receipts.unverified()) < set(cuda_receipts.fingerprints())
+
+
+class InProcess:
+    """benchmarks.worker.Worker without the process, whose peers take the CPU for the device."""
+
+    device, failing = "cpu", ()
+
+    def __init__(self, library, n_threads, **environment):
+        self.library, self.server = library, Server(importlib.import_module(f"benchmarks.with_{library}"))
+
+    def __call__(self, method, *args):
+        if self.library != "npgen":
+            args = [self.device if a == "cuda" else a | {"device": self.device} if isinstance(a, dict) else a for a in args]
+        try:
+            if args[0] in self.failing:
+                raise MemoryError("out of memory")
+            return getattr(self.server, method)(*args)
+        except Exception as error:
+            raise RuntimeError(f"in the process of {self.library}, {method} failed:\n{error}") from error
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def workers(cupy, monkeypatch):
+    monkeypatch.setattr(cuda, "Worker", InProcess)
+    return InProcess
+
+
+def test_the_benchmark_runs_on_the_stand_in(cupy, workers):
+    text, _ = cuda.report(48, 4, 3, 5, (20, 2, 3), repeats=1, works={})
+    assert text.count("logsumexp.forward") == 1 and "float64 masked" in text and "em.statistics, N = 20" in text
+
+
+@pytest.mark.filterwarnings("ignore")  # of the peers
+@pytest.mark.parametrize("kind", KINDS)
+def test_peers_agree_with_npgen_on_the_stand_in(cupy, workers, monkeypatch, kind):
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install -e '.[bench]'")
+    monkeypatch.setattr(torch, "compile", lambda f, **options: f)  # takes a minute
+    results, missing = cuda.beside({"it": Work(KINDS[kind], kind, TINY[KINDS[kind]], "cuda")}, 1, 0)
+    assert {"npgen", "torch"} <= set(results["it"]) and not any("FAILED" in words for words in missing)
+    assert cupy.traffic["reads"] and cupy.traffic["sent"]  # npgen was there
+
+
+def test_every_work_that_is_judged_has_both_bars():
+    steps = {work for work in cuda.WORKS if work.endswith("step")}
+    assert len(steps) == 8 and sorted(bar.work for bar in cuda.BARS) == sorted([*steps, *steps])
+    assert {work.kind for work in cuda.WORKS.values()} == set(KINDS) and {w.device for w in cuda.WORKS.values()} == {"cuda"}
+    for work in cuda.WORKS.values():
+        inspect.signature(getattr(problems, work.make)).bind(**work.sizes)
+    seconds = {"npgen": [1.0], "torch": [5.0], "torch, masked gradients": [4.0], "torch.compile": [2.0], "jax": [0.5]}
+    judged = {(bar.limit, speed.judge(bar, seconds)[0], speed.judge(bar, seconds)[3]) for bar in cuda.BARS}
+    assert judged == {(0.5, "torch, masked gradients", 0.25), (1.0, "jax", 2.0)}
+
+
+def test_what_is_left_out_or_fails_is_said(cupy, workers, monkeypatch, capsys):
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda library: None)
+    monkeypatch.setattr(InProcess, "failing", ("vae_step",))
+    step, other = list(cuda.WORKS)[0], list(cuda.WORKS)[2]
+    works = {step: Work("made", "made_step", TINY["made"], "cuda"), other: Work("vae", "vae_step", TINY["vae"], "cuda")}
+    text, missing = cuda.report(48, 4, 3, 5, (20, 2, 3), 1, works, 0)
+    assert missing == ["torch was left out: it is not installed", "jax was left out: it is not installed",
+                       f"{other} FAILED: out of memory"]
+    said = capsys.readouterr().err
+    assert all(f"- **{words}**" in text and words in said for words in missing)
+    assert f"| {step} | npgen |" in text and "against torch" not in text
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_a_peer_without_the_device_is_left_out(cupy, workers, monkeypatch, library):
+    peer = pytest.importorskip(library, reason=f"{library} is not installed: pip install -e '.[bench]'")
+    if library == "torch" and peer.cuda.is_available() or library == "jax" and peer.default_backend() == "gpu":
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(InProcess, "device", "cuda")
+    _, missing = cuda.beside({}, 1, 0)
+    assert any(words.startswith(f"{library} was left out") for words in missing)
+
+
+def test_without_a_gpu_the_command_says_so():
+    result = subprocess.run([sys.executable, cuda_receipts.__file__], capture_output=True, text=True,
+                            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    assert result.returncode and "cuda: CuPy" in result.stderr.splitlines()[-1]
