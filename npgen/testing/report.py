@@ -4,7 +4,8 @@ import inspect
 import textwrap
 import warnings
 
-from .laws import LAWS, Finding
+from .law import Finding
+from .laws import LAWS
 from .subject import ALARM, Skip, Subject
 
 

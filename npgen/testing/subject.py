@@ -7,6 +7,9 @@ statement:
     bernstein   P(|mean - E| > sqrt(2 var log(4 / a) / n) + 7 r log(4 / a) / 3(n - 1)) <= a, values in a range r
                                                                              (Maurer & Pontil, 2009)
     hoeffding   P(|mean - E| > r sqrt(log(2 / a) / 2n)) <= a                 (Hoeffding, 1963)
+    pearson     P(z > c + sqrt(2 log(1 / a) (1 + 2 b c) / n) + b log(1 / a) / 3n) <= a, z^2 = sum_k (f_k - P_k)^2 / P_k for
+                frequencies f of m states, c = sqrt((m - 1) / n) >= E z, b = sqrt(1 / min P - 1)
+                                                                             (Bousquet, 2002, of the norm of a mean)
 
 Legend: n rows, d columns, m states, c cells, k slices.
 """
@@ -43,6 +46,12 @@ def bernstein(values, k=1, width=1.0):
     return np.sqrt(2 * values.var(axis=-1, ddof=1) * log / n) + 7 * width * log / (3 * (n - 1))
 
 
+def pearson(n, p):
+    """How large the root of Pearson's chi-square per row may be, for the frequencies of states with probabilities p."""
+    log, expected, bound = math.log(1 / ALARM), math.sqrt((len(p) - 1) / n), math.sqrt(max(1 / p.min() - 1, 0))
+    return expected + math.sqrt(2 * log * (1 + 2 * bound * expected) / n) + bound * log / (3 * n)
+
+
 def distance(u):
     """sup_t |F_n(t) - t| of the columns of u (n, k), which are uniform on (0, 1) if all is well: (k,)."""
     n, u = len(u), np.sort(u, axis=0)
@@ -64,7 +73,7 @@ class Subject:
     def __init__(self, model, X, seed, n_samples):
         if isinstance(model, Model):  # a check leaves the model's own stream where it is
             model._check_fitted("check_generative_model")
-            model = copy.copy(model)
+            model = copy.copy(model).to("cpu")  # the laws look inside with NumPy; the GPU's kernels have tests of their own
             model.stream_ = Stream.from_state(model.stream_.state())
         self.model, self.seed = model, seed
         capabilities = getattr(model, "capabilities", None)
@@ -104,15 +113,20 @@ class Subject:
                 return self._accepted(x)
 
     def _accepted(self, x):
-        """log_prob of rows of which some are refused, halved until one is alone; far from all samples 50 speak for all."""
+        """log_prob of rows of which some are refused. They are parted until one is alone: those among the samples from those
+        beyond, these by the side that they are furthest out on, then the nearer half from the farther; 50 speak for more."""
         if len(x) == 1:
             return np.full(1, -np.inf)
-        inside = ((x >= self.pilot.min(axis=0)) & (x <= self.pilot.max(axis=0))).all(axis=1)
-        if not inside.any() and len(x) > 50 and np.isneginf([self.log_prob(row[None]) for row in x[::len(x) // 50]]).all():
+        beyond = np.hstack([self.pilot.min(axis=0) - x, x - self.pilot.max(axis=0)]) / np.tile(self.scale[1], 2)
+        side = np.where(beyond.max(axis=1) > 0, beyond.argmax(axis=1), -1)
+        order = np.lexsort((beyond.max(axis=1), side))
+        some = order[::max(len(x) // 50, 1)]
+        if side.min() >= 0 and len(x) > 50 and all(np.isneginf(self.log_prob(x[[i]]))[0] for i in some):
             return np.full(len(x), -np.inf)
-        part = inside if inside.any() and not inside.all() else np.arange(len(x)) < len(x) // 2
+        first = np.count_nonzero(side == side.min())
+        near, far = np.split(order, [first if first < len(x) else len(x) // 2])
         answer = np.empty(len(x))
-        answer[part], answer[~part] = self.log_prob(x[part]), self.log_prob(x[~part])
+        answer[near], answer[far] = self.log_prob(x[near]), self.log_prob(x[far])
         return answer
 
     def _marginal(self, x):
@@ -263,7 +277,7 @@ class _Given:
     def __init__(self, u):
         self.u = u
 
-    def uniform(self, shape, dtype):
+    def uniform(self, shape, dtype, like=None):
         return self.u.astype(dtype)
 
 

@@ -1,0 +1,154 @@
+"""Laws of the contract: shapes, seeds, threads, files, and rows that do not know of one another.
+
+Legend: n rows, d columns, l latent dimensions.
+"""
+import os
+import tempfile
+
+import numpy as np
+
+from ..models.base import load
+from .law import Finding, close, every, law
+from .subject import Skip
+
+
+@law("shapes and dtypes")
+def shapes(s):
+    """log_prob gives (n,), sample (n, d), encode (n, l), decode (n, d); float32 rows get float32 answers.
+
+    Look for a Python float that became np.float64, and for a squeezed axis.
+    """
+    model, checks = s.model, []
+    for dtype in (np.float32, np.float64) if s.is_npgen else (np.float64,):
+        x = s.x[:5].astype(dtype)
+        p, none = model.log_prob(x), model.log_prob(x[:0]) if s.is_npgen else np.zeros(0, dtype)
+        checks += [(f"log_prob of {dtype.__name__} rows has dtype {p.dtype}", p.dtype == dtype),
+                   (f"log_prob of {x.shape} rows has shape {p.shape}", p.shape == (len(x),)),
+                   (f"log_prob of no rows has shape {none.shape}", none.shape == (0,) and none.dtype == dtype)]
+        if s.is_npgen:
+            z = model.encode(x)
+            back = model.decode(z)
+            checks += [(f"encode gives {z.dtype} {z.shape}", (z.dtype, z.shape) == (dtype, (len(x), model.n_latent_))),
+                       (f"decode gives {back.dtype} {back.shape}", (back.dtype, back.shape) == (dtype, x.shape))]
+    for n in (1, 7):
+        rows = model.sample(n)
+        checks += [(f"sample({n}) has shape {np.shape(rows)}", np.shape(rows) == (n, s.d))]
+        if s.is_npgen:
+            checks += [(f"sample gives {rows.dtype}, but the model is {model.dtype_}", rows.dtype == model.dtype_)]
+    return every(*checks)
+
+
+@law("log_prob is finite")
+def finite(s):
+    """log p(x) is finite for rows drawn from the model; rows far out are improbable, not NaN.
+
+    Look for an exponential that overflows, or for 0 times infinity.
+    """
+    x = s.drawn[:2000]
+    p = np.asarray(s.model.log_prob(x))
+    inside = np.isfinite(p)
+    checks = [(f"log_prob of drawn row {np.argmin(inside)} is {p[np.argmin(inside)]}", inside.all())]
+    if s.support == "real" and s.density == "exact":
+        far = s.log_prob(x[:1] + s.scale[1] * 10.0 ** np.array([[3], [6], [9], [12]]))
+        checks += [(f"log_prob of rows far out is {far}", not np.isnan(far).any() and (far < p[0]).all())]
+    return every(*checks)
+
+
+@law("a row's answer is its own")
+def rows_alone(s):
+    """log_prob (and encode) of a row does not depend on the rows beside it, nor on their order, up to rounding: a BLAS takes
+    the last rows of a product by other instructions than the rest.
+
+    Look for statistics of the batch that are used in a query, for noise that is numbered by place, for a wrong last batch.
+    """
+    x = s.drawn[:4500 if s.density == "exact" else 300]
+    worst = Finding(0.0, 1e-11 if s.is_npgen else 1e-8)
+    for query in ("log_prob", "encode") if s.is_npgen else ("log_prob",):
+        ask = getattr(s.model, query)
+        whole = ask(x)
+        for what, answer in (("split", np.concatenate([ask(x[i:i + 97]) for i in range(0, len(x), 97)])),
+                             ("reversed", ask(x[::-1])[::-1]), ("alone", np.concatenate([ask(x[i:i + 1]) for i in range(3)]))):
+            found = close(answer, whole[:len(answer)], worst.tolerance, f"{query} of the rows {what}")
+            worst = found if not found.measured <= worst.measured else worst
+    return worst
+
+
+@law("a seed decides the rows")
+def seeds(s):
+    """The same rng gives the same rows, another one others; without rng, two calls differ; fewer rows are the first ones.
+
+    Look for a generator that is made anew in every call, or shared by two draws.
+    """
+    if not s._takes_rng:
+        raise Skip("sample takes no rng")
+
+    def draw(n, rng):
+        return np.asarray(s.model.sample(n, rng=rng), np.float64)
+
+    many, few = draw(300, 5), draw(40, 5)
+    slack = np.sqrt(np.finfo(s.model.dtype_).eps) if s.is_npgen else np.inf  # a product of few rows may round otherwise
+    first = np.allclose(few, many[:40], rtol=0, atol=slack * (s.scale[1] + np.abs(s.scale[0])))
+    return every(("the same seed gave other rows", np.array_equal(many, draw(300, 5))),
+                 ("another seed gave the same rows", not np.array_equal(many, draw(300, 6))),
+                 ("two calls without a seed gave the same rows", not np.array_equal(draw(300, None), draw(300, None))),
+                 ("40 rows are not the first of 300", first))
+
+
+@law("any number of threads")
+def threads(s):
+    """log_prob, encode and sample give the same bits with one thread as with all of them.
+
+    Look for a sum whose partition follows the number of threads.
+    """
+    if not s.is_npgen:
+        raise Skip("not a model of npgen")
+    from ..kernels._jit import numba
+    if numba is None or numba.config.NUMBA_NUM_THREADS < 2:
+        raise Skip("there is one thread only")
+    x = s.drawn[:4200 if s.density == "exact" else 300].astype(np.float32)
+    before, found = numba.get_num_threads(), []
+    try:
+        for n in (1, numba.config.NUMBA_NUM_THREADS):
+            numba.set_num_threads(n)
+            found.append([s.model.log_prob(x), s.model.encode(x), s.model.sample(1000, rng=0)])
+    finally:
+        numba.set_num_threads(before)
+    return every(*((f"{query} depends on the number of threads", a.tobytes() == b.tobytes())
+                   for query, a, b in zip(("log_prob", "encode", "sample"), *found, strict=True)))
+
+
+@law("save, then load")
+def files(s):
+    """load(save(model)) answers every query with the same bits, and draws on from the same place.
+
+    Look for an array that is not in the file, or is there in another dtype.
+    """
+    if not s.is_npgen:
+        raise Skip("not a model of npgen")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.npgen")
+        state = s.model.stream_.state()
+        s.model.save(path)
+        again = load(path)
+
+    def answers(model):
+        z = model.encode(s.x[:20])
+        return {"log_prob": model.log_prob(s.x[:20]), "encode": z, "decode": model.decode(z), "sample": model.sample(9, rng=3)}
+
+    mine, its = answers(s.model), answers(again)
+    return every(*((f"{query} differs", mine[query].tobytes() == its[query].tobytes()) for query in mine),
+                 ("the loaded model's own stream is at another place", again.stream_.state() == state))
+
+
+@law("score is the mean of log_prob")
+def score(s):
+    """score(X) = mean of log_prob(X); score_samples is log_prob.
+
+    Look for a sum, a sign, or a mean over columns as well.
+    """
+    if not s.is_npgen:
+        raise Skip("not a model of npgen")
+    x = s.x[:100]
+    found = close(s.model.score(x), np.mean(s.model.log_prob(x)), 1e-9, "score")
+    other = close(s.model.score_samples(x), s.model.log_prob(x), 0.0, "score_samples")
+    return found if other.passed else other

@@ -1,0 +1,107 @@
+"""Laws of encode and decode: noise is normal, decode inverts encode, every log-determinant is counted, masks hold.
+
+Legend: n rows, d columns.
+"""
+import math
+
+import numpy as np
+
+from .. import engine
+from .law import Finding, law
+from .subject import Skip, band, distance
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def _noise(s):
+    if s.representation != "noise":
+        raise Skip("encode does not give noise")
+
+
+@law("the noise of samples is standard normal")
+def noise(s):
+    """encode(sample) ~ N(0, I): Phi(z_i) and Phi of random directions are uniform (Cramér & Wold, 1936).
+
+    Look for a decoder that is not the inverse of the encoder: order, scale, a stale copy of a statistic.
+    """
+    _noise(s)
+    if s.dequantize is not None:
+        raise Skip("integers are spread by noise")
+    from scipy.special import ndtr
+    z = np.asarray(s.model.encode(s.drawn), np.float64)
+    directions = s.generator(5).normal(size=(s.d, 16))
+    z = np.hstack([z, z @ (directions / np.linalg.norm(directions, axis=0))])
+    tolerance = band(s.n, z.shape[1])
+    return Finding(float(distance(ndtr(z)).max()), tolerance, f"{2 * tolerance:.1%} of the mass displaced along a direction")
+
+
+@law("decode inverts encode")
+def inverse(s):
+    """decode(encode(x)) = x in float64, relative to the spread of each column; exact for integers.
+
+    Look for a step that is not undone, is undone in the wrong order, or with another parameter.
+    """
+    if not s.invertible:
+        raise Skip("the model does not promise it")
+    x = s.x[:200]
+    error = np.abs(np.asarray(s.model.decode(s.model.encode(x)), np.float64) - x) / (s.scale[1] + np.abs(x) * 1e-3)
+    return Finding(float(error.max()), 1e-9 if s.dequantize is None else 0.0)
+
+
+@law("log_prob counts every change of variables")
+def change_of_variables(s):
+    """log p(x) = log N(encode(x); 0, I) + log |det d encode / dx|, derivatives by central differences, in the data's space.
+
+    Look at the log-determinant: its sign, a term that is missing, the preprocessing's part. (Three rows in four decide,
+    because a step may cross a kink of the network.)
+    """
+    _noise(s)
+    if s.dequantize is not None:
+        raise Skip("integers are spread by noise")
+    x, step = s.x[:20], 1e-6 * s.scale[1]
+    moves = np.eye(s.d) * step
+    above, below = (np.asarray(s.model.encode((x[:, None] + sign * moves).reshape(-1, s.d))).reshape(-1, s.d, s.d)
+                    for sign in (1, -1))
+    log_det = np.linalg.slogdet((above - below) / (2 * step[:, None]))[1]
+    z = np.asarray(s.model.encode(x), np.float64)
+    error = np.abs(s.log_prob(x) - log_det + 0.5 * (z ** 2 + LOG_2PI).sum(axis=1))
+    return Finding(float(np.quantile(error, 0.75)), 1e-4 * s.d)
+
+
+@law("log-det is that of the Jacobian")
+def jacobian(s):
+    """log p(z) = log N(e(z); 0, I) + log |det de/dz|, derivatives by npgen.engine, in the preprocessed space.
+
+    Look at the log-determinant that the model adds up, and at the derivative rules of what it is made of.
+    """
+    _noise(s)
+    if not s.is_parametric:
+        raise Skip("not a model of npgen")
+    params = s.model._at(np.dtype(np.float64))
+    worst = 0.0
+    for row in s.model.preprocess_.forward(s.x[:4])[0]:
+        jacobian = engine.jacobian(lambda r: s.model._represent(params, r[None])[0])(row)
+        z = s.model._represent(params, row[None])
+        want = np.linalg.slogdet(jacobian)[1] - 0.5 * np.sum(z ** 2 + LOG_2PI)
+        worst = max(worst, abs(float(s.model._log_density(params, row[None])[0] - want)))
+    return Finding(worst, 1e-8 * s.d)
+
+
+@law("autoregressive pattern")
+def pattern(s):
+    """The conditional of x_i depends on the columns before it in the order, and on none after.
+
+    Look at the masks: < where they need <=, degrees that are off by one, an order that is not inverted.
+    """
+    if not hasattr(s.model, "order_"):
+        raise Skip("not an autoregressive model")
+    model, order = s.model, s.model.order_
+    params = model._at(np.dtype(np.float64))
+    z = model.preprocess_.forward(s.x[:20])[0][:, order]
+    other = z + s.generator(6).normal(size=z.shape)
+    worst = 0.0
+    base = model._net(params, z).reshape(len(z), -1, s.d)
+    for i in range(s.d):
+        changed = model._net(params, np.concatenate([z[:, :i], other[:, i:]], axis=1)).reshape(len(z), -1, s.d)
+        worst = max(worst, float(np.abs(changed - base)[:, :, :i + 1].max()))
+    return Finding(worst, 1e-9)

@@ -1,0 +1,82 @@
+"""Laws of latent variables: what the bounds are, and in which order."""
+import copy
+import math
+
+import numpy as np
+
+from .law import SIGMAS, Finding, law
+from .subject import Skip
+
+
+def _mean_zero(values):
+    """The Finding that the expectation is 0, from the mean and its standard error."""
+    error = values.std(ddof=1) / math.sqrt(len(values)) + 1e-12
+    return Finding(abs(float(values.mean())), SIGMAS * error, f"{2 * SIGMAS * error:.2g} nats")
+
+
+class _Unchecked:
+    """A likelihood head that takes any row."""
+
+    def __init__(self, head):
+        self._head = head
+
+    def check(self, x, name):
+        pass
+
+    def __getattr__(self, name):
+        return getattr(self._head, name)
+
+
+def _bounds(s):
+    """The model and 2,000 rows that all differ, as noise that is a function of the row needs: bits are moved by 1e-9."""
+    if not hasattr(s.model, "elbo"):
+        raise Skip("not a model with an ELBO")
+    x, model = s.drawn[:2000], copy.copy(s.model)
+    if s.support != "binary":
+        return model, np.unique(x, axis=0)
+    model.head_ = _Unchecked(model.head_)
+    return model, np.abs(x - 1e-9 * s.generator(11).random(x.shape))
+
+
+@law("the ELBO is what it bounds with")
+def elbo(s):
+    """E[elbo] = E_q[log p(x, z) - log q(z | x)]: the KL divergence in closed form against one importance sample per row.
+
+    Look at the KL divergence: a mean over the latent dimensions, a missing 1/2, the sign of the log-variance.
+    """
+    model, x = _bounds(s)
+    return _mean_zero(model.elbo(x) - model.importance_log_prob(x, n_importance=1)[0])
+
+
+@law("ELBO <= IWAE <= log p(x)")
+def ordered(s):
+    """In expectation elbo <= IWAE_1 <= IWAE_8 <= IWAE_64 <= log p(x) (Burda et al., 2016), log p(x) by quadrature where l <= 2.
+
+    Look for log S that is not subtracted, a prior or a q that is left out. Measured is the largest fall.
+    """
+    model, x = _bounds(s)
+    levels = [model.elbo(x), *(model.importance_log_prob(x, n_importance=k)[0] for k in (1, 8, 64))]
+    falls = [lower - upper for lower, upper in zip(levels, levels[1:], strict=False)]
+    if model.n_latent_ <= 2:
+        falls.append(levels[-1][:200] - s.log_prob(np.round(x[:200]) if s.support == "binary" else x[:200]))
+    errors = [SIGMAS * fall.std(ddof=1) / math.sqrt(len(fall)) + 1e-9 for fall in falls]
+    over = [fall.mean() / error for fall, error in zip(falls, errors, strict=True)]
+    i = int(np.argmax(over))
+    return Finding(float(falls[i].mean()), float(errors[i]), f"{2 * max(errors):.2g} nats")
+
+
+@law("importance sampling estimates p(x)")
+def importance(s):
+    """The mean of exp(IWAE - log p(x)) is one, log p(x) by quadrature over one or two latent dimensions.
+
+    Look at the weights p(x, z) / q(z | x): every term once, with the right sign.
+    """
+    model, x = _bounds(s)
+    x = x[:100]
+    log_prob, error = model.importance_log_prob(x, n_importance=2000)
+    sure = error < 0.05  # few weights decide elsewhere, and the standard error is none
+    if sure.sum() < 20:
+        raise Skip("the weights vary too much")
+    ratio = np.exp(log_prob - s.log_prob(np.round(x) if s.support == "binary" else x))[sure] - 1
+    tolerance = SIGMAS * math.sqrt(np.square(error[sure]).sum()) / sure.sum() + 1e-3
+    return Finding(abs(float(ratio.mean())), tolerance, f"{2 * tolerance:.2g} nats")
