@@ -6,7 +6,7 @@ import pytest
 from scipy import integrate, stats
 
 from npgen import ops
-from npgen.distributions import HEADS, Bernoulli, Normal, head_for, normal_log_prob, std
+from npgen.distributions import HEADS, Bernoulli, Categorical, Normal, head_for, normal_log_prob, std
 from npgen.engine import grad
 from npgen.fused import standard_normal_log_prob
 from npgen.random import Stream
@@ -15,52 +15,146 @@ from npgen.testing import check_grads
 ALARM = 1e-6  # of a statistical test, per case
 RNG = np.random.default_rng(0)
 N, D = 6, 4
-OUTPUTS = {"normal": RNG.normal(size=(N, 2 * D)) * 2, "bernoulli": RNG.normal(size=(N, D)) * 3}
-ROWS = {"normal": RNG.normal(size=(N, D)) * 3, "bernoulli": (RNG.random((N, D)) < 0.5).astype(float)}
-heads = pytest.mark.parametrize("name", HEADS)
+LEVELS = 2, 3, 1, 4
+OF = HEADS | {"categorical": Categorical(LEVELS), "normal, unbounded": Normal(limit=None)}
+OUTPUTS = {"normal": RNG.normal(size=(N, 2 * D)) * 2, "bernoulli": RNG.normal(size=(N, D)) * 3,
+           "categorical": RNG.normal(size=(N, sum(LEVELS))) * 2, "normal, unbounded": RNG.normal(size=(N, 2 * D))}
+ROWS = {"normal": RNG.normal(size=(N, D)) * 3, "bernoulli": (RNG.random((N, D)) < 0.5).astype(float),
+        "categorical": np.floor(RNG.random((N, D)) * LEVELS), "normal, unbounded": RNG.normal(size=(N, D)) * 3}
+heads = pytest.mark.parametrize("name", OF)
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def truth(name):
-    """The distribution of every feature, by SciPy."""
-    outputs = OUTPUTS[name]
+def truth(name, i, j):
+    """The distribution of feature j under outputs i, by SciPy."""
+    outputs = OUTPUTS[name][i]
     if name == "bernoulli":
-        return stats.bernoulli(1 / (1 + np.exp(-outputs)))
-    return stats.norm(outputs[:, :D], np.sqrt(np.exp(15 * np.tanh(outputs[:, D:] / 15))))
+        return stats.bernoulli(1 / (1 + np.exp(-outputs[j])))
+    if name == "categorical":
+        p = np.exp(np.split(outputs, np.cumsum(LEVELS)[:-1])[j])
+        return stats.rv_discrete(values=(np.arange(len(p)), p / p.sum()))
+    log_var = outputs[D + j] if "unbounded" in name else 15 * np.tanh(outputs[D + j] / 15)
+    return stats.norm(outputs[j], np.sqrt(np.exp(log_var)))
+
+
+def each(name, ask):
+    """ask(distribution, i, j) of every feature, (n, d)."""
+    return np.array([[ask(truth(name, i, j), i, j) for j in range(D)] for i in range(N)])
 
 
 @heads
 @dtypes
-def test_log_prob_and_mean_are_those_of_the_distribution(name, dtype):
-    head, p = HEADS[name], truth(name)
+def test_log_prob_and_moments_are_those_of_the_distribution(name, dtype):
+    head = OF[name]
     x, outputs = ROWS[name].astype(dtype), OUTPUTS[name].astype(dtype)
     log_prob = head.log_prob(x, outputs)
-    want = (p.logpmf if name == "bernoulli" else p.logpdf)(ROWS[name]).sum(axis=1)
-    assert log_prob.shape == (N,) and log_prob.dtype == head.mean(outputs).dtype == dtype
+    density = "logpdf" if "normal" in name else "logpmf"
+    want = each(name, lambda p, i, j: getattr(p, density)(ROWS[name][i, j])).sum(axis=1)
+    assert log_prob.shape == (N,) and log_prob.dtype == head.mean(outputs).dtype == head.variance(outputs).dtype == dtype
+    assert head.n_outputs(D) == outputs.shape[1]
     tolerance = 1e-12 if dtype == np.float64 else 1e-5
     np.testing.assert_allclose(log_prob, want, rtol=tolerance)
-    np.testing.assert_allclose(head.mean(outputs), p.mean(), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(head.mean(outputs), each(name, lambda p, i, j: p.mean()), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(head.variance(outputs), each(name, lambda p, i, j: p.var()), rtol=3 * tolerance, atol=tolerance)
 
 
 @heads
 def test_samples_are_drawn_from_the_distribution(name):
-    head, n = HEADS[name], 4000
-    noise = getattr(Stream(1), head.noise)((n, N, D), np.float64)
-    drawn = head.sample(noise, OUTPUTS[name])
+    """Finds 10 % of the mass displaced, a probability that is 0.1 off."""
+    head, n = OF[name], 4000
+    drawn = head.sample(getattr(Stream(1), head.noise)((n, N, D), np.float64), OUTPUTS[name])
     for i in range(N):
         for j in range(D):
-            p = stats.bernoulli(truth(name).mean()[i, j]) if name == "bernoulli" else stats.norm(
-                truth(name).mean()[i, j], truth(name).std()[i, j])
-            values = drawn[:, i, j]
-            alarm = stats.binomtest(int(values.sum()), n, p.mean()).pvalue if name == "bernoulli" else stats.kstest(
-                values, p.cdf).pvalue
-            assert alarm > ALARM / (N * D)
+            p, values = truth(name, i, j), drawn[:, i, j]
+            if "normal" in name:
+                alarms = [stats.kstest(values, p.cdf).pvalue]
+            else:
+                alarms = [stats.binomtest(int((values == level).sum()), n, min(p.pmf(level), 1)).pvalue for level in range(4)]
+            assert min(alarms) > ALARM / (N * D * 4)
+
+
+# ---------------------------------------------------------------- the components of a mixture
+
+def holes(x):
+    return np.where(np.random.default_rng(1).random(x.shape) < 0.3, np.nan, x)
 
 
 @heads
 @dtypes
+def test_every_row_under_every_component_is_log_prob_of_the_values_seen(name, dtype):
+    head, x, outputs = OF[name], ROWS[name].astype(dtype), OUTPUTS[name][:3]
+    tolerance = 1e-12 if dtype == np.float64 or "normal" in name else 1e-5
+    want = head.log_prob(x.astype(float)[:, None], outputs)
+    np.testing.assert_allclose(head.log_prob_each(x, outputs), want, rtol=tolerance)
+    x = holes(x)
+    for row, answer in zip(x, head.log_prob_each(x, outputs), strict=True):
+        seen = np.flatnonzero(~np.isnan(row))
+        part = Categorical(np.array(LEVELS)[seen]) if name == "categorical" else head
+        want = part.log_prob(row[seen].astype(float), head.take(outputs, seen))
+        np.testing.assert_allclose(answer, want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "categorical", "normal, unbounded"])
+@pytest.mark.parametrize("share", [0, 0.01])
+def test_the_likeliest_outputs_have_no_slope_and_are_remembered(name, share):
+    """One row of outputs per component: the gradient of the weighted log-likelihood, and of the share, is zero there."""
+    head, rng = OF[name], np.random.default_rng(2)
+    x = holes(head.sample(getattr(Stream(3), head.noise)((60, D), np.float64), OUTPUTS[name][:1].repeat(60, axis=0)))
+    r, start, pooled = rng.random((60, 3)), OUTPUTS[name][1:4], OUTPUTS[name][4:5]
+    new = head.maximise(head.moments(x, r, start), start, pooled, share)
+    for moments in (head.moments(x, r, new), head.remember(new, r.sum(axis=0), pooled, share)):  # the same from any outputs
+        again = head.maximise(moments, new, pooled, share)
+        np.testing.assert_allclose(head.mean(again), head.mean(new), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(head.variance(again), head.variance(new), rtol=1e-9, atol=1e-12)
+    if share:
+        return
+
+    def total(outputs):
+        rows = [[np.sum(head_of(name, seen).log_prob(row[seen], head.take(outputs, seen)) * w) for seen in
+                 [np.flatnonzero(~np.isnan(row))]] for row, w in zip(x, r, strict=True)]
+        return np.sum(rows)
+
+    slopes = [(total(new + step) - total(new - step)) / 2e-5 for step in 1e-5 * np.eye(new.size).reshape(-1, *new.shape)]
+    np.testing.assert_allclose(slopes, 0, atol=1e-5)
+
+
+def head_of(name, features):
+    return Categorical(np.array(LEVELS)[features]) if name == "categorical" else OF[name]
+
+
+def test_shares_of_rows_and_variances_are_added():
+    ones = Bernoulli().maximise(np.array([[[8.0]], [[2.0]]]), None, None, 1.0)
+    np.testing.assert_allclose(Bernoulli().mean(ones), 3 / 10)
+    levels = Categorical([3])
+    counts = levels.maximise(np.array([[1.0, 0.0, 4.0]]), None, None, 0.5)
+    np.testing.assert_allclose(np.exp(levels.log_probabilities(counts)[0]), [[1.5 / 6.5, 0.5 / 6.5, 4.5 / 6.5]])
+    head, x = Normal(limit=None), np.array([[1.0], [3.0]])
+    last, pooled = np.array([[5.0, 2.0]]), np.array([[0.0, np.log(10.0)]])
+    new = head.maximise(head.moments(x, np.ones((2, 1)), last), last, pooled, 0.1)
+    np.testing.assert_allclose([head.mean(new), head.variance(new)], [[[2.0]], [[1.0 + 0.1 * 10]]], rtol=1e-12)
+    thin = head.maximise(head.moments(x[:1], np.ones((1, 1)), last), last, pooled, 0.0)
+    assert np.isnan(thin).any()
+
+
+@heads
+def test_guesses_and_parts(name):
+    head, outputs, r = OF[name], OUTPUTS[name], np.random.default_rng(0).dirichlet(np.ones(N), 5)
+    if name == "categorical":
+        tables = head.log_probabilities(outputs)
+        want = np.stack([(r @ np.exp(t)).argmax(axis=1) for t in tables], axis=1)
+    else:
+        want = r @ head.mean(outputs)
+    np.testing.assert_allclose(head.guess(r, outputs), want)
+    some = head_of(name, [3, 1])
+    np.testing.assert_allclose(some.mean(head.take(outputs, [3, 1])), head.mean(outputs)[:, [3, 1]], rtol=1e-12)
+
+
+# ---------------------------------------------------------------- supports, derivatives
+
+@heads
+@dtypes
 def test_samples_keep_the_dtype_and_the_support(name, dtype):
-    head = HEADS[name]
+    head = OF[name]
     drawn = head.sample(getattr(Stream(1), head.noise)((N, D), dtype), OUTPUTS[name].astype(dtype))
     assert drawn.dtype == dtype and drawn.shape == (N, D)
     head.check(drawn, "sample")
@@ -68,8 +162,9 @@ def test_samples_keep_the_dtype_and_the_support(name, dtype):
 
 @heads
 def test_derivatives(name):
-    check_grads(lambda outputs: HEADS[name].log_prob(ROWS[name], outputs), OUTPUTS[name])
-    check_grads(lambda x: HEADS[name].log_prob(x, OUTPUTS[name]), ROWS[name] + 0.1)
+    check_grads(lambda outputs: OF[name].log_prob(ROWS[name], outputs), OUTPUTS[name])
+    if name != "categorical":
+        check_grads(lambda x: OF[name].log_prob(x, OUTPUTS[name]), ROWS[name] + 0.1)
 
 
 def test_the_normal_integrates_to_one_and_the_bernoulli_sums_to_one():
@@ -131,3 +226,8 @@ def test_a_head_by_name_or_by_looking():
             head_for(spec, None)
     with pytest.raises(ValueError, match=r"fit: X\[1, 0\] is 0.5, but a Bernoulli head needs 0 or 1"):
         Bernoulli().check(np.array([[0.0], [0.5]]), "fit")
+    for wrong in (-1, 3, 0.5, np.inf):
+        with pytest.raises(ValueError, match=rf"fit: X\[1, 7\] is {wrong:g}, but a categorical .* its column has had 3"):
+            Categorical([3]).check(np.array([[0.0], [wrong]]), "fit", [7])
+    for head in (Normal(), Bernoulli(), Categorical([2])):
+        head.check(np.array([[np.nan], [1.0]]), "fit")

@@ -108,6 +108,11 @@ def test_columns_come_back_in_the_datas_order(order):
     np.testing.assert_allclose(likely, bits.log_prob(BITS), rtol=1e-9)  # decode gives the conditionals' probabilities
 
 
+def test_no_hidden_layer_is_refused():
+    with pytest.raises(ValueError, match="hidden must name at least one layer, got \\(\\)"):
+        MADE(hidden=()).fit(np.eye(3))
+
+
 def test_the_order_is_kept():
     for name, order in ORDERS.items():
         model = MADE(hidden=(4,), order=order, max_epochs=1, random_state=0).fit(BITS)

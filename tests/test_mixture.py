@@ -340,6 +340,14 @@ def test_collapse_is_repaired_and_reported(thickness):
     assert model.fit_report_["reseeded"] and np.isfinite(model.score(x))
 
 
+def test_no_run_ends_with_a_component_just_seeded():
+    x = np.concatenate([blobs(100, seed=3), np.full((50, 2), 20.0)])
+    start = {"weights_init": [0.5, 0.5], "means_init": [[0, 0], [20, 20]], "precisions_init": np.tile(np.eye(2), (2, 1, 1))}
+    model = GaussianMixture(2, reg_covar=0, tol=1e9, random_state=0, **start).fit(x)
+    seeded = [entry["iteration"] for entry in model.fit_report_["reseeded"]]
+    assert 1 in seeded and model.converged_ and model.n_iter_ > max(seeded)
+
+
 @each_type
 @settings(max_examples=40)
 @given(seed=seeds, n=st.integers(2, 30), d=st.integers(1, 4), k=st.integers(1, 4), levels=st.integers(1, 5),
@@ -362,6 +370,8 @@ def test_constant_columns():
     x = np.column_stack([blobs(), np.full(300, 7.1)])
     model = GaussianMixture(2, random_state=0).fit(x)
     assert model.fit_report_["constant_columns"] == [2] and np.isfinite(model.score(x))
+    smaller = GaussianMixture(2, random_state=0).fit(x / 1024)  # a constant column has the others' units
+    np.testing.assert_allclose(smaller.log_prob(x / 1024), model.log_prob(x) + 3 * np.log(1024), rtol=1e-7)
     with pytest.raises(ValueError, match="constant columns, or columns that depend linearly"):
         GaussianMixture(2, reg_covar=0).fit(x)
     with pytest.raises(ValueError, match="constant columns, or columns that depend linearly"):

@@ -70,8 +70,9 @@ class GaussianMixture(npgen.GaussianMixture):
         return super().sample(n_samples, return_components=True)
 
 
-def test_check_estimator():
-    results = check_estimator(npgen.GaussianMixture(2, random_state=0), on_skip=None)  # raises where one fails
+@pytest.mark.parametrize("model", [npgen.GaussianMixture, npgen.Mixture])
+def test_check_estimator(model):
+    results = check_estimator(model(2, random_state=0), on_skip=None)  # raises where one fails
     assert sum(result["status"] == "passed" for result in results) > 45
 
 

@@ -17,12 +17,14 @@ import inspect
 import os
 import platform
 import sys
+import warnings
 
 import numpy as np
 
 from .. import checkpoint, preprocess, train
 from ..checkpoint import LoadError
 from ..kernels import session
+from ..kernels._cuda import asarray, asnumpy, is_device_array, require
 from ..nn import Parameters
 from ..random import Stream, as_stream
 from ..version import __version__
@@ -91,12 +93,55 @@ class Model(abc.ABC):
         return hasattr(self, "n_features_in_")
 
     @property
+    def feature_names_in_(self):
+        """The names of the columns (d,) that the model was fitted on; there are none where X had no names that are strings."""
+        if self._names is None:
+            raise AttributeError(f"this {type(self).__name__} was not fitted on columns with names")
+        return np.array(self._names, dtype=object)
+
+    @property
     def capabilities(self):
         """What this model's answers are (Capabilities); known once it is fitted if preprocessing has a say."""
         preprocessing = getattr(self, "preprocess_", None)
         if preprocessing is not None and not preprocessing.exact and self._capabilities.density == "exact":
             return dataclasses.replace(self._capabilities, density="bound")
         return self._capabilities
+
+    # ------------------------------------------------------------ where it computes
+
+    @property
+    def device(self):
+        """Where this model computes: "cpu", or "cuda" after to("cuda")."""
+        return self._device
+
+    def to(self, device):
+        """Go on to compute on "cuda", an NVIDIA GPU through CuPy, or on "cpu"; returns self.
+
+        On "cuda", NumPy arrays in give NumPy arrays out, and CuPy arrays in CuPy arrays out; sample() gives NumPy arrays.
+        Fitted attributes are NumPy arrays on both, except params_ and preprocess_. It may be called before fit or after.
+        Raises ValueError for another name, npgen.kernels.DeviceError where CuPy, a driver or a device is missing.
+        """
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"to: device must be 'cpu' or 'cuda', got {device!r}")
+        if device == "cuda":
+            require()
+        self._device = device
+        if self.__sklearn_is_fitted__():
+            self._move()
+        return self
+
+    def __sklearn_clone__(self):
+        from sklearn.base import clone  # only scikit-learn calls this
+        return type(self)(**{k: clone(v, safe=False) for k, v in self.get_params(deep=False).items()}).to(self.device)
+
+    def _place(self, array):
+        """The array, where this model computes."""
+        return asarray(array) if self._device == "cuda" else asnumpy(array)
+
+    def _check_place(self, method, name, X):
+        if self._device == "cpu" and is_device_array(X):
+            raise TypeError(f"{method}: {name} is on the GPU, but this {type(self).__name__} is on the CPU; move the "
+                            f"model there with to('cuda'), or pass {name}.get()")
 
     # ------------------------------------------------------------ fitting
 
@@ -108,6 +153,8 @@ class Model(abc.ABC):
         that file, to the same bits as one that never stopped.
         Raises ValueError or TypeError for data that cannot be fitted; the model is then as it was before.
         """
+        self._check_place("fit", "X", X)  # what is done once is done on the host, and then all goes to the device at once
+        X = asnumpy(X) if is_device_array(X) else X
         x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=self._missing)
         weights = check_weights("fit", sample_weight, x)
         if weights is not None:
@@ -115,7 +162,7 @@ class Model(abc.ABC):
             check_rows("fit", x, minimum=2, missing=self._missing)
             weights = weights if np.ptp(weights) else None
         learner = copy.copy(self)  # a fit that fails leaves this model alone
-        learner.n_features_in_, learner.dtype_ = x.shape[1], x.dtype
+        learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, _column_names("fit", X)
         with session():
             learner._fit(x, weights, Run(checkpoint, resume, self, x, weights))
         vars(self).update(vars(learner))
@@ -136,7 +183,7 @@ class Model(abc.ABC):
 
     def score(self, X, y=None, *, sample_weight=None):
         """The mean of log_prob over the rows, weighted if sample_weight (n,) is given; a float, in nats."""
-        log_prob = self.log_prob(X)
+        log_prob = asnumpy(self.log_prob(X))
         weights = check_weights("score", sample_weight, log_prob)
         if not len(log_prob):
             raise ValueError("score: X has no rows; pass at least one")
@@ -150,7 +197,7 @@ class Model(abc.ABC):
         rng: None goes on with the model's own stream, so that two calls differ; an int, SeedSequence, Generator or
         npgen.random.Stream always gives the same rows. Raises ValueError for a negative n_samples.
         """
-        return self._draw(self._sample, n_samples, rng)
+        return asnumpy(self._draw(self._sample, n_samples, rng))
 
     def sample_and_log_prob(self, n_samples=1, *, rng=None):
         """Rows drawn from the model, (n_samples, d), and their log_prob, (n_samples,)."""
@@ -167,6 +214,7 @@ class Model(abc.ABC):
         Raises ValueError for representations of another width.
         """
         self._check_fitted("decode")
+        self._check_place("decode", "Z", Z)
         z = check_rows("decode", Z, dtype=self._default_dtype, name="Z")
         if z.shape[1] != self.n_latent_:
             raise ValueError(f"decode: Z has {z.shape[1]} columns, but this model's representations have {self.n_latent_}")
@@ -198,7 +246,7 @@ class Model(abc.ABC):
         arrays, fitted = self._state()
         header = {"class": type(self).__name__, "params": _params_to_json(self, without=("callbacks",)),
                   "fitted": fitted | {"n_features_in_": self.n_features_in_, "dtype_": self.dtype_.name,
-                                      "stream_": self.stream_.state()},
+                                      "stream_": self.stream_.state(), "feature_names_in_": self._names},
                   "versions": {"npgen": __version__, "numpy": np.__version__, "python": platform.python_version()}}
         return arrays, header
 
@@ -211,13 +259,17 @@ class Model(abc.ABC):
         if type(fitted["n_features_in_"]) is not int or fitted["dtype_"] not in ("float32", "float64"):
             raise ValueError(f"n_features_in_ is {fitted['n_features_in_']!r}, dtype_ {fitted['dtype_']!r}")
         model.n_features_in_, model.dtype_ = fitted["n_features_in_"], np.dtype(fitted["dtype_"])
-        model.stream_ = Stream.from_state(fitted["stream_"])
+        model.stream_, model._names = Stream.from_state(fitted["stream_"]), fitted["feature_names_in_"]
+        if model._names is not None and [type(name) for name in model._names] != [str] * model.n_features_in_:
+            raise ValueError(f"feature_names_in_ are no names of {model.n_features_in_} columns")
         model._restore(arrays, fitted)
         return model
 
     # ------------------------------------------------------------ what a model writes
 
     random_state = None
+    _names = None  # of the columns that the model was fitted on
+    _device = "cpu"
     _missing = False  # whether NaN stands for a missing value, or is refused
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
     _rows_per_call = 4096  # of a private method: bounds the memory of a query
@@ -248,6 +300,10 @@ class Model(abc.ABC):
         """(n, d) for checked representations."""
 
     @abc.abstractmethod
+    def _move(self):
+        """Put what the mathematics uses where the model computes."""
+
+    @abc.abstractmethod
     def _state(self):
         """What fit learned, as (arrays by name, JSON-able dict)."""
 
@@ -264,11 +320,32 @@ class Model(abc.ABC):
 
     def _check(self, method, X):
         self._check_fitted(method)
+        self._check_names(method, X)
+        self._check_place(method, "X", X)
         x = check_rows(method, X, dtype=self._default_dtype, missing=self._missing)
         if x.shape[1] != self.n_features_in_:
             raise ValueError(f"{method}: X has {x.shape[1]} features, but {type(self).__name__} is expecting "
                              f"{self.n_features_in_} features as input")
         return x
+
+    def _check_names(self, method, X):
+        """Refuse columns of other names than in fit, and warn where only one of the two had names, as scikit-learn does."""
+        names, known = _column_names(method, X), self._names
+        if names is None and known is None or names == known:
+            return
+        if names is None or known is None:
+            had = f"X has feature names, but {type(self).__name__} was fitted without feature names" if known is None else \
+                f"X does not have valid feature names, but {type(self).__name__} was fitted with feature names"
+            warnings.warn(had, UserWarning, stacklevel=4)
+            return
+        lines = ["The feature names should match those that were passed during fit."]
+        for title, some in (("Feature names unseen at fit time", set(names) - set(known)),
+                            ("Feature names seen at fit time, yet now missing", set(known) - set(names))):
+            lines += [f"{title}:", *(f"- {name}" for name in sorted(some)[:5])] if some else []
+            lines += ["- ..."] if len(some) > 5 else []
+        if set(names) == set(known):
+            lines.append("Feature names must be in the same order as they were in fit.")
+        raise ValueError("\n".join(lines) + "\n")
 
     def _draw(self, draw, n_samples, rng):
         self._check_fitted("sample")
@@ -278,9 +355,9 @@ class Model(abc.ABC):
             return draw(int(n_samples), self.stream_ if rng is None else as_stream(rng))
 
     def _rowwise(self, function, x, rows=None):
-        rows = rows or self._rows_per_call
+        rows, give = rows or self._rows_per_call, asarray if is_device_array(x) else asnumpy
         with session(), np.errstate(over="ignore", under="ignore"):
-            parts = [function(np.ascontiguousarray(x[i:i + rows])) for i in range(0, max(len(x), 1), rows)]
+            parts = [give(function(self._place(x[i:i + rows]))) for i in range(0, max(len(x), 1), rows)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -327,17 +404,21 @@ class ParametricModel(Model):
         names = {field.name for field in dataclasses.fields(train.Options)}
         return train.Options(**{k: v for k, v in self.get_params().items() if k in names})
 
+    def _move(self):
+        self.params_, self.preprocess_ = self.params_.to(self._place), self.preprocess_.to(self._place)
+
     def _descend(self, params, x, weights, stream, run):
         """Follow the gradient of the loss from `params` on."""
         self.params_ = params
+        self._move()
 
         def loss(params, rows, stream):
-            z, log_det = self.preprocess_.forward(rows, stream)
+            z, log_det = self.preprocess_.unchecked(rows, stream)
             return self._loss(params, z, stream) - log_det
 
-        before = run.read()
+        before, x, weights = run.read(), self._place(x), None if weights is None else self._place(weights)
         state = train.fit(loss, self.params_, x, weights=weights, stream=stream, options=self._options(),
-                          resume=before and train.State.restore(*before), save=run.write if run.path else None)
+                          resume=before and train.State.restore(*before, like=x), save=run.write if run.path else None)
         self.history_, self.n_epochs_ = state.history, state.epoch
 
     def _check(self, method, X):
@@ -374,7 +455,7 @@ class ParametricModel(Model):
         params = named("params.")  # a file sorts its arrays; the flat buffer has an order of its own
         self.params_, self.history_ = Parameters({name: params[name] for name in fitted["params_"]}), fitted["history_"]
         self.n_epochs_ = len(self.history_)
-        if self.params_.flat.dtype.char not in "fd" or not np.isfinite(self.params_.flat).all():
+        if self.params_.flat.dtype.char not in "fd" or not all(np.isfinite(a).all() for a in arrays.values()):
             raise ValueError("the parameters are not finite floats")
         if np.shape(self.preprocess_.forward(np.ones((0, self.n_features_in_)))[0]) != (0, self.n_features_in_):
             raise ValueError(f"the preprocessing is not of {self.n_features_in_} columns")
@@ -461,7 +542,7 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
     if hasattr(X, "toarray"):
         raise TypeError(f"{method}: {name} is a sparse {type(X).__name__}; pass {name}.toarray()")
     try:
-        x = np.asarray(X)
+        x = X if is_device_array(X) else np.asarray(X)
         if x.dtype == object:
             x = x.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -482,15 +563,29 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
     if x.dtype.kind == "f" and x.dtype.itemsize >= 4:  # of any byte order; longer ones become float64
         dtype = np.float32 if x.dtype.itemsize == 4 else np.float64
     with np.errstate(over="ignore"):  # a long double may be infinite then
-        x = np.ascontiguousarray(x, dtype=dtype or np.float64)
+        x = x.astype(dtype or np.float64, order="C", copy=False)
     size = max(1, 2**20 // x.shape[1])  # a file that is mapped into memory may be far larger than memory
     for low in range(0, len(x), size):
         wrong = np.isinf(x[low:low + size]) if missing else ~np.isfinite(x[low:low + size])
         if wrong.any():
-            row, column = np.argwhere(wrong)[0]
+            row, column = np.argwhere(asnumpy(wrong))[0]
             row += low
             raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill such values first")
     return x
+
+
+def _column_names(method, X):
+    """The names of the columns of a DataFrame (whatever has both `columns` and a shape) if all are strings, else None."""
+    names = getattr(X, "columns", None)
+    if names is None or not hasattr(X, "shape"):
+        return None
+    names = list(names)
+    strings = [isinstance(name, str) for name in names]
+    if any(strings) and not all(strings):
+        raise TypeError(f"{method}: Feature names are only supported if all input features have string names, but X has "
+                        f"{sorted({type(name).__name__ for name in names})} as feature name / column name types. Convert them "
+                        "all to strings by using X.columns = X.columns.astype(str)")
+    return [str(name) for name in names] if names and all(strings) else None
 
 
 def check_widths(name, widths):
@@ -511,6 +606,14 @@ def check_size(params, *networks):
         raise ValueError(f"parameters of shape {params.shape} for networks that have {need}")
 
 
+def check_shapes(arrays, shapes):
+    """Raise ValueError unless the arrays by name are floats of these shapes."""
+    for name, shape in shapes.items():
+        a = arrays[name]
+        if a.shape != shape or a.dtype.kind != "f":
+            raise ValueError(f"{name} has shape {a.shape} and dtype {a.dtype}, not floats of shape {shape}")
+
+
 def check_order(order, n):
     """Raise ValueError unless the integers are 0..n - 1 in some order: kernels do not check what they index with."""
     if order.dtype != np.int64 or order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
@@ -522,7 +625,7 @@ def check_weights(method, sample_weight, x):
     if sample_weight is None:
         return None
     try:
-        w = np.asarray(sample_weight)
+        w = asnumpy(sample_weight)
         if w.dtype.kind == "c":
             raise TypeError
         w = w.astype(np.float64)

@@ -19,12 +19,12 @@ import operator
 import numpy as np
 
 from .. import ops
+from ..distributions import EMPTY, THINNEST
 from ..kernels import em
+from ..kernels._cuda import asarray, asnumpy
 from ..nn import Parameters
 from .covariances import LOG_2PI, Covariance, transpose
 
-THINNEST = 1e-7   # standard deviation, in units of the data's, below which a component has collapsed
-EMPTY = 1e-8      # rows, below which a component has none
 SHARP = 1e4       # precision factor that makes the E-step assign every row to its nearest mean
 BLOCK = 2**22     # values of rows that are copied at once, where they have to be
 START = 2**24     # values of rows that a start looks at
@@ -102,8 +102,8 @@ def patterns(x):
 class Rows:
     """Weighted rows, NaN where a value is missing, and the coordinates that they are seen in."""
 
-    def __init__(self, x, weights, centre, scale):
-        self.x, self.weights, self.centre, self.scale = x, weights, centre, scale
+    def __init__(self, x, weights, centre, scale, device="cpu"):
+        self.x, self.weights, self.centre, self.scale, self.device = x, weights, centre, scale, device
 
     def __len__(self):
         return len(self.x)
@@ -117,6 +117,15 @@ class Rows:
         """The weights of some rows."""
         return np.ones(len(self.x[index])) if self.weights is None else self.weights[index].astype(np.float64)
 
+    @functools.cached_property
+    def _on_device(self):
+        return asarray(self.x), asarray(self.weighted(slice(None)))
+
+    def there(self, index):
+        """Some rows and their weights, where the kernels compute."""
+        x, weights = (self.x, None) if self.device == "cpu" else self._on_device
+        return x[index], self.weighted(index) if weights is None else weights[index]
+
     def blocks(self):
         """Slices that make up all rows."""
         size = max(1, BLOCK // max(1, self.x.shape[1]))
@@ -126,7 +135,9 @@ class Rows:
     def groups(self):
         """(row numbers, columns) of rows in which the same columns have values; for columns, None where all have."""
         missing = any(np.isnan(self.x[block].min()) for block in self.blocks())
-        return list(patterns(self.x)) if missing else [(block, None) for block in self.blocks()]
+        if missing:
+            return list(patterns(self.x))
+        return [(block, None) for block in (self.blocks() if self.device == "cpu" else [slice(None)])]
 
     def mean(self, function):
         """The weighted means (d,) of a function of the columns, over the values that there are."""
@@ -158,54 +169,75 @@ class Rows:
         return len(found)
 
 
+def spread(x, weights, columns=None):
+    """The weighted means and standard deviations (d,) of the values that the columns of x have.
+
+    Raises ValueError for a column without values, or with values too far apart; columns are their numbers in the user's X.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        origin = np.nan_to_num(x[0].astype(np.float64))
+        centre = origin + Rows(x, weights, origin, 1.0).mean(np.positive)
+        peak = np.maximum(np.fmax.reduce(x) - centre, centre - np.fmin.reduce(x))
+        std = peak * np.sqrt(Rows(x, weights, centre, np.where(peak > 0, peak, 1)).mean(np.square))
+    for wrong, words in ((np.isnan(centre), "has no values; drop it"),
+                         (~np.isfinite(std), "has values too far apart for float64; divide it by a constant")):
+        if wrong.any():
+            column = wrong.argmax() if columns is None else columns[wrong.argmax()]
+            raise ValueError(f"fit: column {column} of X {words}")
+    return centre, std
+
+
 # ---------------------------------------------------------------- expectation and maximisation
 
 @dataclasses.dataclass
 class Statistics:
     """What an M-step has to know of rows: those of rows seen with the same parameters add, in any grouping.
 
-    n (k,) rows per component; first (k, d) and second: moments of the whitened rows; nats: the sum of their log-densities, in
-    the units of the data; weight: how many rows there were.
+    n (k,) rows per component; moments: arrays (k, ...), of Gaussians the first (k, d) and second of the whitened rows, else
+    one for each head; nats: the sum of the rows' log-densities, in the units of the data; weight: how many rows there were.
     """
 
     n: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
+    moments: tuple
     nats: float
     weight: float
 
     def __add__(self, other):
-        return Statistics(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        moments = tuple(a + b for a, b in zip(self.moments, other.moments, strict=True))
+        return Statistics(self.n + other.n, moments, self.nats + other.nats, self.weight + other.weight)
 
     def __mul__(self, factor):
-        return Statistics(*(a * factor for a in vars(self).values()))
+        return Statistics(self.n * factor, tuple(a * factor for a in self.moments), self.nats * factor, self.weight * factor)
 
 
 def expect(components, rows):
     """The E-step: the statistics of all rows."""
     form, launch = components.form, components.launch()
 
+    def statistics(*args):
+        return map(asnumpy, em.statistics(*args))
+
     def gather(index, columns):
-        w = rows.weighted(index)
+        x, w = rows.there(index)
         if columns is None:
             scale = rows.scale
-            n, first, second, nats = em.statistics(np.ascontiguousarray(rows.x[index]), w, rows.centre, scale, *launch)
+            n, first, second, nats = statistics(*ops._c(x), w, rows.centre, scale, *launch)
         else:
             (seen, frame), scale = components.marginal(columns), rows.scale[columns]
-            n, first, second, nats = em.statistics(np.ascontiguousarray(rows.x[index][:, columns]), w, rows.centre[columns],
-                                                   scale, *seen.launch())
+            n, first, second, nats = statistics(*ops._c(x[:, columns]), w, rows.centre[columns], scale, *seen.launch())
             unseen = form.moments(np.eye(frame.shape[1]) - frame @ transpose(frame))
             first, second = (first[:, None] @ transpose(frame))[:, 0], form.rotate(second, frame) + n[:, None, None] * unseen
-        return Statistics(n, first, second, float(nats - w.sum() * np.log(scale).sum()), float(w.sum()))
+        weight = float(w.sum())
+        return Statistics(n, (first, second), float(nats - weight * np.log(scale).sum()), weight)
 
     return functools.reduce(operator.add, (gather(*group) for group in rows.groups))
 
 
 def maximise(components, statistics, ridge):
     """The M-step: new components, and which of them (k,) are empty or collapsed and have no parameters."""
-    form, n = components.form, np.maximum(statistics.n, EMPTY)
-    shift = statistics.first / n[:, None]
-    second = statistics.second - n[:, None, None] * form.outer(shift)
+    form, n, (first, second) = components.form, np.maximum(statistics.n, EMPTY), statistics.moments
+    shift = first / n[:, None]
+    second = second - n[:, None, None] * form.outer(shift)
     factor = form.update(components.factor, form.pool(second, n), ridge)
     size = np.abs(factor).reshape(len(factor), -1).max(axis=1)
     sound = size * THINNEST < 1  # false for NaN
@@ -218,7 +250,7 @@ def remember(components, ridge):
     """The statistics, of weight 1, from which an M-step makes these same components."""
     form, (k, d), n = components.form, components.means.shape, np.exp(components.log_weights)
     second = form.moments(np.eye(d)[None]) - ridge * form.matrices(form.square(components.factor), d)
-    return Statistics(n, np.zeros((k, d)), n[:, None, None] * second, 0.0, 1.0)
+    return Statistics(n, (np.zeros((k, d)), n[:, None, None] * second), 0.0, 1.0)
 
 
 def reseed(components, lost, rows, stream):

@@ -60,7 +60,7 @@ class MADE(GradientModel):
         self._assemble(d)
 
     def _assemble(self, d):
-        hidden, self._natural = self.hidden_, np.array_equal(self.order_, np.arange(d))
+        hidden, self._natural, self._order = self.hidden_, np.array_equal(self.order_, np.arange(d)), self.order_
         *inner, last = made_masks(d, hidden)
         self._net = MLP("net", (d, *hidden, d * self.head_.n_params), [*inner, np.tile(last, self.head_.n_params)])
         degrees = made_degrees(d, hidden)[1:]
@@ -81,7 +81,17 @@ class MADE(GradientModel):
 
     def _in_order(self, z):
         """The columns in the order of the factorisation."""
-        return z if self._natural else np.take(z, self.order_, axis=1)
+        return z if self._natural else np.take(z, self._order, axis=1)
+
+    def _reordered(self, x):
+        """The inverse of _in_order."""
+        z = np.empty_like(x)
+        z[:, self._order] = x
+        return z
+
+    def _move(self):
+        super()._move()
+        self._order = self._place(self.order_)
 
     def _log_density(self, params, z):
         x = self._in_order(z)
@@ -92,15 +102,12 @@ class MADE(GradientModel):
 
     def _draw_rows(self, params, n, stream):
         shape = (n, len(self.order_))
-        noise = getattr(stream, self.head_.noise)(shape, params.flat.dtype)
+        noise = getattr(stream, self.head_.noise)(shape, params.flat.dtype, like=params.flat)
         return self._from_noise(params, noise)
 
     def _from_noise(self, params, noise):
-        limit = getattr(self.head_, "LIMIT", 0.0)
-        x = made_sample.sample(params[self._net.name], self._net.layout.cut[0], self._cuts, np.ascontiguousarray(noise), limit)
-        z = np.empty_like(x)
-        z[:, self.order_] = x
-        return z
+        limit = getattr(self.head_, "limit", 0.0)
+        return self._reordered(made_sample.sample(params[self._net.name], self._net.layout.cut[0], self._cuts, noise, limit))
 
     def _represent(self, params, z):
         x = self._in_order(z)
@@ -112,9 +119,7 @@ class MADE(GradientModel):
     def _reconstruct(self, params, h):
         if self.head_.name == "normal":
             return self._from_noise(params, h)
-        z = np.empty((len(h), len(self.order_)), h.dtype)
-        z[:, self.order_] = self.head_.mean(self._net.last(params, h))
-        return z
+        return self._reordered(self.head_.mean(self._net.last(params, h)))
 
     def _state(self):
         arrays, fitted = super()._state()

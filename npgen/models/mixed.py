@@ -1,14 +1,10 @@
 """A mixture whose components take the columns as independent, each of its own kind: real, binary or categorical.
 
-    p(x) = sum_k w_k prod_j p_kj(x_j),    p_kj normal, Bernoulli or a table of probabilities
+    p(x) = sum_k w_k prod_j p_kj(x_j),    p_kj by a head of npgen.distributions
 
-A column of levels 0, ..., c - 1 counts as c - 1 indicators t of the levels above 0, so that with tables p
+A missing value (NaN) is left out of the product, which is to marginalise it.
 
-    log p_kj(x_j) = sum_l t_l log(p_kjl / p_kj0) + log p_kj0
-
-which is one product of matrices for all rows, columns and components; a missing value (NaN) is left out of it.
-
-Legend: n rows, d columns, k components, r real columns, q the others, f indicators, l levels of all q together.
+Legend: n rows, d columns, k components, r real columns, q the others, c levels of one.
 Reference: Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm (1977).
 """
 import dataclasses
@@ -19,122 +15,40 @@ import operator
 import numpy as np
 
 from .. import ops
-from ..distributions import HEADS
-from ..kernels import masked_matmul
-from ..masks import Plan
+from ..distributions import HEADS, THINNEST, Categorical, Normal, std
+from ..engine import Tensor
 from ..nn import Parameters
-from .covariances import LOG_2PI
-from .em import EMPTY, THINNEST, Rows, draw
-from .mixture_model import MixtureModel
+from .base import check_shapes
+from .covariances import COVARIANCES
+from .em import EMPTY, Rows, Statistics, draw, spread
+from .mixture_model import MixtureModel, draw_each
 
-SHOWN = 2**21  # values of rows times components at once
-KINDS = "normal", "bernoulli", "categorical"
+SHOWN = 2**21       # values of rows times components at once
+MOST_LEVELS = 10**6
+KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: HEADS["bernoulli"],
+         "categorical": Categorical}
 
 
 @dataclasses.dataclass
 class Products:
-    """log_weights (k,); means and precision factors (k, r) in standard coordinates; tables (k, l) of log-probabilities."""
+    """Components: log_weights (k,), and by the name of a head the outputs (k, ...) that it reads."""
 
     log_weights: np.ndarray
-    means: np.ndarray
-    factor: np.ndarray
-    tables: np.ndarray
+    outputs: dict
+
+    @classmethod
+    def of(cls, params):
+        """From free parameters."""
+        logits = params["logits"]
+        return cls(logits - ops.logsumexp(logits), {name: a for name, a in params.items() if name != "logits"})
+
+    def params(self):
+        """The free parameters."""
+        return Parameters({"logits": self.log_weights, **self.outputs})
 
     def arrays(self):
         """What the components are made of, by name."""
-        return vars(self)
-
-
-@dataclasses.dataclass
-class Counts:
-    """The statistics of rows, which add: rows n (k,); seen (k, r), first and second (k, r), the whitened moments of the
-    reals; unseen (k, q) and ones (k, f) of the indicators; the sum of log-densities, the sum of weights.
-    """
-
-    n: np.ndarray
-    seen: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    unseen: np.ndarray
-    ones: np.ndarray
-    nats: float
-    weight: float
-
-    def __add__(self, other):
-        return Counts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-
-class Columns:
-    """Which columns are real and which have levels 0, ..., c - 1, and the units of the reals."""
-
-    def __init__(self, kinds, levels, centre, scale):
-        self.kinds, self.levels, self.centre, self.scale = list(kinds), np.asarray(levels, int), centre, scale
-        self.reals = np.flatnonzero([kind == "normal" for kind in kinds])
-        self.others = np.flatnonzero([kind != "normal" for kind in kinds])
-        self.starts = np.cumsum(self.levels) - self.levels  # of the columns' tables, side by side
-        self.owner = np.repeat(np.arange(len(self.levels)), self.levels - 1)  # of the indicators: the column, the level
-        self.level = np.concatenate([np.arange(1, c) for c in self.levels] or [np.empty(0, int)])
-
-    def standard(self, x):
-        """The real columns in standard coordinates, (n, r) float64."""
-        return (x[:, self.reals] - self.centre) / self.scale
-
-    def indicators(self, x):
-        """(n, f) in x's dtype; no level where the value is missing."""
-        if not len(self.reals) and (self.levels == 2).all() and not self.unseen(x).size:
-            return x
-        return (np.take(x, self.others[self.owner], axis=1) == self.level).astype(x.dtype)
-
-    def unseen(self, x):
-        """Which values of the other columns are missing, (n, q), or (0, q) if none is."""
-        return np.isnan(x[:, self.others] if np.isnan(x.min(initial=0)) else np.empty((0, len(self.others))))
-
-    def joint(self, components, x):
-        """log w_k p_k(x), (n, k) float64, in the units of the data."""
-        tables, base = components.tables, components.tables[:, self.starts]
-        t = (tables[:, self.starts[self.owner] + self.level] - base[:, self.owner]).T.astype(x.dtype)
-        joint = ops.linear(self.indicators(x), np.ascontiguousarray(t), base.sum(axis=1).astype(x.dtype)).astype(np.float64)
-        unseen = self.unseen(x)
-        if len(unseen):
-            joint -= unseen @ base.T
-        z = self.standard(x)
-        seen = ~np.isnan(z)
-        joint += seen @ (np.log(components.factor) - LOG_2PI / 2 - np.log(self.scale)).T
-        for k, (mean, factor) in enumerate(zip(components.means, components.factor, strict=True)):
-            joint[:, k] -= np.square(np.where(seen, (z - mean) * factor, 0)).sum(axis=1) / 2
-        return joint + components.log_weights
-
-    def count(self, components, x, weights):
-        """The statistics of some rows."""
-        joint = self.joint(components, x)
-        log_prob = ops.logsumexp(joint)
-        r = np.exp(joint - log_prob[:, None]) * weights[:, None]
-        z, unseen, plan = self.standard(x), self.unseen(x), Plan.dense(len(self.owner), len(components.means))
-        seen = ~np.isnan(z)
-        y = [np.where(seen, (z - m) * p, 0) for m, p in zip(components.means, components.factor, strict=True)]
-        ones = masked_matmul.backward_weight(self.indicators(x), r.astype(x.dtype), plan.mask_as(x.dtype), plan.blocks)
-        return Counts(r.sum(axis=0), r.T @ seen, np.stack([w @ a for w, a in zip(r.T, y, strict=True)]),
-                      np.stack([w @ (a * a) for w, a in zip(r.T, y, strict=True)]), r[:len(unseen)].T @ unseen,
-                      ones.T.astype(np.float64), float(weights @ log_prob), float(weights.sum()))
-
-    def maximise(self, components, counts, ridge, smoothing):
-        """New components, and which (k,) are empty or collapsed."""
-        n, seen = np.maximum(counts.n, EMPTY), np.maximum(counts.seen, EMPTY)
-        shift = counts.first / seen
-        with np.errstate(invalid="ignore", divide="ignore"):
-            factor = components.factor / np.sqrt(counts.second / seen - shift**2 + ridge * components.factor**2)
-        sound = (factor * THINNEST < 1).all(axis=1)  # false for NaN
-        factor[~sound] = 1
-        tables = np.empty_like(components.tables)
-        tables[:, self.starts[self.owner] + self.level] = counts.ones
-        rest = np.stack([counts.ones[:, self.owner == j].sum(axis=1) for j in range(len(self.levels))], axis=1) \
-            if len(self.levels) else counts.unseen
-        tables[:, self.starts] = np.maximum(n[:, None] - counts.unseen - rest, 0)
-        tables += smoothing * counts.weight
-        total = np.add.reduceat(tables, self.starts, axis=1) if len(self.levels) else tables
-        tables = np.log(np.maximum(tables / np.maximum(np.repeat(total, self.levels, axis=1), EMPTY), 1e-300))
-        means = components.means + shift / components.factor
-        return Products(np.log(n / n.sum()), means, factor, tables), ~sound | (counts.n <= EMPTY)
+        return {"log_weights": self.log_weights, **self.outputs}
 
 
 class Mixture(MixtureModel):
@@ -150,13 +64,15 @@ class Mixture(MixtureModel):
     n_init            EM runs from this many starts; the likeliest is kept
 
     A missing value is NaN, and counts for nothing. encode gives the responsibilities (n, k); decode, of each column under
-    their average: the mean, P(x = 1), or the likeliest level. Attributes: weights_ (k,), means_ and variances_ (k, r) of the
-    normal columns, probabilities_, an array (k, c) per other column; kinds_, levels_ (q,), converged_, n_iter_,
-    lower_bound_ and fit_report_ as GaussianMixture has them.
+    their average: the mean, P(x = 1), or the likeliest level. Arithmetic is float64, but for products of levels with what
+    they count, which are of the rows' dtype. Attributes: weights_ (k,), means_ and variances_ (k, r) of the normal columns,
+    probabilities_, an array (k, c) per other column; kinds_ (d,), levels_ (q,), converged_, n_iter_, lower_bound_ and
+    fit_report_ as GaussianMixture has them. Reference: Dempster, Laird & Rubin (1977).
     """
 
     preprocess = None
     _missing = True
+    _fitted = (*MixtureModel._fitted, "kinds_", "levels_")
 
     def __init__(self, n_components=1, *, heads="auto", tol=1e-3, reg_covar=1e-6, smoothing=2e-6, max_iter=100, n_init=1,
                  callbacks=(), verbose=False, verbose_interval=10, random_state=None):
@@ -167,96 +83,156 @@ class Mixture(MixtureModel):
     # ------------------------------------------------------------ fitting
 
     def _learn(self, x, z, log_det, weights, stream, run):
-        self._check_counts()
-        if not 0 <= self.smoothing < math.inf:
-            raise ValueError(f"smoothing must be 0 or a positive number, got {self.smoothing!r}")
-        self._mean_log_det, self.fit_report_ = 0.0, {}
-        self.kinds_ = self._kinds(x)
-        others = [j for j, kind in enumerate(self.kinds_) if kind != "normal"]
-        self._check_levels(x, "fit", [np.inf] * len(others))
-        self.levels_ = [2 if self.kinds_[j] == "bernoulli" else int(np.nanmax(x[:, j])) + 1 for j in others]
-        self._columns = Columns(self.kinds_, self.levels_, None, None)
-        reals = Rows(np.ascontiguousarray(x[:, self._columns.reals]), weights, 0.0, 1.0)
-        with np.errstate(invalid="ignore", divide="ignore", under="ignore", over="ignore"):
-            self.centre_ = reals.mean(np.positive) + 0.0 * self._columns.reals
-            reals = Rows(reals.x, weights, self.centre_, 1.0)
-            std = np.sqrt(reals.mean(np.square)) + 0.0 * self._columns.reals
-        if not np.isfinite(std).all():
-            raise ValueError("fit: a column of X has no values, or values too far apart for float64; drop it, or rescale it")
-        self.scale_ = np.where(std > 0, std, 1.0)
-        self._columns = Columns(self.kinds_, self.levels_, self.centre_, self.scale_)
-        with np.errstate(under="ignore"):
-            best = self._iterate(Rows(x, weights, 0.0, 1.0), stream, run)
-        self.params_ = Parameters(best.arrays())
+        self._check_counts("tol", "reg_covar", "smoothing")
+        self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
+        self.kinds_, self.n_batches_ = self._kinds(x), 1
+        self.levels_ = [2 if kind == "bernoulli" else self._n_levels(x, j)
+                        for j, kind in enumerate(self.kinds_) if kind != "normal"]
+        self._assemble()
+        self._check_support("fit", x)
+        with np.errstate(under="ignore", over="ignore"):
+            self._pool(x, weights)
+            self.params_ = self._iterate(self._see(x, weights), stream, run).params()
         self._finish()
+
+    def _refuse(self, wrong, words):
+        if wrong.any():
+            raise ValueError(f"fit: column {wrong.argmax()} of X {words}")
 
     def _kinds(self, x):
         d = x.shape[1]
         if isinstance(self.heads, str) and self.heads == "auto":
             return ["bernoulli" if ((c == 0) | (c == 1) | np.isnan(c)).all() else "normal" for c in x.T]
-        kinds = [self.heads] * d if isinstance(self.heads, str) else list(self.heads)
-        if len(kinds) != d or not set(kinds) <= set(KINDS):
+        kinds = [self.heads] * d if isinstance(self.heads, str) else self.heads
+        if not isinstance(kinds, (list, tuple, np.ndarray)) or len(kinds) != d or not all(kind in KINDS for kind in kinds):
             raise ValueError(f"heads must be 'auto', one of {', '.join(KINDS)}, or {d} of these, got {self.heads!r}")
-        return kinds
+        return [str(kind) for kind in kinds]
 
-    def _check_levels(self, x, method, levels):
-        others = [j for j, kind in enumerate(self.kinds_) if kind != "normal"]
-        for j, c in zip(others, levels, strict=True):
-            seen = x[:, j][~np.isnan(x[:, j])]
-            if self.kinds_[j] == "bernoulli":
-                HEADS["bernoulli"].check(seen[:, None], f"{method}: column {j}")
-            elif not len(seen) or (seen != np.floor(seen)).any() or seen.min() < 0 or seen.max() >= min(c, 1e6):
-                raise ValueError(f"{method}: column {j} of X must hold levels 0, 1, ...{'' if c == np.inf else f', {c - 1}'}; "
-                                 "number its categories so")
+    def _n_levels(self, x, column):
+        highest = np.fmax.reduce(x[:, column])
+        if not highest < MOST_LEVELS:
+            raise ValueError(f"fit: column {column} of X must hold levels 0, 1, ..., below {MOST_LEVELS:,}, got {highest:g}; "
+                             "number its categories so")
+        return int(max(highest, 0)) + 1
+
+    def _assemble(self):
+        """The heads by name, and the columns that each has."""
+        kinds, counts = np.array(self.kinds_), np.full(len(self.kinds_), 0)
+        counts[kinds != "normal"] = self.levels_
+        self._columns = {name: np.flatnonzero(kinds == name) for name in KINDS if name in self.kinds_}
+        self._heads = {name: KINDS[name](counts[columns]) for name, columns in self._columns.items()}
+
+    def _views(self, x):
+        """(name, head, its columns of x (..., d)) of every head."""
+        for name, head in self._heads.items():
+            yield name, head, x if len(self._heads) == 1 else x[..., self._columns[name]]
+
+    def _check_support(self, method, x):
+        for name, head, view in self._views(x):
+            head.check(view, method, self._columns[name])
+
+    def _pool(self, x, weights):
+        """Set pooled_, the outputs (1, ...) of all rows as one component."""
+        reals = self._columns.get("normal", np.empty(0, int))
+        centre, deviations = spread(x[:, reals], weights, reals)
+        thin = np.isin(np.arange(x.shape[1]), reals[(deviations > 0) & (deviations < np.finfo(float).tiny / THINNEST)])
+        self._refuse(thin, "has values too close together for float64; multiply it by a constant")
+        self.fit_report_ = {"constant_columns": reals[deviations == 0].tolist()}
+        if self.reg_covar == 0 and not deviations.all():
+            raise ValueError(f"fit: column {reals[deviations.argmin()]} of X is constant, and with reg_covar=0 has no density; "
+                             "drop it, or set reg_covar above 0")
+        units = COVARIANCES["diag"].units(deviations) if deviations.any() else np.ones(len(reals))
+        self.pooled_ = {name: np.concatenate([centre, 2 * np.log(units)])[None] if name == "normal" else
+                        np.zeros((1, head.n_outputs(len(self._columns[name])))) for name, head in self._heads.items()}
+        statistics = self._expect(Products(np.zeros(1), self.pooled_), self._see(x, weights))
+        for (name, head), moments in zip(self._heads.items(), statistics.moments, strict=True):
+            if name != "normal":
+                self.pooled_[name] = head.maximise(moments, self.pooled_[name], None, 0.1 * statistics.weight)
+
+    def _see(self, x, weights):
+        centre, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
+        if "normal" in self._heads:
+            reals, (mean, log_var) = self._columns["normal"], self._heads["normal"].split(self.pooled_["normal"][0])
+            centre[reals], scale[reals] = mean, std(log_var)
+        return Rows(x, weights, centre, scale)
 
     def _start(self, rows, stream):
-        z, weights = rows.sample(stream)  # a missing value counts as 0 here: its column then starts as one of many
-        return self._at_rows(np.stack([draw(z, weights, stream) for _ in range(self.n_components)]), rows)
+        """Components of equal weight, each half of all rows' distribution and half at a row of its own."""
+        k, (z, weights) = self.n_components, rows.sample(stream)  # a missing value is the mean there, or level 0
+        seeds = rows.centre + rows.scale * np.stack([draw(z, weights, stream) for _ in range(k)])
+        outputs = {}
+        for name, head, seed in self._views(seeds):
+            all_rows = self.pooled_[name].repeat(k, axis=0)
+            moments = head.remember(all_rows, np.full(k, 0.5), all_rows, 0.0) + head.moments(seed, np.eye(k) / 2, all_rows)
+            outputs[name] = head.maximise(moments, all_rows, all_rows, 0.0)
+        return Products(np.full(k, -math.log(k)), outputs)
 
-    def _at_rows(self, x, rows):
-        """Components of equal weight, each half of all rows' distribution and half at a row x (k, d) of its own."""
-        columns, k = self._columns, len(x)
-        pooled = Products(np.zeros(1), np.zeros((1, len(columns.reals))), np.ones((1, len(columns.reals))),
-                          np.zeros((1, sum(columns.levels))))
-        counts = self._expect(pooled, rows)
-        tables = np.exp(columns.maximise(pooled, counts, 1.0, 0.1)[0].tables).repeat(k, axis=0)
-        for j, (start, column) in enumerate(zip(columns.starts, columns.others, strict=True)):
-            tables[np.arange(k), start + np.clip(x[:, column], 0, columns.levels[j] - 1).astype(int)] += 1
-        means, uniform = columns.standard(x) / 2, np.full(k, -math.log(k))
-        return Products(uniform, means, np.ones_like(means), np.log(tables / 2))
+    def _joint(self, components, views):
+        """log w_k p_k(x), (n, k)."""
+        return components.log_weights + sum(head.log_prob_each(view, components.outputs[name]) for name, head, view in views)
 
     def _expect(self, components, rows):
-        size = max(64, SHOWN // max(len(components.means), rows.x.shape[1]))
+        size = max(64, SHOWN // max(len(components.log_weights), rows.x.shape[1]))
 
-        def count(low):
+        def gather(low):
             block = slice(low, low + size)
-            return self._columns.count(components, np.ascontiguousarray(rows.x[block]), rows.weighted(block))
-        return functools.reduce(operator.add, map(count, range(0, len(rows), size)))
+            views, w = list(self._views(rows.x[block])), rows.weighted(block)
+            joint = self._joint(components, views)
+            log_prob = ops.logsumexp(joint)
+            r = np.exp(joint - log_prob[:, None]) * w[:, None]
+            moments = tuple(head.moments(view, r, components.outputs[name]) for name, head, view in views)
+            return Statistics(r.sum(axis=0), moments, float(w @ log_prob), float(w.sum()))
+
+        return functools.reduce(operator.add, map(gather, range(0, len(rows), size)))
+
+    def _share(self, name, weight):
+        """What keeps a head's outputs from extremes, for statistics of this weight."""
+        return float(self.reg_covar) if name == "normal" else float(self.smoothing) * weight
 
     def _step(self, components, statistics, rows, stream, seeded=True):
-        new, lost = self._columns.maximise(components, statistics, float(self.reg_covar), float(self.smoothing))
-        lost &= seeded
+        n, outputs, lost = np.maximum(statistics.n, EMPTY), {}, statistics.n <= EMPTY
+        for (name, head), moments in zip(self._heads.items(), statistics.moments, strict=True):
+            last, pooled = components.outputs[name], self.pooled_[name]
+            new = head.maximise(moments, last, pooled, self._share(name, statistics.weight))
+            collapsed = np.isnan(new).any(axis=1)
+            outputs[name], lost = np.where(collapsed[:, None], pooled, new), lost | collapsed
+        new, lost = Products(np.log(n / n.sum()), outputs), lost & seeded
         if lost.any():
-            seeds = self._start(rows, stream)
+            seeds = self._start(rows, stream).arrays()
             for name, array in new.arrays().items():
-                array[lost] = getattr(seeds, name)[lost]
+                array[lost] = seeds[name][lost]
             new.log_weights -= float(ops.logsumexp(new.log_weights))
         return new, lost
 
+    def _remember(self, components):
+        n = np.exp(components.log_weights)
+        moments = tuple(head.remember(components.outputs[name], n, self.pooled_[name], self._share(name, 1.0))
+                        for name, head in self._heads.items())
+        return Statistics(n, moments, 0.0, 1.0)
+
     def _restore_components(self, arrays):
-        return Products(**arrays)
+        return Products(arrays["log_weights"], {name: arrays[name] for name in self._heads})
+
+    def _components(self, params):
+        return Products.of(params)
 
     def _finish(self):
-        params = self._restore_components(self.params_)
-        self.weights_, self.means_ = np.exp(params.log_weights), self.centre_ + self.scale_ * params.means
-        self.variances_ = (self.scale_ / params.factor) ** 2
-        self.probabilities_ = np.split(np.exp(params.tables), self._columns.starts[1:], axis=1) if self.levels_ else []
+        components, empty, tables = self._components(self.params_), np.empty((len(self.params_["logits"]), 0)), {}
+        self.weights_, self.means_, self.variances_ = np.exp(components.log_weights), empty, empty
+        for name, head in self._heads.items():
+            outputs = components.outputs[name]
+            if name == "normal":
+                self.means_, self.variances_ = head.mean(outputs), head.variance(outputs)
+            else:
+                parts = head.log_probabilities(outputs)
+                tables |= {j: np.exp(part) for j, part in zip(self._columns[name], parts, strict=True)}
+        self.probabilities_ = [tables[j] for j in sorted(tables)]
 
     # ------------------------------------------------------------ queries
 
     def _n_parameters(self):
-        k, r = self.means_.shape
-        return k - 1 + 2 * k * r + k * len(self._columns.owner)
+        k = len(self.weights_)
+        return k - 1 + self.means_.size + self.variances_.size + sum(p.size - k for p in self.probabilities_)
 
     @property
     def _rows_per_call(self):
@@ -264,48 +240,96 @@ class Mixture(MixtureModel):
 
     def _check(self, method, X):
         x = super()._check(method, X)
-        self._check_levels(x, method, self.levels_)
+        self._check_support(method, self._place(x))
         return x
 
     def _loss(self, params, z, stream):
-        raise NotImplementedError("Mixture is fitted by EM")
+        return -self._log_density(params, z)
 
     def _log_density(self, params, x):
-        return ops.logsumexp(self._columns.joint(self._restore_components(params), x)).astype(x.dtype)
+        components = self._components(params)
+        if any(isinstance(value, Tensor) for value in (x, *params.values())):
+            parts = (head.log_prob(view[:, None], components.outputs[name]) for name, head, view in self._views(x))
+            return ops.astype(ops.logsumexp(components.log_weights + sum(parts)), x.dtype)
+        return ops.logsumexp(self._joint(components, self._views(x))).astype(x.dtype)
 
     def _represent(self, params, x):
-        return ops.softmax(self._columns.joint(self._restore_components(params), x)).astype(x.dtype)
+        return ops.softmax(self._joint(self._components(params), self._views(x))).astype(x.dtype)
 
-    def _reconstruct(self, params, r):
-        x = np.empty((len(r), self.n_features_in_), r.dtype)
-        x[:, self._columns.reals] = r @ self.means_
-        for j, p in zip(self._columns.others, self.probabilities_, strict=True):
-            p = r @ p
-            x[:, j] = p[:, 1] if self.kinds_[j] == "bernoulli" else p.argmax(axis=1)
+    def _fill(self, answers, dtype):
+        """Rows (..., d) from the columns of each head."""
+        x = np.empty((*next(iter(answers.values())).shape[:-1], self.n_features_in_), dtype)
+        for name, answer in answers.items():
+            x[..., self._columns[name]] = answer
         return x
 
+    def _reconstruct(self, params, r):
+        return self._fill({name: head.guess(r, params[name]) for name, head in self._heads.items()}, r.dtype)
+
     def _draw_components(self, params, n, stream):
-        edges = np.cumsum(self.weights_)
-        components = np.searchsorted(edges[:-1], stream.spawn().uniform(n) * edges[-1], side="right")
-        uniform, noise = stream.spawn().uniform((n, self.n_features_in_)), stream.normal((n, self.n_features_in_))
-        x, reals = np.empty((n, self.n_features_in_), self.dtype_), self._columns.reals
-        x[:, reals] = self.means_[components] + np.sqrt(self.variances_)[components] * noise[:, reals]
-        for j, p in zip(self._columns.others, self.probabilities_, strict=True):
-            edges = np.cumsum(p, axis=1)[components]
-            x[:, j] = (edges[:, :-1] <= uniform[:, [j]] * edges[:, -1:]).sum(axis=1)
-        return x, components
+        components = self._draw_labels(n, stream)
+        return self._draw_from(params, components, stream, self.dtype_), components
+
+    def _draw_from(self, params, components, stream, dtype):
+        """A row from each of these components."""
+        def rows(name, head):
+            noise = getattr(stream.spawn(), head.noise)((len(components), len(self._columns[name])))
+            return head.sample(noise, params[name][components])
+        return self._fill({name: rows(name, head) for name, head in self._heads.items()}, dtype)
+
+    # ------------------------------------------------------------ some of the columns
+
+    def _impute(self, x, stream):
+        r = self._represent(self.params_, x)
+        full = self._reconstruct(self.params_, r) if stream is None else \
+            self._draw_from(self.params_, draw_each(r, stream), stream, x.dtype)
+        return np.where(np.isnan(x), full, x)
+
+    def _marginal(self, columns):
+        return self._derive(np.log(self.weights_), columns)
+
+    def _conditional(self, columns, others, log_weights, x):
+        return self._derive(log_weights, others)
+
+    def _conditional_moments(self, columns, others, x):
+        means, variances = (self._fill({name: getattr(head, moment)(self.params_[name]) for name, head in self._heads.items()},
+                                       np.float64)[:, others] for moment in ("mean", "variance"))
+        return np.broadcast_to(means, (len(x), *means.shape)), variances[:, :, None] * np.eye(len(others))
+
+    def _derive(self, log_weights, columns):
+        model, levels = self._of_columns(columns), dict(zip(self._others(), self.levels_, strict=True))
+        model.kinds_, model.levels_ = [self.kinds_[j] for j in columns], [levels[j] for j in columns if j in levels]
+        model.heads = self.heads if isinstance(self.heads, str) else model.kinds_
+        model._assemble()
+
+        def taken(name, outputs):
+            return self._heads[name].take(outputs, np.searchsorted(self._columns[name], columns[model._columns[name]]))
+
+        model.pooled_ = {name: taken(name, self.pooled_[name]) for name in model._heads}
+        model.params_ = Products(log_weights, {name: taken(name, self.params_[name]) for name in model._heads}).params()
+        model._finish()
+        return model
+
+    def _others(self):
+        return [j for j, kind in enumerate(self.kinds_) if kind != "normal"]
 
     # ------------------------------------------------------------ files
 
     def _state(self):
         arrays, fitted = super()._state()
-        names = "kinds_", "levels_", "converged_", "lower_bound_", "fit_report_"
-        return arrays | {"centre_": self.centre_, "scale_": self.scale_}, fitted | {name: getattr(self, name) for name in names}
+        return arrays | {f"pooled.{name}": a for name, a in self.pooled_.items()}, fitted
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
-        for name in ("kinds_", "levels_", "converged_", "lower_bound_", "fit_report_"):
-            setattr(self, name, fitted[name])
-        self.centre_, self.scale_ = arrays["centre_"], arrays["scale_"]
-        self._columns = Columns(self.kinds_, self.levels_, self.centre_, self.scale_)
+        kinds, levels, others = self.kinds_, self.levels_, self._others()
+        if type(kinds) is not list or len(kinds) != self.n_features_in_ or not all(kind in KINDS for kind in kinds) or \
+                len(levels) != len(others) or any(type(c) is not int or c < 1 for c in levels):
+            raise ValueError(f"kinds_ {kinds} and levels_ {levels} are not of {self.n_features_in_} columns"[:200])
+        if sum(c for j, c in zip(others, levels, strict=True) if kinds[j] == "categorical") > self.params_.flat.size:
+            raise ValueError(f"levels_ {levels} are more than there are parameters"[:200])
+        self._assemble()
+        k, self.pooled_ = len(self.params_["logits"]), {name: arrays[f"pooled.{name}"] for name in self._heads}
+        widths = {name: head.n_outputs(len(self._columns[name])) for name, head in self._heads.items()}
+        check_shapes(self.params_, {"logits": (k,)} | {name: (k, width) for name, width in widths.items()})
+        check_shapes(self.pooled_, {name: (1, width) for name, width in widths.items()})
         self._finish()

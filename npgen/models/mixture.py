@@ -4,42 +4,18 @@
 
 Legend: n rows, d features, k components, o columns with values. The forms of C are in covariances.py, EM in em.py.
 """
-import copy
 import dataclasses
 
 import numpy as np
 
 from .. import ops
 from ..engine import Tensor
-from ..kernels import em, session
-from ..random import as_stream
-from .base import check_rows, check_weights
+from ..kernels import em
+from ..kernels._cuda import asarray, asnumpy
+from .base import check_shapes
 from .covariances import COVARIANCES
-from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed
-from .mixture_model import MixtureModel
-
-FITTED = "covariance_type_", "converged_", "lower_bound_", "fit_report_", "n_batches_"
-
-
-@dataclasses.dataclass(frozen=True)
-class Conditionals:
-    """n mixtures of m columns: weights (n, k), means (n, k, m), covariances (k, m, m), which all n have in common."""
-
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
-
-    @property
-    def mean(self):
-        """(n, m)."""
-        return np.einsum("nk,nkm->nm", self.weights, self.means)
-
-    @property
-    def covariance(self):
-        """(n, m, m): that within the components, and that between them."""
-        apart = self.means - self.mean[:, None]
-        between = np.swapaxes(apart * self.weights[:, :, None], 1, 2) @ apart
-        return np.tensordot(self.weights, self.covariances, 1) + between
+from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
+from .mixture_model import MixtureModel, draw_each
 
 
 class GaussianMixture(MixtureModel):
@@ -67,6 +43,8 @@ class GaussianMixture(MixtureModel):
     (mean nats after each iteration, in the data's own space), fit_report_ (constant columns, components seeded anew, the
     mean nats that each start reached). Reference: Dempster, Laird & Rubin (1977).
     """
+
+    _fitted = (*MixtureModel._fitted, "covariance_type_")
 
     def __init__(self, n_components=1, *, covariance_type="full", tol=1e-3, reg_covar=1e-6, max_iter=100, n_init=1,
                  init_params="kmeans", weights_init=None, means_init=None, precisions_init=None, warm_start=False, solver="em",
@@ -100,27 +78,19 @@ class GaussianMixture(MixtureModel):
         self._finish()
 
     def _check_params(self):
-        self._check_counts()
+        self._check_counts("tol", "reg_covar")
         for name, known in (("covariance_type", COVARIANCES), ("init_params", STARTS), ("solver", ("em", "adam"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
     def _standardise(self, z, weights):
         """Set centre_ and scale_; the rows seen from there."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            origin = np.where(np.isnan(z[0]), 0, z[0]).astype(np.float64)
-            self.centre_ = origin + Rows(z, weights, origin, 1.0).mean(np.positive)
-            peak = np.maximum(np.fmax.reduce(z) - self.centre_, self.centre_ - np.fmin.reduce(z))
-            std = peak * np.sqrt(Rows(z, weights, self.centre_, np.where(peak > 0, peak, 1)).mean(np.square))
-        if np.isnan(self.centre_).any():
-            raise ValueError(f"fit: column {np.isnan(self.centre_).argmax()} of X has no values; drop it")
+        self.centre_, std = spread(z, weights)
         if not std.any():
             raise ValueError("fit: all rows of X are the same, which has no density; pass rows that differ")
-        if not np.isfinite(std).all():
-            raise ValueError("fit: the values of X are too far apart for float64; divide X by a constant")
         self.scale_ = self._form.units(std)
         self.fit_report_ = {"constant_columns": np.flatnonzero(std == 0).tolist()}
-        return Rows(z, weights, self.centre_, self.scale_)
+        return Rows(z, weights, self.centre_, self.scale_, self.device)
 
     def _check_rows(self, rows):
         found = rows.distinct(self.n_components)
@@ -196,7 +166,6 @@ class GaussianMixture(MixtureModel):
         return -self._log_density(params, z)
 
     def _finish(self):
-        """Set the attributes that scikit-learn has, in the units of the data."""
         components = self._components(self.params_)
         factor = self._form.rescale(components.factor, self.scale_)
         self.weights_, self.means_ = np.exp(components.log_weights), self.centre_ + self.scale_ * components.means
@@ -204,39 +173,13 @@ class GaussianMixture(MixtureModel):
                             ("covariances_", self._form.covariance(factor))):
             setattr(self, name, self._form.public(value))
 
-    def partial_fit(self, X, y=None, *, sample_weight=None):
-        """One step of stepwise EM on more rows, with the statistics s of those before fading; the first call is fit(X).
-
-            s <- (1 - g) s + g s(X), g = t^-0.7 in the t-th call
-
-        sample_weight, errors: see fit; a batch needs one row, the first n_components different ones. reg_covar stays
-        relative to the variances of the first. Reference: Cappe & Moulines, On-line EM for latent data models (2009).
-        """
-        if not self.__sklearn_is_fitted__():
-            return self.fit(X, sample_weight=sample_weight)
-        x = self._check("partial_fit", X)
-        weights = check_weights("partial_fit", sample_weight, x)
-        if not len(x):
-            raise ValueError("partial_fit: X has no rows; pass at least one")
-        learner = copy.copy(self)
-        with session(), np.errstate(under="ignore", over="ignore"):
-            learner._learn_more(x, weights)
-        vars(self).update(vars(learner))
-        return self
-
-    def _learn_more(self, x, weights):
+    def _see(self, x, weights):
         z, log_det = self.preprocess_.forward(x, self.stream_)
-        self._mean_log_det = float(np.average(log_det, weights=weights))
-        rows, components = Rows(z, weights, self.centre_, self.scale_), self._components(self.params_)
-        statistics = expect(components, rows)
-        self.n_batches_ += 1
-        share = self.n_batches_**-0.7
-        blend = remember(components, float(self.reg_covar)) * (1 - share) + statistics * (share / statistics.weight)
-        components, lost = self._step(components, blend, rows, self.stream_)
-        self.params_, self.lower_bound_ = components.params(), self._mean_nats(statistics)
-        reseeded = [{"batch": self.n_batches_, "component": int(k)} for k in np.flatnonzero(lost)]
-        self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded}
-        self._finish()
+        self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
+        return Rows(z, weights, self.centre_, self.scale_, self.device)
+
+    def _remember(self, components):
+        return remember(components, float(self.reg_covar))
 
     @property
     def _form(self):
@@ -277,16 +220,16 @@ class GaussianMixture(MixtureModel):
         components = self._components(params)
         for rows, columns in patterns(x):
             seen, at = (components, slice(None)) if columns is None else (components.marginal(columns)[0], columns)
-            answer[rows] = kernel(np.ascontiguousarray(x[rows][:, at]), self.centre_[at], self.scale_[at], *seen.launch())
+            part = np.ascontiguousarray(x[rows][:, at])
+            part = asarray(part) if self.device == "cuda" else part
+            answer[rows] = asnumpy(kernel(part, self.centre_[at], self.scale_[at], *seen.launch()))
         return answer
 
     def _reconstruct(self, params, r):
         return (r @ self.means_).astype(r.dtype)
 
     def _draw_components(self, params, n, stream):
-        mixture = self._components(params)
-        edges = np.cumsum(np.exp(mixture.log_weights))
-        components = np.searchsorted(edges[:-1], stream.spawn().uniform(n) * edges[-1], side="right")
+        mixture, components = self._components(params), self._draw_labels(n, stream)
         z = stream.normal((n, mixture.means.shape[1]))
         for k in np.unique(components):
             at, own = components == k, k % len(mixture.factor)
@@ -294,18 +237,6 @@ class GaussianMixture(MixtureModel):
         return (self.centre_ + self.scale_ * z).astype(self.dtype_), components
 
     # ------------------------------------------------------------ some of the columns
-
-    def impute(self, X, *, rng=None):
-        """X (n, d) with every missing value (NaN) replaced by its mean given the row's other values, or by a draw.
-
-            E[x_m | x_o] = sum_k r_k(x_o) (m_k,m + C_k,mo C_k,oo^-1 (x_o - m_k,o))
-
-        rng: None for the mean; an int, SeedSequence, Generator or npgen.random.Stream for draws from p(x_m | x_o).
-        Raises NotFittedError, and ValueError for rows of another width or infinities.
-        """
-        stream = None if rng is None else as_stream(rng)
-        rows = max(64, BLOCK // (self.n_features_in_ * self.n_latent_))
-        return self._rowwise(lambda x: self._impute(x, stream), self._check("impute", X), rows)
 
     def _impute(self, x, stream):
         components, full = self._components(self.params_), x.copy()
@@ -317,63 +248,35 @@ class GaussianMixture(MixtureModel):
             if stream is None:
                 z = np.einsum("nk,knd->nd", r[rows], components.complete(z, columns))
             else:
-                edges = np.cumsum(r[rows], axis=1)
-                drawn = (edges < stream.uniform((len(z), 1)) * edges[:, -1:]).sum(axis=1)
+                drawn = draw_each(r[rows], stream)
                 z = components.complete(z, columns, stream.normal((len(z), x.shape[1])))[drawn, np.arange(len(z))]
             full[rows] = np.where(np.isnan(x[rows]), self.centre_ + self.scale_ * z, x[rows])
         return full
 
-    def marginal(self, columns):
-        """The mixture of some columns (o,) alone, as a fitted GaussianMixture.
-
-        Raises ValueError for columns that X does not have, or twice.
-        """
-        columns, _ = self._columns("marginal", columns)
+    def _marginal(self, columns):
         return self._derive(self._components(self.params_).marginal(columns)[0], columns)
 
-    def condition(self, columns, values):
-        """The mixture of the other columns, in their order, given values of some columns.
+    def _conditional(self, columns, others, log_weights, x):
+        components, means = self._given_values(columns, others, x)
+        return self._derive(dataclasses.replace(components, log_weights=log_weights, means=means[:, 0]), others)
 
-            p(x_m | x_o) = sum_k r_k(x_o) N(x_m; m_k,m + C_k,mo C_k,oo^-1 (x_o - m_k,o), C_k,mm - C_k,mo C_k,oo^-1 C_k,om)
-
-        values (o,): a fitted GaussianMixture. values (n, o): the Conditionals of n rows at once; its mean is a regression.
-        Raises ValueError for columns that X does not have, or twice, or all of them, and for values of another shape, NaN or
-        infinities.
-        """
-        columns, others = self._columns("condition", columns)
-        if not len(others):
-            raise ValueError("condition: columns are all there are; leave at least one to be conditioned")
-        x = check_rows("condition", np.atleast_2d(values), name="values", dtype=np.float64).astype(np.float64)
-        if x.shape[1] != len(columns) or np.ndim(values) not in (1, 2):
-            raise ValueError(f"condition: values have shape {np.shape(values)}; pass ({len(columns)},) or (n, {len(columns)})")
-        components, at = self._components(self.params_), (self.centre_[columns], self.scale_[columns])
-        with session():
-            r = em.posterior(x, *at, *components.marginal(columns)[0].launch())
-        means = components.complete((x - at[0]) / at[1], columns)[:, :, others]
-        factor = components.conditional(others)
-        if np.ndim(values) == 1:
-            log_weights = np.log(np.maximum(r[0], np.finfo(float).tiny))
-            return self._derive(Components(self._form, log_weights, means[:, 0], factor), others)
-        covariance = self._form.matrices(self._form.covariance(self._form.rescale(factor, self.scale_[others])), len(others))
-        dense = covariance if covariance.shape[1] > 1 else covariance * np.eye(len(others))
+    def _conditional_moments(self, columns, others, x):
+        components, means = self._given_values(columns, others, x)
+        factor, m = self._form.rescale(components.factor, self.scale_[others]), len(others)
+        covariance = self._form.matrices(self._form.covariance(factor), m)
+        dense = covariance if covariance.shape[1] > 1 else covariance * np.eye(m)
         means = np.swapaxes(self.centre_[others] + self.scale_[others] * means, 0, 1)
-        return Conditionals(r, means, np.broadcast_to(dense, (len(components.means), *dense.shape[1:])))
+        return means, np.broadcast_to(dense, (means.shape[1], m, m))
 
-    def _columns(self, method, columns):
-        self._check_fitted(method)
-        if self.preprocess is not None:
-            raise ValueError(f"{method}: this mixture lives behind preprocess={self.preprocess!r}; fit one without")
-        d, given = self.n_features_in_, np.atleast_1d(columns)
-        if given.ndim != 1 or given.dtype.kind not in "iu" or not len(given) or not ((-d <= given) & (given < d)).all():
-            raise ValueError(f"{method}: columns must be numbers of the {d} columns, got {columns!r}")
-        if len(set(given % d)) < len(given):
-            raise ValueError(f"{method}: columns must differ, got {columns!r}")
-        return given % d, np.setdiff1d(np.arange(d), given % d)
+    def _given_values(self, columns, others, x):
+        """Components with the factor of the other columns, and their means (k, n, m), in standard coordinates."""
+        components = self._components(self.params_)
+        means = components.complete((x - self.centre_[columns]) / self.scale_[columns], columns)[:, :, others]
+        return dataclasses.replace(components, factor=components.conditional(others)), means
 
     def _derive(self, components, columns):
-        model = copy.copy(self)
-        model.n_features_in_, model.params_, model.stream_ = len(columns), components.params(), self.stream_.spawn()
-        model.centre_, model.scale_ = self.centre_[columns], self.scale_[columns]
+        model = self._of_columns(columns)
+        model.params_, model.centre_, model.scale_ = components.params(), self.centre_[columns], self.scale_[columns]
         model._finish()
         return model
 
@@ -381,12 +284,14 @@ class GaussianMixture(MixtureModel):
 
     def _state(self):
         arrays, fitted = super()._state()
-        fitted |= {name: getattr(self, name) for name in FITTED}
         return arrays | {"centre_": self.centre_, "scale_": self.scale_}, fitted
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
         self.centre_, self.scale_ = arrays["centre_"], arrays["scale_"]
-        for name in FITTED:
-            setattr(self, name, fitted[name])
+        d, k = self.n_features_in_, len(self.params_["logits"])
+        check_shapes(self.params_, {"logits": (k,), "means": (k, d), "factor": self._form.shape(k, d)})
+        check_shapes(arrays, {"centre_": (d,), "scale_": (d,)})
+        if not (self.scale_ > 0).all():
+            raise ValueError(f"scale_ is {self.scale_}"[:200])
         self._finish()

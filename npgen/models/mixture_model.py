@@ -1,20 +1,47 @@
 """What mixtures of every kind share: restarts, iterations, a run that can be gone on from, queries by component.
 
-Legend: n rows, d features, k components. EM's steps are the model's own: how to start, to expect, to maximise.
+Legend: n rows, d features, k components, o columns that have values, m others. EM's steps are the model's own: how to
+start, to expect, to maximise.
 """
 import abc
 import contextlib
+import copy
 import dataclasses
 import math
 import warnings
 
 import numpy as np
 
-from ..random import Stream
+from ..kernels import session
+from ..kernels._cuda import asnumpy
+from ..random import Stream, as_stream
 from ..train import ConvergenceWarning
-from .base import Capabilities, ParametricModel
+from .base import Capabilities, ParametricModel, check_rows, check_weights
 
-MOST_SEEDINGS = 5  # of a component in one attempt: one that dies again after that is one too many, and stays empty
+MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
+
+IMPUTED = 2**22     # values of rows times components, completed at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditionals:
+    """n mixtures of m columns: weights (n, k), means (n, k, m), covariances (k, m, m), which all n have in common."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+
+    @property
+    def mean(self):
+        """(n, m)."""
+        return np.einsum("nk,nkm->nm", self.weights, self.means)
+
+    @property
+    def covariance(self):
+        """(n, m, m): that within the components, and that between them."""
+        apart = self.means - self.mean[:, None]
+        between = np.swapaxes(apart * self.weights[:, :, None], 1, 2) @ apart
+        return np.tensordot(self.weights, self.covariances, 1) + between
 
 
 @dataclasses.dataclass
@@ -65,7 +92,7 @@ def select_n_components(model, X, n_components=range(1, 11), *, criterion="bic",
     """
     best, table = None, []
     for k in n_components:
-        fit = type(model)(**(model.get_params() | {"n_components": k})).fit(X, sample_weight=sample_weight)
+        fit = type(model)(**(model.get_params() | {"n_components": k})).to(model.device).fit(X, sample_weight=sample_weight)
         entry = {"n_components": k, "nats": fit.score(X, sample_weight=sample_weight), "aic": fit.aic(X), "bic": fit.bic(X)}
         entry.setdefault(criterion, getattr(fit, criterion)(X))
         if not table or entry[criterion] < min(other[criterion] for other in table):
@@ -79,13 +106,20 @@ def select_n_components(model, X, n_components=range(1, 11), *, criterion="bic",
 class MixtureModel(ParametricModel):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
-    A subclass writes _start, _expect (to statistics with nats and weight), _step (the M-step), _restore_components,
-    _draw_components, _n_parameters, and what ParametricModel asks for. components.arrays() are what a run keeps of them.
+    A subclass writes _see, _start, _expect, _step (the M-step), _remember, _restore_components, _components, _finish,
+    _draw_components, _impute, _marginal, _conditional, _conditional_moments, _n_parameters, and what ParametricModel asks for.
+    components.arrays() are what a run keeps of them, components.params() what the model does.
     """
 
     _capabilities = Capabilities("exact", "responsibilities of the components", invertible=False)
     _default_dtype = np.float64
     _warm = {}
+    _mean_log_det = 0.0  # of preprocessing
+    _fitted = "converged_", "lower_bound_", "fit_report_", "n_batches_"  # what a file keeps beside arrays
+
+    @abc.abstractmethod
+    def _see(self, x, weights):
+        """Rows as EM takes them."""
 
     @abc.abstractmethod
     def _start(self, rows, stream):
@@ -93,30 +127,61 @@ class MixtureModel(ParametricModel):
 
     @abc.abstractmethod
     def _expect(self, components, rows):
-        """The E-step: statistics; `nats` is the sum of the rows' log-densities, `weight` that of their weights."""
+        """The E-step: the statistics of all rows, as npgen.models.em.Statistics."""
 
     @abc.abstractmethod
     def _step(self, components, statistics, rows, stream, seeded=True):
         """The M-step: new components, and which of them (k,) had to be seeded anew."""
 
     @abc.abstractmethod
+    def _remember(self, components):
+        """The statistics, of weight 1, from which an M-step makes these same components."""
+
+    @abc.abstractmethod
     def _restore_components(self, arrays):
         """Components from their arrays by name."""
+
+    @abc.abstractmethod
+    def _components(self, params):
+        """Components from free parameters."""
+
+    @abc.abstractmethod
+    def _finish(self):
+        """Set the attributes that follow from params_."""
 
     @abc.abstractmethod
     def _draw_components(self, params, n, stream):
         """n rows in the mixture's space and the component of each."""
 
     @abc.abstractmethod
+    def _impute(self, x, stream):
+        """Rows with every missing value replaced by its mean, or from a stream by a draw."""
+
+    @abc.abstractmethod
+    def _marginal(self, columns):
+        """The mixture of some columns."""
+
+    @abc.abstractmethod
+    def _conditional(self, columns, others, log_weights, x):
+        """The mixture of the others, given values x (1, o) of some columns, under which the components have these weights."""
+
+    @abc.abstractmethod
+    def _conditional_moments(self, columns, others, x):
+        """The components' means (n, k, m) and covariances (k, m, m) of the others, given values x (n, o) of some columns."""
+
+    @abc.abstractmethod
     def _n_parameters(self):
         """How many numbers the mixture is."""
 
-    def _check_counts(self):
+    def _check_support(self, method, x):
+        """Raise ValueError for rows that the components cannot have drawn."""
+
+    def _check_counts(self, *shares):
         for name, least, words in (("n_components", 1, "a"), ("max_iter", 0, "0 or a"), ("n_init", 1, "a")):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name} must be {words} positive integer, got {value!r}")
-        for name in ("tol", "reg_covar"):
+        for name in shares:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
@@ -185,6 +250,39 @@ class MixtureModel(ParametricModel):
         """fit, then predict the same rows."""
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
+    def partial_fit(self, X, y=None, *, sample_weight=None):
+        """One step of stepwise EM on more rows, with the statistics s of those before fading; the first call is fit(X).
+
+            s <- (1 - g) s + g s(X), g = t^-0.7 in the t-th call
+
+        sample_weight, errors: see fit; a batch needs one row, the first two, and of a GaussianMixture n_components different
+        ones. reg_covar stays relative to the variances of the first.
+        Reference: Cappe & Moulines, On-line EM for latent data models (2009).
+        """
+        if not self.__sklearn_is_fitted__():
+            return self.fit(X, sample_weight=sample_weight)
+        x = self._place(self._check("partial_fit", X))
+        weights = check_weights("partial_fit", sample_weight, x)
+        if not len(x):
+            raise ValueError("partial_fit: X has no rows; pass at least one")
+        learner = copy.copy(self)
+        with session(), np.errstate(under="ignore", over="ignore"):
+            learner._learn_more(x, weights)
+        vars(self).update(vars(learner))
+        return self
+
+    def _learn_more(self, x, weights):
+        rows, components = self._see(x, weights), self._components(self.params_)
+        statistics = self._expect(components, rows)
+        self.n_batches_ += 1
+        share = self.n_batches_**-0.7
+        blend = self._remember(components) * (1 - share) + statistics * (share / statistics.weight)
+        components, lost = self._step(components, blend, rows, self.stream_)
+        self.params_, self.lower_bound_ = components.params(), self._mean_nats(statistics)
+        reseeded = [{"batch": self.n_batches_, "component": int(k)} for k in np.flatnonzero(lost)]
+        self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded}
+        self._finish()
+
     @property
     def n_iter_(self):
         """Iterations (epochs) that the start which was kept took."""
@@ -225,6 +323,10 @@ class MixtureModel(ParametricModel):
         """The Bayesian information criterion on X, parameters * log n - 2 log-likelihood: lower is better."""
         return -2 * self.score(X) * len(X) + self._n_parameters() * math.log(len(X))
 
+    def _place(self, array):
+        """On the host: what a mixture does on the device are the kernels of its E-step, and they send it what they need."""
+        return asnumpy(array)
+
     def _at(self, dtype):
         return self.params_  # float64 for rows of any dtype
 
@@ -234,3 +336,92 @@ class MixtureModel(ParametricModel):
 
     def _draw_rows(self, params, n, stream):
         return self._draw_components(params, n, stream)[0]
+
+    def _draw_labels(self, n, stream):
+        """n components, drawn by their weight."""
+        edges = np.cumsum(self.weights_)
+        return np.searchsorted(edges[:-1], stream.spawn().uniform(n) * edges[-1], side="right")
+
+    # ------------------------------------------------------------ some of the columns
+
+    def impute(self, X, *, rng=None):
+        """X (n, d) with every missing value (NaN) replaced by its mean given the row's other values, or by a draw.
+
+            E[x_m | x_o] = sum_k r_k(x_o) E_k[x_m | x_o];    of levels, the likeliest
+
+        rng: None for the mean; an int, SeedSequence, Generator or npgen.random.Stream for draws from p(x_m | x_o).
+        Raises NotFittedError, and ValueError for rows of another width or infinities.
+        """
+        x, stream = self._check("impute", X), None if rng is None else as_stream(rng)
+        return self._rowwise(lambda rows: self._impute(rows, stream), x, max(64, IMPUTED // (x.shape[1] * self.n_latent_)))
+
+    def marginal(self, columns):
+        """The mixture of some columns (o,) alone, as a fitted model of the same class.
+
+        Raises ValueError for columns that X does not have, or twice.
+        """
+        return self._marginal(self._columns_of("marginal", columns)[0])
+
+    def condition(self, columns, values):
+        """The mixture of the other columns, in their order, given values of some columns.
+
+            p(x_m | x_o) = sum_k r_k(x_o) p_k(x_m | x_o)
+
+        Of Gaussians, p_k(x_m | x_o) = N(x_m; m_k,m + C_k,mo C_k,oo^-1 (x_o - m_k,o), C_k,mm - C_k,mo C_k,oo^-1 C_k,om); of
+        products of columns, p_k(x_m). values (o,): a fitted model of the same class. values (n, o): the Conditionals of n rows
+        at once; its mean is a regression (of levels, that of their numbers).
+        Raises ValueError for columns that X does not have, or twice, or all of them, and for values of another shape, NaN or
+        infinities.
+        """
+        columns, others = self._columns_of("condition", columns)
+        if not len(others):
+            raise ValueError("condition: columns are all there are; leave at least one to be conditioned")
+        x = check_rows("condition", np.atleast_2d(asnumpy(values)), name="values", dtype=np.float64).astype(np.float64)
+        if x.shape[1] != len(columns) or np.ndim(values) not in (1, 2):
+            raise ValueError(f"condition: values have shape {np.shape(values)}; pass ({len(columns)},) or (n, {len(columns)})")
+        seen = self._marginal(columns)
+        seen._check_support("condition", x)
+        r = seen._rowwise(seen._encode, x)
+        if np.ndim(values) == 1:
+            return self._conditional(columns, others, np.log(np.maximum(r[0], np.finfo(float).tiny)), x)
+        return Conditionals(r, *self._conditional_moments(columns, others, x))
+
+    def _columns_of(self, method, columns):
+        """The numbers of these columns, and of all others."""
+        self._check_fitted(method)
+        if self.preprocess is not None:
+            raise ValueError(f"{method}: this mixture lives behind preprocess={self.preprocess!r}; fit one without")
+        d, given = self.n_features_in_, np.atleast_1d(columns)
+        if given.ndim != 1 or given.dtype.kind not in "iu" or not len(given) or not ((-d <= given) & (given < d)).all():
+            raise ValueError(f"{method}: columns must be numbers of the {d} columns, got {columns!r}")
+        if len(set(given % d)) < len(given):
+            raise ValueError(f"{method}: columns must differ, got {columns!r}")
+        return given % d, np.setdiff1d(np.arange(d), given % d)
+
+    def _of_columns(self, columns):
+        """A copy with a stream of its own, for the parameters of some columns."""
+        model = copy.copy(self)
+        model.n_features_in_, model.stream_ = len(columns), self.stream_.spawn()
+        model._names = self._names and [self._names[j] for j in columns]
+        return model
+
+    # ------------------------------------------------------------ files
+
+    def _state(self):
+        arrays, fitted = super()._state()
+        return arrays, fitted | {name: getattr(self, name) for name in self._fitted}
+
+    def _restore(self, arrays, fitted):
+        super()._restore(arrays, fitted)
+        for name in self._fitted:
+            setattr(self, name, fitted[name])
+        types = {"converged_": bool, "lower_bound_": float, "fit_report_": dict, "n_batches_": int}
+        for name, kind in types.items():
+            if type(fitted[name]) is not kind:
+                raise ValueError(f"{name} is {fitted[name]!r}"[:200])
+
+
+def draw_each(r, stream):
+    """A component for every row, drawn by its responsibilities r (n, k)."""
+    edges = np.cumsum(r, axis=1, dtype=np.float64)
+    return (edges[:, :-1] <= stream.uniform((len(r), 1)) * edges[:, -1:]).sum(axis=1)

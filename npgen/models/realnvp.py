@@ -114,7 +114,7 @@ class RealNVP(GradientModel):
         return -self._log_density(params, z)
 
     def _draw_rows(self, params, n, stream):
-        return self.forward_and_log_det(params, stream.normal((n, self.orders_.shape[1]), params.flat.dtype))[0]
+        return self.forward_and_log_det(params, stream.normal((n, self.n_features_in_), params.flat.dtype, like=params.flat))[0]
 
     def _represent(self, params, z):
         return self.inverse_and_log_det(params, z)[0]

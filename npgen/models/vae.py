@@ -79,13 +79,14 @@ class VAE(GradientModel):
         return self._encoder.init(stream, z.dtype) | self._decoder.init(stream, z.dtype)
 
     def _posterior(self, params, x):
-        outputs = self._encoder(params, x)
-        return outputs[:, :self.n_latent_], ops.bounded(outputs[:, self.n_latent_:], LOG_VAR_LIMIT)
+        mean, raw = ops.split(self._encoder(params, x), 2, axis=1)
+        return mean, ops.bounded(raw, LOG_VAR_LIMIT)
 
     def _terms(self, params, x, draw):
         """The ELBO's two terms, (n,) each: log p(x | z) at one z = draw(mean, log_var), and the KL divergence, exact."""
         mean, log_var = self._posterior(params, x)
-        return self.head_.log_prob(x, self._decoder(params, draw(mean, log_var))), _kl_op(mean, log_var)
+        kl = _kl_op(mean, log_var)  # here, while the kernels' threads are awake anyway
+        return self.head_.log_prob(x, self._decoder(params, draw(mean, log_var))), kl
 
     def _loss(self, params, z, stream):
         at = stream.reserve(len(z) * self.n_latent_, z.dtype)
@@ -98,7 +99,7 @@ class VAE(GradientModel):
     def _importance(self, params, x, n_importance):
         """log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s | x), and its standard error, for every row: (2, n)."""
         check_widths("n_importance", (n_importance,))
-        answers = [np.empty((2, 0), x.dtype)]
+        answers = [np.empty_like(x, shape=(2, 0))]
         rows = max(1, 8192 // n_importance)
         for i in range(0, len(x), rows):
             chunk = x[i:i + rows]
@@ -144,10 +145,10 @@ class VAE(GradientModel):
         return tuple(self._rowwise(estimate, self._check("importance_log_prob", X)).T)
 
     def _draw_rows(self, params, n, stream):
-        dtype, latent, observed = params.flat.dtype, stream.spawn(), stream.spawn()  # row i is the same whatever n is
-        outputs = self._decoder(params, latent.normal((n, self.n_latent_), dtype))
+        flat, latent, observed = params.flat, stream.spawn(), stream.spawn()  # row i is the same whatever n is
+        outputs = self._decoder(params, latent.normal((n, self.n_latent_), flat.dtype, like=flat))
         shape = n, outputs.shape[1] // self.head_.n_params
-        return self.head_.sample(getattr(observed, self.head_.noise)(shape, dtype), outputs)
+        return self.head_.sample(getattr(observed, self.head_.noise)(shape, flat.dtype, like=flat), outputs)
 
     def _represent(self, params, z):
         return self._posterior(params, z)[0]
