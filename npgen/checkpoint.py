@@ -12,6 +12,8 @@ import shutil
 
 import numpy as np
 
+from .kernels._cuda import asnumpy
+
 FORMAT = 1
 LARGEST_HEADER = 2**24  # bytes: what JSON makes of a header takes up to 25 times its size
 _BLANK = "0" * 64
@@ -74,7 +76,7 @@ def write(path, arrays, header):
     """
     from safetensors import numpy as safetensors
 
-    arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}  # safetensors ignores strides
+    arrays = {name: np.asarray(asnumpy(value), order="C") for name, value in arrays.items()}  # safetensors ignores strides
     for name, value in arrays.items():
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise TypeError(f"arrays[{name!r}] has dtype {value.dtype}; convert it to booleans, integers or floats")

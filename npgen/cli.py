@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from . import checkpoint, data
+from .kernels import DeviceError
 from .models import MODELS
 from .models.base import load
 from .random import as_stream
@@ -49,10 +50,15 @@ def main(argv=None):
         except BrokenPipeError:  # the reader of a pipe went away: npgen info FILE | head -1
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
+        except (OSError, ValueError, TypeError, ImportError, MemoryError, DeviceError) as error:
             named = isinstance(error, OSError) and error.strerror and error.filename
             _say("error", f"{error.filename}: {error.strerror}" if named else str(error) or type(error).__name__)
             return 2
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, KeyboardInterrupt):  # so Python passes on a Ctrl-C while it makes a class
+                raise
+            _say("interrupted")
+            return 130
 
 
 def _say(*parts):
@@ -64,7 +70,7 @@ def _say(*parts):
 
 def fit(args):
     """npgen fit MODEL --data DATA --out FILE"""
-    model = _build(args)
+    model = _build(args).to(args.device)
     _check_output(args.out)
     partial = f"{args.out}.checkpoint"
     if os.path.exists(partial) and not args.resume:
@@ -105,7 +111,7 @@ def score(args):
 def sample(args):
     """npgen sample FILE -n N --out OUT"""
     _check_output(args.out, _FILES)
-    model = load(args.file)
+    model = load(args.file).to(args.device)
     draw = _picture(args.out, model.n_features_in_)
     rows = model.sample(args.n, rng=as_stream(args.seed))
     draw(args.out, rows)
@@ -224,7 +230,7 @@ def _training_rows(source):
 
 def _answer(args, query):
     """The model in args.file, and its answer to a query about the rows of args.data."""
-    model, x = load(args.file), data.load(args.data)
+    model, x = load(args.file).to(args.device), data.load(args.data)
     _check_width(x, args.data, model, args.file)
     try:
         return model, getattr(model, query)(x)
@@ -388,6 +394,9 @@ npgen COMMAND --help explains a command.""")
     def add_file(sub):
         sub.add_argument("file", metavar="FILE", help="a fitted model, as npgen fit or model.save wrote it")
 
+    def add_device(sub):
+        sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute (default: cpu)")
+
     def add_data(sub):
         sub.add_argument("--data", required=True, metavar="DATA", help="built-in data or a file, see below")
 
@@ -418,6 +427,7 @@ Settings for --set, with their defaults:
     sub.add_argument("--set", action="append", default=[], metavar="key=value", help="change a setting; can be repeated")
     sub.add_argument("--resume", action="store_true", help="go on from FILE.checkpoint if there is one")
     sub.add_argument("--quiet", action="store_true", help="print errors and warnings only")
+    add_device(sub)
 
     sub = add(score, "print the mean log-likelihood of data under a model", notes=_DATA, examples=[
         "npgen score digits.npgen --data test.csv",
@@ -425,6 +435,7 @@ Settings for --set, with their defaults:
     add_file(sub)
     add_data(sub)
     sub.add_argument("--out", metavar="OUT", help="write log p(x) of every row, in nats: .npy, .npz or .csv")
+    add_device(sub)
 
     sub = add(sample, "draw new rows from a model",
               notes=_OUT.format(png=", a picture if the rows are square images or\npoints in the plane"),
@@ -434,6 +445,7 @@ Settings for --set, with their defaults:
     sub.add_argument("-n", type=_natural, default=64, metavar="N", help="rows to draw (default: 64)")
     sub.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same rows (default: new rows every time)")
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
+    add_device(sub)
 
     sub = add(encode, "write the representation of every row",
               notes=f"{_DATA}\n{_OUT.format(png=', a picture of the first two principal components')}\n"
@@ -443,6 +455,7 @@ Settings for --set, with their defaults:
     add_file(sub)
     add_data(sub)
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
+    add_device(sub)
 
     sub = add(check, "check the mathematics of a model: densities, samples, derivatives, files", notes=f"""\
 Runs the laws that the model promises and prints one line for each: what was measured, what is

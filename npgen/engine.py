@@ -226,7 +226,7 @@ def backward(root, g, *, retain=False):
                 cotangents[parent] += contribution
             else:  # the first contribution may be another node's array: never add into that
                 cotangents[parent] = cotangents[parent] + contribution
-                if isinstance(cotangents[parent], np.ndarray):
+                if not isinstance(cotangents[parent], Tensor):
                     owned.add(parent)
             uses[parent] -= 1
             if not uses[parent]:
@@ -353,8 +353,9 @@ def jacobian(f, argnum=0):
         i = argnum % len(args)
         value, pull = vjp(lambda x: f(*args[:i], x, *args[i + 1:]), args[i])
         shape, size = np.shape(value), int(np.prod(np.shape(value), dtype=int))
-        basis = np.eye(size, dtype=np.result_type(value)).reshape((size, *shape))
-        rows = [pull(e)[0] for e in basis] or [pull(np.zeros_like(value))[0]]
+        basis = np.zeros_like(value, shape=(size * size,))
+        basis[::size + 1] = 1
+        rows = [pull(e)[0] for e in basis.reshape((size, *shape))] or [pull(np.zeros_like(value))[0]]
         return map_arrays(lambda *r: np.reshape(np.stack(r)[:size], shape + np.shape(r[0])), *rows)
 
     return run

@@ -20,6 +20,7 @@ from .engine import Primitive, Tensor, grad
 from .kernels import flow as _flow_kernel
 from .kernels import likelihood as _likelihood_kernel
 from .kernels import mlp as _mlp_kernel
+from .ops import _c
 
 
 def fused(name, formula, forward, backward):
@@ -53,10 +54,6 @@ def fused(name, formula, forward, backward):
     return op
 
 
-def _c(*arrays):
-    return [np.ascontiguousarray(a) for a in arrays]
-
-
 # ---------------------------------------------------------------- multilayer perceptron
 
 def _mlp_formula(x, params, layout):
@@ -70,13 +67,13 @@ def _mlp_formula(x, params, layout):
 
 
 def _mlp_forward(x, params, layout):
-    return _mlp_kernel.forward(*_c(x, params), *layout.cut, layout.mask_as(x.dtype))
+    return _mlp_kernel.forward(*_c(x, params), *layout.cut, layout.mask_as(x.dtype, x))
 
 
 def _mlp_backward(tracked, ans, g, x, params, layout):
     if g[0] is None or g[1] is not None:
         return None
-    dx, dparams = _mlp_kernel.backward(*_c(g[0], x), ans[1], *_c(params), *layout.cut, layout.mask_as(x.dtype), 0 in tracked)
+    dx, dparams = _mlp_kernel.backward(*_c(g[0], x), ans[1], *_c(params), *layout.cut, layout.mask_as(x.dtype, x), 0 in tracked)
     return [(dx, dparams)[i] for i in tracked]
 
 
@@ -89,8 +86,8 @@ def mlp(x, params, layout):
     x (n, i); params (p,) hold weight and bias of every layer as `layout`, a npgen.layout.Layout, has them; entries of a
     weight outside its mask must be zero. Raises ValueError if the shapes do not fit.
     """
-    if np.ndim(x) != 2 or np.shape(x)[1] != layout.widths[0] or np.shape(params) != (layout.size,):
-        raise ValueError(f"mlp: x has shape {np.shape(x)} and params {np.shape(params)}, but the layout needs "
+    if x.ndim != 2 or x.shape[1] != layout.widths[0] or params.shape != (layout.size,):
+        raise ValueError(f"mlp: x has shape {x.shape} and params {params.shape}, but the layout needs "
                          f"(n, {layout.widths[0]}) and ({layout.size},)")
     return _mlp(x, params, layout)
 
@@ -184,8 +181,8 @@ def flow_forward(z, params, layout):
 
 
 def _check_flow(name, x, params, layout):
-    if np.ndim(x) != 2 or np.shape(x)[1] != layout.orders.shape[1] or np.shape(params) != (layout.size,):
-        raise ValueError(f"{name}: the features have shape {np.shape(x)} and params {np.shape(params)}, but the layout needs "
+    if x.ndim != 2 or x.shape[1] != layout.orders.shape[1] or params.shape != (layout.size,):
+        raise ValueError(f"{name}: the features have shape {x.shape} and params {params.shape}, but the layout needs "
                          f"(n, {layout.orders.shape[1]}) and ({layout.size},)")
 
 

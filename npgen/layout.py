@@ -7,6 +7,7 @@ Legend: i inputs, j outputs, d features, s steps.
 """
 import numpy as np
 
+from .kernels._cuda import is_device_array
 from .masks import Plan
 
 PIECE_COLUMNS = 128  # of a weight's gradient: wide, as every piece reads all the rows' values of the layer below
@@ -35,13 +36,17 @@ class Layout:
         self.cut = np.array(self.widths, dtype=np.int64), whole if masks is None else pieces, pieces[even]
         self._cast = {}
 
-    def mask_as(self, dtype):
-        """The masks one after another as 0 and 1 of a floating dtype; empty where there are none."""
-        if dtype not in self._cast:
+    def __getstate__(self):
+        return self.__dict__ | {"_cast": {}}  # a model that was on a GPU is unpickled where there is none
+
+    def mask_as(self, dtype, like=None):
+        """The masks one after another as 0 and 1 of a floating dtype, on the device if `like` is there; empty without any."""
+        key = dtype, is_device_array(like)
+        if key not in self._cast:
             looked_at = any(plan.mask_as(dtype).size for plan in self.plans)
             parts = [plan.mask.ravel() for plan in self.plans] if looked_at else [np.zeros(0)]
-            self._cast[dtype] = np.concatenate(parts).astype(dtype)
-        return self._cast[dtype]
+            self._cast[key] = np.asarray(np.concatenate(parts).astype(dtype), like=like)
+        return self._cast[key]
 
     def weight_and_bias(self, params, layer):
         """The weight (i, j) and bias (j,) of a layer, views of the flat array."""

@@ -1,5 +1,4 @@
 """This machine as npgen sees it: versions, BLAS, threads, caches, what would make it faster; and every kernel made ready."""
-import importlib.util
 import os
 import platform
 import warnings
@@ -10,7 +9,7 @@ import numpy as np
 from . import fused, ops
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
-from .kernels import _jit
+from .kernels import _cuda, _jit
 from .masks import Plan
 from .models import MODELS
 from .version import __version__
@@ -140,10 +139,7 @@ def _cache():
 
 
 def _gpu():
-    if importlib.util.find_spec("cupy") is None:
-        return "not used: CuPy is not installed"
-    import cupy
-    if not cupy.cuda.is_available():
-        return f"CuPy {cupy.__version__} finds none"
-    names = [cupy.cuda.runtime.getDeviceProperties(i)["name"].decode() for i in range(cupy.cuda.runtime.getDeviceCount())]
-    return f"{', '.join(names)}; CuPy {cupy.__version__}"
+    try:
+        return f"{', '.join(_cuda.devices())}, through CuPy {_cuda.require().__version__}"
+    except _cuda.DeviceError as error:
+        return f"none for {error}"

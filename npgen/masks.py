@@ -9,6 +9,8 @@ import functools
 
 import numpy as np
 
+from .kernels._cuda import is_device_array
+
 BLOCK_COLUMNS = 64  # narrower blocks follow a staircase more closely, wider ones multiply faster; GEMM likes multiples of 16
 
 
@@ -39,12 +41,16 @@ class Plan:
         """The plan of a product without a mask."""
         return Plan(np.ones((n_inputs, n_outputs), dtype=bool))
 
-    def mask_as(self, dtype):
-        """The mask as 0 and 1 of a floating dtype; empty where no block has to look at it."""
-        if dtype not in self._cast:
+    def __getstate__(self):
+        return self.__dict__ | {"_cast": {}}  # a model that was on a GPU is unpickled where there is none
+
+    def mask_as(self, dtype, like=None):
+        """The mask as 0 and 1 of a floating dtype, on the device if `like` is there; empty where no block has to look at it."""
+        key = dtype, is_device_array(like)
+        if key not in self._cast:
             partial = np.any(self.blocks[:, 2] < self.blocks[:, 3])
-            self._cast[dtype] = self.mask.astype(dtype) if partial else np.zeros((0, 0), dtype)
-        return self._cast[dtype]
+            self._cast[key] = np.asarray(self.mask.astype(dtype) if partial else np.zeros((0, 0), dtype), like=like)
+        return self._cast[key]
 
 
 def made_degrees(n_features, hidden):

@@ -18,7 +18,7 @@ class Parameters(dict):
     """Named arrays that are views of one flat buffer, `flat`, at its slices `parts`: writing to either writes to both."""
 
     def __init__(self, arrays, dtype=None):
-        arrays = {name: np.asarray(a) for name, a in arrays.items()}
+        arrays = {name: a if hasattr(a, "dtype") else np.asarray(a) for name, a in arrays.items()}
         ends = np.cumsum([a.size for a in arrays.values()])
         self.parts = {name: slice(int(end) - a.size, int(end)) for (name, a), end in zip(arrays.items(), ends, strict=True)}
         self.flat = np.concatenate([a.ravel() for a in arrays.values()]).astype(dtype or np.result_type(*arrays.values()))
@@ -30,6 +30,10 @@ class Parameters(dict):
     def copy(self, dtype=None):
         """The same parameters in a buffer of their own, in another dtype if one is given."""
         return Parameters(self, dtype or self.flat.dtype)
+
+    def to(self, place):
+        """The same parameters in a buffer that lies where place(array) puts arrays."""
+        return Parameters({name: place(a) for name, a in self.items()}, self.flat.dtype)
 
 
 class MLP:

@@ -22,6 +22,8 @@ from .engine import OVERRIDES, NoRuleError, Primitive
 from .kernels import logsumexp as _logsumexp_kernel
 from .kernels import masked_matmul as _matmul_kernel
 from .kernels import reparameterize as _reparameterize_kernel
+from .kernels._cuda import is_device_array
+from .kernels._cuda import special as device_special
 from .masks import Plan
 
 
@@ -138,7 +140,7 @@ def _unless(condition, x, g):
 
 
 def _share(x, y, wins, g):
-    return np.asarray(wins(x, y), g.dtype) + np.asarray(np.equal(x, y), g.dtype) / 2
+    return wins(x, y).astype(g.dtype) + np.equal(x, y).astype(g.dtype) / 2
 
 
 relu = op(lambda x: np.maximum(x, 0), lambda ans, x: lambda g: g * (ans > 0), name="relu")
@@ -148,17 +150,19 @@ softplus = op(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))), lambda ans
               name="softplus")
 bounded = op(lambda x, limit: limit * np.tanh(x / limit),  # x where it is small, never beyond +-limit
              lambda ans, x, limit: lambda g: g * (1 - square(ans / limit)), name="bounded")
-_polygamma = op(lambda x, n: _special().polygamma(n, x).astype(x.dtype),
+_polygamma = op(lambda x, n: _special(x).polygamma(n, x).astype(x.dtype),
                 lambda ans, x, n: lambda g: g * _polygamma(x, n + 1), name="polygamma")
-digamma = op(lambda x: _special().psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), name="digamma")
-gammaln = op(lambda x: _special().gammaln(x), lambda ans, x: lambda g: g * digamma(x), name="gammaln")
-erf = op(lambda x: _special().erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), name="erf")
+digamma = op(lambda x: _special(x).psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), name="digamma")
+gammaln = op(lambda x: _special(x).gammaln(x), lambda ans, x: lambda g: g * digamma(x), name="gammaln")
+erf = op(lambda x: _special(x).erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), name="erf")
 OVERRIDES.update({"psi": digamma, "gammaln": gammaln, "erf": erf, "expit": sigmoid})  # SciPy's ufuncs, by name
 astype = op(lambda x, dtype: x.astype(dtype), lambda ans, x, dtype: partial(astype, dtype=x.dtype), name="astype")
 OVERRIDES["astype"] = astype
 
 
-def _special():
+def _special(x):
+    if is_device_array(x):
+        return device_special()
     import scipy.special
     return scipy.special
 
@@ -236,7 +240,8 @@ def std(x, axis=None, ddof=0, keepdims=False):
 # ---------------------------------------------------------------- shape and indexing
 
 def _restore(ans, x, axis=None):
-    return partial(reshape, shape=x.shape)
+    shape = x.shape
+    return lambda g: reshape(g, shape)  # by position: NumPy and CuPy have other names for it
 
 
 reshape = op(np.reshape, lambda ans, x, shape: _restore(ans, x))
@@ -249,7 +254,8 @@ transpose = op(np.transpose, lambda ans, x, axes=None:
 swapaxes = op(np.swapaxes, lambda ans, x, i, j: lambda g: swapaxes(g, i, j))
 moveaxis = op(np.moveaxis, lambda ans, x, source, destination: lambda g: moveaxis(g, destination, source))
 flip = op(np.flip, lambda ans, x, axis=None: lambda g: flip(g, axis))
-roll = op(np.roll, lambda ans, x, shift, axis=None: lambda g: roll(g, np.negative(shift), axis))
+roll = op(np.roll, lambda ans, x, shift, axis=None:
+          lambda g: roll(g, tuple(-n for n in shift) if np.ndim(shift) else -shift, axis))
 tril = op(np.tril, lambda ans, x, k=0: lambda g: tril(g, k))
 triu = op(np.triu, lambda ans, x, k=0: lambda g: triu(g, k))
 getitem = op(lambda x, index: x[index], lambda ans, x, index: partial(scatter, index=index, shape=x.shape),
@@ -259,7 +265,8 @@ OVERRIDES["getitem"] = getitem
 
 def _scatter(x, index, shape):
     out = np.zeros_like(x, shape=shape)
-    if any(np.ndim(i) and np.asarray(i).dtype.kind in "iu" for i in (index if isinstance(index, tuple) else (index,))):
+    index = index if isinstance(index, tuple) else (index,)
+    if any(np.ndim(i) and getattr(i, "dtype", np.dtype(int)).kind in "iu" for i in index):
         np.add.at(out, index, x)  # an index may occur more than once
     else:
         out[index] = x
@@ -290,6 +297,18 @@ def stack(xs, axis=0):
     return _concatenate(*(expand_dims(x, axis) for x in xs), axis=axis)
 
 
+def _split_rule(tracked, ans, x, cuts, axis):
+    return lambda g: [concatenate([g[k] if k in g else np.zeros_like(piece) for k, piece in enumerate(ans)], axis=axis)]
+
+
+def _pieces(x, cuts, axis):
+    before = (slice(None),) * (axis % x.ndim)
+    return tuple([x[(*before, slice(a, b))] for a, b in zip((0, *cuts), (*cuts, x.shape[axis]), strict=True)])
+
+
+_split = Primitive(_pieces, joint=_split_rule, name="split")
+
+
 @composed(np.split)
 def split(x, indices_or_sections, axis=0):
     """The pieces of x along an axis: equal ones, or cut before the given indices."""
@@ -298,8 +317,7 @@ def split(x, indices_or_sections, axis=0):
         if n % cuts:
             raise ValueError(f"split: an axis of length {n} cannot be cut into {cuts} equal pieces; give the indices")
         cuts = range(n // cuts, n, n // cuts)
-    bounds, before = [0, *cuts, n], (slice(None),) * (axis % x.ndim)
-    return [x[(*before, slice(a, b))] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return list(_split(x, tuple(cuts), axis))
 
 
 @composed(np.take)
@@ -484,6 +502,9 @@ def einsum(subscripts, *operands):
 # ---------------------------------------------------------------- linear algebra, on the last two axes
 
 def _triangular(a, b, *, lower, transpose):
+    if is_device_array(b):
+        a = np.tril(a) if lower else np.triu(a)
+        return np.linalg.solve(_t(a) if transpose else a, b)
     from scipy.linalg import solve_triangular
     return solve_triangular(a, b, lower=lower, trans=int(transpose), check_finite=False)
 
@@ -515,8 +536,8 @@ def _triangular_part(x, lower):
 
 def _cholesky_rule(ans, a):
     def pullback(g):  # Murray (2016), eq. 10, symmetrised
-        p = tril(matmul(_t(ans), g))
-        p = p - np.eye(a.shape[-1], dtype=a.dtype) * p / 2
+        p = matmul(_t(ans), g)
+        p = (tril(p) + tril(p, -1)) / 2
         s = solve_triangular(ans, _t(solve_triangular(ans, _t(p), transpose=True)), transpose=True)
         return (s + _t(s)) / 2
     return pullback
@@ -560,18 +581,18 @@ def norm(x, ord=None, axis=None, keepdims=False):
 # ---------------------------------------------------------------- kernels
 
 def _c(*arrays):
-    return [np.ascontiguousarray(a) for a in arrays]
+    return [a if a.flags.c_contiguous else a.copy() for a in arrays]
 
 
 # y = x W + b with W = mask * weight; its two products are one another's transposes, so the three rules close.
-_product = op(lambda x, w, b, plan: _matmul_kernel.forward(*_c(x, w, b), plan.mask_as(x.dtype), plan.blocks),
+_product = op(lambda x, w, b, plan: _matmul_kernel.forward(*_c(x, w, b), plan.mask_as(x.dtype, x), plan.blocks),
               lambda ans, x, w, b, plan: lambda g: _product_dx(g, w, plan),
               lambda ans, x, w, b, plan: lambda g: _product_dw(x, g, plan),
               lambda ans, x, w, b, plan: lambda g: sum(g, axis=0), name="masked_matmul")
-_product_dx = op(lambda g, w, plan: _matmul_kernel.backward_x(*_c(g, w), plan.mask_as(g.dtype), plan.blocks),
+_product_dx = op(lambda g, w, plan: _matmul_kernel.backward_x(*_c(g, w), plan.mask_as(g.dtype, g), plan.blocks),
                  lambda ans, g, w, plan: lambda h: _product(h, w, np.zeros_like(g, shape=g.shape[1:]), plan),
                  lambda ans, g, w, plan: lambda h: _product_dw(h, g, plan), name="masked_matmul.backward_x")
-_product_dw = op(lambda x, g, plan: _matmul_kernel.backward_weight(*_c(x, g), plan.mask_as(x.dtype), plan.blocks),
+_product_dw = op(lambda x, g, plan: _matmul_kernel.backward_weight(*_c(x, g), plan.mask_as(x.dtype, x), plan.blocks),
                  lambda ans, x, g, plan: lambda h: _product_dx(g, h, plan),
                  lambda ans, x, g, plan: lambda h: _product(x, h, np.zeros_like(g, shape=g.shape[1:]), plan),
                  name="masked_matmul.backward_weight")
@@ -615,7 +636,8 @@ def logsumexp(x, axis=-1, weights=None, keepdims=False):
     Defined everywhere: all -inf or an empty axis give -inf with gradient 0, +inf gives +inf with its gradient there.
     weights (broadcast against x) must not be negative; a zero drops its entry. Integers are taken as float64.
     """
-    x = x if getattr(x, "dtype", np.dtype(int)).char in "fd" else np.asarray(x, dtype=float)
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    x = x if x.dtype.char in "fd" else x.astype(float)
     n, axes = np.ndim(x), normalize_axis_tuple(range(np.ndim(x)) if axis is None else axis, np.ndim(x))
     last = tuple(range(n - len(axes), n))
     kept = tuple(m for i, m in enumerate(np.shape(x)) if i not in axes)
@@ -625,7 +647,7 @@ def logsumexp(x, axis=-1, weights=None, keepdims=False):
         return reshape(moveaxis(a, axes, last), flat_shape)
 
     if weights is None:
-        w = np.ones((1, flat_shape[1]), x.dtype)
+        w = np.ones_like(x, shape=(1, flat_shape[1]))
     else:
         w = weights if hasattr(weights, "dtype") else np.asarray(weights)
         w = rows(broadcast_to(w if w.dtype == x.dtype else w.astype(x.dtype), np.shape(x)))

@@ -1,4 +1,7 @@
-"""Optimisers on one flat buffer: init(flat) -> moments, and update(flat, gradient, moments, step, learning_rate), in place.
+"""Optimisers on one flat buffer: init(flat) -> moments, and update(flat, gradient, moments, scale, step, learning_rate).
+
+What update does is done in place. scale (1,) multiplies the gradient, and is an array so that it can stay on a GPU; where it
+is NaN or infinite the step is refused: nothing changes.
 
     Adam    adaptive moments (Kingma & Ba, 2015)
     SGD     gradient descent, with momentum if asked for
@@ -25,9 +28,9 @@ class Adam:
         """The moments before the first step."""
         return {"m": np.zeros_like(flat), "v": np.zeros_like(flat)}
 
-    def update(self, flat, gradient, moments, step, learning_rate, scale=1.0):
+    def update(self, flat, gradient, moments, scale, step, learning_rate):
         """One step, number `step` from 1 on, along scale * gradient; flat and the moments change in place."""
-        adam.step(flat, gradient, moments["m"], moments["v"], step, learning_rate, self.beta1, self.beta2, self.eps, scale)
+        adam.step(flat, gradient, moments["m"], moments["v"], scale, step, learning_rate, self.beta1, self.beta2, self.eps)
 
 
 class SGD:
@@ -42,9 +45,8 @@ class SGD:
         """The velocity before the first step."""
         return {"b": np.zeros_like(flat)}
 
-    def update(self, flat, gradient, moments, step, learning_rate, scale=1.0):
+    def update(self, flat, gradient, moments, scale, step, learning_rate):
         """One step along scale * gradient; flat and the velocity change in place."""
-        b = moments["b"]
-        b *= self.momentum
-        b += scale * gradient
-        flat -= learning_rate * b
+        b, taken = moments["b"], np.isfinite(scale)
+        b[:] = np.where(taken, self.momentum * b + scale * gradient, b)
+        flat -= np.where(taken, learning_rate * b, 0)

@@ -9,10 +9,13 @@ is always a density of the data as they were given. Floating dtypes are kept; ot
 Dims: n rows, d columns.
 """
 import copy
+import functools
 import math
 import warnings
 
 import numpy as np
+
+from .kernels._cuda import asnumpy
 
 _MANY_LEVELS = 65536
 
@@ -32,9 +35,19 @@ class Preprocessor:
         """Map data to model space: x (n, d) -> z (n, d), log_det (n,) in nats. `stream` feeds maps that add noise."""
         raise NotImplementedError
 
+    def unchecked(self, x, stream=None):
+        """forward, for rows that fit has seen and a training step need not look at again: a GPU would be waited for."""
+        return self.forward(x, stream)
+
     def inverse(self, z):
         """Map model space to data: z (n, d) -> x (n, d)."""
         raise NotImplementedError
+
+    def to(self, place):
+        """The same map, its arrays where place(array) puts arrays."""
+        moved = copy.copy(self)
+        vars(moved).update({k: place(v) for k, v in vars(self).items() if k in self._fitted and hasattr(v, "dtype")})
+        return moved
 
     def config(self):
         """The class and hyperparameters, for JSON."""
@@ -42,7 +55,7 @@ class Preprocessor:
 
     def arrays(self):
         """The fitted values by name, as arrays."""
-        return {name: np.asarray(getattr(self, name)) for name in self._fitted if hasattr(self, name)}
+        return {name: asnumpy(getattr(self, name)) for name in self._fitted if hasattr(self, name)}
 
     def _restore(self, arrays):
         for name in self._fitted:
@@ -77,19 +90,24 @@ class Standardize(Preprocessor):
         constant = (np.ptp(x[weight > 0], axis=0) == 0) | (std == 0)
         self.mean_, self.std_ = mean.astype(x.dtype), np.where(constant, 1, std).astype(x.dtype)
         self.constant_ = np.flatnonzero(constant)
+        vars(self).pop("_log_det", None)
         if constant.any():
             warnings.warn(f"Standardize: x does not vary in columns {_first_few(self.constant_)} (counted from 0), "
                           "which keep scale 1; a density is unbounded there, so leave them out", stacklevel=2)
         return self
 
+    @functools.cached_property
+    def _log_det(self):
+        return -float(np.log(asnumpy(self.std_), dtype=np.float64).sum())
+
     def forward(self, x, stream=None):
         x = _floating(x, len(self.mean_))
-        mean, std = self.mean_.astype(x.dtype), self.std_.astype(x.dtype)
-        return (x - mean) / std, np.full(len(x), -float(np.log(std, dtype=np.float64).sum()), x.dtype)
+        mean, std = (a.astype(x.dtype, copy=False) for a in (self.mean_, self.std_))
+        return (x - mean) / std, np.full_like(x, self._log_det, shape=(len(x),))
 
     def inverse(self, z):
         z = _floating(z, len(self.mean_))
-        return z * self.std_.astype(z.dtype) + self.mean_.astype(z.dtype)
+        return z * self.std_.astype(z.dtype, copy=False) + self.mean_.astype(z.dtype, copy=False)
 
 
 class Dequantize(Preprocessor):
@@ -126,12 +144,14 @@ class Dequantize(Preprocessor):
         return self
 
     def forward(self, x, stream=None):
-        x = self._check(_floating(x, self.n_columns_))
+        return self.unchecked(self._check(_floating(x, self.n_columns_)), stream)
+
+    def unchecked(self, x, stream=None):
         k = x - self.low_
-        u = _hashed_uniform(k).astype(x.dtype) if stream is None else stream.uniform(x.shape, x.dtype)
+        u = _hashed_uniform(k).astype(x.dtype) if stream is None else stream.uniform(x.shape, x.dtype, like=x)
         margin = self._margin(x.dtype)
         z = (k + (margin + (1 - 2 * margin) * u)) / self.levels_
-        return z, np.full(len(x), -self.n_columns_ * math.log(self.levels_), x.dtype)
+        return z, np.full_like(x, -self.n_columns_ * math.log(self.levels_), shape=(len(x),))
 
     def inverse(self, z):
         z = _floating(z, self.n_columns_)
@@ -176,11 +196,17 @@ class Logit(Preprocessor):
 
     def forward(self, x, stream=None):
         x = _floating(x, self.n_columns_)
-        s = self.alpha + (1 - 2 * self.alpha) * x
-        t = self.alpha + (1 - 2 * self.alpha) * (1 - x)  # 1 - s, without its rounding error
+        s, t = self._squeezed(x)
         _require(x, (s > 0) & (t > 0), f"Logit: {{}} is out of range for alpha={self.alpha}; scale x into (0, 1)")
-        s, t = np.log(s), np.log(t)
+        return self.unchecked(x)
+
+    def unchecked(self, x, stream=None):
+        s, t = map(np.log, self._squeezed(x))
         return s - t, x.shape[1] * math.log(1 - 2 * self.alpha) - np.sum(s + t, axis=1)
+
+    def _squeezed(self, x):
+        """s, and 1 - s without its rounding error."""
+        return self.alpha + (1 - 2 * self.alpha) * x, self.alpha + (1 - 2 * self.alpha) * (1 - x)
 
     def inverse(self, z):
         z = _floating(z, self.n_columns_)
@@ -207,12 +233,21 @@ class Chain(Preprocessor):
         return self
 
     def forward(self, x, stream=None):
-        z = _floating(x)
-        log_det = np.broadcast_to(z.dtype.type(0), len(z))
+        x = _floating(x)
+        nothing = np.broadcast_to(np.zeros_like(x, shape=()), (len(x),))  # takes no memory, however many rows
+        return self._through(x, nothing, stream, "forward")
+
+    def unchecked(self, x, stream=None):
+        return self._through(x, np.zeros_like(x, shape=(len(x),)), stream, "unchecked")  # takes less time
+
+    def _through(self, z, log_det, stream, how):
         for step in self.steps:
-            z, more = step.forward(z, stream)
+            z, more = getattr(step, how)(z, stream)
             log_det = log_det + more
         return z, log_det
+
+    def to(self, place):
+        return Chain(steps=tuple(step.to(place) for step in self.steps))
 
     def inverse(self, z):
         x = _floating(z)
@@ -291,7 +326,7 @@ def _build(config):
 
 
 def _floating(x, n_columns=None):
-    x = np.asarray(x)
+    x = x if hasattr(x, "dtype") else np.asarray(x)
     x = x if x.dtype.char in "fd" else x.astype(np.float64)
     if x.ndim != 2 or n_columns not in (None, x.shape[1]):
         raise ValueError(f"x has shape {x.shape}; give (n, {n_columns or 'd'})")
@@ -300,7 +335,7 @@ def _floating(x, n_columns=None):
 
 def _require(x, ok, message):
     if not ok.all():
-        row, column = np.argwhere(~ok)[0]
+        row, column = np.argwhere(~asnumpy(ok))[0]
         raise ValueError(message.format(f"{x[row, column]} at x[{row}, {column}] (row {row + 1}, column {column + 1})"))
 
 
@@ -317,6 +352,6 @@ def _mix(h):
 
 def _hashed_uniform(k):
     """Uniforms in [0, 1) from the integers k >= 0 (n, d), each a hash of its whole row and its column."""
-    column = np.arange(1, k.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    column = np.arange(1, k.shape[1] + 1, dtype=np.uint64, like=k) * np.uint64(0x9E3779B97F4A7C15)
     row = _mix(k.astype(np.uint64) + column).sum(axis=1, dtype=np.uint64, keepdims=True)
     return (_mix(_mix(row) + column) >> np.uint64(11)) * 2.0**-53

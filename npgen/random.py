@@ -11,6 +11,7 @@ import numbers
 import numpy as np
 
 from .kernels import random as _kernel
+from .kernels._cuda import asnumpy
 
 
 def as_stream(rng=None):
@@ -26,13 +27,13 @@ def as_stream(rng=None):
 def row_normals(x, shape):
     """Standard normals (n, *shape) that are a function of the rows x (n, d): a hash of each row keys its stream.
 
-    They depend neither on a row's place, nor on the rows beside it, nor on their dtype.
+    They depend neither on a row's place, nor on the rows beside it, nor on their dtype. The hash is taken on the host.
     """
     noise = np.empty((len(x), *shape), x.dtype)
-    for row, out in zip(np.asarray(x, dtype=np.float64) + 0.0, noise, strict=True):  # + 0.0 makes -0 and 0 the same
+    for row, out in zip(asnumpy(x).astype(np.float64) + 0.0, noise, strict=True):  # + 0.0 makes -0 and 0 the same
         key = np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), dtype=np.uint32)
         out[...] = Stream(key=key).normal(shape, x.dtype)
-    return noise
+    return np.asarray(noise, like=x)
 
 
 class Stream:
@@ -49,13 +50,13 @@ class Stream:
     def __repr__(self):
         return f"Stream(key={self.key}, counter={self.counter})"
 
-    def normal(self, shape=(), dtype=np.float64):
-        """Standard normals of this shape, float32 or float64."""
-        return self._draw(_kernel.normal, shape, dtype)
+    def normal(self, shape=(), dtype=np.float64, like=None):
+        """Standard normals of this shape, float32 or float64; drawn on the device, to the same bits, if `like` is there."""
+        return self._draw(_kernel.normal, shape, dtype, like)
 
-    def uniform(self, shape=(), dtype=np.float64):
-        """Uniforms strictly inside (0, 1) of this shape, float32 or float64."""
-        return self._draw(_kernel.uniform, shape, dtype)
+    def uniform(self, shape=(), dtype=np.float64, like=None):
+        """Uniforms strictly inside (0, 1) of this shape, float32 or float64; drawn on the device if `like` is there."""
+        return self._draw(_kernel.uniform, shape, dtype, like)
 
     def integers(self, n, size=()):
         """Integers uniform on 0, ..., n - 1, without bias."""
@@ -93,10 +94,10 @@ class Stream:
         self.counter += n_blocks
         return self.counter - n_blocks
 
-    def _draw(self, kernel, shape, dtype):
+    def _draw(self, kernel, shape, dtype, like):
         shape = (shape,) if isinstance(shape, numbers.Integral) else tuple(shape)
         key, start = self.reserve(math.prod(shape), dtype)
-        return kernel(np.empty(math.prod(shape), dtype), *key, start).reshape(shape)
+        return kernel(np.empty(math.prod(shape), dtype, like=like), *key, start).reshape(shape)
 
     def _generator(self):
         """NumPy's algorithms for integers, on Philox4x64 keyed by this stream's key and next block."""

@@ -14,6 +14,8 @@ import numpy as np
 
 from . import ops
 from .engine import value_and_grad
+from .kernels import gather, norm
+from .kernels._cuda import asnumpy, is_device_array
 from .optim import Adam
 from .random import Stream
 
@@ -80,12 +82,13 @@ class State:
         return arrays, {**rest, "split": self.split.state(), "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
 
     @classmethod
-    def restore(cls, arrays, rest):
-        """The state that save() described."""
-        moments = {k.removeprefix("moment."): v.copy() for k, v in arrays.items() if k.startswith("moment.")}
+    def restore(cls, arrays, rest, like=None):
+        """The state that save() described, its arrays on the device if `like` is there."""
+        arrays = {k: np.asarray(v.copy(), like=like) for k, v in arrays.items()}
+        moments = {k.removeprefix("moment."): v for k, v in arrays.items() if k.startswith("moment.")}
         rest = {**rest, "split": Stream.from_state(rest["split"]), "stream": Stream.from_state(rest["stream"]),
                 "best_nats": float(rest["best_nats"])}
-        return cls(params=arrays["params"].copy(), best=arrays["best"].copy(), moments=moments, **rest)
+        return cls(params=arrays["params"], best=arrays["best"], moments=moments, **rest)
 
 
 def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, resume=None, save=None):
@@ -94,6 +97,7 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
     weights   (n,) non-negative, or None: the loss is the weighted mean
     stream    random numbers for the split, the order and the loss
     resume    a State to go on from; save(state) is called after every epoch
+    It runs where x and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
     its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases.
     Raises ValueError for parameters that are not finite to begin with.
@@ -103,7 +107,7 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
                             options.learning_rate)
     order = Stream.from_state(state.split.state()).permutation(len(x))
     n_valid = min(int(round(len(x) * options.validation_fraction)), len(x) - 1)
-    valid, rows = np.sort(order[:n_valid]), np.sort(order[n_valid:])
+    valid, rows = np.asarray(np.sort(order[:n_valid]), like=x), np.sort(order[n_valid:])
     params.flat[:] = state.params
     if not np.isfinite(params.flat).all():
         raise ValueError("fit: the first parameters are not finite; look at the scale of X")
@@ -131,33 +135,34 @@ class _Step:
         self.loss, self.params, self.x, self.weights = loss, params, x, weights
         self.optimizer, self.options = optimizer, options
         self.objective = value_and_grad(self._mean)
+        self.scale, self.on_device = np.ones_like(params.flat, shape=(1,)), is_device_array(params.flat)
 
     def _mean(self, params, batch, stream):
-        losses = self.loss(params, self.x[batch], stream)
+        losses = self.loss(params, gather.rows(self.x, batch), stream)
         return ops.mean(losses) if self.weights is None else ops.sum(losses * self.weights[batch]) / len(batch)
 
     def train(self, state, batch):
-        """Take one step; returns the batch's mean nats, not finite if the step was refused."""
+        """Take one step; returns the batch's mean nats, not finite if the optimiser has to refuse it."""
         value, gradients = self.objective(dict(self.params), batch, state.stream)
-        norm = math.sqrt(sum(float(np.vdot(g, g)) for g in gradients.values()))
-        if math.isfinite(float(value)) and math.isfinite(norm):
-            state.step += 1
-            scale = min(1.0, self.options.clip_norm / max(norm, 1e-30))
-            if self.options.weight_decay:  # decoupled from the gradient (Loshchilov & Hutter, 2019)
-                self.params.flat *= 1 - state.learning_rate * self.options.weight_decay
-            for name, part in self.params.parts.items():
-                moments = {k: v[part] for k, v in state.moments.items()}
-                self.optimizer.update(self.params.flat[part], gradients[name].ravel(), moments, state.step,
-                                      state.learning_rate, scale)
-        return float(value) if math.isfinite(norm) else math.nan
+        length = sum([norm.squared(g.ravel())[0] for g in gradients.values()])**0.5
+        nats, limit = value + 0 * length, self.options.clip_norm  # 0 times what is not finite is NaN
+        self.scale[0] = limit / np.maximum(length, limit) + 0 * nats
+        state.step += 1
+        if self.options.weight_decay:  # decoupled from the gradient (Loshchilov & Hutter, 2019)
+            self.params.flat *= 1 - state.learning_rate * self.options.weight_decay
+        for name, part in self.params.parts.items():
+            moments = {k: v[part] for k, v in state.moments.items()}
+            self.optimizer.update(self.params.flat[part], gradients[name].ravel(), moments, self.scale, state.step,
+                                  state.learning_rate)
+        return nats
 
     def nats(self, rows, stream):
         """The (weighted) mean nats of rows, without a step."""
-        total = 0.0
+        sums = []
         for batch in _batches(rows, 1000):
-            losses = self.loss(self.params, self.x[batch], stream)
-            total += float(np.sum(losses if self.weights is None else losses * self.weights[batch], dtype=np.float64))
-        return total / (len(rows) if self.weights is None else float(np.sum(self.weights[rows])))
+            losses = self.loss(self.params, gather.rows(self.x, batch), stream)
+            sums.append(np.sum(losses if self.weights is None else losses * self.weights[batch], dtype=np.float64))
+        return float(np.sum(np.stack(sums))) / (len(rows) if self.weights is None else float(np.sum(self.weights[rows])))
 
 
 def _batches(rows, size):
@@ -166,15 +171,18 @@ def _batches(rows, size):
 
 def _epoch(step, state, rows, valid):
     """One pass over the rows: True, the state an epoch further; or False, back where it was with half the learning rate."""
-    order = rows[state.stream.permutation(len(rows))]
-    before = dataclasses.replace(state, moments={k: v.copy() for k, v in state.moments.items()})
-    total = 0.0
-    for batch in _batches(order, step.options.batch_size):
-        nats = step.train(state, batch)
-        if not math.isfinite(nats):
-            return _roll_back(step, state, before, nats)
-        total += nats * len(batch)
-    train_nats = total / len(rows)
+    again = Stream.from_state(state.stream.state()).spawn()
+    order = np.asarray(rows[state.stream.permutation(len(rows))], like=step.x)
+    before = dataclasses.replace(state, moments={k: v.copy() for k, v in state.moments.items()}, stream=again)
+    batches, nats = _batches(order, step.options.batch_size), []
+    for batch in batches:
+        nats.append(step.train(state, batch))
+        if not step.on_device and not math.isfinite(nats[-1]):  # to look at a GPU's would be to wait for it
+            break
+    nats = asnumpy(np.stack(nats)).astype(np.float64)
+    if not np.isfinite(nats).all():
+        return _roll_back(step, state, before, float(nats[~np.isfinite(nats)][0]))
+    train_nats = float(nats @ [len(batch) for batch in batches]) / len(rows)
     valid_nats = step.nats(valid, Stream(0)) if len(valid) else train_nats  # the same noise every epoch
     if not math.isfinite(valid_nats):
         return _roll_back(step, state, before, valid_nats)
@@ -193,7 +201,7 @@ def _epoch(step, state, rows, valid):
 
 def _roll_back(step, state, before, nats):
     step.params.flat[:] = state.params
-    state.moments, state.step = before.moments, before.step
+    state.moments, state.step, state.stream = before.moments, before.step, before.stream  # new draws, however far it came
     state.learning_rate /= 2
     state.rollbacks += 1
     give_up = state.rollbacks >= 10

@@ -1,17 +1,21 @@
 """Slow tests run when asked for, long ones unless asked not to; every run prints the same Hypothesis examples."""
 import os
 
+import cuda_emulator
+import cupy_standin
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a shared machine, threads that spin while they wait cost 20 times
-settings.register_profile("npgen", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("npgen", deadline=None, derandomize=True, print_blob=True,
+                          suppress_health_check=[HealthCheck.too_slow])  # as a busy machine may be
 settings.load_profile("npgen")
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
-    parser.addoption("--quick", action="store_true", help="leave out the tests marked long: under two minutes")
+    parser.addoption("--gpu", action="store_true", help="run the tests of CUDA kernels on the GPU, not on a stand-in for CuPy")
+    parser.addoption("--quick", action="store_true", help="leave out the tests marked long")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -19,3 +23,23 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if left_out & set(item.keywords):
             item.add_marker(pytest.mark.skip(reason=f"{' and '.join(left_out & set(item.keywords))}: see pytest --help"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    import cuda_receipts
+    if stems := cuda_receipts.unverified():
+        terminalreporter.write_line(f"CUDA kernels NOT verified on a GPU as they are now: {', '.join(stems)}. They ran on a "
+                                    "stand-in; on a machine with a GPU: python tests/cuda_receipts.py")
+
+
+@pytest.fixture
+def cupy(request):
+    """The stand-in for CuPy, as the module cupy; with --gpu CuPy itself."""
+    if request.config.getoption("--gpu"):
+        from npgen.kernels import _cuda
+        yield _cuda.require()
+    elif cuda_emulator.COMPILER is None:
+        pytest.skip("no g++: the CUDA sources were NOT run")
+    else:
+        with cupy_standin.installed() as module:
+            yield module

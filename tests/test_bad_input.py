@@ -14,7 +14,8 @@ from npgen import cli, data
 
 X = REAL[:60, :3].copy()
 SETTINGS = {"MADE": {"hidden": (4,), "head": "normal", "order": "random"}, "RealNVP": {"n_couplings": 2, "hidden": (4,)},
-            "VAE": {"n_latent": 2, "hidden": (4,), "head": "normal", "n_importance": 3}, "GaussianMixture": {"n_components": 2}}
+            "VAE": {"n_latent": 2, "hidden": (4,), "head": "normal", "n_importance": 3}, "GaussianMixture": {"n_components": 2},
+            "Mixture": {"n_components": 2}}
 
 pytestmark = pytest.mark.long
 
@@ -133,7 +134,7 @@ def outcome(call, expected, says):
 
 def missing_is_welcome(name, case):
     """A mixture takes NaN for a value that is not known."""
-    return name == "GaussianMixture" and "NaN" in case or case == "None in it"
+    return name.endswith("Mixture") and "NaN" in case or case == "None in it"
 
 
 @pytest.mark.parametrize("name", FIRST)
@@ -211,7 +212,7 @@ EXTREMES = {  # rows that can be fitted, or that one clear error refuses
 @pytest.mark.filterwarnings("ignore")
 def test_extreme_rows_are_fitted_or_refused(name, case):
     x = EXTREMES[case](X)
-    m = fresh(FIRST[name], **SETTINGS[name] | ({"n_components": 1} if name == "GaussianMixture" else {}))
+    m = fresh(FIRST[name], **SETTINGS[name] | ({"n_components": 1} if name.endswith("Mixture") else {}))
     try:
         m.fit(x)
     except ERRORS as error:

@@ -174,7 +174,7 @@ def test_a_killed_run_resumes_to_the_same_bits(here):
     assert not Path("m").exists()
     for out in ("m", "whole"):
         more = "--resume", "--out", out, "--epochs", str(n + 3), "--set", "patience=1000"
-        assert subprocess.run([*argv, *more], env=env, timeout=120).returncode == 0
+        assert subprocess.run([*argv, *more], env=env, timeout=900).returncode == 0
     assert Path("m").read_bytes() == Path("whole").read_bytes()
 
 
@@ -474,12 +474,12 @@ def test_as_a_process(here, models):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def npgen_(*argv):
-        return subprocess.run([sys.executable, "-m", "npgen", *argv], env=env, capture_output=True, text=True, timeout=120)
+        return subprocess.run([sys.executable, "-m", "npgen", *argv], env=env, capture_output=True, text=True, timeout=900)
 
     assert npgen_("--help").stdout.startswith("usage: npgen")
     failed = npgen_("score", models["moons"], "--data", "nowhere.csv")
     assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and not failed.stdout
     assert npgen_("sample", models["moons"], "--out", "o.npy").returncode == 0
     piped = subprocess.run(f"'{sys.executable}' -m npgen info '{models['digits']}' | head -c 1", shell=True, env=env,
-                           capture_output=True, text=True, timeout=120)
+                           capture_output=True, text=True, timeout=900)
     assert "Traceback" not in piped.stderr

@@ -58,6 +58,11 @@ def test_python_numbers_and_numpy_scalars():
     assert grad(lambda p: p[0] * p[1] ** 2)([3.0, 2.0]) == [4, 12]
 
 
+def test_a_tensor_is_true_as_its_number_is():
+    slope = grad(lambda x: 2 * x if x else 3 * x)
+    assert slope(1.0) == 2 and slope(0.0) == 3
+
+
 def test_vjp_may_pull_any_number_of_times():
     value, pull = vjp(np.sin, X)
     for scale in (1, 2):

@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
 def test_example(script, tmp_path):
     pytest.importorskip("matplotlib")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     ours = "-W", "error::UserWarning", "-W", "error::RuntimeWarning"
     result = subprocess.run([sys.executable, *ours, script, tmp_path / "pictures"], cwd=tmp_path, env=env,
-                            capture_output=True, text=True, timeout=300)
+                            capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
     assert result.stdout and not result.stderr
     picture = tmp_path / "pictures" / f"{script.stem}.png"

@@ -172,6 +172,46 @@ def test_loading_takes_memory_for_the_file_and_little_more(files, tmp_path):
             assert traced(tmp_path / "x", blob)[1] < 12 * len(blob) + 2**20
 
 
+RESHAPED = {
+    "twice as long": lambda a: np.concatenate([a, a]) if a.ndim else a[None],
+    "of an axis more": lambda a: a[None],
+    "of no rows": lambda a: a[:0],
+    "flat": np.ravel,
+    "transposed": np.transpose,
+    "not finite": lambda a: np.full_like(a, np.nan),
+    "missing": lambda a: None,
+}
+
+
+@pytest.mark.parametrize("wrong", RESHAPED)
+@pytest.mark.parametrize("case", [*FIRST.values(), "Mixture, of all heads", "GaussianMixture, tied",
+                                  "GaussianMixture, spherical, 1 feature"])
+def test_an_array_that_does_not_fit_the_header_is_a_load_error(case, wrong, tmp_path):
+    fitted(case, np.float32)[0].save(tmp_path / "good")
+    arrays, header = checkpoint.read(tmp_path / "good")
+    for name in [name for name, a in arrays.items() if a.dtype.kind == "f" and a.ndim]:
+        bad = RESHAPED[wrong](arrays[name])
+        same = bad is not None and bad.squeeze().shape == arrays[name].squeeze().shape and np.isfinite(bad).all()
+        if same and (bad.shape == arrays[name].shape or name.startswith("preprocess.")):
+            continue
+        checkpoint.write(tmp_path / "bad", {k: a for k, a in (arrays | {name: bad}).items() if a is not None}, header)
+        with pytest.raises(npgen.LoadError, match="the header and the arrays do not make a"):
+            npgen.load(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("changed", [{"kinds_": ["normal"]}, {"kinds_": "normal"}, {"kinds_": ["poisson"] * 6},
+                                     {"levels_": [2]}, {"levels_": [2, 2, 3, 10**12]}, {"levels_": [2, 2, 3, 0]},
+                                     {"levels_": None}, {"n_features_in_": 5}, {"n_batches_": "many"}, {"converged_": 1},
+                                     {"lower_bound_": None}, {"feature_names_in_": ["a"]}, {"feature_names_in_": 3}], ids=str)
+def test_a_header_that_does_not_fit_a_mixtures_arrays_is_a_load_error(changed, tmp_path):
+    fitted("Mixture, of all heads", np.float32)[0].save(tmp_path / "good")
+    arrays, header = checkpoint.read(tmp_path / "good")
+    header["fitted"] |= changed
+    checkpoint.write(tmp_path / "bad", arrays, header)
+    with pytest.raises(npgen.LoadError, match="the header and the arrays do not make a Mixture"):
+        npgen.load(tmp_path / "bad")
+
+
 def parts(blob):
     head = 8 + int.from_bytes(blob[:8], "little")
     table = json.loads(blob[8:head])

@@ -24,8 +24,9 @@ RANKS = [
     ["train", "data"],
     ["models.base", "models.covariances", "models.em", "models.mixture_model", "models.mixture", "models.mixed",
      "models.made", "models.realnvp", "models.vae", "models"],
-    ["testing.derivatives", "testing.kernel", "testing.strategies", "testing.subject", "testing.laws", "testing.report",
-     "testing", "plot"],
+    ["testing.derivatives", "testing.kernel", "testing.strategies", "testing.subject", "testing.law", "testing.contract",
+     "testing.densities", "testing.encodings", "testing.gradients", "testing.latents", "testing.mixtures", "testing.laws",
+     "testing.report", "testing", "plot"],
     ["machine", "demo", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]
@@ -79,7 +80,7 @@ def test_kernels_know_nothing_of_npgen():
         assert "import npgen" not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("package", "owners"), [("cupy", {"_cuda.py", "machine.py"}), ("matplotlib", {"plot.py"}),
+@pytest.mark.parametrize(("package", "owners"), [("cupy", {"_cuda.py"}), ("cupyx", {"_cuda.py"}), ("matplotlib", {"plot.py"}),
                                                  ("sklearn", {"base.py"}), ("pickle", set()), ("torch", set())])
 def test_outside_packages_have_one_owner(package, owners):
     paths = [*SOURCE.rglob("*.py"), *KERNELS.glob("*.py")]
@@ -88,7 +89,7 @@ def test_outside_packages_have_one_owner(package, owners):
 
 
 def run(code, **options):
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900, **options)
 
 
 def test_import_is_light_and_compiles_nothing():
@@ -140,5 +141,5 @@ def test_readme_code_runs(tmp_path):
     for block in blocks("python"):
         if block.lstrip().startswith(("import", "from")):
             result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                                    capture_output=True, text=True, timeout=600)
+                                    capture_output=True, text=True, timeout=900)
             assert result.returncode == 0, f"{block}\n{result.stderr}"

@@ -45,7 +45,7 @@ for model in (npgen.MADE(hidden=(20, 9)), npgen.VAE(hidden=(9,)), npgen.RealNVP(
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_after_the_warmup_nothing_is_compiled_or_loaded(dtype):
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE.format(dtype=dtype)], cwd=ROOT, capture_output=True,
-                            text=True, timeout=600, env=os.environ)
+                            text=True, timeout=900, env=os.environ)
     assert result.returncode == 0, result.stderr
 
 

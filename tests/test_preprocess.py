@@ -95,7 +95,7 @@ def test_dequantized_values_stay_inside_their_cell(levels, dtype, low, seed):
     assert (p.low_, p.levels_) == (low, levels)
 
     class Ends:
-        def uniform(self, shape, dtype):
+        def uniform(self, shape, dtype, like=None):
             return rng.choice(np.array([0, 1e-30, 0.5, 1 - np.finfo(dtype).epsneg], dtype), shape)
 
     for stream in (None, Ends()):
@@ -121,7 +121,8 @@ def test_noise_from_a_stream_is_fresh():
 
 
 def test_noise_of_near_rows_is_uniform_and_uncorrelated():
-    """20,000 rows that differ in one or two values. False-alarm rate 1e-6 per statement; the data are fixed."""
+    """20,000 rows that differ in one or two values. False-alarm rate 1e-6 per statement; the data are fixed. Finds 4 %
+    of the mass displaced, a correlation of 0.08."""
     from scipy import stats
     k = np.zeros((20000, 8))
     k[:, 2], k[:, 5] = np.divmod(np.arange(20000), 200)

@@ -1,0 +1,420 @@
+"""npgen on a device: the stand-in for CuPy runs the engine, the ops, the training loop and every model from end to end."""
+import contextlib
+import copy
+import pickle
+import sys
+import warnings
+
+import cupy_standin
+import numpy as np
+import pytest
+from cupy_standin import traffic
+from sklearn.base import clone
+from test_fused import CASES as FUSED
+from test_fused import LIKELIHOODS
+from test_ops import CASES as OPS
+
+import npgen
+from npgen import cli, train
+from npgen.engine import grad, hvp, jacobian, map_arrays
+from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
+from npgen.models.base import NotFittedError
+from npgen.nn import Parameters
+from npgen.optim import SGD
+from npgen.random import Stream, row_normals
+from npgen.testing import check_generative_model
+from npgen.train import ConvergenceWarning, Options
+
+MIXED = {"where", "concatenate-constant"}  # cases with an array of the host in them
+close = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def both(f, *arrays):
+    """f of host arrays, and of the same arrays on the device, the latter back on the host."""
+    import cupy
+    on_device = f(*map_arrays(cupy.asarray, arrays))
+    assert all(type(a).__module__ == "cupy" for a in leaves(on_device))
+    return leaves(f(*arrays)), [cupy.asnumpy(a) for a in leaves(on_device)]
+
+
+def leaves(tree):
+    found = []
+    map_arrays(found.append, tree)
+    return found
+
+
+def same(f, *arrays, **tolerance):
+    for want, got in zip(*both(f, *arrays), strict=True):
+        assert got.dtype == want.dtype and got.shape == np.shape(want)
+        np.testing.assert_allclose(got, want, **tolerance or close)
+
+
+# ---------------------------------------------------------------- engine and ops
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_op_and_its_derivatives(cupy, name, dtype):
+    f, *arrays = OPS[name]
+    if name in MIXED:
+        with pytest.raises(TypeError, match="Unsupported"):
+            both(f, *arrays)
+        return
+    arrays = [a.astype(dtype) if a.dtype.kind == "f" else a for a in arrays]
+    loose = {"rtol": 1e-3, "atol": 1e-3} if dtype == np.float32 else close
+    same(f, *arrays, **loose)
+    same(lambda *a: grad(lambda *a: np.sum(f(*a) * f(*a)), tuple(range(len(a))))(*a), *arrays, **loose)
+    if dtype == np.float64:
+        same(lambda *a: hvp(lambda x: np.sum(f(x, *a[1:]) ** 2), a[0], np.ones_like(a[0])), *arrays)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_every_fused_op_and_its_derivatives(cupy, name):
+    op, _, arrays, rest = FUSED[name]
+    same(lambda *a: list(op(*a, rest)[:2]), *arrays)
+    for f in (lambda *a: np.sum(np.sin(op(*a, rest)[0])), lambda *a: np.sum(np.square(op(*a, rest)[1]))):
+        same(lambda *a, f=f: grad(f, (0, 1))(*a), *arrays)
+    same(lambda x, p: hvp(lambda p: np.sum(np.sin(op(x, p, rest)[0])), p, np.ones_like(p)), *arrays, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_every_likelihood_and_its_derivatives(cupy, name):
+    op, _, arrays = LIKELIHOODS[name]
+    same(op, *arrays)
+    same(lambda *a: grad(lambda *a: np.sum(np.sin(op(*a))), len(a) - 1)(*a), *arrays)
+
+
+def test_jacobians(cupy):
+    same(jacobian(lambda x: np.exp(x[:2]) * x[1]), np.arange(3.0))
+
+
+def test_host_and_device_do_not_mix(cupy):
+    with pytest.raises(TypeError, match="Unsupported"):
+        grad(lambda x: np.sum(x * np.ones(3)))(cupy.asarray(np.ones(3)))
+    with pytest.raises(npgen.kernels.KernelError, match="is on the host and others are on the device"):
+        npgen.ops.linear(cupy.asarray(np.ones((2, 3))), np.ones((3, 2)), np.ones(2))
+
+
+# ---------------------------------------------------------------- random numbers
+
+@pytest.mark.parametrize("draw", ["normal", "uniform"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_stream_draws_the_same_bits_on_the_device(cupy, draw, dtype):
+    like = cupy.asarray(np.zeros(1))
+    host, device = Stream(3), Stream(3)
+    for shape in ((5, 7), 1000, ()):
+        got = getattr(device, draw)(shape, dtype, like=like)
+        assert cupy.asnumpy(got).tobytes() == getattr(host, draw)(shape, dtype).tobytes() and type(got) is type(like)
+    assert host.state() == device.state()
+
+
+def test_the_noise_of_rows_is_the_same(cupy):
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    assert cupy.asnumpy(row_normals(cupy.asarray(x), (2,))).tobytes() == row_normals(x, (2,)).tobytes()
+
+
+# ---------------------------------------------------------------- the training loop
+
+RNG = np.random.default_rng(0)
+BITS = (RNG.normal(size=(60, 5)) + RNG.normal(size=(60, 1)) > 0).astype(np.float32)
+REAL = (RNG.normal(size=(60, 3)) * [1, 5, 2] + [0, 30, 1]).astype(np.float32)
+
+
+def squares(params, rows, stream):
+    return np.sum(np.square(rows - params["w"]), axis=1) / 2
+
+
+def assert_same_history(ours, theirs, tolerance):
+    for one, other in zip(ours, theirs, strict=True):
+        one, other = ({k: v for k, v in row.items() if v is not None} for row in (one, other))
+        assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
+
+
+def descend(x, loss=squares, optimizer=None, **options):
+    params = Parameters({"w": np.zeros_like(x, shape=x.shape[1:])})
+    return params, train.fit(loss, params, x, stream=Stream(0), optimizer=optimizer, options=Options(**options))
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.01}, {"weight_decay": 0.1}, {"optimizer": SGD(0.5)},
+                                     {"validation_fraction": 0.0}], ids=str)
+def test_the_loop_does_the_same_on_the_device(cupy, options):
+    host, on_host = descend(REAL, max_epochs=3, batch_size=7, **options)
+    device, on_device = descend(cupy.asarray(REAL), max_epochs=3, batch_size=7, **options)
+    np.testing.assert_allclose(cupy.asnumpy(device.flat), host.flat, rtol=1e-5)
+    assert on_device.stream.state() == on_host.stream.state() and on_device.step == on_host.step
+    assert_same_history(on_device.history, on_host.history, 1e-5)
+
+
+def test_a_step_that_must_be_refused_goes_back_to_the_same_place_on_both(cupy):
+    def loss(params, rows, stream):
+        calls.append(len(calls))
+        noise = stream.normal(rows.shape, rows.dtype, like=rows) if type(params["w"]) is npgen.Tensor else 0
+        return squares(params, rows + noise * 0.01, stream) * (np.nan if len(calls) == 4 else 1.0)
+
+    answers = []
+    for x in (REAL, cupy.asarray(REAL)):
+        calls = []
+        with pytest.warns(ConvergenceWarning, match="became nan in epoch 1; went back"):
+            answers.append((*descend(x, loss, max_epochs=2, batch_size=9), len(calls)))
+    (host, on_host, n_host), (device, on_device, n_device) = answers
+    assert n_host < n_device  # the host stops at once, the device when the epoch is over
+    np.testing.assert_allclose(cupy.asnumpy(device.flat), host.flat, rtol=1e-5)
+    assert on_host.stream.state() == on_device.stream.state() and on_host.rollbacks == on_device.rollbacks == 1
+
+
+# ---------------------------------------------------------------- every model
+
+MODELS = {
+    "VAE": (VAE(n_latent=2, hidden=(6,), n_importance=5), BITS),
+    "VAE, normal": (VAE(n_latent=2, hidden=(6,), n_importance=5), REAL),
+    "MADE": (MADE(hidden=(9, 8)), BITS),
+    "MADE, normal": (MADE(hidden=(9,)), REAL.astype(np.float64)),
+    "RealNVP": (RealNVP(n_couplings=3, hidden=(6,)), REAL),
+    "RealNVP, counts": (RealNVP(n_couplings=2, hidden=(6,)), np.round(REAL)),
+    "GaussianMixture": (GaussianMixture(2), REAL),
+    "GaussianMixture, counts": (GaussianMixture(2, covariance_type="diag", preprocess="dequantize+logit"), np.round(REAL)),
+    "GaussianMixture, by gradient": (GaussianMixture(2, solver="adam"), REAL.astype(np.float64)),
+    "Mixture": (Mixture(2, heads=["normal", "bernoulli", "categorical"]), np.column_stack([REAL[:, 0], BITS[:, 0],
+                                                                                         np.round(REAL[:, 2] % 3)])),
+}
+STEPS = {"max_epochs": 2, "batch_size": 11, "validation_fraction": 0.1}  # ten steps
+models = pytest.mark.parametrize("name", MODELS)
+descending = pytest.mark.parametrize("name", [name for name in MODELS if "Mixture" not in name])
+
+
+def fresh(name, **params):
+    model, x = MODELS[name]
+    known = model.get_params()
+    return type(model)(**known | {k: v for k, v in (STEPS | {"random_state": 0, "max_iter": 5} | params).items() if k in known})
+
+
+@contextlib.contextmanager
+def unconverged():
+    """So few steps do not converge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def fitted(name, device, **params):
+    with unconverged():
+        return fresh(name, **params).to(device).fit(MODELS[name][1])
+
+
+def answers(model, x):
+    z = model.encode(x)
+    more = [model.elbo(x), *model.importance_log_prob(x)] if isinstance(model, VAE) else []
+    return [model.log_prob(x), z, model.decode(z), model.score(x), model.sample(7, rng=3), *more]
+
+
+def agree(ours, theirs, rtol=2e-3):
+    for got, want in zip(ours, theirs, strict=True):
+        assert type(got) is type(want) and np.asarray(got).dtype == np.asarray(want).dtype
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=2e-3)
+
+
+@models
+def test_fitted_on_either_device_it_is_the_same_model_after_ten_steps(cupy, name):
+    x = MODELS[name][1]
+    host, device = fitted(name, "cpu"), fitted(name, "cuda")
+    assert (host.device, device.device) == ("cpu", "cuda")
+    agree(answers(device, x), answers(host, x))
+    assert_same_history(device.history_, host.history_, 1e-4)
+
+
+@models
+def test_what_goes_in_comes_out(cupy, name):
+    model, x = fitted(name, "cuda"), MODELS[name][1]
+    on_device = cupy.asarray(x)
+    z = model.encode(x)
+    for query, value in (("log_prob", x), ("encode", x), ("decode", z)):
+        got, want = getattr(model, query)(cupy.asarray(value)), getattr(model, query)(value)
+        assert type(got) is cupy.ndarray and type(want) is np.ndarray
+        assert cupy.asnumpy(got).tobytes() == want.tobytes()
+    assert model.score(on_device) == model.score(x)
+    assert type(model.sample(3)) is np.ndarray
+    assert type(fitted(name, "cuda").to("cpu").log_prob(x)) is np.ndarray
+
+
+@models
+def test_it_is_fitted_to_cupy_arrays_too(cupy, name):
+    x = MODELS[name][1]
+    with unconverged():
+        model = fresh(name).to("cuda").fit(cupy.asarray(x), sample_weight=cupy.asarray(np.ones(len(x))))
+    assert model.sample(5, rng=0).tobytes() == fitted(name, "cuda").sample(5, rng=0).tobytes()
+
+
+@models
+def test_it_moves_there_and_back(cupy, name):
+    x = MODELS[name][1]
+    model = fitted(name, "cpu")
+    before = answers(model, x)
+    assert model.to("cuda") is model
+    agree(answers(model, x), before)
+    for one, other in zip(answers(model.to("cpu"), x), before, strict=True):
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+@models
+def test_its_file_is_that_of_a_model_on_the_host(cupy, name, tmp_path):
+    model, x = fitted(name, "cpu"), MODELS[name][1]
+    model.save(tmp_path / "host")
+    model.to("cuda").save(tmp_path / "device")
+    assert (tmp_path / "host").read_bytes() == (tmp_path / "device").read_bytes()
+    loaded = npgen.load(tmp_path / "device")
+    assert loaded.device == "cpu"
+    agree(answers(loaded.to("cuda"), x), answers(model, x), rtol=1e-6)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        agree(answers(other, x), answers(model, x), rtol=1e-6)
+    assert b"cupy" not in pickle.dumps(model.to("cpu"))  # or it could not be read where CuPy is not
+
+
+@models
+def test_a_run_goes_on_from_a_checkpoint(cupy, name, tmp_path):
+    def stop(row):
+        if row["epoch"] == 1:
+            raise RuntimeError("stop")
+
+    x = MODELS[name][1]
+    with pytest.raises(RuntimeError, match="stop"):
+        fresh(name, callbacks=[stop], tol=0).to("cuda").fit(x, checkpoint=tmp_path / "run")
+    with unconverged():
+        again = fresh(name, tol=0).to("cuda").fit(x, checkpoint=tmp_path / "run", resume=True)
+    whole = fitted(name, "cuda", tol=0)
+    assert again.sample(9, rng=0).tobytes() == whole.sample(9, rng=0).tobytes() and again.history_ == whole.history_
+
+
+@models
+def test_a_clone_computes_where_its_model_does(cupy, name):
+    model = fresh(name).to("cuda")
+    assert "device" not in model.get_params() and clone(model).device == "cuda"
+    assert clone(fresh(name)).device == "cpu" and not vars(fresh(name)).get("_device")
+    with pytest.raises(NotFittedError):
+        clone(fitted(name, "cuda")).sample()
+
+
+def test_missing_values_are_left_out_on_the_device_too(cupy):
+    x = REAL.copy()
+    x[::4, 1], x[3::9, 0] = np.nan, np.nan
+    host, device = (GaussianMixture(2, max_iter=3, tol=0, random_state=0).to(d) for d in ("cpu", "cuda"))
+    with unconverged():
+        before = traffic["sent"]
+        agree([device.fit(x).log_prob(x)], [host.fit(x).log_prob(x)], rtol=1e-6)
+    assert traffic["sent"] - before > x.nbytes
+    imputed = device.impute(cupy.asarray(x))
+    assert type(imputed) is cupy.ndarray
+    agree([imputed.get()], [host.impute(x)], rtol=1e-6)
+    with unconverged():
+        assert npgen.select_n_components(device, x, [1, 2])[0].device == "cuda"
+
+
+def test_em_sends_its_rows_once(cupy):
+    def sent(max_iter):
+        before = traffic["sent"]
+        with unconverged():
+            GaussianMixture(2, max_iter=max_iter, tol=0, random_state=0).to("cuda").fit(x)
+        return traffic["sent"] - before
+
+    x = np.tile(REAL, (100, 1))
+    assert x.nbytes < sent(2) and sent(8) - sent(2) < x.nbytes / 5
+
+
+def test_the_checker_looks_at_a_copy_on_the_host(cupy):
+    model = fitted("MADE, normal", "cuda")
+    laws = ["decode inverts encode", "gradient by the parameters"]
+    report = check_generative_model(model, MODELS["MADE, normal"][1], laws=laws)
+    assert report.passed and model.device == "cuda" and type(model.params_.flat) is cupy.ndarray
+
+
+@descending
+def test_no_step_reads_a_value_back(cupy, name, monkeypatch):
+    take, steps = train._Step.train, []
+
+    def forbidding(self, state, batch):
+        if steps:  # what is sent once, at the first, stays
+            with cupy_standin.forbidden("reads", "sent"):
+                steps.append(take(self, state, batch))
+        else:
+            with cupy_standin.forbidden("reads"):
+                steps.append(take(self, state, batch))
+        return steps[-1]
+
+    monkeypatch.setattr(train._Step, "train", forbidding)
+    model, x = fresh(name, max_epochs=3).to("cuda"), MODELS[name][1]
+    with unconverged():
+        model.fit(x, sample_weight=np.linspace(0.5, 1.5, len(x)))
+    assert len(steps) == 15
+
+
+# ---------------------------------------------------------------- errors
+
+@pytest.mark.parametrize("name", ["gpu", "CUDA", None, 0])
+def test_a_device_that_is_none_is_named(name):
+    with pytest.raises(ValueError, match="to: device must be 'cpu' or 'cuda', got"):
+        MADE().to(name)
+
+
+@pytest.mark.parametrize("how, message", [
+    ({"devices": 0}, "CuPy finds no device"),
+    ({"error": cupy_standin.CUDARuntimeError("no driver")}, "no usable driver .no driver")])
+def test_a_machine_without_a_gpu_says_so(how, message):
+    with cupy_standin.installed(**how), pytest.raises(npgen.kernels.DeviceError, match=message):
+        MADE().to("cuda")
+
+
+def test_without_cupy_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(npgen.kernels.DeviceError, match="CuPy is not installed; pip install 'npgen.cuda13.'"):
+        MADE().to("cuda")
+
+
+@models
+def test_a_model_on_the_host_takes_no_device_arrays(cupy, name):
+    model, x = fitted(name, "cpu"), cupy.asarray(MODELS[name][1])
+    for method, value in (("log_prob", x), ("encode", x), ("fit", x), ("score", x)):
+        with pytest.raises(TypeError, match=f"X is on the GPU, but this {type(model).__name__} is on the CPU"):
+            getattr(model, method)(value)
+    with pytest.raises(TypeError, match="decode: Z is on the GPU"):
+        model.decode(cupy.asarray(np.zeros((2, 2))))
+
+
+@models
+def test_bad_rows_are_refused_on_the_device_too(cupy, name):
+    model, x = fitted(name, "cuda"), MODELS[name][1].copy()
+    x[3, 1] = np.inf
+    for rows in (x, cupy.asarray(x)):
+        with pytest.raises(ValueError, match=r"log_prob: X\[3, 1\] is inf"):
+            model.log_prob(rows)
+    with pytest.raises(ValueError, match="X has 2 features"):
+        model.log_prob(cupy.asarray(MODELS[name][1][:, :2]))
+
+
+# ---------------------------------------------------------------- the command line
+
+def test_every_command_takes_the_device(cupy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main("fit made --data moons --out m.npgen --epochs 2 --set hidden=4 --device cuda".split()) == 0
+    assert traffic["sent"] > 0
+    for command in ("score m.npgen --data moons --out nats.npy", "sample m.npgen -n 5 --seed 0 --out rows.npy",
+                    "encode m.npgen --data moons --out z.npy"):
+        answers = []
+        for device in ("cpu", "cuda"):
+            before = traffic["sent"]
+            assert cli.main([*command.split(), "--device", device]) == 0
+            assert (traffic["sent"] > before) == (device == "cuda")
+            answers.append(np.load(command.split()[-1]))
+        np.testing.assert_allclose(answers[1], answers[0], rtol=1e-3, atol=1e-4)
+    capsys.readouterr()
+    assert cli.main(["config"]) == 0 and "Stand-in, through CuPy stand-in" in capsys.readouterr().out
+
+
+def test_the_command_line_says_in_one_line_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with cupy_standin.installed(devices=0):
+        assert cli.main("fit made --data moons --out m.npgen --device cuda".split()) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("npgen: error: cuda: CuPy finds no device; look at")
+        assert cli.main(["config"]) == 0 and "none for cuda: CuPy finds no device" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        cli.main("fit made --data moons --out m.npgen --device gpu".split())
+    assert "argument --device: invalid choice: 'gpu'" in capsys.readouterr().err
