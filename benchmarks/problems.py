@@ -1,7 +1,8 @@
 """What is timed: data, first parameters and noise in NumPy, made once and handed to every library.
 
 A problem is a dict. params: the arrays of a model in order, weight (inputs, outputs) before bias; batches (b, n): the row
-numbers of b steps; eps, noise: the random numbers of a check, drawn as npgen draws them.
+numbers of b steps; eps, noise: the random numbers of a check, drawn as npgen draws them. Whoever times one may add device:
+"cpu", as without it, or "cuda", where training steps, made_sample and em_on_device run too.
 
 Legend: n rows, d features, k components.
 """

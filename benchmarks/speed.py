@@ -34,9 +34,10 @@ class Work:
     make: str
     kind: str
     sizes: dict = dataclasses.field(default_factory=dict)
+    device: str = "cpu"
 
     def problem(self):
-        return getattr(problems, self.make)(**self.sizes)
+        return getattr(problems, self.make)(**self.sizes) | {"device": self.device}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +117,12 @@ def check(work, answers):
             assert apart <= allowed, f"{work}: {name} of npgen and {variant} differ by {apart:.1e}, at most {allowed:g} allowed"
 
 
-def measure(workers, work, rounds, budget):
+def measure(workers, work, rounds, budget, works=WORKS):
     """{variant: seconds per call, one per burst} of one work, after a check that all variants agree."""
-    problem = WORKS[work].problem()
+    problem = works[work].problem()
     answers, owner = {}, {}
     for worker in workers:
-        for variant, answer in worker("prepare", WORKS[work].kind, problem).items():
+        for variant, answer in worker("prepare", works[work].kind, problem).items():
             answers[variant], owner[variant] = answer, worker
     check(work, answers)
     seconds = {variant: [] for variant in owner}
@@ -189,11 +190,11 @@ def judge(bar, seconds):
     return fastest, median["npgen"], median[fastest], median["npgen"] / median[fastest], min(seconds["npgen"]) / best
 
 
-def bars_table(results):
+def bars_table(results, bars=BARS):
     """The bars with what was measured, as Markdown lines."""
     yield "| work | bar (stretch) | ratio of medians | of minima | met | npgen, ms | fastest, ms | fastest |"
     yield "|---|---|---|---|---|---|---|---|"
-    for bar in BARS:
+    for bar in bars:
         if bar.work in results:
             fastest, ours, theirs, of_medians, of_minima = judge(bar, results[bar.work])
             limit = ratio(bar.limit) + (f" ({ratio(bar.stretch)})" if bar.stretch else "")

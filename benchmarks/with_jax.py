@@ -21,6 +21,13 @@ def facts():
     return {"jax": f"{jax.__version__}, {jax.devices()[0].platform}"}
 
 
+def reach(device):
+    """Raise unless JAX uses this device; products of float32 are then of float32, as in the other libraries, not of TF32."""
+    if jax.devices()[0] not in jax.devices(device):
+        raise RuntimeError(f"JAX computes on {jax.devices()[0].platform}, not on {device}")
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+
 def _adam(params, m, v, t, gradient):
     m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradient)
     v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, gradient)

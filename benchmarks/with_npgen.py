@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from npgen import MADE, VAE, GaussianMixture, RealNVP, kernels, ops, preprocess, train
+from npgen.kernels._cuda import asnumpy
 from npgen.masks import Plan
 from npgen.nn import Parameters
 from npgen.optim import SGD, Adam
@@ -38,7 +39,7 @@ def _build(model, problem, orders=None):
         model._assemble(orders)
     model.params_ = Parameters(model._init(x[:10], Stream(0)), x.dtype)
     model.params_.flat[:] = np.concatenate([p.ravel() for p in problem["params"]])
-    return model
+    return model.to(problem.get("device", "cpu"))
 
 
 def _made(problem):
@@ -50,8 +51,10 @@ def _realnvp(problem):
 
 
 def _steps(model, problem):
+    x, batches = map(model._place, (problem["x"], problem["batches"]))
+
     def loss(params, rows, stream):
-        z, log_det = model.preprocess_.forward(rows, stream)
+        z, log_det = model.preprocess_.unchecked(rows, stream)
         return model._loss(params, z, stream) - log_det
 
     def start(optimizer, learning_rate):
@@ -59,7 +62,7 @@ def _steps(model, problem):
         options = train.Options(learning_rate=learning_rate, clip_norm=1e30)
         state = train.State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), Stream(0),
                             Stream(problem["stream"]), learning_rate)
-        return train._Step(loss, params, problem["x"], None, optimizer, options), state
+        return train._Step(loss, params, x, None, optimizer, options), state
 
     def take(step, state, batches):
         with kernels.session(), np.errstate(all="ignore"):
@@ -67,14 +70,16 @@ def _steps(model, problem):
 
     def check():
         step, state = start(SGD(), 1.0)  # goes down the gradient itself
-        value, = take(step, state, problem["batches"][:1])
-        answers = {"loss": value, "gradient": model.params_.flat - step.params.flat}
-        return answers if "eps" in problem else answers | {"losses": take(*start(Adam(), 1e-3), problem["batches"][:5])}
+        value, = take(step, state, batches[:1])
+        answers = {"loss": asnumpy(value), "gradient": asnumpy(model.params_.flat - step.params.flat)}
+        return answers if "eps" in problem else answers | {
+            "losses": asnumpy(np.stack(take(*start(Adam(), 1e-3), batches[:5])))}
 
-    (step, state), batches = start(Adam(), 1e-3), itertools.cycle(problem["batches"])
+    (step, state), order = start(Adam(), 1e-3), itertools.cycle(batches)
 
     def run(n):
-        take(step, state, itertools.islice(batches, n))
+        take(step, state, itertools.islice(order, n))
+        asnumpy(step.params.flat[:1])  # waits for a GPU
 
     yield "npgen", check, run
 
@@ -126,7 +131,7 @@ def _mixture(problem, n, callbacks=()):
                             precisions_init=problem["precisions"], tol=0, reg_covar=0, max_iter=n, callbacks=callbacks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that so few iterations do not converge
-        return model.fit(problem["x"])
+        return model.to(problem.get("device", "cpu")).fit(problem["x"])
 
 
 def em(problem):
@@ -142,6 +147,9 @@ def em(problem):
         return ends[-1] - ends[0]
 
     yield "npgen", check, run
+
+
+em_on_device = em
 
 
 def em_score(problem):

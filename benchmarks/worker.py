@@ -13,7 +13,7 @@ import traceback
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
-BURST = 0.02  # seconds that the calls between two looks at the clock should take
+BURST = 0.1  # seconds of calls between two looks at the clock: a fit sets up its memory once, not at every step
 THREADS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"  # read by libraries as they load
 
 
@@ -83,6 +83,10 @@ class Server:
     def facts(self):
         """Versions and the like, {name: words}."""
         return self.module.facts()
+
+    def reach(self, device):
+        """Raise unless the library can use this device."""
+        self.module.reach(device)
 
     def prepare(self, kind, problem, wanted=(), check=True):
         """Build what the library has of this kind, or only the `wanted` variants; {variant: its answers, named arrays}."""
