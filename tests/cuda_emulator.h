@@ -132,6 +132,13 @@ class Block {
         free(shared);
     }
     UNSEEN void run(uint3 index, unsigned long long seed);
+#if defined(__SANITIZE_THREAD__)
+    std::vector<void*> unended() const {
+        std::vector<void*> all;
+        for (unsigned i = 0; i < n; ++i) all.push_back(fibers[i].context.tsan);
+        return all;
+    }
+#endif
 
     // What a thread calls: wait until all of a block, or all lanes in the mask, are here.
     UNSEEN int barrier(const char* at, int value);
@@ -250,7 +257,6 @@ void Block::run(uint3 index, unsigned long long seed) {
     }
 #if defined(__SANITIZE_THREAD__)
     __tsan_acquire(&meeting[2]);
-    for (unsigned i = 0; i < n; ++i) __tsan_destroy_fiber(fibers[i].context.tsan);
 #endif
 }
 
@@ -339,15 +345,20 @@ inline const char* launch(const Launch& launch, void (*kernel)(void**), void** a
         std::swap(blocks[i], blocks[launch.schedule == 1 ? (i < n / 2 ? n - 1 - i : i) : i + (seed >> 33) % (n - i)]);
     }
 #if defined(__SANITIZE_THREAD__)
+    // A fiber ends after all blocks have: a later fiber may take its number, and two fibers of one number cannot race.
+    std::vector<std::vector<void*>> ended(blocks.size());
     std::vector<std::thread> threads;
     strcpy(error, "");
-    for (uint3 index : blocks)
-        threads.emplace_back([&, index] {
+    for (size_t i = 0; i < blocks.size(); ++i)
+        threads.emplace_back([&, i] {
             Block block(launch, kernel, args);
-            block.run(index, launch.schedule);
+            block.run(blocks[i], launch.schedule);
+            ended[i] = block.unended();
             if (*block.error) fprintf(stderr, "%s\n", block.error), abort();
         });
     for (std::thread& thread : threads) thread.join();
+    for (auto& all : ended)
+        for (void* fiber : all) __tsan_destroy_fiber(fiber);
 #else
     Block block(launch, kernel, args);
     for (size_t i = 0; i < blocks.size() && !*block.error; ++i) {
