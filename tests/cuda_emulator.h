@@ -346,18 +346,18 @@ inline const char* launch(const Launch& launch, void (*kernel)(void**), void** a
     }
 #if defined(__SANITIZE_THREAD__)
     // A fiber ends after all blocks have: a later fiber may take its number, and two fibers of one number cannot race.
-    std::vector<std::vector<void*>> ended(blocks.size());
+    std::vector<std::vector<void*>> unended(blocks.size());
     std::vector<std::thread> threads;
     strcpy(error, "");
     for (size_t i = 0; i < blocks.size(); ++i)
         threads.emplace_back([&, i] {
             Block block(launch, kernel, args);
             block.run(blocks[i], launch.schedule);
-            ended[i] = block.unended();
+            unended[i] = block.unended();
             if (*block.error) fprintf(stderr, "%s\n", block.error), abort();
         });
     for (std::thread& thread : threads) thread.join();
-    for (auto& all : ended)
+    for (auto& all : unended)
         for (void* fiber : all) __tsan_destroy_fiber(fiber);
 #else
     Block block(launch, kernel, args);
