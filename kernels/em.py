@@ -174,7 +174,9 @@ def _posterior(x, centre, scale, offset, shift, factor):
         part = x[chunk * rows:(chunk + 1) * rows]
         y, r = np.empty((1, D, len(part))), np.empty((K, len(part)))
         _expect(part, centre, scale, offset, shift, factor, y, r, np.empty(len(part)))
-        posterior[chunk * rows:(chunk + 1) * rows] = r.T
+        for i in range(len(part)):
+            for k in range(K):
+                posterior[chunk * rows + i, k] = r[k, i]
     return posterior
 
 
@@ -253,8 +255,8 @@ def _sum_up(t, x, weights, centre, scale, offset, shift, factor, n, first, secon
 
 @jit(parallel=True)
 def _statistics(x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
-    for t in prange(len(nats)):
-        _sum_up(t, x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
+    for t in prange(len(nats)):  # in uint64, for which _sum_up would be compiled once more
+        _sum_up(np.int64(t), x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
 
 
 @jit

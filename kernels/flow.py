@@ -131,13 +131,15 @@ def _turn(values, out):
 def _copy(panel, out, low):
     """Into columns low.. of out; the steps themselves have contiguous panels, for the sake of GEMM and the cache."""
     for d in range(len(panel)):
-        out[d, low:low + panel.shape[1]] = panel[d]
+        for n in range(panel.shape[1]):
+            out[d, low + n] = panel[d, n]
 
 
 @jit
 def _fetch(values, low, panel):
     for d in range(len(panel)):
-        panel[d] = values[d, low:low + panel.shape[1]]
+        for n in range(panel.shape[1]):
+            panel[d, n] = values[d, low + n]
 
 
 @jit
@@ -228,7 +230,9 @@ def _step_backward(dz, dlog_det, z, outputs, params, order, widths, blocks, limi
             for n in range(after.size):
                 after[n] = -dt[n] * scale
         dnorm[d] = -_sum(after)
-    dnorm[D:] -= _sum(dlog_det)
+    of_rows = _sum(dlog_det)
+    for d in range(D):
+        dnorm[D + d] -= of_rows
 
 
 @jit  # by itself: in a parallel function every array expression would start the threads
@@ -247,7 +251,7 @@ def _add_up(dnorm, widths, dparams):
 
 @jit(parallel=True)
 def _inverse(x, params, orders, widths, blocks, limit, keep, scratch, z, log_det, log_prob, between, outputs, hidden):
-    (N, D), S, width = x.shape, len(orders), widths[:, -1].max()
+    (N, D), S, width = x.shape, len(orders), outputs.shape[1]
     panels, rows = _cut(N)
     for p in prange(panels):
         low, high = min(p * rows, N), min((p + 1) * rows, N)
@@ -267,8 +271,8 @@ def _inverse(x, params, orders, widths, blocks, limit, keep, scratch, z, log_det
 
 
 @jit(parallel=True)
-def _forward(z, params, orders, widths, blocks, limit, scratch, x, log_det):
-    (N, D), S, width = z.shape, len(orders), widths[:, -1].max()
+def _forward(z, params, orders, widths, width, blocks, limit, scratch, x, log_det):
+    (N, D), S = z.shape, len(orders)
     panels, rows = _cut(N)
     for p in prange(panels):
         low, high = min(p * rows, N), min((p + 1) * rows, N)
@@ -286,7 +290,7 @@ def _forward(z, params, orders, widths, blocks, limit, scratch, x, log_det):
 @jit(parallel=True)
 def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, scratch, g, delta, dx,
               dparams):
-    (N, D), S, width = dz.shape, len(orders), widths[:, -1].max()
+    (N, D), S, width = dz.shape, len(orders), outputs.shape[1]
     panels, rows = _cut(N)
     dnorm = np.empty((S, panels, 2 * D), dz.dtype)
     for p in prange(panels):
@@ -330,7 +334,8 @@ def _inverse_numba(x, params, orders, widths, blocks, pieces, limit, keep):
 
 def _forward_numba(z, params, orders, widths, blocks, pieces, limit):
     x, log_det = empty(z.shape, z.dtype), empty(z.shape[:1], z.dtype)
-    _forward(z, params, orders, widths, blocks, limit, _scratch(len(z), widths, z.shape[1], z.dtype), x, log_det)
+    _forward(z, params, orders, widths, widths[:, -1].max(), blocks, limit, _scratch(len(z), widths, z.shape[1], z.dtype), x,
+             log_det)
     return x, log_det
 
 
