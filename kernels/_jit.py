@@ -17,6 +17,8 @@ import tempfile
 import uuid
 from pathlib import Path
 
+import numpy as np
+
 try:
     import numba
     from numba import get_num_threads, get_thread_id, prange
@@ -124,6 +126,9 @@ def _linked_wrappers():
 
 
 _compiler = _linked_wrappers() if available and KNOWN[0] <= numba.version_info[:2] <= KNOWN[1] else {}
+
+
+YES, NO, ZERO = np.bool_(True), np.bool_(False), np.int64(0)  # as arguments: for a literal, Numba compiles the callee anew
 
 
 def jit(function=None, *, parallel=False, fastmath=False, inline="never"):

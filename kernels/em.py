@@ -24,7 +24,7 @@ from . import _cuda
 from ._blas import gemm
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import jit, prange
+from ._jit import NO, YES, jit, prange
 from ._math import exp, log
 from .masked_matmul import THREADS, tiles
 
@@ -100,7 +100,7 @@ def _whiten(z, factor, y):
         return
     for low in range(0, D, STRIP):
         high = min(low + STRIP, D)
-        gemm(1.0, factor[:high, low:high], True, z[:high], False, 0.0, y[low:high])
+        gemm(1.0, factor[:high, low:high], YES, z[:high], NO, 0.0, y[low:high])
 
 
 @jit(fastmath={"contract"})
@@ -227,7 +227,7 @@ def _products(ry, y, second):
     D = len(y)
     for low in range(0, D, STRIP):
         high = min(low + STRIP, D)
-        gemm(1.0, ry[low:high], False, y[low:], True, 1.0, second[low:high, low:])
+        gemm(1.0, ry[low:high], NO, y[low:], YES, 1.0, second[low:high, low:])
 
 
 @jit

@@ -27,7 +27,7 @@ import numpy as np
 from . import _cuda, _math, mlp
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import get_num_threads, get_thread_id, jit, prange
+from ._jit import YES, ZERO, get_num_threads, get_thread_id, jit, prange
 from .likelihood import LOG_2PI
 from .mlp import _sum, layer_start, panel_backward, panel_forward, piece_backward
 
@@ -171,7 +171,7 @@ def _step_inverse(x, params, order, widths, blocks, limit, low, z, log_det, outp
         before, after, centre, scale = x[order[d]], z[J + d if d < kept else d - kept], shift[d], _math.exp(-log_scale[d])
         for n in range(after.size):
             after[n] = (before[n] - centre) * scale
-    panel_forward(z[J:], net, widths, blocks, low, hidden, outputs, True)
+    panel_forward(z[J:], net, widths, blocks, low, hidden, outputs, YES)
     for j in range(J):
         s, t, moved = outputs[j], outputs[J + j], z[j]
         _bound(s, limit)
@@ -185,7 +185,7 @@ def _step_inverse(x, params, order, widths, blocks, limit, low, z, log_det, outp
 def _step_forward(z, params, order, widths, blocks, limit, x, log_det, outputs, hidden):
     (shift, log_scale, net), J = params, widths[-1] // 2
     kept = len(z) - J
-    panel_forward(z[J:], net, widths, blocks, 0, hidden, outputs, True)
+    panel_forward(z[J:], net, widths, blocks, ZERO, hidden, outputs, YES)
     for d in range(len(x)):
         before, after, centre, scale = z[J + d if d < kept else d - kept], x[order[d]], shift[d], _math.exp(log_scale[d])
         if d < kept:
@@ -215,7 +215,7 @@ def _step_backward(dz, dlog_det, z, outputs, params, order, widths, blocks, limi
             dt[n] = -dz_j[n] * shrink[n]
             term[n] = dt[n] * (z_j[n] / shrink[n] + t[n])
         dnorm[D + kept + j] = _sum(term)
-    panel_backward(g, net, widths, blocks, low, hidden, delta, dkept, True, True)
+    panel_backward(g, net, widths, blocks, low, hidden, delta, dkept, YES, YES)
     for d in range(D):
         after, scale = dx[order[d]], _math.exp(-log_scale[d])
         if d < kept:
@@ -312,7 +312,7 @@ def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, bl
     for t in prange(len(pieces)):
         k = pieces[t, 0]
         piece_backward(pieces[t, 1:], g[k, :widths[k, -1]], between[k, D - widths[k, 0]:], hidden[k], delta[k], widths[k],
-                       no_mask, step_of(dparams, widths, k, D)[2], True)
+                       no_mask, step_of(dparams, widths, k, D)[2], YES)
     _add_up(dnorm, widths, dparams)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from . import _cuda
 from ._blas import gemm
 from ._dispatch import Kernel
-from ._jit import jit, prange
+from ._jit import NO, YES, jit, prange
 from ._math import exp, tanh
 from .masked_matmul import _panels
 
@@ -63,14 +63,14 @@ def _add_bias_and_product(x, weight, bias, out):
     for m in range(len(out)):
         out[m, :] = bias[m]
     if len(x) > 0:
-        gemm(1.0, weight, True, x, False, 1.0, out)
+        gemm(1.0, weight, YES, x, NO, 1.0, out)
 
 
 @jit
 def _add_product(x, weight, out):
     """out += weight^T x for a few rows of x; for one or two, a GEMM call would cost more than its work."""
     if len(x) > 2:
-        gemm(1.0, weight, True, x, False, 1.0, out)
+        gemm(1.0, weight, YES, x, NO, 1.0, out)
         return
     for k in range(len(x)):
         values = x[k]

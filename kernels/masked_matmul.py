@@ -21,7 +21,7 @@ from . import _cuda
 from ._blas import gemm
 from ._cuda import launch
 from ._dispatch import Kernel
-from ._jit import jit, prange
+from ._jit import NO, YES, jit, prange
 
 
 def _masked(weight, mask, blocks):
@@ -90,10 +90,10 @@ def _forward_numba(x, weight, bias, mask, blocks):
                 row[m] = start[m]
         out = y[low:high, first:last]
         if full > 0:
-            gemm(1.0, x[low:high, :full], False, weight[:full, first:last], False, 1.0, out)
+            gemm(1.0, x[low:high, :full], NO, weight[:full, first:last], NO, 1.0, out)
         if end > full:
             edge = _masked_block(weight, mask, full, end, first, last)
-            gemm(1.0, x[low:high, full:end], False, edge, False, 1.0, out)
+            gemm(1.0, x[low:high, full:end], NO, edge, NO, 1.0, out)
     return y
 
 
@@ -116,7 +116,7 @@ def _backward_x_numba(g, weight, mask, blocks):
             else:
                 part = _masked_block(weight, mask, top, k, first, last)
             if k > top:
-                gemm(1.0, g[low:high, first:last], False, part, True, 1.0, dx[low:high, top:k])
+                gemm(1.0, g[low:high, first:last], NO, part, YES, 1.0, dx[low:high, top:k])
     return dx
 
 
@@ -126,7 +126,7 @@ def _backward_weight_numba(x, g, mask, blocks):
     dw = np.empty((K, M), x.dtype)
     for task in prange(B):
         first, last, full, end = blocks[_evenly(task, B)]
-        gemm(1.0, x[:, :end], True, g[:, first:last], False, 0.0, dw[:end, first:last])
+        gemm(1.0, x[:, :end], YES, g[:, first:last], NO, 0.0, dw[:end, first:last])
         if end > full:
             dw[full:end, first:last] = _masked_block(dw, mask, full, end, first, last)
         dw[end:, first:last] = 0

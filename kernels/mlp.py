@@ -25,7 +25,7 @@ from . import _cuda
 from ._blas import gemm
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import jit, prange
+from ._jit import NO, YES, ZERO, jit, prange
 from .masked_matmul import THREADS, _panels, add_up, bounds, parts, tiles
 
 
@@ -117,7 +117,7 @@ def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
         below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)[low:high]
         above = y if layer == last_layer else layer_of_hidden(hidden, widths, layer + 1)[low:high]
         below_turned, above_turned = turned and layer == 0, turned and layer == last_layer
-        _multiply(_units(below, below_turned, 0, end), below_turned, weight[:end, first:last], False, 0.0,
+        _multiply(_units(below, below_turned, ZERO, end), below_turned, weight[:end, first:last], NO, 0.0,
                   _units(above, above_turned, first, last), above_turned)
         shift = bias[first:last]
         for n in range(shift.size if above_turned else len(above)):
@@ -149,8 +149,8 @@ def panel_backward(g, params, widths, blocks, low, hidden, delta, dx, want_dx, t
             out[n, :] = zero
         while b >= 0 and blocks[b, 0] == layer:
             _, first, last, _, end = blocks[b]
-            _multiply(_units(above, above_turned, first, last), above_turned, weight[:end, first:last], True, 1.0,
-                      _units(out, out_turned, 0, end), out_turned)
+            _multiply(_units(above, above_turned, first, last), above_turned, weight[:end, first:last], YES, 1.0,
+                      _units(out, out_turned, ZERO, end), out_turned)
             b -= 1
         if layer > 0:
             below = layer_of_hidden(hidden, widths, layer)[low:high]
@@ -170,8 +170,8 @@ def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams, turned):
     below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)
     above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)
     below_turned, above_turned = turned and layer == 0, turned and layer == last_layer
-    _multiply(_units(below, below_turned, 0, end), not below_turned, _units(above, above_turned, first, last), above_turned,
-              0.0, weight[:end, first:last], False)
+    _multiply(_units(below, below_turned, ZERO, end), not below_turned, _units(above, above_turned, first, last), above_turned,
+              0.0, weight[:end, first:last], NO)
     if full < end:
         start = 0
         for k in range(layer):
@@ -208,7 +208,7 @@ def _forward(x, params, widths, blocks, y, hidden):
     panels = _panels(N)
     for p in prange(panels):
         low, high = p * N // panels, (p + 1) * N // panels
-        panel_forward(x[low:high], params, widths, blocks, low, hidden, y[low:high], False)
+        panel_forward(x[low:high], params, widths, blocks, low, hidden, y[low:high], NO)
 
 
 @jit(parallel=True)
@@ -217,9 +217,9 @@ def _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta
     panels = _panels(N)
     for p in prange(panels):
         low, high = p * N // panels, (p + 1) * N // panels
-        panel_backward(g[low:high], params, widths, blocks, low, hidden, delta, dx[low:high], want_dx, False)
+        panel_backward(g[low:high], params, widths, blocks, low, hidden, delta, dx[low:high], want_dx, NO)
     for t in prange(len(pieces)):
-        piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, False)
+        piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, NO)
 
 
 def _forward_numba(x, params, widths, blocks, pieces, mask):
