@@ -58,6 +58,13 @@ def _panels(n):
 
 
 @jit
+def _panel(p, panels, n):
+    """The first row of panel p, and the last + 1: cut at multiples of 16, as a BLAS takes rows beyond by other instructions."""
+    sixteens = (n + 15) // 16
+    return p * sixteens // panels * 16, min((p + 1) * sixteens // panels * 16, n)
+
+
+@jit
 def _evenly(i, n):
     """0, n-1, 1, n-2, ...: blocks of a staircase in an order that gives neighbouring threads equal work."""
     return i // 2 if i % 2 == 0 else n - 1 - i // 2

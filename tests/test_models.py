@@ -13,6 +13,7 @@ import pytest
 
 import npgen
 from npgen import checkpoint, data
+from npgen.kernels import _blas
 from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
 from npgen.preprocess import Chain, Dequantize, Logit, Standardize
 from npgen.random import Stream
@@ -295,6 +296,18 @@ def test_seeds_differ(case):
         *(m._state()[0].values() for m in (model, fresh(case, random_state=1).fit(x))), strict=True))
     rng = [fresh(case, random_state=np.random.default_rng(7)).fit(x) for _ in range(2)]
     same_fit(*rng)
+
+
+@dtypes
+@cases
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(case, dtype):
+    if not _blas._avx512():
+        pytest.skip("without AVX-512 BLAS rounds by the number of rows")
+    model, x = fitted(case, dtype)
+    for query, rows in ((model.log_prob, x), (model.encode, x), (model.decode, model.encode(x))):
+        whole = query(rows)
+        for size in (1, 3, 50, 97):
+            same_bits(np.concatenate([query(rows[i:i + size]) for i in range(0, 3 * size, size)]), whole[:3 * size])
 
 
 @cases

@@ -273,6 +273,7 @@ class Model(abc.ABC):
     _missing = False  # whether NaN stands for a missing value, or is refused
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
     _rows_per_call = 4096  # of a private method: bounds the memory of a query
+    _multiple = 16  # of rows in a query: a BLAS takes those beyond by other instructions, and a row's bits would tell of them
 
     @property
     @abc.abstractmethod
@@ -357,8 +358,14 @@ class Model(abc.ABC):
     def _rowwise(self, function, x, rows=None):
         rows, give = rows or self._rows_per_call, asarray if is_device_array(x) else asnumpy
         with session(), np.errstate(over="ignore", under="ignore"):
-            parts = [give(function(self._place(x[i:i + rows]))) for i in range(0, max(len(x), 1), rows)]
+            parts = [give(function(self._place(self._filled(part))))[:len(part)]
+                     for part in (x[i:i + rows] for i in range(0, max(len(x), 1), rows))]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _filled(self, x):
+        """The rows, and copies of the last up to a multiple of _multiple."""
+        missing = -len(x) % self._multiple
+        return np.concatenate([x, x[-1:].repeat(missing, axis=0)]) if missing else x
 
 
 class ParametricModel(Model):

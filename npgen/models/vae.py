@@ -99,16 +99,16 @@ class VAE(GradientModel):
     def _importance(self, params, x, n_importance):
         """log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s | x), and its standard error, for every row: (2, n)."""
         check_widths("n_importance", (n_importance,))
-        answers = [np.empty_like(x, shape=(2, 0))]
-        rows = max(1, 8192 // n_importance)
+        answers, posterior = [np.empty_like(x, shape=(2, 0))], self._posterior(params, x)
+        least = self._multiple // math.gcd(self._multiple, n_importance)
+        rows = max(1, 8192 // (n_importance * least)) * least
         for i in range(0, len(x), rows):
-            chunk = x[i:i + rows]
-            mean, log_var = self._posterior(params, chunk)
-            eps = row_normals(chunk, (n_importance, self.n_latent_))  # (n, s, l)
-            z = mean[:, None] + std(log_var)[:, None] * eps
-            log_q = ops.sum(normal_log_prob(z, mean[:, None], log_var[:, None]), axis=2)
+            chunk, mean, log_var = (a[i:i + rows, None] for a in (x, *posterior))
+            eps = row_normals(x[i:i + rows], (n_importance, self.n_latent_))  # (n, s, l)
+            z = mean + std(log_var) * eps
+            log_q = ops.sum(normal_log_prob(z, mean, log_var), axis=2)
             outputs = self._decoder(params, z.reshape(-1, self.n_latent_)).reshape(len(chunk), n_importance, -1)
-            log_w = self.head_.log_prob(chunk[:, None], outputs) + standard_normal_log_prob(z) - log_q
+            log_w = self.head_.log_prob(chunk, outputs) + standard_normal_log_prob(z) - log_q
             log_mean = ops.logsumexp(log_w, axis=1) - math.log(n_importance)
             with np.errstate(invalid="ignore"):  # NaN where the estimate is -inf, or of one sample
                 error = np.std(np.exp(log_w - log_mean[:, None]), axis=1) / np.sqrt(x.dtype.type(n_importance - 1))
