@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from npgen import GaussianMixture, ops
 from npgen.kernels import Kernel, KernelError
-from npgen.testing import check_grads, check_kernel, strategies
+from npgen.testing import check_grads, check_kernel, gradients, strategies
 
 X = np.random.default_rng(0).normal(size=(4, 3))
 
@@ -44,6 +44,37 @@ def test_check_grads_takes_structures_and_any_dtype():
 
 def _same(x, out):
     return x * 2
+
+
+BENDS = {  # name -> (a function, its derivative, a place), such that differences over one step or another are wrong
+    "a kink nearby": (lambda x: np.maximum(x, 0) + x, lambda x: (x > 0) + 1, [1e-8, -1e-8, 1.0]),
+    "a small slope far up": (lambda x: 1e5 + 1e-3 * np.sin(x), lambda x: 1e-3 * np.cos(x), [0.5, 1.0, 2.0]),
+    "a sharp bend": (lambda x: np.exp(1e3 * x), lambda x: 1e3 * np.exp(1e3 * x), [1e-3, 2e-3, -1e-3]),
+    "an inflection": (lambda x: x ** 3 + x, lambda x: 3 * x ** 2 + 1, [1e-30, 1.0, -1.0]),
+}
+
+
+def _judge(f, derivative, at):
+    op = ops.op(f, lambda ans, x: lambda g: g * derivative(x), name="bend")
+    return gradients._derivatives([(lambda p: np.sum(op(p["x"])), {"x": np.array(at)})], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", BENDS)
+def test_a_gradient_is_told_from_a_wrong_one_wherever_f_bends(name):
+    f, derivative, at = BENDS[name]
+    right = _judge(f, derivative, at)
+    assert right.passed
+    percent = float(right.catches.removeprefix("derivatives off by ").removesuffix("%"))
+    assert percent < 1
+    for factor in (1 + 3 * percent / 100, -1, np.nan):
+        assert not _judge(f, lambda x, factor=factor: factor * derivative(x), at).passed
+
+
+@pytest.mark.parametrize(("f", "right", "wrong"), [(lambda x: np.maximum(x, 0), (0, 0.5, 1), (-0.1, 1.1)),
+                                                   (lambda x: 1e5 + 0 * x, (0,), (1e-6, -1))], ids=["at a kink", "flat"])
+def test_a_gradient_where_there_is_no_slope(f, right, wrong):
+    for slope in right + wrong:
+        assert _judge(f, lambda x, slope=slope: slope, [1e-99]).passed == (slope in right)
 
 
 def _kernel(numba):

@@ -14,7 +14,7 @@ SIGMAS = 7  # standard errors allowed to a mean whose terms have no bound: the n
 class Finding:
     """A law holds if measured <= tolerance.
 
-    catches   of a law about random rows: the smallest error that it is sure to find
+    catches   of a law that has to allow for chance or rounding: the smallest error that it is sure to find
     note      what went wrong, where numbers do not say it
     """
 
