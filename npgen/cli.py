@@ -474,7 +474,7 @@ allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
 
     add(config, "show versions, BLAS, threads, caches, and what would make this machine faster", examples=["npgen config"])
 
-    sub = add(warmup, "make every kernel ready, which takes a minute once, so that no later command pauses for it",
+    sub = add(warmup, "make every kernel ready, which takes a good minute once, so that no later command pauses for it",
               examples=["npgen warmup", "npgen warmup made vae"])
     sub.add_argument("models", metavar="MODEL", nargs="*", help=f"of which models (default: all): {', '.join(sorted(MODELS))}")
 

@@ -18,7 +18,7 @@ _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "tqdm", "sa
 
 
 def warmup(dtype=np.float32, *, models=tuple(MODELS)):
-    """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache or compile, a minute in all.
+    """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache or compile, a good minute.
 
     models: names as on the command line; by default every one, and the kernels that no model uses.
     Raises ValueError for a dtype other than float32 or float64, or a name that is no model's.
