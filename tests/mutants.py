@@ -213,7 +213,7 @@ MUTANTS = [
     M("IWAE: log S forgotten", "VAE, bits", "models.vae:VAE._importance", " - math.log(n_importance)", ""),
     M("IWAE: prior left out", "VAE, bits", "models.vae:VAE._importance", " + standard_normal_log_prob(z)", ""),
     M("IWAE: q left out", "VAE, moons", "models.vae:VAE._importance", " - log_q", ""),
-    M("IWAE: variance for std", "VAE, bits", "models.vae:VAE._importance", "std(log_var)[", "std(2 * log_var)["),
+    M("IWAE: variance for std", "VAE, bits", "models.vae:VAE._importance", "std(log_var) * eps", "std(2 * log_var) * eps"),
     M("samples without observation noise", "VAE, moons", "models.vae:VAE._draw_rows", "return self.head_.sample(",
       "return self.head_.mean(outputs) + 0 * self.head_.sample("),
     M("prior too wide", "VAE, moons", "models.vae:VAE._draw_rows", "latent.normal(", "1.5 * latent.normal("),
