@@ -158,12 +158,11 @@ def _module(stem, real, device):
     return require().RawModule(code=source(stem), options=("-std=c++17", f"-DREAL={real}"))
 
 
-def launch(stem, name, blocks, threads, *args, shared=0):
+def launch(stem, name, blocks, threads, *args):
     """Run an entry point of kernels/<stem>.cu on the current stream, on a grid of `blocks` of `threads` each.
 
     blocks, threads   an int, or a tuple of up to three; a grid without blocks runs nothing
     args              as the C signature has them: C-contiguous arrays of the current device, and numbers
-    shared            bytes of dynamic shared memory
     REAL is the type of the first array that is declared with it. Raises KernelError for an argument that does not fit.
     """
     cupy, declared, whole = require(), signatures(stem)[name], f"{stem}.cu {name}"
@@ -180,7 +179,7 @@ def launch(stem, name, blocks, threads, *args, shared=0):
         checked.append(_array(whole, argument, value, dtype, device) if pointer else _number(whole, argument, value, dtype))
     if 0 not in blocks:
         kernel = _module(stem, "float" if real == np.float32 else "double", device).get_function(name)
-        kernel(blocks, threads, tuple(checked), shared_mem=shared)
+        kernel(blocks, threads, tuple(checked))
 
 
 def _array(kernel, name, value, dtype, device):

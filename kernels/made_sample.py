@@ -23,18 +23,9 @@ from ._dispatch import Kernel
 from ._jit import NO, YES, jit, prange
 from ._math import exp, tanh
 from .masked_matmul import _panels
+from .mlp import layer_of
 
 BLOCK = 32  # dimensions
-
-
-@jit(inline="always")
-def _layer(params, widths, layer):
-    start = 0
-    for k in range(layer):
-        start += (widths[k] + 1) * widths[k + 1]
-    n_in, n_out = widths[layer], widths[layer + 1]
-    weight = params[start:start + n_in * n_out].reshape(n_in, n_out)
-    return weight, params[start + n_in * n_out:start + (n_in + 1) * n_out]
 
 
 def _reference(params, widths, cuts, noise, limit):
@@ -43,7 +34,7 @@ def _reference(params, widths, cuts, noise, limit):
     degrees = [d, *(np.searchsorted(c, np.arange(w), side="right") for c, w in zip(cuts, widths[1:-1], strict=True))]
     outputs = np.tile(d, widths[-1] // len(d))
     masks = [a[:, None] <= b for a, b in zip(degrees, degrees[1:], strict=False)] + [degrees[-1][:, None] < outputs]
-    layers = [_layer(params, widths, k) for k in range(len(widths) - 1)]
+    layers = [layer_of(params, widths, k) for k in range(len(widths) - 1)]
     for j in range(len(d)):
         h = x
         for (weight, bias), mask in zip(layers[:-1], masks[:-1], strict=True):
@@ -123,7 +114,7 @@ def _panel(params, widths, cuts, noise, limit, rows):
         high = min(low + BLOCK, D)
         # what the values before this block give to its units: everything for units that saw nothing new (degree 0)
         for layer in range(H + 1):
-            weight, bias = _layer(params, widths, layer)
+            weight, bias = layer_of(params, widths, layer)
             if layer == 0:
                 known = x[:low]
             else:
@@ -142,7 +133,7 @@ def _panel(params, widths, cuts, noise, limit, rows):
             _draw(out[:, d], eps[d], limit, x[d])
             new, first = x[d:d + 1], d  # the newest values of the layer below, and their first row there
             for layer in range(H + 1):
-                weight, bias = _layer(params, widths, layer)
+                weight, bias = layer_of(params, widths, layer)
                 seen = weight[first:first + len(new)]
                 if layer < H:
                     a, b, end = cuts[layer, d], cuts[layer, d + 1], cuts[layer, high]

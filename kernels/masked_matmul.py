@@ -89,7 +89,7 @@ def _forward_numba(x, weight, bias, mask, blocks):
     for task in prange(B * panels):
         p, b = task // B, _evenly(task % B, B)
         first, last, full, end = blocks[b]
-        low, high = p * N // panels, (p + 1) * N // panels
+        low, high = _panel(p, panels, N)
         start = bias[first:last]
         for n in range(low, high):
             row = y[n, first:last]
@@ -112,7 +112,7 @@ def _backward_x_numba(g, weight, mask, blocks):
     dx = np.empty((N, K), g.dtype)
     for task in prange(stripes * panels):
         p, s = task // stripes, _evenly(task % stripes, stripes)
-        low, high = p * N // panels, (p + 1) * N // panels
+        low, high = _panel(p, panels, N)
         top, bottom = s * K // stripes, (s + 1) * K // stripes
         dx[low:high, top:bottom] = 0
         for b in range(len(blocks)):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npgen.kernels import KernelError, made_sample, masked_matmul, using
+from npgen.kernels import KernelError, _blas, made_sample, masked_matmul, using
 from npgen.masks import Plan, made_degrees, made_masks
 from npgen.testing import check_kernel
 
@@ -72,6 +72,22 @@ def test_products_of_values_far_apart(dtype):
     for seed in range(5):
         check_products(dtype, 65, 130, 70, "staircase", seed, scale=12)
         check_products(dtype, 65, 130, 70, "general", seed, scale=12)
+
+
+@DTYPES
+@pytest.mark.parametrize("k, m", [(20, 3), (64, 10), (130, 7)], ids=str)
+def test_a_row_of_a_product_has_the_same_bits_in_any_panel(dtype, k, m):
+    if not _blas._avx512():
+        pytest.skip("without AVX-512 BLAS rounds by the number of rows")
+    r, plan = np.random.default_rng(0), Plan.dense(k, m)
+    x, w, b = (r.normal(size=shape).astype(dtype) for shape in ((4112, k), (k, m), (m,)))
+
+    def product(x):
+        return masked_matmul.forward(x, w, b, plan.mask_as(x.dtype), plan.blocks)
+
+    sixteens = np.concatenate([product(x[i:i + 16]) for i in range(0, len(x), 16)])
+    for n in (80, 528, 1040, 2064, 4112):  # in two panels to sixteen
+        np.testing.assert_array_equal(product(x[:n]), sixteens[:n])
 
 
 def test_a_wrong_launch_is_refused():
