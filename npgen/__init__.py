@@ -5,7 +5,7 @@ encode(X) and decode(Z).
 
     models          GaussianMixture, Mixture, MADE, RealNVP, VAE
     train, optim    the fit loop, Adam
-    nn, masks       networks and parameters, autoregressive masks
+    nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
     distributions   likelihood heads
     preprocess      standardise, dequantise, logit, counted in log_prob
     ops, fused      every differentiable op: a table of derivatives, and those that one kernel computes
@@ -14,8 +14,9 @@ encode(X) and decode(Z).
     kernels         compiled hot paths, each beside its NumPy reference
     data, plot      real and toy data, readers; pictures
     checkpoint      one safetensors file per model
+    testing         the laws that a model, a kernel or a derivative has to obey
     machine         what this machine has, and warmup, which makes every kernel ready
-    cli             the command `npgen`
+    cli, demo       the command `npgen`
 """
 import importlib.util
 import sys

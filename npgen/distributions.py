@@ -106,7 +106,6 @@ class Normal(Head):
     """
 
     name = noise = "normal"
-    n_params = 2
 
     def __init__(self, limit=15.0):
         self.limit = limit
@@ -184,7 +183,6 @@ class Bernoulli(Head):
     """x_d in {0, 1} with P(x_d = 1) = sigmoid(logit_d); outputs are the logits."""
 
     name, noise = "bernoulli", "uniform"
-    n_params = 1
 
     def log_prob(self, x, outputs):
         return fused.bernoulli_log_prob(x, outputs)

@@ -11,8 +11,6 @@ The formula is what a first derivative's kernel is tested against, and what high
 
 Legend: n rows, i inputs, j outputs, h hidden units of all layers, p parameters, d features.
 """
-import math
-
 import numpy as np
 
 from . import ops
@@ -20,6 +18,7 @@ from .engine import Primitive, Tensor, grad
 from .kernels import flow as _flow_kernel
 from .kernels import likelihood as _likelihood_kernel
 from .kernels import mlp as _mlp_kernel
+from .kernels.likelihood import LOG_2PI
 from .ops import _c
 
 
@@ -187,9 +186,6 @@ def _check_flow(name, x, params, layout):
 
 
 # ---------------------------------------------------------------- likelihoods
-
-LOG_2PI = math.log(2 * math.pi)
-
 
 def _for(op, x, outputs, n_params):
     """The kernels' op where they apply, one row of outputs for each row of x; its formula for arrays that broadcast."""

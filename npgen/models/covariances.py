@@ -13,8 +13,7 @@ import math
 import numpy as np
 
 from .. import ops
-
-LOG_2PI = math.log(2 * math.pi)
+from ..fused import LOG_2PI
 
 
 class Covariance(abc.ABC):

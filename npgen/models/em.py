@@ -20,10 +20,11 @@ import numpy as np
 
 from .. import ops
 from ..distributions import EMPTY, THINNEST
+from ..fused import LOG_2PI
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
 from ..nn import Parameters
-from .covariances import LOG_2PI, Covariance, transpose
+from .covariances import Covariance, transpose
 
 SHARP = 1e4       # precision factor that makes the E-step assign every row to its nearest mean
 BLOCK = 2**22     # values of rows that are copied at once, where they have to be

@@ -62,7 +62,7 @@ class MADE(GradientModel):
     def _assemble(self, d):
         hidden, self._natural, self._order = self.hidden_, np.array_equal(self.order_, np.arange(d)), self.order_
         *inner, last = made_masks(d, hidden)
-        self._net = MLP("net", (d, *hidden, d * self.head_.n_params), [*inner, np.tile(last, self.head_.n_params)])
+        self._net = MLP("net", (d, *hidden, self.head_.n_outputs(d)), [*inner, np.tile(last, self.head_.n_outputs(1))])
         degrees = made_degrees(d, hidden)[1:]
         self._cuts = np.array([np.searchsorted(m, np.arange(d + 1), side="right") for m in degrees], dtype=np.int64)
 
@@ -130,5 +130,5 @@ class MADE(GradientModel):
         self.order_, self.hidden_, self.head_ = arrays["order_"], tuple(fitted["hidden_"]), head_for(fitted["head_"], None)
         d = self.n_features_in_
         check_order(self.order_, d)
-        check_size(self.params_["net"], (d, *self.hidden_, d * self.head_.n_params))
+        check_size(self.params_["net"], (d, *self.hidden_, self.head_.n_outputs(d)))
         self._assemble(d)

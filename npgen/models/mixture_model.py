@@ -19,7 +19,6 @@ from ..train import ConvergenceWarning
 from .base import Capabilities, ParametricModel, check_rows, check_weights
 
 MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
-
 IMPUTED = 2**22     # values of rows times components, completed at once
 
 

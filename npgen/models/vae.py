@@ -73,7 +73,7 @@ class VAE(GradientModel):
 
     def _assemble(self, d):
         self._encoder = MLP("encoder", (d, *self.hidden_, 2 * self.n_latent_))
-        self._decoder = MLP("decoder", (self.n_latent_, *self.hidden_[::-1], d * self.head_.n_params))
+        self._decoder = MLP("decoder", (self.n_latent_, *self.hidden_[::-1], self.head_.n_outputs(d)))
 
     def _init(self, z, stream):
         return self._encoder.init(stream, z.dtype) | self._decoder.init(stream, z.dtype)
@@ -147,8 +147,8 @@ class VAE(GradientModel):
     def _draw_rows(self, params, n, stream):
         flat, latent, observed = params.flat, stream.spawn(), stream.spawn()  # row i is the same whatever n is
         outputs = self._decoder(params, latent.normal((n, self.n_latent_), flat.dtype, like=flat))
-        shape = n, outputs.shape[1] // self.head_.n_params
-        return self.head_.sample(getattr(observed, self.head_.noise)(shape, flat.dtype, like=flat), outputs)
+        noise = getattr(observed, self.head_.noise)((n, self.n_features_in_), flat.dtype, like=flat)
+        return self.head_.sample(noise, outputs)
 
     def _represent(self, params, z):
         return self._posterior(params, z)[0]
@@ -166,5 +166,5 @@ class VAE(GradientModel):
         self.hidden_, self.n_latent_ = tuple(fitted["hidden_"]), fitted["n_latent_"]
         d, width = self.n_features_in_, self.n_latent_
         check_size(self.params_["encoder"], (d, *self.hidden_, 2 * width))
-        check_size(self.params_["decoder"], (width, *self.hidden_[::-1], d * self.head_.n_params))
+        check_size(self.params_["decoder"], (width, *self.hidden_[::-1], self.head_.n_outputs(d)))
         self._assemble(self.n_features_in_)
