@@ -18,11 +18,25 @@ def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="leave out the tests marked long")
 
 
+def is_long(item):
+    """Is it marked long, and not one of the cases excepted by @pytest.mark.long(but={parameter: its quick values})?"""
+    buts = [mark.kwargs.get("but") for mark in item.iter_markers("long")]
+    return any(not but or any(item.callspec.params[name] not in values for name, values in but.items()) for but in buts)
+
+
 def pytest_collection_modifyitems(config, items):
-    left_out = {mark for mark, out in (("slow", not config.getoption("--slow")), ("long", config.getoption("--quick"))) if out}
+    quick, slow = config.getoption("--quick"), config.getoption("--slow")
+    laws = {}
     for item in items:
-        if left_out & set(item.keywords):
-            item.add_marker(pytest.mark.skip(reason=f"{' and '.join(left_out & set(item.keywords))}: see pytest --help"))
+        laws.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        if not slow and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        elif quick and is_long(item):
+            item.add_marker(pytest.mark.skip(reason="long: left out with --quick"))
+    for law, cases in laws.items():
+        excepted = any(mark.kwargs for item in cases for mark in item.iter_markers("long"))
+        if excepted and all(map(is_long, cases)) and not any("[" in arg for arg in config.args):  # cases chosen by name
+            raise pytest.UsageError(f"{law}: @pytest.mark.long(but=...) excepts no case that there is")
 
 
 def pytest_terminal_summary(terminalreporter):

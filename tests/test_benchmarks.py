@@ -31,6 +31,7 @@ def answers(module, kind, make):
     return given
 
 
+@pytest.mark.long(but={"library": ["numpy", "dense"]})
 @pytest.mark.filterwarnings("ignore")  # of the peers
 @pytest.mark.parametrize("library", [*PEERS, "dense"])
 @pytest.mark.parametrize(("kind", "make"), kinds())

@@ -162,6 +162,7 @@ def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkey
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+@pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_bits(here):
     argv = [sys.executable, "-m", "npgen", "fit", "made", "--data", "digits", "--set", "hidden=64", "--quiet"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -452,6 +453,7 @@ def test_a_full_disk_keeps_the_old_file(here, capsys, models, monkeypatch):
 
 # ---------------------------------------------------------------- demo, and the real command
 
+@pytest.mark.long
 def test_demo_prints_the_table_and_draws(here, capsys):
     pytest.importorskip("matplotlib")
     assert run("demo", "--quick", "--out", "pictures") == 0

@@ -25,6 +25,7 @@ def on_device(cupy, kernel, args, schedule=0, multiprocessors=3):
     return [cupy.asnumpy(a) for a in answers]
 
 
+@pytest.mark.long(but={"dtype": [np.float32], "shape": [(0, 5), (33, 65), (300, 17)]})
 @ON_DEVICE
 @DTYPES
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -65,6 +66,7 @@ def without_subnormals(x):
 
 
 @pytest.mark.skipif(cuda_emulator.COMPILER is None, reason="no g++: the CUDA sources were NOT run")
+@pytest.mark.long(but={"dtype": [np.float32]})
 @DTYPES
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_functions_have_the_same_bits_on_every_device(name, dtype):

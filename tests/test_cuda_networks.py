@@ -14,6 +14,7 @@ from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan, made_masks
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+SINGLE = {"dtype": [np.float32]}  # what is left with --quick
 
 
 def on_device(cupy, kernel, args, schedule=0, multiprocessors=3):
@@ -49,6 +50,7 @@ def agree(cupy, kernel, args, *allowed):
 SIZES = [(0, 3, 5), (3, 0, 5), (3, 5, 0), (1, 1, 1), (33, 65, 31), (5, 130, 70), (70, 7, 129)]
 
 
+@pytest.mark.long(but=SINGLE)
 @pytest.mark.parametrize("large", [False, True])
 @DTYPES
 @pytest.mark.parametrize("kind", MASKS)
@@ -93,6 +95,7 @@ NETWORKS = [(0, (3, 5, 2), False), (3, (4, 0), False), (4, (0, 3), False), (1, (
             (5, (70, 3), False), (70, (37, 66, 130, 37), True), (2, (1, 3, 1), True)]
 
 
+@pytest.mark.long(but=SINGLE)
 @pytest.mark.parametrize("large", [False, True])
 @DTYPES
 @pytest.mark.parametrize("n, widths, made", NETWORKS)
@@ -123,6 +126,7 @@ FLOWS = [(0, 2, (1,), (3,)), (1, 1, (1, 0), ()), (1, 1, (0,), (2,)), (35, 2, (1,
          (17, 5, (2, 3, 1), (1, 1, 33)), (33, 90, (80,), ())]
 
 
+@pytest.mark.long(but=SINGLE)
 @DTYPES
 @pytest.mark.parametrize("n, d, moved, hidden", FLOWS)
 def test_flow(cupy, monkeypatch, n, d, moved, hidden, dtype):
@@ -154,6 +158,7 @@ def test_flow(cupy, monkeypatch, n, d, moved, hidden, dtype):
 MADES = [(0, 2, (3,)), (1, 1, (2,)), (1, 1, (1, 2)), (7, 2, (1,)), (30, 33, (40, 300)), (5, 40, (3, 70, 9))]
 
 
+@pytest.mark.long(but=SINGLE)
 @DTYPES
 @pytest.mark.parametrize("heads", [1, 2], ids=["bernoulli", "normal"])
 @pytest.mark.parametrize("n, d, hidden", MADES)
@@ -186,6 +191,7 @@ def test_made_sample_where_outputs_are_extreme(cupy, dtype):
 MIXTURES = [(0, 3, 2), (1, 1, 1), (33, 1, 40), (70, 5, 3), (41, 37, 2), (130, 16, 4)]
 
 
+@pytest.mark.long(but={"dtype": [np.float32], "n": [0, 70, 41]})
 @DTYPES
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("diagonal", [False, True])

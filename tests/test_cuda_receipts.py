@@ -64,6 +64,7 @@ def test_the_benchmark_runs_on_the_stand_in(cupy, workers):
     assert text.count("logsumexp.forward") == 1 and "float64 masked" in text and "em.statistics, N = 20" in text
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of the peers
 @pytest.mark.parametrize("kind", KINDS)
 def test_peers_agree_with_npgen_on_the_stand_in(cupy, workers, monkeypatch, kind):

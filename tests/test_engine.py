@@ -214,6 +214,7 @@ def test_second_derivatives_of_a_long_chain():
     np.testing.assert_allclose([chain(1.0), grad(chain)(1.0), grad(grad(chain))(1.0)], [f, df, d2f])
 
 
+@pytest.mark.long
 def test_one_value_used_100_000_times():
     def wide(x):
         total = 0.0
@@ -234,6 +235,7 @@ def test_exponentially_many_paths_take_linear_time():
     assert grad(doubling)(1.0) == 2.0 ** 500
 
 
+@pytest.mark.long
 def test_a_long_tape_that_is_thrown_away_is_freed():
     def abandoned(x, n):
         for _ in range(n):

@@ -1,5 +1,6 @@
 """The house rules that a machine can check: who imports whom, what an import costs, what the README promises."""
 import ast
+import functools
 import os
 import re
 import shlex
@@ -41,8 +42,13 @@ def modules():
             yield name, path
 
 
+@functools.cache
 def imports(path, package):
     """Absolute names of all that a file imports, at any depth, from x import y as x.y."""
+    return list(_imports(path, package))
+
+
+def _imports(path, package):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -202,6 +202,7 @@ def test_every_kernel_has_a_case():
     assert found == {k.name for k in CASES} | JUDGED_ELSEWHERE
 
 
+@pytest.mark.long(but={"dtype": [np.float32]})
 @KERNELS
 @DTYPES
 @settings(max_examples=40, deadline=None)
@@ -457,6 +458,7 @@ ELEMENTWISE = {  # a jitted loop, the exact function, the accuracy in ulp, the r
 }
 
 
+@pytest.mark.long(but={"dtype": [np.float32]})
 @DTYPES
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_accuracy_in_ulp(name, dtype):
@@ -468,6 +470,7 @@ def test_elementwise_accuracy_in_ulp(name, dtype):
             assert abs(float(got) - want) <= ulp * float(np.spacing(dtype(abs(float(want))))), value
 
 
+@pytest.mark.long(but={"dtype": [np.float32]})
 @DTYPES
 @pytest.mark.parametrize("name, x, want", [
     ("exp", [0, -0.0, INF, -INF, 1e30, -1e30], [1, 1, INF, 0, INF, 0]), ("exp", [NAN, -NAN], [NAN, NAN]),

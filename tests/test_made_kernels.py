@@ -52,6 +52,7 @@ def check_products(dtype, n, k, m, kind, seed, scale=0):
                                       (x.astype(float) @ (plan.mask * w.astype(float)) + b).astype(dtype))
 
 
+@pytest.mark.long(but={"dtype": [np.float32]})
 @DTYPES
 @pytest.mark.parametrize("kind", MASKS)
 @given(n=st.sampled_from(EDGES), k=st.sampled_from(EDGES), m=st.sampled_from(EDGES), seed=st.integers(0, 9))

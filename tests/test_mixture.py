@@ -457,6 +457,7 @@ def test_gradient_is_zero_where_em_rests(kind):
     assert max(abs(g).max() for g in gradient.values()) < 1e-6
 
 
+@pytest.mark.long(but={"kind": ["full"]})
 @each_type
 def test_gradient_training_reaches_em(kind):
     x = blobs(1000)

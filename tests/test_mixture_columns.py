@@ -95,6 +95,7 @@ def test_log_prob_with_missing_values_is_the_integral(kind):
     np.testing.assert_allclose(model.encode(nothing)[0], model.weights_, rtol=1e-12)
 
 
+@pytest.mark.long(but={"kind": ["full"]})
 @each_type
 @settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), share=st.floats(0.05, 0.6), shift=st.floats(-1e5, 1e5), log_scale=st.floats(-13, 13))

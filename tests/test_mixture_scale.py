@@ -19,6 +19,7 @@ each_type = pytest.mark.parametrize("kind", TYPES)
 
 # ---------------------------------------------------------------- place and units
 
+@pytest.mark.long(but={"dtype": [np.float32], "scale": [1e-6, 1e6]})
 @each_type
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("scale", [1e-6, 1e-4, 1, 1e6], ids=lambda a: f"times {a:g}")
@@ -107,6 +108,7 @@ def test_blocks_of_a_file_in_memory(kind, tmp_path, monkeypatch):
     np.testing.assert_allclose(pieces, model.fit(x).log_prob(x), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.long
 def test_memory_does_not_depend_on_the_number_of_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(em, "BLOCK", 2**16)
     monkeypatch.setattr(em, "START", 2**16)
@@ -130,6 +132,7 @@ def test_memory_does_not_depend_on_the_number_of_rows(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- streams
 
+@pytest.mark.long(but={"kind": ["diag"]})
 @each_type
 def test_stepwise_em_on_a_stream_reaches_em_on_all_of_it(kind):
     x = blobs(20000, 2, 3, seed=4)

@@ -35,6 +35,7 @@ def tolerance(dtype, *arrays):
     return 100 * np.finfo(dtype).eps * np.prod([max(1.0, abs(a).max(initial=1)) for a in arrays])
 
 
+@pytest.mark.long(but={"dtype": [np.float32]})
 @DTYPES
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, n=ROWS, n_in=st.sampled_from([0, 1, 3, 90]), hidden=WIDTHS, n_out=st.sampled_from([0, 1, 70]),

@@ -91,6 +91,7 @@ def test_a_model_is_fitted_from_the_wheel_outside_the_checkout(built, venv, tmp_
     assert "ModuleNotFoundError" in refused.stderr
 
 
+@pytest.mark.long
 def test_an_editable_install_follows_edits(checkout, venv, tmp_path):
     install(venv, "--editable", checkout, cwd=tmp_path)
     asked = "import npgen as n, npgen.kernels as k, npgen.data as d; print(k.__file__, len(d.digits()[0]), n.__version__)"

@@ -157,7 +157,7 @@ def test_samples_and_estimates_follow_the_density_over_states():
 
 def test_samples_follow_the_density_over_the_line():
     model, _, _ = fitted("normal, 1 feature")
-    line = np.linspace(LINE.min() - 15, LINE.max() + 15, 6001)
+    line = np.linspace(LINE.min() - 15, LINE.max() + 15, 1501)
     p = np.exp(exact(model, line[:, None]))
     cdf = np.cumsum((p[1:] + p[:-1]) / 2) * (line[1] - line[0])
     assert math.isclose(cdf[-1], 1, rel_tol=1e-3)
