@@ -66,11 +66,22 @@ def empty(shape, dtype):
     if _pool.arrays is None:
         return np.empty(shape, dtype)
     arrays = _pool.arrays.setdefault((shape, dtype), [])
+    array = _unused(arrays, _REFERENCES)
+    if array is None:
+        array = np.empty(shape, dtype)
+        arrays.append(array)
+    return array
+
+
+def _unused(arrays, references):
+    """The first of the arrays to which only so many references count; None if there is none."""
     for array in arrays:
-        if sys.getrefcount(array) == 3:  # the list, the loop and the call itself
+        if sys.getrefcount(array) == references:
             return array
-    arrays.append(np.empty(shape, dtype))
-    return arrays[-1]
+
+
+# What _unused counts for an array that only its list has: with the loop and the call 3, and fewer from Python 3.14 on.
+_REFERENCES = next(n for n in range(1, 9) if _unused([np.empty(0)], n) is not None)
 
 
 class Kernel:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from npgen import kernels
-from npgen.kernels import _math, adam, gather, likelihood, logsumexp, masked_matmul, norm, random, reparameterize
+from npgen.kernels import _dispatch, _math, adam, gather, likelihood, logsumexp, masked_matmul, norm, random, reparameterize
 from npgen.masks import Plan
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -234,6 +234,17 @@ def test_same_bits_for_any_thread_count(kernel, dtype, shape):
     finally:
         numba.set_num_threads(before)
     assert len(set(answers)) == 1
+
+
+def test_memory_is_handed_out_again_only_when_nobody_has_it():
+    with _dispatch.recycling():
+        first, second = (_dispatch.empty((10, 4), np.float64) for _ in range(2))
+        view = second[2:4]
+        at = first.ctypes.data
+        del first, second
+        third, fourth = (_dispatch.empty((10, 4), np.float64) for _ in range(2))
+        assert third.ctypes.data == at
+        assert not np.shares_memory(third, fourth) and not np.shares_memory(view, fourth)
 
 
 @BACKENDS
