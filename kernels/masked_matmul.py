@@ -59,9 +59,9 @@ def _panels(n):
 
 @jit
 def _panel(p, panels, n):
-    """The first row of panel p, and the last + 1: cut at multiples of 16, as a BLAS takes rows beyond by other instructions."""
-    sixteens = (n + 15) // 16
-    return p * sixteens // panels * 16, min((p + 1) * sixteens // panels * 16, n)
+    """The first row of panel p, and the last + 1: cut at multiples of 4, as a BLAS takes rows beyond by other instructions."""
+    fours = (n + 3) // 4
+    return p * fours // panels * 4, min((p + 1) * fours // panels * 4, n)
 
 
 @jit

@@ -273,7 +273,7 @@ class Model(abc.ABC):
     _missing = False  # whether NaN stands for a missing value, or is refused
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
     _rows_per_call = 4096  # of a private method: bounds the memory of a query
-    _multiple = 16  # of rows in a query: a BLAS takes those beyond by other instructions, and a row's bits would tell of them
+    _multiple = 4  # of rows in a query: a BLAS takes those beyond by other instructions, and a row's bits would tell of them
 
     @property
     @abc.abstractmethod
