@@ -69,9 +69,6 @@ def ordered(s):
 def importance(s):
     """The median row's exp(IWAE - log p(x)) is one up to its error, log p(x) by quadrature over one or two latent dimensions.
 
-    Where the weights' tail is long and unseen, a row is too low by more than its standard error tells: by five of them one row
-    in 30, in the worst model that was looked at. If it were one in 14, half the rows would be so for one seed in 1,000,000.
-
     Look at the weights p(x, z) / q(z | x): every term once, with the right sign.
     """
     model, x = _bounds(s)
@@ -81,5 +78,7 @@ def importance(s):
     if sure.sum() < 20:
         raise Skip("the weights vary too much")
     ratio = np.exp(log_prob - s.log_prob(np.round(x) if s.support == "binary" else x))[sure] - 1
+    # Where the weights' tail is long and unseen, a row is too low by more than its standard error tells: by five of them
+    # one row in 30, in the worst model looked at. If it were one in 14, half the rows would be so for a seed in 1,000,000.
     tolerance = 5 * float(np.median(error[sure])) + 1e-3
     return Finding(abs(float(np.median(ratio))), tolerance, f"{2 * tolerance:.2g} nats")
