@@ -112,9 +112,11 @@ assert not loaded, loaded
 
 
 @pytest.mark.slow
-def test_import_takes_half_a_second():
-    """Of processor time, the interpreter's start included: on a machine at rest that is the wall time."""
-    assert min(float(run("import npgen, time; print(time.process_time())").stdout) for _ in range(10)) < 0.5
+def test_import_takes_little_longer_than_that_of_numba():
+    """Processor time, the interpreter's start included; a machine may be slow, but then it is for both."""
+    npgen, numba = (min(float(run(f"import {name}, time; print(time.process_time())").stdout) for _ in range(10))
+                    for name in ("npgen", "numba"))
+    assert npgen < 1.5 * numba
 
 
 def test_a_bare_import_of_kernels_is_refused():
