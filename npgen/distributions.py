@@ -146,7 +146,8 @@ class Normal(Head):
             yield np.where(np.isnan(y), 0, y)
 
     def log_prob_each(self, x, outputs):
-        joint = ~np.isnan(x) @ (LOG_2PI + self.split(outputs)[1]).T / -2
+        constants, missing = (LOG_2PI + self.split(outputs)[1]) / -2, _filled(x)[1]
+        joint = _without(missing, np.broadcast_to(constants.sum(axis=1), (len(x), len(outputs))), constants)
         for k, y in enumerate(self._whitened(x, outputs)):
             joint[:, k] -= np.square(y).sum(axis=1) / 2
         return joint
@@ -173,7 +174,7 @@ class Normal(Head):
         return np.stack([seen, 0 * seen, seen * (1 - share * np.exp(all_log_var - log_var))])
 
     def guess(self, r, outputs):
-        return r @ self.mean(outputs)
+        return _linear(r.astype(np.float64), self.mean(outputs).T)
 
     def take(self, outputs, features):
         return np.concatenate([part[:, features] for part in np.split(outputs, 2, axis=1)], axis=1)
@@ -210,8 +211,7 @@ class Bernoulli(Head):
     def log_prob_each(self, x, outputs):
         x, missing = _filled(x)
         zeros = -ops.softplus(outputs)  # log P(x = 0)
-        joint = _linear(x, outputs) + zeros.sum(axis=1)
-        return joint - missing @ zeros.T if len(missing) else joint
+        return _without(missing, _linear(x, outputs) + zeros.sum(axis=1), zeros)
 
     def moments(self, x, r, outputs):
         """(2, k, d): weights of the values seen, and of the ones."""
@@ -227,7 +227,7 @@ class Bernoulli(Head):
         return np.stack([seen, ops.sigmoid(outputs) * (seen + 2 * share) - share])
 
     def guess(self, r, outputs):
-        return r @ self.mean(outputs)
+        return _linear(r.astype(np.float64), self.mean(outputs).T)
 
     def take(self, outputs, features):
         return outputs[:, features]
@@ -298,7 +298,8 @@ class Categorical(Head):
         return np.exp(self._normalised(outputs)) * rows - share
 
     def guess(self, r, outputs):
-        return _stack([(r @ np.exp(part)).argmax(axis=1) for part in self.log_probabilities(outputs)], r)
+        probabilities = (_linear(r.astype(np.float64), np.exp(part).T) for part in self.log_probabilities(outputs))
+        return _stack([each.argmax(axis=1) for each in probabilities], r)
 
     def take(self, outputs, features):
         return np.concatenate([outputs[:, self._owner == j] for j in features] or [outputs[:, :0]], axis=1)
@@ -322,8 +323,13 @@ def _filled(x):
     return np.where(missing, 0, x) if len(missing) else x, missing
 
 
+def _without(missing, joint, features):
+    """joint (n, k) float64 without the features (k, d) that a row does not have."""
+    return joint - _linear(missing.astype(np.float64), features) if len(missing) else joint.copy()
+
+
 def _linear(x, outputs):
-    """x outputs^T (n, k), multiplied in x's dtype."""
+    """x outputs^T (n, k), multiplied in x's dtype; a row's bits do not depend on the other rows, as NumPy's product's do."""
     weight = np.ascontiguousarray(outputs.T, dtype=x.dtype)
     return ops.linear(x, weight, np.zeros(len(outputs), x.dtype)).astype(np.float64)
 

@@ -8,6 +8,7 @@ from test_mixture import shared
 
 import npgen
 from npgen import Mixture, data
+from npgen.kernels import _blas
 from npgen.models.mixture_model import MOST_SEEDINGS
 
 KINDS = ["normal", "bernoulli", "categorical", "normal", "categorical"]
@@ -52,6 +53,25 @@ def test_log_prob_is_the_sum_over_columns(missing):
     np.testing.assert_allclose(model.encode(x), r, atol=1e-7)
     np.testing.assert_array_equal(model.predict(x), r.argmax(axis=1))
     assert model.score(table(missing=missing)) == pytest.approx(model.lower_bound_, rel=1e-9)
+
+
+@pytest.mark.parametrize("missing", [0, 0.3])
+@pytest.mark.parametrize("kind", ["normal", "bernoulli", "categorical"])
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(kind, missing):
+    """Forty columns: BLAS sums fewer in the same order however many rows there are."""
+    if not _blas._avx512():
+        pytest.skip("without AVX-512 BLAS rounds by the number of rows")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 40)) if kind == "normal" else rng.integers(0, 2, (300, 40)).astype(float)
+    x[rng.random(x.shape) < missing] = np.nan
+    model = Mixture(20, heads=kind, max_iter=3, tol=0.0, random_state=0)
+    with pytest.warns(npgen.ConvergenceWarning):
+        model.fit(x)
+    r = model.encode(x)
+    for query, rows in ((model.log_prob, x), (model.encode, x), (model.decode, r)):
+        whole = query(rows)
+        for size in (1, 2, 7, 64, 97):
+            np.testing.assert_array_equal(query(rows[1:1 + size]), whole[1:1 + size])
 
 
 @pytest.mark.parametrize("missing", [0, 0.3])
