@@ -10,8 +10,10 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from . import data
+from .kernels import _jit
 from .models import MODELS
 
 INK = 8  # of 16: a pixel with so much is black once the digits are binarised
@@ -39,11 +41,10 @@ def run(folder, *, quick=False, seed=0):
         from . import plot
         plot.images(os.path.join(folder, "digits.png"), test[:100])
         plot.images(os.path.join(folder, "digits-black-white.png"), data.binarize(test[:100], INK))
-    ahead = subprocess.Popen([sys.executable, "-c", "from npgen import demo; demo.compile_ahead()"],
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ahead = start_compiling() if _jit.cache_folder else None
     for name, space, settings, hurry in CASES:
         fit_to, held_out = (data.binarize(part, INK) if space == "black/white" else part for part in (train, test))
-        if name == CASES[-1][0]:
+        if ahead and name == CASES[-1][0]:
             ahead.wait()
         model = MODELS[name](random_state=seed, **(settings | hurry if quick else settings))
         seconds = _seconds(model.fit, fit_to)
@@ -61,8 +62,18 @@ def run(folder, *, quick=False, seed=0):
           "\nNo pictures: matplotlib is not installed (pip install 'npgen[plot]').")
 
 
-def compile_ahead():
-    """Fill the cache with the last models' kernels: what a second process does while the first compiles those before them."""
+def start_compiling():
+    """A second process of this same npgen, wherever the first was started, that fills this cache with the last models' kernels.
+
+    The first meanwhile compiles those before them.
+    """
+    env = os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder.parent)}
+    return subprocess.Popen([sys.executable, "-c", "from npgen import demo; demo.compile_last()"], env=env,
+                            cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def compile_last():
+    """Fit the last models to a few rows, for their kernels."""
     x, _ = data.digits()
     for name, _, settings, hurry in CASES[2:]:
         MODELS[name](random_state=0, **(settings | hurry)).fit(x[:200]).sample(1)

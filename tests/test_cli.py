@@ -464,6 +464,15 @@ def test_demo_prints_the_table_and_draws(here, capsys):
     assert names >= {f"{m}-{what}.png" for m in npgen.models.MODELS for what in ("samples", "latent")}
 
 
+def test_demo_compiles_in_a_second_process_that_finds_the_same_npgen(here):
+    """Not another beside it, as in a checkout from which npgen was installed elsewhere: its kernels have other places."""
+    from npgen import demo
+    Path("npgen").mkdir()
+    Path("npgen/__init__.py").write_text("raise SystemExit('not this one')")
+    with demo.start_compiling() as process:
+        assert process.wait(timeout=900) == 0
+
+
 def test_demo_without_matplotlib(here, capsys, monkeypatch):
     from npgen import demo
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
