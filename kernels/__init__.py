@@ -19,7 +19,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
 
     _dispatch        Kernel: which implementation runs, and the launch checks
     _cuda            CuPy: CUDA sources compiled, launches checked
-    _gemm.cuh        what the CUDA sources share: products by tiles; _math.cuh, _random.cuh, _reduce.cuh and _pack.cuh likewise
+    _gemm.cuh        what the CUDA sources share: products by tiles; _random.cuh, _reduce.cuh and _pack.cuh likewise
+    _math            exp, log, tanh and their kin in polynomials; _math.cuh has the same bits
     _jit             Numba, its cache folder and its threads
     _blas            GEMM callable from jitted code, on one BLAS thread
 """

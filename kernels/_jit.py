@@ -49,7 +49,7 @@ def _cache_folder():
     roots = [os.environ.get("NPGEN_CACHE_DIR"), os.path.join(home, "npgen"),
              os.path.join(tempfile.gettempdir(), f"npgen-{user}")]
     for root in filter(None, roots):
-        folder = Path(root).expanduser() / f"kernels-{_source_hash()}"
+        folder = Path(root).expanduser().absolute() / f"kernels-{_source_hash()}"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             owned = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()  # never load another user's code
@@ -126,7 +126,6 @@ def _linked_wrappers():
 
 
 _compiler = _linked_wrappers() if available and KNOWN[0] <= numba.version_info[:2] <= KNOWN[1] else {}
-
 
 YES, NO, ZERO = np.bool_(True), np.bool_(False), np.int64(0)  # as arguments: for a literal, Numba compiles the callee anew
 

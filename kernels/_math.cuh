@@ -157,18 +157,6 @@ template <class T> __device__ __forceinline__ T tanh(T x) {
     return real(bits(y) | (bits(x) & Type<T>::sign));
 }
 
-template <class T> __device__ __forceinline__ T sigmoid(T x) {
-    T e = exp(negative(absolute(x))), y = x < (T)0 ? e : (T)1;
-    return sub(y, mul(y, div(e, add((T)1, e))));
-}
-
-template <class T> __device__ __forceinline__ T softplus(T x) {
-    T e = exp(negative(absolute(x)));
-    bool upper = e > (T)0.41421356237309515;
-    T log1p_e = log_of_parts(upper ? (T)1 : (T)0, upper ? mul((T)0.5, sub(e, (T)1)) : e, (T)0);
-    return add(x > (T)0 ? x : (T)0, log1p_e);
-}
-
 // cos(2 pi u) and sin(2 pi u) for |u| < 1000.
 template <class T> __device__ __forceinline__ void turn(T u, T& c, T& s) {
     T shifted = add(mul(u, (T)4), round_off<T>());

@@ -8,8 +8,6 @@ multiply-add: the same bits on every CPU, and on a GPU that spells them `__fadd_
     log(x)         every x: log(0) = -inf, log(x < 0) = NaN, log(inf) = inf             1 ulp
     log1p(x)       log(1 + x) for every x                                               1 ulp
     tanh(x)        every x                                                              1.5 ulp
-    sigmoid(x)     1 / (1 + exp(-x)) for every x                                        2 ulp
-    softplus(x)    log(1 + exp(x)) for every x                                          2 ulp
     turn(u)        cos(2 pi u), sin(2 pi u) for |u| < 1000                              2.5 ulp
     order(x)       integers that sort as the numbers do, so that a maximum vectorises
                    too; NaN at either end; from_order(i) is its inverse                 exact
@@ -53,8 +51,7 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, tanh
         tuple(map(real, p)) for p in (exp_poly, log_poly, tanh_top, tanh_bottom, sin_poly, cos_poly))
     (lowest, highest), (ln2_high, ln2_low) = map(real, exp_range), map(real, ln2)
     zero, quarter, half, one, two, four, inf, nan = map(real, (0, 0.25, 0.5, 1, 2, 4, np.inf, np.nan))
-    log2e, tau, tiny = map(real, (1 / np.log(2), 2 * np.pi, np.finfo(real).tiny))
-    near_zero, middle_of_octave = map(real, (0.625, np.sqrt(2) - 1))
+    log2e, tau, tiny, near_zero = map(real, (1 / np.log(2), 2 * np.pi, np.finfo(real).tiny, 0.625))
     lift, lift_bits = map(real, (2.0**mantissa, mantissa))
     round_off = real(1.5 * 2.0**mantissa)  # adding it leaves the nearest integer in the lowest bits
     bias, bits_of_round_off, bits_of_root_half = (x.view(integer) for x in (one, round_off, real(np.sqrt(0.5))))
@@ -122,19 +119,6 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, tanh
         return _real(integer(_bits(y) | (_bits(x) & ~all_but_sign)))
 
     @jit
-    def sigmoid(x):
-        e = exp(-abs(x))
-        y = e if x < zero else one
-        return y - y * (e / (one + e))
-
-    @jit
-    def softplus(x):
-        e = exp(-abs(x))
-        upper = e > middle_of_octave
-        log1p_e = log_of_parts(one if upper else zero, half * (e - one) if upper else e, zero)
-        return (x if x > zero else zero) + log1p_e
-
-    @jit
     def turn(u):
         shifted = u * four + round_off
         quadrant = _bits(shifted)
@@ -154,8 +138,8 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, tanh
     def from_order(i):
         return _real(integer(i ^ ((i >> sign_shift) & all_but_sign)))
 
-    return {"exp": exp, "exp_small": exp_small, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid,
-            "softplus": softplus, "turn": turn, "order": order, "from_order": from_order}
+    return {"exp": exp, "exp_small": exp_small, "log": log, "log1p": log1p, "tanh": tanh, "turn": turn,
+            "order": order, "from_order": from_order}
 
 
 _single = _functions(
@@ -197,5 +181,4 @@ def by_type(single, double):
     return function
 
 
-exp, exp_small, log, log1p, tanh, sigmoid, softplus, turn, order, from_order = (
-    by_type(_single[name], _double[name]) for name in _single)
+exp, exp_small, log, log1p, tanh, turn, order, from_order = (by_type(_single[name], _double[name]) for name in _single)

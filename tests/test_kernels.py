@@ -462,8 +462,6 @@ ELEMENTWISE = {  # a jitted loop, the exact function, the accuracy in ulp, the r
     "log1p": (looped(lambda x: _math.log1p(x)), mpmath.log1p, 1,
               (SINGLE.epsneg - 1, SINGLE.max), (DOUBLE.epsneg - 1, DOUBLE.max)),
     "tanh": (looped(lambda x: _math.tanh(x)), mpmath.tanh, 1.5, (-11, 11), (-22, 22)),
-    "sigmoid": (looped(lambda x: _math.sigmoid(x)), lambda x: 1 / (1 + mpmath.exp(-x)), 2, (-104, 20), (-745, 40)),
-    "softplus": (looped(lambda x: _math.softplus(x)), lambda x: mpmath.log1p(mpmath.exp(x)), 2, (-104, 20), (-745, 40)),
     "cos": (looped(lambda x: _math.turn(x)[0]), lambda u: mpmath.cospi(2 * u), 2.5, (-1, 1), (-1, 1)),
     "sin": (looped(lambda x: _math.turn(x)[1]), lambda u: mpmath.sinpi(2 * u), 2.5, (-1, 1), (-1, 1)),
 }
@@ -488,8 +486,6 @@ def test_elementwise_accuracy_in_ulp(name, dtype):
     ("log", [1, 0, -0.0, INF], [0, -INF, -INF, INF]), ("log", [NAN, -NAN, -1, -INF], [NAN] * 4),
     ("log1p", [0, -0.0, -1, INF], [0, -0.0, -INF, INF]), ("log1p", [NAN, -NAN, -1.001, -INF], [NAN] * 4),
     ("tanh", [0, -0.0, INF, -INF, 1e30, -1e30], [0, -0.0, 1, -1, 1, -1]), ("tanh", [NAN, -NAN], [NAN, NAN]),
-    ("sigmoid", [0, -0.0, INF, -INF, 1e30, -1e30], [0.5, 0.5, 1, 0, 1, 0]), ("sigmoid", [NAN, -NAN], [NAN, NAN]),
-    ("softplus", [INF, -INF, 1e30, -1e30], [INF, 0, 1e30, 0]), ("softplus", [NAN, -NAN], [NAN, NAN]),
     ("cos", [0, 0.25, 0.5, 0.75, 1], [1, 0, -1, 0, 1]), ("sin", [0, 0.25, 0.5, 0.75, 1], [0, 1, 0, -1, 0])])
 def test_elementwise_edges(name, x, want, dtype):
     got, want = applied(ELEMENTWISE[name][0], np.array(x, dtype)), np.array(want, dtype)
