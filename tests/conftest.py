@@ -26,17 +26,21 @@ def is_long(item):
 
 def pytest_collection_modifyitems(config, items):
     quick, slow = config.getoption("--quick"), config.getoption("--slow")
-    laws = {}
+    laws, left_out = {}, []
     for item in items:
         laws.setdefault(item.nodeid.partition("[")[0], []).append(item)
         if not slow and item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
         elif quick and is_long(item):
-            item.add_marker(pytest.mark.skip(reason="long: left out with --quick"))
+            left_out.append(item)
     for law, cases in laws.items():
         excepted = any(mark.kwargs for item in cases for mark in item.iter_markers("long"))
         if excepted and all(map(is_long, cases)) and not any("[" in arg for arg in config.args):  # cases chosen by name
             raise pytest.UsageError(f"{law}: @pytest.mark.long(but=...) excepts no case that there is")
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        dropped = set(left_out)
+        items[:] = [item for item in items if item not in dropped]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -464,6 +464,7 @@ def test_demo_prints_the_table_and_draws(here, capsys):
     assert names >= {f"{m}-{what}.png" for m in npgen.models.MODELS for what in ("samples", "latent")}
 
 
+@pytest.mark.long
 def test_demo_compiles_in_a_second_process_that_finds_the_same_npgen(here):
     """Not another beside it, as in a checkout from which npgen was installed elsewhere: its kernels have other places."""
     from npgen import demo
@@ -473,6 +474,7 @@ def test_demo_compiles_in_a_second_process_that_finds_the_same_npgen(here):
         assert process.wait(timeout=900) == 0
 
 
+@pytest.mark.long
 def test_demo_without_matplotlib(here, capsys, monkeypatch):
     from npgen import demo
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
@@ -481,6 +483,7 @@ def test_demo_without_matplotlib(here, capsys, monkeypatch):
     assert "matplotlib is not installed" in capsys.readouterr().out and list(Path("npgen-demo").iterdir()) == []
 
 
+@pytest.mark.long
 def test_as_a_process(here, models):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
 

@@ -59,6 +59,7 @@ def workers(cupy, monkeypatch):
     return InProcess
 
 
+@pytest.mark.long
 def test_the_benchmark_runs_on_the_stand_in(cupy, workers):
     text, _ = cuda.report(48, 4, 3, 5, (20, 2, 3), repeats=1, works={})
     assert text.count("logsumexp.forward") == 1 and "float64 masked" in text and "em.statistics, N = 20" in text

@@ -193,6 +193,7 @@ def test_an_op_with_a_joint_rule_makes_only_the_gradients_asked_for():
 
 # --- long tapes, memory ----------------------------------------------------------------------------------------------
 
+@pytest.mark.long
 def test_a_chain_of_100_000_ops_both_ways_and_again():
     def chain(x):
         for _ in range(100_000):
@@ -202,6 +203,7 @@ def test_a_chain_of_100_000_ops_both_ways_and_again():
     np.testing.assert_allclose(grad(chain)(1.0), 1.00001 ** 100_000)
 
 
+@pytest.mark.long
 def test_second_derivatives_of_a_long_chain():
     def chain(x):
         for _ in range(5_000):

@@ -403,7 +403,7 @@ def poisoned(record, call, monkeypatch):
     return calls
 
 
-@pytest.mark.long(but={"validation": [0.2]})
+@pytest.mark.long(but={"validation": [0.2], "name": ["VAE"]})
 @pytest.mark.parametrize("validation", [0.0, 0.2])
 @pytest.mark.parametrize("name, kernel", [(n, k) for n, (_, names) in TRAINED.items() for k in names.split()])
 @pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")

@@ -42,6 +42,7 @@ for model in (npgen.MADE(hidden=(20, 9)), npgen.VAE(hidden=(9,)), npgen.RealNVP(
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_after_the_warmup_nothing_is_compiled_or_loaded(dtype):
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE.format(dtype=dtype)], cwd=ROOT, capture_output=True,

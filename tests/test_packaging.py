@@ -57,6 +57,7 @@ def install(python, *what, cwd):
     call(sys.executable, "-m", "pip", "--python", python, "install", *options, *what, cwd=cwd)
 
 
+@pytest.mark.long
 def test_the_wheel_has_one_top_level_name_and_all_files(built):
     names = zipfile.ZipFile(built[0]).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"npgen"}

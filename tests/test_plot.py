@@ -97,6 +97,7 @@ def test_settings_and_backend_stay_as_they_were(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.long
 def test_importing_plot_loads_no_matplotlib_and_drawing_no_pyplot(tmp_path):
     code = ("import sys; from npgen import plot; assert 'matplotlib' not in sys.modules; "
             f"plot.points({str(tmp_path / 'x.png')!r}, [[0, 1], [1, 0]]); "

@@ -59,6 +59,7 @@ def test_the_elbo_is_below_the_exact_log_prob_and_near_it(case):
     assert (gap > 0).all() and gap.mean() < 1
 
 
+@pytest.mark.long(but={"case": ["Bernoulli"]})
 @cases
 def test_one_sample_elbos_are_unbiased(case):
     model, x, _ = fitted(case)
@@ -80,6 +81,7 @@ def test_one_sample_elbos_are_unbiased(case):
     np.testing.assert_allclose(model.elbo(x[::-1]), public[::-1], rtol=1e-9)
 
 
+@pytest.mark.long(but={"case": ["Bernoulli"]})
 @cases
 def test_training_follows_the_same_bound(case):
     model, x, _ = fitted(case)
@@ -97,6 +99,7 @@ def test_the_estimate_is_within_its_errors_of_the_exact_log_prob(case):
     np.testing.assert_allclose(model.log_prob(x), model.importance_log_prob(x)[0], rtol=1e-12)
 
 
+@pytest.mark.long(but={"case": ["Bernoulli"]})
 @cases
 def test_the_estimate_rises_with_its_samples_up_to_the_exact_log_prob(case):
     model, x, log_prob = fitted(case)
