@@ -22,7 +22,7 @@ from ._blas import gemm
 from ._dispatch import Kernel
 from ._jit import NO, YES, jit, prange
 from ._math import exp, tanh
-from .masked_matmul import _panels
+from .masked_matmul import _panels, _rows_of
 from .mlp import layer_of
 
 BLOCK = 32  # dimensions
@@ -152,7 +152,7 @@ def _numba(params, widths, cuts, noise, limit):
     panels = _panels(N)
     x = np.empty_like(noise)
     for p in prange(panels):
-        low, high = p * N // panels, (p + 1) * N // panels
+        low, high = _rows_of(p, panels, N)
         _panel(params, widths, cuts, noise[low:high], limit, x[low:high])
     return x
 

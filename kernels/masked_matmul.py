@@ -58,7 +58,7 @@ def _panels(n):
 
 
 @jit
-def _panel(p, panels, n):
+def _rows_of(p, panels, n):
     """The first row of panel p, and the last + 1: cut at multiples of 4, as a BLAS takes rows beyond by other instructions."""
     fours = (n + 3) // 4
     return p * fours // panels * 4, min((p + 1) * fours // panels * 4, n)
@@ -89,7 +89,7 @@ def _forward_numba(x, weight, bias, mask, blocks):
     for task in prange(B * panels):
         p, b = task // B, _evenly(task % B, B)
         first, last, full, end = blocks[b]
-        low, high = _panel(p, panels, N)
+        low, high = _rows_of(p, panels, N)
         start = bias[first:last]
         for n in range(low, high):
             row = y[n, first:last]
@@ -112,7 +112,7 @@ def _backward_x_numba(g, weight, mask, blocks):
     dx = np.empty((N, K), g.dtype)
     for task in prange(stripes * panels):
         p, s = task // stripes, _evenly(task % stripes, stripes)
-        low, high = _panel(p, panels, N)
+        low, high = _rows_of(p, panels, N)
         top, bottom = s * K // stripes, (s + 1) * K // stripes
         dx[low:high, top:bottom] = 0
         for b in range(len(blocks)):

@@ -26,7 +26,7 @@ from ._blas import gemm
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, jit, prange
-from .masked_matmul import THREADS, _panel, _panels, add_up, bounds, parts, tiles
+from .masked_matmul import THREADS, _panels, _rows_of, add_up, bounds, parts, tiles
 
 
 @jit
@@ -207,7 +207,7 @@ def _forward(x, params, widths, blocks, y, hidden):
     N = len(x)
     panels = _panels(N)
     for p in prange(panels):
-        low, high = _panel(p, panels, N)
+        low, high = _rows_of(p, panels, N)
         panel_forward(x[low:high], params, widths, blocks, low, hidden, y[low:high], NO)
 
 
@@ -216,7 +216,7 @@ def _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta
     N = len(x)
     panels = _panels(N)
     for p in prange(panels):
-        low, high = _panel(p, panels, N)
+        low, high = _rows_of(p, panels, N)
         panel_backward(g[low:high], params, widths, blocks, low, hidden, delta, dx[low:high], want_dx, NO)
     for t in prange(len(pieces)):
         piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, NO)

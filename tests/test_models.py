@@ -301,8 +301,8 @@ def test_seeds_differ(case):
 @dtypes
 @cases
 def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(case, dtype):
-    if not _blas._avx512():
-        pytest.skip("without AVX-512 BLAS rounds by the number of rows")
+    if dtype == np.float32 and not _blas._avx512():
+        pytest.skip("without AVX-512 BLAS rounds float32 by the number of rows")
     model, x = fitted(case, dtype)
     for query, rows in ((model.log_prob, x), (model.encode, x), (model.decode, model.encode(x))):
         whole = query(rows)

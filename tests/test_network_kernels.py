@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,3 +134,12 @@ def test_products_are_fast_whichever_kernel_comes_first():
     environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell"}  # what OpenBLAS takes a CPU for that it does not know
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() in ("SkylakeX", "")  # "": a SciPy that brings no BLAS of its own
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (_jit.available and _blas._avx512()), reason="without AVX-512 those tests ran so already")
+def test_in_float64_a_rows_bits_are_the_same_without_avx512_too():
+    tests = [Path(__file__).with_name(f"test_{name}.py") for name in ("models", "mixed", "made_kernels")]
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell", "NPGEN_CORETYPE": "keep"}
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k",
+                    "(whatever_rows or any_panel) and not float32", *tests], env=environment, check=True)
