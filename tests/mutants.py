@@ -50,6 +50,12 @@ def moons(seed):
     return data.moons(300, seed)
 
 
+def narrow(seed):
+    """Two clusters, one a hundredth as wide as the other, far from 0."""
+    x = np.random.default_rng([seed, 4]).normal(size=(800, 2))
+    return x * np.where(np.arange(800) < 400, 1, 0.01)[:, None] + 1e6
+
+
 def mixed(seed):
     return np.column_stack([normals(seed)[:, :2], bits(seed)[:, :1], counts(seed)[:, :1]])
 
@@ -72,6 +78,7 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "mixture, diagonal": (lambda s: GaussianMixture(3, covariance_type="diag", random_state=s), lambda s: normals(s)[:, :2]),
     "mixture, counts": (lambda s: GaussianMixture(2, preprocess=Chain(steps=(Dequantize(levels=6), Logit())), random_state=s),
                         counts),
+    "mixture, narrow and far": (lambda s: GaussianMixture(2, random_state=s), narrow),
     "mixture, mixed columns": (lambda s: Mixture(3, random_state=s), mixed),
     "mixture, by gradient": (lambda s: GaussianMixture(3, solver="adam", max_epochs=3, random_state=s),
                              moons),
@@ -214,6 +221,7 @@ MUTANTS = [
     M("IWAE: prior left out", "VAE, bits", "models.vae:VAE._importance", " + standard_normal_log_prob(z)", ""),
     M("IWAE: q left out", "VAE, moons", "models.vae:VAE._importance", " - log_q", ""),
     M("IWAE: variance for std", "VAE, bits", "models.vae:VAE._importance", "std(log_var) * eps", "std(2 * log_var) * eps"),
+    M("IWAE: preprocessing's log-det only there", "VAE, moons", "models.base:ParametricModel._log_prob", "z) + log_det", "z)"),
     M("samples without observation noise", "VAE, moons", "models.vae:VAE._draw_rows", "return self.head_.sample(",
       "return self.head_.mean(outputs) + 0 * self.head_.sample("),
     M("prior too wide", "VAE, moons", "models.vae:VAE._draw_rows", "latent.normal(", "1.5 * latent.normal("),
@@ -245,7 +253,20 @@ MUTANTS = [
       "np.exp(entries - ans[:, None].astype(float))", "np.exp(entries - entries.max(axis=1, keepdims=True))", before=True),
     M("gradient: mean over a broadcast axis", "mixture, by gradient", "ops:_unbroadcast", "sum(g, axis", "mean(g, axis",
       before=True),
+    M("mixture: components reversed in encode", "mixture, full", "models.mixture:GaussianMixture._represent",
+      "x.dtype), params)", "x.dtype), params)[:, ::-1]"),
+    M("mixture: components reversed in decode", "mixture, counts", "models.mixture:GaussianMixture._reconstruct",
+      "self.means_,", "self.means_[::-1].copy(),"),
+    M("columns: responsibilities are the weights", "mixture, mixed columns", "models.mixed:Mixture._represent",
+      "self._joint(self._components(params), self._views(x))", "np.tile(np.log(self.weights_), (len(x), 1))"),
+    M("features of another layer", "MADE, bits", "models.made:MADE._represent", "self._net.hidden(params, x)",
+      "self._net.hidden(params, 1 - x)"),
+    M("features decoded in another order", "MADE, bits", "models.made:MADE._reconstruct", "self._reordered(self.head_",
+      "(self.head_"),
     # randomness, files, the contract
+    M("rows drawn again", "RealNVP, moons", "models.realnvp:RealNVP._draw_rows", ")[0]", ")[0][np.arange(n) % 9000]"),
+    M("neighbours are one row", "mixture, full", "models.mixture:GaussianMixture._draw_components",
+      ".astype(self.dtype_)", "[(np.arange(n) + 1) // 2].astype(self.dtype_)"),
     M("normals too narrow", "RealNVP, moons", "kernels.random:_normal_reference", "-2 * np.log", "-1.8 * np.log"),
     M("uniforms below 1/2 only", "MADE, bits", "kernels.random:_uniform_reference", "2.0**-bits", "2.0**-(bits + 1)"),
     M("counter stands still", "RealNVP, moons", "random:Stream._advance", "self.counter += n_blocks", "n_blocks = 0"),

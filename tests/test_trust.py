@@ -11,6 +11,7 @@ from npgen.testing.laws import LAWS
 
 pytestmark = pytest.mark.long
 
+
 class Adapter:
     """log_prob and sample are all that the checker asks for."""
 
@@ -50,7 +51,14 @@ SCIPY = {
     "beta, unbounded at its ends": stats.beta(0.9, 0.8),
     "lognormal": stats.lognorm(1.0),
     "gamma": stats.gamma(2.0),
+    "normal, far from 0": stats.norm(1e8, 1e-3),
+    "normal, hardly wider than 0": stats.norm(0, 1e-200),
+    "Pareto, without a mean": stats.pareto(0.5),
+    "loguniform": stats.loguniform(1e-10, 1e10),
     "Poisson": stats.poisson(6.0),
+    "Poisson, nearly always 0": stats.poisson(0.001),
+    "geometric": stats.geom(0.01),
+    "Zipf": stats.zipf(1.5),
     "binomial": stats.binom(9, 0.3),
     "Bernoulli": stats.bernoulli(0.2),
 }
@@ -67,6 +75,40 @@ def test_scipys_multivariate_normal():
     report = check_generative_model(Adapter(lambda x: np.atleast_1d(normal.logpdf(x)),  # which is a scalar for one row
                                             lambda n, rng=None: normal.rvs(n, random_state=rng).reshape(n, 3)))
     assert report.passed, str(report)
+
+
+def two(one, other, share=0.5):
+    """A mixture of two distributions."""
+    def sample(n, rng=None):
+        rng = np.random.default_rng(rng)
+        return np.where(rng.random((n, 1)) < share, one.rvs((n, 1), random_state=rng), other.rvs((n, 1), random_state=rng))
+
+    def log_prob(x):
+        return np.logaddexp(np.log(share) + one.logpdf(x[:, 0]), np.log1p(-share) + other.logpdf(x[:, 0]))
+    return Adapter(log_prob, sample)
+
+
+@pytest.mark.parametrize("pair", [(stats.norm(-1e6, 1), stats.norm(1e6, 1)), (stats.norm(0, 1e-5), stats.norm(), 0.3)],
+                         ids=["far apart", "a spike"])
+def test_a_density_that_a_grid_cannot_show(pair):
+    report = check_generative_model(two(*pair))
+    assert report.passed and report["probability integral transform"].skipped, str(report)
+
+
+def test_many_counts():
+    """More states than can be listed: the total is still looked at."""
+    def model(shift):
+        return Adapter(lambda x: stats.poisson(3).logpmf(x).sum(axis=1) + shift,
+                       lambda n, rng=None: np.random.default_rng(rng).poisson(3, (n, 5)).astype(float))
+    law = "the density sums or integrates to one"
+    assert check_generative_model(model(0.0)).passed
+    assert check_generative_model(model(1.0), laws=[law]).broken == [law]
+
+
+def test_what_is_not_npgens_may_have_attributes_of_the_same_names():
+    model = of_scipy(stats.norm())
+    model.order_, model.elbo, model.lower_bounds_ = [0], None, [1.0, 2.0]
+    assert check_generative_model(model).passed
 
 
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
@@ -93,6 +135,9 @@ WRONG = {  # a mistake in someone else's model -> (its log_prob, its sample, a l
     "heavier tails": (None, lambda n, rng=None: stats.t(3).rvs((n, 1), random_state=rng), "probability integral transform"),
     "rows twice": (None, lambda n, rng=None: np.repeat(normals(n // 2 + 1, rng), 2, axis=0)[:n],
                    "rows are independent of those before"),
+    "neighbours alike": (None, lambda n, rng=None: np.repeat(normals(n // 2 + 1, rng), 2, axis=0)[1:n + 1],
+                         "rows are independent of those before"),
+    "rows drawn again": (None, lambda n, rng=None: np.resize(normals(min(n, 9000), rng), (n, 1)), "no row is drawn twice"),
     "sorted": (None, lambda n, rng=None: np.sort(normals(n, rng), axis=0), "rows are independent of those before"),
     "batch statistics": (lambda x: stats.norm().logpdf((x - x.mean(axis=0))[:, 0]), None, "a row's answer is its own"),
     "NaN far out": (lambda x: np.where(np.abs(x[:, 0]) > 1e5, np.nan, stats.norm().logpdf(x[:, 0])), None,
@@ -189,8 +234,11 @@ def test_the_report_is_for_reading():
     assert report.passed and report.broken == [] and "0 are broken" in text and "FAIL" not in text
     assert {finding.law for finding in report.findings} == set(LAWS)
     assert max(map(len, text.splitlines()[:25])) <= 120
-    bad = check_generative_model(Adapter(lambda x: np.zeros(len(x)), lambda n: np.zeros((n + 1, 1))))
+    bad = check_generative_model(Adapter(lambda x: np.zeros((len(x), 1)), lambda n: np.zeros((n, 1))))
     assert not bad.passed and "FAIL  shapes and dtypes" in str(bad) and "Look for" in str(bad)
+    assert report["save, then load"].passed
+    with pytest.raises(KeyError, match="gravity"):
+        report["gravity"]
 
 
 def test_every_law_is_stated_and_says_where_to_look():
@@ -199,13 +247,38 @@ def test_every_law_is_stated_and_says_where_to_look():
         assert statement.strip() and look.strip().startswith("Look"), name
 
 
-def test_what_the_checker_refuses():
-    with pytest.raises(ValueError, match="laws: there is no law 'gravity'"):
-        check_generative_model(fitted("GaussianMixture, full")[0], laws=["gravity"])
-    with pytest.raises(npgen.NotFittedError):
-        check_generative_model(npgen.MADE())
-    with pytest.raises(ValueError, match="X has 1 features"):
-        check_generative_model(fitted("GaussianMixture, full")[0], MOONS[:, :1])
+REFUSED = {  # arguments, and the words of the error
+    "no such law": ({"laws": ["gravity"]}, "laws: there is no law 'gravity'"),
+    "one law, not in a list": ({"laws": "save, then load"}, r"laws must be a list of names, got 'save, then load'"),
+    "no seed": ({"seed": None}, "seed must be an integer of at least 0, got None"),
+    "negative seed": ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+    "few rows": ({"n_samples": 3}, "n_samples must be an integer of at least 100, got 3"),
+    "half a row": ({"n_samples": 250.5}, "n_samples must be an integer of at least 100, got 250.5"),
+    "another width": ({"X": MOONS[:, :1]}, "X has 1 columns, but samples of the model 2"),
+    "no rows": ({"X": MOONS[:0]}, "at least 2 rows are needed"),
+    "missing values": ({"X": [[np.nan, 1.0], [0.0, 1.0]]}, r"X\[0, 0\] is nan"),
+    "words": ({"X": [["a", "b"]]}, "X must hold real numbers"),
+    "no model": ({"model": npgen.MADE}, "MADE is a class; give a fitted model"),
+    "not fitted": ({"model": npgen.MADE()}, "not fitted|fit"),
+    "no sample": ({"model": stats.norm()}, "rv_continuous_frozen has no method log_prob"),
+    "flat samples": ({"model": Adapter(lambda x: x, lambda n: np.zeros(n))}, r"must give 2000 rows \(n, d\), but has shape"),
+    "rows and labels": ({"model": Adapter(lambda x: x, lambda n: (np.zeros((n, 1)), np.zeros(n)))}, "but gave a tuple"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_checker_refuses(case):
+    arguments, words = REFUSED[case]
+    arguments = {"model": fitted("GaussianMixture, full")[0]} | arguments
+    with pytest.raises((TypeError, ValueError), match=words):
+        check_generative_model(**arguments)
+
+
+def test_the_checker_refuses_a_density_of_no_known_kind():
+    model = of_scipy(stats.norm())
+    model.capabilities = npgen.models.base.Capabilities("approximate", "noise", invertible=False)
+    with pytest.raises(ValueError, match="capabilities.density is 'approximate'; it must be 'exact', 'bound' or 'estimate'"):
+        check_generative_model(model)
 
 
 def test_a_law_that_raises_is_broken_not_fatal():
@@ -226,7 +299,7 @@ def test_npgen_check(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "ok    decode inverts encode" in out and "0 are broken" in out
     assert cli.main(["check", "gmm", "--set", "n_components=3"]) == 0
-    assert "ok    responsibilities" not in (out := capsys.readouterr().out) and "fitted to moons" in out
+    assert "ok    responsibilities" in (out := capsys.readouterr().out) and "fitted to moons" in out
     monkeypatch.setattr(npgen.RealNVP, "_reconstruct", lambda self, params, h: h)
     assert cli.main(["check", str(tmp_path / "flow")]) == 1
     assert "FAIL  decode inverts encode" in capsys.readouterr().out

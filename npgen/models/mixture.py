@@ -226,7 +226,7 @@ class GaussianMixture(MixtureModel):
         return answer
 
     def _reconstruct(self, params, r):
-        return (r @ self.means_).astype(r.dtype)
+        return ops.linear(r.astype(np.float64), self.means_, np.zeros(self.n_features_in_)).astype(r.dtype)
 
     def _draw_components(self, params, n, stream):
         mixture, components = self._components(params), self._draw_labels(n, stream)

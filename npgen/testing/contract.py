@@ -9,7 +9,7 @@ import numpy as np
 
 from ..models.base import load
 from .law import Finding, close, every, law
-from .subject import Skip
+from .subject import ALARM, Skip
 
 
 @law("shapes and dtypes")
@@ -21,8 +21,9 @@ def shapes(s):
     model, checks = s.model, []
     for dtype in (np.float32, np.float64) if s.is_npgen else (np.float64,):
         x = s.x[:5].astype(dtype)
-        p, none = model.log_prob(x), model.log_prob(x[:0]) if s.is_npgen else np.zeros(0, dtype)
-        checks += [(f"log_prob of {dtype.__name__} rows has dtype {p.dtype}", p.dtype == dtype),
+        p, none = np.asarray(model.log_prob(x)), model.log_prob(x[:0]) if s.is_npgen else np.zeros(0, dtype)
+        right = p.dtype == dtype if s.is_npgen else p.dtype.kind == "f"
+        checks += [(f"log_prob of {dtype.__name__} rows has dtype {p.dtype}", right),
                    (f"log_prob of {x.shape} rows has shape {p.shape}", p.shape == (len(x),)),
                    (f"log_prob of no rows has shape {none.shape}", none.shape == (0,) and none.dtype == dtype)]
         if s.is_npgen:
@@ -86,11 +87,15 @@ def seeds(s):
         return np.asarray(s.model.sample(n, rng=rng), np.float64)
 
     many, few = draw(300, 5), draw(40, 5)
+    half = len(s.pilot) // 2
+    equal = (s.pilot[:half] == s.pilot[half:2 * half]).all(axis=1).mean()
+    dull = (equal + 0.02) ** 300 > ALARM  # two draws of so few different rows may well be the same
     slack = np.sqrt(np.finfo(s.model.dtype_).eps) if s.is_npgen else np.inf  # a product of few rows may round otherwise
     first = np.allclose(few, many[:40], rtol=0, atol=slack * (s.scale[1] + np.abs(s.scale[0])))
     return every(("the same seed gave other rows", np.array_equal(many, draw(300, 5))),
-                 ("another seed gave the same rows", not np.array_equal(many, draw(300, 6))),
-                 ("two calls without a seed gave the same rows", not np.array_equal(draw(300, None), draw(300, None))),
+                 ("another seed gave the same rows", dull or not np.array_equal(many, draw(300, 6))),
+                 ("two calls without a seed gave the same rows",
+                  dull or not np.array_equal(draw(300, None), draw(300, None))),
                  ("40 rows are not the first of 300", first))
 
 

@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from .law import SIGMAS, Finding, law
-from .subject import ALARM, MANY_STATES, Skip, band, bernstein, distance, hoeffding, pearson
+from .subject import ALARM, Skip, band, bernstein, distance, hoeffding, pearson
 
-OFTEN = 25  # rows expected in a state that counts by itself
+OFTEN = 25    # rows expected in a state that counts by itself
+STEEP = 0.02  # share of rows whose cell of a grid may say nothing about them
 
 
 @law("the density sums or integrates to one")
@@ -21,9 +22,10 @@ def total(s):
     """
     if s.support == "real" and s.d <= 2 and s.density == "exact":
         return _quadrature(s)
-    if s.support in ("real", "mixed") or s.support == "binary" and 2 ** s.d > MANY_STATES:
+    try:
+        return _sum_over_states(s)
+    except Skip:
         return _bridge(s)
-    return _sum_over_states(s)
 
 
 def _sum_over_states(s):
@@ -32,20 +34,23 @@ def _sum_over_states(s):
     tolerance = (1e-9 if s.support == "binary" else 1e-6) + SIGMAS * math.sqrt(np.square(error).sum())
     if s.dequantize is not None:
         tolerance = 1e-2 + 3 * error.sum()
+    if not s.is_npgen and total < 1:  # there may be more states than a pilot shows
+        outside = ((s.drawn < s.states[0]) | (s.drawn > s.states[-1])).any(axis=1).astype(float)
+        total, tolerance = total + outside.mean(), tolerance + float(bernstein(outside))
     return Finding(abs(math.log(total)) if total > 0 else math.inf, tolerance)
 
 
 def _quadrature(s):
-    axes, p, coarse = s.grid
+    axes, p, coarse, steep = s.grid
     outside = np.any([(x < a[0]) | (x > a[-1]) for x, a in zip(s.drawn.T, axes, strict=True)], axis=0).astype(float)
     tolerance = 1e-3 + 3 * abs(p.sum() - coarse.sum()) + float(bernstein(outside))
-    if tolerance > 0.05:
+    if tolerance > 0.05 or steep > STEEP:
         return _bridge(s)
     return Finding(abs(math.log(max(p.sum() + outside.mean(), 1e-300))), tolerance, _factor(2 * tolerance))
 
 
 def _factor(nats):
-    return f"a factor of {math.exp(nats):.3g} in the density"
+    return f"a factor of {math.exp(min(nats, 700)):.3g} in the density"
 
 
 def _common(s):
@@ -98,12 +103,14 @@ def transform(s):
 
     Look for a sampler whose scale is the variance, whose order is another, or which forgets the preprocessing.
     """
-    axes, p, _ = s.grid
+    axes, p, _, steep = s.grid
     u, left = np.empty((s.n, s.d)), p
+    if steep > STEEP:
+        raise Skip("the density is too steep for a grid")
     if abs(p.sum() - 1) > 0.05:
         raise Skip("the density does not integrate to one on the grid")
     for i, axis in enumerate(axes):
-        step = axis[1] - axis[0]
+        step = (axis[-1] - axis[0]) / (len(axis) - 1)  # neighbours far from 0 have lost its last digits
         if i == 0:
             mass = p.reshape(len(axis), -1).sum(axis=1)
             cumulative = np.concatenate([[0], np.cumsum(mass)]) / mass.sum()
@@ -128,19 +135,18 @@ def slices(s):
     """
     x, y, from_q, from_p = _common(s)
     rng, n = s.generator(3), len(x)
+    tolerance, overlap = 2 * band(n, 2 * x.shape[1]), from_p.mean()
+    if overlap < 2 * tolerance:
+        raise Skip("no known density is near enough")
     x, y = x[rng.random(n) < from_p], y[rng.random(n) < from_q]
     both = np.concatenate([x, y])
     sign = np.where(np.arange(len(both)) < len(x), 1 / n, -1 / n)
-    k = both.shape[1]
     apart = 0.0
     for values in both.T:
         order = np.argsort(values, kind="stable")
         difference = np.cumsum(sign[order])
         last = np.append(np.diff(values[order]) > 0, True)  # of equal values
         apart = max(apart, float(np.abs(difference[last]).max(initial=0)))
-    tolerance, overlap = 2 * band(n, 2 * k), max(from_p.mean(), 1e-9)
-    if overlap < 2 * tolerance:
-        raise Skip("no known density is near enough")
     return Finding(apart, tolerance, f"{min(2 * tolerance / overlap, 1):.1%} of the mass displaced along a slice")
 
 
@@ -171,11 +177,25 @@ def independent(s):
     Look for noise that two rows share, and for samples sorted by component.
     """
     side = np.sign(s.slices(s.drawn) - np.median(s.slices(s.pilot), axis=0))
-    pairs = side[:s.n // 2 * 2].reshape(s.n // 2, 2, -1)
-    chance = hoeffding(s.n // 2, 2 * side.shape[1], 2.0)
+    half = (s.n - 1) // 2  # pairs that begin with the even rows, then pairs that begin with the odd ones
+    agree = max(float(np.abs((side[i:][:2 * half:2] * side[i + 1:][:2 * half:2]).mean(axis=0)).max()) for i in (0, 1))
+    chance = hoeffding(half, 3 * side.shape[1], 2.0)
     tolerance = chance + float(np.square(np.abs(side.mean(axis=0)) + chance).max())  # medians are not known exactly
-    agree = np.abs((pairs[:, 0] * pairs[:, 1]).mean(axis=0)).max()
-    return Finding(float(agree), tolerance, f"a correlation of {2 * tolerance:.2f} between neighbours")
+    return Finding(agree, tolerance, f"a correlation of {2 * tolerance:.2f} between neighbours")
+
+
+@law("no row is drawn twice")
+def distinct(s):
+    """Rows of real numbers differ; measured is the share of those that came before. Allowed are those that agree by chance:
+    a number of one column is one of spread / (eps |x|).
+
+    Look for a batch that is drawn again, a generator that starts anew, samples that are clipped or rounded.
+    """
+    if s.support != "real":
+        raise Skip("samples are not real numbers")
+    dtype = np.float32 if np.array_equal(s.drawn, s.drawn.astype(np.float32)) else np.float64
+    spacing = np.finfo(dtype).eps * np.abs(s.drawn).max(axis=0) / s.scale[1]
+    return Finding(1 - len(np.unique(s.drawn, axis=0)) / s.n, 0.005 + s.n * float(np.prod(np.minimum(spacing, 1))))
 
 
 @law("noise in the cells is a lower bound")

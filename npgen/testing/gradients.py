@@ -10,7 +10,7 @@ STEPS = 10.0 ** -np.arange(2, 12)
 SLACK = 1e-5  # allowed beyond the error of a slope, which is an estimate
 
 
-def _slope(f, array, move):
+def _slope(f, array, move, gradient):
     """df/dt along a move, by the central difference of the best step, and how far off it may be.
 
     Where f bends one way, in a curve or at a ReLU's kink, its slope is between those to the left and to the right: half of what
@@ -19,7 +19,7 @@ def _slope(f, array, move):
     here = float(f(array))
     left, right = np.array([[float(f(array + sign * step * move)) for step in STEPS] for sign in (-1, 1)])
     slope, bend = (right - left) / (2 * STEPS), np.abs(right - 2 * here + left) / 2
-    rounding = max(np.finfo(float).eps * abs(here), *bend[-3:])
+    rounding = max(np.finfo(float).eps * max(abs(here), np.sum(np.abs(array * gradient))), *bend[-3:])
     error = ((bend + rounding) / STEPS)[:-1] + np.abs(np.diff(slope))
     best = np.argmin(error)
     return slope[best], error[best]
@@ -30,7 +30,8 @@ def _compare(f, at, rng):
     gradient = engine.grad(f)(at)
     for name, array in at.items():
         moves = [rng.normal(size=array.shape) * (array != 0) for _ in range(5)]
-        slopes, errors = np.transpose([_slope(lambda a, name=name: f(at | {name: a}), array, move) for move in moves])
+        slopes, errors = np.transpose([_slope(lambda a, name=name: f(at | {name: a}), array, move, gradient[name])
+                                        for move in moves])
         off = np.abs([np.sum(gradient[name] * move) for move in moves] - slopes) - errors
         yield np.array([np.max(off), np.max(errors)]) / (np.sqrt(np.mean(np.square(slopes))) + 1e-4)
 

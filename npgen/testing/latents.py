@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .law import SIGMAS, Finding, law
+from .law import SIGMAS, Finding, close, law
 from .subject import Skip
 
 
@@ -29,7 +29,7 @@ class _Unchecked:
 
 def _bounds(s):
     """The model and 2,000 rows that all differ, as noise that is a function of the row needs: bits are moved by 1e-9."""
-    if not hasattr(s.model, "elbo"):
+    if not (s.is_parametric and hasattr(s.model, "elbo")):
         raise Skip("not a model with an ELBO")
     x, model = s.drawn[:2000], copy.copy(s.model)
     if s.support != "binary":
@@ -82,3 +82,15 @@ def importance(s):
     # one row in 30, in the worst model looked at. If it were one in 14, half the rows would be so for a seed in 1,000,000.
     tolerance = 5 * float(np.median(error[sure])) + 1e-3
     return Finding(abs(float(np.median(ratio))), tolerance, f"{2 * tolerance:.2g} nats")
+
+
+@law("log_prob is the importance-weighted estimate")
+def estimate(s):
+    """log_prob(x) is the estimate that importance_log_prob(x) gives with the model's own number of samples.
+
+    Look for a log-determinant, or log S, that only one of the two counts.
+    """
+    if not (s.is_parametric and hasattr(s.model, "importance_log_prob")):
+        raise Skip("not a model with an ELBO")
+    x = s.x[:100]
+    return close(s.model.log_prob(x), s.model.importance_log_prob(x)[0], 1e-12)

@@ -1,4 +1,4 @@
-"""Laws of mixtures of Gaussians: density and responsibilities are those of the attributes, and EM ascends.
+"""Laws of mixtures: density, responsibilities and means are those of the attributes, and EM ascends.
 
 Legend: n rows, d columns, k components.
 """
@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from ..preprocess import Preprocessor
 from .law import Finding, close, law
 from .subject import Skip
 
@@ -14,44 +13,81 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def _mixture(s):
-    """log w_k N(x; m_k, C_k) of drawn rows from the attributes that scikit-learn's mixtures have too, (n, k)."""
-    model, names = s.model, ("weights_", "means_", "covariances_")
-    model = getattr(model, "model", model)
-    if not all(hasattr(model, name) for name in names):
+    """The mixture, drawn rows, and log w_k p_k(x) of them from its attributes, (n, k)."""
+    model, x, log_det = getattr(s.model, "model", s.model), s.drawn[:300], 0.0
+    if not all(hasattr(model, name) for name in ("weights_", "means_")):
+        raise Skip("not a mixture")
+    z, log_weights = x, np.log(np.asarray(model.weights_, np.float64))
+    if s.is_parametric:
+        z, log_det = model.preprocess_.forward(x)
+        log_det = log_det[:, None]
+    if hasattr(model, "kinds_"):
+        return model, x, log_weights + _columns(model, z) + log_det
+    if not hasattr(model, "covariances_"):
         raise Skip("not a mixture of Gaussians")
-    if isinstance(getattr(model, "preprocess", None), (str, Preprocessor)):
-        raise Skip("the mixture is in a preprocessed space")
-    x, (weights, means, c) = s.drawn[:300], (np.asarray(getattr(model, name), np.float64) for name in names)
+    return model, x, log_weights + _gaussians(model, z) + log_det
+
+
+def _gaussians(model, x):
+    """log N(x; m_k, C_k), from the attributes that scikit-learn's mixtures have too."""
+    means, c = (np.asarray(a, np.float64) for a in (model.means_, model.covariances_))
     k, d = means.shape
     kind = getattr(model, "covariance_type_", model.covariance_type)
     c = {"full": lambda: c, "tied": lambda: np.broadcast_to(c, (k, d, d)), "diag": lambda: c[:, :, None] * np.eye(d),
          "spherical": lambda: c[:, None, None] * np.eye(d)}[kind]()
     away = x[:, None] - means
     squares = np.einsum("nkd,kde,nke->nk", away, np.linalg.inv(c), away)
-    return x, np.log(weights) - 0.5 * (squares + np.linalg.slogdet(c)[1] + d * LOG_2PI)
+    return -0.5 * (squares + np.linalg.slogdet(c)[1] + d * LOG_2PI)
+
+
+def _columns(model, x):
+    """sum_j log p_kj(x_j), of normal columns and of tables of probabilities (k, c)."""
+    joint, reals = np.zeros((len(x), len(model.weights_))), zip(model.means_.T, model.variances_.T, strict=True)
+    tables = iter(model.probabilities_)
+    for values, kind in zip(x.T, model.kinds_, strict=True):
+        if kind == "normal":
+            mean, variance = next(reals)
+            joint -= 0.5 * ((values[:, None] - mean) ** 2 / variance + np.log(variance) + LOG_2PI)
+        else:
+            joint += np.log(next(tables))[:, values.astype(int)].T
+    return joint
 
 
 @law("a mixture is its attributes")
 def mixture(s):
-    """log p(x) = log sum_k w_k N(x; m_k, C_k), from weights_, means_ and covariances_.
+    """log p(x) = log sum_k w_k p_k(x), from weights_, means_ and covariances_, or the tables of every column.
 
     Look at the log-determinant of the factor, the weights, and the units of what fit standardised.
     """
-    x, joint = _mixture(s)
+    _, x, joint = _mixture(s)
     return close(s.log_prob(x), np.logaddexp.reduce(joint, axis=1), 1e-6)
 
 
 @law("responsibilities are posterior probabilities")
 def responsibilities(s):
-    """predict_proba(x)_k = w_k N(x; m_k, C_k) / p(x).
+    """predict_proba(x)_k = encode(x)_k = w_k p_k(x) / p(x).
 
-    Look at what it is normalised over, and at the weights.
+    Look at what it is normalised over, at the weights, and at the order of the components.
     """
-    x, joint = _mixture(s)
-    predict = getattr(getattr(s.model, "model", s.model), "predict_proba", None)
-    if predict is None:
+    model, x, joint = _mixture(s)
+    posterior = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+    found = [close(getattr(model, name)(x), posterior, 1e-6) for name in ("predict_proba", "encode") if hasattr(model, name)]
+    if not found:
         raise Skip("no predict_proba")
-    return close(predict(x), np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)), 1e-6)
+    return next((each for each in found if not each.passed), found[0])
+
+
+@law("responsibilities stand for means")
+def means(s):
+    """decode(r) = sum_k r_k m_k, in the space of the preprocessing.
+
+    Look at the order of the components, and at the way back into the data's space.
+    """
+    model, _, joint = _mixture(s)
+    if not (s.is_parametric and hasattr(model, "covariances_")):
+        raise Skip("not a mixture of Gaussians of npgen")
+    r = s.generator(12).dirichlet(np.ones(joint.shape[1]), 100)
+    return close(model.decode(r), model.preprocess_.inverse(r @ np.asarray(model.means_, np.float64)), 1e-6)
 
 
 @law("EM never loses likelihood")
@@ -61,7 +97,8 @@ def monotone(s):
     Look at the M-step: weights, the centre of the second moments, the order of updates.
     """
     model = s.model
-    if not hasattr(model, "lower_bounds_") or getattr(model, "solver", "em") != "em" or model.fit_report_["reseeded"]:
+    by_em = s.is_npgen and hasattr(model, "lower_bounds_") and getattr(model, "solver", "em") == "em"
+    if not by_em or model.fit_report_["reseeded"]:
         raise Skip("not fitted by EM alone")
     bounds = np.array(model.lower_bounds_)
     fall = float(np.max(bounds[:-1] - bounds[1:], initial=0))

@@ -25,7 +25,7 @@ class Report:
         return [finding.law for finding in self.findings if not finding.passed]
 
     def __getitem__(self, law):
-        return next(finding for finding in self.findings if finding.law == law)
+        return {finding.law: finding for finding in self.findings}[law]
 
     def __str__(self):
         lines = [self.title, "", f"      {'law':44} {'measured':>9} {'allowed':>9}   would catch"]
@@ -37,14 +37,14 @@ class Report:
             words = f.catches if f.passed else f.note or f.catches
             row = f"{'ok' if f.passed else 'FAIL':5} {f.law:44} {_number(f.measured):>9} {_number(f.tolerance):>9}   {words}"
             lines.append(row.rstrip())
-        lines.append("")
+        lines += [""] * bool(skipped)
         for reason, names in skipped.items():
-            lines += textwrap.wrap(f"does not apply, {reason}: {', '.join(names)}", 110, subsequent_indent="   ")
+            lines += textwrap.wrap(f"not checked, {reason}: {', '.join(names)}", 110, subsequent_indent="   ")
         for name in self.broken:
             lines += ["", f"FAIL  {name}", textwrap.indent(inspect.getdoc(LAWS[name]).replace("\n\n", "\n"), "      ")]
         held, broken = sum(not f.skipped and f.passed for f in self.findings), len(self.broken)
-        lines += ["", f"{held} laws hold, {broken} {'is' if broken == 1 else 'are'} broken."
-                      f" Chance alone breaks one in {1 / ALARM:,.0f} seeds at most."]
+        lines += ["", f"{held} {'law holds' if held == 1 else 'laws hold'}, {broken} {'is' if broken == 1 else 'are'} broken."
+                      f" Chance alone breaks a given law in one of {1 / ALARM:,.0f} seeds at most."]
         return "\n".join(lines)
 
 
@@ -55,18 +55,25 @@ def check_generative_model(model, X=None, *, seed=0, n_samples=None, laws=None):
                 What a model of npgen promises besides (see its capabilities) is checked too
     X           rows (n, d) like those that it was fitted on; by default rows drawn from the model
     seed        of the checker's choices and of the rows that it draws
-    n_samples   rows that the statistical laws look at; by default 20,000, or 2,000 if log_prob is an estimate
+    n_samples   rows that the statistical laws look at, at least 100; by default 20,000
     laws        names of the laws to run; by default all of npgen.testing.laws.LAWS
 
+    A row that cannot be has log_prob -inf, or raises ValueError. Columns whose samples are whole numbers are taken for counts
+    or levels, and summed over; all others for real numbers, and integrated over. What encode and decode of a VAE mean is not
+    checked.
+
     A law about random rows allows for chance: one that holds is reported as broken at most once in a million seeds, and the
-    report says the smallest error that it is sure to find. Raises what the model raises when it is asked for log_prob(X[:2]).
+    report says the smallest error that it is sure to find. Raises ValueError or TypeError for arguments that it cannot work
+    with, and what the model raises when it is asked for log_prob(X[:2]).
     """
+    if isinstance(laws, str):
+        raise TypeError(f"check_generative_model: laws must be a list of names, got {laws!r}; pass [{laws!r}]")
     unknown = set(laws or ()) - set(LAWS)
     if unknown:
         raise ValueError(f"laws: there is no law {sorted(unknown)[0]!r}; choose from {', '.join(LAWS)}")
     subject = Subject(model, X, seed, n_samples)
     subject.model.log_prob(subject.x[:2])
-    findings = [dataclasses.replace(_run(law, subject), law=name) for name, law in LAWS.items() if not laws or name in laws]
+    findings = [dataclasses.replace(_run(law, subject), law=name) for name, law in LAWS.items() if laws is None or name in laws]
     what = f"density {subject.density}, samples {subject.support}, {subject.d} column{'s' if subject.d > 1 else ''}"
     return Report(f"{model!r:.100}: {what}; seed {seed}", findings)
 

@@ -22,7 +22,7 @@ import math
 import numpy as np
 
 from .. import ops
-from ..models.base import Model, ParametricModel
+from ..models.base import Model, ParametricModel, check_rows
 from ..preprocess import Chain, Dequantize
 from ..random import Stream
 
@@ -71,6 +71,7 @@ class Subject:
     """
 
     def __init__(self, model, X, seed, n_samples):
+        self._refuse(model, seed, n_samples)
         if isinstance(model, Model):  # a check leaves the model's own stream where it is
             model._check_fitted("check_generative_model")
             model = copy.copy(model).to("cpu")  # the laws look inside with NumPy; the GPU's kernels have tests of their own
@@ -83,12 +84,33 @@ class Subject:
         self.is_npgen, self.is_parametric = isinstance(model, Model), isinstance(model, ParametricModel)
         self.n = n_samples or 20_000
         self._takes_rng = "rng" in inspect.signature(model.sample).parameters
-        self.pilot = self.sample(min(2000, self.n), seed + 1)  # chooses what is looked at; the laws judge other rows
-        self.x = self.pilot[:500] if X is None else np.array(X, dtype=np.float64)
+        n = min(2000, self.n)
+        self.pilot = self.sample(n, seed + 1)  # chooses what is looked at; the laws judge other rows
+        if self.pilot.ndim != 2 or len(self.pilot) != n:
+            raise ValueError(f"check_generative_model: sample({n}) must give {n} rows (n, d), but has shape {self.pilot.shape}")
         self.d = self.pilot.shape[1]
-        whole = (self.pilot == np.round(self.pilot)).all(axis=0)
+        self.x = self.pilot[:500] if X is None else check_rows("check_generative_model", X, minimum=2).astype(np.float64)
+        if self.x.shape[1] != self.d:
+            raise ValueError(f"check_generative_model: X has {self.x.shape[1]} columns, but samples of the model {self.d}")
+        whole = ((self.pilot == np.round(self.pilot)) & (np.abs(self.pilot) < 2**53)).all(axis=0)  # beyond, all numbers are
         self.support = ("binary" if np.isin(self.pilot, (0, 1)).all() else "integers" if whole.all() else
                         "mixed" if whole.any() else "real")
+
+    @staticmethod
+    def _refuse(model, seed, n_samples):
+        if isinstance(model, type):
+            raise TypeError(f"check_generative_model: {model.__name__} is a class; give a fitted model")
+        for name in ("log_prob", "sample"):
+            if not callable(getattr(model, name, None)):
+                raise TypeError(f"check_generative_model: {type(model).__name__} has no method {name}; give a model with "
+                                "log_prob(X) -> (n,) and sample(n) -> (n, d)")
+        density = getattr(getattr(model, "capabilities", None), "density", "exact")
+        if density not in ("exact", "bound", "estimate"):
+            raise ValueError(f"check_generative_model: capabilities.density is {density!r}; it must be 'exact', 'bound' or "
+                             "'estimate'")
+        for name, value, least in (("seed", seed, 0), ("n_samples", 100 if n_samples is None else n_samples, 100)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"check_generative_model: {name} must be an integer of at least {least}, got {value!r}")
 
     def generator(self, k=0):
         """Random numbers for the checker's own choices."""
@@ -97,7 +119,11 @@ class Subject:
     def sample(self, n, seed=None):
         """n rows (n, d) in float64; the same for the same seed if the model can do that."""
         rows = self.model.sample(n, rng=seed) if self._takes_rng else self.model.sample(n)
-        return np.asarray(rows, dtype=np.float64)
+        try:
+            return np.asarray(rows, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"check_generative_model: sample({n}) must give an array (n, d) of numbers, but gave a "
+                            f"{type(rows).__name__}; wrap it in a method that gives the rows alone") from None
 
     def log_prob(self, x):
         """log p(x) of float64 rows, (n,) in float64: by quadrature over the latent dimensions where log_prob is an estimate.
@@ -233,7 +259,8 @@ class Subject:
 
     @functools.cached_property
     def grid(self):
-        """The density of one or two real columns: (midpoints along each axis, mass of every cell, mass of coarser cells).
+        """The density of one or two real columns: midpoints along each axis, the mass of every cell, that of coarser cells, and
+        the share of drawn rows whose density is far from that of their cell, which is steeper then than the grid can show.
 
         Raises Skip for more columns.
         """
@@ -249,7 +276,11 @@ class Subject:
         p = np.exp(np.concatenate([self.log_prob(part) for part in _batches(points)])).reshape([n] * self.d)
         p *= np.prod((high - low) / n)
         coarse = p[tuple(slice(1, None, 3) for _ in axes)] * 3 ** self.d  # the same rule on cells three times as wide
-        return axes, p, coarse
+        at = np.floor((self.drawn - low) / (high - low) * n)
+        inside = ((at >= 0) & (at < n)).all(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            off = np.log(p[tuple(at[inside].astype(int).T)] / np.prod((high - low) / n)) - self.drawn_log_prob[inside]
+        return axes, p, coarse, float(np.mean(~(np.abs(off) < 0.5)))
 
     @functools.cached_property
     def reference(self):
@@ -292,7 +323,7 @@ class Reference:
 
     def __init__(self, pilot):
         self.rows, d = pilot[:500], pilot.shape[1]
-        whole = (pilot == np.round(pilot)).all(axis=0)
+        whole = ((pilot == np.round(pilot)) & (np.abs(pilot) < 2**53)).all(axis=0)
         self.levels = {j: np.unique(pilot[:, j]) for j in np.flatnonzero(whole)}
         self.real = np.flatnonzero(~whole)
         d = len(self.real)
@@ -314,7 +345,8 @@ class Reference:
         """(n,) nats."""
         joint = np.full((len(x), len(self.rows)), -math.log(len(self.rows)))
         if d := len(self.real):
-            y, centres = (np.linalg.solve(self.factor, rows[:, self.real].T).T for rows in (x, self.rows))
+            middle = self.rows[0, self.real]
+            y, centres = (np.linalg.solve(self.factor, (rows[:, self.real] - middle).T).T for rows in (x, self.rows))
             squares = np.square(y).sum(axis=1)[:, None] - 2 * y @ centres.T + np.square(centres).sum(axis=1)
             joint -= 0.5 * np.maximum(squares, 0) + d / 2 * math.log(2 * math.pi) + np.log(np.diag(self.factor)).sum()
         for j, levels in self.levels.items():
@@ -332,7 +364,8 @@ class Reference:
         if self.levels:
             moved = rng.choice(list(self.levels), n)
             for j, levels in self.levels.items():
-                y[moved == j, j] = rng.choice(levels, (moved == j).sum())
+                free = (moved == j) & np.isin(x[:, j], levels)  # a step there must have a step back
+                y[free, j] = rng.choice(levels, free.sum())
         return y
 
 
