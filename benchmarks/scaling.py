@@ -74,6 +74,8 @@ def draw(name, sections, peaks, path):
     figure = Figure(figsize=(4 * len(sections) + 4, 3.5), layout="constrained")
     figure.suptitle(name)
     *panels, last = figure.subplots(1, len(sections) + 1)
+    for panel in panels[1:]:
+        panel.sharey(panels[0])  # before anything is drawn, so that the scale fits all
     for panel, (n_threads, points) in zip(panels, sections.items(), strict=True):
         for variant, (sizes, seconds) in points.items():
             panel.loglog(sizes, [1e3 * s for s in seconds], "o-", label=variant, color=COLOURS[variant], markersize=4,
@@ -83,7 +85,6 @@ def draw(name, sections, peaks, path):
         panel.set_xticks([], minor=True)
         panel.yaxis.set_major_formatter("{x:,g}")
         panel.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
-        panel.sharey(panels[0])
         panel.grid(alpha=0.3)
     for variant, (loaded, peak) in reversed(peaks.items()):
         label = variant.replace(", ", ",\n")

@@ -258,7 +258,7 @@ def _check_output(path, suffixes=None):
     if not os.access(folder, os.W_OK):
         raise ValueError(f"{path} cannot be written because the folder {folder} is read-only; give another")
     if path.lower().endswith(".png") and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError(f"{path}: pictures need matplotlib, which is not installed; pip install 'npgen[plot]'")
+        raise ValueError(f"{path}: pictures need matplotlib, which is not installed; pip install matplotlib")
 
 
 def _picture(path, n_columns):

@@ -59,7 +59,7 @@ def run(folder, *, quick=False, seed=0):
           "Nats of different data spaces do not compare. exact: log p(x); bound: at most log p(x);\n"
           "estimate: of log p(x), by importance sampling. The first run on a machine compiles as it fits.")
     print(f"\nPictures of digits, samples and latent spaces are in {folder}{os.sep}" if draws else
-          "\nNo pictures: matplotlib is not installed (pip install 'npgen[plot]').")
+          "\nNo pictures: matplotlib is not installed (pip install matplotlib).")
 
 
 def start_compiling():

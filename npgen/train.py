@@ -21,12 +21,27 @@ from .random import Stream
 
 
 class ConvergenceWarning(UserWarning):
-    """Fitting stopped before it had converged."""
+    """Fitting stopped before it had converged, or had to go back because the loss was not finite."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class Options:
-    """How to train; the names are those of the models' constructors."""
+    """How to train; all but clip_norm are arguments of the models' constructors.
+
+    max_epochs           passes over the rows, at most
+    batch_size           rows per step
+    learning_rate        of Adam; halved whenever the loss was not finite and training went back an epoch
+    validation_fraction  share of the rows that is held out to stop by; 0 trains on all, and stops by the training loss
+    patience             epochs without a lower held-out loss, after which training stops
+    restore_best         whether to end with the parameters of the best epoch, not of the last
+    weight_decay         decoupled: every step takes learning_rate * weight_decay of every parameter away
+    clip_norm            a gradient longer than this is scaled down to it
+    callbacks            functions that are called after every epoch with its entry of history_: a dict of epoch, train_nats and
+                         valid_nats (losses: minus the mean of log p or its bound), learning_rate, rollbacks
+    verbose              whether to show a progress bar
+
+    Raises ValueError, or TypeError for callbacks that are no functions.
+    """
 
     max_epochs: int = 200
     batch_size: int = 100
@@ -34,7 +49,7 @@ class Options:
     validation_fraction: float = 0.1
     patience: int = 20
     restore_best: bool = True
-    weight_decay: float = 0.0             # every step takes learning_rate * weight_decay of every parameter away
+    weight_decay: float = 0.0
     clip_norm: float = 100.0
     callbacks: tuple = ()
     verbose: bool = False

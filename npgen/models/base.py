@@ -58,7 +58,7 @@ class Model(abc.ABC):
     """A generative model: fit, log_prob, score, sample, encode, decode, save.
 
     A constructor takes keyword-only hyperparameters and does no work; what fit learns ends in an underscore. A subclass
-    writes _fit, _log_prob, _sample, _encode, _decode, _state and _restore.
+    writes _capabilities, n_latent_, _fit, _log_prob, _sample, _encode, _decode, _move, _state and _restore.
     """
 
     _capabilities: Capabilities
@@ -148,7 +148,8 @@ class Model(abc.ABC):
     def fit(self, X, y=None, *, sample_weight=None, checkpoint=None, resume=False):
         """Learn from the rows of X (n, d); returns self. y is ignored, there so that pipelines work.
 
-        sample_weight (n,): non-negative; ones are None, integers are repeated rows, zeros are removed rows.
+        sample_weight (n,): non-negative. Equal weights are no weights, a row of weight 0 is not there, and an integer weight
+        counts as so many copies of its row: in every sum over rows, not in how a gradient's batches are drawn.
         checkpoint: a path that the state of the run is written to after every epoch; with resume=True a run goes on from
         that file, to the same bits as one that never stopped.
         Raises ValueError or TypeError for data that cannot be fitted; the model is then as it was before.
@@ -200,12 +201,12 @@ class Model(abc.ABC):
         return asnumpy(self._draw(self._sample, n_samples, rng))
 
     def sample_and_log_prob(self, n_samples=1, *, rng=None):
-        """Rows drawn from the model, (n_samples, d), and their log_prob, (n_samples,)."""
+        """Rows drawn from the model, (n_samples, d), and their log_prob, (n_samples,). rng, errors: see sample."""
         x = self.sample(n_samples, rng=rng)
         return x, self.log_prob(x)
 
     def encode(self, X):
-        """The representation of every row, (n, l): `capabilities.representation` says what it is."""
+        """The representation of every row, (n, l): `capabilities.representation` says what it is. Raises as log_prob does."""
         return self._rowwise(self._encode, self._check("encode", X))
 
     def decode(self, Z):
@@ -273,7 +274,7 @@ class Model(abc.ABC):
     _missing = False  # whether NaN stands for a missing value, or is refused
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
     _rows_per_call = 4096  # of a private method: bounds the memory of a query
-    _multiple = 4  # of rows in a query: a BLAS takes those beyond by other instructions, and a row's bits would tell of them
+    _multiple = 4  # that the rows of a query are padded to: a BLAS rounds those left over by other instructions
 
     @property
     @abc.abstractmethod
@@ -471,7 +472,8 @@ class ParametricModel(Model):
 class GradientModel(ParametricModel):
     """A model fitted by following the gradient of its loss from fresh parameters on.
 
-    A subclass writes what ParametricModel asks for but _learn, and _build (its layers) and _init (their first parameters).
+    A subclass writes what ParametricModel asks for but _learn, and _build (its layers) and _init (their first parameters);
+    what its layers depend on beside the parameters goes into a file by _state, and comes back by _restore.
     """
 
     @abc.abstractmethod
