@@ -29,7 +29,7 @@ if importlib.util.find_spec("npgen.kernels") is None:  # a checkout that is not 
     sys.modules["npgen.kernels"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["npgen.kernels"])
 
-from . import kernels
+from . import data, kernels, plot, testing
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
@@ -39,5 +39,5 @@ from .train import ConvergenceWarning
 from .version import __version__
 
 __all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "Mixture", "NoRuleError", "NotFittedError", "RealNVP",
-           "Tensor", "VAE", "__version__", "grad", "hvp", "jacobian", "kernels", "load", "select_n_components",
-           "value_and_grad", "vjp", "warmup"]
+           "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components",
+           "testing", "value_and_grad", "vjp", "warmup"]

@@ -135,10 +135,10 @@ def _metadata(path, blob):
     if head > LARGEST_HEADER + 8:
         raise LoadError(f"{path} has a header of {head} bytes, more than any that npgen writes; use another copy")
     try:
-        table = json.loads(blob[8:head])
+        table = json.loads(blob[8:head], object_pairs_hook=_once)
         text = table.pop("__metadata__", {}).get("npgen")
         size = head + max((entry["data_offsets"][1] for entry in table.values()), default=0)
-        meta = None if text is None else json.loads(text)
+        meta = None if text is None else json.loads(text, object_pairs_hook=_once)
         types = None if text is None else [type(meta[key]) for key in ("sha256", "format", "header")]
         sound = text is None or (types == [str, int, dict] and meta["sha256"].isascii())
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -157,3 +157,10 @@ def _digest(blob, start):
     digest.update(_BLANK.encode())
     digest.update(memoryview(blob)[start + 64:])
     return digest.hexdigest()
+
+
+def _once(pairs):
+    """A JSON object whose names all differ: of two that are the same, one parser takes the first and another the last."""
+    if len(table := dict(pairs)) < len(pairs):
+        raise ValueError("a name is there twice")
+    return table

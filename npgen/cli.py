@@ -29,7 +29,8 @@ from .models.base import load
 from .random import as_stream
 from .version import __version__
 
-_OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "callbacks")  # not for --set
+_OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
+_DEFAULTS = {"gmm": {"preprocess": "auto"}}  # integers get a density only once they are spread over their cells
 _ANSWERS = {"exact": "exact", "bound": "a lower bound", "estimate": "an estimate"}
 _TABLES = data.OUTPUTS
 _FILES = (*_TABLES, ".png")
@@ -135,7 +136,7 @@ def check(args):
         source = args.data or "moons"
         x = _training_rows(source)
         model = _build(args).fit(x)
-        print(f"{_describe(model)}, fitted to {source} in {_count(model.n_epochs_, 'step')}\n")
+        print(f"{_describe(model)}, fitted to {source} in {_count(model.n_epochs_, _passes(model))}\n")
     else:
         model = load(args.model)
         x = None if args.data is None else data.load(args.data)
@@ -198,8 +199,7 @@ def _build(args):
     model = cls(random_state=args.seed, verbose=not args.quiet and sys.stderr.isatty())
     if args.epochs is not None:
         model.set_params(**{name: args.epochs for name in ("max_epochs", "max_iter") if name in defaults})
-    if args.model == "gmm":  # integers get a density only once they are spread over their cells
-        model.set_params(preprocess="auto")
+    model.set_params(**_DEFAULTS.get(args.model, {}))
     for setting in args.set:
         name, equals, text = setting.partition("=")
         if not equals or name not in settable:
@@ -315,13 +315,17 @@ def _training(model, x=None):
     history, d = getattr(model, "history_", None), model.n_features_in_
     if history:
         best = min(history, key=lambda e: e["train_nats"] if e["valid_nats"] is None else e["valid_nats"])
-        yield "epochs", f"{history[-1]['epoch']}, best {best['epoch']}"
+        yield f"{_passes(model)}s", f"{history[-1]['epoch']}, best {best['epoch']}"
         for name, part in (("train_nats", "fitted"), ("valid_nats", "held out")):
             if best[name] is not None:
                 yield part, f"{-best[name]:.4f} nats per row, {_bits(-best[name], d):.4f} bits per dimension"
     elif x is not None:
         nats = model.score(x)
         yield "fitted", f"{nats:.4f} nats per row, {_bits(nats, d):.4f} bits per dimension"
+
+
+def _passes(model):
+    return "iteration" if hasattr(model, "n_iter_") else "epoch"
 
 
 def _bits(nats, n_columns):
@@ -478,7 +482,7 @@ allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
               examples=["npgen warmup", "npgen warmup made vae"])
     sub.add_argument("models", metavar="MODEL", nargs="*", help=f"of which models (default: all): {', '.join(sorted(MODELS))}")
 
-    sub = add(demo, "fit all four models to handwritten digits; print a table, draw pictures",
+    sub = add(demo, "fit four models to handwritten digits; print a table, draw pictures",
               examples=["npgen demo", "npgen demo --out pictures --seed 1"])
     sub.add_argument("--out", default="npgen-demo", metavar="FOLDER", help="folder for the pictures (default: npgen-demo)")
     sub.add_argument("--quick", action="store_true", help="a few epochs only: does everything work here?")
@@ -495,6 +499,7 @@ def _natural(text):
 def _settings():
     lines = []
     for name, cls in sorted(MODELS.items()):
-        settings = [f"{k}={p.default!r}" for k, p in inspect.signature(cls).parameters.items() if k not in _OWN_FLAGS]
+        defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()} | _DEFAULTS.get(name, {})
+        settings = [f"{k}={value!r}" for k, value in defaults.items() if k not in _OWN_FLAGS]
         lines.append(textwrap.fill(" ".join(settings), 86, initial_indent=f"  {name:8} ", subsequent_indent=" " * 11))
     return "\n".join(lines)

@@ -142,4 +142,4 @@ def _gpu():
     try:
         return f"{', '.join(_cuda.devices())}, through CuPy {_cuda.require().__version__}"
     except _cuda.DeviceError as error:
-        return f"none for {error}"
+        return f"none: {str(error).removeprefix('cuda: ')}"

@@ -107,7 +107,7 @@ def density(path, log_prob, bounds, title=None, n_cells=300):
 
 
 def history(path, history, title=None):
-    """Nats over the epochs: history is a model's history_, a list of dicts with "epoch" and values named *_nats."""
+    """The loss in nats over the epochs: history is a model's history_, a list of dicts with "epoch" and values named *_nats."""
     figure, axes = _figure(title, size=(6.4, 4.2))
     epoch = [entry["epoch"] for entry in history]
     for i, name in enumerate(name for name in history[0] if name.endswith("_nats")):
@@ -115,7 +115,7 @@ def history(path, history, title=None):
         if np.isfinite(nats).any():
             axes.plot(epoch, nats, label=name.removesuffix("_nats"), color=_COLORS[i], linewidth=1.6)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("nats")
+    axes.set_ylabel("loss, nats")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     _save(path, figure.savefig)
@@ -168,4 +168,4 @@ def _matplotlib():
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ImportError("pictures need matplotlib, which is not installed; pip install npgen[plot]") from None
+        raise ImportError("pictures need matplotlib, which is not installed; pip install matplotlib") from None

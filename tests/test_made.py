@@ -9,7 +9,6 @@ from npgen import kernels
 from npgen.engine import jacobian
 from npgen.models import MADE
 
-ALARM = 1e-6  # of a statistical test, per case
 RNG = np.random.default_rng(0)
 BITS = (RNG.random((80, 6)) < np.linspace(0.1, 0.9, 6)).astype(float)  # every column has a mean of its own
 REAL = RNG.normal(size=(80, 6)) @ RNG.normal(size=(6, 6)) + np.arange(6)

@@ -224,17 +224,20 @@ def test_density_integrates_to_one(kind, d):
 
 @each_type
 def test_samples_have_the_moments_of_the_mixture(kind):
-    """32 comparisons at 5 standard errors: a false alarm in 1 of 50,000 runs, and none under a fixed seed."""
+    """32 comparisons at 6 standard errors: a false alarm in 1 of 1e7 runs, and none under a fixed seed.
+
+    Surely found: a weight off by 0.03, a mean by 0.11 standard deviations, a variance by 15 %.
+    """
     model = GaussianMixture(3, covariance_type=kind, random_state=0).fit(blobs())
     n = 40000
     x, components = model.sample(n, rng=1, return_components=True)
     counts = np.bincount(components, minlength=3)
-    assert (abs(counts - n * model.weights_) < 5 * np.sqrt(n * model.weights_ * (1 - model.weights_))).all()
+    assert (abs(counts - n * model.weights_) < 6 * np.sqrt(n * model.weights_ * (1 - model.weights_))).all()
     for k, c in enumerate(covariance_matrices(model)):
         rows, var = x[components == k], np.diag(c)
-        assert (abs(rows.mean(axis=0) - model.means_[k]) < 5 * np.sqrt(var / counts[k])).all()
+        assert (abs(rows.mean(axis=0) - model.means_[k]) < 6 * np.sqrt(var / counts[k])).all()
         error = np.sqrt((np.outer(var, var) + c**2) / counts[k])
-        assert (abs(np.cov(rows.T) - c) < 5 * error).all()
+        assert (abs(np.cov(rows.T) - c) < 6 * error).all()
 
 
 @each_type

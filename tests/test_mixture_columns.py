@@ -150,7 +150,10 @@ def test_imputed_values_are_the_conditional_mean(kind, dtype):
 
 @each_type
 def test_imputed_draws_have_the_conditional_moments(kind):
-    """10 comparisons at 6 standard errors: a false alarm in 1 of 5e7 runs, and none under a fixed seed."""
+    """10 comparisons at 6 standard errors: a false alarm in 1 of 5e7 runs, and none under a fixed seed.
+
+    Surely found: a mean off by 0.06 standard deviations, a variance by 9 %.
+    """
     model, n = fitted(kind), 40000
     value = model.means_[0, 1]
     rows = np.tile([np.nan, value, np.nan], (n, 1))

@@ -137,6 +137,7 @@ def test_dequantized_density_of_a_cell_is_its_probability():
     """The mean of exp(log_prob) over the noise is P(k), for a density that varies inside the cells.
 
     p(z) = 2 z on (0, 1), 4 levels: P(k) = (2 k + 1) / 16. 40,000 draws, six standard errors: false alarms 2e-9.
+    Surely found: a probability off by 7 %.
     """
     x = np.repeat(np.arange(4.0), 10000)[:, None]
     z, log_det = Dequantize().fit(x).forward(x, Stream(1))

@@ -128,8 +128,8 @@ def test_moons_are_learnt(moons):
 
 def test_the_two_directions_of_the_model(moons):
     model, x = moons
-    z, log_det = model.inverse_and_log_det(model.params_, x[:50])
-    back, forward = model.forward_and_log_det(model.params_, z)
+    z, log_det = model._flow.inverse_and_log_det(model.params_, x[:50])
+    back, forward = model._flow.forward_and_log_det(model.params_, z)
     tolerance = 1e-4 if x.dtype == np.float32 else 1e-10
     np.testing.assert_allclose(back, x[:50], atol=tolerance)
     np.testing.assert_allclose(forward, -log_det, atol=tolerance)

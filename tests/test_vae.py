@@ -62,6 +62,7 @@ def test_the_elbo_is_below_the_exact_log_prob_and_near_it(case):
 @pytest.mark.long(but={"case": ["Bernoulli"]})
 @cases
 def test_one_sample_elbos_are_unbiased(case):
+    """Surely found: a bias of 0.3 standard deviations of one sample; of the public elbo, of 0.6 nats in the mean of 40 rows."""
     model, x, _ = fitted(case)
     rows, log_det = model.preprocess_.forward(x)
     stream = Stream(1)
@@ -118,6 +119,7 @@ def test_one_sample_has_no_standard_error():
 
 
 def test_the_kl_divergence_in_closed_form_is_that_of_samples():
+    """Surely found: an error of 0.08 standard deviations of log q - log p."""
     model = VAE(n_latent=3, hidden=(8,), max_epochs=10, random_state=0).fit(BITS)
     x, z_of = BITS[:10], {}
 
@@ -148,6 +150,7 @@ def test_beta_weighs_the_divergence_in_the_loss_and_nowhere_else():
 
 
 def test_samples_and_estimates_follow_the_density_over_states():
+    """Surely found: probabilities 9 % off (root mean square)."""
     model, _, _ = fitted("Bernoulli")
     states = np.array(list(itertools.product([0.0, 1.0], repeat=4)))
     p, n = np.exp(exact(model, states)), 20000
@@ -159,6 +162,7 @@ def test_samples_and_estimates_follow_the_density_over_states():
 
 
 def test_samples_follow_the_density_over_the_line():
+    """Surely found: 8 % of the mass displaced."""
     model, _, _ = fitted("normal, 1 feature")
     line = np.linspace(LINE.min() - 15, LINE.max() + 15, 1501)
     p = np.exp(exact(model, line[:, None]))
@@ -169,6 +173,7 @@ def test_samples_follow_the_density_over_the_line():
 
 @cases
 def test_encode_is_the_posterior_mean_and_decode_the_mean_of_x(case):
+    """Surely found: a mean off by 0.08 standard deviations of x."""
     model, x, _ = fitted(case)
     rows, _ = model.preprocess_.forward(x)
     np.testing.assert_array_equal(model.encode(x), model._posterior(model.params_, rows)[0])

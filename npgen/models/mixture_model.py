@@ -87,8 +87,13 @@ def select_n_components(model, X, n_components=range(1, 11), *, criterion="bic",
     """(the best fit, a list of dicts with n_components, nats, aic and bic): a mixture with each number of components.
 
     model stays as it is; criterion is "bic", "aic", or another method of the fits that takes X, the smallest being the best.
-    npgen.plot.selection draws the list. Reference: Schwarz, Estimating the dimension of a model (1978).
+    npgen.plot.selection draws the list. Raises TypeError for a model that is no mixture, ValueError for an unknown criterion.
+    Reference: Schwarz, Estimating the dimension of a model (1978).
     """
+    if not isinstance(model, MixtureModel):
+        raise TypeError(f"select_n_components: model must be a mixture, got {model!r}"[:200])
+    if not callable(getattr(model, criterion, None)):
+        raise ValueError(f"select_n_components: criterion must be 'bic', 'aic' or the name of a method, got {criterion!r}")
     best, table = None, []
     for k in n_components:
         fit = type(model)(**(model.get_params() | {"n_components": k})).to(model.device).fit(X, sample_weight=sample_weight)

@@ -99,14 +99,6 @@ class RealNVP(GradientModel):
     def _init(self, z, stream):
         return self._flow.init(z, stream)
 
-    def inverse_and_log_det(self, params, x):
-        """Preprocessed rows -> noise (n, d), and log |det dz/dx| (n,)."""
-        return self._flow.inverse_and_log_det(params, x)
-
-    def forward_and_log_det(self, params, z):
-        """Noise -> preprocessed rows (n, d), and log |det dx/dz| (n,)."""
-        return self._flow.forward_and_log_det(params, z)
-
     def _log_density(self, params, z):
         return fused.flow_log_prob(z, params["flow"], self._flow.layout)
 
@@ -114,13 +106,14 @@ class RealNVP(GradientModel):
         return -self._log_density(params, z)
 
     def _draw_rows(self, params, n, stream):
-        return self.forward_and_log_det(params, stream.normal((n, self.n_features_in_), params.flat.dtype, like=params.flat))[0]
+        noise = stream.normal((n, self.n_features_in_), params.flat.dtype, like=params.flat)
+        return self._flow.forward_and_log_det(params, noise)[0]
 
     def _represent(self, params, z):
-        return self.inverse_and_log_det(params, z)[0]
+        return self._flow.inverse_and_log_det(params, z)[0]
 
     def _reconstruct(self, params, h):
-        return self.forward_and_log_det(params, h)[0]
+        return self._flow.forward_and_log_det(params, h)[0]
 
     def _state(self):
         arrays, fitted = super()._state()
