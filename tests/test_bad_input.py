@@ -2,6 +2,7 @@
 what it got; none hangs, corrupts the model or prints a traceback."""
 import functools
 import os
+import re
 import shlex
 import signal
 
@@ -85,7 +86,7 @@ TABLES = {
     "infinity": (lambda x: put(np.inf), (ValueError, r"X\[3, 1\] is inf")),
     "minus infinity": (lambda x: put(-np.inf, (0, 0)), (ValueError, r"X\[0, 0\] is -inf")),
     "too large for float64": (lambda x: put(np.longdouble("1e400"), x=x.astype(np.longdouble)), (ValueError, "inf")),
-    "None in it": (lambda x: put(None, x=x.astype(object)), (ERRORS, "X")),
+    "None in it": (lambda x: put(None, x=x.astype(object)), (ValueError, r"X\[3, 1\] is nan")),
     "masked values": (lambda x: np.ma.array(x, mask=x > 0), (ValueError, "X has masked values")),
     "None": (lambda x: None, (ERRORS, "X")),
     "a number": (lambda x: 3.5, (ValueError, r"X must have two dimensions.*\(\)")),
@@ -134,7 +135,7 @@ def outcome(call, expected, says):
 
 def missing_is_welcome(name, case):
     """A mixture takes NaN for a value that is not known."""
-    return name.endswith("Mixture") and "NaN" in case or case == "None in it"
+    return name.endswith("Mixture") and ("NaN" in case or case == "None in it")
 
 
 @pytest.mark.parametrize("name", FIRST)
@@ -145,10 +146,7 @@ def test_queries(name, case, query, tmp_path):
     m = model(name)
     before = answers(m, X)
     if missing_is_welcome(name, case):
-        try:
-            assert np.shape(getattr(m, query)(make(X)))[:1] in ((60,), ())
-        except ERRORS as error:
-            assert "X" in str(error)
+        assert np.isfinite(getattr(m, query)(make(X))).all()
     else:
         found = outcome(lambda: getattr(m, query)(make(X)), expected, "log_prob" if query == "score" else query)
         if expected is None:
@@ -207,19 +205,25 @@ EXTREMES = {  # rows that can be fitted, or that one clear error refuses
 }
 
 
+WITHOUT_DENSITY = {("GaussianMixture", case): "fit: all rows of X are the same, which has no density; pass rows that differ"
+                   for case in ("all constant", "all zero", "the same row twice")}
+TOO_EXTREME = WITHOUT_DENSITY | {
+    ("Mixture", "subnormal"): "fit: column 0 of X has values too close together for float64; multiply it by a constant"}
+
+
 @pytest.mark.parametrize("name", FIRST)
 @pytest.mark.parametrize("case", EXTREMES)
 @pytest.mark.filterwarnings("ignore")
 def test_extreme_rows_are_fitted_or_refused(name, case):
     x = EXTREMES[case](X)
     m = fresh(FIRST[name], **SETTINGS[name] | ({"n_components": 1} if name.endswith("Mixture") else {}))
-    try:
-        m.fit(x)
-    except ERRORS as error:
-        assert "\n" not in str(error) and len(str(error)) < 400
+    if words := TOO_EXTREME.get((name, case)):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            m.fit(x)
         with pytest.raises(npgen.NotFittedError):
             m.sample(1)
         return
+    m.fit(x)
     assert not np.isnan(m.log_prob(x)).any() and not np.isnan(m.sample(3, rng=0)).any()
 
 
