@@ -37,7 +37,7 @@ def is_device_array(x):
 def require():
     """The module cupy. Raises DeviceError, which says what to do, where it is missing or finds no device."""
     if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
-        raise DeviceError("cuda: CuPy is not installed; pip install 'npgen[cuda13]', or 'npgen[cuda12]' for an older driver")
+        raise DeviceError("cuda: CuPy is not installed; pip install 'cupy-cuda13x[ctk]>=14', or cuda12x for an older driver")
     try:
         import cupy
     except Exception as error:  # a broken installation raises what it likes

@@ -158,7 +158,7 @@ def info(args):
         ("density", can.density),
         ("representation", f"{can.representation}, {_count(model.n_latent_, 'column')}"
                            + (", invertible" if can.invertible else "")),
-        ("parameters", f"{model._n_parameters() if hasattr(model, '_n_parameters') else model.params_.flat.size:,}"),
+        ("parameters", f"{model._n_parameters():,}"),
         ("settings", ", ".join(f"{k}={v!r}" for k, v in model.get_params().items() if k not in ("callbacks", "verbose"))),
         *_training(model),
         ("written by", ", ".join(f"{name} {version}" for name, version in header["versions"].items())),

@@ -427,7 +427,7 @@ def test_messages_of_several_lines_become_one(capsys, monkeypatch):
 
 def test_pictures_need_matplotlib(here, capsys, lazy, monkeypatch):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    assert "npgen[plot]" in fails(capsys, "sample", "m", "--out", "o.png")
+    assert "pip install matplotlib" in fails(capsys, "sample", "m", "--out", "o.png")
 
 
 def test_rows_that_are_no_picture(here, capsys, models):

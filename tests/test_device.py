@@ -373,7 +373,7 @@ def test_a_machine_without_a_gpu_says_so(how, message):
 def test_without_cupy_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    with pytest.raises(npgen.kernels.DeviceError, match="CuPy is not installed; pip install 'npgen.cuda13.'"):
+    with pytest.raises(npgen.kernels.DeviceError, match="CuPy is not installed; pip install 'cupy-cuda13x"):
         MADE().to("cuda")
 
 

@@ -358,10 +358,13 @@ class Model(abc.ABC):
 
     def _rowwise(self, function, x, rows=None):
         rows, give = rows or self._rows_per_call, asarray if is_device_array(x) else asnumpy
+        answers = []
         with session(), np.errstate(over="ignore", under="ignore"):
-            parts = [give(function(self._place(self._filled(part))))[:len(part)]
-                     for part in (x[i:i + rows] for i in range(0, max(len(x), 1), rows))]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            for i in range(0, max(len(x), 1), rows):
+                part = x[i:i + rows]
+                answer = function(self._place(self._filled(part)))
+                answers.append(give(answer[:len(part)]))
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
     def _filled(self, x):
         """The rows, and copies of the last up to a multiple of _multiple."""
@@ -380,7 +383,7 @@ class ParametricModel(Model):
     head_ = None  # the likelihood head of a model that has one
 
     @abc.abstractmethod
-    def _learn(self, x, z, log_det, weights, stream, run):
+    def _learn(self, x, z, log_det, weights, run):
         """Set params_, history_ and n_epochs_; z and log_det are what preprocessing makes of the rows x."""
 
     @abc.abstractmethod
@@ -406,7 +409,7 @@ class ParametricModel(Model):
     def _fit(self, x, weights, run):
         self.stream_ = run.stream.spawn()
         self.preprocess_ = preprocess.make(self.preprocess, x).fit(x, sample_weight=weights)
-        self._learn(x, *self.preprocess_.forward(x, run.stream), weights, run.stream, run)
+        self._learn(x, *self.preprocess_.forward(x, run.stream), weights, run)
 
     def _options(self):
         names = {field.name for field in dataclasses.fields(train.Options)}
@@ -415,7 +418,7 @@ class ParametricModel(Model):
     def _move(self):
         self.params_, self.preprocess_ = self.params_.to(self._place), self.preprocess_.to(self._place)
 
-    def _descend(self, params, x, weights, stream, run):
+    def _descend(self, params, x, weights, run):
         """Follow the gradient of the loss from `params` on."""
         self.params_ = params
         self._move()
@@ -425,7 +428,7 @@ class ParametricModel(Model):
             return self._loss(params, z, stream) - log_det
 
         before, x, weights = run.read(), self._place(x), None if weights is None else self._place(weights)
-        state = train.fit(loss, self.params_, x, weights=weights, stream=stream, options=self._options(),
+        state = train.fit(loss, self.params_, x, weights=weights, stream=run.stream, options=self._options(),
                           resume=before and train.State.restore(*before, like=x), save=run.write if run.path else None)
         self.history_, self.n_epochs_ = state.history, state.epoch
 
@@ -434,6 +437,9 @@ class ParametricModel(Model):
         if self.head_ is not None:
             self.head_.check(x, method)
         return x
+
+    def _n_parameters(self):
+        return self.params_.flat.size
 
     def _at(self, dtype):
         return self.params_ if self.params_.flat.dtype == dtype else self.params_.copy(dtype)
@@ -484,10 +490,10 @@ class GradientModel(ParametricModel):
     def _init(self, z, stream):
         """The first parameters, {name: array} of z's dtype; z are the preprocessed rows."""
 
-    def _learn(self, x, z, log_det, weights, stream, run):
+    def _learn(self, x, z, log_det, weights, run):
         self._options()  # refuses what it must before the work starts
         self._build(z)
-        self._descend(Parameters(self._init(z, stream), x.dtype), x, weights, stream, run)
+        self._descend(Parameters(self._init(z, run.stream), x.dtype), x, weights, run)
 
 
 class Run:

@@ -82,7 +82,7 @@ class Mixture(MixtureModel):
 
     # ------------------------------------------------------------ fitting
 
-    def _learn(self, x, z, log_det, weights, stream, run):
+    def _learn(self, x, z, log_det, weights, run):
         self._check_counts("tol", "reg_covar", "smoothing")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
         self.kinds_, self.n_batches_ = self._kinds(x), 1
@@ -92,7 +92,7 @@ class Mixture(MixtureModel):
         self._check_support("fit", x)
         with np.errstate(under="ignore", over="ignore"):
             self._pool(x, weights)
-            self.params_ = self._iterate(self._see(x, weights), stream, run).params()
+            self.params_ = self._iterate(self._see(x, weights), run).params()
         self._finish()
 
     def _refuse(self, wrong, words):

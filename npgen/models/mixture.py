@@ -63,7 +63,7 @@ class GaussianMixture(MixtureModel):
 
     # ------------------------------------------------------------ fitting
 
-    def _learn(self, x, z, log_det, weights, stream, run):
+    def _learn(self, x, z, log_det, weights, run):
         self._check_params()
         self._warm = self._last() if self.warm_start else {}
         self.covariance_type_, self.n_batches_ = self.covariance_type, 1
@@ -72,9 +72,9 @@ class GaussianMixture(MixtureModel):
             rows = self._standardise(z, weights)
             self._check_rows(rows)
             if self.solver == "em":
-                self.params_ = self._iterate(rows, stream, run).params()
+                self.params_ = self._iterate(rows, run).params()
             else:
-                self._follow_gradient(x, rows, weights, stream, run)
+                self._follow_gradient(x, rows, weights, run)
         self._finish()
 
     def _check_params(self):
@@ -157,8 +157,8 @@ class GaussianMixture(MixtureModel):
             reseed(components, lost, rows, stream)
         return components, lost
 
-    def _follow_gradient(self, x, rows, weights, stream, run):
-        self._descend(self._start(rows, stream).params(), x, weights, stream, run)
+    def _follow_gradient(self, x, rows, weights, run):
+        self._descend(self._start(rows, run.stream).params(), x, weights, run)
         self.converged_ = self.n_epochs_ < self.max_epochs
         self.lower_bound_ = self._mean_nats(expect(self._components(self.params_), rows))
 

@@ -191,10 +191,10 @@ class MixtureModel(ParametricModel):
                 raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
         self._options()  # refuses callbacks that it cannot call
 
-    def _iterate(self, rows, stream, run):
+    def _iterate(self, rows, run):
         """The likeliest components that EM reaches from n_init starts."""
         before = run.read()
-        state = State.restore(self._restore_components, *before) if before else State(stream)
+        state = State.restore(self._restore_components, *before) if before else State(run.stream)
         n_init = 1 if self._warm else self.n_init
         with self._progress(n_init * self.max_iter) as bar:
             def report(attempt):

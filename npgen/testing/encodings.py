@@ -2,15 +2,12 @@
 
 Legend: n rows, d columns.
 """
-import math
-
 import numpy as np
 
 from .. import engine
+from ..fused import LOG_2PI
 from .law import Finding, law
 from .subject import Skip, band, distance
-
-LOG_2PI = math.log(2 * math.pi)
 
 
 def _noise(s):

@@ -2,14 +2,11 @@
 
 Legend: n rows, d columns, k components.
 """
-import math
-
 import numpy as np
 
+from ..fused import LOG_2PI
 from .law import Finding, close, law
 from .subject import Skip
-
-LOG_2PI = math.log(2 * math.pi)
 
 
 def _mixture(s):

@@ -22,6 +22,7 @@ import math
 import numpy as np
 
 from .. import ops
+from ..fused import LOG_2PI
 from ..models.base import Model, ParametricModel, check_rows
 from ..preprocess import Chain, Dequantize
 from ..random import Stream
@@ -163,7 +164,7 @@ class Subject:
             raise Skip("more than two latent dimensions")
         axis = (np.arange(per_axis) + 0.5) / per_axis * 11 - 5.5
         z = np.stack(np.meshgrid(*[axis] * width, indexing="ij"), axis=-1).reshape(-1, width)
-        prior = width * math.log(11 / per_axis) - 0.5 * (z ** 2 + math.log(2 * math.pi)).sum(axis=1)
+        prior = width * math.log(11 / per_axis) - 0.5 * (z ** 2 + LOG_2PI).sum(axis=1)
         outputs = model._decoder(params, z)
         h, log_det = model.preprocess_.forward(x)
         if model.head_.name == "normal":  # log N(h; m, v) is linear in h^2, h and 1
@@ -171,7 +172,7 @@ class Subject:
             precision = np.exp(-log_var)
             h = np.hstack([h ** 2, h])
             slopes = np.hstack([-precision / 2, precision * mean])
-            constant = -0.5 * (precision * mean ** 2 + log_var + math.log(2 * math.pi)).sum(axis=1)
+            constant = -0.5 * (precision * mean ** 2 + log_var + LOG_2PI).sum(axis=1)
         else:
             slopes, constant = outputs, -np.logaddexp(0, outputs).sum(axis=1)
         return np.concatenate([ops.logsumexp(part @ slopes.T + (constant + prior)) for part in _batches(h, 500)]) + log_det
@@ -348,7 +349,7 @@ class Reference:
             middle = self.rows[0, self.real]
             y, centres = (np.linalg.solve(self.factor, (rows[:, self.real] - middle).T).T for rows in (x, self.rows))
             squares = np.square(y).sum(axis=1)[:, None] - 2 * y @ centres.T + np.square(centres).sum(axis=1)
-            joint -= 0.5 * np.maximum(squares, 0) + d / 2 * math.log(2 * math.pi) + np.log(np.diag(self.factor)).sum()
+            joint -= 0.5 * np.maximum(squares, 0) + d / 2 * LOG_2PI + np.log(np.diag(self.factor)).sum()
         for j, levels in self.levels.items():
             spread = (1 - self.KEEP) / len(levels)
             joint += np.where(x[:, [j]] == self.rows[:, j], math.log(self.KEEP + spread), math.log(spread))
