@@ -42,4 +42,5 @@ print(f"\n{best.n_components} components, named after their most frequent digits
 means = best.decode(np.eye(best.n_components))[np.argsort(name, kind="stable")]
 order = np.argsort(best.log_prob(test))[::-1]
 plot.images(folder / "gaussian_mixture.png", np.concatenate([means, test[order[:10]], test[order[-10:]]]), n_columns=5)
-print(f"\npicture: {folder / 'gaussian_mixture.png'}\n  the components' means; the likeliest held-out digits; the least likely")
+print(f"\npicture: {folder / 'gaussian_mixture.png'}\n  {len(means)} means of components, by name; "
+      "then the ten likeliest held-out digits; then the ten least likely")

@@ -13,10 +13,10 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pic
 folder.mkdir(parents=True, exist_ok=True)
 
 train, test = data.moons(5000, seed=0), data.moons(5000, seed=1)
-model = RealNVP(n_couplings=6, hidden=(64, 64, 64), max_epochs=150, batch_size=200, learning_rate=2e-3, random_state=0)
-model.fit(train)
-normal = GaussianMixture(random_state=0).fit(train)
-print(f"held-out log p(x): {model.score(test):.3f} nats   (one normal: {normal.score(test):.3f})")
+model = RealNVP(n_couplings=8, hidden=(64, 64), max_epochs=100, batch_size=200, random_state=1).fit(train)
+one, twenty = (GaussianMixture(k, random_state=0).fit(train) for k in (1, 20))
+print(f"held-out log p(x): {model.score(test):.3f} nats   (one normal: {one.score(test):.3f}; twenty, which in two dimensions "
+      f"are hard to beat: {twenty.score(test):.3f})")
 
 # The density is a density: on a fine grid over the plane it adds up to one.
 side = np.linspace(-8, 8, 401)
