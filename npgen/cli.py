@@ -3,7 +3,7 @@
 A command is one function; it checks where it is to write before it works, and imports what only it needs. Whatever the
 user can put right is one line on stderr and exit status 2; Ctrl-C is status 130.
 
-Dims: n rows, d columns.
+Legend: n rows, d columns.
 """
 import argparse
 import ast

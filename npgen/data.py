@@ -1,7 +1,7 @@
 """Data in and out: the embedded digits, toy densities, readers that say which cell is wrong, an atomic writer.
 
 Readers never unpickle, and check the sizes that a file declares against the bytes it has before they allocate.
-Rows and columns are counted from 1 in messages. Dims: n rows, D columns.
+Rows and columns are counted from 1 in messages. Legend: n rows, d columns.
 """
 import csv
 import gzip
@@ -30,7 +30,7 @@ class DataError(ValueError):
 
 
 def load(source, *, n=None, seed=0):
-    """The rows of a built-in data set or of a file: (n, D), numbers as they are stored.
+    """The rows of a built-in data set or of a file: (n, d), numbers as they are stored.
 
     source  a built-in name: digits, moons, rings, pinwheel, checkerboard, eight-gaussians; or a path:
             .npy (memory-mapped); .npz (its only array, or the one named x, X or data); .csv, .tsv, .txt (comma,
@@ -124,7 +124,7 @@ def binarize(x, threshold):
 
 
 def write(path, array):
-    """Write array (n, D), or (n,) as one column, to a .npy, .npz (named x) or .csv file, atomically.
+    """Write array (n, d), or (n,) as one column, to a .npy, .npz (named x) or .csv file, atomically.
 
     Numbers in .csv have as many digits as it takes to read the same ones back.
 
@@ -135,7 +135,7 @@ def write(path, array):
     if suffix not in OUTPUTS:
         raise DataError(f"{path} has no known format; end its name in {', '.join(OUTPUTS)}")
     if array.ndim not in (1, 2) or array.dtype.kind not in "biuf":
-        raise DataError(f"{path}: {array.dtype} of shape {array.shape} cannot be written; give numbers (n, D)")
+        raise DataError(f"{path}: {array.dtype} of shape {array.shape} cannot be written; give numbers (n, d)")
     with checkpoint.replacing(path) as file:
         if suffix == ".npy":
             np.save(file, array, allow_pickle=False)
@@ -193,7 +193,7 @@ def _read_npz(path):
 
 
 def _check_header(path, file, size):
-    """Raise DataError unless the .npy data that begin here, of `size` bytes, hold a whole (n, D) array of numbers."""
+    """Raise DataError unless the .npy data that begin here, of `size` bytes, hold a whole (n, d) array of numbers."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)

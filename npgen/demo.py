@@ -2,7 +2,7 @@
 
 Two models see the digits as ink or no ink, two see the grey values; nats compare within one of the two spaces only.
 
-Dims: n rows, d = 64 pixels.
+Legend: n rows, d = 64 pixels.
 """
 import importlib.util
 import math

@@ -1,7 +1,7 @@
 """Pictures as PNG files: image grids, points, latent spaces, densities in the plane, training histories.
 
 matplotlib is imported inside, and only its object interface is used: no backend is chosen, no global state touched.
-Files are written atomically. Dims: n rows, D columns.
+Files are written atomically. Legend: n rows, d columns.
 """
 import io
 import math
@@ -17,7 +17,7 @@ _PICTURE = 800  # width that grids of small images are enlarged to, in pixels
 def images(path, rows, shape=None, n_columns=None):
     """A grid of images, one per row, dark where the values are large; colours as they are.
 
-    rows       (n, D)
+    rows       (n, d)
     shape      (height, width) or (height, width, 3); default: a square, D = side^2 or 3 side^2
     n_columns  images in a line of the grid; default about sqrt(n)
 
@@ -25,7 +25,7 @@ def images(path, rows, shape=None, n_columns=None):
     """
     rows = np.asarray(rows, np.float64)
     if rows.ndim != 2:
-        raise ValueError(f"rows has shape {rows.shape}; give images as rows (n, D)")
+        raise ValueError(f"rows has shape {rows.shape}; give images as rows (n, d)")
     shape = image_shape(rows.shape[1]) if shape is None else tuple(shape)
     if shape is None or math.prod(shape) != rows.shape[1]:
         what = "are no square image" if shape is None else f"do not make images of shape {shape}"

@@ -6,7 +6,7 @@ Every map is one object: fit(x), forward(x) -> (z, log_det), inverse(z) -> x, so
 
 is always a density of the data as they were given. Floating dtypes are kept; other dtypes become float64.
 
-Dims: n rows, d columns.
+Legend: n rows, d columns.
 """
 import copy
 import functools

@@ -66,8 +66,8 @@ class Mixture(MixtureModel):
     A missing value is NaN, and counts for nothing. encode gives the responsibilities (n, k); decode, of each column under
     their average: the mean, P(x = 1), or the likeliest level. Arithmetic is float64, but for products of levels with what
     they count, which are of the rows' dtype. Attributes: weights_ (k,), means_ and variances_ (k, r) of the normal columns,
-    probabilities_, an array (k, c) per other column; kinds_ (d,), levels_ (q,), converged_, n_iter_, lower_bound_ and
-    fit_report_ as GaussianMixture has them. Reference: Dempster, Laird & Rubin (1977).
+    probabilities_, an array (k, c) per other column; kinds_ (d,), levels_ (q,), converged_, n_iter_, lower_bound_,
+    lower_bounds_ and fit_report_ as GaussianMixture has them. Reference: Dempster, Laird & Rubin (1977).
     """
 
     preprocess = None

@@ -38,10 +38,10 @@ class GaussianMixture(MixtureModel):
     encode gives the responsibilities (n, k); decode gives their mean of the components' means, R m: the posterior mean
     of the component's centre, not the row. Arithmetic is float64 whatever the rows are; answers have the rows' dtype.
 
-    Attributes, float64 and in the space of `preprocess`: weights_ (k,), means_ (k, d), covariances_, precisions_,
-    precisions_cholesky_ (shapes: see Full, Tied, Diag and Spherical), converged_, n_iter_, lower_bound_ and lower_bounds_
-    (mean nats after each iteration, in the data's own space), fit_report_ (constant columns, components seeded anew, the
-    mean nats that each start reached). Reference: Dempster, Laird & Rubin (1977).
+    Attributes, float64 and in the space of `preprocess`: weights_ (k,), means_ (k, d); covariances_, precisions_ and
+    precisions_cholesky_, by covariance_type (k, d, d), (d, d), (k, d) or (k,); converged_, n_iter_, lower_bound_ and
+    lower_bounds_ (mean nats after each iteration, in the data's own space), fit_report_ (constant columns, components seeded
+    anew, the mean nats that each start reached). Reference: Dempster, Laird & Rubin (1977).
     """
 
     _fitted = (*MixtureModel._fitted, "covariance_type_")
