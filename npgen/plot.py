@@ -18,10 +18,10 @@ def images(path, rows, shape=None, n_columns=None):
     """A grid of images, one per row, dark where the values are large; colours as they are.
 
     rows       (n, d)
-    shape      (height, width) or (height, width, 3); default: a square, D = side^2 or 3 side^2
+    shape      (height, width) or (height, width, 3); default: a square, d = side^2 or 3 side^2
     n_columns  images in a line of the grid; default about sqrt(n)
 
-    Raises ValueError where D is no such square and no shape is given.
+    Raises ValueError where d is no such square and no shape is given.
     """
     rows = np.asarray(rows, np.float64)
     if rows.ndim != 2:
@@ -50,7 +50,7 @@ def images(path, rows, shape=None, n_columns=None):
 
 
 def image_shape(n_columns):
-    """(side, side) or (side, side, 3) if D = n_columns is such a product, at least 4x4, else None."""
+    """(side, side) or (side, side, 3) if d = n_columns is such a product, at least 4x4, else None."""
     for channels in ((), (3,)):
         side = math.isqrt(n_columns // math.prod(channels))
         if side >= 4 and side * side * math.prod(channels) == n_columns:

@@ -280,7 +280,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, suffix):
 
 @pytest.mark.parametrize("name, array, message", [
     ("x.xlsx", X, "x.xlsx has no known format; end its name in .npy, .npz, .csv"),
-    ("x.npy", X[None], r"float64 of shape \(1, 3, 2\) cannot be written; give numbers \(n, D\)"),
+    ("x.npy", X[None], r"float64 of shape \(1, 3, 2\) cannot be written; give numbers \(n, d\)"),
     ("x.npy", np.array([[None]]), "object of shape"),
 ], ids=["format", "cube", "object"])
 def test_what_cannot_be_written(tmp_path, name, array, message):
