@@ -18,6 +18,7 @@ encode(X) and decode(Z).
     machine         what this machine has, and warmup, which makes every kernel ready
     cli, demo       the command `npgen`
 """
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ if importlib.util.find_spec("npgen.kernels") is None:  # a checkout that is not 
     sys.modules["npgen.kernels"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["npgen.kernels"])
 
-from . import data, kernels, plot, testing
+from . import kernels
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
@@ -41,3 +42,10 @@ from .version import __version__
 __all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "Mixture", "NoRuleError", "NotFittedError", "RealNVP",
            "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components",
            "testing", "value_and_grad", "vjp", "warmup"]
+
+
+def __getattr__(name):
+    """npgen.data and the like are imported when they are asked for."""
+    if name not in ("data", "plot", "testing"):
+        raise AttributeError(f"module 'npgen' has no attribute {name!r}")
+    return importlib.import_module(f"npgen.{name}")

@@ -151,8 +151,16 @@ def test_ctrl_c_keeps_the_best_and_resume_gives_the_same_bits(here, capsys, monk
     assert not Path("m.checkpoint").exists()
 
 
+@pytest.fixture
+def pythons_sigint():
+    """Python's own handler of Ctrl-C, which a process that a shell has started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("where", ["fit", "_epoch"])
-def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkeypatch, where):
+def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkeypatch, where, pythons_sigint):
     old = write("m", "old")
     monkeypatch.setattr(train, where, lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5))
     assert run(*fast(*SMALL)) == 130

@@ -423,7 +423,7 @@ def test_the_command_line_says_in_one_line_what_is_missing(tmp_path, monkeypatch
         assert cli.main("fit made --data moons --out m.npgen --device cuda".split()) == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1 and lines[0].startswith("npgen: error: cuda: CuPy finds no device; look at")
-        assert cli.main(["config"]) == 0 and "none for cuda: CuPy finds no device" in capsys.readouterr().out
+        assert cli.main(["config"]) == 0 and "none: CuPy finds no device" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         cli.main("fit made --data moons --out m.npgen --device gpu".split())
     assert "argument --device: invalid choice: 'gpu'" in capsys.readouterr().err

@@ -119,6 +119,11 @@ def test_import_takes_little_longer_than_that_of_numba():
     assert npgen < 1.5 * numba
 
 
+def test_the_other_modules_are_there_when_they_are_asked_for():
+    result = run("import npgen; print(npgen.data.moons(9).shape, npgen.plot.images, npgen.testing.check_kernel); npgen.nothing")
+    assert result.stdout.startswith("(9, 2) <function images") and "'npgen' has no attribute 'nothing'" in result.stderr
+
+
 def test_a_bare_import_of_kernels_is_refused():
     result = run("import kernels")
     assert result.returncode and "npgen.kernels" in result.stderr.splitlines()[-1]
