@@ -135,9 +135,12 @@ class Subject:
         ask = self._marginal if estimated else self.model.log_prob
         with np.errstate(all="ignore"):
             try:
-                return np.asarray(ask(x), dtype=np.float64)
+                answer = np.asarray(ask(x), dtype=np.float64)
             except ValueError:
                 return self._accepted(x)
+        if answer.shape != (len(x),):  # before a sum broadcasts it to the square of n
+            raise TypeError(f"log_prob of {x.shape} rows has shape {answer.shape}")
+        return answer
 
     def _accepted(self, x):
         """log_prob of rows of which some are refused. They are parted until one is alone: those among the samples from those
