@@ -147,7 +147,7 @@ class Normal(Head):
 
     def log_prob_each(self, x, outputs):
         constants, missing = (LOG_2PI + self.split(outputs)[1]) / -2, _filled(x)[1]
-        joint = _without(missing, np.broadcast_to(constants.sum(axis=1), (len(x), len(outputs))), constants)
+        joint = _without(missing, np.tile(constants.sum(axis=1), (len(x), 1)), constants)
         for k, y in enumerate(self._whitened(x, outputs)):
             joint[:, k] -= np.square(y).sum(axis=1) / 2
         return joint
@@ -325,11 +325,11 @@ def _filled(x):
 
 def _without(missing, joint, features):
     """joint (n, k) float64 without the features (k, d) that a row does not have."""
-    return joint - _linear(missing.astype(np.float64), features) if len(missing) else joint.copy()
+    return joint - _linear(missing.astype(np.float64), features) if len(missing) else joint
 
 
 def _linear(x, outputs):
-    """x outputs^T (n, k), multiplied in x's dtype; a row's bits do not depend on the other rows, as NumPy's product's do."""
+    """x outputs^T (n, k), multiplied in x's dtype, by a kernel: in NumPy's product a row's bits depend on the other rows."""
     weight = np.ascontiguousarray(outputs.T, dtype=x.dtype)
     return ops.linear(x, weight, np.zeros(len(outputs), x.dtype)).astype(np.float64)
 
