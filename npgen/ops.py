@@ -136,7 +136,7 @@ where = op(np.where, None, lambda ans, c, x, y: like(ans, x, lambda g: where(c, 
 
 def _unless(condition, x, g):
     """x, but 1 where the condition holds; of g's dtype where x is a Python number."""
-    return where(condition, np.ones_like(g, shape=()), x)
+    return where(condition, np.ones_like(g, shape=(1,) * np.ndim(g)), x)
 
 
 def _share(x, y, wins, g):
@@ -219,7 +219,7 @@ def prod(x, axis=None, keepdims=False):
     while len(x) > 1:
         half = len(x) // 2
         x = concatenate([x[:half] * x[half:2 * half], x[2 * half:]])
-    x = x[0] if len(x) else np.ones_like(x, shape=x.shape[1:])
+    x = x[0] if len(x) else np.ones_like(x, shape=(1, *x.shape[1:]))[0]
     return reshape(x, kept) if keepdims else x
 
 
@@ -264,7 +264,7 @@ OVERRIDES["getitem"] = getitem
 
 
 def _scatter(x, index, shape):
-    out = np.zeros_like(x, shape=shape)
+    out = np.zeros_like(x, shape=shape or (1,)).reshape(shape)  # of no shape, (), CuPy makes one like x
     index = index if isinstance(index, tuple) else (index,)
     if any(np.ndim(i) and getattr(i, "dtype", np.dtype(int)).kind in "iu" for i in index):
         np.add.at(out, index, x)  # an index may occur more than once

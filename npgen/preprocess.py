@@ -234,7 +234,7 @@ class Chain(Preprocessor):
 
     def forward(self, x, stream=None):
         x = _floating(x)
-        nothing = np.broadcast_to(np.zeros_like(x, shape=()), (len(x),))  # takes no memory, however many rows
+        nothing = np.broadcast_to(np.zeros_like(x, shape=(1,)), (len(x),))  # takes no memory, however many rows
         return self._through(x, nothing, stream, "forward")
 
     def unchecked(self, x, stream=None):

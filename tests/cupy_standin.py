@@ -307,6 +307,8 @@ def _function(name, signature, make=_wrap, bare=_bare):
         args, params = _called(signature, args, params)
         if name == "take":  # its indices may come from the host
             args = args[0], ndarray(_index(args[1])[0]), *args[2:]
+        if name.endswith("_like") and not params.get("shape"):  # "shape if shape else a.shape": 0 and () are no shapes
+            params.pop("shape", None)
         return make(run(*bare(args), **{key: bare(value) for key, value in params.items()}))
     return call
 

@@ -113,6 +113,13 @@ def test_what_it_gives_is_numpys_on_the_device(x, what):
     np.testing.assert_array_equal(got.get(), want)
 
 
+@pytest.mark.parametrize("like", [np.zeros_like, np.ones_like, np.empty_like, lambda x, shape: np.full_like(x, 2, shape=shape)])
+def test_an_empty_shape_is_no_shape(x, like):
+    for shape in ((), 0, None):  # cupy/_creation/basic.py: shape if shape else a.shape
+        assert like(x, shape=shape).shape == (2, 3)
+    assert like(x, shape=(0,)).shape == (0,) and like(x[0, 0], shape=()).shape == () and like(x, shape=4).shape == (4,)
+
+
 def test_at_and_assignment_change_it_in_place(x):
     x[0] = 5.0
     x[x > 4.5] = 1.0

@@ -1,6 +1,8 @@
 """npgen on a device: the stand-in for CuPy runs the engine, the ops, the training loop and every model from end to end."""
 import contextlib
 import copy
+import functools
+import inspect
 import pickle
 import sys
 import warnings
@@ -66,6 +68,24 @@ def test_every_op_and_its_derivatives(cupy, name, dtype):
     same(lambda *a: grad(lambda *a: np.sum(f(*a) * f(*a)), tuple(range(len(a))))(*a), *arrays, **loose)
     if dtype == np.float64:
         same(lambda *a: hvp(lambda x: np.sum(f(x, *a[1:]) ** 2), a[0], np.ones_like(a[0])), *arrays)
+
+
+SCALARS = {  # results of shape (), or what is made to be like one
+    "prod of nothing": (np.prod, np.zeros(0)), "prod": (np.prod, np.array([2.0, 3.0])),
+    "a new axis": (lambda x: x[None], np.array(2.0)), "all of it": (lambda x: x[...], np.array(2.0)),
+    "two new axes": (lambda x: x[None, ..., None], np.array(2.0)),
+    "one of many": (lambda x: x[1], np.array([1.0, 2.0])), "0 to the 0": (lambda x: x ** 0.0, np.array([0.0, 2.0])),
+    "power": (np.power, np.array(2.0), np.array(3.0)), "sum": (np.sum, np.array([[1.0, 2.0]])),
+    "full": (lambda x: np.full_like(x, 3.0) * x, np.array(2.0)), "max": (np.max, np.array([1.0, 4.0])),
+}
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_ops_of_no_dimension_and_their_derivatives(cupy, name):
+    f, *arrays = SCALARS[name]
+    same(f, *arrays)
+    same(lambda *a: grad(lambda *a: np.sum(f(*a) * f(*a)), tuple(range(len(a))))(*a), *arrays)
+    same(lambda *a: hvp(lambda x: np.sum(f(x, *a[1:]) ** 2), a[0], np.ones_like(a[0])), *arrays)
 
 
 @pytest.mark.parametrize("name", FUSED)
@@ -289,6 +309,88 @@ def test_a_run_goes_on_from_a_checkpoint(cupy, name, tmp_path):
         again = fresh(name, tol=0).to("cuda").fit(x, checkpoint=tmp_path / "run", resume=True)
     whole = fitted(name, "cuda", tol=0)
     assert again.sample(9, rng=0).tobytes() == whole.sample(9, rng=0).tobytes() and again.history_ == whole.history_
+
+
+WITHOUT = {name: {"preprocess": None} for name in MODELS if "Mixture" not in name} | {
+    "VAE, behind a chain": {"preprocess": "standardize+standardize"}, "GaussianMixture": {}, "Mixture": {}}
+SIZES = {"n_samples": 5, "rng": 3, "columns": [0], "return_components": True}
+
+
+def public_calls(model, x, path):
+    """Every public query of the model, by name, as a function of a model."""
+    z, own = model.encode(x), {"set_params", "get_params", "to", "fit"}
+    values = {"X": x, "Z": z, "values": x[:4, :1], "path": path} | SIZES
+    for name, method in inspect.getmembers(type(model), inspect.isfunction):
+        if name[0] != "_" and name not in own:
+            given = {k: v for k, v in values.items() if k in inspect.signature(method).parameters}
+            yield name, functools.partial(lambda method, given, model: method(model, **given), method, given)
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_every_public_call_without_preprocessing(cupy, name, tmp_path):
+    base = name.partition(", behind")[0]
+    x = MODELS[base][1]
+    with unconverged():
+        host = fresh(base, **WITHOUT[name]).fit(x)
+        device = copy.deepcopy(host).to("cuda")
+        calls = public_calls(host, x, tmp_path / "m")
+        called = {what: [call(copy.deepcopy(m)) for m in (host, device)] for what, call in calls}
+    assert {"log_prob", "encode", "decode", "sample", "score", "sample_and_log_prob", "save"} <= set(called)
+    called["sample_and_log_prob"] = [rows for rows, _ in called["sample_and_log_prob"]]  # a VAE's noise is a hash of its bits
+    for want, got in called.values():
+        assert type(got) is type(want)
+        for theirs, ours in zip(*(a if type(a) is tuple else (a,) for a in (want, got)), strict=True):
+            if isinstance(theirs, (np.ndarray, float)):
+                agree([ours], [theirs])
+
+
+@contextlib.contextmanager
+def memory_ends(monkeypatch, after):
+    """So many arrays fit on the device, or come back from it; the next raises. Gives a list of those that have been made."""
+    made = []
+
+    def counted(original):
+        def make(self, *args):
+            if len(made) == after:
+                raise MemoryError("Out of memory allocating 512 bytes")  # which CuPy's OutOfMemoryError is
+            made.append(1)
+            return original(self, *args)
+        return make
+
+    with monkeypatch.context() as patch:
+        for method in ("__init__", "get"):
+            patch.setattr(cupy_standin.ndarray, method, counted(getattr(cupy_standin.ndarray, method)))
+        yield made
+
+
+@models
+def test_a_move_that_runs_out_of_memory_leaves_the_model_where_it_was(cupy, name, monkeypatch):
+    x = MODELS[name][1][:8]
+    for start, end in ("cpu", "cuda"), ("cuda", "cpu"):
+        model = fitted(name, "cpu").to(start)
+        before, log_prob = dict(vars(model)), model.log_prob(x)
+        with memory_ends(monkeypatch, 10**9) as made:
+            copy.copy(model).to(end)
+        for after in range(len(made)):
+            with memory_ends(monkeypatch, after), pytest.raises(MemoryError):
+                model.to(end)
+            assert vars(model).keys() == before.keys() and all(vars(model)[k] is v for k, v in before.items())
+        assert model.device == start and model.log_prob(x).tobytes() == log_prob.tobytes()
+        agree([model.to(end).log_prob(x)], [log_prob])
+
+
+@models
+def test_a_fit_that_runs_out_of_memory_leaves_the_model_as_it_was(cupy, name, monkeypatch):
+    x = MODELS[name][1]
+    model = fitted(name, "cuda")
+    before, log_prob = dict(vars(model)), model.log_prob(x)
+    with memory_ends(monkeypatch, 10**9) as made, unconverged():
+        copy.copy(model).fit(x)
+    for after in {0, 1, 2, 5, len(made) // 2, len(made) - 1} if made else ():
+        with memory_ends(monkeypatch, after), pytest.raises(MemoryError), unconverged():
+            model.fit(x)
+        assert vars(model).keys() == before.keys() and all(vars(model)[k] is v for k, v in before.items())
+    assert model.log_prob(x).tobytes() == log_prob.tobytes()
 
 
 @models

@@ -119,15 +119,18 @@ class Model(abc.ABC):
 
         On "cuda", NumPy arrays in give NumPy arrays out, and CuPy arrays in CuPy arrays out; sample() gives NumPy arrays.
         Fitted attributes are NumPy arrays on both, except params_ and preprocess_. It may be called before fit or after.
-        Raises ValueError for another name, npgen.kernels.DeviceError where CuPy, a driver or a device is missing.
+        Raises ValueError for another name, npgen.kernels.DeviceError where CuPy, a driver or a device is missing; the model is
+        then as it was before, and so it is where a device has too little memory.
         """
         if device not in ("cpu", "cuda"):
             raise ValueError(f"to: device must be 'cpu' or 'cuda', got {device!r}")
         if device == "cuda":
             require()
-        self._device = device
+        moved = copy.copy(self)  # a move that fails, for want of memory, leaves this model where it was
+        moved._device = device
         if self.__sklearn_is_fitted__():
-            self._move()
+            moved._move()
+        vars(self).update(vars(moved))
         return self
 
     def __sklearn_clone__(self):
