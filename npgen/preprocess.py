@@ -15,17 +15,41 @@ import warnings
 
 import numpy as np
 
+from .checkpoint import LoadError
 from .kernels._cuda import asnumpy
 
 _MANY_LEVELS = 65536
+_CLASSES, _NAMES = {}, {}  # registered maps, by the name of their class and by their own
+
+
+def _is_same(cls, other):
+    """Are these one class, also where a cell or a module has run again and defined it anew?"""
+    return (cls.__module__, cls.__qualname__) == (other.__module__, other.__qualname__)
 
 
 class Preprocessor:
-    """The contract of a map. `_options` names its hyperparameters, `_fitted` what fit learns (with a trailing _)."""
+    """The contract of a map. `_options` names its hyperparameters, `_fitted` what fit learns (with a trailing _).
+
+    class Mine(Preprocessor, name="mine") registers a map: preprocess="mine" makes one, and a model that has one can be saved,
+    and loaded where the class was defined before. Raises ValueError for a name that another map has.
+    """
 
     exact = True  # log_det makes the density of the data exact; if not, a lower bound
     _options = ()
     _fitted = ()
+
+    def __init_subclass__(cls, *, name=None, **rest):
+        super().__init_subclass__(**rest)
+        if name is None:
+            return
+        if not isinstance(name, str) or name == "auto" or not name or "+" in name:
+            raise ValueError(f"{cls.__name__}: name is {name!r}; give a word without '+' that is not 'auto'")
+        for table, key in ((_CLASSES, cls.__name__), (_NAMES, name)):
+            other = table.get(key, cls)
+            if not _is_same(other, cls):
+                raise ValueError(f"{cls.__name__}: {key!r} is registered already, for {other.__module__}.{other.__qualname__}; "
+                                 "give another name")
+        _CLASSES[cls.__name__] = _NAMES[name] = cls
 
     def fit(self, x, sample_weight=None):
         """Learn what the map needs from x (n, d), with row weights sample_weight (n,); return self."""
@@ -71,7 +95,7 @@ class Preprocessor:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._options)})"
 
 
-class Standardize(Preprocessor):
+class Standardize(Preprocessor, name="standardize"):
     """Centre every column and divide it by its standard deviation.
 
     z = (x - mean) / std,    log_det = -sum_d log std_d
@@ -110,7 +134,7 @@ class Standardize(Preprocessor):
         return z * self.std_.astype(z.dtype, copy=False) + self.mean_.astype(z.dtype, copy=False)
 
 
-class Dequantize(Preprocessor):
+class Dequantize(Preprocessor, name="dequantize"):
     """Spread integers evenly over the unit cells they stand for, and scale them into (0, 1).
 
     z = (k - low + u) / levels,  u uniform on (0, 1),    log_det = -d log(levels)
@@ -171,7 +195,7 @@ class Dequantize(Preprocessor):
         return x
 
 
-class Logit(Preprocessor):
+class Logit(Preprocessor, name="logit"):
     """Stretch (0, 1) over the real line, keeping alpha away from both ends.
 
     s = alpha + (1 - 2 alpha) x,  z = log s - log(1 - s),    log_det = sum_d log(1 - 2 alpha) - log s_d - log(1 - s_d)
@@ -267,14 +291,29 @@ class Chain(Preprocessor):
             step._restore({name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)})
 
 
-_CLASSES = {"Standardize": Standardize, "Dequantize": Dequantize, "Logit": Logit, "Chain": Chain}
-_NAMES = {"standardize": Standardize, "dequantize": Dequantize, "logit": Logit}
+_CLASSES["Chain"] = Chain
+
+
+def to_config(preprocessor):
+    """The preprocessor's config(), for a file. Raises TypeError for one that from_config would not make again."""
+    config, name = preprocessor.config(), type(preprocessor).__name__
+    for part in _parts(preprocessor):
+        mine = type(part).__name__
+        if not _is_same(_CLASSES.get(mine, object), type(part)):
+            raise TypeError(f"preprocess: {mine} is not registered, so that a file with one could not be loaded; define it as "
+                            f"class {mine}(Preprocessor, name={mine.lower()!r})")
+    try:
+        _build(config)
+    except Exception as error:  # whatever a constructor raises
+        raise TypeError(f"preprocess: {name} cannot be made again from its config() ({error}); name its hyperparameters in "
+                        "_options, and keep each as an attribute") from None
+    return config
 
 
 def from_config(config, arrays):
     """The preprocessor that gave `config()` and `arrays()`; not fitted if arrays is empty.
 
-    Raises ValueError for a class that is not one of this module's.
+    Raises LoadError, a ValueError, for a class that is not registered.
     """
     preprocessor = _build(config)
     if arrays:
@@ -315,11 +354,19 @@ def _choose(x):
     return "dequantize+logit" if 2 < levels <= _MANY_LEVELS else "standardize"
 
 
+def _parts(preprocessor):
+    """A map, and all that it is made of."""
+    yield preprocessor
+    for step in preprocessor.steps if isinstance(preprocessor, Chain) else ():
+        yield from _parts(step)
+
+
 def _build(config):
     options = dict(config)
     name = options.pop("class", None)
     if name not in _CLASSES:
-        raise ValueError(f"preprocess has class {name!r}; known are {', '.join(_CLASSES)}")
+        raise LoadError(f"preprocess has class {str(name)[:60]!r}; known are {', '.join(_CLASSES)}; if it is one of your own, "
+                        "run or import its definition, class ...(Preprocessor, name=...), before load")
     if name == "Chain":
         options["steps"] = tuple(_build(step) for step in options["steps"])
     return _CLASSES[name](**options)

@@ -4,6 +4,7 @@ A statistical law raises a false alarm for one seed in a million, and the seeds 
 """
 import functools
 import math
+import os
 import pickle
 import re
 
@@ -414,6 +415,19 @@ def test_scikit_learn_can_use_it(case):
     same_bits(pipe.transform(x), model.encode(x))
     search = GridSearchCV(fresh(case), {"random_state": [0, 1]}, cv=2).fit(x)
     assert np.isfinite(search.best_score_)
+
+
+def test_a_model_of_ones_own_is_saved_once_it_is_registered(tmp_path, monkeypatch):
+    class Mine(npgen.RealNVP):
+        pass
+
+    model = Mine(n_couplings=2, hidden=(4,), max_epochs=1, random_state=0).fit(REAL)
+    with pytest.raises(TypeError, match=r"^save: Mine .* register it, .*: npgen.models.CLASSES\['Mine'\] = Mine$"):
+        model.save(tmp_path / "m")
+    assert not os.listdir(tmp_path)
+    monkeypatch.setitem(npgen.models.CLASSES, "Mine", Mine)
+    model.save(tmp_path / "m")
+    assert type(npgen.load(tmp_path / "m")) is Mine
 
 
 @classes

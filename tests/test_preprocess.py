@@ -1,11 +1,13 @@
 """preprocess.py: every map is invertible, its log-det is that of its Jacobian, and the noise of a row is its own."""
 import json
+import os
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import npgen
 from npgen import checkpoint, preprocess
 from npgen.preprocess import Chain, Dequantize, Logit, Standardize, from_config, make
 from npgen.random import Stream
@@ -220,6 +222,98 @@ def test_use_before_fit_says_so():
 ], ids=range(9))
 def test_auto_looks_at_the_data(x, expected):
     assert repr(make("auto", x)) == repr(make(expected, x))
+
+
+# ---------------------------------------------------------------- maps of one's own
+
+class Shift(preprocess.Preprocessor, name="shift"):
+    """z = x - by - lowest."""
+
+    _options = ("by",)
+    _fitted = ("lowest_",)
+
+    def __init__(self, *, by=0.0):
+        self.by = by
+
+    def fit(self, x, sample_weight=None):
+        self.lowest_ = x.min(axis=0)
+        return self
+
+    def forward(self, x, stream=None):
+        return (x - self.by - self.lowest_).astype(x.dtype), np.zeros(len(x), x.dtype)
+
+    def inverse(self, z):
+        return (z + self.lowest_ + self.by).astype(z.dtype)
+
+
+def under_another_name(cls):
+    """The same class, not registered."""
+    return type("Nameless", (cls,), {"__module__": __name__})
+
+
+def small(**options):
+    return npgen.RealNVP(n_couplings=2, hidden=(4,), max_epochs=1, random_state=0, **options)
+
+
+@pytest.mark.parametrize("spec", ["shift", "shift+standardize", Shift(by=2.0), Chain(steps=(Shift(by=0.5), Standardize()))],
+                         ids=str)
+def test_a_registered_map_is_saved_and_loaded(spec, tmp_path):
+    model = small(preprocess=spec).fit(REAL)
+    model.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    assert repr(again.preprocess_) == repr(model.preprocess_) and repr(again) == repr(model)
+    np.testing.assert_array_equal(again.log_prob(REAL), model.log_prob(REAL))
+    small(preprocess=spec).fit(REAL, checkpoint=tmp_path / "run")
+    resumed = small(preprocess=spec).fit(REAL, checkpoint=tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(resumed.log_prob(REAL), model.log_prob(REAL))
+
+
+@pytest.mark.parametrize("inside", [lambda p: p, lambda p: Chain(steps=(Standardize(), p))], ids=["alone", "in a chain"])
+def test_what_could_not_be_loaded_is_refused_before_it_is_written(inside, tmp_path):
+    class Demanding(Shift, name="demanding"):
+        """Its hyperparameter is not in _options."""
+        _options = ()
+
+        def __init__(self, by):
+            self.by = by
+
+    nameless, path = under_another_name(Shift)(), tmp_path / "m"
+    small().fit(REAL).save(path)
+    before = path.read_bytes()
+    try:
+        for mine, message in ((nameless, r"Nameless is not registered.*class Nameless\(Preprocessor, name='nameless'\)"),
+                              (Demanding(1.0), r"cannot be made again from its config\(\) .*_options")):
+            with pytest.raises(TypeError, match=f"^preprocess: .*{message}") as caught:
+                small(preprocess=inside(mine)).fit(REAL).save(path)
+            assert "\n" not in str(caught.value) and path.read_bytes() == before and os.listdir(tmp_path) == ["m"]
+    finally:
+        del preprocess._CLASSES["Demanding"], preprocess._NAMES["demanding"]
+
+
+def test_load_wants_a_map_of_ones_own_defined_first(tmp_path, monkeypatch):
+    small(preprocess="shift").fit(REAL).save(tmp_path / "m")
+    monkeypatch.delitem(preprocess._CLASSES, "Shift")
+    with pytest.raises(npgen.LoadError, match="preprocess has class 'Shift'; known are .* before load$") as caught:
+        npgen.load(tmp_path / "m")
+    assert str(caught.value).startswith(str(tmp_path / "m")) and "\n" not in str(caught.value)
+
+
+def test_names_of_maps_are_one_each_and_a_cell_that_runs_again_replaces_its_own():
+    def define(name, module):
+        return type("Again", (Shift,), {"__module__": module}, name=name)
+
+    try:
+        define("again", "notebook")
+        newer = define("again", "notebook")
+        assert type(make("again", REAL)) is newer
+        for name, module in (("again", "other"), ("standardize", "other")):
+            with pytest.raises(ValueError, match="is registered already, for "):
+                define(name, module)
+        for name in ("auto", "a+b", "", 3):
+            with pytest.raises(ValueError, match="give a word without"):
+                define(name, "notebook")
+    finally:
+        preprocess._CLASSES.pop("Again"), preprocess._NAMES.pop("again")
 
 
 def test_make_copies_an_object_and_refuses_what_it_does_not_know():

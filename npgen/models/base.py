@@ -246,7 +246,12 @@ class Model(abc.ABC):
         checkpoint.write(path, *self._to_file("save"))
 
     def _to_file(self, name):
+        from . import CLASSES
         self._check_fitted(name)
+        mine = type(self).__name__
+        if CLASSES.get(mine) is not type(self):
+            raise TypeError(f"{name}: {mine} is a class of your own, which load does not know; register it, here and before "
+                            f"load: npgen.models.CLASSES[{mine!r}] = {mine}")
         arrays, fitted = self._state()
         header = {"class": type(self).__name__, "params": _params_to_json(self, without=("callbacks",)),
                   "fitted": fitted | {"n_features_in_": self.n_features_in_, "dtype_": self.dtype_.name,
@@ -463,7 +468,8 @@ class ParametricModel(Model):
     def _state(self):
         arrays = {f"params.{name}": a for name, a in self.params_.items()}
         arrays |= {f"preprocess.{name}": a for name, a in self.preprocess_.arrays().items()}
-        return arrays, {"preprocess_": self.preprocess_.config(), "params_": list(self.params_), "history_": self.history_}
+        config = preprocess.to_config(self.preprocess_)
+        return arrays, {"preprocess_": config, "params_": list(self.params_), "history_": self.history_}
 
     def _restore(self, arrays, fitted):
         def named(prefix):
@@ -669,7 +675,7 @@ def _params_to_json(model, without):
 
 def _to_json(name, value):
     if isinstance(value, preprocess.Preprocessor):
-        return {"preprocess": value.config()}
+        return {"preprocess": preprocess.to_config(value)}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (np.ndarray, list, tuple)):
@@ -697,6 +703,8 @@ def load(path):
         raise LoadError(f"{path}: holds {header.get('class')!r}, {kind}; models are {', '.join(CLASSES)}")
     try:
         return CLASSES[header["class"]]._from_file(arrays, header)
+    except LoadError as error:
+        raise LoadError(f"{path}: {error}") from None
     except Exception as error:  # whatever a forged file leads to
         raise LoadError(f"{path}: the header and the arrays do not make a {header['class']} "
                         f"({type(error).__name__}: {error}); fit and save it again") from None
