@@ -9,6 +9,7 @@ encode(X) and decode(Z).
     distributions   likelihood heads
     preprocess      standardise, dequantise, logit, counted in log_prob
     ops, fused      every differentiable op: a table of derivatives, and those that one kernel computes
+    linalg, compositions    decompositions, norms; NumPy functions that are written in ops
     engine          reverse-mode differentiation: grad, vjp, jacobian, hvp
     random          one counter-based stream
     kernels         compiled hot paths, each beside its NumPy reference
@@ -30,7 +31,7 @@ if importlib.util.find_spec("npgen.kernels") is None:  # a checkout that is not 
     sys.modules["npgen.kernels"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["npgen.kernels"])
 
-from . import kernels
+from . import compositions, kernels, linalg  # noqa: F401  two of them are there for what they register
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup

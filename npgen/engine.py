@@ -122,7 +122,9 @@ class Tensor:
 
     def __array_ufunc__(self, ufunc, method, *inputs, **params):
         if method != "__call__":
-            raise _no_rule(ufunc, f".{method}")
+            if (ufunc, method) not in OVERRIDES:
+                raise _no_rule(ufunc, f".{method}")
+            return OVERRIDES[ufunc, method](*inputs, **params)
         if params.pop("out", None) is not None:
             raise TypeError(f"numpy.{ufunc.__name__}: out= cannot be used inside a derivative; use the returned value")
         return _lookup(ufunc)(*inputs, **params)
@@ -131,8 +133,12 @@ class Tensor:
         return _lookup(function)(*args, **params)
 
     def __array__(self, *args, **kwargs):
-        raise TypeError("a Tensor cannot become a plain array inside a derivative: write it with NumPy functions, "
-                        "or take .value, which is a constant")
+        raise TypeError(
+            "a Tensor cannot become a plain array inside a derivative: use np.stack in place of np.array([x[0], x[1]]) "
+            "or of assignments, npgen.ops.logsumexp and softmax in place of SciPy's, NumPy's functions in place of "
+            "math's, or take .value, which is a constant")
+
+    __float__ = __int__ = __complex__ = __index__ = __array__
 
     def __setitem__(self, index, value):
         raise TypeError("a Tensor cannot be assigned to: build the result with np.where, np.concatenate or np.stack")
@@ -154,6 +160,10 @@ class Tensor:
     size = property(lambda self: self.value.size)
     dtype = property(lambda self: self.value.dtype)
     T = property(lambda self: np.transpose(self))
+    mT = property(lambda self: np.matrix_transpose(self))
+    real = property(lambda self: np.real(self))
+    imag = property(lambda self: np.imag(self))
+    flatten = property(lambda self: self.ravel)
 
     def astype(self, dtype):
         return OVERRIDES["astype"](self, dtype)
@@ -182,7 +192,8 @@ for _name, _ufunc in {"pos": np.positive, "neg": np.negative, "abs": np.absolute
                       "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}.items():
     setattr(Tensor, f"__{_name}__", _operator(_ufunc))
 for _name in ("sum", "mean", "var", "std", "prod", "max", "min", "argmax", "argmin", "cumsum", "ravel", "squeeze",
-              "swapaxes", "diagonal", "trace", "dot", "clip", "round", "all", "any", "copy", "repeat", "take"):
+              "swapaxes", "diagonal", "trace", "dot", "clip", "round", "all", "any", "copy", "repeat", "take", "cumprod",
+              "argsort", "conj", "nonzero", "searchsorted"):
     setattr(Tensor, _name, _method(getattr(np, _name)))
 
 
@@ -222,7 +233,7 @@ def backward(root, g, *, retain=False):
         for parent, contribution in zip(node.parents, contributions, strict=True):
             if parent not in cotangents:
                 cotangents[parent] = contribution
-            elif parent in owned and not isinstance(contribution, Tensor):
+            elif parent in owned and not isinstance(contribution, Tensor) and not np.iscomplexobj(contribution):
                 cotangents[parent] += contribution
             else:  # the first contribution may be another node's array: never add into that
                 cotangents[parent] = cotangents[parent] + contribution
@@ -271,6 +282,8 @@ def _trace(name, f, args, argnums):
     out = f(*args)
     if not (hasattr(out, "dtype") or isinstance(out, (int, float))):
         raise TypeError(f"{name}: the function returned a {type(out).__name__}, not an array; return one array")
+    if getattr(out, "dtype", np.dtype(float)).kind == "c":
+        raise TypeError(f"{name}: the function returned complex numbers; return real ones, for example abs(z) or np.real(z)")
     return out, level, leaves
 
 
@@ -287,7 +300,7 @@ def _pull(out, level, leaves, g, retain=False):
         if d is None:
             return np.zeros_like(leaf.value)
         if d.dtype.kind == "c":
-            raise TypeError("the derivative is complex: the function uses a complex array; write it with real ones")
+            d = OVERRIDES["real"](d)
         if d.dtype != leaf.dtype:
             return OVERRIDES["astype"](d, leaf.dtype)
         if not isinstance(d, Tensor) and (d.base is not None or id(d) in given):  # a view, or someone else's array

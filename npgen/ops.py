@@ -12,7 +12,10 @@ Legend: n rows, d columns; i, j, k matrix indices. References for the matrix rul
 results for forward and reverse mode AD (2008); Murray, Differentiation of the Cholesky decomposition (2016).
 """
 import builtins
+import functools
+import inspect
 import math
+import string
 from functools import partial
 
 import numpy as np
@@ -38,9 +41,31 @@ def op(forward, *rules, each=None, name=None):
 def composed(*numpy_functions):
     """Declare that the decorated function, written in ops, is what these NumPy functions do to Tensors."""
     def register(function):
-        OVERRIDES.update(dict.fromkeys(numpy_functions, function))
+        @functools.wraps(function)
+        def on_tensors(*args, **params):
+            try:
+                return function(*args, **params)
+            except TypeError as error:
+                try:
+                    inspect.signature(function).bind(*args, **params)
+                except TypeError:
+                    raise NoRuleError(f"{numpy_functions[0].__name__}: its derivative rule does not take these arguments "
+                                      f"({error})") from error
+                raise
+
+        OVERRIDES.update(dict.fromkeys(numpy_functions, on_tensors))
         return function
     return register
+
+
+def refused(instead, *numpy_functions):
+    """Declare that these NumPy functions cannot have a derivative, and what to write instead."""
+    def refusal(function):
+        def refuse(*args, **params):
+            raise NoRuleError(f"{function.__module__}.{function.__name__} has no derivative: {instead}")
+        return refuse
+
+    OVERRIDES.update({function: refusal(function) for function in numpy_functions})
 
 
 def _is_numpy(function):
@@ -97,12 +122,13 @@ positive = op(np.positive, lambda ans, x: lambda g: g)
 copy = op(np.copy, lambda ans, x: lambda g: g)
 negative = op(np.negative, lambda ans, x: lambda g: -g)
 reciprocal = op(np.reciprocal, lambda ans, x: lambda g: -g * ans * ans)
-absolute = op(np.absolute, lambda ans, x: lambda g: g * np.sign(x))
+absolute = op(np.absolute, lambda ans, x: (lambda g: real(g) * ratio(conj(x), ans)) if x.dtype.kind == "c" else
+              lambda g: g * np.sign(x))
 square = op(np.square, lambda ans, x: lambda g: 2 * g * x)
 sqrt = op(np.sqrt, lambda ans, x: lambda g: g / (2 * ans))
 cbrt = op(np.cbrt, lambda ans, x: lambda g: g / (3 * ans * ans))
-hypot = op(np.hypot, lambda ans, x, y: like(ans, x, lambda g: g * x / ans),
-           lambda ans, x, y: like(ans, y, lambda g: g * y / ans))
+hypot = op(np.hypot, lambda ans, x, y: like(ans, x, lambda g: g * ratio(x, ans)),
+           lambda ans, x, y: like(ans, y, lambda g: g * ratio(y, ans)))
 exp = op(np.exp, lambda ans, x: lambda g: g * ans)
 expm1 = op(np.expm1, lambda ans, x: lambda g: g * (ans + 1))
 exp2 = op(np.exp2, lambda ans, x: lambda g: g * ans * math.log(2))
@@ -116,22 +142,33 @@ tan = op(np.tan, lambda ans, x: lambda g: g * (1 + ans * ans))
 arcsin = op(np.arcsin, lambda ans, x: lambda g: g / sqrt(1 - x * x))
 arccos = op(np.arccos, lambda ans, x: lambda g: -g / sqrt(1 - x * x))
 arctan = op(np.arctan, lambda ans, x: lambda g: g / (1 + x * x))
-arctan2 = op(np.arctan2, lambda ans, y, x: like(ans, y, lambda g: g * x / (x * x + y * y)),
-             lambda ans, y, x: like(ans, x, lambda g: -g * y / (x * x + y * y)))
+arctan2 = op(np.arctan2, lambda ans, y, x: like(ans, y, lambda g: g * ratio(x, hypot(x, y)) / hypot(x, y)),
+             lambda ans, y, x: like(ans, x, lambda g: -g * ratio(y, hypot(x, y)) / hypot(x, y)))
 sinh = op(np.sinh, lambda ans, x: lambda g: g * cosh(x))
 cosh = op(np.cosh, lambda ans, x: lambda g: g * sinh(x))
 tanh = op(np.tanh, lambda ans, x: lambda g: g * (1 - ans * ans))
 arcsinh = op(np.arcsinh, lambda ans, x: lambda g: g / sqrt(x * x + 1))
 arccosh = op(np.arccosh, lambda ans, x: lambda g: g / sqrt(x * x - 1))
 arctanh = op(np.arctanh, lambda ans, x: lambda g: g / (1 - x * x))
-logaddexp = op(np.logaddexp, lambda ans, x, y: like(ans, x, lambda g: g * sigmoid(x - y)),
-               lambda ans, x, y: like(ans, y, lambda g: g * sigmoid(y - x)))
+logaddexp = op(np.logaddexp, lambda ans, x, y: like(ans, x, lambda g: g * sigmoid(_apart(x, y))),
+               lambda ans, x, y: like(ans, y, lambda g: g * sigmoid(_apart(y, x))))
 maximum = op(np.maximum, lambda ans, x, y: like(ans, x, lambda g: g * _share(x, y, np.greater, g)),  # ties share equally
              lambda ans, x, y: like(ans, y, lambda g: g * _share(y, x, np.greater, g)))
 minimum = op(np.minimum, lambda ans, x, y: like(ans, x, lambda g: g * _share(x, y, np.less, g)),
              lambda ans, x, y: like(ans, y, lambda g: g * _share(y, x, np.less, g)))
 where = op(np.where, None, lambda ans, c, x, y: like(ans, x, lambda g: where(c, g, 0)),
            lambda ans, c, x, y: like(ans, y, lambda g: where(c, 0, g)))
+
+
+# x / r for |x| <= r: 0 / 0 is 0, the smallest slope of a norm at its kink. The slope's own derivative is infinite there.
+ratio = op(lambda x, r: x / (r + (r == 0)), lambda ans, x, r: like(ans, x, lambda g: g / r),
+           lambda ans, x, r: like(ans, r, lambda g: -g * ans / r), name="ratio")
+
+
+def _apart(x, y):
+    """x - y, but 0 between equal infinities."""
+    same = np.equal(x, y) & np.isinf(x)
+    return where(same, 0, x) - where(same, 0, y) if np.any(same) else x - y
 
 
 def _unless(condition, x, g):
@@ -143,6 +180,11 @@ def _share(x, y, wins, g):
     return wins(x, y).astype(g.dtype) + np.equal(x, y).astype(g.dtype) / 2
 
 
+# Complex numbers on the way from real ones to real ones: the cotangent g of z is that of dL = Re(g dz).
+real = op(np.real, lambda ans, x: lambda g: real(g) if g.dtype.kind == "c" else g)
+imag = op(np.imag, lambda ans, x: lambda g: -1j * real(g) if x.dtype.kind == "c" else 0 * g)
+conj = op(np.conj, lambda ans, x: conj)
+OVERRIDES["real"] = real
 relu = op(lambda x: np.maximum(x, 0), lambda ans, x: lambda g: g * (ans > 0), name="relu")
 sigmoid = op(lambda x: np.exp(-np.maximum(-x, 0)) / (1 + np.exp(-abs(x))),
              lambda ans, x: lambda g: g * ans * (1 - ans), name="sigmoid")  # 1 / (1 + e^-x), precise on both sides
@@ -156,8 +198,17 @@ digamma = op(lambda x: _special(x).psi(x), lambda ans, x: lambda g: g * _polygam
 gammaln = op(lambda x: _special(x).gammaln(x), lambda ans, x: lambda g: g * digamma(x), name="gammaln")
 erf = op(lambda x: _special(x).erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), name="erf")
 OVERRIDES.update({"psi": digamma, "gammaln": gammaln, "erf": erf, "expit": sigmoid})  # SciPy's ufuncs, by name
-astype = op(lambda x, dtype: x.astype(dtype), lambda ans, x, dtype: partial(astype, dtype=x.dtype), name="astype")
+astype = op(lambda x, dtype: x.astype(dtype), lambda ans, x, dtype: partial(_cast_back, dtype=x.dtype), name="astype")
 OVERRIDES["astype"] = astype
+
+
+def as_real(g, dtype):
+    """The cotangent of an array of this dtype: its real part if that is real."""
+    return real(g) if g.dtype.kind == "c" != dtype.kind else g
+
+
+def _cast_back(g, dtype):
+    return astype(as_real(g, dtype), dtype=dtype)
 
 
 def _special(x):
@@ -168,8 +219,9 @@ def _special(x):
 
 
 @composed(np.clip)
-def clip(x, a_min=None, a_max=None):
+def clip(x, a_min=None, a_max=None, *, min=None, max=None):
     """x limited to [a_min, a_max]; the gradient at a bound is shared between x and the bound."""
+    a_min, a_max = min if a_min is None else a_min, max if a_max is None else a_max
     x = x if a_min is None else maximum(x, a_min)
     return x if a_max is None else minimum(x, a_max)
 
@@ -197,6 +249,13 @@ def _mean_rule(ans, x, axis=None, keepdims=False):
     return lambda g: back(g / n)
 
 
+def _euclidean_rule(ans, x, axis=None, keepdims=False):
+    back = spread(x, axis)
+    if x.dtype.kind == "c":
+        return lambda g: back(real(g)) * ratio(conj(x), back(ans))
+    return lambda g: back(g) * ratio(x, back(ans))
+
+
 def _cumsum_rule(ans, x, axis=None):
     shape = x.shape
     return lambda g: reshape(flip(cumsum(flip(g, axis), axis), axis), shape)
@@ -207,15 +266,22 @@ mean = op(np.mean, _mean_rule)
 max = op(np.max, lambda ans, x, axis=None, keepdims=False: _extremum(ans, x, axis))
 min = op(np.min, lambda ans, x, axis=None, keepdims=False: _extremum(ans, x, axis))
 cumsum = op(np.cumsum, _cumsum_rule)
+euclidean = op(lambda x, axis=None, keepdims=False: np.sqrt(np.sum(np.square(np.abs(x)), axis=axis, keepdims=keepdims)),
+               _euclidean_rule, name="euclidean")  # the length of x along axis
+
+
+def lined_up(x, axis):
+    """x with the axes of a reduction as one, its first; and x's shape with 1 for each of them."""
+    axes = normalize_axis_tuple(range(np.ndim(x)) if axis is None else axis, np.ndim(x))
+    kept = tuple(1 if i in axes else n for i, n in enumerate(np.shape(x)))
+    x = moveaxis(x, axes, range(len(axes)))
+    return reshape(x, (math.prod(x.shape[:len(axes)]), *x.shape[len(axes):])), kept
 
 
 @composed(np.prod)
 def prod(x, axis=None, keepdims=False):
     """The product of the entries, by halves, so that a zero among them does no harm to the derivative."""
-    axes = normalize_axis_tuple(range(np.ndim(x)) if axis is None else axis, np.ndim(x))
-    kept = tuple(1 if i in axes else n for i, n in enumerate(np.shape(x)))
-    x = moveaxis(x, axes, range(len(axes)))
-    x = reshape(x, (math.prod(x.shape[:len(axes)]), *x.shape[len(axes):]))
+    x, kept = lined_up(x, axis)
     while len(x) > 1:
         half = len(x) // 2
         x = concatenate([x[:half] * x[half:2 * half], x[2 * half:]])
@@ -225,16 +291,17 @@ def prod(x, axis=None, keepdims=False):
 
 @composed(np.var)
 def var(x, axis=None, ddof=0, keepdims=False):
-    """The mean squared distance from the mean: sum (x - mean(x))^2 / (n - ddof)."""
+    """The mean squared distance from the mean: sum |x - mean(x)|^2 / (n - ddof)."""
     centred = x - mean(x, axis=axis, keepdims=True)
-    total = sum(square(centred), axis=axis, keepdims=keepdims)
+    total = sum(square(absolute(centred) if x.dtype.kind == "c" else centred), axis=axis, keepdims=keepdims)
     return total / (x.size / builtins.max(total.size, 1) - ddof)
 
 
 @composed(np.std)
 def std(x, axis=None, ddof=0, keepdims=False):
-    """The square root of var."""
-    return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
+    """The square root of var; of equal entries it is 0, and its gradient the smallest there, 0."""
+    length = euclidean(x - mean(x, axis=axis, keepdims=True), axis, keepdims)
+    return length / builtins.max(x.size / builtins.max(length.size, 1) - ddof, 0)**0.5
 
 
 # ---------------------------------------------------------------- shape and indexing
@@ -357,17 +424,31 @@ def tile(x, reps):
 
 
 @composed(np.pad)
-def pad(x, pad_width, constant_values=0):
-    """x with a value put before and after it along every axis: pad_width entries, a pair, or a pair each."""
+def pad(x, pad_width, mode="constant", constant_values=0):
+    """x with values put before and after it along every axis: pad_width entries, a pair, or a pair each.
+
+    mode "constant" puts one value there; "edge", "reflect", "symmetric" and "wrap" put x's own.
+    """
     widths = np.broadcast_to(pad_width, (np.ndim(x), 2)).tolist()
+    if mode in ("edge", "reflect", "symmetric", "wrap"):
+        for axis, width in enumerate(widths):
+            x = take(x, np.pad(np.arange(x.shape[axis]), width, mode), axis)
+        return x
+    if mode != "constant":
+        raise NoRuleError("numpy.pad: a derivative exists for the modes 'constant', 'edge', 'reflect', 'symmetric' and 'wrap', "
+                          f"got {mode!r}")
     inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, np.shape(x), strict=True))
     shape = tuple(before + n + after for (before, after), n in zip(widths, np.shape(x), strict=True))
     return scatter(x - constant_values, inside, shape) + constant_values
 
 
 @composed(np.diff)
-def diff(x, n=1, axis=-1):
+def diff(x, n=1, axis=-1, prepend=None, append=None):
     """The n-th differences of neighbours along an axis."""
+    if prepend is not None or append is not None:
+        ends = [broadcast_to(end, [1 if i == axis % x.ndim else m for i, m in enumerate(x.shape)]) if np.ndim(end) == 0 else end
+                for end in (prepend, append) if end is not None]
+        x = concatenate([*([] if prepend is None else ends[:1]), x, *([] if append is None else ends[-1:])], axis)
     ahead, behind = ((slice(None),) * (axis % x.ndim) + (s,) for s in (slice(1, None), slice(None, -1)))
     return x if n == 0 else diff(x[ahead] - x[behind], n - 1, axis)
 
@@ -488,15 +569,45 @@ def _einsum_rule(i, ans, *operands, subscripts):
 _einsum = op(lambda *operands, subscripts: np.einsum(subscripts, *operands), each=_einsum_rule, name="einsum")
 
 
+def _spelled_out(subscripts, operands):
+    """The terms and the output of an einsum, with letters for ellipses and, where there is no arrow, the output."""
+    inputs, arrow, out = subscripts.replace(" ", "").partition("->")
+    terms, spare = inputs.split(","), [c for c in string.ascii_letters if c not in subscripts]
+    if len(terms) != len(operands):
+        raise ValueError(f"einsum: {subscripts!r} names {len(terms)} operands, but there are {len(operands)}")
+    hidden = [np.ndim(x) - len(t.replace("...", "")) if "..." in t else 0 for t, x in zip(terms, operands, strict=True)]
+    dots = spare[:builtins.max(hidden)]
+    terms = [t.replace("...", "".join(dots[len(dots) - n:])) for t, n in zip(terms, hidden, strict=True)]
+    if not arrow:
+        letters = "".join(terms)
+        out = "".join(dots) + "".join(sorted(c for c in set(letters) - set(dots) if letters.count(c) == 1))
+    return terms, out.replace("...", "".join(dots))
+
+
 @composed(np.einsum)
-def einsum(subscripts, *operands):
-    """Sums of products by index, in the explicit form "ij,jk->ik"; no ellipsis, no index twice in one operand."""
-    subscripts = subscripts.replace(" ", "")
-    terms = subscripts.split("->")[0].split(",")
-    if "->" not in subscripts or "." in subscripts or any(len(set(t)) < len(t) for t in terms):
-        raise NoRuleError("numpy.einsum: a derivative exists for the explicit form 'ij,jk->ik', without ellipsis or an "
-                          f"index twice in an operand; got {subscripts!r}")
-    return _einsum(*operands, subscripts=subscripts)
+def einsum(subscripts, *operands, optimize=False):
+    """Sums of products by index, "ij,jk->ik": also without the arrow, with an ellipsis, with an index twice in an operand."""
+    if not isinstance(subscripts, str):
+        raise NoRuleError("numpy.einsum: a derivative exists for subscripts in a string, such as 'ij,jk->ik'")
+    terms, out = _spelled_out(subscripts, operands)
+    terms, operands = list(terms), list(operands)
+    for k, term in enumerate(terms):
+        for c in dict.fromkeys(term):
+            while term.count(c) > 1:  # the diagonal has one axis for two, the last
+                i = term.index(c)
+                j = term.index(c, i + 1)
+                operands[k] = diagonal(operands[k], axis1=i, axis2=j)
+                term = term[:i] + term[i + 1:j] + term[j + 1:] + c
+        terms[k] = term
+    sizes = {}
+    for term, x in zip(terms, operands, strict=True):
+        for c, n in zip(term, np.shape(x), strict=True):
+            sizes[c] = builtins.max(sizes.get(c, 1), n)
+    for k, (term, x) in enumerate(zip(terms, operands, strict=True)):  # an axis of length 1 that is broadcast is no axis
+        kept = [i for i, c in enumerate(term) if np.shape(x)[i] == sizes[c]]
+        terms[k] = "".join(term[i] for i in kept)
+        operands[k] = reshape(x, [np.shape(x)[i] for i in kept]) if len(kept) < len(term) else x
+    return _einsum(*operands, subscripts=",".join(terms) + "->" + out)
 
 
 # ---------------------------------------------------------------- linear algebra, on the last two axes
@@ -568,14 +679,6 @@ def det(a):
     """The determinant of an invertible matrix."""
     sign, log_det = slogdet(a)
     return sign * exp(log_det)
-
-
-@composed(np.linalg.norm)
-def norm(x, ord=None, axis=None, keepdims=False):
-    """The Euclidean norm (Frobenius for a matrix)."""
-    if ord not in (None, 2) or (ord == 2 and axis is None and np.ndim(x) > 1):
-        raise NoRuleError(f"numpy.linalg.norm: a derivative exists for the Euclidean one, got ord={ord!r}; write it out")
-    return sqrt(sum(square(x), axis=axis, keepdims=keepdims))
 
 
 # ---------------------------------------------------------------- kernels

@@ -20,7 +20,7 @@ KERNELS = Path(npgen.kernels.__file__).parent
 # A module imports only from ranks below its own; on one rank, only from those listed before it.
 RANKS = [
     ["kernels", "version", "engine"],
-    ["masks", "layout", "ops", "fused", "random"],
+    ["masks", "layout", "ops", "linalg", "compositions", "fused", "random"],
     ["nn", "distributions", "checkpoint", "preprocess", "optim"],
     ["train", "data"],
     ["models.base", "models.covariances", "models.em", "models.mixture_model", "models.mixture", "models.mixed",
