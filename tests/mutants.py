@@ -25,6 +25,7 @@ from npgen.kernels import Kernel
 from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
 from npgen.preprocess import Chain, Dequantize, Logit
 from npgen.testing import check_generative_model
+from npgen.testing.states import Table
 
 
 def normals(seed):
@@ -60,6 +61,10 @@ def mixed(seed):
     return np.column_stack([normals(seed)[:, :2], bits(seed)[:, :1], counts(seed)[:, :1]])
 
 
+def named(seed):
+    return Table(["a", "b", "c"], normals(seed)[:, :3])
+
+
 TRAINING = {"max_epochs": 15, "learning_rate": 5e-3, "batch_size": 50}
 LONGER = TRAINING | {"max_epochs": 50}
 MODELS = {  # name -> (the model for a seed, the rows for a seed)
@@ -79,7 +84,9 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "mixture, counts": (lambda s: GaussianMixture(2, preprocess=Chain(steps=(Dequantize(levels=6), Logit())), random_state=s),
                         counts),
     "mixture, narrow and far": (lambda s: GaussianMixture(2, random_state=s), narrow),
-    "mixture, mixed columns": (lambda s: Mixture(3, random_state=s), mixed),
+    "mixture, mixed columns": (lambda s: Mixture(3, heads=["normal", "normal", "bernoulli", "categorical"], random_state=s),
+                               mixed),
+    "mixture, named columns": (lambda s: GaussianMixture(2, random_state=s), named),
     "mixture, by gradient": (lambda s: GaussianMixture(3, solver="adam", max_epochs=3, random_state=s),
                              moons),
 }
@@ -263,6 +270,15 @@ MUTANTS = [
       "self._net.hidden(params, 1 - x)"),
     M("features decoded in another order", "MADE, bits", "models.made:MADE._reconstruct", "self._reordered(self.head_",
       "(self.head_"),
+    # columns: their levels, their names
+    M("levels are not rounded", "RealNVP, counts", "preprocess:Dequantize.inverse", "np.floor(", "np.asarray("),
+    M("one bit is never drawn", "mixture, mixed columns", "distributions:Bernoulli.sample", "noise < ", "noise < 0 * "),
+    M("names in any order", "mixture, named columns", "models.base:Model._check_names", "or names == known:",
+      "or set(names or ()) == set(known or ()):"),
+    M("names are not looked at", "mixture, named columns", "models.base:Model._check", "self._check_names(method, X)", "pass"),
+    M("names not in the file", "mixture, named columns", "models.base:Model._from_file", 'fitted["feature_names_in_"]', "None"),
+    M("all components start as one", "mixture, narrow and far", "models.mixture:GaussianMixture._start",
+      "alike(self._form, means, SHARP)", "alike(self._form, 0 * means, SHARP)"),
     # randomness, files, the contract
     M("rows drawn again", "RealNVP, moons", "models.realnvp:RealNVP._draw_rows", ")[0]", ")[0][np.arange(n) % 9000]"),
     M("neighbours are one row", "mixture, full", "models.mixture:GaussianMixture._draw_components",

@@ -26,8 +26,8 @@ RANKS = [
     ["models.base", "models.covariances", "models.em", "models.mixture_model", "models.mixture", "models.mixed",
      "models.made", "models.realnvp", "models.vae", "models"],
     ["testing.derivatives", "testing.kernel", "testing.strategies", "testing.subject", "testing.law", "testing.contract",
-     "testing.densities", "testing.encodings", "testing.gradients", "testing.latents", "testing.mixtures", "testing.laws",
-     "testing.report", "testing", "plot"],
+     "testing.densities", "testing.encodings", "testing.gradients", "testing.latents", "testing.mixtures", "testing.states",
+     "testing.laws", "testing.report", "testing", "plot"],
     ["machine", "demo", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]

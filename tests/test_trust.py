@@ -8,6 +8,7 @@ import npgen
 from npgen import cli
 from npgen.testing import check_generative_model, subject
 from npgen.testing.laws import LAWS
+from npgen.testing.states import Table
 
 pytestmark = pytest.mark.long
 
@@ -156,6 +157,113 @@ def test_a_mistake_in_a_model_of_ones_own_is_found(mistake):
     assert law in report.broken and not report.passed, str(report)
 
 
+def normal_of(x):
+    """One normal of independent columns, with the mean and variance of the rows."""
+    normal = stats.norm(x.mean(axis=0), x.std(axis=0))
+    return Adapter(lambda rows: normal.logpdf(rows).sum(axis=1),
+                   lambda n, rng=None: normal.rvs((n, x.shape[1]), random_state=np.random.default_rng(rng)))
+
+
+def resample(x):
+    """A model whose rows are those of x, all as likely."""
+    def log_prob(rows):
+        with np.errstate(divide="ignore"):
+            return np.log((rows[:, None] == x).all(axis=2).mean(axis=1))
+    return Adapter(log_prob, lambda n, rng=None: x[np.random.default_rng(rng).integers(len(x), size=n)])
+
+
+Z = np.random.default_rng(1).normal(size=(500, 2))
+ATOMS = {  # rows -> whether a continuous density of them is flagged
+    "real": (Z, False),
+    "rounded to a tenth": (Z.round(1), False),
+    "counts of many levels": (np.random.default_rng(1).poisson(400, (500, 2)), False),
+    "a bit beside a real": (np.column_stack([Z[:, 0], Z[:, 1] > 0]), True),
+    "bits": (Z > 0, True),
+    "a rare bit": (np.column_stack([Z[:, 0], Z[:, 1] > 1.2]), True),
+    "two values": (np.column_stack([Z[:, 0], np.where(Z[:, 1] > 0, 0.1, -7.3)]), True),
+    "zero-inflated": (np.column_stack([Z[:, 0], np.where(Z[:, 1] > 1, Z[:, 1], 0)]), True),
+    "a ceiling": (np.minimum(Z, 1), True),
+    "few counts": (np.random.default_rng(1).poisson(2, (500, 2)), True),
+    "rounded to a whole": (Z.round(), True),
+}
+
+
+@pytest.mark.parametrize("rows", ATOMS)
+def test_a_continuous_density_of_values_that_repeat_is_found(rows):
+    law, (x, found) = "values that repeat are drawn", ATOMS[rows]
+    x = x.astype(float)
+    assert check_generative_model(normal_of(x), x, laws=[law]).broken == [law] * found
+    assert check_generative_model(resample(x), x, laws=[law]).passed
+    assert check_generative_model(normal_of(x), laws=[law])[law].skipped == "rows X are not given"
+
+
+def test_samples_that_are_levels_only_in_part_are_found():
+    x = (Z > 0).astype(float)
+    model = resample(x)
+    halves = Adapter(model.log_prob, lambda n, rng=None: model.sample(n, rng) * np.where(np.arange(n) % 4, 1, 0.5)[:, None])
+    found = check_generative_model(halves, x, laws=["values that repeat are drawn"]).findings[0]
+    assert not found.passed and "all rows are whole numbers, 8" in found.note
+
+
+def test_a_model_of_few_rows_may_miss_a_value():
+    """Of 3 rows, or among 100 samples, nothing repeats more often than by chance."""
+    rare = (np.random.default_rng(0).random((1000, 1)) < 0.06).astype(float)
+    right, law = of_scipy(stats.bernoulli(0.06)), "values that repeat are drawn"
+    assert all(check_generative_model(right, rare, seed=seed, n_samples=100, laws=[law]).passed for seed in range(200))
+    assert check_generative_model(normal_of(Z), Z[[0, 0, 0]], laws=[law]).passed
+
+
+class OfFrames(Adapter):
+    """A model of two columns with names, which goes by their place, or by their name."""
+
+    feature_names_in_ = np.array(["height", "weight"], dtype=object)
+
+    def __init__(self, by_name):
+        self.by_name = by_name
+        right = normal_of(Z * [1, 50])
+        super().__init__(lambda x: right.log_prob(self.rows(x)), right.sample)
+
+    def rows(self, x):
+        if self.by_name and hasattr(x, "columns"):
+            x = x[list(self.feature_names_in_)]
+        return np.asarray(x, float)
+
+
+def test_columns_taken_for_others_are_found():
+    pytest.importorskip("pandas", reason="there are no frames")
+    law = "columns go by their names"
+    report = check_generative_model(OfFrames(by_name=False), laws=[law])
+    assert report.broken == [law] and "log_prob answers columns of other names" in str(report)
+    assert check_generative_model(OfFrames(by_name=True), laws=[law]).passed
+    assert check_generative_model(normal_of(Z), laws=[law])[law].skipped == "fitted on columns without names"
+
+
+def test_the_checker_takes_columns_by_their_names():
+    model = OfFrames(by_name=True)
+    assert check_generative_model(model, Table(["height", "weight"], Z), laws=["log_prob is finite"]).passed
+    with pytest.raises(ValueError, match=r"X has columns \['weight', 'height'\], the model was fitted on \['height', 'w"):
+        check_generative_model(model, Table(["weight", "height"], Z))
+    named = npgen.GaussianMixture().fit(Table(["height", "weight"], Z))
+    for x in (None, Z, Table(["height", "weight"], Z)):
+        report = check_generative_model(named, x)
+        assert report.passed and not report["columns go by their names"].skipped, str(report)
+
+
+def equal_components(x):
+    """Two components that are one."""
+    model = normal_of(x)
+    model.weights_, model.means_ = np.array([0.5, 0.5]), np.stack([x.mean(axis=0)] * 2)
+    model.covariances_, model.covariance_type = np.stack([x.var(axis=0)] * 2), "diag"
+    return model
+
+
+def test_components_that_are_one_are_found():
+    law, far = "components differ", Z + 10 * (np.arange(len(Z)) % 2)[:, None]
+    assert check_generative_model(equal_components(far), far, laws=[law]).broken == [law]
+    assert check_generative_model(equal_components(Z), Z, laws=[law])[law].skipped == "one component may be what the rows have"
+    assert check_generative_model(npgen.GaussianMixture(2, random_state=0).fit(far), far, laws=[law]).passed
+
+
 def test_the_power_that_a_law_states_is_what_it_has():
     """A shift that displaces as much of the mass as `would catch` says is found, and a fifth of it is not."""
     normal = stats.norm()
@@ -190,6 +298,10 @@ def _of_means(bound, width):
     return repeat
 
 
+def _of_an_event(rng):
+    return rng.binomial(400, 0.025, 5000) / 400, subject.chernoff(400, 0.025)
+
+
 def _of_frequencies(rng):
     p = np.array([0.5, 0.2, 0.1, 0.1, 0.05, 0.05])
     return np.sqrt(((rng.multinomial(1000, p, 5000) / 1000 - p) ** 2 / p).sum(axis=1)), subject.pearson(1000, p)
@@ -199,6 +311,7 @@ BOUNDS = {  # 5,000 repetitions of a statistic, and how large it may be
     "band": lambda rng: (subject.distance(rng.random((400, 5000))), subject.band(400)),
     "hoeffding": _of_means(lambda x, width: subject.hoeffding(400, width=width), 2.0),
     "bernstein": _of_means(lambda x, width: subject.bernstein(x, width=width), 2.0),
+    "chernoff": _of_an_event,
     "pearson": _of_frequencies,
 }
 
@@ -223,7 +336,8 @@ def test_a_model_of_many_binary_columns():
 def test_columns_of_several_kinds():
     rng = np.random.default_rng(0)
     x = np.column_stack([rng.normal(size=200), rng.integers(0, 2, 200), rng.integers(0, 5, 200)])
-    report = check_generative_model(npgen.models.Mixture(3, random_state=0).fit(x), x)
+    kinds = ("normal", "bernoulli", "categorical")
+    report = check_generative_model(npgen.models.Mixture(3, heads=kinds, random_state=0).fit(x), x)
     assert report.passed, str(report)
     assert not report["samples follow the density along slices"].skipped
 

@@ -7,10 +7,11 @@ import math
 import numpy as np
 
 from .law import SIGMAS, Finding, law
-from .subject import ALARM, Skip, band, bernstein, distance, hoeffding, pearson
+from .subject import ALARM, Skip, band, bernstein, chernoff, distance, hoeffding, pearson
 
 OFTEN = 25    # rows expected in a state that counts by itself
 STEEP = 0.02  # share of rows whose cell of a grid may say nothing about them
+ROUNDED = 0.025  # share of the rows that a rounded real number may have
 
 
 @law("the density sums or integrates to one")
@@ -57,7 +58,7 @@ def _common(s):
     """Slices and log p of rows of the model p and of the reference q, and how much of each is in both, in pq / (p + q)."""
     if s.density not in ("exact", "estimate"):
         raise Skip("log_prob is a bound")
-    if s.dequantize is not None:
+    if s.adds_noise:
         raise Skip("integers are spread by noise")
     x, y = s.drawn, s.reference.sample(s.n, s.generator(2))
     log_y = s.log_prob(y)
@@ -196,6 +197,31 @@ def distinct(s):
     dtype = np.float32 if np.array_equal(s.drawn, s.drawn.astype(np.float32)) else np.float64
     spacing = np.finfo(dtype).eps * np.abs(s.drawn).max(axis=0) / s.scale[1]
     return Finding(1 - len(np.unique(s.drawn, axis=0)) / s.n, 0.005 + s.n * float(np.prod(np.minimum(spacing, 1))))
+
+
+@law("values that repeat are drawn")
+def atoms(s):
+    """A value that more rows of X have in a column than rounded real numbers would have, samples have too, whatever the density
+    is called; and if all of a column's values are such, and whole, samples are whole. Measured is the largest share of the
+    rows, or of the samples, that breaks this.
+
+    Look at the column: a continuous density there has no truth to be near to, and gains nats without end as it narrows.
+    """
+    if not s.has_rows:
+        raise Skip("rows X are not given")
+    n, worst, note = len(s.x), 0.0, ""
+    unseen = 10 * math.log(s.d / (ROUNDED * ALARM)) / s.n  # drawn a tenth as often as the rows have it, it would be seen
+    tolerance = max(chernoff(n, ROUNDED, n * s.d), unseen)
+    for j, (column, drawn) in enumerate(zip(s.x.T, s.drawn.T, strict=True)):
+        values, counts = np.unique(column.astype(getattr(s.model, "dtype_", float)), return_counts=True)
+        missing = np.where(np.isin(values, drawn), 0, counts / n)
+        share, value = missing.max(), values[missing.argmax()]
+        broken = [(share, f"column {j}: {share:.1%} of the rows are {value:g}, no sample is")]
+        if counts.min() > tolerance * n and (values == np.round(values)).all():
+            share = np.mean(drawn != np.round(drawn))
+            broken.append((share, f"column {j}: all rows are whole numbers, {1 - share:.1%} of the samples are"))
+        worst, note = max([(worst, note), *broken])
+    return Finding(float(worst), tolerance, f"a value that {tolerance:.1%} of the rows have", note)
 
 
 @law("noise in the cells is a lower bound")

@@ -22,7 +22,7 @@ def noise(s):
     Look for a decoder that is not the inverse of the encoder: order, scale, a stale copy of a statistic.
     """
     _noise(s)
-    if s.dequantize is not None:
+    if s.adds_noise:
         raise Skip("integers are spread by noise")
     from scipy.special import ndtr
     z = np.asarray(s.model.encode(s.drawn), np.float64)
@@ -68,7 +68,7 @@ def change_of_variables(s):
     because a step may cross a kink of the network.)
     """
     _noise(s)
-    if s.dequantize is not None:
+    if s.adds_noise:
         raise Skip("integers are spread by noise")
     x, step = s.x[:20], 1e-6 * s.scale[1]
     moves = np.eye(s.d) * step

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..fused import LOG_2PI
 from .law import Finding, close, law
-from .subject import Skip
+from .subject import Skip, band, gap
 
+ALIKE = 0.01  # share of the weights' entropy that rows tell of the components
 
 def _mixture(s):
     """The mixture, drawn rows, log w_k p_k(x) of them from its attributes (n, k), and of rows that differ in the last digit."""
@@ -89,6 +90,27 @@ def means(s):
         raise Skip("not a mixture of Gaussians of npgen")
     r = s.generator(12).dirichlet(np.ones(joint.shape[1]), 100)
     return close(model.decode(r), model.preprocess_.inverse(r @ np.asarray(model.means_, np.float64)), 1e-6)
+
+
+@law("components differ")
+def apart(s):
+    """A row says something about its component: E KL(r(x) || w) > 0 for responsibilities r and weights w, unless samples look
+    as rows X do. Measured is what a row leaves open of the entropy of the weights.
+
+    Look at the start: components that begin alike stay alike, and k of them are a mixture of one.
+    """
+    model, _, joint, _ = _mixture(s)
+    if len(model.weights_) == 1 or not s.has_rows:
+        raise Skip("there is one component" if s.has_rows else "rows X are not given")
+    log_weights, log_r = np.log(model.weights_), joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of a component that is empty
+        information = np.nansum(np.exp(log_r) * (log_r - log_weights), axis=1).mean()
+        entropy = -np.nansum(np.exp(log_weights) * log_weights)
+    found = Finding(float(1 - information / entropy), 1 - ALIKE, f"{ALIKE:.0%} of the entropy told", "the components are one")
+    rows, drawn = s.slices(s.x), s.slices(s.drawn)
+    if not found.passed and max(map(gap, rows.T, drawn.T)) <= sum(band(n, 2 * rows.shape[1]) for n in (len(rows), s.n)):
+        raise Skip("one component may be what the rows have")
+    return found
 
 
 @law("EM never loses likelihood")

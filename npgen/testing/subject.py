@@ -7,6 +7,8 @@ statement:
     bernstein   P(|mean - E| > sqrt(2 var log(4 / a) / n) + 7 r log(4 / a) / 3(n - 1)) <= a, values in a range r
                                                                              (Maurer & Pontil, 2009)
     hoeffding   P(|mean - E| > r sqrt(log(2 / a) / 2n)) <= a                 (Hoeffding, 1963)
+    chernoff    P(f > g) <= a, f the frequency of an event of probability p, g the solution of n KL(g || p) = log(1 / a)
+                                                                             (Chernoff, 1952)
     pearson     P(z > c + sqrt(2 log(1 / a) (1 + 2 b c) / n) + b log(1 / a) / 3n) <= a, z^2 = sum_k (f_k - P_k)^2 / P_k for
                 frequencies f of m states, c = sqrt((m - 1) / n) >= E z, b = sqrt(1 / min P - 1)
                                                                              (Bousquet, 2002, of the norm of a mean)
@@ -47,6 +49,13 @@ def bernstein(values, k=1, width=1.0):
     return np.sqrt(2 * values.var(axis=-1, ddof=1) * log / n) + 7 * width * log / (3 * (n - 1))
 
 
+def chernoff(n, p, k=1):
+    """How large the frequencies in n rows of k events may be, each of probability p at most."""
+    g = np.linspace(p, 1, 100_001)[1:-1]
+    divergence = g * np.log(g / p) + (1 - g) * np.log((1 - g) / (1 - p))
+    return float(np.append(g, 1)[np.searchsorted(n * divergence, math.log(k / ALARM))])
+
+
 def pearson(n, p):
     """How large the root of Pearson's chi-square per row may be, for the frequencies of states with probabilities p."""
     log, expected, bound = math.log(1 / ALARM), math.sqrt((len(p) - 1) / n), math.sqrt(max(1 / p.min() - 1, 0))
@@ -58,6 +67,12 @@ def distance(u):
     n, u = len(u), np.sort(u, axis=0)
     step = np.arange(n + 1)[:, None] / n
     return np.maximum(np.abs(step[1:] - u), np.abs(u - step[:-1])).max(axis=0)
+
+
+def gap(a, b):
+    """sup_t |F(t) - G(t)| of the empirical distribution functions of two samples, (n,) and (m,)."""
+    t = np.concatenate([a, b])
+    return np.abs(np.subtract(*(np.searchsorted(np.sort(x), t, side="right") / len(x) for x in (a, b)))).max()
 
 
 class Skip(Exception):
@@ -90,6 +105,10 @@ class Subject:
         if self.pilot.ndim != 2 or len(self.pilot) != n:
             raise ValueError(f"check_generative_model: sample({n}) must give {n} rows (n, d), but has shape {self.pilot.shape}")
         self.d = self.pilot.shape[1]
+        self.has_rows, names, known = X is not None, *(list(getattr(a, name, ())) for a, name in (
+            (X, "columns"), (model, "feature_names_in_")))
+        if names and known and names != known:
+            raise ValueError(f"check_generative_model: X has columns {names}, the model was fitted on {known}; pass them so")
         self.x = self.pilot[:500] if X is None else check_rows("check_generative_model", X, minimum=2).astype(np.float64)
         if self.x.shape[1] != self.d:
             raise ValueError(f"check_generative_model: X has {self.x.shape[1]} columns, but samples of the model {self.d}")
@@ -196,6 +215,16 @@ class Subject:
         first = preprocessing.steps[0] if isinstance(preprocessing, Chain) and preprocessing.steps else preprocessing
         return first if isinstance(first, Dequantize) else None
 
+    @property
+    def levels(self):
+        """The smallest integer of every column of a dequantised model, and how many there are, (d,) each."""
+        return [np.broadcast_to(a, self.d).astype(int) for a in (self.dequantize.low_, self.dequantize.levels_)]
+
+    @property
+    def adds_noise(self):
+        """Whether the model's density is that of integers, of some columns at least, with noise in their cells."""
+        return not getattr(getattr(self.model, "preprocess_", None), "exact", True)
+
     # ------------------------------------------------------------ countable states
 
     @functools.cached_property
@@ -206,7 +235,7 @@ class Subject:
         if self.support == "binary" and self.dequantize is None:
             axes = [(0.0, 1.0)] * self.d
         elif self.dequantize is not None:
-            axes = [self.dequantize.low_ + np.arange(float(self.dequantize.levels_))] * self.d
+            axes = [low + np.arange(levels) for low, levels in zip(*self.levels, strict=True)]
         else:
             low, high = self.pilot.min(axis=0), self.pilot.max(axis=0)
             margin = high - low + 5
@@ -238,10 +267,10 @@ class Subject:
         """
         if self.density == "estimate" or not self.is_parametric:
             raise Skip("log_prob is an estimate")
-        first, preprocessing = self.dequantize, self.model.preprocess_
-        rest, levels = Chain(steps=getattr(preprocessing, "steps", (first,))[1:]), first.levels_
-        n_edges = (int(n_points ** (1 / self.d)) - levels) // 2
-        if n_edges < levels:
+        preprocessing, (low, levels) = self.model.preprocess_, self.levels
+        rest, most = Chain(steps=getattr(preprocessing, "steps", (None,))[1:]), levels.max()
+        n_edges = (int(n_points ** (1 / self.d)) - most) // 2
+        if n_edges < most:
             raise Skip("too many columns to integrate over the cell of every integer")
         z = self.model._draw_rows(self.model.params_, 2000, Stream(self.seed)).astype(np.float64)
         margin = np.ptp(z, axis=0) / 2
@@ -249,13 +278,13 @@ class Subject:
                             np.linspace(z.min(axis=0) - margin, z.max(axis=0) + margin, n_edges)])
         with np.errstate(all="ignore"):
             edges = levels * rest.inverse(z)
-        edges = [np.union1d(e[np.isfinite(e)], np.arange(levels + 1)) for e in edges.T]
+        edges = [np.union1d(e[np.isfinite(e)], np.arange(many + 1)) for e, many in zip(edges.T, levels, strict=True)]
         points = np.stack(np.meshgrid(*[(e[1:] + e[:-1]) / 2 for e in edges], indexing="ij"), axis=-1).reshape(-1, self.d)
         k = np.clip(np.floor(points), 0, levels - 1)
-        z, log_det = preprocessing.forward(k + first.low_, _Given(points - k))
+        z, log_det = preprocessing.forward(k + low, _Given(points - k))
         params = self.model._at(np.dtype(np.float64))
         log_p = np.concatenate([self.model._log_density(params, part) for part in _batches(z)]) + log_det
-        at = np.ravel_multi_index(k.astype(int).T, [levels] * self.d)
+        at = np.ravel_multi_index(k.astype(int).T, levels)
         inside = ((points > 0) & (points < levels)).all(axis=1)
         return at, inside, functools.reduce(np.multiply.outer, map(np.diff, edges)).ravel(), log_p
 
