@@ -91,6 +91,14 @@ class Head(abc.ABC):
         """Moments, of n (k,) rows, from which maximise makes these same outputs."""
 
     @abc.abstractmethod
+    def around(self, x, pooled):
+        """The outputs of a component around each row, as broad as all rows or half so; as all where a value is missing."""
+
+    @abc.abstractmethod
+    def log_prob_around(self, x, pooled):
+        """log_prob of every row under the component around itself, (n,), without a table of these components."""
+
+    @abc.abstractmethod
     def guess(self, r, outputs):
         """One value for each feature under mixtures r (n, k) of the components: the mean, or the likeliest level."""
 
@@ -173,6 +181,13 @@ class Normal(Head):
         seen = np.broadcast_to(n[:, None], log_var.shape)
         return np.stack([seen, 0 * seen, seen * (1 - share * np.exp(all_log_var - log_var))])
 
+    def around(self, x, pooled):
+        mean, log_var = self.split(pooled)
+        return np.concatenate([np.where(np.isnan(x), mean, x), log_var.repeat(len(x), axis=0)], axis=1)
+
+    def log_prob_around(self, x, pooled):
+        return (LOG_2PI + self.split(pooled)[1][0]) @ np.isnan(x).T / 2 - (LOG_2PI + self.split(pooled)[1]).sum() / 2
+
     def guess(self, r, outputs):
         return _linear(r.astype(np.float64), self.mean(outputs).T)
 
@@ -225,6 +240,15 @@ class Bernoulli(Head):
     def remember(self, outputs, n, pooled, share):
         seen = np.broadcast_to(n[:, None], outputs.shape)
         return np.stack([seen, ops.sigmoid(outputs) * (seen + 2 * share) - share])
+
+    def around(self, x, pooled):
+        share = self.mean(pooled)
+        share = np.where(np.isnan(x), share, (share + x) / 2)
+        return np.log(share) - np.log1p(-share)
+
+    def log_prob_around(self, x, pooled):
+        own = np.log((1 + self.mean(np.where(x == 1, pooled, -pooled))) / 2)
+        return np.where(np.isnan(x), 0, own).sum(axis=1)
 
     def guess(self, r, outputs):
         return _linear(r.astype(np.float64), self.mean(outputs).T)
@@ -296,6 +320,15 @@ class Categorical(Head):
     def remember(self, outputs, n, pooled, share):
         rows = n[:, None] + share * np.repeat(self.levels, self.levels)
         return np.exp(self._normalised(outputs)) * rows - share
+
+    def around(self, x, pooled):
+        missing = np.repeat(np.isnan(x), self.levels, axis=1)
+        share = np.exp(self._normalised(pooled))
+        return np.log(np.where(missing, share, (share + self._indicators(x)) / 2))
+
+    def log_prob_around(self, x, pooled):
+        share = np.exp(self._normalised(pooled))[0][(self._ends - self.levels + np.nan_to_num(x)).astype(int)]
+        return np.where(np.isnan(x), 0, np.log((1 + share) / 2)).sum(axis=1)
 
     def guess(self, r, outputs):
         probabilities = (_linear(r.astype(np.float64), np.exp(part).T) for part in self.log_probabilities(outputs))

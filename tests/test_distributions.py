@@ -136,6 +136,19 @@ def test_shares_of_rows_and_variances_are_added():
     assert np.isnan(thin).any()
 
 
+@pytest.mark.parametrize("name", ["bernoulli", "categorical", "normal, unbounded"])
+def test_a_component_around_a_row_is_the_likeliest_of_those_around_rows(name):
+    """And one around a missing value is all rows' component there."""
+    head, pooled = OF[name], OUTPUTS[name][:1]
+    x = holes(head.sample(getattr(Stream(4), head.noise)((20, D), np.float64), pooled.repeat(20, axis=0)))
+    each, own = head.log_prob_each(x, head.around(x, pooled)), head.log_prob_around(x, pooled)
+    whole = ~np.isnan(x).any(axis=1)
+    np.testing.assert_allclose(np.diagonal(each)[whole], own[whole], rtol=1e-12)
+    assert 0 < whole.sum() < 20 and (each <= own[:, None] + 1e-12).all()
+    nothing = head.around(np.full((1, D), np.nan), pooled)
+    np.testing.assert_allclose(head.log_prob_each(x, nothing), head.log_prob_each(x, pooled), rtol=1e-12)
+
+
 @heads
 def test_guesses_and_parts(name):
     head, outputs, r = OF[name], OUTPUTS[name], np.random.default_rng(0).dirichlet(np.ones(N), 5)

@@ -140,7 +140,8 @@ def test_marginal_leaves_columns_out():
         np.testing.assert_allclose(some.log_prob(x[:, columns]), model.log_prob(seen), rtol=1e-9, atol=1e-9)
         assert some.sample(3, rng=0).shape == (3, len(columns)) == (3, some.n_features_in_)
         assert some.kinds_ == [KINDS[j] for j in columns]
-    assert type(Mixture(**some.get_params()).fit(x[:, columns])) is Mixture
+    with pytest.warns(npgen.ConvergenceWarning, match="fit: 3 components are no likelier than one"):
+        assert type(Mixture(**some.get_params()).fit(x[:, columns])) is Mixture
 
 
 def test_condition_is_the_quotient_of_densities(tmp_path):
@@ -295,6 +296,77 @@ def test_auto_heads_and_wrong_ones():
     x[0, 4] = 7
     with pytest.raises(ValueError, match=r"log_prob: X\[0, 4\] is 7, but a categorical head .* of which its column has had 4"):
         model.log_prob(x)
+
+
+# ---------------------------------------------------------------- the start
+
+def classes(prototypes, n, flip, rng):
+    """n rows of each prototype (d,) of bits, of which a share is flipped."""
+    x = np.repeat(np.asarray(prototypes, float), n, axis=0)
+    return np.where(rng.random(x.shape) < flip, 1 - x, x)
+
+
+def groups(distance):
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(0, 1, 500), rng.normal(distance, 1, 500)])[:, None]
+
+
+def bits(d):
+    """8 classes that differ in at least 7 of d columns."""
+    rng = np.random.default_rng(d)
+    while True:
+        prototypes = rng.integers(0, 2, (8, d))
+        if min(sum(a != b) for i, a in enumerate(prototypes) for b in prototypes[:i]) >= 7:
+            return classes(prototypes, 100, 0.05, rng)
+
+
+def of_all_kinds():
+    """Four groups, two of which are near one another in each column."""
+    rng, group = np.random.default_rng(1), np.repeat(np.arange(4), 150)
+    reals = np.array([[0, 0], [6, 0], [0, 6], [6, 6]])[group] + rng.normal(size=(600, 2))
+    levels = np.array([[0, 1], [1, 2], [2, 3], [3, 0]])[group]
+    levels = np.where(rng.random((600, 2)) < 0.1, rng.integers(0, 4, (600, 2)), levels)
+    return np.hstack([reals, classes([[1, 1, 1, 0], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 1]], 150, 0.05, rng), levels])
+
+
+OF_ALL_KINDS = ["normal"] * 2 + ["bernoulli"] * 4 + ["categorical"] * 2
+APART = {  # name -> (components, heads, rows)
+    "10 standard deviations": (2, "normal", groups(10)),
+    "100 standard deviations": (2, "normal", groups(100)),
+    "8 classes of 16 bits": (8, "bernoulli", bits(16)),
+    "8 classes of 24 bits": (8, "bernoulli", bits(24)),
+    "of all kinds": (4, OF_ALL_KINDS, of_all_kinds()),
+    "of all kinds, a fifth missing": (4, OF_ALL_KINDS, np.where(np.random.default_rng(2).random((600, 8)) < 0.2, np.nan,
+                                                                of_all_kinds())),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+@pytest.mark.parametrize("seeds", [10, pytest.param(100, marks=pytest.mark.long)])
+def test_groups_that_lie_apart_are_found_from_every_seed(case, seeds):
+    k, heads, x = APART[case]
+    reached = [Mixture(k, heads=heads, random_state=seed).fit(x).lower_bound_ for seed in range(seeds)]
+    assert max(reached) - min(reached) < 0.01
+
+
+@pytest.mark.parametrize("case, counts", [("10 standard deviations", [1, 2, 3]), ("8 classes of 16 bits", [7, 8, 9])])
+def test_the_criterion_chooses_the_number_of_groups(case, counts):
+    k, heads, x = APART[case]
+    assert npgen.models.mixture_model.select_n_components(Mixture(heads=heads, random_state=0), x, counts)[0].n_components == k
+
+
+def test_components_that_are_no_likelier_than_one_are_a_warning():
+    """Independent columns, which any mixture describes by one component; and what one component alone reaches."""
+    x = (np.random.default_rng(0).random((2000, 3)) < 0.4).astype(float)
+    with pytest.warns(npgen.ConvergenceWarning, match="fit: 3 components are no likelier than one; raise n_init, or lower"):
+        model = Mixture(3, random_state=0).fit(x)
+    one = Mixture(1).fit(x)
+    assert model.fit_report_["one_component"] == pytest.approx(one.lower_bound_, abs=1e-9)
+    for missing in (0, 0.3):
+        model = fitted(missing)
+        one = Mixture(1, heads=KINDS).fit(table(missing=missing))
+        assert model.fit_report_["one_component"] == pytest.approx(one.lower_bound_, abs=1e-3)
+        assert one.lower_bound_ < model.lower_bound_ - 0.1
 
 
 @pytest.mark.slow

@@ -149,16 +149,19 @@ class Rows:
             total, weight = total + w @ np.where(seen, function(z), 0.0), weight + w @ seen
         return total / weight
 
-    def sample(self, stream):
-        """Rows (m, d) in standard coordinates and their weights (m,): all, or so many that they fit into memory.
+    def choose(self, stream, width):
+        """The numbers (m,) of all rows, or of so many that, at `width` values each, they fit into memory.
 
         They come in the order of a random projection: what is drawn does not depend on the order they were given in.
         """
-        enough, direction = START // self.x.shape[1], stream.normal(self.x.shape[1])
-        index = slice(None) if len(self) <= enough else np.sort(stream.integers(len(self), enough))
-        z = self[index]
-        order = np.argsort(z @ direction, kind="stable")
-        return z[order], self.weighted(index)[order]
+        enough, direction = START // width, stream.normal(self.x.shape[1])
+        index = np.arange(len(self)) if len(self) <= enough else np.sort(stream.integers(len(self), enough))
+        return index[np.argsort(self[index] @ direction, kind="stable")]
+
+    def sample(self, stream):
+        """Rows (m, d) in standard coordinates and their weights (m,), as they are chosen."""
+        index = self.choose(stream, self.x.shape[1])
+        return self[index], self.weighted(index)
 
     def distinct(self, enough):
         """How many different rows there are, counted no further than is enough."""
@@ -279,16 +282,24 @@ def draw(z, weights, stream):
     return z[min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), len(z) - 1)]
 
 
-def k_means_plus_plus(z, weights, k, stream):
-    """Rows drawn by their squared distance to the nearest of those before: each the best of 2 + log k draws.
+def squared_distances(z, means):
+    """Of every row to each of l means, (n, l)."""
+    return np.stack([np.square(z - mean).sum(axis=1) for mean in means], axis=1)
 
-    Best is what leaves the smallest sum of squared distances (Arthur & Vassilvitskii, 2007, the greedy variant).
+
+def k_means_plus_plus(z, weights, k, stream, distances=squared_distances, n_draws=None):
+    """Rows drawn by their distance to the nearest of those before: each the best of n_draws, or of 2 + log k draws.
+
+    Best is what leaves the smallest sum of distances (Arthur & Vassilvitskii, 2007, the greedy variant). distances(z, means)
+    may be of another divergence than the squared distance (Nock, Luosto & Kivinen, Mixed Bregman clustering, 2008).
     """
-    means, distance = [draw(z, weights, stream)], np.inf
+    means, n_draws = [draw(z, weights, stream)], n_draws or 2 + int(math.log(k))
+    nearest = distances(z, np.stack(means))[:, 0]
     while len(means) < k:
-        distance = np.minimum(distance, np.square(z - means[-1]).sum(axis=1))
-        draws = [draw(z, weights * distance, stream) for _ in range(2 + int(math.log(k)))]
-        means.append(min(draws, key=lambda mean: weights @ np.minimum(distance, np.square(z - mean).sum(axis=1))))
+        draws = np.stack([draw(z, weights * nearest, stream) for _ in range(n_draws)])
+        left = np.minimum(nearest[:, None], distances(z, draws))
+        best = (weights @ left).argmin()
+        means, nearest = [*means, draws[best]], left[:, best].copy()
     return np.stack(means)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import operator
+import warnings
 
 import numpy as np
 
@@ -18,13 +19,15 @@ from .. import ops
 from ..distributions import HEADS, THINNEST, Categorical, Normal, std
 from ..engine import Tensor
 from ..nn import Parameters
+from ..train import ConvergenceWarning
 from .base import check_shapes
 from .covariances import COVARIANCES
-from .em import EMPTY, Rows, Statistics, draw, spread
+from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
 from .mixture_model import MixtureModel, draw_each
 
 SHOWN = 2**21       # values of rows times components at once
 MOST_LEVELS = 10**6
+DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
 KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: HEADS["bernoulli"],
          "categorical": Categorical}
 
@@ -67,7 +70,8 @@ class Mixture(MixtureModel):
     their average: the mean, P(x = 1), or the likeliest level. Arithmetic is float64, but for products of levels with what
     they count, which are of the rows' dtype. Attributes: weights_ (k,), means_ and variances_ (k, r) of the normal columns,
     probabilities_, an array (k, c) per other column; kinds_ (d,), levels_ (q,), converged_, n_iter_, lower_bound_,
-    lower_bounds_ and fit_report_ as GaussianMixture has them. Reference: Dempster, Laird & Rubin (1977).
+    lower_bounds_ and fit_report_ as GaussianMixture has them, this with the mean nats that one_component alone reaches.
+    Reference: Dempster, Laird & Rubin (1977); for the start, Nock, Luosto & Kivinen, Mixed Bregman clustering (2008).
     """
 
     preprocess = None
@@ -92,8 +96,19 @@ class Mixture(MixtureModel):
         self._check_support("fit", x)
         with np.errstate(under="ignore", over="ignore"):
             self._pool(x, weights)
-            self.params_ = self._iterate(self._see(x, weights), run).params()
+            rows = self._see(x, weights)
+            self.params_ = self._iterate(rows, run).params()
+            self._compare_with_one(rows)
         self._finish()
+
+    def _compare_with_one(self, rows):
+        """Warn where the components are no likelier than one alone, which is a point where EM rests whatever the data."""
+        one = Products(np.zeros(1), self.pooled_)
+        one = self._step(one, self._expect(one, rows), rows, None, seeded=False)[0]
+        self.fit_report_["one_component"] = self._mean_nats(self._expect(one, rows))
+        if self.n_components > 1 and self.lower_bound_ <= self.fit_report_["one_component"] + self.tol:
+            warnings.warn(f"fit: {self.n_components} components are no likelier than one; raise n_init, or lower n_components",
+                          ConvergenceWarning, stacklevel=5)
 
     def _refuse(self, wrong, words):
         if wrong.any():
@@ -157,15 +172,30 @@ class Mixture(MixtureModel):
         return Rows(x, weights, centre, scale)
 
     def _start(self, rows, stream):
-        """Components of equal weight, each half of all rows' distribution and half at a row of its own."""
-        k, (z, weights) = self.n_components, rows.sample(stream)  # a missing value is the mean there, or level 0
-        seeds = rows.centre + rows.scale * np.stack([draw(z, weights, stream) for _ in range(k)])
-        outputs = {}
-        for name, head, seed in self._views(seeds):
+        """Components of equal weight, each of the rows nearest to one of k that lie apart, and of a few as all rows are."""
+        k, width = self.n_components, max(rows.x.shape[1], self.n_components, DRAWS)
+        index = rows.choose(stream, width)
+        x, weights, views = rows.x[index], rows.weighted(index), list(self._views(rows.x[index]))
+        own, outputs = sum(head.log_prob_around(view, self.pooled_[name]) for name, head, view in views), {}
+
+        def divergences(_, seeds):
+            """By how many nats each row is less likely under the components around the seeds than around itself, (m, l)."""
+            return np.maximum(own[:, None] - math.log(len(seeds)) - self._joint(self._around(seeds), views), 0)
+
+        seeds = k_means_plus_plus(x, weights, k, stream, divergences, DRAWS)
+        member = np.zeros((len(x), k))
+        member[np.arange(len(x)), divergences(x, seeds).argmin(axis=1)] = weights
+        few = np.full(k, 0.1 * weights.sum() / k)
+        for name, head, view in views:
             all_rows = self.pooled_[name].repeat(k, axis=0)
-            moments = head.remember(all_rows, np.full(k, 0.5), all_rows, 0.0) + head.moments(seed, np.eye(k) / 2, all_rows)
+            moments = head.moments(view, member, all_rows) + head.remember(all_rows, few, all_rows, 0.0)
             outputs[name] = head.maximise(moments, all_rows, all_rows, 0.0)
         return Products(np.full(k, -math.log(k)), outputs)
+
+    def _around(self, rows):
+        """Components of equal weight around each of some rows."""
+        outputs = {name: head.around(view, self.pooled_[name]) for name, head, view in self._views(rows)}
+        return Products(np.full(len(rows), -math.log(len(rows))), outputs)
 
     def _joint(self, components, views):
         """log w_k p_k(x), (n, k)."""
@@ -198,9 +228,11 @@ class Mixture(MixtureModel):
             outputs[name], lost = np.where(collapsed[:, None], pooled, new), lost | collapsed
         new, lost = Products(np.log(n / n.sum()), outputs), lost & seeded
         if lost.any():
-            seeds = self._start(rows, stream).arrays()
-            for name, array in new.arrays().items():
-                array[lost] = seeds[name][lost]
+            index = rows.choose(stream, rows.x.shape[1])
+            seeded_anew = self._around(random_rows(rows.x[index], rows.weighted(index), np.count_nonzero(lost), stream))
+            for name, array in new.outputs.items():
+                array[lost] = seeded_anew.outputs[name]
+            new.log_weights[lost] = -math.log(len(lost))
             new.log_weights -= float(ops.logsumexp(new.log_weights))
         return new, lost
 
