@@ -252,6 +252,17 @@ def test_columns_have_the_names_of_the_fit(case, tmp_path):
         model.log_prob(named)
 
 
+@pytest.mark.parametrize(("case", "name"), [("MADE, Bernoulli", "order_"), ("RealNVP, 5 features", "orders_")])
+def test_orders_are_read_only(case, name):
+    """Layers and masks are made from them."""
+    for model in (fitted(case)[0], pickle.loads(pickle.dumps(fitted(case)[0]))):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(model, name)[0] = 0
+        with pytest.raises(AttributeError):
+            setattr(model, name, 0)
+    assert not hasattr(fresh(case), name)
+
+
 @classes
 def test_a_fit_leaves_its_rows_alone(case):
     x = CASES[case][1].copy()

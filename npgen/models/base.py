@@ -644,6 +644,13 @@ def check_order(order, n):
         raise ValueError(f"the order of {n} columns holds something else")
 
 
+def read_only(array):
+    """The array on the host, as a view that cannot be written to: for attributes that other numbers depend on."""
+    view = asnumpy(array).view()
+    view.flags.writeable = False
+    return view
+
+
 def check_weights(method, sample_weight, x):
     """Weights (n,) of x's dtype with mean 1 over the rows that count, or None. Raises ValueError."""
     if sample_weight is None:

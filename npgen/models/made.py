@@ -14,7 +14,7 @@ from ..distributions import head_for, std
 from ..kernels import made_sample
 from ..masks import made_degrees, made_masks
 from ..nn import MLP
-from .base import Capabilities, GradientModel, check_order, check_size, check_widths
+from .base import Capabilities, GradientModel, check_order, check_size, check_widths, read_only
 
 
 class MADE(GradientModel):
@@ -50,17 +50,22 @@ class MADE(GradientModel):
     def n_latent_(self):
         return self.n_features_in_ if self.head_.name == "normal" else self.hidden_[-1]
 
+    @property
+    def order_(self):
+        """The columns in the order of the factorisation, (d,)."""
+        return read_only(self._order)
+
     def _build(self, z):
         d = z.shape[1]
         self.head_ = head_for(self.head, z)
         self.head_.check(z, "fit")
-        self.order_, self.hidden_ = self._choose_order(d), check_widths("hidden", self.hidden)
+        self._order, self.hidden_ = self._choose_order(d), check_widths("hidden", self.hidden)
         if not self.hidden_:
             raise ValueError(f"hidden must name at least one layer, got {self.hidden!r}; for example hidden=(500,)")
         self._assemble(d)
 
     def _assemble(self, d):
-        hidden, self._natural, self._order = self.hidden_, np.array_equal(self.order_, np.arange(d)), self.order_
+        hidden, self._natural = self.hidden_, np.array_equal(self.order_, np.arange(d))
         *inner, last = made_masks(d, hidden)
         self._net = MLP("net", (d, *hidden, self.head_.n_outputs(d)), [*inner, np.tile(last, self.head_.n_outputs(1))])
         degrees = made_degrees(d, hidden)[1:]
@@ -91,7 +96,7 @@ class MADE(GradientModel):
 
     def _move(self):
         super()._move()
-        self._order = self._place(self.order_)
+        self._order = self._place(self._order)
 
     def _log_density(self, params, z):
         x = self._in_order(z)
@@ -101,7 +106,7 @@ class MADE(GradientModel):
         return -self._log_density(params, z)
 
     def _draw_rows(self, params, n, stream):
-        shape = (n, len(self.order_))
+        shape = (n, len(self._order))
         noise = getattr(stream, self.head_.noise)(shape, params.flat.dtype, like=params.flat)
         return self._from_noise(params, noise)
 
@@ -127,7 +132,7 @@ class MADE(GradientModel):
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
-        self.order_, self.hidden_, self.head_ = arrays["order_"], tuple(fitted["hidden_"]), head_for(fitted["head_"], None)
+        self._order, self.hidden_, self.head_ = arrays["order_"], tuple(fitted["hidden_"]), head_for(fitted["head_"], None)
         d = self.n_features_in_
         check_order(self.order_, d)
         check_size(self.params_["net"], (d, *self.hidden_, self.head_.n_outputs(d)))

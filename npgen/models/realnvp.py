@@ -13,7 +13,7 @@ import numpy as np
 from .. import fused
 from ..layout import FlowLayout
 from ..nn import MLP
-from .base import Capabilities, GradientModel, check_order, check_size, check_widths
+from .base import Capabilities, GradientModel, check_order, check_size, check_widths, read_only
 
 
 class Flow:
@@ -79,6 +79,11 @@ class RealNVP(GradientModel):
     def n_latent_(self):
         return self.n_features_in_
 
+    @property
+    def orders_(self):
+        """How the features are shuffled before every other coupling, (pairs, d)."""
+        return read_only(self._orders)
+
     def _build(self, z):
         self.hidden_ = check_widths("hidden", self.hidden)
         (self.n_couplings_,) = check_widths("n_couplings", (self.n_couplings,))
@@ -88,7 +93,7 @@ class RealNVP(GradientModel):
         self._assemble(np.stack([alternating] + [stream.permutation(d) for _ in range(pairs - 1)]))
 
     def _assemble(self, orders):
-        self.orders_, d = orders, orders.shape[1]
+        self._orders, d = orders, orders.shape[1]
         unchanged = np.broadcast_to(np.arange(d), orders.shape)
         each = np.stack([orders, unchanged], axis=1).reshape(-1, d)[:self.n_couplings_]  # shuffled for every pair
         self._flow = Flow("flow", each, self._n_kept(d), self.hidden_)
