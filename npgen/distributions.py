@@ -19,7 +19,7 @@ from .kernels import masked_matmul
 from .kernels._cuda import asnumpy
 from .masks import Plan
 
-THINNEST = 1e-7   # standard deviation, in units of the data's, below which a component has collapsed
+THINNEST = 1e-9   # standard deviation, in units of the data's, below which a component has collapsed
 EMPTY = 1e-8      # rows, below which a component has none
 RAREST = 1e-300   # rows that are counted where there are none, so that every logarithm is finite
 
@@ -32,6 +32,17 @@ def std(log_var):
 def normal_log_prob(x, mean, log_var):
     """log N(x; mean, exp(log_var)) of every feature, in nats."""
     return -0.5 * (LOG_2PI + log_var + ops.square(x - mean) * ops.exp(-log_var))
+
+
+def typical_variance(variances, n):
+    """The variance (d,) that components have within them: the geometric mean of theirs (k, d), by their rows n (k, d).
+
+    In units of the data's variance, which it is where no component has any, that is, where all are thinner than THINNEST.
+    A mean of logarithms, because neither one on outliers, however wide, nor one on two close rows is to speak for the others.
+    """
+    wide = variances > THINNEST**2
+    n = n * wide
+    return np.exp((n * np.log(np.where(wide, variances, 1.0))).sum(axis=0) / np.maximum(n.sum(axis=0), RAREST))
 
 
 class Head(abc.ABC):
@@ -83,7 +94,7 @@ class Head(abc.ABC):
         """The likeliest outputs, from moments under the last ones; NaN where a component has collapsed.
 
         pooled: the outputs of all rows as one component. share: what keeps the likeliest from extremes, for a Normal the
-        share of the pooled variance that is added to each, else a number of rows that is added to every count.
+        shares (d,) of the pooled variances that are added, else a number of rows that is added to every count.
         """
 
     @abc.abstractmethod
@@ -167,14 +178,23 @@ class Normal(Head):
 
     def maximise(self, moments, outputs, pooled, share):
         (mean, log_var), all_log_var = self.split(outputs), self.split(pooled)[1]
+        seen, shift, variance = self._spread(moments)
+        with np.errstate(divide="ignore"):
+            new = np.logaddexp(log_var + np.log(variance), np.log(share) + all_log_var)
+        new[new < all_log_var + 2 * np.log(THINNEST)] = np.nan
+        return np.concatenate([mean + shift * std(log_var), new], axis=1)
+
+    def _spread(self, moments):
+        """Rows, mean and variance of whitened values, (k, d) each."""
         seen, first, second = moments
         seen = np.maximum(seen, EMPTY)
         shift = first / seen
-        with np.errstate(divide="ignore"):
-            own = log_var + np.log(np.maximum(second / seen - shift**2, 0))
-            new = np.logaddexp(own, np.log(share) + all_log_var)
-        new[new < all_log_var + 2 * np.log(THINNEST)] = np.nan
-        return np.concatenate([mean + shift * std(log_var), new], axis=1)
+        return seen, shift, np.maximum(second / seen - shift**2, 0)
+
+    def typical_variance(self, moments, outputs, pooled):
+        """That of the components with these moments under the last outputs, as shares (d,) of the pooled variances."""
+        seen, _, variance = self._spread(moments)
+        return typical_variance(variance * np.exp(self.split(outputs)[1] - self.split(pooled)[1]), seen)
 
     def remember(self, outputs, n, pooled, share):
         log_var, all_log_var = self.split(outputs)[1], self.split(pooled)[1]

@@ -6,7 +6,7 @@ import pytest
 from scipy import integrate, stats
 
 from npgen import ops
-from npgen.distributions import HEADS, Bernoulli, Categorical, Normal, head_for, normal_log_prob, std
+from npgen.distributions import HEADS, Bernoulli, Categorical, Normal, head_for, normal_log_prob, std, typical_variance
 from npgen.engine import grad
 from npgen.fused import standard_normal_log_prob
 from npgen.random import Stream
@@ -244,3 +244,11 @@ def test_a_head_by_name_or_by_looking():
             Categorical([3]).check(np.array([[0.0], [wrong]]), "fit", [7])
     for head in (Normal(), Bernoulli(), Categorical([2])):
         head.check(np.array([[np.nan], [1.0]]), "fit")
+
+
+def test_the_variance_that_components_have_is_told_neither_by_outliers_nor_by_spikes():
+    """The geometric mean by rows; components without any variance are left out, and 1, the data's, is what is left of none."""
+    v, n = np.array([[1e-8], [1e-8], [1e6], [0.0]]), np.array([[1000.0], [997], [2], [1]])
+    assert typical_variance(v, n)[0] == pytest.approx(1e-8 * (1e14) ** (2 / 1999), rel=1e-12)
+    assert typical_variance(v[:1], n[:1])[0] == pytest.approx(1e-8, rel=1e-12)
+    assert typical_variance(v[3:], n[3:])[0] == 1.0 == typical_variance(np.full((2, 1), np.nan), n[:2])[0]

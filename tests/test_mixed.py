@@ -387,3 +387,15 @@ def test_a_component_that_keeps_dying_is_left_empty_and_em_converges():
     seedings = np.bincount([entry["component"] for entry in model.fit_report_["reseeded"]], minlength=60)
     assert model.converged_ and seedings.max() == MOST_SEEDINGS
     assert np.isclose(model.weights_.sum(), 1) and model.weights_.min() < 1e-9
+
+
+@pytest.mark.parametrize("distance", [1e2, 1e4, 1e7])
+def test_components_are_as_wide_as_their_rows_however_far_apart(distance):
+    """A floor relative to the data's variance makes a standard deviation of 1 one of 5,000 at 1e7."""
+    groups = [rows + at for at, rows in zip((0, distance), np.random.default_rng(0).normal(size=(2, 500, 2)), strict=True)]
+    model = Mixture(2, heads="normal", random_state=0).fit(np.concatenate(groups))
+    order = model.predict([rows[0] for rows in groups])
+    np.testing.assert_allclose(np.sqrt(model.variances_[order]), [rows.std(axis=0) for rows in groups], rtol=1e-3)
+    x = np.concatenate([groups[0], np.full((1, 2), -999999.0)])
+    model = Mixture(2, heads="normal", random_state=0).fit(x)
+    np.testing.assert_allclose(model.variances_[model.predict(x[:1])[0]], groups[0].var(axis=0), rtol=1e-3)

@@ -62,6 +62,54 @@ def test_small_units(kind):
     np.testing.assert_allclose(np.diag(got), variances.mean() if kind == "spherical" else variances, rtol=1e-5)
 
 
+# ---------------------------------------------------------------- components far apart
+
+def deviations(model):
+    return np.sqrt(np.diagonal(covariance_matrices(model), axis1=1, axis2=2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@each_type
+@pytest.mark.parametrize("distance", [1e2, 1e4, 1e7])
+def test_components_are_as_wide_as_their_rows_however_far_apart(kind, distance, dtype):
+    """A floor relative to the data's variance makes a standard deviation of 1 one of 5,000 at 1e7."""
+    groups = [(rows + at).astype(dtype) for at, rows in
+              zip((0, distance, -distance), np.random.default_rng(0).normal(size=(3, 400, 2)), strict=True)]
+    model = GaussianMixture(3, covariance_type=kind, n_init=3, random_state=0).fit(np.concatenate(groups))
+    variances = np.array([np.var(rows.astype(float), axis=0) for rows in groups])
+    shared = {"tied": variances.mean(axis=0), "spherical": variances.mean(axis=1, keepdims=True)}.get(kind, variances)
+    order = [model.predict(rows[:1])[0] for rows in groups]
+    assert sorted(order) == [0, 1, 2]
+    np.testing.assert_allclose(deviations(model)[order], np.broadcast_to(np.sqrt(shared), (3, 2)), rtol=1e-3)
+
+
+@each_type
+@pytest.mark.parametrize("far", [[-999999.0], [-9999.0, -999999.0, 1e9], [1e6] * 10])
+def test_sentinels_do_not_widen_the_other_components(kind, far):
+    """2,000 rows, a few far out, and a component for each value of these."""
+    x = np.random.default_rng(0).normal(size=(2000, 1))
+    model = GaussianMixture(1 + len(set(far)), covariance_type=kind, random_state=0)
+    model.fit(np.concatenate([x, np.array(far)[:, None]]))
+    inside = model.predict(x[:1])[0]
+    assert model.weights_[inside] == pytest.approx(2000 / (2000 + len(far)), abs=1e-3)
+    assert deviations(model)[inside] == pytest.approx(x.std(), rel=0.02)
+
+
+@each_type
+def test_a_component_on_a_repeated_row_rests_on_the_floor(kind):
+    """reg_covar of the geometric mean of the others' variances; where no component has any, of the data's."""
+    x = np.concatenate([blobs(200, k=1), np.full((50, 2), 20.0)])
+    model = GaussianMixture(2, covariance_type=kind, reg_covar=1e-4, random_state=0).fit(x)
+    at = model.predict([[20.0, 20.0]])[0]
+    if kind != "tied":
+        variances = x[:200].var(axis=0) if kind != "spherical" else x[:200].var(axis=0).mean()
+        np.testing.assert_allclose(deviations(model)[at] ** 2, 1e-4 * variances, rtol=1e-6)
+    points = np.repeat([[0.0, 1.0], [2.0, 5.0]], 20, axis=0)
+    model = GaussianMixture(2, covariance_type=kind, reg_covar=1e-4, random_state=0).fit(points)
+    variances = points.var(axis=0) if kind != "spherical" else points.var(axis=0).mean()
+    np.testing.assert_allclose(deviations(model) ** 2, np.full((2, 2), 1e-4 * variances), rtol=1e-6)
+
+
 # ---------------------------------------------------------------- statistics add
 
 @each_type
@@ -91,8 +139,8 @@ def test_remembered_statistics_give_the_components_back(kind, ridge):
     x, form = blobs(300, 3), covariances.COVARIANCES[kind]
     rows = Rows(x, None, np.zeros(3), np.full(3, 3.0))
     components = maximise(em.alike(form, x[:3] / 3, 1.0), expect(em.alike(form, x[:3] / 3, 1.0), rows), ridge)[0]
-    again, lost = maximise(components, remember(components, ridge), ridge)
-    assert not lost.any() and isinstance(again, Components) and isinstance(remember(components, ridge), Statistics)
+    again, lost = maximise(components, remember(components), ridge)
+    assert not lost.any() and isinstance(again, Components) and isinstance(remember(components), Statistics)
     for name in ("log_weights", "means", "factor"):
         np.testing.assert_allclose(getattr(again, name), getattr(components, name), rtol=1e-9, atol=1e-9)
 

@@ -30,7 +30,10 @@ class Covariance(abc.ABC):
     def pool(self, second, n):
         """Second moments of the rows n (k,) of each component to covariances, in the form that P has."""
         second = second.reshape(self._full_shape(len(second), second.shape[-1]))
-        n = np.broadcast_to(n.reshape(-1, *[1] * (second.ndim - 1)), second.shape)
+        n = n.reshape(-1, *[1] * (second.ndim - 1))
+        if not self.shared:
+            return second / n
+        n = np.broadcast_to(n, second.shape)
         return second.sum(axis=self.shared, keepdims=True) / n.sum(axis=self.shared, keepdims=True)
 
     def units(self, std):
@@ -96,12 +99,16 @@ class Covariance(abc.ABC):
         """What second moments keep of matrices (k, d, d)."""
 
     @abc.abstractmethod
-    def square(self, factor):
-        """P^T P, the unit matrix of z in the coordinates that P whitens."""
+    def whitened(self, variances, factor):
+        """P^T diag(v) P, independent features of variances v (d,) in the coordinates that P whitens."""
 
     @abc.abstractmethod
-    def update(self, factor, covariance, ridge):
-        """The factor of covariance + ridge, given in the coordinates that the old factor whitens; NaN if not positive."""
+    def variances(self, covariance, factor):
+        """The diagonals of P^-T C P^-1, the variances (g, d) of z whose covariance is C in the coordinates that P whitens."""
+
+    @abc.abstractmethod
+    def update(self, factor, covariance):
+        """The factor of a covariance that is given in the coordinates that the old factor whitens; NaN if not positive."""
 
     @abc.abstractmethod
     def rotate(self, second, frame):
@@ -171,11 +178,15 @@ class Dense(Covariance):
     def moments(self, matrices):
         return matrices
 
-    def square(self, factor):
-        return transpose(factor) @ factor
+    def whitened(self, variances, factor):
+        return transpose(factor) @ (variances[:, None] * factor)
 
-    def update(self, factor, covariance, ridge):
-        return factor @ transpose(np.linalg.inv(cholesky(covariance + ridge * self.square(factor))))
+    def variances(self, covariance, factor):
+        inverse = np.linalg.inv(factor)
+        return (covariance @ inverse * inverse).sum(axis=1)
+
+    def update(self, factor, covariance):
+        return factor @ transpose(np.linalg.inv(cholesky(covariance)))
 
     def rotate(self, second, frame):
         return frame @ second @ transpose(frame)
@@ -237,12 +248,15 @@ class Axes(Covariance):
     def moments(self, matrices):
         return np.diagonal(matrices, axis1=1, axis2=2)[:, None]
 
-    def square(self, factor):
-        return factor**2
+    def whitened(self, variances, factor):
+        return variances[:factor.shape[1]] * factor**2
 
-    def update(self, factor, covariance, ridge):
+    def variances(self, covariance, factor):
+        return covariance / factor**2
+
+    def update(self, factor, covariance):
         with np.errstate(invalid="ignore", divide="ignore"):
-            return factor / np.sqrt(covariance + ridge * self.square(factor))
+            return factor / np.sqrt(covariance)
 
     def rotate(self, second, frame):
         return second @ transpose(frame)
@@ -306,6 +320,8 @@ def _upper(matrices):
 
 def cholesky(matrices):
     """Lower triangular factors (g, d, d); NaN where a matrix is not positive definite."""
+    with contextlib.suppress(np.linalg.LinAlgError):
+        return np.linalg.cholesky(matrices)
     factors = np.full_like(matrices, np.nan)
     for factor, matrix in zip(factors, matrices, strict=True):
         with contextlib.suppress(np.linalg.LinAlgError):

@@ -19,7 +19,7 @@ import operator
 import numpy as np
 
 from .. import ops
-from ..distributions import EMPTY, THINNEST
+from ..distributions import EMPTY, THINNEST, typical_variance
 from ..fused import LOG_2PI
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
@@ -35,18 +35,22 @@ START = 2**24     # values of rows that a start looks at
 
 @dataclasses.dataclass
 class Components:
-    """Weighted Gaussians: log_weights (k,), means (k, d), and the precision factor that `form` reads."""
+    """Weighted Gaussians: log_weights (k,), means (k, d), and the precision factor that `form` reads.
+
+    floor (d,): the variances that the M-step has added to those of the rows.
+    """
 
     form: Covariance
     log_weights: np.ndarray
     means: np.ndarray
     factor: np.ndarray
+    floor: np.ndarray
 
     @classmethod
-    def of(cls, form, params):
+    def of(cls, form, params, floor):
         """From free parameters."""
         logits = params["logits"]
-        return cls(form, logits - ops.logsumexp(logits), params["means"], form.from_free(params["factor"]))
+        return cls(form, logits - ops.logsumexp(logits), params["means"], form.from_free(params["factor"]), floor)
 
     def params(self):
         """The free parameters."""
@@ -58,7 +62,7 @@ class Components:
 
     def arrays(self):
         """What the components are made of, by name."""
-        return {"log_weights": self.log_weights, "means": self.means, "factor": self.factor}
+        return {"log_weights": self.log_weights, "means": self.means, "factor": self.factor, "floor": self.floor}
 
     def launch(self):
         """What a kernel of kernels.em needs to know of the components."""
@@ -70,11 +74,12 @@ class Components:
     def marginal(self, columns):
         """The components of some columns, and the frame (g, d, o) in which they see y."""
         factor, frame = self.form.marginal(self.factor, columns, self.means.shape[1])
-        return Components(self.form, self.log_weights, np.ascontiguousarray(self.means[:, columns]), factor), frame
+        means = np.ascontiguousarray(self.means[:, columns])
+        return Components(self.form, self.log_weights, means, factor, self.floor[columns]), frame
 
     def conditional(self, columns):
-        """The factor of some columns, given all others."""
-        return self.form.conditional(self.factor, columns)
+        """The factor and the floor of some columns, given all others."""
+        return {"factor": self.form.conditional(self.factor, columns), "floor": self.floor[columns]}
 
     def complete(self, z, columns, noise=None):
         """Rows of which z (n, o) is seen, completed under each component, (k, n, d): by E[z], or a draw from normals (n, d)."""
@@ -237,23 +242,31 @@ def expect(components, rows):
     return functools.reduce(operator.add, (gather(*group) for group in rows.groups))
 
 
-def maximise(components, statistics, ridge):
-    """The M-step: new components, and which of them (k,) are empty or collapsed and have no parameters."""
+def maximise(components, statistics, reg_covar):
+    """The M-step: new components, and which of them (k,) are empty or collapsed and have no parameters.
+
+    C_k = S_k + reg_covar diag(v), of the rows' covariances S_k and the variances v that are typical within the components.
+    """
     form, n, (first, second) = components.form, np.maximum(statistics.n, EMPTY), statistics.moments
     shift = first / n[:, None]
     second = second - n[:, None, None] * form.outer(shift)
-    factor = form.update(components.factor, form.pool(second, n), ridge)
+    covariance, floor = form.pool(second, n), np.zeros(first.shape[1])
+    if reg_covar > 0:
+        variances = form.variances(covariance, components.factor)
+        floor += reg_covar * typical_variance(variances, n[:, None] if len(variances) > 1 else n.sum())
+        covariance = covariance + form.whitened(floor, components.factor)
+    factor = form.update(components.factor, covariance)
     size = np.abs(factor).reshape(len(factor), -1).max(axis=1)
     sound = size * THINNEST < 1  # false for NaN
     factor[~sound] = form.from_free(np.zeros(factor.shape[1:])[None])
     means = components.means + form.unwhiten(shift[:, None], components.factor)[:, 0]
-    return Components(form, np.log(n / n.sum()), means, factor), ~sound | (statistics.n <= EMPTY)
+    return Components(form, np.log(n / n.sum()), means, factor, floor), ~sound | (statistics.n <= EMPTY)
 
 
-def remember(components, ridge):
+def remember(components):
     """The statistics, of weight 1, from which an M-step makes these same components."""
     form, (k, d), n = components.form, components.means.shape, np.exp(components.log_weights)
-    second = form.moments(np.eye(d)[None]) - ridge * form.matrices(form.square(components.factor), d)
+    second = form.moments(np.eye(d)[None]) - form.matrices(form.whitened(components.floor, components.factor), d)
     return Statistics(n, (np.zeros((k, d)), n[:, None, None] * second), 0.0, 1.0)
 
 
@@ -271,7 +284,7 @@ def reseed(components, lost, rows, stream):
 def alike(form, means, sharpness):
     """Components of equal weight with these means and precision factor sharpness * 1."""
     factor = form.from_free(np.zeros(form.shape(*means.shape)))
-    return Components(form, np.full(len(means), -math.log(len(means))), means, sharpness * factor)
+    return Components(form, np.full(len(means), -math.log(len(means))), means, sharpness * factor, np.zeros(means.shape[1]))
 
 
 # ---------------------------------------------------------------- first means

@@ -34,16 +34,20 @@ KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels
 
 @dataclasses.dataclass
 class Products:
-    """Components: log_weights (k,), and by the name of a head the outputs (k, ...) that it reads."""
+    """Components: log_weights (k,), and by the name of a head the outputs (k, ...) that it reads.
+
+    floor (r,): what the M-step has added to the variances of real columns, as shares of those of all rows.
+    """
 
     log_weights: np.ndarray
     outputs: dict
+    floor: np.ndarray
 
     @classmethod
-    def of(cls, params):
+    def of(cls, params, floor):
         """From free parameters."""
         logits = params["logits"]
-        return cls(logits - ops.logsumexp(logits), {name: a for name, a in params.items() if name != "logits"})
+        return cls(logits - ops.logsumexp(logits), {name: a for name, a in params.items() if name != "logits"}, floor)
 
     def params(self):
         """The free parameters."""
@@ -51,7 +55,7 @@ class Products:
 
     def arrays(self):
         """What the components are made of, by name."""
-        return {"log_weights": self.log_weights, **self.outputs}
+        return {"log_weights": self.log_weights, **self.outputs, "floor": self.floor}
 
 
 class Mixture(MixtureModel):
@@ -61,7 +65,8 @@ class Mixture(MixtureModel):
     heads             what the columns are: "normal", "bernoulli" (0 or 1), "categorical" (0, 1, ..., c - 1); one name for
                       all, a list of one for each, or "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise
     tol, max_iter     EM stops when the mean log-likelihood changes by no more than tol nats, or after max_iter iterations
-    reg_covar         added to every variance, relative to that column's variance in the data
+    reg_covar         added to every variance, relative to that column's variance within the components (the geometric mean
+                      of theirs by weight), so that it does not grow with the distance between them
     smoothing         added to the count of every level in every component, relative to the number of rows; 0 gives the
                       exact maximum of the likelihood
     n_init            EM runs from this many starts; the likeliest is kept
@@ -97,13 +102,13 @@ class Mixture(MixtureModel):
         with np.errstate(under="ignore", over="ignore"):
             self._pool(x, weights)
             rows = self._see(x, weights)
-            self.params_ = self._iterate(rows, run).params()
+            self._keep(self._iterate(rows, run))
             self._compare_with_one(rows)
         self._finish()
 
     def _compare_with_one(self, rows):
         """Warn where the components are no likelier than one alone, which is a point where EM rests whatever the data."""
-        one = Products(np.zeros(1), self.pooled_)
+        one = Products(np.zeros(1), self.pooled_, self._no_floor())
         one = self._step(one, self._expect(one, rows), rows, None, seeded=False)[0]
         self.fit_report_["one_component"] = self._mean_nats(self._expect(one, rows))
         if self.n_components > 1 and self.lower_bound_ <= self.fit_report_["one_component"] + self.tol:
@@ -159,7 +164,7 @@ class Mixture(MixtureModel):
         units = COVARIANCES["diag"].units(deviations) if deviations.any() else np.ones(len(reals))
         self.pooled_ = {name: np.concatenate([centre, 2 * np.log(units)])[None] if name == "normal" else
                         np.zeros((1, head.n_outputs(len(self._columns[name])))) for name, head in self._heads.items()}
-        statistics = self._expect(Products(np.zeros(1), self.pooled_), self._see(x, weights))
+        statistics = self._expect(Products(np.zeros(1), self.pooled_, self._no_floor()), self._see(x, weights))
         for (name, head), moments in zip(self._heads.items(), statistics.moments, strict=True):
             if name != "normal":
                 self.pooled_[name] = head.maximise(moments, self.pooled_[name], None, 0.1 * statistics.weight)
@@ -190,12 +195,15 @@ class Mixture(MixtureModel):
             all_rows = self.pooled_[name].repeat(k, axis=0)
             moments = head.moments(view, member, all_rows) + head.remember(all_rows, few, all_rows, 0.0)
             outputs[name] = head.maximise(moments, all_rows, all_rows, 0.0)
-        return Products(np.full(k, -math.log(k)), outputs)
+        return Products(np.full(k, -math.log(k)), outputs, self._no_floor())
 
     def _around(self, rows):
         """Components of equal weight around each of some rows."""
         outputs = {name: head.around(view, self.pooled_[name]) for name, head, view in self._views(rows)}
-        return Products(np.full(len(rows), -math.log(len(rows))), outputs)
+        return Products(np.full(len(rows), -math.log(len(rows))), outputs, self._no_floor())
+
+    def _no_floor(self):
+        return np.zeros(self.kinds_.count("normal"))
 
     def _joint(self, components, views):
         """log w_k p_k(x), (n, k)."""
@@ -215,18 +223,20 @@ class Mixture(MixtureModel):
 
         return functools.reduce(operator.add, map(gather, range(0, len(rows), size)))
 
-    def _share(self, name, weight):
+    def _share(self, name, floor, weight):
         """What keeps a head's outputs from extremes, for statistics of this weight."""
-        return float(self.reg_covar) if name == "normal" else float(self.smoothing) * weight
+        return floor if name == "normal" else float(self.smoothing) * weight
 
     def _step(self, components, statistics, rows, stream, seeded=True):
-        n, outputs, lost = np.maximum(statistics.n, EMPTY), {}, statistics.n <= EMPTY
+        n, outputs, lost, floor = np.maximum(statistics.n, EMPTY), {}, statistics.n <= EMPTY, components.floor
         for (name, head), moments in zip(self._heads.items(), statistics.moments, strict=True):
             last, pooled = components.outputs[name], self.pooled_[name]
-            new = head.maximise(moments, last, pooled, self._share(name, statistics.weight))
+            if name == "normal":
+                floor = float(self.reg_covar) * head.typical_variance(moments, last, pooled)
+            new = head.maximise(moments, last, pooled, self._share(name, floor, statistics.weight))
             collapsed = np.isnan(new).any(axis=1)
             outputs[name], lost = np.where(collapsed[:, None], pooled, new), lost | collapsed
-        new, lost = Products(np.log(n / n.sum()), outputs), lost & seeded
+        new, lost = Products(np.log(n / n.sum()), outputs, floor), lost & seeded
         if lost.any():
             index = rows.choose(stream, rows.x.shape[1])
             seeded_anew = self._around(random_rows(rows.x[index], rows.weighted(index), np.count_nonzero(lost), stream))
@@ -238,15 +248,17 @@ class Mixture(MixtureModel):
 
     def _remember(self, components):
         n = np.exp(components.log_weights)
-        moments = tuple(head.remember(components.outputs[name], n, self.pooled_[name], self._share(name, 1.0))
+        moments = tuple(head.remember(components.outputs[name], n, self.pooled_[name],
+                                    self._share(name, components.floor, 1.0))
                         for name, head in self._heads.items())
         return Statistics(n, moments, 0.0, 1.0)
 
     def _restore_components(self, arrays):
-        return Products(arrays["log_weights"], {name: arrays[name] for name in self._heads})
+        return Products(arrays["log_weights"], {name: arrays[name] for name in self._heads},
+                        arrays.get("floor", self._old_floor()))
 
     def _components(self, params):
-        return Products.of(params)
+        return Products.of(params, self.floor_)
 
     def _finish(self):
         components, empty, tables = self._components(self.params_), np.empty((len(self.params_["logits"]), 0)), {}
@@ -334,11 +346,15 @@ class Mixture(MixtureModel):
         model.heads = self.heads if isinstance(self.heads, str) else model.kinds_
         model._assemble()
 
+        def place(name):
+            return np.searchsorted(self._columns[name], columns[model._columns[name]])
+
         def taken(name, outputs):
-            return self._heads[name].take(outputs, np.searchsorted(self._columns[name], columns[model._columns[name]]))
+            return self._heads[name].take(outputs, place(name))
 
         model.pooled_ = {name: taken(name, self.pooled_[name]) for name in model._heads}
-        model.params_ = Products(log_weights, {name: taken(name, self.params_[name]) for name in model._heads}).params()
+        floor = self.floor_[place("normal")] if "normal" in model._heads else np.empty(0)
+        model._keep(Products(log_weights, {name: taken(name, self.params_[name]) for name in model._heads}, floor))
         model._finish()
         return model
 
@@ -364,4 +380,10 @@ class Mixture(MixtureModel):
         widths = {name: head.n_outputs(len(self._columns[name])) for name, head in self._heads.items()}
         check_shapes(self.params_, {"logits": (k,)} | {name: (k, width) for name, width in widths.items()})
         check_shapes(self.pooled_, {name: (1, width) for name, width in widths.items()})
+        self.floor_ = arrays.get("floor_", self._old_floor())
+        check_shapes({"floor_": self.floor_}, {"floor_": (self.kinds_.count("normal"),)})
         self._finish()
+
+    def _old_floor(self):
+        """The floor of a file that does not have it: reg_covar was a share of the data's variance then."""
+        return np.full(self.kinds_.count("normal"), float(self.reg_covar))

@@ -24,8 +24,9 @@ class GaussianMixture(MixtureModel):
     n_components      k
     covariance_type   "full", "tied" (one for all), "diag" or "spherical"
     tol, max_iter     EM stops when the mean log-likelihood changes by no more than tol nats, or after max_iter iterations
-    reg_covar         added to every variance of every component, relative to that feature's variance in the data (to the
-                      mean variance if spherical); 0 gives the exact maximum of the likelihood
+    reg_covar         added to every variance of every component, relative to that feature's variance within the components
+                      (the geometric mean of theirs by weight; if spherical, of their mean variances), so that it does not
+                      grow with the distance between them; 0 gives the exact maximum of the likelihood
     n_init            EM runs from this many starts; the likeliest is kept
     init_params       the first means: "kmeans", "k-means++", "random_from_data" or "random"
     weights_init, means_init, precisions_init    the start, as far as it is known, shaped like the attributes
@@ -72,7 +73,7 @@ class GaussianMixture(MixtureModel):
             rows = self._standardise(z, weights)
             self._check_rows(rows)
             if self.solver == "em":
-                self.params_ = self._iterate(rows, run).params()
+                self._keep(self._iterate(rows, run))
             else:
                 self._follow_gradient(x, rows, weights, run)
         self._finish()
@@ -148,7 +149,7 @@ class GaussianMixture(MixtureModel):
         return expect(components, rows)
 
     def _restore_components(self, arrays):
-        return Components(self._form, **arrays)
+        return Components(self._form, **{"floor": self._old_floor()} | arrays)
 
     def _step(self, components, statistics, rows, stream, seeded=True):
         components, lost = maximise(components, statistics, float(self.reg_covar))
@@ -158,7 +159,8 @@ class GaussianMixture(MixtureModel):
         return components, lost
 
     def _follow_gradient(self, x, rows, weights, run):
-        self._descend(self._start(rows, run.stream).params(), x, weights, run)
+        self._keep(dataclasses.replace(self._start(rows, run.stream), floor=np.zeros(self.n_features_in_)))
+        self._descend(self.params_, x, weights, run)
         self.converged_ = self.n_epochs_ < self.max_epochs
         self.lower_bound_ = self._mean_nats(expect(self._components(self.params_), rows))
 
@@ -179,14 +181,14 @@ class GaussianMixture(MixtureModel):
         return Rows(z, weights, self.centre_, self.scale_, self.device)
 
     def _remember(self, components):
-        return remember(components, float(self.reg_covar))
+        return remember(components)
 
     @property
     def _form(self):
         return COVARIANCES[self.covariance_type_]
 
     def _components(self, params):
-        return Components.of(self._form, params)
+        return Components.of(self._form, params, self.floor_)
 
     @property
     def _rows_per_call(self):
@@ -272,11 +274,12 @@ class GaussianMixture(MixtureModel):
         """Components with the factor of the other columns, and their means (k, n, m), in standard coordinates."""
         components = self._components(self.params_)
         means = components.complete((x - self.centre_[columns]) / self.scale_[columns], columns)[:, :, others]
-        return dataclasses.replace(components, factor=components.conditional(others)), means
+        return dataclasses.replace(components, **components.conditional(others)), means
 
     def _derive(self, components, columns):
         model = self._of_columns(columns)
-        model.params_, model.centre_, model.scale_ = components.params(), self.centre_[columns], self.scale_[columns]
+        model.centre_, model.scale_ = self.centre_[columns], self.scale_[columns]
+        model._keep(components)
         model._finish()
         return model
 
@@ -290,8 +293,13 @@ class GaussianMixture(MixtureModel):
         super()._restore(arrays, fitted)
         self.centre_, self.scale_ = arrays["centre_"], arrays["scale_"]
         d, k = self.n_features_in_, len(self.params_["logits"])
+        self.floor_ = arrays.get("floor_", self._old_floor())
         check_shapes(self.params_, {"logits": (k,), "means": (k, d), "factor": self._form.shape(k, d)})
-        check_shapes(arrays, {"centre_": (d,), "scale_": (d,)})
+        check_shapes(arrays | {"floor_": self.floor_}, {"centre_": (d,), "scale_": (d,), "floor_": (d,)})
         if not (self.scale_ > 0).all():
             raise ValueError(f"scale_ is {self.scale_}"[:200])
         self._finish()
+
+    def _old_floor(self):
+        """The floor of a file that does not have it: reg_covar was a share of the data's variance then."""
+        return np.full(self.n_features_in_, float(self.reg_covar))

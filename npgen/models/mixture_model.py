@@ -228,6 +228,10 @@ class MixtureModel(ParametricModel):
         self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached}
         return best.components
 
+    def _keep(self, components):
+        """Take these components as what was learned."""
+        self.params_, self.floor_ = components.params(), components.floor
+
     def _progress(self, total):
         if not self.verbose:  # not a disabled bar: even that starts a thread, and takes a lock that forked processes share
             return contextlib.nullcontext()
@@ -260,7 +264,7 @@ class MixtureModel(ParametricModel):
             s <- (1 - g) s + g s(X), g = t^-0.7 in the t-th call
 
         sample_weight, errors: see fit; a batch needs one row, the first two, and of a GaussianMixture n_components different
-        ones. reg_covar stays relative to the variances of the first.
+        ones.
         Reference: Cappe & Moulines, On-line EM for latent data models (2009).
         """
         if not self.__sklearn_is_fitted__():
@@ -282,7 +286,8 @@ class MixtureModel(ParametricModel):
         share = self.n_batches_**-0.7
         blend = self._remember(components) * (1 - share) + statistics * (share / statistics.weight)
         components, lost = self._step(components, blend, rows, self.stream_)
-        self.params_, self.lower_bound_ = components.params(), self._mean_nats(statistics)
+        self._keep(components)
+        self.lower_bound_ = self._mean_nats(statistics)
         reseeded = [{"batch": self.n_batches_, "component": int(k)} for k in np.flatnonzero(lost)]
         self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded}
         self._finish()
@@ -413,7 +418,7 @@ class MixtureModel(ParametricModel):
 
     def _state(self):
         arrays, fitted = super()._state()
-        return arrays, fitted | {name: getattr(self, name) for name in self._fitted}
+        return arrays | {"floor_": self.floor_}, fitted | {name: getattr(self, name) for name in self._fitted}
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
