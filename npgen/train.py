@@ -31,7 +31,8 @@ class Options:
     max_epochs           passes over the rows, at most
     batch_size           rows per step
     learning_rate        of Adam; halved whenever the loss was not finite and training went back an epoch
-    validation_fraction  share of the rows that is held out to stop by; 0 trains on all, and stops by the training loss
+    validation_fraction  share of the rows that is held out to stop by; 0 trains on all, and stops by the training loss. Of no
+                         account where fit is given validation_data
     patience             epochs without a lower held-out loss, after which training stops
     restore_best         whether to end with the parameters of the best epoch, not of the last
     weight_decay         decoupled: every step takes learning_rate * weight_decay of every parameter away
@@ -106,12 +107,13 @@ class State:
         return cls(params=arrays["params"], best=arrays["best"], moments=moments, **rest)
 
 
-def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, resume=None, save=None):
+def fit(loss, params, x, *, weights=None, validation=None, stream, options=None, optimizer=None, resume=None, save=None):
     """Minimise the mean loss over the rows of x; params (npgen.nn.Parameters) end at the best epoch's values.
 
-    weights   (n,) non-negative, or None: the loss is the weighted mean
-    stream    random numbers for the split, the order and the loss
-    resume    a State to go on from; save(state) is called after every epoch
+    weights      (n,) non-negative, or None: the loss is the weighted mean, sum_n w_n loss_n / sum_n w_n
+    validation   (rows, their weights or None) to stop by, or None: a share of the rows of x
+    stream       random numbers for the split, the order and the loss
+    resume       a State to go on from; save(state) is called after every epoch, whose arrays no later epoch writes to
     It runs where x and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
     its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases.
@@ -121,8 +123,11 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
     state = resume or State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), stream.spawn(), stream,
                             options.learning_rate)
     order = Stream.from_state(state.split.state()).permutation(len(x))
-    n_valid = min(int(round(len(x) * options.validation_fraction)), len(x) - 1)
-    valid, rows = np.asarray(np.sort(order[:n_valid]), like=x), np.sort(order[n_valid:])
+    n_valid = 0 if validation else min(int(round(len(x) * options.validation_fraction)), len(x) - 1)
+    rows, held_out = np.sort(order[n_valid:]), validation or (x, weights)
+    held_out += np.asarray(np.arange(len(validation[0])) if validation else np.sort(order[:n_valid]), like=x),
+    if weights is not None:  # of mean 1 over the rows that are trained on, so that a batch's mean estimates the weighted mean
+        weights = weights * (len(rows) / float(weights[rows].sum(dtype=np.float64)))
     params.flat[:] = state.params
     if not np.isfinite(params.flat).all():
         raise ValueError("fit: the first parameters are not finite; look at the scale of X")
@@ -130,7 +135,7 @@ def fit(loss, params, x, *, weights=None, stream, options=None, optimizer=None, 
     with _progress(options, state) as bar, np.errstate(all="ignore"):  # a loss that is not finite is dealt with below
         try:
             while state.epoch < options.max_epochs and state.since_best < options.patience:
-                advanced = _epoch(step, state, rows, valid)
+                advanced = _epoch(step, state, rows, held_out)
                 if save:
                     save(state)
                 if advanced:
@@ -171,52 +176,57 @@ class _Step:
                                   state.learning_rate)
         return nats
 
-    def nats(self, rows, stream):
-        """The (weighted) mean nats of rows, without a step."""
+    def nats(self, x, weights, rows, stream):
+        """The (weighted) mean nats of some rows of x, without a step."""
         sums = []
         for batch in _batches(rows, 1000):
-            losses = self.loss(self.params, gather.rows(self.x, batch), stream)
-            sums.append(np.sum(losses if self.weights is None else losses * self.weights[batch], dtype=np.float64))
-        return float(np.sum(np.stack(sums))) / (len(rows) if self.weights is None else float(np.sum(self.weights[rows])))
+            losses = self.loss(self.params, gather.rows(x, batch), stream)
+            sums.append(np.sum(losses if weights is None else losses * weights[batch], dtype=np.float64))
+        return float(np.sum(np.stack(sums))) / (len(rows) if weights is None else float(weights[rows].sum(dtype=np.float64)))
 
 
 def _batches(rows, size):
     return [rows[i:i + size] for i in range(0, len(rows), size)]
 
 
-def _epoch(step, state, rows, valid):
-    """One pass over the rows: True, the state an epoch further; or False, back where it was with half the learning rate."""
-    again = Stream.from_state(state.stream.state()).spawn()
-    order = np.asarray(rows[state.stream.permutation(len(rows))], like=step.x)
-    before = dataclasses.replace(state, moments={k: v.copy() for k, v in state.moments.items()}, stream=again)
+def _epoch(step, state, rows, held_out):
+    """One pass over the rows: True, the state an epoch further; or False, back where it was with half the learning rate.
+
+    The pass works on a copy, so that the state is one at the end of an epoch whenever an error or Ctrl-C comes.
+    """
+    ahead = dataclasses.replace(state, moments={k: v.copy() for k, v in state.moments.items()})
+    state.stream = Stream.from_state(state.stream.state())
+    order = np.asarray(rows[ahead.stream.permutation(len(rows))], like=step.x)
     batches, nats = _batches(order, step.options.batch_size), []
     for batch in batches:
-        nats.append(step.train(state, batch))
+        nats.append(step.train(ahead, batch))
         if not step.on_device and not math.isfinite(nats[-1]):  # to look at a GPU's would be to wait for it
             break
     nats = asnumpy(np.stack(nats)).astype(np.float64)
     if not np.isfinite(nats).all():
-        return _roll_back(step, state, before, float(nats[~np.isfinite(nats)][0]))
+        return _roll_back(step, state, float(nats[~np.isfinite(nats)][0]))
     train_nats = float(nats @ [len(batch) for batch in batches]) / len(rows)
-    valid_nats = step.nats(valid, Stream(0)) if len(valid) else train_nats  # the same noise every epoch
+    validates = len(held_out[-1]) > 0
+    valid_nats = step.nats(*held_out, Stream(0)) if validates else train_nats  # the same noise every epoch
     if not math.isfinite(valid_nats):
-        return _roll_back(step, state, before, valid_nats)
-    if not all(np.isfinite(values).all() for values in (step.params.flat, *state.moments.values())):
-        return _roll_back(step, state, before, math.nan)  # the last step spoiled them, and nothing was scored with them yet
-    state.params[:] = step.params.flat
-    state.epoch += 1
-    state.since_best += 1
-    if valid_nats < state.best_nats:
-        state.best_nats, state.since_best = valid_nats, 0
-        state.best[:] = state.params
-    state.history.append({"epoch": state.epoch, "train_nats": train_nats, "valid_nats": valid_nats if len(valid) else None,
-                          "learning_rate": state.learning_rate, "rollbacks": state.rollbacks})
+        return _roll_back(step, state, valid_nats)
+    if not all(np.isfinite(values).all() for values in (step.params.flat, *ahead.moments.values())):
+        return _roll_back(step, state, math.nan)  # the last step spoiled them, and nothing was scored with them yet
+    ahead.params = step.params.flat.copy()
+    ahead.epoch += 1
+    ahead.since_best += 1
+    if valid_nats < ahead.best_nats:
+        ahead.best, ahead.best_nats, ahead.since_best = ahead.params, valid_nats, 0
+    ahead.history = [*state.history, {"epoch": ahead.epoch, "train_nats": train_nats,
+                                      "valid_nats": valid_nats if validates else None,
+                                      "learning_rate": ahead.learning_rate, "rollbacks": ahead.rollbacks}]
+    vars(state).update(vars(ahead))  # in one piece: a signal comes before it or after
     return True
 
 
-def _roll_back(step, state, before, nats):
+def _roll_back(step, state, nats):
     step.params.flat[:] = state.params
-    state.moments, state.step, state.stream = before.moments, before.step, before.stream  # new draws, however far it came
+    state.stream = state.stream.spawn()  # new draws, however far it came
     state.learning_rate /= 2
     state.rollbacks += 1
     give_up = state.rollbacks >= 10

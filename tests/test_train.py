@@ -1,16 +1,21 @@
 """The training loop: early stop, best parameters, rollback, clipping, interruption, and runs that go on to the same bits."""
+import contextlib
 import copy
 import itertools
 import math
 import re
+import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 import npgen
 from npgen import checkpoint, train
 from npgen.engine import Tensor
-from npgen.models import MADE, VAE, GaussianMixture, RealNVP
+from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP, base
 from npgen.nn import Parameters
 from npgen.optim import SGD
 from npgen.random import Stream
@@ -26,10 +31,10 @@ def squares(params, rows, stream):
     return np.sum(np.square(rows - params["w"]), axis=1) / 2
 
 
-def run(loss=squares, x=X, *, start=0.0, weights=None, optimizer=None, resume=None, save=None, **options):
+def run(loss=squares, x=X, *, start=0.0, weights=None, validation=None, optimizer=None, resume=None, save=None, **options):
     params = Parameters({"w": np.full(x.shape[1], start)})
-    state = train.fit(loss, params, x, weights=weights, stream=Stream(0), optimizer=optimizer, resume=resume, save=save,
-                      options=Options(**options))
+    state = train.fit(loss, params, x, weights=weights, validation=validation, stream=Stream(0), optimizer=optimizer,
+                      resume=resume, save=save, options=Options(**options))
     return params["w"], state
 
 
@@ -88,13 +93,41 @@ def test_every_row_is_trained_on_once_an_epoch_or_validated(fraction, n_valid):
     assert not n_valid or not np.array_equal(np.sort(validated[0]), np.sort(X[:n_valid, 0]))  # not simply the first rows
 
 
+def nats_without_a_step(x, weights, fraction=0.0):
+    """history_[0] of an epoch that moves nothing, which its steps and the look at the validation rows have both made."""
+    return run(x=x, weights=weights, max_epochs=1, learning_rate=1e-300, validation_fraction=fraction,
+               batch_size=7)[1].history[0]
+
+
+@drawn(st.integers(0, 10**6), st.sampled_from([0.0, 0.2, 0.7]))
+def test_nats_are_weighted_means_whatever_rows_are_held_out(seed, fraction):
+    rng = np.random.default_rng(seed)
+    weights, losses = rng.uniform(0, 1, 50)**9, np.sum(X**2, axis=1) / 2  # so uneven that the held-out rows' mean is far from 1
+    entry = nats_without_a_step(X, weights / weights.mean(), fraction)
+    held = Stream(0).spawn().permutation(50)[:round(50 * fraction)]  # as fit draws them
+    trained = np.setdiff1d(np.arange(50), held)
+    assert math.isclose(entry["train_nats"], np.average(losses[trained], weights=weights[trained]), rel_tol=1e-10)
+    assert fraction == 0 or math.isclose(entry["valid_nats"], np.average(losses[held], weights=weights[held]), rel_tol=1e-10)
+
+
 def test_integer_weights_are_repeated_rows_in_the_nats():
     weights = RNG.integers(0, 4, 50)
-    params = Parameters({"w": np.zeros(3)})
-    weighted = train._Step(squares, params, X, weights / weights[weights > 0].mean(), None, Options()).nats(np.arange(50), None)
     repeated = X.repeat(weights, axis=0)
-    plain = train._Step(squares, params, repeated, None, None, Options()).nats(np.arange(len(repeated)), None)
-    assert math.isclose(weighted, plain, rel_tol=1e-12)
+    counting = weights > 0
+    weighted, plain = nats_without_a_step(X[counting], weights[counting].astype(float)), nats_without_a_step(repeated, None)
+    assert math.isclose(weighted["train_nats"], plain["train_nats"], rel_tol=1e-10)
+    held = (X[counting], weights[counting].astype(float)), (repeated, None)
+    one, other = (run(max_epochs=1, validation=rows)[1].history[0]["valid_nats"] for rows in held)
+    assert math.isclose(one, other, rel_tol=1e-12)
+
+
+def test_a_step_follows_the_weighted_mean_of_the_rows_trained_on():
+    """A step by all rows goes to the minimum, their weighted mean, however heavy those held out are."""
+    weights = RNG.uniform(0, 1, 50)**9
+    w, _ = run(weights=weights / weights.mean(), optimizer=SGD(), learning_rate=1.0, batch_size=50, max_epochs=1,
+               validation_fraction=0.5)
+    trained = np.sort(Stream(0).spawn().permutation(50)[25:])
+    np.testing.assert_allclose(w, np.average(X[trained], axis=0, weights=weights[trained]), rtol=1e-10)
 
 
 def test_history_has_a_row_per_epoch():
@@ -352,6 +385,177 @@ def test_without_resume_a_run_begins_anew(tmp_path):
     x = interrupted("MADE", tmp_path / "run")
     assert_same_run(fresh("MADE")[0].fit(x, checkpoint=tmp_path / "run"), fresh("MADE")[0].fit(x), x)
 
+
+# ---------------------------------------------------------------- when the state is written
+
+def writes(monkeypatch, every, fit):
+    """(how often fit writes its checkpoint, the number of epochs in the last)."""
+    written, write = [], checkpoint.write
+    monkeypatch.setattr(checkpoint, "write", lambda path, arrays, header: written.append(header) or write(path, arrays, header))
+    monkeypatch.setattr(base, "WRITE_EVERY", every)
+    fit()
+    state = written[-1]["state"]
+    return len(written), len(state["history"]) if "history" in state else len(state["attempt"]["nats"]) - 1
+
+
+RUNS = MODELS | {"mixture by EM": (GaussianMixture(2, tol=0, max_iter=5, random_state=3), REAL),
+                 "mixture of columns": (Mixture(2, tol=0, max_iter=5, random_state=3), REAL)}
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("every, n_writes", [(0, 3), (math.inf, 2)])
+def test_the_first_state_is_written_at_once_and_the_last_at_the_end(name, every, n_writes, tmp_path, monkeypatch):
+    """Even where the run is cut off in epoch 3 of 5, by an error or by Ctrl-C; and it goes on to the bits of a whole one."""
+    model, x = RUNS[name]
+
+    def fit(error=None, **more):
+        again = type(model)(**model.get_params() | {"callbacks": [at_epoch(3, error)] if error else []})
+        return again.fit(x, **more)
+
+    def cut_off():
+        with pytest.raises(Killed):
+            fit(Killed, checkpoint=tmp_path / "run")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # EM is told to stop early
+        assert writes(monkeypatch, every, cut_off) == (n_writes, 3)
+        resumed, whole = fit(checkpoint=tmp_path / "run", resume=True), fit()
+        assert resumed.params_.flat.tobytes() == whole.params_.flat.tobytes() and resumed.history_ == whole.history_
+        assert writes(monkeypatch, every, lambda: fit(KeyboardInterrupt, checkpoint=tmp_path / "run")) == (n_writes, 3)
+        resumed = fit(checkpoint=tmp_path / "run", resume=True)
+        assert resumed.params_.flat.tobytes() == whole.params_.flat.tobytes() and resumed.history_ == whole.history_
+        assert writes(monkeypatch, every, lambda: fit(checkpoint=tmp_path / "run"))[0] == (5 if every == 0 else 2)
+
+
+@models
+def test_ctrl_c_in_the_middle_of_an_epoch_writes_the_one_before(name, tmp_path, monkeypatch):
+    """From the file the run goes on to the bits of one that never stopped: no half epoch is in it."""
+    monkeypatch.setattr(base, "WRITE_EVERY", math.inf)
+    whole, x = fresh(name)[0].fit(MODELS[name][1]), MODELS[name][1]
+    take, steps = train._Step.train, itertools.count(1)
+
+    def train_step(*args):
+        if next(steps) == 3:  # of one a epoch
+            take(*args)
+            raise KeyboardInterrupt
+        return take(*args)
+
+    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="interrupted in epoch 3"):
+        patch.setattr(train._Step, "train", train_step)
+        fresh(name)[0].fit(x, checkpoint=tmp_path / "run")
+    assert_same_run(fresh(name)[0].fit(x, checkpoint=tmp_path / "run", resume=True), whole, x)
+
+
+# ---------------------------------------------------------------- rows that are given to stop by
+
+GIVEN = {name: (model, x[:40], x[40:]) for name, (model, x) in MODELS.items()}
+given = pytest.mark.parametrize("name", GIVEN)
+
+
+def stopped_by(name, validation, **params):
+    model, x, _ = GIVEN[name]
+    return type(model)(**model.get_params() | params).fit(x, validation_data=validation)
+
+
+@given
+def test_rows_given_to_stop_by_are_scored_and_never_trained_on(name):
+    """Training goes as with no row held out, to the bit; statistics of preprocessing and history_ say the same."""
+    _, x, valid = GIVEN[name]
+    params = {"max_epochs": 4, "restore_best": False}
+    model, alone = stopped_by(name, valid, **params), stopped_by(name, None, validation_fraction=0, **params)
+    assert model.params_.flat.tobytes() == alone.params_.flat.tobytes()
+    assert all(np.array_equal(a, alone.preprocess_.arrays()[k]) for k, a in model.preprocess_.arrays().items())
+    assert [h["train_nats"] for h in model.history_] == [h["train_nats"] for h in alone.history_]
+    assert stopped_by(name, valid, validation_fraction=0.5, **params).history_ == model.history_
+    if not isinstance(model, VAE) and model.capabilities.density == "exact":
+        assert math.isclose(model.history_[-1]["valid_nats"], -model.score(valid), rel_tol=1e-5)
+    weights = np.arange(1.0, 21)
+    weighted = stopped_by(name, (valid, weights), **params)
+    assert weighted.params_.flat.tobytes() == model.params_.flat.tobytes()
+    if not isinstance(model, VAE) and model.capabilities.density == "exact":
+        assert math.isclose(weighted.history_[-1]["valid_nats"], -model.score(valid, sample_weight=weights), rel_tol=1e-5)
+
+
+@given
+def test_the_rows_given_decide_when_to_stop_and_which_epoch_is_kept(name):
+    model, x, valid = GIVEN[name]
+    patience = {"max_epochs": 300, "patience": 2, "learning_rate": 0.1}
+    fitted = stopped_by(name, valid, **patience)
+    nats = [h["valid_nats"] for h in fitted.history_]
+    assert len(nats) < 300 and np.argmin(nats) == len(nats) - 3
+    best = stopped_by(name, valid, **patience | {"max_epochs": len(nats) - 2, "restore_best": False})
+    assert fitted.params_.flat.tobytes() == best.params_.flat.tobytes()
+
+
+@given
+def test_a_checkpoint_knows_the_rows_given_to_stop_by(name, tmp_path):
+    model, x, valid = GIVEN[name]
+
+    def fit(validation, error=None, **more):
+        callbacks = [at_epoch(2, error)] if error else []
+        return type(model)(**model.get_params() | {"callbacks": callbacks}).fit(x, validation_data=validation, **more)
+
+    with pytest.raises(Killed):
+        fit(valid, Killed, checkpoint=tmp_path / "run")
+    for other in (None, valid[::-1], valid[1:], (valid, np.arange(1, 21))):
+        with pytest.raises(ValueError, match="is of other validation_data"):
+            fit(other, checkpoint=tmp_path / "run", resume=True)
+    assert_same_run(fit(valid, checkpoint=tmp_path / "run", resume=True), fit(valid), x)
+
+
+BAD_VALIDATION = {
+    "another width": (REAL[:, :1], "fit: validation_data has 1 features"),
+    "one dimension": (REAL[0], "fit: validation_data must have two dimensions"),
+    "NaN": (np.where(np.arange(2) == 1, np.nan, REAL), r"fit: validation_data\[0, 1\] is nan"),
+    "too large for X's dtype": (np.full((2, 2), 1e300), r"fit: validation_data\[0, 0\] is inf"),
+    "no rows": (REAL[:0], "fit: validation_data has shape"),
+    "weights of another length": ((REAL, np.ones(3)), "fit: validation_data: sample_weight has shape"),
+    "weights of zero": ((REAL, np.zeros(60)), "fit: validation_data: sample_weight is zero everywhere"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_VALIDATION)
+def test_rows_to_stop_by_are_checked_like_the_others(case):
+    model = RealNVP(n_couplings=2, hidden=(4,), max_epochs=1, random_state=0).fit(REAL.astype(np.float32))
+    before = model.sample(3, rng=0), vars(model).copy()
+    validation, message = BAD_VALIDATION[case]
+    with pytest.raises(ValueError, match=message):
+        model.fit(REAL.astype(np.float32), validation_data=validation)
+    assert vars(model) == before[1] and np.array_equal(model.sample(3, rng=0), before[0])
+
+
+def test_rows_to_stop_by_that_the_space_does_not_hold_are_refused():
+    with pytest.raises(ValueError, match=r"fit: validation_data: .*Bernoulli head needs 0 or 1"):
+        MADE(hidden=(8,), max_epochs=1).fit(BITS, validation_data=BITS / 2)
+    with pytest.raises(ValueError, match=r"fit: validation_data: Dequantize: 9.0 at .* the range that fit saw"):
+        RealNVP(n_couplings=2, hidden=(4,), max_epochs=1).fit(np.arange(12).reshape(6, 2) % 7, validation_data=[[9, 9]])
+    for model in (GaussianMixture(2), Mixture(2)):
+        with pytest.raises(ValueError, match="fit: validation_data is for models trained by gradient, but EM fits a"):
+            model.fit(REAL, validation_data=REAL)
+
+
+# ---------------------------------------------------------------- memory
+
+@pytest.mark.parametrize("build", [lambda **k: MADE(hidden=(4,), **k), lambda **k: RealNVP(n_couplings=2, hidden=(4,), **k),
+                                   lambda **k: VAE(n_latent=2, hidden=(4,), **k),
+                                   lambda **k: GaussianMixture(2, solver="adam", max_iter=2, **k)],
+                         ids=["MADE", "RealNVP", "VAE", "mixture by gradient"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_training_holds_no_copy_of_all_rows(build, weighted, monkeypatch):
+    monkeypatch.setattr(base, "session", contextlib.nullcontext)  # without memory that kernels keep to use again
+    x, held = np.random.default_rng(0).normal(size=(20_000, 100)), []
+    build(max_epochs=1, batch_size=1000, random_state=0).fit(x)  # compiles, and warms caches
+    tracemalloc.start()
+    try:
+        build(max_epochs=1, batch_size=1000, random_state=0,
+              callbacks=[lambda _: held.append(tracemalloc.get_traced_memory()[0])]).fit(
+                  x, sample_weight=RNG.uniform(1, 2, len(x)) if weighted else None)
+    finally:
+        tracemalloc.stop()
+    assert held[0] < 0.5 * x.nbytes
+
+
+# ---------------------------------------------------------------- a checkpoint of another run
 
 REFUSED = {
     "other rows": (lambda x: {"X": x[::-1]}, {}, "is of other rows or weights"),

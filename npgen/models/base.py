@@ -14,9 +14,11 @@ import copy
 import dataclasses
 import hashlib
 import inspect
+import math
 import os
 import platform
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -148,27 +150,30 @@ class Model(abc.ABC):
 
     # ------------------------------------------------------------ fitting
 
-    def fit(self, X, y=None, *, sample_weight=None, checkpoint=None, resume=False):
+    def fit(self, X, y=None, *, sample_weight=None, validation_data=None, checkpoint=None, resume=False):
         """Learn from the rows of X (n, d); returns self. y is ignored, there so that pipelines work.
 
         sample_weight (n,): non-negative. Equal weights are no weights, a row of weight 0 is not there, and an integer weight
         counts as so many copies of its row: in every sum over rows, not in how a gradient's batches are drawn.
-        checkpoint: a path that the state of the run is written to after every epoch; with resume=True a run goes on from
-        that file, to the same bits as one that never stopped.
+        validation_data: rows (m, d), or a tuple (rows, their sample_weight), for models that are trained by gradient: these
+        stop training and choose the best epoch in place of validation_fraction of X, and nothing else sees them. For rows
+        that come in groups or in an order, of which random ones would be no test.
+        checkpoint: a path that the state of the run is written to, after an epoch at most every WRITE_EVERY seconds, and
+        when the fit ends, be it by Ctrl-C or an error; with resume=True a run goes on from that file, to the same bits as
+        one that never stopped.
         Raises ValueError or TypeError for data that cannot be fitted; the model is then as it was before.
         """
         self._check_place("fit", "X", X)  # what is done once is done on the host, and then all goes to the device at once
         X = asnumpy(X) if is_device_array(X) else X
         x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=self._missing)
         weights = check_weights("fit", sample_weight, x)
-        if weights is not None:
-            x, weights = x[weights > 0], weights[weights > 0]
-            check_rows("fit", x, minimum=2, missing=self._missing)
-            weights = weights if np.ptp(weights) else None
+        x, weights = _counting(x, weights)
+        check_rows("fit", x[:2], minimum=2, missing=self._missing)
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, _column_names("fit", X)
-        with session():
-            learner._fit(x, weights, Run(checkpoint, resume, self, x, weights))
+        validation = None if validation_data is None else learner._check_validation(validation_data)
+        with session(), Run(checkpoint, resume, self, x, weights, validation) as run:
+            learner._fit(x, weights, run)
         vars(self).update(vars(learner))
         return self
 
@@ -280,6 +285,7 @@ class Model(abc.ABC):
     _names = None  # of the columns that the model was fitted on
     _device = "cpu"
     _missing = False  # whether NaN stands for a missing value, or is refused
+    _validates = False  # whether fit stops by rows held out
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
     _rows_per_call = 4096  # of a private method: bounds the memory of a query
     _multiple = 4  # that the rows of a query are padded to: a BLAS rounds those left over by other instructions
@@ -328,15 +334,28 @@ class Model(abc.ABC):
             raise NotFittedError(f"{method}: this {type(self).__name__} is not fitted yet; call fit(X) or "
                                  "npgen.load(path) first")
 
-    def _check(self, method, X):
+    def _check(self, method, X, name="X"):
         self._check_fitted(method)
         self._check_names(method, X)
-        self._check_place(method, "X", X)
-        x = check_rows(method, X, dtype=self._default_dtype, missing=self._missing)
+        self._check_place(method, name, X)
+        x = check_rows(method, X, name=name, dtype=self._default_dtype, missing=self._missing)
         if x.shape[1] != self.n_features_in_:
-            raise ValueError(f"{method}: X has {x.shape[1]} features, but {type(self).__name__} is expecting "
+            raise ValueError(f"{method}: {name} has {x.shape[1]} features, but {type(self).__name__} is expecting "
                              f"{self.n_features_in_} features as input")
         return x
+
+    def _check_validation(self, validation_data):
+        """The rows and weights of validation_data, checked like X."""
+        if not self._validates:
+            raise ValueError(f"fit: validation_data is for models trained by gradient, but EM fits a {type(self).__name__} "
+                             "and does not stop early; leave it out, and call score on those rows afterwards")
+        X, sample_weight = validation_data if isinstance(validation_data, tuple) and len(validation_data) == 2 else \
+            (validation_data, None)
+        X = asnumpy(X) if is_device_array(X) else X
+        x = Model._check(self, "fit", X, name="validation_data")
+        with np.errstate(over="ignore"):
+            x = check_rows("fit", x.astype(self.dtype_, copy=False), name="validation_data", minimum=1, missing=self._missing)
+        return _counting(x, check_weights("fit: validation_data", sample_weight, x))
 
     def _check_names(self, method, X):
         """Refuse columns of other names than in fit, and warn where only one of the two had names, as scikit-learn does."""
@@ -391,8 +410,8 @@ class ParametricModel(Model):
     head_ = None  # the likelihood head of a model that has one
 
     @abc.abstractmethod
-    def _learn(self, x, z, log_det, weights, run):
-        """Set params_, history_ and n_epochs_; z and log_det are what preprocessing makes of the rows x."""
+    def _learn(self, x, weights, run):
+        """Set params_, history_ and n_epochs_; preprocess_ is fitted."""
 
     @abc.abstractmethod
     def _loss(self, params, z, stream):
@@ -417,7 +436,7 @@ class ParametricModel(Model):
     def _fit(self, x, weights, run):
         self.stream_ = run.stream.spawn()
         self.preprocess_ = preprocess.make(self.preprocess, x).fit(x, sample_weight=weights)
-        self._learn(x, *self.preprocess_.forward(x, run.stream), weights, run)
+        self._learn(x, weights, run)
 
     def _options(self):
         names = {field.name for field in dataclasses.fields(train.Options)}
@@ -435,10 +454,23 @@ class ParametricModel(Model):
             z, log_det = self.preprocess_.unchecked(rows, stream)
             return self._loss(params, z, stream) - log_det
 
-        before, x, weights = run.read(), self._place(x), None if weights is None else self._place(weights)
-        state = train.fit(loss, self.params_, x, weights=weights, stream=run.stream, options=self._options(),
-                          resume=before and train.State.restore(*before, like=x), save=run.write if run.path else None)
+        before, validation = run.read(), self._check_space(run.validation)
+        x, weights, *validation = (a if a is None else self._place(a) for a in (x, weights, *validation))
+        state = train.fit(loss, self.params_, x, weights=weights, validation=tuple(validation), stream=run.stream,
+                          options=self._options(), resume=before and train.State.restore(*before, like=x), save=run.write)
         self.history_, self.n_epochs_ = state.history, state.epoch
+
+    def _check_space(self, validation):
+        """validation_data, () if there are none. Raises ValueError for rows that preprocessing cannot take."""
+        if validation is None:
+            return ()
+        try:
+            z = self.preprocess_.forward(validation[0])[0]
+            if self.head_ is not None:
+                self.head_.check(z, "fit")
+        except ValueError as error:
+            raise ValueError(f"fit: validation_data: {error}") from None
+        return validation
 
     def _check(self, method, X):
         x = super()._check(method, X)
@@ -499,20 +531,33 @@ class GradientModel(ParametricModel):
     def _init(self, z, stream):
         """The first parameters, {name: array} of z's dtype; z are the preprocessed rows."""
 
-    def _learn(self, x, z, log_det, weights, run):
+    _validates = True
+
+    def _learn(self, x, weights, run):
         self._options()  # refuses what it must before the work starts
+        self._descend(self._first(x, run.stream), x, weights, run)
+
+    def _first(self, x, stream):
+        """The layers built, and their first parameters; all rows in the preprocessed space take memory here only."""
+        z = self.preprocess_.forward(x, stream)[0]
         self._build(z)
-        self._descend(Parameters(self._init(z, run.stream), x.dtype), x, weights, run)
+        return Parameters(self._init(z, stream), x.dtype)
+
+
+WRITE_EVERY = 5.0  # seconds, at least, between two writes of a run's state
 
 
 class Run:
     """What a fit begins with, or goes on from, and where it writes; the file knows the data and hyperparameters it is of.
 
-    stream  the random numbers of the fit; those that the run in the file began with, if it goes on from one
+    stream      the random numbers of the fit; those that the run in the file began with, if it goes on from one
+    validation  (rows, weights or None) that fit was given to stop by, or None
+    As a context manager it writes, at the end, the last state that it was given.
     """
 
-    def __init__(self, path, resume, model, x, weights):
-        self.path, self._before = path, None
+    def __init__(self, path, resume, model, x, weights, validation=None):
+        self.path, self.validation, self._before = path, validation, None
+        self._last, self._due = None, -math.inf  # a state that is not written yet, and when the next is
         if resume and path is None:
             raise ValueError("fit: resume=True needs checkpoint=, the file to go on from")
         try:
@@ -521,10 +566,8 @@ class Run:
             raise type(error)(f"random_state: {error}") from None
         if path is None:
             return
-        digest = hashlib.sha256(f"{x.shape} {x.dtype} {weights is None}".encode())
-        digest.update(x.view(np.uint8))
-        digest.update(b"" if weights is None else weights.view(np.uint8))
-        self._header = {"class": "checkpoint", "model": type(model).__name__, "data": digest.hexdigest(),
+        self._header = {"class": "checkpoint", "model": type(model).__name__, "data": _digest(x, weights),
+                        "validation": validation and _digest(*validation),
                         "params": _params_to_json(model, without=("max_epochs", "max_iter", "callbacks", "verbose")),
                         "stream": self.stream.state()}
         if resume and os.path.exists(path):
@@ -535,7 +578,7 @@ class Run:
 
     def _check(self, header):
         for key, wrong in (("class", "holds no training run"), ("model", f"is of a {header.get('model')}"),
-                           ("data", "is of other rows or weights")):
+                           ("data", "is of other rows or weights"), ("validation", "is of other validation_data")):
             if header.get(key) != self._header[key]:
                 raise ValueError(f"fit: the checkpoint {self.path} {wrong}; pass what it was written with, or fit without "
                                  "resume")
@@ -550,9 +593,31 @@ class Run:
         return self._before
 
     def write(self, state):
-        """Replace the file by what state.save() gives."""
-        arrays, rest = state.save()
+        """Replace the file by what state.save() gives, unless that was done less than WRITE_EVERY seconds ago."""
+        if self.path is not None:
+            self._last = state.save()
+            if time.monotonic() >= self._due:
+                self._write()
+
+    def _write(self):
+        arrays, rest = self._last
         checkpoint.write(self.path, arrays, self._header | {"state": rest})
+        self._last, self._due = None, time.monotonic() + WRITE_EVERY
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._last is not None:
+            self._write()
+
+
+def _digest(x, weights):
+    """A hash of rows and their weights, or None."""
+    digest = hashlib.sha256(f"{x.shape} {x.dtype} {weights is None}".encode())
+    digest.update(x.view(np.uint8))
+    digest.update(b"" if weights is None else weights.view(np.uint8))
+    return digest.hexdigest()
 
 
 def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
@@ -670,6 +735,13 @@ def check_weights(method, sample_weight, x):
     if not w.any():
         raise ValueError(f"{method}: sample_weight is zero everywhere; at least one row must count")
     return (w / w[w > 0].mean()).astype(x.dtype)
+
+
+def _counting(x, weights):
+    """The rows of a weight above 0, and their weights, None where all are equal."""
+    if weights is not None and not weights.all():
+        x, weights = x[weights > 0], weights[weights > 0]
+    return x, weights if weights is not None and np.ptp(weights) else None
 
 
 def _params_to_json(model, without):

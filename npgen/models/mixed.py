@@ -91,7 +91,7 @@ class Mixture(MixtureModel):
 
     # ------------------------------------------------------------ fitting
 
-    def _learn(self, x, z, log_det, weights, run):
+    def _learn(self, x, weights, run):
         self._check_counts("tol", "reg_covar", "smoothing")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
         self.kinds_, self.n_batches_ = self._kinds(x), 1

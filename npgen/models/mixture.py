@@ -64,8 +64,9 @@ class GaussianMixture(MixtureModel):
 
     # ------------------------------------------------------------ fitting
 
-    def _learn(self, x, z, log_det, weights, run):
+    def _learn(self, x, weights, run):
         self._check_params()
+        z, log_det = self.preprocess_.forward(x, run.stream)
         self._warm = self._last() if self.warm_start else {}
         self.covariance_type_, self.n_batches_ = self.covariance_type, 1
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
@@ -193,6 +194,10 @@ class GaussianMixture(MixtureModel):
     @property
     def _rows_per_call(self):
         return max(1, BLOCK // self.n_features_in_)
+
+    @property
+    def _validates(self):
+        return self.solver == "adam"
 
     @property
     def _missing(self):

@@ -67,7 +67,7 @@ class State:
         attempts = {name: a for name in ("attempt", "best") if (a := getattr(self, name))}
         arrays = {f"{name}.{key}": value for name, a in attempts.items() for key, value in a.components.arrays().items()}
         rest = {name: {key: value for key, value in vars(a).items() if key != "components"} for name, a in attempts.items()}
-        return arrays, {**rest, "stream": self.stream.state(), "reached": self.reached}
+        return arrays, {**rest, "stream": self.stream.state(), "reached": [*self.reached]}
 
     @classmethod
     def restore(cls, make, arrays, rest):
@@ -203,10 +203,9 @@ class MixtureModel(ParametricModel):
                 if bar is not None:
                     bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{start + 1}/{n_init}", refresh=False)
                     bar.update(start * self.max_iter + entry["epoch"] - bar.n)
+                run.write(state)
                 for callback in self.callbacks:
                     callback(entry)
-                if run.path:
-                    run.write(state)
 
             try:
                 while len(state.reached) < n_init:
@@ -246,7 +245,8 @@ class MixtureModel(ParametricModel):
             seedings = np.bincount([entry["component"] for entry in attempt.reseeded], minlength=self.n_components)
             attempt.components, lost = self._step(attempt.components, statistics, rows, stream, seedings < MOST_SEEDINGS)
             statistics = self._expect(attempt.components, rows)
-            attempt.reseeded += [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
+            lost_now = [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
+            attempt.reseeded = attempt.reseeded + lost_now  # a new list: a state that waits to be written holds the one before
             attempt.nats = [*attempt.nats, self._mean_nats(statistics)]
             attempt.converged = not lost.any() and abs(attempt.nats[-1] - attempt.nats[-2]) <= self.tol
             report(attempt)
