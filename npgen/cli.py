@@ -8,6 +8,7 @@ Legend: n rows, d columns.
 import argparse
 import ast
 import contextlib
+import functools
 import importlib.util
 import inspect
 import math
@@ -18,6 +19,7 @@ import textwrap
 import threading
 import time
 import warnings
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +87,7 @@ def fit(args):
         raise KeyboardInterrupt
     model.save(args.out)
     if not args.quiet:
-        print(f"{args.data}: {_count(len(x), 'row')}, {_count(x.shape[1], 'column')} ({x.dtype})")
+        print(f"{args.data}: {_count(len(x), 'row')}, {_count(x.shape[1], 'column')} ({x.rows.dtype})")
         _print_table([("model", _describe(model)), *_training(model, x), ("seconds", f"{seconds:.1f}"), ("file", args.out)])
     if pressed:
         _say("interrupted", f"{args.out} holds the best so far; go on with --resume from {partial}")
@@ -113,7 +115,7 @@ def sample(args):
     """npgen sample FILE -n N --out OUT"""
     _check_output(args.out, _FILES)
     model = load(args.file).to(args.device)
-    draw = _picture(args.out, model.n_features_in_)
+    draw = _picture(args.out, model)
     rows = model.sample(args.n, rng=as_stream(args.seed))
     draw(args.out, rows)
 
@@ -136,13 +138,12 @@ def check(args):
         source = args.data or "moons"
         x = _training_rows(source)
         model = _build(args).fit(x)
+        x = x.rows
         print(f"{_describe(model)}, fitted to {source} in {_count(model.n_epochs_, _passes(model))}\n")
     else:
         model = load(args.model)
-        x = None if args.data is None else data.load(args.data)
-        if x is not None:
-            _check_width(x, args.data, model, args.model)
-    report = check_generative_model(model, None if x is None else x[:2000], seed=args.seed)
+        x = None if args.data is None else _rows(args.data, model, args.model)
+    report = check_generative_model(model, None if x is None else model._named(x[:2000]), seed=args.seed)
     print(report)
     return 0 if report.passed else 1
 
@@ -155,6 +156,7 @@ def info(args):
     _print_table([
         ("model", _describe(model)),
         ("columns", f"{model.n_features_in_} ({model.dtype_.name})"),
+        *zip(["names"] + [""] * model.n_features_in_, textwrap.wrap(", ".join(model._names or []), 86), strict=False),
         ("density", can.density),
         ("representation", f"{can.representation}, {_count(model.n_latent_, 'column')}"
                            + (", invertible" if can.invertible else "")),
@@ -218,30 +220,59 @@ def _literal(text):
 
 
 def _training_rows(source):
-    x = data.load(source)
+    table = data.load_table(source)
+    x = table.rows
     if len(x) < 2:
         raise ValueError(f"{source} has one row; a model needs at least two, and many more to be of use")
     constant = np.flatnonzero(np.all(x == x[:1], axis=0))
     if constant.size and x.dtype.kind == "f" and not np.array_equal(x, np.floor(x)):
-        raise ValueError(f"{source}: column {constant[0] + 1} is {x[0, constant[0]]:g} in every row; remove it, because a "
-                         "density is unbounded where nothing varies")
-    return x
+        j = constant[0]
+        name = f" ({table.columns[j]!r})" if table.columns else ""
+        raise ValueError(f"{source}: column {j + 1}{name} is {x[0, j]:g} in every row; remove it, because a density is "
+                         "unbounded where nothing varies")
+    return table
 
 
 def _answer(args, query):
     """The model in args.file, and its answer to a query about the rows of args.data."""
-    model, x = load(args.file).to(args.device), data.load(args.data)
-    _check_width(x, args.data, model, args.file)
+    model = load(args.file).to(args.device)
+    x = _rows(args.data, model, args.file)
     try:
-        return model, getattr(model, query)(x)
+        return model, getattr(model, query)(model._named(x))
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from None
 
 
-def _check_width(x, source, model, file):
-    if x.shape[1] != model.n_features_in_:
-        raise ValueError(f"{source} has {_count(x.shape[1], 'column')}, but {file} was fitted on {model.n_features_in_}; "
+def _rows(source, model, file):
+    """The rows of a source, their columns those that the model in `file` was fitted on: found by name if both have names."""
+    table, known = data.load_table(source), model._names
+    if table.columns and known:
+        missing, others = (_listed(n for n in a if n not in b) for a, b in ((known, table.columns), (table.columns, known)))
+        if missing:
+            raise ValueError(f"{source} has no column {missing}, which {file} was fitted on"
+                             + (f"; it has {others} instead" if others else "") + "; give data with the same columns")
+        if others:
+            _warn(f"{source}: {others} is ignored, because {file} was not fitted on it")
+        return (table if table.columns == known else table[known]).rows
+    if table.shape[1] != model.n_features_in_:
+        raise ValueError(f"{source} has {_count(table.shape[1], 'column')}, but {file} was fitted on {model.n_features_in_}; "
                          "give data with the same columns")
+    if known:
+        _warn(f"{source} has no names of columns; they are taken to be those that {file} was fitted on: {_listed(known)}")
+    elif table.columns:
+        _warn(f"{file} was fitted without names of columns; those of {source} are taken in their order; fit it again to have "
+              "them compared")
+    return table.rows
+
+
+def _warn(message):
+    warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _listed(names):
+    """The first of some names, for a message."""
+    first = [repr(name) for name in islice(names, 9)]
+    return ", ".join([*first[:8], "..."] if len(first) > 8 else first)
 
 
 def _check_output(path, suffixes=None):
@@ -261,11 +292,12 @@ def _check_output(path, suffixes=None):
         raise ValueError(f"{path}: pictures need matplotlib, which is not installed; pip install matplotlib")
 
 
-def _picture(path, n_columns):
-    """The function that writes rows of this width to `path`: a table, images or points."""
+def _picture(path, model):
+    """The function that writes this model's rows to `path`: a table, images or points."""
     from . import plot
+    n_columns = model.n_features_in_
     if not path.lower().endswith(".png"):
-        return data.write
+        return functools.partial(data.write, columns=model._names)
     if n_columns == 2:
         return plot.points
     if plot.image_shape(n_columns) is None:
@@ -362,8 +394,10 @@ DATA is a built-in name or a file:
   moons, rings, pinwheel, checkerboard, eight-gaussians
                     2,000 points in the plane
   FILE.npy, .npz    an array (rows, columns)
-  FILE.csv          numbers, with or without a header; also .tsv, .txt and .gz
+  FILE.csv          numbers, with or without a header of names; also .tsv, .txt and .gz
   ...idx3-ubyte     MNIST's format, also .gz; every image is a row
+A model keeps the names of the columns that it was fitted on. Columns of later data are found
+by name, in any order, and those that the model does not know are ignored, with a warning.
 """
 
 _OUT = """\

@@ -4,12 +4,14 @@ Readers never unpickle, and check the sizes that a file declares against the byt
 Rows and columns are counted from 1 in messages. Legend: n rows, d columns.
 """
 import csv
+import dataclasses
 import gzip
 import io
 import math
 import os
 import re
 import struct
+import warnings
 import zipfile
 from itertools import islice
 from pathlib import Path
@@ -29,6 +31,30 @@ class DataError(ValueError):
     """A data set cannot be read or written; the message names the file, row and column, and says what to do."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows (n, d) and the names of their columns, or None: a model takes it as it takes a DataFrame.
+
+    table[["b", "a"]] has these columns, in this order.
+    """
+
+    rows: np.ndarray
+    columns: list | None
+
+    @property
+    def shape(self):
+        return self.rows.shape
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.rows.astype(dtype or self.rows.dtype, copy=bool(copy))
+
+    def __getitem__(self, names):
+        return Table(self.rows[:, [self.columns.index(name) for name in names]], list(names))
+
+
 def load(source, *, n=None, seed=0):
     """The rows of a built-in data set or of a file: (n, d), numbers as they are stored.
 
@@ -40,15 +66,35 @@ def load(source, *, n=None, seed=0):
 
     Raises DataError for names and files that do not exist, damaged files, cells that are no finite numbers.
     """
+    return _load(source, n, seed)[0]
+
+
+def load_table(source, *, n=None, seed=0):
+    """The Table of a built-in data set or of a file: what load gives, and the names of the columns if the file has them.
+
+    Names are the header of a .csv, .tsv or .txt, the fields of a structured .npy, the array `columns` (d,) of an .npz. A first
+    row is a header if anything in it is a word: not a number, a missing value, or what begins as a number does.
+
+    Raises DataError as load does, and for columns of the same name.
+    """
+    rows, names = _load(source, n, seed)
+    first = {}
+    for j, name in enumerate(names or (), 1):
+        if first.setdefault(name, j) != j:
+            raise DataError(f"{source}: columns {first[name]} and {j} are both named {name!r}; give each a name of its own")
+    return Table(rows, names)
+
+
+def _load(source, n, seed):
     source = os.fspath(source)
     if n is not None and n < 1:
         raise DataError(f"n is {n}; ask for at least one row")
     if source in TOYS:
-        return TOYS[source](2000 if n is None else n, seed)
-    array = digits()[0] if source == "digits" else _read(source)
+        return TOYS[source](2000 if n is None else n, seed), None
+    array, names = (digits()[0], None) if source == "digits" else _read(source)
     if n is not None and n > len(array):
         raise DataError(f"{source} has {len(array)} rows; ask for no more than that (n is {n})")
-    return array[:n]
+    return array[:n], names
 
 
 def digits():
@@ -123,12 +169,13 @@ def binarize(x, threshold):
     return (x >= threshold).astype(x.dtype)
 
 
-def write(path, array):
+def write(path, array, columns=None):
     """Write array (n, d), or (n,) as one column, to a .npy, .npz (named x) or .csv file, atomically.
 
-    Numbers in .csv have as many digits as it takes to read the same ones back.
+    Numbers in .csv have as many digits as it takes to read the same ones back. columns: names (d,), written as the header of
+    a .csv and the array `columns` of an .npz; a .npy file has no place for them.
 
-    Raises DataError for other names and shapes.
+    Raises DataError for other names and shapes. Warns where names look like numbers and a header would be read as a row.
     """
     suffix = Path(path).suffix.lower()
     array = np.asarray(array)
@@ -140,14 +187,29 @@ def write(path, array):
         if suffix == ".npy":
             np.save(file, array, allow_pickle=False)
         elif suffix == ".npz":
-            np.savez_compressed(file, x=array)
+            np.savez_compressed(file, x=array, **({} if columns is None else {"columns": np.array(columns, str)}))
         else:
+            file.write(_header(path, columns))
             rows = array.astype(np.uint8) if array.dtype == bool else array
             rows = rows[:, None] if array.ndim == 1 else rows
             file.writelines((",".join(map(str, row)) + "\n").encode() for row in rows)
 
 
+def _header(path, columns):
+    """The first line of a .csv file: names that _csv_layout finds again, or nothing."""
+    names = [" ".join(name.splitlines()) for name in columns or ()]
+    if names and not any(map(_is_name, names)):
+        warnings.warn(f"{path} has no header, because names that look like numbers ({', '.join(names[:3])}, ...) would be read "
+                      "as a row; rename the columns before fit to have one", stacklevel=3)
+        return b""
+    line = io.StringIO()
+    quoting = csv.QUOTE_ALL if any(mark in name for name in names for mark in ";\t") else csv.QUOTE_MINIMAL
+    csv.writer(line, lineterminator="\n", quoting=quoting).writerow(names)
+    return line.getvalue().encode() if names else b""
+
+
 def _read(path):
+    """The rows in a file, and the names of their columns or None."""
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file, nor built-in data of that name; built in are {', '.join(BUILT_IN)}")
     if not os.path.isfile(path):
@@ -163,19 +225,22 @@ def _read(path):
     if os.path.getsize(path) == 0:
         raise DataError(f"{path} is empty")
     try:
-        return read(path)
+        rows, names = read(path)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # whatever a parser raises, the file is at fault
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path} is damaged or not what its name says ({reason}); use another copy") from None
+    if names and len(names) != rows.shape[1]:
+        raise DataError(f"{path} has {len(names)} names for {rows.shape[1]} columns; give every column one")
+    return rows, names
 
 
 def _read_npy(path):
     with open(path, "rb") as file:
-        _check_header(path, file, os.path.getsize(path))
+        names = _check_header(path, file, os.path.getsize(path))
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _check_finite(path, _native(array))
+    return _check_finite(path, _unstructured(array) if names else _native(array)), names
 
 
 def _read_npz(path):
@@ -185,25 +250,57 @@ def _read_npz(path):
         if name is None and len(entries) != 1:
             raise DataError(f"{path} holds {', '.join(entries) or 'nothing'}; save one, or name the one to read x")
         label, info = (f"{path}[{name}]", entries[name]) if name else (path, *entries.values())
-        stored = min(info.compress_size, os.path.getsize(path))
+
+        def size(info):
+            return min(info.file_size, min(info.compress_size, os.path.getsize(path)) * _DEFLATE)
+
         with archive.open(info) as file:
-            _check_header(label, file, min(info.file_size, stored * _DEFLATE))
+            names = _check_header(label, file, size(info))
         with archive.open(info) as file:
-            return _check_finite(label, _native(np.lib.format.read_array(file, allow_pickle=False)))
+            array = np.lib.format.read_array(file, allow_pickle=False)
+        if name and not names and "columns" in entries:
+            names = _read_names(archive, entries["columns"], size(entries["columns"]))
+        return _check_finite(label, _unstructured(array) if array.dtype.names else _native(array)), names
 
 
-def _check_header(path, file, size):
-    """Raise DataError unless the .npy data that begin here, of `size` bytes, hold a whole (n, d) array of numbers."""
+def _read_names(archive, info, size):
+    """The names of columns in an entry of `size` bytes, or None if that is not what it holds."""
+    with archive.open(info) as file:
+        shape, dtype = _declared(file)
+    if dtype.kind != "U" or len(shape) != 1 or math.prod(shape) * dtype.itemsize > size:
+        return None
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False).tolist()
+
+
+def _unstructured(array):
+    """The fields of a structured array (n,) as columns (n, d)."""
+    return np.stack([_native(array[name]) for name in array.dtype.names], axis=1)
+
+
+def _declared(file):
+    """The shape and dtype that .npy data begin with."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    if dtype.kind not in "biuf":
+    return shape, dtype
+
+
+def _check_header(path, file, size):
+    """Raise DataError unless the .npy data that begin here, of `size` bytes, hold a whole array (n, d) of numbers.
+
+    Returns the names of the columns if it is (n,) of fields that are numbers, else None.
+    """
+    shape, dtype = _declared(file)
+    fields = [dtype[name] for name in dtype.names or ()]
+    if not all(each.kind in "biuf" for each in fields or [dtype]):
         what = "Python objects, which are never loaded" if dtype.hasobject else f"{dtype}, not numbers"
         raise DataError(f"{path} holds {what}; save an array of floats or integers")
-    _check_shape(path, shape)
+    _check_shape(path, (*shape, len(fields)) if fields else shape)
     need, have = math.prod(shape) * dtype.itemsize, size - file.tell()
     if need > have:
         raise DataError(f"{path} is truncated: shape {shape} takes {need} bytes, it has {have}; use another copy")
+    return list(dtype.names) if fields else None
 
 
 def _check_shape(path, shape):
@@ -227,7 +324,7 @@ def _read_idx(path):
         values = file.read(need) if need <= have else b""
         if len(values) < need:
             raise DataError(f"{path} is truncated: shape {shape} takes {need} bytes, it has fewer; use another copy")
-    return _check_finite(path, _native(np.frombuffer(values, dtype).reshape(shape)))
+    return _check_finite(path, _native(np.frombuffer(values, dtype).reshape(shape))), None
 
 
 def _native(array):
@@ -262,7 +359,7 @@ def _read_csv(path):
         line, _ = next(islice(_csv_rows(path, delimiter, header), row, None))
         return _csv_place(row, line, column, header)
 
-    return _check_finite(path, array, place)
+    return _check_finite(path, array, place), header
 
 
 def _csv_layout(path):
@@ -276,7 +373,7 @@ def _csv_layout(path):
         is_header = any(_is_name(name) for name in names)
         if not names or is_header and next(lines, None) is None:
             raise DataError(f"{path} has {'a header but ' if names else ''}no rows")
-    return delimiter, names if is_header else None, number if is_header else 0
+    return delimiter, [name.strip() for name in names] if is_header else None, number if is_header else 0
 
 
 def _csv_fault(path, delimiter, header, error):
@@ -304,7 +401,7 @@ def _csv_rows(path, delimiter, header):
 
 
 def _csv_place(row, line, column, header):
-    name = f" ({header[column].strip()!r})" if header else ""
+    name = f" ({header[column]!r})" if header else ""
     return f"row {row + 1} (line {line}), column {column + 1}{name}"
 
 

@@ -348,6 +348,121 @@ def test_integer_columns_may_be_constant(here):
     assert run(*fast(*SMALL, source="d.csv")) == 0
 
 
+# ---------------------------------------------------------------- names of columns
+
+NAMES = ["a", "b; c", 'd, "e"']
+ROWS = np.random.default_rng(0).normal(size=(60, 3)) * [1, 5, 0.1] + [0, 100, -3]
+
+
+@pytest.fixture
+def named(here):
+    """A model fitted to the columns NAMES of a file."""
+    data.write("train.csv", ROWS, NAMES)
+    assert run("fit", "gmm", "--data", "train.csv", "--out", "m", "--quiet", "--set", "n_components=2") == 0
+    return npgen.load("m")
+
+
+def answers(capsys, *argv):
+    """What a command writes, and what it prints to stderr."""
+    capsys.readouterr()
+    assert run(*argv) == 0
+    return data.load(argv[-1]), capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0]], ids=str)
+@pytest.mark.parametrize("query", ["score", "encode"])
+def test_columns_are_found_by_their_names_in_any_order(here, capsys, named, query, order, suffix):
+    data.write(f"x{suffix}", ROWS[:, order], [NAMES[j] for j in order])
+    found, err = answers(capsys, query, "m", "--data", f"x{suffix}", "--out", "o.csv")
+    right = named.log_prob(named._named(ROWS))[:, None] if query == "score" else named.encode(named._named(ROWS))
+    assert np.array_equal(found.reshape(right.shape), right) and not err
+
+
+def test_a_model_fitted_on_columns_in_another_order_wants_them_in_its_own(here, capsys, named):
+    data.write("x.csv", ROWS[:, ::-1], NAMES[::-1])
+    assert run("fit", "gmm", "--data", "x.csv", "--out", "other", "--quiet", "--set", "n_components=2") == 0
+    for model in ("m", "other"):
+        found = [answers(capsys, "score", model, "--data", source, "--out", "o.csv")[0] for source in ("x.csv", "train.csv")]
+        assert np.array_equal(*found)
+
+
+def test_columns_that_are_missing_are_named_and_nothing_is_written(here, capsys, named):
+    data.write("x.csv", ROWS, ["a", "z", 'd, "e"'])
+    line = fails(capsys, "score", "m", "--data", "x.csv", "--out", "o.csv")
+    assert "x.csv has no column 'b; c', which m was fitted on; it has 'z' instead" in line and not Path("o.csv").exists()
+    data.write("x.csv", ROWS[:, :2], ["a", "b; c"])
+    line = fails(capsys, "encode", "m", "--data", "x.csv", "--out", "o.csv")
+    assert "x.csv has no column 'd, \"e\"', which m was fitted on; give" in line
+
+
+def test_columns_too_many_are_ignored_and_named(here, capsys, named):
+    data.write("x.csv", np.c_[np.arange(60), ROWS[:, ::-1], ROWS[:, 0]], ["id", *NAMES[::-1], "label"])
+    found, err = answers(capsys, "score", "m", "--data", "x.csv", "--out", "o.csv")
+    assert err == "npgen: warning: x.csv: 'id', 'label' is ignored, because m was not fitted on it\n"
+    assert np.array_equal(found[:, 0], named.log_prob(named._named(ROWS)))
+
+
+def test_files_and_models_without_names_are_compared_by_width_with_a_warning(here, capsys, named):
+    np.save("bare.npy", ROWS)
+    found, err = answers(capsys, "score", "m", "--data", "bare.npy", "--out", "o.csv")
+    assert np.array_equal(found[:, 0], named.log_prob(named._named(ROWS)))
+    assert "bare.npy has no names of columns; they are taken to be those that m was fitted on: 'a', 'b; c'" in err
+    assert err.startswith("npgen: warning: ") and err.count("\n") == 1
+    npgen.GaussianMixture(random_state=0).fit(ROWS).save("nameless")
+    _, err = answers(capsys, "score", "nameless", "--data", "train.csv", "--out", "o.csv")
+    assert "nameless was fitted without names of columns; those of train.csv are taken in their order" in err
+    assert err.startswith("npgen: warning: ") and err.count("\n") == 1
+    np.save("two.npy", ROWS[:, :2])
+    assert "two.npy has 2 columns, but m was fitted on 3" in fails(capsys, "score", "m", "--data", "two.npy")
+    assert not answers(capsys, "score", "nameless", "--data", "bare.npy", "--out", "o.csv")[1]
+
+
+def test_columns_of_the_same_name_are_refused(here, capsys):
+    Path("x.csv").write_text("a,b,a\n" + "1.5,2,3\n2,2.5,1\n" * 9)
+    for argv in (("fit", "gmm", "--data", "x.csv", "--out", "m"), ("check", "gmm", "--data", "x.csv")):
+        assert "x.csv: columns 1 and 3 are both named 'a'; give each a name of its own" in fails(capsys, *argv)
+    assert data.load("x.csv").shape == (18, 3)
+
+
+def test_samples_are_written_under_their_names_and_score_as_they_are(here, capsys, named):
+    for out in ("s.csv", "s.npz"):
+        rows, err = answers(capsys, "sample", "m", "-n", 20, "--seed", 1, "--out", out)
+        table = data.load_table(out)
+        assert table.columns == NAMES and np.array_equal(table.rows, rows) and not err
+        assert not answers(capsys, "score", "m", "--data", out, "--out", "o.csv")[1]
+    assert np.array_equal(rows, named.sample(20, rng=1))
+
+
+def test_names_that_are_numbers_are_no_header_that_would_be_a_row(here, capsys):
+    npgen.GaussianMixture(random_state=0).fit(data.Table(ROWS, ["0", "1.5", "2nd"])).save("m")
+    rows, err = answers(capsys, "sample", "m", "-n", 20, "--out", "s.csv")
+    assert rows.shape == (20, 3) and "s.csv has no header" in err and err.count("\n") == 1
+    assert len(Path("s.csv").read_text().splitlines()) == 20
+
+
+def test_info_and_errors_of_fit_show_the_names(here, capsys, named):
+    capsys.readouterr()
+    assert run("info", "m") == 0
+    assert 'names           a, b; c, d, "e"\n' in capsys.readouterr().out
+    data.write("x.csv", np.c_[ROWS[:, 0], np.full(60, 2.5)], ["a", "b"])
+    assert "column 2 ('b') is 2.5 in every row" in fails(capsys, *fast(source="x.csv"))
+
+
+def test_check_finds_columns_by_name_too(here, capsys, named, monkeypatch):
+    data.write("x.csv", ROWS[:, ::-1], NAMES[::-1])
+    seen, whole = [], npgen.testing.check_generative_model
+
+    def short(model, x, **_):
+        seen.append(x)
+        return whole(model, x, laws=["score is the mean of log_prob"])
+
+    monkeypatch.setattr(npgen.testing, "check_generative_model", short)
+    capsys.readouterr()
+    assert run("check", "m", "--data", "x.csv") == 0
+    assert np.array_equal(seen[0], ROWS) and seen[0].columns == NAMES and not capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- errors: models and settings
 
 BAD_MODELS = {

@@ -1,4 +1,5 @@
 """data.py: built-in data are what they say; files read as written; every fault names file, row and column."""
+import contextlib
 import gzip
 import io
 import os
@@ -287,6 +288,88 @@ def test_what_cannot_be_written(tmp_path, name, array, message):
     with pytest.raises(DataError, match=message):
         data.write(tmp_path / name, array)
     assert os.listdir(tmp_path) == []
+
+
+# names of columns
+
+NAMED = {
+    "a.csv": b"a, b\n1.5,-2\n0.1,1e-30\n3e20,7\n", "quoted.csv": b'"a";"b"\n1.5;-2\n0.1;1e-30\n3e20;7\n',
+    "a.npz": npz(x=npy(X), columns=npy(np.array(["a", "b"]))),
+}
+
+
+def structured(dtype):
+    rows = np.empty(3, dtype)
+    for j, name in enumerate(rows.dtype.names):
+        rows[name] = X[:, j]
+    return npy(rows, descr=np.lib.format.dtype_to_descr(rows.dtype))
+
+
+NAMED["fields.npy"] = structured([("a", "f8"), ("b", ">f8")])
+NAMED["fields.npz"] = npz(anything=structured([("a", "f8"), ("b", "f8")]))
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_files_keep_the_names_of_their_columns(tmp_path, name):
+    (tmp_path / name).write_bytes(NAMED[name])
+    table = data.load_table(tmp_path / name)
+    assert table.columns == ["a", "b"] and table.shape == (3, 2) and len(table) == 3
+    np.testing.assert_array_equal(table, X)
+    np.testing.assert_array_equal(data.load(tmp_path / name), X)
+    assert table[["b"]].columns == ["b"] and np.array_equal(table[["b", "a"]], X[:, ::-1])
+    assert data.load_table(tmp_path / name, n=2).shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "one.npz", "a.csv", "f8.idx"])
+def test_files_without_names_have_none(tmp_path, name):
+    (tmp_path / name).write_bytes(FILES[name])
+    assert data.load_table(tmp_path / name).columns is None and data.load_table("moons").columns is None
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("x.csv", b"a,b,c,a\n1,2,3,4\n", "x.csv: columns 1 and 4 are both named 'a'; give each a name of its own"),
+    ("x.csv", b"a,, \n1,2,3\n", "x.csv: columns 2 and 3 are both named ''"),
+    ("x.npz", npz(x=npy(X), columns=npy(np.array(["a", "a"]))), "columns 1 and 2 are both named 'a'"),
+    ("x.npz", npz(x=npy(X), columns=npy(np.array(["a", "b", "c"]))), "x.npz has 3 names for 2 columns"),
+    ("x.npy", npy(np.zeros(3, [("a", "f8"), ("b", "U3")]), descr=[("a", "<f8"), ("b", "<U3")]), "not numbers; save"),
+    ("x.npy", npy(np.zeros(3, [("a", "f8", 2)]), descr=[("a", "<f8", (2,))]), "not numbers; save"),
+    ("x.npy", npy(np.zeros((3, 1), [("a", "f8")]), descr=[("a", "<f8")]), r"has shape \(3, 1, 1\); reshape"),
+    ("x.npy", npy(np.zeros(1, [("a", "f8")]), descr=[("a", "<f8")], shape=(10**12,)), "is truncated"),
+], ids=range(8))
+def test_names_that_cannot_be(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as info:
+        data.load_table(tmp_path / name)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("columns", [np.arange(2), np.array([["a", "b"]]), np.array([1j, 2])], ids=str)
+def test_an_entry_columns_that_is_no_names_is_nothing(tmp_path, columns):
+    (tmp_path / "x.npz").write_bytes(npz(x=npy(X), columns=npy(columns)))
+    assert data.load_table(tmp_path / "x.npz").columns is None
+
+
+def test_a_bomb_of_names_is_not_opened(tmp_path):
+    (tmp_path / "x.npz").write_bytes(npz(x=npy(X), columns=npy(np.array(["a"]), shape=(10**12,))))
+    tracemalloc.start()
+    assert data.load_table(tmp_path / "x.npz").columns is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5).map(str.strip), min_size=1,
+                max_size=4, unique=True), st.sampled_from([".csv", ".npz"]))
+def test_names_that_are_written_are_read_back(tmp_path_factory, names, suffix):
+    path, x = tmp_path_factory.mktemp("n") / f"x{suffix}", np.arange(2.0 * len(names)).reshape(2, -1)
+    header = any(map(data._is_name, names))
+    with contextlib.nullcontext() if header or suffix == ".npz" else pytest.warns(UserWarning, match="has no header"):
+        data.write(path, x, names)
+    table = data.load_table(path)
+    np.testing.assert_array_equal(table, x)
+    one_line = [" ".join(name.splitlines()).strip() for name in names]
+    assert table.columns == (names if suffix == ".npz" else one_line if header else None)
 
 
 # helpers

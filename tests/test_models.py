@@ -2,6 +2,7 @@
 
 A statistical law raises a false alarm for one seed in a million, and the seeds are fixed.
 """
+import copy
 import functools
 import math
 import os
@@ -261,6 +262,70 @@ def test_orders_are_read_only(case, name):
         with pytest.raises(AttributeError):
             setattr(model, name, 0)
     assert not hasattr(fresh(case), name)
+
+
+FRAMES = {"table": data.Table,
+          "pandas": lambda x, names: pytest.importorskip("pandas").DataFrame(x, columns=names),
+          "polars": lambda x, names: pytest.importorskip("polars").DataFrame(x, schema=names)}
+PUBLIC = {  # a call of every public method, of a model m fitted on named rows x
+    "fit": lambda m, x, z, folder: m.fit(x),
+    "fit_transform": lambda m, x, z, folder: m.fit_transform(x),
+    "fit_predict": lambda m, x, z, folder: m.fit_predict(x),
+    "partial_fit": lambda m, x, z, folder: m.partial_fit(x),
+    "sample": lambda m, x, z, folder: m.sample(3),
+    "sample_and_log_prob": lambda m, x, z, folder: m.sample_and_log_prob(3),
+    "decode": lambda m, x, z, folder: m.decode(z),
+    "inverse_transform": lambda m, x, z, folder: m.inverse_transform(z),
+    "marginal": lambda m, x, z, folder: m.marginal([0]).sample_and_log_prob(3),
+    "condition": lambda m, x, z, folder: m.condition([0], np.asarray(x)[0, :1]).sample_and_log_prob(3),
+    "save": lambda m, x, z, folder: (m.save(folder / "m"), npgen.load(folder / "m").log_prob(x)),
+    "to": lambda m, x, z, folder: m.to("cpu").log_prob(x),
+    "get_params": lambda m, x, z, folder: m.get_params(),
+    "set_params": lambda m, x, z, folder: m.set_params(),
+}
+BESIDE = {  # what takes a model
+    "select_n_components": lambda m, x, z, folder: npgen.select_n_components(m, x, (1, 2))[0].sample_and_log_prob(3),
+    "check_generative_model": lambda m, x, z, folder: check_generative_model(m, seed=1, n_samples=100),
+    "check_generative_model, of rows": lambda m, x, z, folder: check_generative_model(m, x, seed=1, n_samples=100),
+}
+
+
+@classes
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_model_of_a_data_frame_warns_of_no_rows_of_its_own(case, frame, tmp_path):
+    """Every warning is an error here. A public method that is in no table is asked about the rows of the fit."""
+    x = CASES[case][1]
+    names = [f"column {j}" for j in range(x.shape[1])]
+    rows, model = FRAMES[frame](x, names), fresh(case)
+    model.fit(rows)
+    assert list(model.feature_names_in_) == names
+    z = model.encode(rows)
+    methods = [name for name in dir(model) if name[0] != "_" and getattr(getattr(model, name), "__self__", None) is model]
+    assert {"log_prob", "score", "encode", "sample_and_log_prob"} <= set(methods)
+    for name in methods:
+        call = PUBLIC.get(name, lambda m, x, z, folder, name=name: getattr(m, name)(x))
+        call(copy.copy(model), rows, z, tmp_path)
+    for name, call in BESIDE.items():
+        if name != "select_n_components" or hasattr(model, "bic"):
+            call(model, rows, z, tmp_path)
+
+
+@classes
+def test_columns_in_another_order_are_refused_with_what_to_write(case):
+    x = CASES[case][1]
+    names = [f"column {j}" for j in range(x.shape[1])]
+    model = fresh(case).fit(data.Table(x, names))
+    for frame in FRAMES.values():
+        given = frame(np.c_[x[:, 0], x[:, ::-1]], ["label", *names[::-1]])
+        with pytest.raises(ValueError, match=r"(?s)unseen at fit time:\n- label\n.*Pass X\[list\(model.feature_names_in_\)\]"):
+            model.log_prob(given)
+        same_bits(model.log_prob(given[list(model.feature_names_in_)]), model.log_prob(data.Table(x, names)))
+    with pytest.raises(ValueError, match=r"Feature names must be in the same order as they were in fit.\nPass X\[list"):
+        model.encode(data.Table(x[:, ::-1], names[::-1]))
+    with pytest.raises(ValueError, match="The feature names should match"):
+        check_generative_model(model, data.Table(x[:, ::-1], names[::-1]))
+    with pytest.raises(ValueError, match="now missing:\n- column 0\n$"):
+        model.score(data.Table(x[:, 1:], names[1:]))
 
 
 @classes

@@ -211,7 +211,7 @@ class Model(abc.ABC):
     def sample_and_log_prob(self, n_samples=1, *, rng=None):
         """Rows drawn from the model, (n_samples, d), and their log_prob, (n_samples,). rng, errors: see sample."""
         x = self.sample(n_samples, rng=rng)
-        return x, self.log_prob(x)
+        return x, self.log_prob(self._named(x))
 
     def encode(self, X):
         """The representation of every row, (n, l): `capabilities.representation` says what it is. Raises as log_prob does."""
@@ -374,7 +374,14 @@ class Model(abc.ABC):
             lines += ["- ..."] if len(some) > 5 else []
         if set(names) == set(known):
             lines.append("Feature names must be in the same order as they were in fit.")
+        if set(names) >= set(known):
+            lines.append("Pass X[list(model.feature_names_in_)].")
         raise ValueError("\n".join(lines) + "\n")
+
+    def _named(self, x):
+        """Rows whose columns are those of the fit, under their names."""
+        from ..data import Table  # import npgen stays light
+        return Table(x, self._names) if self._names else x
 
     def _draw(self, draw, n_samples, rng):
         self._check_fitted("sample")
