@@ -2,7 +2,7 @@
 
     Normal        mean and log-variance of a real feature
     Bernoulli     logit of a binary feature
-    Categorical   logits of a feature's levels 0, 1, ..., c - 1
+    Categorical   logits of a feature's levels
 
 A network has outputs for every row, and a head turns them into the row's log-density, a sample or a mean. A mixture has
 outputs for each component, and a head takes its two EM steps: it sums up what its maximum likelihood has to know.
@@ -10,6 +10,7 @@ outputs for each component, and a head takes its two EM steps: it sums up what i
 Legend: n rows, d features, k components.
 """
 import abc
+import functools
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from .masks import Plan
 
 THINNEST = 1e-9   # standard deviation, in units of the data's, below which a component has collapsed
 EMPTY = 1e-8      # rows, below which a component has none
+TABLE = 2**21     # values of rows times levels at once
 RAREST = 1e-300   # rows that are counted where there are none, so that every logarithm is finite
 
 
@@ -278,84 +280,140 @@ class Bernoulli(Head):
 
 
 class Categorical(Head):
-    """x_d in {0, ..., c_d - 1} with P(x_d = l) = softmax(logits_d)_l; outputs are the logits of the features side by side.
+    """x_d one of the levels of feature d, P(x_d = level_l) = softmax(logits_d)_l; outputs are the logits, feature by feature.
 
-    levels: c_d of every feature.
+    levels: the numbers that a feature may be, in any order, or how many they are, 0, 1, ..., c - 1; for several features, a
+    list of such lists. Raises ValueError for levels that are not finite numbers, or that are there twice.
     """
 
     name, noise = "categorical", "uniform"
 
     def __init__(self, levels):
-        self.levels = [int(c) for c in levels]
-        self._ends = np.cumsum(self.levels, dtype=int)
-        self._owner = np.repeat(np.arange(len(self.levels)), self.levels)  # of every output: its feature, and its level
-        self._level = np.arange(len(self._owner)) - np.repeat(self._ends - self.levels, self.levels)
+        several = isinstance(levels, (list, tuple)) and levels and np.ndim(levels[0])
+        self.levels = [_levels(each) for each in (levels if several else [levels])]
+        self._counts = np.array([len(each) for each in self.levels])
+        self._ends = np.cumsum(self._counts)
+        self._all_levels = np.concatenate(self.levels)
+
+    def __repr__(self):
+        levels = [each.tolist() for each in self.levels]
+        return f"Categorical(levels={levels[0] if len(levels) == 1 else levels})"
 
     def log_probabilities(self, outputs):
         """log P(x_d = l), an array (n, c_d) for each feature."""
-        return [ops.log_softmax(outputs[..., end - c:end]) for end, c in zip(self._ends, self.levels, strict=True)]
+        return [ops.log_softmax(outputs[..., end - c:end]) for end, c in zip(self._ends, self._counts, strict=True)]
 
     def log_prob(self, x, outputs):
-        return ops.sum(self._indicators(x) * self._normalised(outputs), axis=-1)
+        logits = self._normalised(outputs)
+        rows = [np.expand_dims(axis, -1) for axis in np.ogrid[tuple(map(slice, logits.shape[:-1]))]]
+        return ops.sum(ops.where(np.isnan(x), 0, logits[(*rows, _numbers(x, self))]), axis=-1)
 
     def sample(self, noise, outputs):
-        edges = [np.cumsum(np.exp(part), axis=-1) for part in self.log_probabilities(outputs)]
-        return _stack([(edge[..., :-1] <= noise[..., [j]] * edge[..., -1:]).sum(axis=-1) for j, edge in enumerate(edges)],
-                      outputs)
+        columns = []
+        for u, part, levels in zip(np.moveaxis(noise, -1, 0), self.log_probabilities(outputs), self.levels, strict=True):
+            edges = np.cumsum(np.exp(part), axis=-1)
+            below, u = edges[..., :-1], u[..., None] * edges[..., -1:]
+            one = below.size == len(levels) - 1  # the same table for every row
+            number = np.searchsorted(below.ravel(), u[..., 0], side="right") if one else (below <= u).sum(axis=-1)
+            columns.append(levels[number])
+        return _stack(columns, outputs)
 
     def mean(self, outputs):
-        return _stack([np.exp(part) @ np.arange(part.shape[-1]) for part in self.log_probabilities(outputs)], outputs)
+        return _stack([np.exp(part) @ levels for part, levels in self._tables(outputs)], outputs)
 
     def variance(self, outputs):
-        parts = self.log_probabilities(outputs)
-        squares = [np.exp(part) @ np.arange(part.shape[-1])**2 for part in parts]
-        return _stack(squares, outputs) - np.square(self.mean(outputs))
+        return _stack([np.einsum("...l,...l->...", np.exp(part), np.square(levels - mean[..., None])) for (part, levels), mean
+                       in zip(self._tables(outputs), np.moveaxis(self.mean(outputs), -1, 0), strict=True)], outputs)
 
     def n_outputs(self, d):
-        return sum(self.levels)
+        return int(self._ends[-1])
 
     def check(self, x, name, columns=None):
-        _refuse(~((x == np.floor(x)) & (x >= 0) & (x < self.levels) | np.isnan(x)), x, name, columns,
-                "but a categorical head needs levels 0, 1, ..., c - 1, of which its column has had {c}: number them so",
-                self.levels)
+        if x.dtype == np.float32 and not self._differ_in_float32:
+            raise ValueError(f"{name}: some levels of X are the same in float32; pass it in float64")
+        _refuse(~((self._all_levels.astype(x.dtype)[_numbers(x, self)] == x) | np.isnan(x)), x, name, columns,
+                "but a categorical head knows {c} other levels of its column: declare them all in fit, Categorical(levels=...)",
+                self._counts)
+
+    @functools.cached_property
+    def _differ_in_float32(self):
+        return all(len(np.unique(each.astype(np.float32))) == len(each) for each in self.levels)
+
+    def _tables(self, outputs):
+        return zip(self.log_probabilities(outputs), self.levels, strict=True)
 
     def _normalised(self, outputs):
-        parts = self.log_probabilities(outputs)
-        return ops.concatenate(parts, axis=-1) if parts else outputs
+        return ops.concatenate(self.log_probabilities(outputs), axis=-1)
 
     def _indicators(self, x):
-        """1 at the level of each feature, (n, sum of c); 0 everywhere where it is missing."""
-        return (np.take(x, self._owner, axis=-1) == self._level).astype(x.dtype)
+        """1 at the output of the level of each feature, a sparse (n, sum of c); 0 everywhere where it is missing."""
+        from scipy.sparse import csr_array  # only where there are levels
+        n, d = x.shape
+        seen, numbers = ~np.isnan(x), _numbers(x, self)
+        return csr_array((seen.ravel().astype(np.float64), numbers.ravel(), np.arange(0, n * d + 1, d)), (n, self._ends[-1]))
 
     def log_prob_each(self, x, outputs):
-        return _linear(self._indicators(x), self._normalised(outputs))
+        return self._indicators(x) @ np.ascontiguousarray(self._normalised(outputs).T)
 
     def moments(self, x, r, outputs):
         """(k, sum of c): the weights of every level."""
-        return _weigh(self._indicators(x), r)
+        return np.ascontiguousarray((self._indicators(x).T @ r).T)
 
     def maximise(self, moments, outputs, pooled, share):
-        return self._normalised(np.log(np.maximum(moments + share, RAREST)))
+        return self._normalised(np.log(np.maximum(moments + share * self._portion, RAREST)))
 
     def remember(self, outputs, n, pooled, share):
-        rows = n[:, None] + share * np.repeat(self.levels, self.levels)
-        return np.exp(self._normalised(outputs)) * rows - share
+        return np.exp(self._normalised(outputs)) * (n[:, None] + 2 * share) - share * self._portion
+
+    @property
+    def _portion(self):
+        """What a level is given of a share, (sum of c,): as many rows in all as two levels, whatever their number."""
+        return np.repeat(2 / self._counts, self._counts)
 
     def around(self, x, pooled):
-        missing = np.repeat(np.isnan(x), self.levels, axis=1)
-        share = np.exp(self._normalised(pooled))
-        return np.log(np.where(missing, share, (share + self._indicators(x)) / 2))
+        seen = np.repeat(~np.isnan(x), self._counts, axis=1)
+        return np.log((np.exp(self._normalised(pooled)) + self._indicators(x).toarray()) / (1 + seen))
 
     def log_prob_around(self, x, pooled):
-        share = np.exp(self._normalised(pooled))[0][(self._ends - self.levels + np.nan_to_num(x)).astype(int)]
-        return np.where(np.isnan(x), 0, np.log((1 + share) / 2)).sum(axis=1)
+        return self._indicators(x) @ np.log((1 + np.exp(self._normalised(pooled)[0])) / 2)
 
     def guess(self, r, outputs):
-        probabilities = (_linear(r.astype(np.float64), np.exp(part).T) for part in self.log_probabilities(outputs))
-        return _stack([each.argmax(axis=1) for each in probabilities], r)
+        def likeliest(part):
+            p, size = np.exp(part).T, max(64, TABLE // part.shape[1] // 64 * 64)
+            return np.concatenate([_linear(r[i:i + size].astype(np.float64), p).argmax(axis=1)
+                                   for i in range(0, max(len(r), 1), size)])
+        return _stack([levels[likeliest(part)] for part, levels in self._tables(outputs)], r)
 
     def take(self, outputs, features):
-        return np.concatenate([outputs[:, self._owner == j] for j in features] or [outputs[:, :0]], axis=1)
+        return np.concatenate([outputs[:, self._ends[j] - self._counts[j]:self._ends[j]] for j in features], axis=1)
+
+
+def _levels(given):
+    """The levels of a feature, sorted, (c,) float64."""
+    try:
+        one = not isinstance(given, (bool, np.bool_)) and isinstance(given, (int, np.integer))
+        levels = np.arange(given, dtype=np.float64) if one else np.unique(np.asarray(given, dtype=np.float64))
+        if np.ndim(given) == (not one) and levels.size == (given if one else len(given)) > 0 and np.isfinite(levels).all():
+            return levels
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"Categorical: levels must be numbers that differ, or how many there are, got {given!r}"[:200])
+
+
+def _number_levels(x, head):
+    """The number of each value's output (..., d); of a value that is none of the levels, that of another."""
+    numbers = np.empty(x.shape, np.int64)
+    for j, (levels, end) in enumerate(zip(head.levels, head._ends, strict=True)):
+        c, column = len(levels), x[..., j]
+        if levels[-1] - levels[0] == c - 1 and levels[0] == np.floor(levels[0]):  # consecutive integers
+            at = np.fmin(np.fmax(column - levels[0], 0), c - 1).astype(np.int64)
+        else:
+            at = np.minimum(np.searchsorted(levels.astype(x.dtype), column), c - 1)
+        numbers[..., j] = at + end - c
+    return numbers
+
+
+_numbers = ops.op(_number_levels, name="level numbers")  # which carry no derivative
 
 
 def _stack(columns, like):
@@ -366,7 +424,7 @@ def _stack(columns, like):
 def _refuse(wrong, x, name, columns, words, levels=None):
     if wrong.any():
         row, column = np.argwhere(asnumpy(wrong))[0]
-        words = words.format(c=levels and levels[column])
+        words = words.format(c=None if levels is None else levels[column])
         raise ValueError(f"{name}: X[{row}, {column if columns is None else columns[column]}] is {x[row, column]:g}, {words}")
 
 

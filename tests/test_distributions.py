@@ -16,7 +16,7 @@ ALARM = 1e-6  # of a statistical test, per case
 RNG = np.random.default_rng(0)
 N, D = 6, 4
 LEVELS = 2, 3, 1, 4
-OF = HEADS | {"categorical": Categorical(LEVELS), "normal, unbounded": Normal(limit=None)}
+OF = HEADS | {"categorical": Categorical([range(c) for c in LEVELS]), "normal, unbounded": Normal(limit=None)}
 OUTPUTS = {"normal": RNG.normal(size=(N, 2 * D)) * 2, "bernoulli": RNG.normal(size=(N, D)) * 3,
            "categorical": RNG.normal(size=(N, sum(LEVELS))) * 2, "normal, unbounded": RNG.normal(size=(N, 2 * D))}
 ROWS = {"normal": RNG.normal(size=(N, D)) * 3, "bernoulli": (RNG.random((N, D)) < 0.5).astype(float),
@@ -89,7 +89,7 @@ def test_every_row_under_every_component_is_log_prob_of_the_values_seen(name, dt
     x = holes(x)
     for row, answer in zip(x, head.log_prob_each(x, outputs), strict=True):
         seen = np.flatnonzero(~np.isnan(row))
-        part = Categorical(np.array(LEVELS)[seen]) if name == "categorical" else head
+        part = Categorical([range(LEVELS[j]) for j in seen]) if name == "categorical" else head
         want = part.log_prob(row[seen].astype(float), head.take(outputs, seen))
         np.testing.assert_allclose(answer, want, rtol=tolerance, atol=tolerance)
 
@@ -119,15 +119,15 @@ def test_the_likeliest_outputs_have_no_slope_and_are_remembered(name, share):
 
 
 def head_of(name, features):
-    return Categorical(np.array(LEVELS)[features]) if name == "categorical" else OF[name]
+    return Categorical([range(LEVELS[j]) for j in features]) if name == "categorical" else OF[name]
 
 
 def test_shares_of_rows_and_variances_are_added():
     ones = Bernoulli().maximise(np.array([[[8.0]], [[2.0]]]), None, None, 1.0)
     np.testing.assert_allclose(Bernoulli().mean(ones), 3 / 10)
-    levels = Categorical([3])
+    levels = Categorical(3)
     counts = levels.maximise(np.array([[1.0, 0.0, 4.0]]), None, None, 0.5)
-    np.testing.assert_allclose(np.exp(levels.log_probabilities(counts)[0]), [[1.5 / 6.5, 0.5 / 6.5, 4.5 / 6.5]])
+    np.testing.assert_allclose(np.exp(levels.log_probabilities(counts)[0]), np.array([[1, 0, 4]]) / 6 + 1 / 18)
     head, x = Normal(limit=None), np.array([[1.0], [3.0]])
     last, pooled = np.array([[5.0, 2.0]]), np.array([[0.0, np.log(10.0)]])
     new = head.maximise(head.moments(x, np.ones((2, 1)), last), last, pooled, 0.1)
@@ -178,6 +178,14 @@ def test_derivatives(name):
     check_grads(lambda outputs: OF[name].log_prob(ROWS[name], outputs), OUTPUTS[name])
     if name != "categorical":
         check_grads(lambda x: OF[name].log_prob(x, OUTPUTS[name]), ROWS[name] + 0.1)
+
+
+def test_levels_are_numbers_that_differ():
+    assert [each.tolist() for each in Categorical([[3, -1, 0.5], range(2)]).levels] == [[-1, 0.5, 3], [0, 1]]
+    assert repr(Categorical(2)) == repr(Categorical(np.array([1, 0]))) == "Categorical(levels=[0.0, 1.0])"
+    for wrong in ([], 0, -1, True, 2.5, None, "ab", [1, 1], [0, np.nan], [0, np.inf], [[1, 2], 0], [[[1]]], ["a"]):
+        with pytest.raises(ValueError, match="Categorical: levels must be numbers that differ, or how many there are, got"):
+            Categorical(wrong)
 
 
 def test_the_normal_integrates_to_one_and_the_bernoulli_sums_to_one():
@@ -240,9 +248,9 @@ def test_a_head_by_name_or_by_looking():
     with pytest.raises(ValueError, match=r"fit: X\[1, 0\] is 0.5, but a Bernoulli head needs 0 or 1"):
         Bernoulli().check(np.array([[0.0], [0.5]]), "fit")
     for wrong in (-1, 3, 0.5, np.inf):
-        with pytest.raises(ValueError, match=rf"fit: X\[1, 7\] is {wrong:g}, but a categorical .* its column has had 3"):
-            Categorical([3]).check(np.array([[0.0], [wrong]]), "fit", [7])
-    for head in (Normal(), Bernoulli(), Categorical([2])):
+        with pytest.raises(ValueError, match=rf"fit: X\[1, 7\] is {wrong:g}, but a categorical head knows 3 other"):
+            Categorical(3).check(np.array([[0.0], [wrong]]), "fit", [7])
+    for head in (Normal(), Bernoulli(), Categorical(2)):
         head.check(np.array([[np.nan], [1.0]]), "fit")
 
 

@@ -216,8 +216,10 @@ def test_an_array_that_does_not_fit_the_header_is_a_load_error(case, wrong, tmp_
 
 @pytest.mark.parametrize("changed", [{"kinds_": ["normal"]}, {"kinds_": "normal"}, {"kinds_": ["poisson"] * 6},
                                      {"levels_": [2]}, {"levels_": [2, 2, 3, 10**12]}, {"levels_": [2, 2, 3, 0]},
-                                     {"levels_": None}, {"n_features_in_": 5}, {"n_batches_": "many"}, {"converged_": 1},
-                                     {"lower_bound_": None}, {"feature_names_in_": ["a"]}, {"feature_names_in_": 3}], ids=str)
+                                     {"levels_": [2, 2, 3, [0, 1, 1]]}, {"levels_": [2, 2, 3, "012"]},
+                                     {"levels_": [2, 2, [[0], [1]], 3]}, {"levels_": None}, {"n_features_in_": 5},
+                                     {"n_batches_": "many"}, {"converged_": 1}, {"lower_bound_": None},
+                                     {"feature_names_in_": ["a"]}, {"feature_names_in_": 3}], ids=str)
 def test_a_header_that_does_not_fit_a_mixtures_arrays_is_a_load_error(changed, tmp_path):
     fitted("Mixture, of all heads", np.float32)[0].save(tmp_path / "good")
     arrays, header = checkpoint.read(tmp_path / "good")

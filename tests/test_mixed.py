@@ -1,4 +1,7 @@
 """Mixture: products of normal, Bernoulli and categorical columns, against the formulas row by row; files; missing values."""
+import copy
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +11,7 @@ from test_mixture import shared
 
 import npgen
 from npgen import Mixture, data
+from npgen.distributions import Categorical
 from npgen.models.mixture_model import MOST_SEEDINGS
 
 KINDS = ["normal", "bernoulli", "categorical", "normal", "categorical"]
@@ -93,7 +97,7 @@ def test_one_iteration_is_the_weighted_frequencies(missing):
             np.testing.assert_allclose(after.variances_[:, reals], variance, rtol=1e-6)
             reals += 1
         else:
-            shares = np.stack([(values == level) @ w for level in range(after.levels_[others])], axis=1)
+            shares = np.stack([(values == level) @ w for level in after.levels_[others]], axis=1)
             np.testing.assert_allclose(after.probabilities_[others], shares, rtol=1e-6, atol=1e-9)
             others += 1
 
@@ -287,15 +291,103 @@ def test_columns_behind_a_preprocessing_have_no_marginal():
 def test_auto_heads_and_wrong_ones():
     x = table()
     assert Mixture(2).fit(x).kinds_ == ["normal", "bernoulli", "normal", "normal", "normal"]
-    for heads, message in ((["normal"], "heads must be 'auto', one of normal, bernoulli, categorical, or 5 of these"),
+    one_of = "heads must be 'auto', one of normal, bernoulli, categorical, Categorical"
+    for heads, message in ((["normal"], one_of), (["gamma"] * 5, one_of), ([None] * 5, one_of), (3, one_of),
+                           ([Categorical([[0, 1], [2, 3]])] * 5, one_of),
                            ("bernoulli", r"fit: X\[0, 0\] is 2.89109, but a Bernoulli head needs 0 or 1"),
-                           ("categorical", r"fit: X\[0, 0\] is 2.89109, but a categorical head needs levels 0, 1, ...")):
+                           ("categorical", "fit: column 0 of X holds -2.*, but the levels of a categorical head are whole"),
+                           (Categorical([0, 1]), r"fit: X\[0, 0\] is 2.89109, but a categorical head knows 2 other levels")):
         with pytest.raises(ValueError, match=message):
             Mixture(2, heads=heads).fit(x)
     model = fitted()
     x[0, 4] = 7
-    with pytest.raises(ValueError, match=r"log_prob: X\[0, 4\] is 7, but a categorical head .* of which its column has had 4"):
+    with pytest.raises(ValueError, match=r"log_prob: X\[0, 4\] is 7, but a categorical head knows 4 other .* declare them"):
         model.log_prob(x)
+
+
+# ---------------------------------------------------------------- levels
+
+@pytest.mark.parametrize("top", [1, 5, 999_998, 20_000_000, -7, 2**53])
+def test_the_share_of_a_level_does_not_depend_on_the_number_it_has(top):
+    x = np.array([[0.0], [0], [0], [0], [top]])
+    model = Mixture(heads="categorical", random_state=0).fit(x)
+    np.testing.assert_allclose(np.exp(model.log_prob([[0.0], [top]])), [0.8, 0.2], atol=1e-5)
+    assert set(np.unique(model.sample(100, rng=0))) == {0.0, float(top)}
+
+
+@pytest.mark.parametrize("declared", [10, 10**5])
+def test_a_level_that_was_declared_but_not_seen_has_the_probability_that_smoothing_gives(declared):
+    x = np.array([[0.0], [0], [0], [0], [1]])
+    model = Mixture(heads=Categorical(declared), smoothing=1e-3).fit(x)
+    want = (np.array([4, 1, 0]) + 5 * 1e-3 * 2 / declared) / (5 + 2 * 5e-3)
+    np.testing.assert_allclose(np.exp(model.log_prob([[0.0], [1], [7]])), want, rtol=1e-9)
+    assert Mixture(heads=Categorical(declared), smoothing=0).fit(x).log_prob([[7.0]])[0] < -600
+
+
+CODES = [[-40.0, 0.5, 3.25], [0.0, 1.0, 999_998.0], [10.0, 11.0, 12.0], [2.0]]
+
+
+def coded(dtype=float, n=300, missing=0.1):
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 2, n)
+    x = np.column_stack([np.take(levels, np.minimum(group + rng.integers(0, 2, n), len(levels) - 1)) for levels in CODES])
+    x[rng.random(x.shape) < missing] = np.nan
+    return np.column_stack([x, rng.normal(4.0 * group, 1)]).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_levels_are_the_numbers_given_in_every_answer(dtype, tmp_path):
+    """As from the same model of columns numbered 0, 1, ..., and the numbers put back in."""
+    x, heads = coded(dtype), [Categorical(CODES[0][::-1]), "categorical", "categorical", "categorical", "normal"]
+    model, plain = Mixture(2, heads=heads, random_state=0).fit(x), x.copy()
+    for column, levels in zip(plain.T, CODES, strict=False):
+        column[~np.isnan(column)] = np.searchsorted(levels, column[~np.isnan(column)])
+    numbered = copy.copy(model)
+    numbered.levels_ = [np.arange(len(levels)) for levels in CODES]
+    numbered._assemble()
+
+    def named(rows):
+        return np.column_stack([np.take(levels, column.astype(int)) for column, levels in zip(rows.T, CODES, strict=False)])
+
+    assert [each.tolist() for each in model.levels_] == CODES
+    model.save(tmp_path / "m")
+    for some in (model, npgen.load(tmp_path / "m")):
+        np.testing.assert_allclose(some.log_prob(x), numbered.log_prob(plain), rtol=1e-5)
+        r = some.encode(x)
+        for rows, others in ((some.sample(50, rng=1), numbered.sample(50, rng=1)), (some.decode(r), numbered.decode(r)),
+                             (some.impute(x), numbered.impute(plain)), (some.impute(x, rng=0), numbered.impute(plain, rng=0))):
+            assert rows.dtype == dtype
+            np.testing.assert_array_equal(rows[:, :4], named(others[:, :4]))
+        assert set(np.unique(some.marginal([1]).sample(50, rng=0))) == set(CODES[1])
+        given = some.condition([1, 4], [999_998, 0])
+        assert [each.tolist() for each in given.levels_] == [CODES[j] for j in (0, 2, 3)]
+        p = some.condition([0], [[0.5]])
+        share = np.exp(some.condition([0], [0.5]).marginal([0]).log_prob(np.array(CODES[1])[:, None]))
+        assert p.mean[0, 0] == pytest.approx(share @ CODES[1], rel=1e-9)
+        assert p.covariance[0, 0, 0] == pytest.approx(share @ (np.array(CODES[1]) - p.mean[0, 0])**2, rel=1e-9)
+        assert repr(some.get_params()["heads"][0]) == "Categorical(levels=[-40.0, 0.5, 3.25])"
+        assert some.set_params(max_iter=50).fit(x).score(x) == pytest.approx(model.score(x))
+
+
+def test_levels_that_float32_does_not_tell_apart_are_refused_there():
+    model = Mixture(heads="categorical").fit(np.array([[2.0**24], [2.0**24 + 1]]))
+    assert np.isfinite(model.log_prob([[2**24 + 1]])).all()
+    with pytest.raises(ValueError, match="log_prob: some levels of X are the same in float32; pass it in float64"):
+        model.log_prob(np.array([[2.0**24]], np.float32))
+
+
+def test_many_levels_take_the_memory_of_rows_and_levels():
+    """20,000 levels, of 20,000 rows; a table of both would be 3.2 GB."""
+    x = np.random.default_rng(0).permutation(20_000)[:, None] * 3.0
+    tracemalloc.start()
+    with pytest.warns(npgen.ConvergenceWarning, match="no likelier than one"):
+        model = Mixture(2, heads="categorical", max_iter=3, tol=1.0, random_state=0).fit(x)
+    model.log_prob(x)
+    model.decode(model.encode(x[:200]))
+    drawn = model.sample(20_000, rng=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6 and set(np.unique(drawn)) <= set(x[:, 0])
 
 
 # ---------------------------------------------------------------- the start

@@ -25,6 +25,7 @@ import numpy as np
 
 from .. import checkpoint, preprocess, train
 from ..checkpoint import LoadError
+from ..distributions import Categorical
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array, require
 from ..nn import Parameters
@@ -762,6 +763,8 @@ def _params_to_json(model, without):
 def _to_json(name, value):
     if isinstance(value, preprocess.Preprocessor):
         return {"preprocess": preprocess.to_config(value)}
+    if isinstance(value, Categorical):
+        return {"levels": value.levels[0].tolist()}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (np.ndarray, list, tuple)):
@@ -773,7 +776,7 @@ def _to_json(name, value):
 
 def _from_json(value):
     if isinstance(value, dict):
-        return preprocess.from_config(value["preprocess"], {})
+        return Categorical(value["levels"]) if "levels" in value else preprocess.from_config(value["preprocess"], {})
     return tuple(_from_json(v) for v in value) if isinstance(value, list) else value
 
 

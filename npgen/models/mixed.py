@@ -26,10 +26,9 @@ from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
 from .mixture_model import MixtureModel, draw_each
 
 SHOWN = 2**21       # values of rows times components at once
-MOST_LEVELS = 10**6
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
 KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: HEADS["bernoulli"],
-         "categorical": Categorical}
+         "categorical": Categorical}  # of the levels of each column
 
 
 @dataclasses.dataclass
@@ -62,20 +61,24 @@ class Mixture(MixtureModel):
     """Mixture of products of columns: p(x) = sum_k w_k prod_j p_kj(x_j); the columns may be of different kinds.
 
     n_components      k
-    heads             what the columns are: "normal", "bernoulli" (0 or 1), "categorical" (0, 1, ..., c - 1); one name for
-                      all, a list of one for each, or "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise
+    heads             what the columns are: "normal", "bernoulli" (0 or 1), "categorical" (whole numbers, of which those that
+                      are there are its levels), or npgen.distributions.Categorical(levels), which declares them: a list of
+                      numbers, or how many they are, 0, 1, ..., c - 1; one head for all columns, a list of one for each, or
+                      "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise
     tol, max_iter     EM stops when the mean log-likelihood changes by no more than tol nats, or after max_iter iterations
     reg_covar         added to every variance, relative to that column's variance within the components (the geometric mean
                       of theirs by weight), so that it does not grow with the distance between them
-    smoothing         added to the count of every level in every component, relative to the number of rows; 0 gives the
-                      exact maximum of the likelihood
+    smoothing         added to the counts of 0 and of 1 in every component, relative to the number of rows, and 2 / c of it to
+                      that of each of c levels; 0 gives the exact maximum of the likelihood
     n_init            EM runs from this many starts; the likeliest is kept
 
-    A missing value is NaN, and counts for nothing. encode gives the responsibilities (n, k); decode, of each column under
-    their average: the mean, P(x = 1), or the likeliest level. Arithmetic is float64, but for products of levels with what
-    they count, which are of the rows' dtype. Attributes: weights_ (k,), means_ and variances_ (k, r) of the normal columns,
-    probabilities_, an array (k, c) per other column; kinds_ (d,), levels_ (q,), converged_, n_iter_, lower_bound_,
-    lower_bounds_ and fit_report_ as GaussianMixture has them, this with the mean nats that one_component alone reaches.
+    A missing value is NaN, and counts for nothing; a level that was neither there nor declared is refused. encode gives the
+    responsibilities (n, k); decode, of each column under their average: the mean, P(x = 1), or the likeliest level.
+    Arithmetic is float64, but for products of bits with what they count, which are of the rows' dtype.
+
+    Attributes: weights_ (k,), means_ and variances_ (k, r) of the normal columns, levels_ and probabilities_, arrays (c,) and
+    (k, c) per other column; kinds_ (d,), converged_, n_iter_, lower_bound_, lower_bounds_ and fit_report_ as GaussianMixture
+    has them, this with the mean nats that one_component alone reaches.
     Reference: Dempster, Laird & Rubin (1977); for the start, Nock, Luosto & Kivinen, Mixed Bregman clustering (2008).
     """
 
@@ -94,9 +97,9 @@ class Mixture(MixtureModel):
     def _learn(self, x, weights, run):
         self._check_counts("tol", "reg_covar", "smoothing")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
-        self.kinds_, self.n_batches_ = self._kinds(x), 1
-        self.levels_ = [2 if kind == "bernoulli" else self._n_levels(x, j)
-                        for j, kind in enumerate(self.kinds_) if kind != "normal"]
+        heads, self.n_batches_ = self._column_heads(x), 1
+        self.kinds_ = [getattr(head, "name", head) for head in heads]
+        self.levels_ = [self._levels(x, j, heads[j]) for j in self._others()]
         self._assemble()
         self._check_support("fit", x)
         with np.errstate(under="ignore", over="ignore"):
@@ -119,28 +122,36 @@ class Mixture(MixtureModel):
         if wrong.any():
             raise ValueError(f"fit: column {wrong.argmax()} of X {words}")
 
-    def _kinds(self, x):
-        d = x.shape[1]
-        if isinstance(self.heads, str) and self.heads == "auto":
+    def _column_heads(self, x):
+        """What was asked for in each column: the name of a head, or a Categorical that declares its levels."""
+        heads, d = self.heads, x.shape[1]
+        if isinstance(heads, str) and heads == "auto":
             return ["bernoulli" if ((c == 0) | (c == 1) | np.isnan(c)).all() else "normal" for c in x.T]
-        kinds = [self.heads] * d if isinstance(self.heads, str) else self.heads
-        if not isinstance(kinds, (list, tuple, np.ndarray)) or len(kinds) != d or not all(kind in KINDS for kind in kinds):
-            raise ValueError(f"heads must be 'auto', one of {', '.join(KINDS)}, or {d} of these, got {self.heads!r}")
-        return [str(kind) for kind in kinds]
+        heads = [heads] * d if isinstance(heads, (str, Categorical)) else heads
+        if not isinstance(heads, (list, tuple, np.ndarray)) or len(heads) != d or not all(
+                len(head.levels) == 1 if isinstance(head, Categorical) else head in KINDS for head in heads):
+            raise ValueError(f"heads must be 'auto', one of {', '.join(KINDS)}, Categorical(levels), or {d} of these, "
+                             f"got {self.heads!r}"[:400])
+        return [head if isinstance(head, Categorical) else str(head) for head in heads]
 
-    def _n_levels(self, x, column):
-        highest = np.fmax.reduce(x[:, column])
-        if not highest < MOST_LEVELS:
-            raise ValueError(f"fit: column {column} of X must hold levels 0, 1, ..., below {MOST_LEVELS:,}, got {highest:g}; "
-                             "number its categories so")
-        return int(max(highest, 0)) + 1
+    def _levels(self, x, column, head):
+        """The levels of a column (c,): those declared, or those that are there."""
+        if head == "bernoulli":
+            return np.arange(2.0)
+        if isinstance(head, Categorical):
+            return head.levels[0]
+        levels = np.unique(x[:, column]).astype(np.float64)
+        levels = levels[~np.isnan(levels)]
+        for broken in levels[levels != np.floor(levels)][:1]:
+            raise ValueError(f"fit: column {column} of X holds {broken:g}, but the levels of a categorical head are whole "
+                             "numbers; declare others, Categorical(levels=...), or use a normal head")
+        return levels
 
     def _assemble(self):
         """The heads by name, and the columns that each has."""
-        kinds, counts = np.array(self.kinds_), np.full(len(self.kinds_), 0)
-        counts[kinds != "normal"] = self.levels_
-        self._columns = {name: np.flatnonzero(kinds == name) for name in KINDS if name in self.kinds_}
-        self._heads = {name: KINDS[name](counts[columns]) for name, columns in self._columns.items()}
+        levels = dict(zip(self._others(), self.levels_, strict=True))
+        self._columns = {name: np.flatnonzero(np.array(self.kinds_) == name) for name in KINDS if name in self.kinds_}
+        self._heads = {name: KINDS[name]([levels.get(j) for j in columns]) for name, columns in self._columns.items()}
 
     def _views(self, x):
         """(name, head, its columns of x (..., d)) of every head."""
@@ -317,8 +328,13 @@ class Mixture(MixtureModel):
     def _draw_from(self, params, components, stream, dtype):
         """A row from each of these components."""
         def rows(name, head):
-            noise = getattr(stream.spawn(), head.noise)((len(components), len(self._columns[name])))
-            return head.sample(noise, params[name][components])
+            x = getattr(stream.spawn(), head.noise)((len(components), len(self._columns[name])))
+            for at in members:
+                x[at] = head.sample(x[at], params[name][components[at[:1]]])
+            return x
+
+        order = np.argsort(components, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(components[order])) + 1) if len(order) else []
         return self._fill({name: rows(name, head) for name, head in self._heads.items()}, dtype)
 
     # ------------------------------------------------------------ some of the columns
@@ -343,7 +359,7 @@ class Mixture(MixtureModel):
     def _derive(self, log_weights, columns):
         model, levels = self._of_columns(columns), dict(zip(self._others(), self.levels_, strict=True))
         model.kinds_, model.levels_ = [self.kinds_[j] for j in columns], [levels[j] for j in columns if j in levels]
-        model.heads = self.heads if isinstance(self.heads, str) else model.kinds_
+        model.heads = self.heads if isinstance(self.heads, (str, Categorical)) else [self.heads[j] for j in columns]
         model._assemble()
 
         def place(name):
@@ -365,16 +381,19 @@ class Mixture(MixtureModel):
 
     def _state(self):
         arrays, fitted = super()._state()
-        return arrays | {f"pooled.{name}": a for name, a in self.pooled_.items()}, fitted
+        levels = [each.tolist() for each in self.levels_]
+        return arrays | {f"pooled.{name}": a for name, a in self.pooled_.items()}, fitted | {"levels_": levels}
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
-        kinds, levels, others = self.kinds_, self.levels_, self._others()
+        kinds, levels = self.kinds_, self.levels_
         if type(kinds) is not list or len(kinds) != self.n_features_in_ or not all(kind in KINDS for kind in kinds) or \
-                len(levels) != len(others) or any(type(c) is not int or c < 1 for c in levels):
+                type(levels) is not list or len(levels) != len(self._others()):
             raise ValueError(f"kinds_ {kinds} and levels_ {levels} are not of {self.n_features_in_} columns"[:200])
-        if sum(c for j, c in zip(others, levels, strict=True) if kinds[j] == "categorical") > self.params_.flat.size:
+        most = self.params_.flat.size  # levels that there are parameters for; files before levels could be declared have counts
+        if any((each if type(each) is int else len(each)) > max(most, 2) for each in levels):
             raise ValueError(f"levels_ {levels} are more than there are parameters"[:200])
+        self.levels_ = [Categorical(each).levels[0] for each in levels]
         self._assemble()
         k, self.pooled_ = len(self.params_["logits"]), {name: arrays[f"pooled.{name}"] for name in self._heads}
         widths = {name: head.n_outputs(len(self._columns[name])) for name, head in self._heads.items()}
