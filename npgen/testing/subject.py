@@ -90,11 +90,8 @@ class Subject:
         self._refuse(model, seed, n_samples)
         if isinstance(model, Model):  # a check leaves the model's own stream where it is
             model._check_fitted("check_generative_model")
-            if X is not None:
-                model._check_names("check_generative_model", X)
             model = copy.copy(model).to("cpu")  # the laws look inside with NumPy; the GPU's kernels have tests of their own
             model.stream_ = Stream.from_state(model.stream_.state())
-            model._names = None  # the laws' rows are arrays
         self.model, self.seed = model, seed
         capabilities = getattr(model, "capabilities", None)
         self.density = getattr(capabilities, "density", "exact")
