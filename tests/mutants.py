@@ -265,7 +265,7 @@ MUTANTS = [
     M("mixture: components reversed in decode", "mixture, counts", "models.mixture:GaussianMixture._reconstruct",
       "self.means_,", "self.means_[::-1].copy(),"),
     M("columns: responsibilities are the weights", "mixture, mixed columns", "models.mixed:Mixture._represent",
-      "self._joint(self._components(params), self._views(x))", "np.tile(np.log(self.weights_), (len(x), 1))"),
+      "joint = self._joint(components, self._views(x))", "joint = np.tile(np.log(self.weights_), (len(x), 1))"),
     M("features of another layer", "MADE, bits", "models.made:MADE._represent", "self._net.hidden(params, x)",
       "self._net.hidden(params, 1 - x)"),
     M("features decoded in another order", "MADE, bits", "models.made:MADE._reconstruct", "self._reordered(self.head_",
@@ -279,6 +279,11 @@ MUTANTS = [
     M("names not in the file", "mixture, named columns", "models.base:Model._from_file", 'fitted["feature_names_in_"]', "None"),
     M("all components start as one", "mixture, narrow and far", "models.mixture:GaussianMixture._start",
       "alike(self._form, means, SHARP)", "alike(self._form, 0 * means, SHARP)"),
+    # far out
+    M("what overflows is NaN", "MADE, real", "models.base:beyond_numbers", "log_prob[log_prob != log_prob] = -np.inf", "pass"),
+    M("what overflows is certain", "RealNVP, real", "models.base:beyond_numbers", "-np.inf", "np.inf"),
+    M("responsibilities of what underflows", "mixture, mixed columns", "models.mixed:Mixture._represent", "if far.any()",
+      "if False"),
     # randomness, files, the contract
     M("rows drawn again", "RealNVP, moons", "models.realnvp:RealNVP._draw_rows", ")[0]", ")[0][np.arange(n) % 9000]"),
     M("neighbours are one row", "mixture, full", "models.mixture:GaussianMixture._draw_components",

@@ -183,9 +183,10 @@ class Model(abc.ABC):
     def log_prob(self, X):
         """log p(x) of every row, (n,) nats, in the data's own space; see `capabilities` for exact, bound or estimate.
 
+        It is -inf for a row so far out that its density is smaller than any number, and never NaN.
         Raises NotFittedError, and ValueError for rows of another width, NaN or infinities.
         """
-        return self._rowwise(self._log_prob, self._check("log_prob", X))
+        return beyond_numbers(self._rowwise(self._log_prob, self._check("log_prob", X)))
 
     def score_samples(self, X):
         """log_prob under the name that scikit-learn gives it."""
@@ -715,6 +716,12 @@ def check_order(order, n):
     """Raise ValueError unless the integers are 0..n - 1 in some order: kernels do not check what they index with."""
     if order.dtype != np.int64 or order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
         raise ValueError(f"the order of {n} columns holds something else")
+
+
+def beyond_numbers(log_prob):
+    """Nats with -inf for NaN, which of finite rows comes of numbers that overflow, far out, where a density vanishes."""
+    log_prob[log_prob != log_prob] = -np.inf
+    return log_prob
 
 
 def read_only(array):

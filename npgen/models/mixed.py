@@ -309,7 +309,18 @@ class Mixture(MixtureModel):
         return ops.logsumexp(self._joint(components, self._views(x))).astype(x.dtype)
 
     def _represent(self, params, x):
-        return ops.softmax(self._joint(self._components(params), self._views(x))).astype(x.dtype)
+        components = self._components(params)
+        joint = self._joint(components, self._views(x))
+        far = np.isneginf(joint.max(axis=1))
+        if far.any():
+            joint[far] = self._joint(components, self._views(self._nearer(x[far])))
+        return ops.softmax(joint).astype(x.dtype)
+
+    def _nearer(self, x):
+        """Rows whose squares overflow, at 1e150 on the same ray: responsibilities do not change from there on."""
+        x, reals = x.astype(np.float64), self._columns.get("normal", np.empty(0, int))
+        x[:, reals] /= np.maximum(np.abs(x[:, reals]).max(axis=1, initial=0) / 1e150, 1)[:, None]
+        return x
 
     def _fill(self, answers, dtype):
         """Rows (..., d) from the columns of each head."""

@@ -18,7 +18,7 @@ from ..distributions import head_for, normal_log_prob, std
 from ..fused import standard_normal_log_prob
 from ..nn import MLP
 from ..random import row_normals
-from .base import Capabilities, GradientModel, check_size, check_widths
+from .base import Capabilities, GradientModel, beyond_numbers, check_size, check_widths
 
 LOG_VAR_LIMIT = 10.0
 
@@ -126,7 +126,7 @@ class VAE(GradientModel):
             log_prob, kl = self._terms(self._at(x.dtype), z, lambda mean, log_var: mean + std(log_var) * eps)
             return log_prob - kl + log_det
 
-        return self._rowwise(bound, self._check("elbo", X))
+        return beyond_numbers(self._rowwise(bound, self._check("elbo", X)))
 
     def importance_log_prob(self, X, *, n_importance=None):
         """The importance-weighted estimate of log p(x), and its standard error (NaN for one sample): two arrays (n,), in nats.
@@ -142,7 +142,8 @@ class VAE(GradientModel):
             log_prob, error = self._importance(self._at(x.dtype), z, n)
             return np.stack([log_prob + log_det, error], axis=1)
 
-        return tuple(self._rowwise(estimate, self._check("importance_log_prob", X)).T)
+        log_prob, error = self._rowwise(estimate, self._check("importance_log_prob", X)).T
+        return beyond_numbers(log_prob), error
 
     def _draw_rows(self, params, n, stream):
         flat, latent, observed = params.flat, stream.spawn(), stream.spawn()  # row i is the same whatever n is

@@ -2,6 +2,7 @@
 
 Legend: n rows, d columns, l latent dimensions.
 """
+import itertools
 import os
 import tempfile
 
@@ -52,6 +53,33 @@ def finite(s):
     if s.support == "real" and s.density == "exact":
         far = s.log_prob(x[:1] + s.scale[1] * 10.0 ** np.array([[3], [6], [9], [12]]))
         checks += [(f"log_prob of rows far out is {far}", not np.isnan(far).any() and (far < p[0]).all())]
+    return every(*checks)
+
+
+@law("log_prob of any number is a number")
+def extremes(s):
+    """log_prob of rows that hold the largest, huge and the smallest numbers of either dtype is finite or -inf, and
+    responsibilities are probabilities; or the rows are refused.
+
+    Look for inf - inf and 0 times infinity: in squares, in layers that cancel, in a log-determinant.
+    """
+    if not s.is_npgen:
+        raise Skip("not a model of npgen")
+    real, turns, first = ~(s.pilot == np.round(s.pilot)).all(axis=0), (-1.0) ** np.arange(s.d), np.arange(s.d) == 0
+    checks = []
+    for dtype in (np.float32, np.float64):
+        info = np.finfo(dtype)
+        values = [dtype(value) for value in (info.max, np.sqrt(info.max), info.tiny, info.smallest_subnormal)]
+        for value, signs in itertools.product(values, (1, -1, turns, -turns, first)):
+            row = np.where(real, signs * value, s.x[0]).astype(dtype)[None]
+            with np.errstate(all="ignore"):
+                try:
+                    p = s.model.log_prob(row)[0]
+                    r = s.model.predict_proba(row).sum() if hasattr(s.model, "predict_proba") else 1
+                except ValueError:
+                    continue
+            shown = f"of {dtype.__name__} {', '.join(f'{x:.3g}' for x in row[0, :3])}"
+            checks += [(f"log_prob {shown} is {p}", p < np.inf), (f"responsibilities {shown} sum to {r}", abs(r - 1) < 1e-3)]
     return every(*checks)
 
 
