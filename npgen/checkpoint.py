@@ -1,7 +1,8 @@
 """Files that are whole or absent: atomic writing, and the one safetensors file that holds a model.
 
 A checkpoint is named arrays plus a JSON header, kept in the safetensors metadata together with a SHA-256 of the
-whole file (the digest's own 64 digits counted as zeros). Nothing in a file is executed, evaluated or imported.
+whole file (the digest's own 64 digits counted as zeros). An array inside the header is a tensor too, header.0 and so on, and
+{"__array__": its name} in the JSON: format 2. Nothing in a file is executed, evaluated or imported.
 """
 import contextlib
 import hashlib
@@ -14,7 +15,7 @@ import numpy as np
 
 from .kernels._cuda import asnumpy
 
-FORMAT = 1
+FORMAT = 2  # written only where the header has arrays: all else is format 1
 LARGEST_HEADER = 2**24  # bytes: what JSON makes of a header takes up to 25 times its size
 _BLANK = "0" * 64
 
@@ -70,22 +71,33 @@ def write(path, arrays, header):
     """Write named arrays and a JSON header to one safetensors file, atomically.
 
     arrays  dict of name -> array: booleans, integers, floats up to 64 bits, any shape; dtype and shape are kept
-    header  dict that JSON can hold (tuples come back as lists), up to 16 MiB of it
+    header  dict that JSON can hold (tuples come back as lists), up to 16 MiB of it, and arrays like these
 
     Raises TypeError for an array or header that the file cannot hold.
     """
     from safetensors import numpy as safetensors
 
-    arrays = {name: np.asarray(asnumpy(value), order="C") for name, value in arrays.items()}  # safetensors ignores strides
+    kept = {}
+
+    def keep(value):
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"{type(value).__name__} is no JSON")
+        kept[name := f"header.{len(kept)}"] = value
+        return {"__array__": name}
+
+    try:
+        text = json.dumps(header, default=keep)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"header cannot be written as JSON ({error}); use plain Python values") from None
+    if wrong := kept.keys() & arrays.keys():
+        raise TypeError(f"arrays[{min(wrong)!r}] has the name of an array in the header; give it another")
+    text = f'{{"sha256": "{_BLANK}", "format": {FORMAT if kept else 1}, "header": {text}}}'
+    arrays = {name: np.asarray(asnumpy(value), order="C") for name, value in (arrays | kept).items()}  # strides are ignored
     for name, value in arrays.items():
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise TypeError(f"arrays[{name!r}] has dtype {value.dtype}; convert it to booleans, integers or floats")
         if name == "__metadata__":
             raise TypeError("arrays['__metadata__'] has the name that safetensors keeps for itself; give it another")
-    try:
-        text = json.dumps({"sha256": _BLANK, "format": FORMAT, "header": header})
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"header cannot be written as JSON ({error}); use plain Python values") from None
     blob = safetensors.save(arrays, {"npgen": text})
     if int.from_bytes(blob[:8], "little") > LARGEST_HEADER:
         raise TypeError(f"header takes more than {LARGEST_HEADER:,} bytes; put what is large into arrays")
@@ -110,7 +122,7 @@ def read(path):
         raise LoadError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # a null character
         raise LoadError(f"{path!r} cannot be read: {error}") from None
-    meta = _metadata(path, blob)
+    meta, text = _metadata(path, blob)
     if meta["format"] > FORMAT:
         raise LoadError(f"{path} has format {meta['format']}, this npgen reads up to {FORMAT}; upgrade npgen")
     start = blob.find(meta["sha256"].encode())
@@ -120,11 +132,24 @@ def read(path):
         arrays = safetensors.load(blob)
     except Exception as error:  # only a forged checksum gets here: whatever the parser raises, the file is at fault
         raise LoadError(f"{path} is not a valid safetensors file ({error})") from None
-    return {name: arrays[name] for name in sorted(arrays)}, meta["header"]
+    header = meta["header"] if meta["format"] == 1 else _header(path, text, arrays)
+    return {name: arrays[name] for name in sorted(arrays)}, header
+
+
+def _header(path, text, arrays):
+    """The header in npgen's entry, with its own arrays, which are taken out of `arrays`."""
+    def restore(pairs):
+        table = _once(pairs)
+        return arrays.pop(table["__array__"]) if table.keys() == {"__array__"} else table
+
+    try:
+        return json.loads(text, object_pairs_hook=restore)["header"]
+    except (ValueError, TypeError, LookupError, RecursionError):  # a name that is no array's, or is there twice
+        raise LoadError(f"{path} has a damaged header; use another copy") from None
 
 
 def _metadata(path, blob):
-    """npgen's entry in the safetensors header, {"sha256", "format", "header"}, if the file is whole and ours."""
+    """npgen's entry in the safetensors header, {"sha256", "format", "header"}, and its text, if the file is whole and ours."""
     if not blob:
         raise LoadError(f"{path} is empty")
     if blob[8:9] != b"{":
@@ -149,7 +174,7 @@ def _metadata(path, blob):
         raise LoadError(f"{path} has no npgen header; only files that model.save wrote can be read")
     if size > len(blob):
         raise LoadError(f"{path} is truncated ({len(blob)} bytes of {size}); use another copy")
-    return meta
+    return meta, text
 
 
 def _digest(blob, start):

@@ -27,7 +27,7 @@ import numpy as np
 from . import checkpoint, data
 from .kernels import DeviceError
 from .models import MODELS
-from .models.base import load
+from .models.base import load, one_line
 from .random import as_stream
 from .version import __version__
 
@@ -161,7 +161,8 @@ def info(args):
         ("representation", f"{can.representation}, {_count(model.n_latent_, 'column')}"
                            + (", invertible" if can.invertible else "")),
         ("parameters", f"{model._n_parameters():,}"),
-        ("settings", ", ".join(f"{k}={v!r}" for k, v in model.get_params().items() if k not in ("callbacks", "verbose"))),
+        ("settings", ", ".join(f"{name}={one_line(value)}" for name, value in model.get_params().items()
+                               if name not in ("callbacks", "verbose"))),
         *_training(model),
         ("written by", ", ".join(f"{name} {version}" for name, version in header["versions"].items())),
         ("file", f"{args.file}, {_size(os.path.getsize(args.file))}")])

@@ -76,6 +76,70 @@ def test_what_the_file_cannot_hold_is_refused(tmp_path, arrays, header, message)
     assert os.listdir(tmp_path) == []
 
 
+# arrays in the header
+
+LAYOUTS = {"C": np.ascontiguousarray, "Fortran": np.asfortranarray, "reversed": lambda a: a[::-1].copy()[::-1],
+           "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder())}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.recursive(st.integers() | st.text(max_size=3) | hnp.arrays(
+    st.sampled_from([bool, np.int8, np.uint64, np.float16, np.float32, np.float64]),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    st.sampled_from(sorted(LAYOUTS)))
+def test_arrays_anywhere_in_a_header_come_back(tmp_path_factory, tree, layout):
+    def same_tree(a, b):
+        if isinstance(a, np.ndarray):
+            return same(a, b)
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(same_tree(a[key], b[key]) for key in a)
+        return len(a) == len(b) and all(map(same_tree, a, b)) if isinstance(a, list) else a == b
+
+    def laid_out(a):
+        if isinstance(a, dict):
+            return {key: laid_out(value) for key, value in a.items()}
+        return [*map(laid_out, a)] if isinstance(a, list) else LAYOUTS[layout](a) if np.ndim(a) else a
+
+    path = tmp_path_factory.mktemp("h") / "x"
+    checkpoint.write(path, ARRAYS, {"tree": laid_out(tree)})
+    arrays, header = checkpoint.read(path)
+    assert arrays.keys() == ARRAYS.keys() and same_tree(tree, header["tree"])
+    blob = path.read_bytes()
+    assert checkpoint._metadata(path, blob)[0]["format"] == (2 if b"__array__" in blob else 1)
+
+
+def test_a_large_array_in_a_header_is_a_tensor(tmp_path):
+    checkpoint.write(tmp_path / "x", {}, {"large": np.zeros((2000, 1000))})
+    assert checkpoint.read(tmp_path / "x")[1]["large"].shape == (2000, 1000)
+    from safetensors.numpy import load_file
+    assert list(load_file(tmp_path / "x")) == ["header.0"]
+
+
+@pytest.mark.parametrize("arrays, header, message", [
+    ({}, {"a": np.array(["x"])}, r"arrays\['header.0'\] has dtype <U1"),
+    ({}, {"a": np.array([1j])}, "has dtype complex128"),
+    ({"header.0": np.ones(1)}, {"a": np.zeros(2)}, r"arrays\['header.0'\] has the name of an array in the header"),
+], ids=["text", "complex", "taken"])
+def test_arrays_that_a_header_cannot_hold(tmp_path, arrays, header, message):
+    with pytest.raises(TypeError, match=message):
+        checkpoint.write(tmp_path / "x", arrays, header)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["nowhere", 3, None, [], {}, "w twice"], ids=str)
+def test_a_forged_name_of_an_array_is_a_load_error(tmp_path, name):
+    entry = {"__array__": "w" if name == "w twice" else name}
+    text = json.dumps({"sha256": "0" * 64, "format": 2, "header": {"a": entry, "b": entry}})
+    forged(tmp_path / "x", metadata(text) | {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"abcd")
+    blob = (tmp_path / "x").read_bytes()
+    start = blob.index(b"0" * 64)
+    (tmp_path / "x").write_bytes(blob.replace(b"0" * 64, checkpoint._digest(blob, start).encode()))
+    with pytest.raises(checkpoint.LoadError, match="damaged header") as info:
+        checkpoint.read(tmp_path / "x")
+    assert "\n" not in str(info.value)
+
+
 # every way a file can be wrong
 
 def foreign(path):
@@ -86,7 +150,7 @@ def foreign(path):
 def newer(path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
-        checkpoint.write(path, ARRAYS, HEADER)
+        checkpoint.write(path, ARRAYS, HEADER | {"array": np.zeros(1)})
 
 
 def metadata(text):
@@ -110,7 +174,7 @@ BAD = {
     "one bit": (lambda p: p.write_bytes(p.read_bytes()[:-1] + bytes([p.read_bytes()[-1] ^ 1])), "was altered"),
     "edited header": (lambda p: p.write_bytes(p.read_bytes().replace(b"MADE", b"FADE")), "was altered"),
     "without npgen": (foreign, "has no npgen header"),
-    "newer": (newer, "has format 2, this npgen reads up to 1; upgrade"),
+    "newer": (newer, "has format 3, this npgen reads up to 2; upgrade"),
     "json list": (lambda p: forged(p, [1]), "is not a safetensors file"),
     "deep json": (lambda p: forged(p, b"{\"a\":" + b"[" * 100000), "damaged header"),
     "huge header": (lambda p: p.write_bytes(b"\xff" * 8 + b"{}"), "is truncated"),

@@ -335,6 +335,71 @@ def test_a_fit_leaves_its_rows_alone(case):
     same_bits(x, CASES[case][1])
 
 
+# ---------------------------------------------------------------- hyperparameters that are arrays
+
+START = REAL[:3].round().astype(np.int64)
+WEIGHTS, PRECISIONS = np.array([0.5, 0.25, 0.25]), np.stack([np.eye(5), 2 * np.eye(5), np.eye(5) + 1]) / 16
+ARRAYS = {  # a hyperparameter that is an array -> a model that has it, its values, rows
+    "means_init": (mixture, START, REAL), "weights_init": (mixture, WEIGHTS, REAL),
+    "precisions_init": (mixture, PRECISIONS, REAL),
+    "order": (made, np.array([2, 0, 3, 1]), BITS), "hidden": (made, np.array([9, 7]), BITS),
+}
+LAYOUTS = {
+    "list": lambda a: a.tolist(), "tuple": lambda a: tuple(map(tuple, a)) if a.ndim == 2 else tuple(a.tolist()),
+    "Fortran order": np.asfortranarray, "reversed": lambda a: a[::-1].copy()[::-1], "read-only": _read_only,
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2], "objects": lambda a: a.astype(object),
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()), "float16": lambda a: a.astype("f2"),
+    "float32": lambda a: a.astype("f4"), "long double": lambda a: a.astype(np.longdouble), "int16": lambda a: a.astype("i2"),
+    "pandas": lambda a: pytest.importorskip("pandas").DataFrame(a) if a.ndim == 2 else pytest.importorskip("pandas").Series(a),
+    "polars": lambda a: pytest.importorskip("polars").DataFrame(a) if a.ndim == 2 else pytest.importorskip("polars").Series(a),
+}
+
+
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_array_hyperparameter_may_lie_in_memory_as_it_likes(name, layout, tmp_path):
+    """The same numbers are the same fit, file and run, whatever holds them."""
+    make, values, x = ARRAYS[name]
+    if values.ndim == 3 and layout in ("pandas", "polars", "tuple"):
+        return
+    given = LAYOUTS[layout](values)
+    kind = np.asarray(given).dtype.kind
+    if not np.array_equal(np.asarray(given, float), values) or name in ("order", "hidden") and kind not in "iu":
+        return  # other numbers, or columns and units that are not counted
+    plain, other = make(**{name: values}).fit(x), make(**{name: given})
+    assert other.get_params()[name] is given and len(repr(other)) < 1000 and "\n" not in repr(other)
+    same_answers(other.fit(x, checkpoint=tmp_path / "run"), plain, x)
+    other.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    np.testing.assert_array_equal(np.asarray(again.get_params()[name], float), values)
+    same_answers(again, plain, x)
+    same_answers(again.fit(x), plain, x)
+    for holder in (values, values.tolist(), np.asfortranarray(values)):
+        same_answers(make(**{name: holder}).fit(x, checkpoint=tmp_path / "run", resume=True), plain, x)
+    changed = values[::-1] if name != "hidden" else values + 1
+    with pytest.raises(ValueError, match=f"was written with {name}=.* is .* now; set it back") as caught:
+        make(**{name: changed}).fit(x, checkpoint=tmp_path / "run", resume=True)
+    assert "\n" not in str(caught.value)
+    clone = pytest.importorskip("sklearn.base").clone(other)
+    np.testing.assert_array_equal(np.asarray(clone.get_params()[name], float), values)
+
+
+@pytest.mark.parametrize("hold", [np.asarray, np.asfortranarray, np.ndarray.tolist], ids=["C", "Fortran", "list"])
+def test_a_million_numbers_are_a_hyperparameter_that_a_file_holds(hold, tmp_path):
+    """What JSON makes of them is larger than any header."""
+    large = hold(np.random.default_rng(0).normal(size=(1000, 1000)))
+    model = mixture().fit(REAL).set_params(means_init=large)
+    model.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.means_init, large)
+    assert os.path.getsize(tmp_path / "m") < 9e6 and len(repr(model)) < 1000 and len(repr(again)) < 1000
+    model.set_params(means_init=None, n_components=1000)
+    with pytest.raises(ValueError, match="means_init must") as caught:
+        mixture(means_init=large).fit(REAL)
+    assert len(str(caught.value)) < 500
+
+
 # ---------------------------------------------------------------- randomness
 
 @cases

@@ -83,7 +83,7 @@ class Model(abc.ABC):
 
     def __repr__(self):
         default = inspect.signature(type(self)).parameters
-        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(default[k].default)]
+        changed = [f"{k}={one_line(v)}" for k, v in self.get_params().items() if repr(v) != repr(default[k].default)]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __sklearn_tags__(self):
@@ -593,9 +593,9 @@ class Run:
                                  "resume")
         for name, value in self._header["params"].items():
             before = header["params"].get(name)
-            if value != before:
-                raise ValueError(f"fit: the checkpoint {self.path} was written with {name}={before!r}, but {name} is {value!r} "
-                                 "now; set it back, or fit without resume")
+            if not _same(value, before):
+                raise ValueError(f"fit: the checkpoint {self.path} was written with {name}={one_line(before)}, but {name} is "
+                                 f"{one_line(value)} now; set it back, or fit without resume")
 
     def read(self):
         """(arrays, dict) as last written, or None where there is nothing to go on from."""
@@ -774,11 +774,45 @@ def _to_json(name, value):
         return {"levels": value.levels[0].tolist()}
     if isinstance(value, np.generic):
         return value.item()
+    array = _numbers(value)
+    if array is not None:
+        return array
     if isinstance(value, (np.ndarray, list, tuple)):
         return [_to_json(name, v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"save: parameter {name}={value!r} cannot be written to a file; use numbers, strings or lists")
+
+
+def _numbers(value):
+    """What is an array, or holds more numbers than JSON is made for, as an array that a file can hold; else None."""
+    is_array = hasattr(value, "__array__")
+    if not is_array and not isinstance(value, (list, tuple)):
+        return None
+    try:
+        array = asnumpy(value)
+        if array.dtype.kind == "O" or array.dtype == np.longdouble:
+            array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        return None
+    return array if array.dtype.kind in "biuf" and (is_array or array.size > 1000) else None
+
+
+def _same(a, b):
+    """Are hyperparameters equal, as a file keeps them? Numbers count, not their dtype or order in memory."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return a == b
+
+
+def one_line(value):
+    """repr(value) in one line, of something large the beginning."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _from_json(value):

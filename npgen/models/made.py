@@ -14,7 +14,7 @@ from ..distributions import head_for, std
 from ..kernels import made_sample
 from ..masks import made_degrees, made_masks
 from ..nn import MLP
-from .base import Capabilities, GradientModel, check_order, check_size, check_widths, read_only
+from .base import Capabilities, GradientModel, check_order, check_size, check_widths, one_line, read_only
 
 
 class MADE(GradientModel):
@@ -78,7 +78,7 @@ class MADE(GradientModel):
             return np.arange(d) if self.order == "natural" else self.stream_.spawn().permutation(d)
         order = np.asarray(self.order)
         if order.dtype.kind not in "iu" or not np.array_equal(np.sort(order), np.arange(d)):
-            raise ValueError(f"order must hold every column number 0..{d - 1} once, got {self.order!r}")
+            raise ValueError(f"order must hold every column number 0..{d - 1} once, got {one_line(self.order)}")
         return order.astype(np.int64)
 
     def _init(self, z, stream):

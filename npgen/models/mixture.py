@@ -12,7 +12,7 @@ from .. import ops
 from ..engine import Tensor
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
-from .base import check_shapes
+from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
 from .mixture_model import MixtureModel, draw_each
@@ -122,13 +122,13 @@ class GaussianMixture(MixtureModel):
         for name, key, shape, inside, what in parts:
             value = self._warm.get(name, getattr(self, name))
             if value is not None:
-                value = np.asarray(value, dtype=np.float64)
+                value = np.array(value, dtype=np.float64, order="C")
                 if value.shape != shape:
                     raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
                 with np.errstate(invalid="ignore", divide="ignore"):
                     given[key] = inside(value)
                 if not np.isfinite(given[key]).all():
-                    raise ValueError(f"{name} must be {what}, got {value.tolist()}")
+                    raise ValueError(f"{name} must be {what}, got {one_line(value)}")
         return given
 
     def _last(self):
