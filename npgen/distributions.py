@@ -52,10 +52,12 @@ class Head(abc.ABC):
 
     name      what users call it
     noise     what sample is made of: the name of a method of npgen.random.Stream
+    discrete  whether its values are countable
     """
 
     name: str
     noise: str
+    discrete = True
 
     @abc.abstractmethod
     def log_prob(self, x, outputs):
@@ -78,8 +80,11 @@ class Head(abc.ABC):
         """How many outputs d features have."""
 
     @abc.abstractmethod
-    def check(self, x, name, columns=None):
-        """Raise ValueError unless every value is in the support, or missing (NaN); columns are x's numbers in the user's X."""
+    def check(self, x, name, columns=None, shown=None):
+        """Raise ValueError unless every value is in the support, or missing (NaN).
+
+        columns are x's numbers in the user's X; shown (n, d): the rows that x is made of, whose value the message names.
+        """
 
     # of the components of a mixture; a missing value is NaN, and left out
 
@@ -127,6 +132,7 @@ class Normal(Head):
     """
 
     name = noise = "normal"
+    discrete = False
 
     def __init__(self, limit=15.0):
         self.limit = limit
@@ -155,7 +161,7 @@ class Normal(Head):
     def n_outputs(self, d):
         return 2 * d
 
-    def check(self, x, name, columns=None):
+    def check(self, x, name, columns=None, shown=None):
         pass  # every real number is in the support
 
     def _whitened(self, x, outputs):
@@ -241,8 +247,8 @@ class Bernoulli(Head):
         """log P(x_d = l), an array (n, 2) for each feature."""
         return list(np.moveaxis(-ops.softplus(np.stack([outputs, -outputs], axis=-1)), -2, 0))
 
-    def check(self, x, name, columns=None):
-        _refuse(~((x == 0) | (x == 1) | np.isnan(x)), x, name, columns,
+    def check(self, x, name, columns=None, shown=None):
+        _refuse(~((x == 0) | (x == 1) | np.isnan(x)), x if shown is None else shown, name, columns,
                 "but a Bernoulli head needs 0 or 1: binarise the data, or use a normal head")
 
     def log_prob_each(self, x, outputs):
@@ -328,10 +334,11 @@ class Categorical(Head):
     def n_outputs(self, d):
         return int(self._ends[-1])
 
-    def check(self, x, name, columns=None):
+    def check(self, x, name, columns=None, shown=None):
         if x.dtype == np.float32 and not self._differ_in_float32:
             raise ValueError(f"{name}: some levels of X are the same in float32; pass it in float64")
-        _refuse(~((self._all_levels.astype(x.dtype)[_numbers(x, self)] == x) | np.isnan(x)), x, name, columns,
+        wrong = ~((self._all_levels.astype(x.dtype)[_numbers(x, self)] == x) | np.isnan(x))
+        _refuse(wrong, x if shown is None else shown, name, columns,
                 "but a categorical head knows {c} other levels of its column: declare them all in fit, Categorical(levels=...)",
                 self._counts)
 

@@ -4,7 +4,8 @@ Every map is one object: fit(x), forward(x) -> (z, log_det), inverse(z) -> x, so
 
     log p(x) = log p_model(z) + log_det,    log_det = log |det dz/dx|
 
-is always a density of the data as they were given. Floating dtypes are kept; other dtypes become float64.
+is always a density of the data as they were given. Floating dtypes are kept; other dtypes become float64. What would
+overflow becomes the largest finite number.
 
 Legend: n rows, d columns.
 """
@@ -19,6 +20,9 @@ from .checkpoint import LoadError
 from .kernels._cuda import asnumpy
 
 _MANY_LEVELS = 65536
+FAR = 50.0    # robust standard deviations from the median, from which on a column is mapped by a logarithm far out
+LIMIT = 5.0   # where that begins, in the same unit
+_PIXEL_LEVELS = 256  # up to so many levels, columns may share a range
 _CLASSES, _NAMES = {}, {}  # registered maps, by the name of their class and by their own
 
 
@@ -37,6 +41,7 @@ class Preprocessor:
     exact = True  # log_det makes the density of the data exact; if not, a lower bound
     _options = ()
     _fitted = ()
+    _numbers = None  # of its columns in the user's table, for messages; None: 0..d - 1
 
     def __init_subclass__(cls, *, name=None, **rest):
         super().__init_subclass__(**rest)
@@ -67,6 +72,10 @@ class Preprocessor:
         """Map model space to data: z (n, d) -> x (n, d)."""
         raise NotImplementedError
 
+    def number(self, columns):
+        """Take note that messages count its columns as these columns of the user's table."""
+        self._numbers = columns
+
     def to(self, place):
         """The same map, its arrays where place(array) puts arrays."""
         moved = copy.copy(self)
@@ -75,7 +84,8 @@ class Preprocessor:
 
     def config(self):
         """The class and hyperparameters, for JSON."""
-        return {"class": type(self).__name__, **{name: getattr(self, name) for name in self._options}}
+        options = {name: getattr(self, name) for name in self._options}
+        return {"class": type(self).__name__, **{k: v.tolist() if hasattr(v, "dtype") else v for k, v in options.items()}}
 
     def arrays(self):
         """The fitted values by name, as arrays."""
@@ -85,6 +95,17 @@ class Preprocessor:
         for name in self._fitted:
             value = arrays[name]
             setattr(self, name, value.item() if value.ndim == 0 else value)
+
+    def _number(self, column):
+        return column if self._numbers is None else self._numbers[column]
+
+    def _require(self, x, ok, message, **of_columns):
+        """Raise ValueError about the first cell that is not ok; the message may name values of its column, given (d,)."""
+        if not ok.all():
+            row, column = np.argwhere(~asnumpy(ok))[0]
+            number = self._number(column)
+            cell = f"{x[row, column]} at x[{row}, {number}] (row {row + 1}, column {number + 1})"
+            raise ValueError(message.format(cell, **{name: float(a[column]) for name, a in of_columns.items()}))
 
     def __getattr__(self, name):
         if name in self._fitted:
@@ -100,54 +121,103 @@ class Standardize(Preprocessor, name="standardize"):
 
     z = (x - mean) / std,    log_det = -sum_d log std_d
 
-    Columns that do not vary keep scale 1; `constant_` lists them and `fit` warns.
+    A column with values far from the rest, more than 50 robust standard deviations (the quartiles' distance / 1.349) from
+    the median, would be squeezed by them to a point. Its median and robust standard deviation take the place of mean and
+    std, and beyond 5 of these the map goes on as a logarithm, with the same slope:
+
+    z = sign(y) (5 + log(1 + |y| - 5)) for y = (x - mean) / std and |y| > 5
+
+    `far_` lists these columns; fit warns, as it does of columns that do not vary, which keep scale 1 and are listed in
+    `constant_`.
     """
 
-    _fitted = ("mean_", "std_", "constant_")
+    _fitted = ("mean_", "std_", "constant_", "far_")
 
     def fit(self, x, sample_weight=None):
         x = _floating(x)
         weight = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight, np.float64)
         weight = weight / weight.sum()
         mean = weight @ x
-        std = np.sqrt(weight @ (x - mean) ** 2)
+        with np.errstate(over="ignore"):
+            std = np.sqrt(weight @ (x - mean) ** 2)
+            largest = np.where(np.isfinite(std), 1, np.abs(x).max(axis=0))  # by which the squares do not overflow
+            std = std if np.isfinite(std).all() else largest * np.sqrt(weight @ (x / largest - mean / largest) ** 2)
+            quartiles = np.array([_quartiles(column, None if sample_weight is None else weight) for column in x.T])
+            median, robust = quartiles[:, 1], (quartiles[:, 2] - quartiles[:, 0]) / 1.349
+            distance = np.maximum(median - x.min(axis=0), x.max(axis=0) - median)
+            far = (robust > 0) & (distance / FAR > robust)
         constant = (np.ptp(x[weight > 0], axis=0) == 0) | (std == 0)
-        self.mean_, self.std_ = mean.astype(x.dtype), np.where(constant, 1, std).astype(x.dtype)
-        self.constant_ = np.flatnonzero(constant)
-        vars(self).pop("_log_det", None)
+        self.mean_, self.std_ = (np.where(far, a, b).astype(x.dtype) for a, b in ((median, mean), (robust, std)))
+        self.std_[constant] = 1
+        self.constant_, self.far_ = np.flatnonzero(constant), np.flatnonzero(far)
+        for name in ("_log_det", "_limit"):
+            vars(self).pop(name, None)
         if constant.any():
-            warnings.warn(f"Standardize: x does not vary in columns {_first_few(self.constant_)} (counted from 0), "
-                          "which keep scale 1; a density is unbounded there, so leave them out", stacklevel=2)
+            columns = first_few([self._number(j) for j in self.constant_])
+            warnings.warn(f"Standardize: x does not vary in columns {columns} (counted from 0), which keep scale 1; a density "
+                          "is unbounded there, so leave them out", stacklevel=2)
+        if far.any():
+            columns, j = [self._number(j) for j in self.far_], self.far_[0]
+            row = np.abs(x[:, j] - median[j]).argmax()
+            warnings.warn(f"Standardize: x[{row}, {columns[0]}] is {x[row, j]:g}, {distance[j] / robust[j]:.2g} robust "
+                          f"standard deviations from the median; columns {first_few(columns)} (counted from 0) are mapped by a "
+                          "logarithm that far out. Where such values stand for missing ones, fill them or drop their rows",
+                          stacklevel=2)
         return self
 
     @functools.cached_property
     def _log_det(self):
         return -float(np.log(asnumpy(self.std_), dtype=np.float64).sum())
 
+    @functools.cached_property
+    def _limit(self):
+        """Where the logarithm begins, (d,)."""
+        limit = np.full_like(self.mean_, np.inf)
+        limit[self.far_] = LIMIT
+        return limit
+
     def forward(self, x, stream=None):
-        x = _floating(x, len(self.mean_))
+        return self._mapped(_floating(x, len(self.mean_)), _finite)
+
+    def unchecked(self, x, stream=None):
+        return self._mapped(x, lambda z: z)
+
+    def _mapped(self, x, bounded):
         mean, std = (a.astype(x.dtype, copy=False) for a in (self.mean_, self.std_))
-        return (x - mean) / std, np.full_like(x, self._log_det, shape=(len(x),))
+        z, log_det = bounded((x - mean) / std), np.full_like(x, self._log_det, shape=(len(x),))
+        if self.far_.size:
+            size, limit = np.abs(z), self._limit.astype(x.dtype, copy=False)
+            beyond = np.log1p(np.maximum(size - limit, 0))
+            z, log_det = np.copysign(np.minimum(size, limit) + beyond, z), log_det - np.sum(beyond, axis=1)
+        return z, log_det
 
     def inverse(self, z):
         z = _floating(z, len(self.mean_))
-        return z * self.std_.astype(z.dtype, copy=False) + self.mean_.astype(z.dtype, copy=False)
+        if self.far_.size:
+            size, limit = np.abs(z), self._limit.astype(z.dtype, copy=False)
+            z = np.copysign(np.minimum(size, limit) + np.expm1(np.maximum(size - limit, 0)), z)
+        return _finite(z * self.std_.astype(z.dtype, copy=False) + self.mean_.astype(z.dtype, copy=False))
+
+    def _restore(self, arrays):
+        super()._restore({"far_": np.empty(0, np.int64), **arrays})  # a file of before has none
 
 
 class Dequantize(Preprocessor, name="dequantize"):
     """Spread integers evenly over the unit cells they stand for, and scale them into (0, 1).
 
-    z = (k - low + u) / levels,  u uniform on (0, 1),    log_det = -d log(levels)
+    z = (k - low + u) / levels,  u uniform on (0, 1),    log_det = -sum_d log levels_d
 
     The log density of z is one draw of an unbiased estimate of a lower bound on log P(k) (Theis, van den Oord and
     Bethge 2016). Given a stream, u is drawn from it, fresh at each call (training). Without one, u is a hash of
-    the row's own integers: the same row has the same noise, so log_prob is a function of the row, whatever the order
-    or batches. `inverse` rounds down and clips to the range.
+    the row's own integers (of the whole row, behind Columns): the same row has the same noise, so log_prob is a function
+    of the row, whatever the order or batches. `inverse` rounds down and clips to the range.
 
-    levels  number of integer values; 256 means 0..255. None takes the range from the data
+    levels  number of integer values, one for all columns or (d,); 256 means 0..255. None takes each column's range from the
+            data. Where more than half of the columns span half the table's range, of up to 256 levels, as pixels do, all
+            have the table's range but those that often reach both their own ends (2 % of the rows, and 10)
 
-    Fitted: low_ (the smallest integer) and levels_. The noise stays 2 levels eps inside its cell, so that no rounding
-    moves a value to the next one. Raises ValueError for values that are no integers or out of range.
+    Fitted: low_ (d,), the smallest integers, and levels_ (d,). The noise stays 2 levels eps inside its cell, so that no
+    rounding moves a value to the next one. Raises ValueError for values that are no integers or out of range.
     """
 
     exact = False
@@ -159,11 +229,14 @@ class Dequantize(Preprocessor, name="dequantize"):
 
     def fit(self, x, sample_weight=None):
         x = _floating(x)
-        _require(x, x == np.floor(x), "Dequantize: {} is not an integer; use 'standardize' for real numbers")
-        self.low_ = int(x.min()) if self.levels is None else 0
-        self.levels_ = int(x.max()) - self.low_ + 1 if self.levels is None else int(self.levels)
+        self._require(x, x == np.floor(x), "Dequantize: {} is not an integer; use 'standardize' for real numbers")
         self.n_columns_ = x.shape[1]
-        self._margin(x.dtype)
+        low, levels = _ranges(x) if self.levels is None else (0.0, np.asarray(self.levels, np.float64))
+        if np.shape(levels) not in ((), (self.n_columns_,)):
+            raise ValueError(f"Dequantize: levels has shape {levels.shape}; give one number, or one for each of "
+                             f"{self.n_columns_} columns")
+        self.low_, self.levels_ = (np.broadcast_to(a, self.n_columns_).astype(np.float64) for a in (low, levels))
+        vars(self).pop("_log_det", None)
         self._check(x)
         return self
 
@@ -171,27 +244,40 @@ class Dequantize(Preprocessor, name="dequantize"):
         return self.unchecked(self._check(_floating(x, self.n_columns_)), stream)
 
     def unchecked(self, x, stream=None):
-        k = x - self.low_
-        u = _hashed_uniform(k).astype(x.dtype) if stream is None else stream.uniform(x.shape, x.dtype, like=x)
-        margin = self._margin(x.dtype)
-        z = (k + (margin + (1 - 2 * margin) * u)) / self.levels_
-        return z, np.full_like(x, -self.n_columns_ * math.log(self.levels_), shape=(len(x),))
+        low, levels = (a.astype(x.dtype, copy=False) for a in (self.low_, self.levels_))
+        margin, room = (a.astype(x.dtype, copy=False) for a in (self._margin(x.dtype), 1 - 2 * self._margin(x.dtype)))
+        k = x - low
+        u = (_RowNoise(k.astype(np.uint64)) if stream is None else stream).uniform(x.shape, x.dtype, like=x)
+        z = (k + (margin + room * u)) / levels
+        return z, np.full_like(x, self._log_det, shape=(len(x),))
+
+    @functools.cached_property
+    def _log_det(self):
+        return -float(np.log(asnumpy(self.levels_)).sum())
 
     def inverse(self, z):
         z = _floating(z, self.n_columns_)
-        return np.clip(np.floor(z * self.levels_), 0, self.levels_ - 1) + self.low_
+        low, levels = (a.astype(z.dtype, copy=False) for a in (self.low_, self.levels_))
+        return np.clip(np.floor(z * levels), 0, levels - 1) + low
+
+    def _restore(self, arrays):
+        super()._restore(arrays)
+        for name in ("low_", "levels_"):  # a file of before had one range for all columns
+            setattr(self, name, np.broadcast_to(getattr(self, name), self.n_columns_).astype(np.float64))
 
     def _margin(self, dtype):
-        margin = 2 * self.levels_ * float(np.finfo(dtype).eps)
-        if not 0 < margin < 0.25:
-            raise ValueError(f"Dequantize: {self.levels_} levels cannot be told apart in {dtype}; use 'standardize'")
-        return margin
+        """How far the noise stays inside its cell, (d,)."""
+        return 2 * self.levels_ * float(np.finfo(dtype).eps)
 
     def _check(self, x):
-        high = self.low_ + self.levels_ - 1
-        inside = (x == np.floor(x)) & (x >= self.low_) & (x <= high)
-        _require(x, inside, f"Dequantize: {{}} is not an integer in {self.low_}..{high}, the range that fit saw; "
-                            "correct it, or set the range with Dequantize(levels=)")
+        margin, low, high = asnumpy(self._margin(x.dtype)), self.low_, self.low_ + self.levels_ - 1
+        if not ((0 < margin) & (margin < 0.25)).all():
+            column = np.argmin((0 < margin) & (margin < 0.25))
+            raise ValueError(f"Dequantize: {self.levels_[column]:.0f} levels cannot be told apart in {x.dtype} (column "
+                             f"{self._number(column)}); use 'standardize'")
+        inside = (x == np.floor(x)) & (x >= low) & (x <= high)
+        self._require(x, inside, "Dequantize: {} is not an integer in {low:.0f}..{high:.0f}, the range that fit saw; "
+                      "correct it, or set the range with Dequantize(levels=)", low=low, high=high)
         return x
 
 
@@ -202,6 +288,9 @@ class Logit(Preprocessor, name="logit"):
 
     alpha  0 <= alpha < 1/2. With alpha > 0 the ends 0 and 1 are allowed (Dinh, Sohl-Dickstein and Bengio 2017)
 
+    inverse never leaves [0, 1] (the numbers strictly between, with alpha = 0): what a model draws beyond the images of the
+    ends, which the data do not reach with alpha > 0, becomes the end. So samples may hold a few more ends than the data,
+    while the density keeps that mass beyond them, and its integral over the cube is less than 1 by as much.
     Raises ValueError for values outside the open interval that the map can take.
     """
 
@@ -221,7 +310,7 @@ class Logit(Preprocessor, name="logit"):
     def forward(self, x, stream=None):
         x = _floating(x, self.n_columns_)
         s, t = self._squeezed(x)
-        _require(x, (s > 0) & (t > 0), f"Logit: {{}} is out of range for alpha={self.alpha}; scale x into (0, 1)")
+        self._require(x, (s > 0) & (t > 0), f"Logit: {{}} is out of range for alpha={self.alpha}; scale x into (0, 1)")
         return self.unchecked(x)
 
     def unchecked(self, x, stream=None):
@@ -234,8 +323,44 @@ class Logit(Preprocessor, name="logit"):
 
     def inverse(self, z):
         z = _floating(z, self.n_columns_)
-        e = np.exp(-np.abs(z))
+        ends = (0, 1) if self.alpha else (np.finfo(z.dtype).tiny, 1 - np.finfo(z.dtype).epsneg)
+        return np.clip(self.unclipped(z), *(z.dtype.type(end) for end in ends))
+
+    def unclipped(self, z):
+        """inverse without its bounds: also the numbers next to [0, 1] that a model's density reaches."""
+        with np.errstate(under="ignore"):
+            e = np.exp(-np.abs(z))
         return (np.where(z >= 0, 1, e) / (1 + e) - self.alpha) / (1 - 2 * self.alpha)
+
+
+class Log(Preprocessor, name="log"):
+    """The natural logarithm of positive columns.
+
+    z = log x,    log_det = -sum_d log x_d
+
+    inverse stays within the positive finite numbers. Raises ValueError for values that are not above 0.
+    """
+
+    _fitted = ("n_columns_",)
+
+    def fit(self, x, sample_weight=None):
+        self.n_columns_ = _floating(x).shape[1]
+        self.forward(x)
+        return self
+
+    def forward(self, x, stream=None):
+        x = _floating(x, self.n_columns_)
+        self._require(x, x > 0, "Log: {} is not above 0; shift or drop its column, or use 'standardize'")
+        return self.unchecked(x)
+
+    def unchecked(self, x, stream=None):
+        z = np.log(x)
+        return z, -np.sum(z, axis=1)
+
+    def inverse(self, z):
+        z = _floating(z, self.n_columns_)
+        with np.errstate(over="ignore", under="ignore"):
+            return np.clip(np.exp(z), np.finfo(z.dtype).smallest_subnormal, np.finfo(z.dtype).max)
 
 
 class Chain(Preprocessor):
@@ -270,6 +395,11 @@ class Chain(Preprocessor):
             log_det = log_det + more
         return z, log_det
 
+    def number(self, columns):
+        super().number(columns)
+        for step in self.steps:
+            step.number(columns)
+
     def to(self, place):
         return Chain(steps=tuple(step.to(place) for step in self.steps))
 
@@ -283,15 +413,98 @@ class Chain(Preprocessor):
         return {"class": "Chain", "steps": [step.config() for step in self.steps]}
 
     def arrays(self):
-        return {f"{i}.{name}": value for i, step in enumerate(self.steps) for name, value in step.arrays().items()}
+        return _prefixed(self.steps)
 
     def _restore(self, arrays):
-        for i, step in enumerate(self.steps):
-            prefix = f"{i}."
-            step._restore({name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)})
+        _restore_each(self.steps, arrays)
 
 
-_CLASSES["Chain"] = Chain
+class Columns(Preprocessor):
+    """Maps of some columns each, side by side; columns that none has stay as they are. Their log-determinants add.
+
+    maps     one Preprocessor for each set of columns
+    columns  the sets: numbers of columns of x, counted from 0, none of them twice
+
+    Columns(maps=(Log(), Logit()), columns=((0, 2), (3,))). Raises ValueError for columns that x does not have, or twice.
+    """
+
+    _options = ("maps", "columns")
+    _fitted = ("n_columns_",)
+
+    def __init__(self, *, maps=(), columns=()):
+        self.maps, self.columns = maps, columns
+
+    @property
+    def exact(self):
+        return all(part.exact for part in self.maps)
+
+    def fit(self, x, sample_weight=None):
+        x = _floating(x)
+        self.n_columns_ = x.shape[1]
+        self._arrange()
+        for part, columns in zip(self.maps, self._sets, strict=True):
+            part.fit(x[:, columns], sample_weight)
+        return self
+
+    def _arrange(self):
+        """The sets as arrays, the columns that no map has, and the places of all columns where these stand side by side."""
+        self._sets = [np.asarray(columns, np.int64).reshape(-1) for columns in self.columns]
+        given, every = np.concatenate([*self._sets, np.empty(0, np.int64)]), np.arange(self.n_columns_)
+        if len(self._sets) != len(self.maps) or len(set(given)) < len(given) or not np.isin(given, every).all():
+            raise ValueError(f"Columns: columns are {self.columns!r}; give one set for each of {len(self.maps)} maps, of "
+                             f"numbers from 0 to {self.n_columns_ - 1}, none twice")
+        self._others = np.setdiff1d(every, given)
+        self._places = np.argsort(np.concatenate([given, self._others]))
+        self.number(self._numbers)
+
+    def number(self, columns):
+        super().number(columns)
+        for part, own in zip(self.maps, self.columns, strict=True):
+            part.number([int(self._number(column)) for column in own])
+
+    def forward(self, x, stream=None):
+        return self._through(_floating(x, self.n_columns_), stream, "forward")
+
+    def unchecked(self, x, stream=None):
+        return self._through(x, stream, "unchecked")
+
+    def _through(self, x, stream, how):
+        stream, log_det = _RowNoise.of(x) if stream is None else stream, np.zeros_like(x, shape=(len(x),))
+        parts = []
+        for part, columns in zip(self.maps, self._sets, strict=True):
+            z, more = getattr(part, how)(np.take(x, columns, axis=1), stream)
+            parts.append(z)
+            log_det = log_det + more
+        return self._beside([*parts, np.take(x, self._others, axis=1)]), log_det
+
+    def inverse(self, z):
+        z = _floating(z, self.n_columns_)
+        parts = [part.inverse(np.take(z, columns, axis=1)) for part, columns in zip(self.maps, self._sets, strict=True)]
+        return self._beside([*parts, np.take(z, self._others, axis=1)])
+
+    def _beside(self, parts):
+        return np.take(np.concatenate(parts, axis=1), self._places, axis=1)
+
+    def to(self, place):
+        moved = copy.copy(self)
+        moved.maps = tuple(part.to(place) for part in self.maps)
+        moved._sets, moved._others, moved._places = [place(a) for a in self._sets], place(self._others), place(self._places)
+        return moved
+
+    def config(self):
+        return {"class": "Columns", "maps": [part.config() for part in self.maps],
+                "columns": [[int(column) for column in columns] for columns in self.columns]}
+
+    def arrays(self):
+        return super().arrays() | _prefixed(self.maps)
+
+    def _restore(self, arrays):
+        super()._restore(arrays)
+        _restore_each(self.maps, arrays)
+        self._arrange()
+
+
+_CLASSES |= {"Chain": Chain, "Columns": Columns}
 
 
 def to_config(preprocessor):
@@ -321,21 +534,21 @@ def from_config(config, arrays):
     return preprocessor
 
 
-def make(spec, x):
-    """An unfitted preprocessor for `spec`.
+def make(spec, x, discrete=False):
+    """An unfitted preprocessor for `spec`, for rows x (n, d) of a model whose density may be of 0 and 1 (discrete) or not.
 
     spec  None              the identity
-          "dequantize+logit", "standardize", ...    names joined with +, first to last
+          "dequantize+logit", "log+standardize", ...    names joined with +, first to last: standardize, dequantize, logit, log
           an object         a copy of it
-          "auto"            looks at x (n, d): only 0 and 1 -> the identity; other integers of 3 to 65,536 levels ->
-                            "dequantize+logit"; anything else -> "standardize"
+          "auto"            looks at every column: integers of 2 to 65,536 levels -> "dequantize+logit"; anything else ->
+                            "standardize". Where all are 0 or 1 and the model is discrete -> the identity
 
     Raises ValueError for a name that does not exist, TypeError for anything else.
     """
     if isinstance(spec, Preprocessor):
         return copy.deepcopy(spec)
     if spec == "auto":
-        spec = _choose(np.asarray(x))
+        return _choose(np.asarray(x), discrete)
     if spec is None:
         return Chain()
     if not isinstance(spec, str):
@@ -347,18 +560,28 @@ def make(spec, x):
     return steps[0] if len(steps) == 1 else Chain(steps=tuple(steps))
 
 
-def _choose(x):
-    levels = 0 if x.dtype.kind == "f" and not np.all(x == np.floor(x)) else float(x.max()) - float(x.min()) + 1
-    if levels and x.min() >= 0 and x.max() <= 1:
-        return None
-    return "dequantize+logit" if 2 < levels <= _MANY_LEVELS else "standardize"
+def _choose(x, discrete):
+    if discrete and np.all((x == 0) | (x == 1)):
+        return Chain()
+    low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    whole = np.array([bool((column == np.floor(column)).all()) for column in x.T])
+    if x.dtype.kind == "f":  # beyond these all numbers are integers
+        whole &= np.maximum(np.abs(low), np.abs(high)) * np.finfo(x.dtype).eps < 1
+    integers = whole & (high - low < _MANY_LEVELS)
+    if not (integers.all() and (low < high).any()):
+        integers &= low < high
+    if integers.all() or not integers.any():
+        return make("dequantize+logit" if integers.all() else "standardize", x)
+    return Columns(maps=(make("dequantize+logit", x), Standardize()),
+                   columns=tuple(tuple(np.flatnonzero(which).tolist()) for which in (integers, ~integers)))
 
 
 def _parts(preprocessor):
     """A map, and all that it is made of."""
     yield preprocessor
-    for step in preprocessor.steps if isinstance(preprocessor, Chain) else ():
-        yield from _parts(step)
+    inner = {Chain: "steps", Columns: "maps"}
+    for part in next((getattr(preprocessor, inner[cls]) for cls in inner if isinstance(preprocessor, cls)), ()):
+        yield from _parts(part)
 
 
 def _build(config):
@@ -367,9 +590,25 @@ def _build(config):
     if name not in _CLASSES:
         raise LoadError(f"preprocess has class {str(name)[:60]!r}; known are {', '.join(_CLASSES)}; if it is one of your own, "
                         "run or import its definition, class ...(Preprocessor, name=...), before load")
-    if name == "Chain":
-        options["steps"] = tuple(_build(step) for step in options["steps"])
-    return _CLASSES[name](**options)
+    return _CLASSES[name](**{key: _option(value) for key, value in options.items()})
+
+
+def _option(value):
+    """A hyperparameter as it was before JSON: the maps that a map is made of, and tuples."""
+    if isinstance(value, dict) and "class" in value:
+        return _build(value)
+    return tuple(map(_option, value)) if isinstance(value, list) else value
+
+
+def _prefixed(maps):
+    """The arrays of several maps, by the number of the map and their name."""
+    return {f"{i}.{name}": value for i, part in enumerate(maps) for name, value in part.arrays().items()}
+
+
+def _restore_each(maps, arrays):
+    for i, part in enumerate(maps):
+        prefix = f"{i}."
+        part._restore({name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)})
 
 
 def _floating(x, n_columns=None):
@@ -380,14 +619,37 @@ def _floating(x, n_columns=None):
     return x
 
 
-def _require(x, ok, message):
-    if not ok.all():
-        row, column = np.argwhere(~asnumpy(ok))[0]
-        raise ValueError(message.format(f"{x[row, column]} at x[{row}, {column}] (row {row + 1}, column {column + 1})"))
+def _finite(x):
+    """x with the largest finite number in place of infinity."""
+    largest = np.finfo(x.dtype).max
+    return np.clip(x, -largest, largest)
 
 
-def _first_few(columns):
+def _quartiles(x, weight=None):
+    """The values (3,) of x (n,) up to which a quarter, half and three quarters of the weight lie."""
+    parts = np.array([0.25, 0.5, 0.75])
+    if weight is None:
+        at = np.ceil(parts * len(x)).astype(int) - 1
+        return np.partition(x, at)[at].astype(np.float64)
+    order = np.argsort(x)
+    below = np.cumsum(weight[order])
+    return x[order[np.searchsorted(below, parts * (1 - 1e-12) * below[-1])]].astype(np.float64)
+
+
+def first_few(columns):
+    """The numbers, for a message."""
     return ", ".join(map(str, columns[:8])) + (", ..." if len(columns) > 8 else "")
+
+
+def _ranges(x):
+    """The smallest integer and the number of levels of every column, (d,) each: Dequantize says which columns share them."""
+    low, high = (asnumpy(f(axis=0)).astype(np.float64) for f in (x.min, x.max))
+    least, most = low.min(), high.max()
+    if most - least < _PIXEL_LEVELS and np.mean(high - low >= (most - least) / 2) > 0.5:
+        often = max(10, 0.02 * len(x))
+        own = (low < high) & ((x == low).sum(axis=0) >= often) & ((x == high).sum(axis=0) >= often)
+        low, high = np.where(own, low, least), np.where(own, high, most)
+    return low, high - low + 1
 
 
 def _mix(h):
@@ -397,8 +659,25 @@ def _mix(h):
     return h ^ (h >> np.uint64(31))
 
 
-def _hashed_uniform(k):
-    """Uniforms in [0, 1) from the integers k >= 0 (n, d), each a hash of its whole row and its column."""
-    column = np.arange(1, k.shape[1] + 1, dtype=np.uint64, like=k) * np.uint64(0x9E3779B97F4A7C15)
-    row = _mix(k.astype(np.uint64) + column).sum(axis=1, dtype=np.uint64, keepdims=True)
-    return (_mix(_mix(row) + column) >> np.uint64(11)) * 2.0**-53
+class _RowNoise:
+    """In a stream's place: uniforms that are a function of each row of words (n, m), unsigned 64-bit integers."""
+
+    def __init__(self, words):
+        self._row, self._n_drawn = _mix(words + self._columns(0, words.shape[1], words)), 0
+        self._row = _mix(self._row.sum(axis=1, dtype=np.uint64, keepdims=True))
+
+    @classmethod
+    def of(cls, x):
+        """Of rows of any numbers: float64 and float32 rows that round to the same float32 have the same noise."""
+        with np.errstate(over="ignore"):
+            return cls((x.astype(np.float32) + np.float32(0)).view(np.uint32).astype(np.uint64))  # -0 is 0
+
+    def uniform(self, shape, dtype, like=None):
+        """(n, d) in [0, 1), each a hash of its whole row and of how many columns were drawn before it."""
+        column = self._columns(self._n_drawn, shape[1], self._row)
+        self._n_drawn += shape[1]
+        return ((_mix(self._row + column) >> np.uint64(11)) * 2.0**-53).astype(dtype)
+
+    @staticmethod
+    def _columns(start, n, like):
+        return np.arange(start + 1, start + n + 1, dtype=np.uint64, like=like) * np.uint64(0x9E3779B97F4A7C15)

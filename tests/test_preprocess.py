@@ -1,6 +1,7 @@
 """preprocess.py: every map is invertible, its log-det is that of its Jacobian, and the noise of a row is its own."""
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -9,21 +10,32 @@ from hypothesis import strategies as st
 
 import npgen
 from npgen import checkpoint, preprocess
-from npgen.preprocess import Chain, Dequantize, Logit, Standardize, from_config, make
+from npgen.preprocess import Chain, Columns, Dequantize, Log, Logit, Standardize, from_config, make
 from npgen.random import Stream
 
 RNG = np.random.default_rng(0)
 REAL = RNG.normal(size=(50, 4)) * [1e-3, 1, 50, 1e4] + [0, 5, -1e3, 1e5]
 UNIT = RNG.uniform(size=(50, 4))
 COUNTS = RNG.integers(0, 17, (50, 4)).astype(float)
+POSITIVE = np.exp(RNG.normal(size=(50, 4)) * [1, 0.5, 0.1, 1] + [0, 0, 5, -9])
+FAR = np.where(np.arange(200).reshape(50, 4) == 7, -9999.0, RNG.normal(size=(50, 4)))  # x[1, 3] is a sentinel
+SIDES = np.column_stack([COUNTS[:, 0], REAL[:, 1], np.exp(RNG.normal(size=50)), COUNTS[:, 1] > 8])
 CASES = {
     "identity": (lambda: Chain(), REAL),
     "standardize": (lambda: Standardize(), REAL),
+    "standardize, an outlier": (lambda: Standardize(), FAR),
+    "log": (lambda: Log(), POSITIVE),
+    "log+standardize": (lambda: make("log+standardize", None), POSITIVE),
+    "columns": (lambda: Columns(maps=(Standardize(), Log()), columns=((3, 0), (1,))), np.abs(REAL) + 1),
+    "columns, none": (lambda: Columns(), REAL),
+    "columns in columns": (lambda: Columns(maps=(Columns(maps=(Log(),), columns=((1,),)),), columns=((3, 1),)), UNIT),
     "logit": (lambda: Logit(), UNIT),
     "logit, small alpha": (lambda: Logit(alpha=1e-6), UNIT),
     "dequantize": (lambda: Dequantize(), COUNTS),
     "dequantize, from -3": (lambda: Dequantize(), COUNTS - 3),
     "dequantize, 256 levels": (lambda: Dequantize(levels=256), COUNTS),
+    "dequantize, levels of their own": (lambda: Dequantize(levels=(256, 17, 18, 19)), COUNTS),
+    "columns, some to dequantize": (lambda: make("auto", SIDES), SIDES),
     "dequantize+logit": (lambda: make("dequantize+logit", None), COUNTS),
     "dequantize+logit+standardize": (lambda: make("dequantize+logit+standardize", None), COUNTS),
     "standardize in a chain in a chain": (lambda: Chain(steps=(Chain(steps=(Standardize(),)),)), REAL),
@@ -38,6 +50,9 @@ def fitted(case, dtype=np.float64):
     return build().fit(x), x
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Standardize. x.1, 3. is -9999")
+
+
 @cases
 @dtypes
 def test_inverse_undoes_forward_and_dtypes_are_kept(case, dtype):
@@ -47,22 +62,37 @@ def test_inverse_undoes_forward_and_dtypes_are_kept(case, dtype):
     assert z.dtype == log_det.dtype == back.dtype == dtype and log_det.shape == (len(x),)
     np.testing.assert_allclose(back, x, rtol=8 * np.finfo(dtype).eps, atol=8 * np.finfo(dtype).eps * np.abs(x).max())
     if "dequantize" in case:
-        np.testing.assert_array_equal(p.inverse(p.forward(x, Stream(1))[0]), x)
+        again, whole = p.inverse(p.forward(x, Stream(1))[0]), x == np.floor(x)
+        np.testing.assert_array_equal(again[whole], x[whole])
+
+
+class Given:
+    """The same noise u for every cell."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def uniform(self, shape, dtype, like=None):
+        return np.full(shape, self.u, dtype)
 
 
 @cases
 def test_log_det_is_that_of_the_numerical_jacobian(case):
+    """Of a dequantised column the derivative is that by the noise, which moves x + u by as much."""
     p, x = fitted(case)
-    continuous = Chain(steps=[s for s in getattr(p, "steps", [p]) if not isinstance(s, Dequantize)])
-    y = x if "dequantize" not in case else (p if isinstance(p, Dequantize) else p.steps[0]).forward(x)[0]
-    h = 1e-6 * np.ptp(y, axis=0)
-    inside = y[(np.minimum(y, 1 - y) > 1e-3).all(axis=1)] if "logit" in case else y
-    derivative = (continuous.forward(inside + h)[0] - continuous.forward(inside - h)[0]) / (2 * h)
-    np.testing.assert_allclose(continuous.forward(inside)[1], np.log(derivative).sum(axis=1), rtol=1e-6, atol=1e-5)
-    total = p.forward(x)[1] - continuous.forward(y)[1]
-    levels = {"256 levels": 256, "dequantize": 17}
-    expected = next((-4 * np.log(v) for k, v in levels.items() if k in case), 0.0)
-    np.testing.assert_allclose(total, expected, atol=1e-12)
+    dz, whole = np.empty_like(x), np.zeros(4, bool)
+    h = 1e-6
+    for j in range(4):
+        step = np.zeros_like(x)
+        step[:, j] = h * np.ptp(x[:, j])
+        inside = np.minimum(x, 1 - x).min(axis=1) > 1e-3 if "logit" in case and "dequantize" not in case else slice(None)
+        whole[j] = "dequantize" in case and (x[:, j] == np.floor(x[:, j])).all()
+        if whole[j]:
+            dz[:, j] = (p.forward(x, Given(0.5 + h))[0] - p.forward(x, Given(0.5 - h))[0])[:, j] / (2 * h)
+        else:
+            ends = p.forward(x[inside] + step[inside], Given(0.5))[0], p.forward(x[inside] - step[inside], Given(0.5))[0]
+            dz[inside, j] = (ends[0] - ends[1])[:, j] / (2 * h * np.ptp(x[:, j]))
+    np.testing.assert_allclose(p.forward(x, Given(0.5))[1][inside], np.log(dz[inside]).sum(axis=1), rtol=1e-6, atol=1e-5)
 
 
 @cases
@@ -81,11 +111,12 @@ def test_config_alone_restores_an_unfitted_map():
     p = Chain(steps=(Dequantize(levels=20), Logit(alpha=0.01)))
     again = from_config(json.loads(json.dumps(p.config())), p.arrays())
     assert repr(again) == repr(p)
-    assert again.fit(COUNTS).steps[0].levels_ == 20
+    assert again.fit(COUNTS).steps[0].levels_.tolist() == [20] * 4
 
 
 def test_only_dequantizing_makes_a_density_a_bound():
     assert {case: p().exact for case, (p, _) in CASES.items()} == {case: "dequantize" not in case for case in CASES}
+    assert not Chain(steps=(Columns(maps=(Log(), Dequantize()), columns=((0,), (1,))),)).exact
 
 
 @settings(max_examples=200, deadline=None)
@@ -128,7 +159,7 @@ def test_noise_of_near_rows_is_uniform_and_uncorrelated():
     from scipy import stats
     k = np.zeros((20000, 8))
     k[:, 2], k[:, 5] = np.divmod(np.arange(20000), 200)
-    u = preprocess._hashed_uniform(k)
+    u = preprocess._RowNoise(k.astype(np.uint64)).uniform(k.shape, float)
     assert all(stats.kstest(column, "uniform").pvalue > 1e-6 / 8 for column in u.T)
     beside = np.corrcoef(np.hstack([u[:-1], u[1:]]).T) - np.eye(16)
     assert np.abs(beside).max() < stats.norm.isf(1e-6 / 240) / np.sqrt(19999)
@@ -184,8 +215,9 @@ def test_logit_keeps_its_precision_near_one_in_float32():
 
 
 def test_logit_inverse_of_far_values_is_finite_and_silent():
-    x = Logit().fit(UNIT).inverse(np.full((1, 4), 1e5) * [1, -1, 1e3, -1e3])
-    np.testing.assert_allclose(x, np.array([[0.95, -0.05, 0.95, -0.05]]) / 0.9)
+    p, z = Logit().fit(UNIT), np.full((1, 4), 1e5) * [1, -1, 1e3, -1e3]
+    np.testing.assert_array_equal(p.inverse(z), [[1, 0, 1, 0]])
+    np.testing.assert_allclose(p.unclipped(z), np.array([[0.95, -0.05, 0.95, -0.05]]) / 0.9)
 
 
 @pytest.mark.parametrize("call, message", [
@@ -217,11 +249,80 @@ def test_use_before_fit_says_so():
 
 @pytest.mark.parametrize("x, expected", [
     (COUNTS, "dequantize+logit"), (COUNTS.astype(np.uint8), "dequantize+logit"), (COUNTS - 8, "dequantize+logit"),
-    (REAL, "standardize"), (COUNTS * 1e6, "standardize"), (np.array([[1, 2], [2, 1]]), "standardize"),
-    (COUNTS > 8, None), ((COUNTS > 8).astype(np.float32), None), (np.ones((3, 2)), None),
-], ids=range(9))
+    (REAL, "standardize"), (COUNTS * 1e6, "standardize"), (np.array([[1, 2], [2, 1]]), "dequantize+logit"),
+    (COUNTS > 8, "dequantize+logit"), ((COUNTS > 8).astype(np.float32), "dequantize+logit"), (np.ones((3, 2)), "standardize"),
+    (np.array([[5, 1], [5, 2]]), "dequantize+logit"), (np.float32([[1e8], [1e8 + 8]]), "standardize"),
+], ids=range(11))
 def test_auto_looks_at_the_data(x, expected):
     assert repr(make("auto", x)) == repr(make(expected, x))
+    bits = np.isin(x, (0, 1)).all()
+    assert repr(make("auto", x, discrete=True)) == repr(make(None if bits else expected, x))
+
+
+def test_auto_decides_by_column():
+    x = np.column_stack([REAL[:, 0], COUNTS[:, 0] > 8, np.full(50, 3), COUNTS[:, 1] * 1e6, COUNTS[:, 2] - 4])
+    found = make("auto", x, discrete=True)
+    assert repr(found) == repr(Columns(maps=(make("dequantize+logit", x), Standardize()), columns=((1, 4), (0, 2, 3))))
+
+
+def test_every_column_has_its_own_levels():
+    x = np.column_stack([COUNTS[:, 0] > 8, RNG.integers(0, 50001, 50)])
+    p = Dequantize().fit(x)
+    assert p.low_.tolist() == [0, x[:, 1].min()] and p.levels_.tolist() == [2, np.ptp(x[:, 1]) + 1]
+
+
+def test_pixels_share_their_range_but_not_with_a_flag():
+    """A pixel that was dark in all rows of a fit may be grey in others; a column of 0 and 1 beside them is one of 0 and 1."""
+    x = RNG.integers(0, 17, (200, 9))
+    x[:, 0], x[:, 1], x[:, 2] = 0, x[:, 1] == 3, np.arange(200) % 2
+    x[:, 1] *= np.arange(200) < 50  # a few
+    p = Dequantize().fit(x)
+    assert not p.low_.any() and p.levels_.tolist() == [17, 17, 2] + [17] * 6
+
+
+def test_a_file_with_one_range_for_all_columns_still_loads():
+    now = Dequantize(levels=17).fit(COUNTS)
+    before = from_config(now.config(), {"low_": np.array(0), "levels_": np.array(17), "n_columns_": np.array(4)})
+    assert before.forward(COUNTS)[0].tobytes() == now.forward(COUNTS)[0].tobytes()
+    arrays = Standardize().fit(REAL).arrays()
+    del arrays["far_"]
+    assert (from_config({"class": "Standardize"}, arrays).forward(FAR)[0] < -10).any()
+
+
+def test_noise_behind_columns_is_a_function_of_the_whole_row():
+    """20,000 rows of one integer beside real columns: their noise is uniform. False alarms: 1e-6."""
+    from scipy import stats
+    x = np.column_stack([np.zeros(20000), np.random.default_rng(1).normal(size=20000)])
+    p = Columns(maps=(Dequantize(levels=2),), columns=((0,),)).fit(x)
+    u = 2 * p.forward(x)[0][:, 0]
+    assert stats.kstest(u, "uniform").pvalue > 1e-6
+    np.testing.assert_array_equal(2 * p.forward(x[::-1])[0][::-1, 0], u)
+    np.testing.assert_allclose(2 * p.forward(x.astype(np.float32))[0][:, 0], u, atol=1e-6)
+    two = Columns(maps=(Dequantize(levels=2), Dequantize(levels=2)), columns=((0,), (1,)))
+    z = two.fit(np.zeros((1, 2))).forward(np.zeros((1, 2)))[0]
+    assert z[0, 0] != z[0, 1]  # the maps draw from one stream
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda x: Columns(maps=(Log(),), columns=((3, 1),)).fit(x), r"Log: -1.0 at x\[2, 1\] \(row 3, column 2\) is not above 0"),
+    (lambda x: Columns(maps=(Chain(steps=(Columns(maps=(Log(),), columns=((1,),)),)),), columns=((3, 1),)).fit(x),
+     r"Log: -1.0 at x\[2, 1\] "),
+    (lambda x: Columns(maps=(Dequantize(),), columns=((2,),)).fit(x).forward(x + 9), r"at x\[0, 2\].*in 1..1, the range"),
+    (lambda x: Columns(maps=(Log(),), columns=((0, 0),)).fit(x), "give one set for each of 1 maps, of numbers from 0 to 3"),
+    (lambda x: Columns(maps=(Log(),), columns=((4,),)).fit(x), "give one set for each of 1 maps, of numbers from 0 to 3"),
+    (lambda x: Columns(maps=(Log(),), columns=()).fit(x), "give one set for each of 1 maps"),
+    (lambda x: Dequantize(levels=(2, 3)).fit(x * 0), r"levels has shape \(2,\); give one number, or one for each of 4"),
+], ids=range(7))
+def test_messages_count_columns_as_the_user_does(call, message):
+    x = np.ones((5, 4))
+    x[2, 1] = -1
+    with pytest.raises(ValueError, match=message):
+        call(x)
+
+
+def test_warnings_count_columns_as_the_user_does():
+    with pytest.warns(UserWarning, match=r"x does not vary in columns 2 \(counted"):
+        Columns(maps=(Standardize(),), columns=((0, 2),)).fit(np.column_stack([REAL[:, 0], REAL[:, 1], np.ones(50)]))
 
 
 # ---------------------------------------------------------------- maps of one's own
@@ -321,3 +422,33 @@ def test_make_copies_an_object_and_refuses_what_it_does_not_know():
     assert make(mine, None) is not mine and make(mine, None).alpha == 0.01
     with pytest.raises(TypeError, match="preprocess is 3; give None, a name"):
         make(3, REAL)
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+anywhere = st.one_of(finite, st.sampled_from([0.0, 1e30, -1e30, 1.7976931348623157e308, -1.7976931348623157e308, 5e-324, 37.0]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(anywhere, min_size=4, max_size=4), st.sampled_from([0.0, 1e-12, 1e-6, 0.05, 0.49]),
+       st.sampled_from([np.float32, np.float64]))
+def test_logit_never_leaves_its_bounds(z, alpha, dtype):
+    p = Logit(alpha=alpha).fit(UNIT)
+    x = p.inverse(np.clip([z], np.finfo(dtype).min, np.finfo(dtype).max).astype(dtype))
+    assert x.dtype == dtype and (0 <= x).all() and (x <= 1).all()
+    assert all(np.isfinite(a).all() for a in p.forward(x))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(anywhere, min_size=4, max_size=4), st.sampled_from([np.float32, np.float64]),
+       st.sampled_from([case for case, (build, _) in CASES.items() if "dequantize" not in case]))
+def test_maps_of_extreme_rows_are_finite_or_refused(values, dtype, case):
+    p, _ = fitted(case)
+    rows = np.clip([values], np.finfo(dtype).min, np.finfo(dtype).max).astype(dtype)
+    with np.errstate(all="ignore"):
+        assert np.isfinite(p.inverse(rows)).all()
+        try:
+            z, log_det = p.forward(rows)
+        except ValueError as error:
+            assert re.search(r"(Logit|Log): .* at x\[0, [0-3]\] ", str(error))
+            return
+    assert np.isfinite(z).all() and np.isfinite(log_det).all()

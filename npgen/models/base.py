@@ -417,6 +417,7 @@ class ParametricModel(Model):
 
     preprocess = "auto"
     head_ = None  # the likelihood head of a model that has one
+    _takes_bits = False  # whether the density may be one of 0 and 1, as hyperparameters stand
 
     @abc.abstractmethod
     def _learn(self, x, weights, run):
@@ -444,7 +445,7 @@ class ParametricModel(Model):
 
     def _fit(self, x, weights, run):
         self.stream_ = run.stream.spawn()
-        self.preprocess_ = preprocess.make(self.preprocess, x).fit(x, sample_weight=weights)
+        self.preprocess_ = preprocess.make(self.preprocess, x, self._takes_bits).fit(x, sample_weight=weights)
         self._learn(x, weights, run)
 
     def _options(self):
@@ -474,18 +475,22 @@ class ParametricModel(Model):
         if validation is None:
             return ()
         try:
-            z = self.preprocess_.forward(validation[0])[0]
-            if self.head_ is not None:
-                self.head_.check(z, "fit")
+            self._check_head("fit", validation[0], self.preprocess_.to(asnumpy).forward(validation[0])[0])
         except ValueError as error:
             raise ValueError(f"fit: validation_data: {error}") from None
         return validation
 
     def _check(self, method, X):
         x = super()._check(method, X)
-        if self.head_ is not None:
-            self.head_.check(x, method)
+        if self.head_ is not None and self.head_.discrete:
+            maps = self.preprocess_ if is_device_array(x) else self.preprocess_.to(asnumpy)
+            self._check_head(method, x, maps.forward(x)[0])
         return x
+
+    def _check_head(self, method, x, z):
+        """Raise ValueError, naming a cell of x, unless the head can take z, what preprocessing makes of the rows x."""
+        if self.head_ is not None:
+            self.head_.check(z, method, shown=x)
 
     def _n_parameters(self):
         return self.params_.flat.size
@@ -550,6 +555,7 @@ class GradientModel(ParametricModel):
         """The layers built, and their first parameters; all rows in the preprocessed space take memory here only."""
         z = self.preprocess_.forward(x, stream)[0]
         self._build(z)
+        self._check_head("fit", x, z)
         return Parameters(self._init(z, stream), x.dtype)
 
 

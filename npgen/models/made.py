@@ -47,6 +47,10 @@ class MADE(GradientModel):
         return Capabilities("exact", "features of the last hidden layer", invertible=False)
 
     @property
+    def _takes_bits(self):
+        return self.head in ("auto", "bernoulli")
+
+    @property
     def n_latent_(self):
         return self.n_features_in_ if self.head_.name == "normal" else self.hidden_[-1]
 
@@ -58,7 +62,6 @@ class MADE(GradientModel):
     def _build(self, z):
         d = z.shape[1]
         self.head_ = head_for(self.head, z)
-        self.head_.check(z, "fit")
         self._order, self.hidden_ = self._choose_order(d), check_widths("hidden", self.hidden)
         if not self.hidden_:
             raise ValueError(f"hidden must name at least one layer, got {self.hidden!r}; for example hidden=(500,)")

@@ -61,6 +61,10 @@ class VAE(GradientModel):
         self.weight_decay, self.callbacks, self.verbose = weight_decay, callbacks, verbose
         self.random_state = random_state
 
+    @property
+    def _takes_bits(self):
+        return self.head in ("auto", "bernoulli")
+
     def _build(self, z):
         if not isinstance(self.beta, (int, float, np.number)) or not 0 <= self.beta < math.inf:
             raise ValueError(f"beta must be a non-negative number, got {self.beta!r}")
@@ -68,7 +72,6 @@ class VAE(GradientModel):
         (self.n_latent_,) = check_widths("n_latent", (self.n_latent,))
         check_widths("n_importance", (self.n_importance,))
         self.head_ = head_for(self.head, z)
-        self.head_.check(z, "fit")
         self._assemble(z.shape[1])
 
     def _assemble(self, d):

@@ -20,7 +20,7 @@ class _Unchecked:
     def __init__(self, head):
         self._head = head
 
-    def check(self, x, name):
+    def check(self, x, name, shown=None):
         pass
 
     def __getattr__(self, name):

@@ -268,7 +268,7 @@ class Subject:
         if self.density == "estimate" or not self.is_parametric:
             raise Skip("log_prob is an estimate")
         preprocessing, (low, levels) = self.model.preprocess_, self.levels
-        rest, most = Chain(steps=getattr(preprocessing, "steps", (None,))[1:]), levels.max()
+        rest, most = getattr(preprocessing, "steps", (None,))[1:], levels.max()
         n_edges = (int(n_points ** (1 / self.d)) - most) // 2
         if n_edges < most:
             raise Skip("too many columns to integrate over the cell of every integer")
@@ -277,8 +277,9 @@ class Subject:
         z = np.concatenate([np.quantile(z, np.linspace(0, 1, n_edges), axis=0), [[-np.inf] * self.d, [np.inf] * self.d],
                             np.linspace(z.min(axis=0) - margin, z.max(axis=0) + margin, n_edges)])
         with np.errstate(all="ignore"):
-            edges = levels * rest.inverse(z)
-        edges = [np.union1d(e[np.isfinite(e)], np.arange(many + 1)) for e, many in zip(edges.T, levels, strict=True)]
+            for step in reversed(rest):
+                z = getattr(step, "unclipped", step.inverse)(z)
+        edges = [np.union1d(e[np.isfinite(e)], np.arange(many + 1)) for e, many in zip((levels * z).T, levels, strict=True)]
         points = np.stack(np.meshgrid(*[(e[1:] + e[:-1]) / 2 for e in edges], indexing="ij"), axis=-1).reshape(-1, self.d)
         k = np.clip(np.floor(points), 0, levels - 1)
         z, log_det = preprocessing.forward(k + low, _Given(points - k))
