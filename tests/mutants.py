@@ -192,8 +192,8 @@ MUTANTS = [
     M("sampler: noise off by one", "MADE, real", "kernels.made_sample:_reference", "* noise[:, j]\n", "* noise[:, j - 1]\n"),
     M("sampler: bias of the output forgotten", "MADE, bits", "kernels.made_sample:_reference", " + layers[-1][1]", ""),
     # preprocessing
-    M("standardise: log-det dropped", "MADE, real", "preprocess:Standardize.forward", "self._log_det", "0.0"),
-    M("standardise: sign of the log-det", "RealNVP, real", "preprocess:Standardize.forward", "self._log_det",
+    M("standardise: log-det dropped", "MADE, real", "preprocess:Standardize._mapped", "self._log_det", "0.0"),
+    M("standardise: sign of the log-det", "RealNVP, real", "preprocess:Standardize._mapped", "self._log_det",
       "-self._log_det"),
     M("standardise: variance in the inverse", "RealNVP, real", "preprocess:Standardize.inverse", "* self.std_",
       "* self.std_ * self.std_"),
