@@ -17,6 +17,9 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     norm             the sum of squares of a gradient
     adam             one Adam step on a flat parameter buffer
 
+Every kernel runs in a process forked after the first one too, to the same bits, on one thread: those of Numba do not come
+along. Give it threads by starting it otherwise, as in multiprocessing.get_context("forkserver").
+
     _dispatch        Kernel: which implementation runs, and the launch checks
     _cuda            CuPy: CUDA sources compiled, launches checked
     _gemm.cuh        what the CUDA sources share: products by tiles; _random.cuh, _reduce.cuh and _pack.cuh likewise

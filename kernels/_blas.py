@@ -5,12 +5,20 @@ Numba's alone: two thread pools that alternate cost more than the products thems
 """
 import contextlib
 import os
+import sys
 import threading
+from pathlib import Path
+
+import numpy as np
 
 from . import _jit
 
+WITHOUT_PACKING = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # OpenBLAS's kernels that multiply small matrices as they lie
+
 _lock = threading.Lock()
 _every = []  # threadpoolctl's controllers of every BLAS of the process, once SciPy's, which jitted code calls, is loaded
+_small_products = np.zeros(1, np.uint8)  # whether gemm cuts products into small ones; cached machine code looks it up here
+chosen_by = ""  # who chose the kernels of SciPy's BLAS
 
 
 def load():
@@ -18,7 +26,7 @@ def load():
 
     Before the first kernel of all, even one without a product: Numba itself imports SciPy's BLAS to compile or load it.
     """
-    if _every:
+    if _every or not _jit.available:
         return
     with _lock:
         if _every:
@@ -31,27 +39,52 @@ def load():
         for letter in "sd":
             address = get_cython_function_address("scipy.linalg.cython_blas", f"{letter}gemm")
             llvmlite.binding.add_symbol(f"npgen_{letter}gemm", address)
-        _every[:] = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+        llvmlite.binding.add_symbol("npgen_small_products", _small_products.ctypes.data)
+        every = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+        _small_products[0] = _of_scipy(every).get("architecture") in WITHOUT_PACKING
+        _every[:] = every
+
+
+def products():
+    """What threadpoolctl says of the BLAS that the kernels call."""
+    load()
+    return _of_scipy(_every)
+
+
+def _of_scipy(every):
+    """That of SciPy's wheel, or else the only one of a system whose NumPy and SciPy share it."""
+    found = [lib.info() for lib in every]
+    own = [info for info in found if {"scipy", "scipy.libs"} & {folder.name for folder in Path(info["filepath"]).parents}]
+    return (own or found or [{}])[0]
 
 
 def _better_kernels():
     """The environment in which OpenBLAS, loaded, takes the AVX-512 kernels that it does not know this CPU to have.
 
     It chooses once, while it is loaded; NumPy's, loaded before, shows what it would choose. NPGEN_CORETYPE names another
-    core type, or "keep" for OpenBLAS's own choice.
+    core type, or "keep" for OpenBLAS's own choice. Where scipy.linalg was imported before, the choice has been made.
     """
+    global chosen_by
     from threadpoolctl import threadpool_info
     wanted = os.environ.get("NPGEN_CORETYPE", "SkylakeX")
     chosen = {info.get("architecture") for info in threadpool_info() if info["internal_api"] == "openblas"}
-    if wanted == "keep" or not _avx512() or not chosen & {"Haswell", "Zen"}:
-        return contextlib.nullcontext()
-    return _jit.environment(OPENBLAS_CORETYPE=wanted)
+    chosen_by = "OPENBLAS_CORETYPE" if "OPENBLAS_CORETYPE" in os.environ else "itself"
+    if "scipy.linalg.cython_blas" in sys.modules:
+        chosen_by += ", before npgen's first kernel"
+    elif wanted != "keep" and _avx512() and chosen & {"Haswell", "Zen"}:
+        chosen_by = "npgen"
+        return _jit.environment(OPENBLAS_CORETYPE=wanted)
+    return contextlib.nullcontext()
 
 
 def _avx512():
+    """Whether this CPU has the AVX-512 of OpenBLAS's kernels, and Numba is not told to do without (NUMBA_CPU_FEATURES)."""
     import llvmlite.binding
-    features = llvmlite.binding.get_host_cpu_features()
-    return all(features.get(f"avx512{part}", False) for part in ("f", "cd", "bw", "dq", "vl"))
+    import numba
+    host = llvmlite.binding.get_host_cpu_features()
+    features = numba.config.CPU_FEATURES
+    told = features is None or "+avx512f" in features.split(",")
+    return told and all(host.get(f"avx512{part}", False) for part in ("f", "cd", "bw", "dq", "vl"))
 
 
 class _OnePool:
@@ -127,10 +160,16 @@ if _jit.available:
         sig = types.void(types.boolean, types.boolean, types.intp, types.intp, types.intp, c.dtype, a, b, c.dtype, c)
         return sig, codegen
 
+    @intrinsic
+    def _cuts(typingctx):
+        """_small_products, of the process that runs: a global of Python's would be that of the process that compiled."""
+        def codegen(context, builder, sig, args):
+            flag = context.get_c_value(builder, ir.IntType(8), "npgen_small_products")
+            return builder.icmp_unsigned("!=", builder.load(flag), ir.IntType(8)(0))
+        return types.boolean(), codegen
+
     # With AVX-512, OpenBLAS packs nothing for a product of at most 100^3 multiplications, unless its right operand alone is
     # transposed, and so multiplies at full speed; packing for a batch of 50 rows costs a third.
-    _small_products = _avx512()
-
     @_jit.jit
     def gemm(alpha, a, trans_a, b, trans_b, beta, c):
         """c[m,n] = alpha * op(a)[m,k] @ op(b)[k,n] + beta * c, in place; any blocks whose rows are contiguous."""
@@ -143,7 +182,7 @@ if _jit.available:
                 for j in range(n):
                     c[i, j] = beta * c[i, j] if beta != 0 else 0
             return
-        if (trans_b and not trans_a) or not _small_products:
+        if (trans_b and not trans_a) or not _cuts():
             return _gemm(trans_a, trans_b, m, n, k, c.dtype.type(alpha), a, b, c.dtype.type(beta), c)
         rows, columns, depth = _cut(m, 120), _cut(n, 512 // c.itemsize), _cut(k, 64)
         for j in range(0, n, columns):

@@ -1,6 +1,8 @@
 """Kernel: one pure function of contiguous arrays, written once per backend; the arrays' type picks the backend."""
 import contextlib
 import contextvars
+import functools
+import itertools
 import re
 import sys
 import threading
@@ -29,24 +31,33 @@ def using(backend):
         _forced.reset(token)
 
 
+class _Alike(list):
+    """Arrays of one shape and dtype; `asked` counts on at every one handed out."""
+
+
 class _Pool(threading.local):
-    """The large arrays that empty() has handed out to this thread, by shape and dtype; None outside of recycling()."""
+    """The arrays that empty() has handed out to this thread, by shape and dtype; None outside of recycling().
 
-    arrays = None
+    held, most    bytes of them all, and the most that have been in use at once, as far as is known
+    """
+
+    arrays, held, most = None, 0, 0
 
 
-_pool = _Pool()
+_pool, _asked = _Pool(), itertools.count()
+SPARE = 2**28  # bytes that a thread holds for nobody, or as many as have been in use at once
 
 
 @contextlib.contextmanager
 def recycling():
     """Inside the block, empty() hands out arrays again that nobody refers to any more; it is all let go at the end.
 
-    Memory fresh from the operating system costs more to touch for the first time than most kernels' work.
+    Memory fresh from the operating system costs more to touch for the first time than most kernels' work. What is held for
+    nobody is bounded: shapes that were not asked for since go first.
     """
     outermost = _pool.arrays is None
     if outermost:
-        _pool.arrays = {}
+        _pool.arrays, _pool.held, _pool.most = {}, 0, 0
     try:
         yield
     finally:
@@ -65,44 +76,81 @@ def empty(shape, dtype):
     """np.empty for a kernel's results."""
     if _pool.arrays is None:
         return np.empty(shape, dtype)
-    arrays = _pool.arrays.setdefault((shape, dtype), [])
-    array = _unused(arrays, _REFERENCES)
-    if array is None:
-        array = np.empty(shape, dtype)
-        arrays.append(array)
+    alike = _pool.arrays.get((shape, dtype))
+    if alike is None:
+        alike = _pool.arrays[shape, dtype] = _Alike()
+    alike.asked = next(_asked)
+    unused = _unused(alike, _REFERENCES, 1)
+    if unused:
+        return unused[0]
+    array = np.empty(shape, dtype)
+    alike.append(array)
+    _pool.held += array.nbytes + OVERHEAD
+    if _pool.held > SPARE:
+        _let_go(_pool)
     return array
 
 
-def _unused(arrays, references):
-    """The first of the arrays to which only so many references count; None if there is none."""
+def _let_go(pool):
+    """Let go of what nobody has, of shapes that were asked for longest ago first, until no more is left than may be held."""
+    unused = {key: _unused(alike, _REFERENCES, len(alike)) for key, alike in pool.arrays.items()}
+    spare = sum(array.nbytes + OVERHEAD for arrays in unused.values() for array in arrays)
+    pool.most = max(pool.most, pool.held - spare)
+    for key in sorted(unused, key=lambda key: pool.arrays[key].asked):
+        for array in unused[key]:
+            if spare <= max(SPARE, pool.most):
+                return
+            pool.arrays[key][:] = [kept for kept in pool.arrays[key] if kept is not array]
+            spare, pool.held = spare - array.nbytes - OVERHEAD, pool.held - array.nbytes - OVERHEAD
+        if not pool.arrays[key]:
+            del pool.arrays[key]
+
+
+def _unused(arrays, references, most):
+    """At most so many of the arrays to which only `references` references count."""
+    unused = []
     for array in arrays:
         if sys.getrefcount(array) == references:
-            return array
+            unused.append(array)
+            if len(unused) == most:
+                break
+    return unused
 
 
 # What _unused counts for an array that only its list has: with the loop and the call 3, and fewer from Python 3.14 on.
-_REFERENCES = next(n for n in range(1, 9) if _unused([np.empty(0)], n) is not None)
+_REFERENCES = next(n for n in range(1, 9) if _unused([np.empty(0)], n, 1))
+OVERHEAD = 512  # bytes, about, of an array's own and of what is kept about it
 
 
 class Kernel:
     """One operation with its implementations.
 
-    signature  "x(N,K) weight(K,M) mask(K,M):bool seed": arrays with dims, names or numbers, then scalars without. An array's
+    signature  "x(N,K) weight(K,M) out(N,2M|0):float64 seed": arrays with dims, then scalars without. A dim is a name, a number,
+               a size in terms of a name that stands alone in another place ("2M", "M+1"), or any of several ("M|1"). An array's
                dtype is the launch's common floating dtype (float32 or float64) unless written behind a colon; those with one
                may lie on the host in a launch of device arrays.
+    sizes      a function of the arguments that gives (dim, size, ...), the sizes that it may have, for each dim that the values
+               of arrays have a say in; or None
     reference  NumPy: slower, simpler and more precise than what it judges; also the fallback
     numba      jitted implementation, or None
     cuda       callable on CuPy arrays, or None
     blas       the Numba side calls GEMM: hold BLAS to one thread while it runs
     """
 
-    def __init__(self, name, signature, *, reference, numba=None, cuda=None, blas=False):
+    def __init__(self, name, signature, *, reference, numba=None, cuda=None, blas=False, sizes=None):
         self.name, self.signature = name, signature
-        self.reference, self.numba, self.cuda, self.blas = reference, numba, cuda, blas
+        self.reference, self.numba, self.cuda, self.blas, self.sizes = reference, numba, cuda, blas, sizes
         parsed = [_parse(token) for token in re.findall(r"\w+(?:\([^)]*\))?(?::\w+)?", signature)]
         self._n_args = len(parsed)
-        self._arrays = [(i, name, dims, dtype) for i, (name, dims, dtype) in enumerate(parsed) if dims is not None]
-        self._numbers = {d: int(d) for _, _, dims, _ in self._arrays for d in dims if d.isdigit()}
+        declared = [(i, name, dims, dtype) for i, (name, dims, dtype) in enumerate(parsed) if dims is not None]
+        self._arrays = [(i, name, tuple(d if d.isidentifier() or d.isdigit() else None for d in dims), dims, dtype)
+                        for i, name, dims, dtype in declared]
+        self._numbers = {d: int(d) for _, _, plain, _, _ in self._arrays for d in plain if d and d.isdigit()}
+        self._derived = [(i, name, axis, dims, _sizes(dims[axis])) for i, name, plain, dims, _ in self._arrays
+                         for axis, d in enumerate(plain) if d is None]
+        names = {d for _, _, plain, _, _ in self._arrays for d in plain}
+        if unknown := {d for *_, axis, dims, _ in self._derived for d in re.findall(r"[A-Za-z]\w*", dims[axis])} - names:
+            raise ValueError(f"Kernel {name}: no array of {signature} has the dims {', '.join(sorted(unknown))} by themselves")
 
     def __repr__(self):
         return f"<kernel {self.name}({self.signature})>"
@@ -120,8 +168,8 @@ class Kernel:
             if run is None:
                 return self.reference(*args)
             if backend == "numba":
-                _jit.start_threads()
                 _blas.load()
+                _jit.start()
                 if self.blas:
                     with _blas.one_pool():
                         return run(*args)
@@ -137,27 +185,50 @@ class Kernel:
             raise KernelError(f"kernel {self.name}: takes {self._n_args} arguments ({self.signature}), got {len(args)}")
         bound, common = self._numbers.copy(), None
         device = "cupy" in sys.modules and any(map(is_device_array, args))
-        for i, name, dims, dtype in self._arrays:
+        for i, name, plain, dims, dtype in self._arrays:
             value = args[i]
             if not hasattr(value, "flags"):
                 raise KernelError(f"kernel {self.name}: {name} must be an array, got {type(value).__name__}")
-            common = common or (value.dtype if dtype is None else None)
-            expected = common if dtype is None else dtype
-            if value.dtype != expected or (dtype is None and value.dtype.char not in "fd"):
-                raise KernelError(f"kernel {self.name}: {name} has dtype {value.dtype}, expected "
-                                  f"{expected if dtype or value.dtype != expected else 'float32 or float64'}")
+            found, expected = value.dtype, common if dtype is None else dtype
+            if expected is None:
+                if found.char not in "fd":
+                    raise KernelError(f"kernel {self.name}: {name} has dtype {found}, expected float32 or float64")
+                common = found
+            elif found is not expected and found != expected:
+                raise KernelError(f"kernel {self.name}: {name} has dtype {found}, expected {expected}")
             shape = value.shape
-            fits = len(shape) == len(dims)
-            for d, n in zip(dims, shape, strict=False):
-                fits = fits and bound.setdefault(d, n) == n
+            fits = len(shape) == len(plain)
+            for d, n in zip(plain, shape, strict=False):
+                fits = fits and (d is None or bound.setdefault(d, n) == n)
             if not fits:
-                expected = ", ".join(f"{d}={bound[d]}" if d in bound and not d.isdigit() else d for d in dims)
-                raise KernelError(f"kernel {self.name}: {name} has shape {tuple(shape)}, expected ({expected})")
+                raise self._misfit(name, shape, dims, bound)
             if not value.flags.c_contiguous:
                 raise KernelError(f"kernel {self.name}: {name} must be C-contiguous; pass np.ascontiguousarray({name})")
             if device and dtype is None and not is_device_array(value):
                 raise KernelError(f"kernel {self.name}: {name} is on the host and others are on the device; move it there")
+        for i, name, axis, dims, sizes in self._derived:
+            if args[i].shape[axis] not in sizes(bound):
+                raise self._misfit(name, args[i].shape, dims, bound)
+        if self.sizes is not None:
+            for dim, *sizes in self.sizes(*args):
+                if bound[dim] not in sizes:
+                    raise KernelError(f"kernel {self.name}: {dim} is {bound[dim]} in {self.signature}, but the values of other "
+                                      f"arguments make it {' or '.join(map(str, sizes))}")
         return device
+
+    def _misfit(self, name, shape, dims, bound):
+        known = [d if d.isdigit() or not set(re.findall(r"[A-Za-z]\w*", d)) <= set(bound) else
+                 f"{d}={'|'.join(map(str, _sizes(d)(bound)))}" for d in dims]
+        return KernelError(f"kernel {self.name}: {name} has shape {tuple(shape)}, expected ({', '.join(known)})")
+
+
+@functools.cache
+def _sizes(dim):
+    """A function of the bound dims: the sizes that a dim such as "D", "2D", "D+1" or "D|1" may have."""
+    if not all(re.fullmatch(r"\d+|\d*[A-Za-z]\w*([+-]\d+)?", size) for size in dim.split("|")):
+        raise ValueError(f"Kernel: {dim} is no dim; write 'D', '2D', 'D+1', 'D-1', '5', or several with '|' between them")
+    size = re.sub(r"(\d*)([A-Za-z]\w*)", lambda m: f"{m[1] or 1} * bound[{m[2]!r}]", dim)
+    return eval(f"lambda bound: ({size.replace('|', ', ')},)")
 
 
 def _parse(token):

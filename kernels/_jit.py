@@ -1,19 +1,29 @@
 """Numba for the kernels: a decorator that compiles once, caches safely, and does nothing where Numba is missing; its threads.
 
 The on-disk cache lives in a folder named by a hash of every kernel source, because Numba's own cache does not see an
-edit in a helper that lives in another file (numba #1833). Where no folder is writable, nothing is cached (numba #4908).
+edit in a helper that lives in another file (numba #1833). Where no folder is writable, nothing is cached (numba #4908). The
+folder is made before the first kernel runs, not by an import, and those of older versions that nobody has used for weeks go.
 Numba numbers the files of a function's signatures, and two processes that compile different ones at the same time would
 take the same number, after which one is answered with the other's machine code: here every file has a name of its own.
 Cached machine code finds its callees by name, and closures that share one would be taken for one another: each is numbered.
 Numba compiles the two wrappers around a parallel loop, and the loop in them, by themselves as well as in the function that
 has the loop, and only ever runs the last: here the wrappers are only linked, which saves a quarter of the time.
+
+A parallel loop calls npgen_parallel_for, which hands it to Numba's threads. Without them it runs on the calling thread, to the
+same bits: in a process forked after they were started, which does not have them (GNU OpenMP would end it), and
+on Numba's own work queue, which more than one caller at a time would abort, while another thread has it.
 """
 import collections
 import contextlib
+import functools
 import hashlib
 import os
+import re
+import shutil
 import sys
 import tempfile
+import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -28,6 +38,7 @@ except Exception as error:  # a broken llvmlite raises OSError, an unsupported N
     available, unavailable = False, f"Numba cannot be imported ({type(error).__name__}: {error})"
 
 KNOWN = ((0, 61), (0, 68))  # the Numbas whose inside _linked_wrappers has been tested with; others compile for longer
+KEPT, UNUSED = 4, 21 * 24 * 3600  # folders of other versions that stay, the last used ones; seconds unused, before others go
 
 
 def _source_hash():
@@ -37,8 +48,13 @@ def _source_hash():
     return digest.hexdigest()[:16]
 
 
-def _cache_folder():
-    """The first writable of NPGEN_CACHE_DIR, the user's cache folder and the temporary folder; None if there is none."""
+@functools.cache
+def cache_folder():
+    """This version's folder, made if need be, in the first writable of NPGEN_CACHE_DIR, the user's cache folder and the
+    temporary folder; None if there is none, and without Numba.
+    """
+    if not available:
+        return None
     if sys.platform == "win32":
         home = os.environ.get("LOCALAPPDATA", "~\\AppData\\Local")
     elif sys.platform == "darwin":
@@ -52,16 +68,30 @@ def _cache_folder():
         folder = Path(root).expanduser().absolute() / f"kernels-{_source_hash()}"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            owned = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()  # never load another user's code
-            if owned:
-                with tempfile.TemporaryFile(dir=folder):
-                    return folder
+            if _owned(folder):  # never load another user's code
+                tempfile.TemporaryFile(dir=folder).close()
+                _leave(folder)
+                return folder
         except OSError:
             continue
     return None
 
 
-cache_folder = _cache_folder() if available else None
+def _owned(folder):
+    return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+
+
+def _leave(folder):
+    """Mark a folder as used now, and remove those of other versions beside it, but for the last used and the ones in use."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+        others = [(f.stat().st_mtime, f) for f in folder.parent.iterdir() if re.fullmatch("kernels-[0-9a-f]{16}", f.name)
+                  and f != folder and f.is_dir() and not f.is_symlink() and _owned(f)]
+        for used, other in sorted(others, reverse=True)[KEPT:]:
+            if time.time() - used > UNUSED:
+                shutil.rmtree(other, ignore_errors=True)
+
+
 _named = collections.Counter()  # how many functions have this module and qualified name
 
 
@@ -77,30 +107,93 @@ def environment(**variables):
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def start_threads():
-    """Start Numba's threads, once.
+def start():
+    """Start Numba's threads, lead parallel loops to them, and give every function its cache, once.
 
     A thread of GNU OpenMP that waits for the others spins for milliseconds by default: on a machine with other work it
     then holds the core that they need, and a kernel of 1 ms takes 30. Here it sleeps after some 50 microseconds, unless
     the user has set how to wait.
     """
     global _started
-    if available and not _started:
-        chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ)
-        with contextlib.nullcontext() if chosen else environment(GOMP_SPINCOUNT="2000"):
-            numba.get_num_threads()
-        _started = True
+    with _lock:
+        if available and not _started:
+            chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ)
+            with contextlib.nullcontext() if chosen else environment(GOMP_SPINCOUNT="2000"):
+                numba.get_num_threads()
+            _lead_loops(numba.threading_layer() == "workqueue")
+            for function in _jitted:
+                _enable_caching(function)
+            _jitted.clear()
+            _started = True
 
 
-_started = False
+_started, _lock = False, threading.RLock()
+_jitted = []  # every function, until the first kernel runs
+_threads = np.zeros(1, np.int64)  # the address of Numba's function that runs a parallel loop on its threads; 0 to do without
+_without_threads = False  # whether this process was forked from one that had started Numba's threads
+
+
+def _forked():
+    """In a forked process: its one thread does without those that did not come along."""
+    global _lock, _without_threads
+    _lock = threading.RLock()
+    with contextlib.suppress(ValueError):  # where no thread has been started
+        numba.threading_layer()
+        _without_threads, _threads[0] = True, 0
+
+
+if available and hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _lead_loops(one_at_a_time):
+    """Compile npgen_parallel_for: the function in _threads, if one is there, or the loop itself, on the calling thread.
+
+    one_at_a_time: whoever calls that function takes it out of _threads meanwhile, so that another thread finds none.
+    """
+    import llvmlite.binding
+    from llvmlite import ir
+    byte, size = ir.IntType(8).as_pointer(), ir.IntType(64)
+    of_loop = ir.FunctionType(ir.VoidType(), [byte] * 4)
+    declared = ir.FunctionType(ir.VoidType(), [byte] * 5 + [size] * 3)  # the loop, its arguments, two lengths, threads
+    module = ir.Module()
+    module.triple = llvmlite.binding.get_process_triple()
+    function = ir.Function(module, declared, "npgen_parallel_for")
+    builder = ir.IRBuilder(function.append_basic_block())
+    cell = builder.inttoptr(size(_threads.ctypes.data), size.as_pointer())
+    if one_at_a_time:
+        run = builder.atomic_rmw("xchg", cell, size(0), "seq_cst")
+    else:
+        run = builder.load_atomic(cell, "seq_cst", 8)
+    with builder.if_else(builder.icmp_signed("!=", run, size(0))) as (threads, alone):
+        with threads:
+            builder.call(builder.inttoptr(run, declared.as_pointer()), function.args)
+            if one_at_a_time:
+                builder.store_atomic(run, cell, "seq_cst", 8)
+        with alone:
+            builder.call(builder.bitcast(function.args[0], of_loop.as_pointer()), function.args[1:5])
+    builder.ret_void()
+    machine = llvmlite.binding.Target.from_default_triple().create_target_machine()
+    engine = llvmlite.binding.create_mcjit_compiler(llvmlite.binding.parse_assembly(str(module)), machine)
+    engine.finalize_object()
+    _lead_loops.kept = engine  # whose memory the machine code lies in
+    llvmlite.binding.add_symbol("npgen_parallel_for", engine.get_function_address("npgen_parallel_for"))
+    _threads[0] = 0 if _without_threads else llvmlite.binding.address_of_symbol("numba_parallel_for")
 
 
 def _linked_wrappers():
-    """Numba's compiler, but that the wrappers around a parallel loop are linked into the loop's function and no more."""
+    """Numba's compiler, but that the wrappers around a parallel loop are linked into the loop's function and no more, and call
+    npgen_parallel_for.
+    """
     from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
     from numba.core.compiler import Compiler
 
     class Linked(JITCodeLibrary):
+        def add_llvm_module(self, module):
+            with contextlib.suppress(NameError):
+                module.get_function("numba_parallel_for").name = "npgen_parallel_for"
+            super().add_llvm_module(module)
+
         def _optimize_final_module(self):
             pass
 
@@ -139,14 +232,37 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
     name = function.__module__, function.__qualname__
     _named[name] += 1
     function.__qualname__ += str(_named[name])
+    compiled = numba.njit(function, parallel=parallel, fastmath=fastmath, inline=inline, error_model="numpy", nogil=True,
+                          **_compiler)
+    if _started:
+        _enable_caching(compiled)
+    else:
+        _jitted.append(compiled)
+    return compiled if _compiler or not parallel else _guarded(compiled)
+
+
+def _enable_caching(compiled):
+    if cache_folder() is None:
+        return
     saved = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder or "")
+    numba.config.CACHE_DIR = str(cache_folder())
     try:
-        compiled = numba.njit(function, parallel=parallel, fastmath=fastmath, inline=inline, error_model="numpy",
-                              nogil=True, cache=cache_folder is not None, **_compiler)
+        compiled.enable_caching()
     finally:
         numba.config.CACHE_DIR = saved
-    if cache_folder is not None:
-        with contextlib.suppress(AttributeError):  # a Numba that names its files otherwise
-            compiled._cache._cache_file._data_name = lambda number: f"{function.__name__}-{uuid.uuid4().hex}.nbc"
-    return compiled
+    with contextlib.suppress(AttributeError):  # a Numba that names its files otherwise
+        compiled._cache._cache_file._data_name = lambda number: f"{compiled.__name__}-{uuid.uuid4().hex}.nbc"
+
+
+def _guarded(compiled):
+    """A parallel function of a Numba whose loops cannot be led elsewhere: refused after a fork, and on its own work queue one
+    launch at a time.
+    """
+    @functools.wraps(compiled.py_func)
+    def run(*args):
+        if _without_threads:
+            raise RuntimeError("this process was forked after the first parallel kernel; start it by 'spawn' or 'forkserver', "
+                               "as in multiprocessing.get_context('spawn'), or fork before any kernel runs")
+        with _lock if numba.threading_layer() == "workqueue" else contextlib.nullcontext():
+            return compiled(*args)
+    return run

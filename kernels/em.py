@@ -349,7 +349,7 @@ def _statistics_cuda(x, weights, *parameters):
     return n, first, second, nats
 
 
-_PARAMETERS = "centre(D):float64 scale(D):float64 offset(K):float64 shift(K,D):float64 factor(G,B,D):float64"
+_PARAMETERS = "centre(D):float64 scale(D):float64 offset(K):float64 shift(K,D):float64 factor(K|1,D|1,D):float64"
 log_prob = Kernel("em.log_prob", f"x(N,D) {_PARAMETERS}", reference=_log_prob_reference, numba=_log_prob,
                   cuda=_log_prob_cuda, blas=True)
 posterior = Kernel("em.posterior", f"x(N,D) {_PARAMETERS}", reference=_posterior_reference, numba=_posterior,

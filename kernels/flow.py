@@ -405,10 +405,30 @@ def _backward_cuda(dz, dlog_det, between, outputs, hidden, params, orders, width
     return dx, mlp.weight_gradients(between, hidden, g, delta, nothing, np.zeros(0, np.int64), jobs, N, params.size)
 
 
-_FLOW = "params(P) orders(S,D):int64 widths(S,W):int64 blocks(S,L,5):int64 pieces(T,6):int64 limit"
+@functools.lru_cache(maxsize=256)
+def _sizes(widths, S, D):
+    """(the length of params, features that a step of these widths has, rows of outputs, hidden units)."""
+    widths = np.frombuffer(widths, np.int64).reshape(S, -1)
+    features = widths[:, 0] + widths[:, -1] / 2
+    return (int(2 * D * S + ((widths[:, :-1] + 1) * widths[:, 1:]).sum()), features[np.argmax(features != D)],
+            int(widths[:, -1].max()), int(widths[0, 1:-1].sum()))
+
+
+def _of_params(x, params, orders, widths, *rest):
+    size, features, _, _ = _sizes(_cuda.content(widths), *orders.shape)
+    return ("P", size), ("D", features)
+
+
+def _of_kept(x, params, orders, widths, *rest):
+    _, _, outputs, units = _sizes(_cuda.content(widths), *orders.shape)
+    return ("O", outputs), ("Q", len(x) * units)
+
+
+_FLOW = "params(P) orders(S,D):int64 widths(S,W):int64 blocks(S,W-1,5):int64 pieces(T,6):int64 limit"
 inverse = Kernel("flow.inverse", f"x(N,D) {_FLOW} keep", reference=_inverse_reference, numba=_inverse_numba,
-                 cuda=_inverse_cuda, blas=True)
+                 cuda=_inverse_cuda, blas=True, sizes=_of_params)
 forward = Kernel("flow.forward", f"z(N,D) {_FLOW}", reference=_forward_reference, numba=_forward_numba,
-                 cuda=_forward_cuda, blas=True)
+                 cuda=_forward_cuda, blas=True, sizes=_of_params)
 backward = Kernel("flow.backward", f"dz(N,D) dlog_det(N) between(S,D,N) outputs(S,O,N) hidden(S,Q) {_FLOW}",
-                  reference=_backward_reference, numba=_backward_numba, cuda=_backward_cuda, blas=True)
+                  reference=_backward_reference, numba=_backward_numba, cuda=_backward_cuda, blas=True,
+                  sizes=lambda dz, dlog_det, between, outputs, hidden, *flow: _of_params(dz, *flow) + _of_kept(dz, *flow))

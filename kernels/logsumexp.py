@@ -234,8 +234,8 @@ def _gradient_cuda(of_weights):
     return run
 
 
-forward = Kernel("logsumexp.forward", "x(N,D) weights(W,D)", reference=_forward_reference, numba=_forward, cuda=_forward_cuda)
-backward = Kernel("logsumexp.backward", "g(N) ans(N) x(N,D) weights(W,D)",
+forward = Kernel("logsumexp.forward", "x(N,D) weights(N|1,D)", reference=_forward_reference, numba=_forward, cuda=_forward_cuda)
+backward = Kernel("logsumexp.backward", "g(N) ans(N) x(N,D) weights(N|1,D)",
                   reference=_backward_reference, numba=_backward, cuda=_gradient_cuda(False))
-backward_weights = Kernel("logsumexp.backward_weights", "g(N) ans(N) x(N,D) weights(W,D)",
+backward_weights = Kernel("logsumexp.backward_weights", "g(N) ans(N) x(N,D) weights(N|1,D)",
                           reference=_backward_weights_reference, numba=_backward_weights, cuda=_gradient_cuda(True))

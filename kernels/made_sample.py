@@ -15,6 +15,8 @@ Numba: dimensions go in blocks. What earlier blocks contribute to a block comes 
 each new value is added to the units that see it, and a unit is activated when its last input has arrived. CUDA: the same
 without the blocks, a few rows for every block of threads.
 """
+import functools
+
 import numpy as np
 
 from . import _cuda
@@ -157,6 +159,13 @@ def _numba(params, widths, cuts, noise, limit):
     return x
 
 
+@functools.lru_cache(maxsize=256)
+def _sizes(widths, gaussian):
+    widths = np.frombuffer(widths, np.int64)
+    size = int(((widths[:-1] + 1) * widths[1:]).sum())
+    return ("P", size), ("D", int(widths[0])), ("D", widths[-1] / (1 + gaussian))
+
+
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
 def _cuda_side(params, widths, cuts, noise, limit):
@@ -171,5 +180,6 @@ def _cuda_side(params, widths, cuts, noise, limit):
     return x
 
 
-sample = Kernel("made_sample.sample", "params(P) widths(L):int64 cuts(H,E):int64 noise(N,D) limit",
-                reference=_reference, numba=_numba, cuda=_cuda_side, blas=True)
+sample = Kernel("made_sample.sample", "params(P) widths(L):int64 cuts(L-2,D+1):int64 noise(N,D) limit",
+                reference=_reference, numba=_numba, cuda=_cuda_side, blas=True,
+                sizes=lambda params, widths, cuts, noise, limit: _sizes(_cuda.content(widths), limit > 0))

@@ -207,10 +207,10 @@ def add_up(values):
     return total
 
 
-forward = Kernel("masked_matmul.forward", "x(N,K) weight(K,M) bias(M) mask(P,Q) blocks(B,4):int64",
+forward = Kernel("masked_matmul.forward", "x(N,K) weight(K,M) bias(M) mask(K|0,M|0) blocks(B,4):int64",
                  reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda, blas=True)
-backward_x = Kernel("masked_matmul.backward_x", "g(N,M) weight(K,M) mask(P,Q) blocks(B,4):int64",
+backward_x = Kernel("masked_matmul.backward_x", "g(N,M) weight(K,M) mask(K|0,M|0) blocks(B,4):int64",
                     reference=_backward_x_reference, numba=_backward_x_numba, cuda=_backward_x_cuda, blas=True)
-backward_weight = Kernel("masked_matmul.backward_weight", "x(N,K) g(N,M) mask(P,Q) blocks(B,4):int64",
+backward_weight = Kernel("masked_matmul.backward_weight", "x(N,K) g(N,M) mask(K|0,M|0) blocks(B,4):int64",
                          reference=_backward_weight_reference, numba=_backward_weight_numba, cuda=_backward_weight_cuda,
                          blas=True)

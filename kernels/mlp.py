@@ -302,8 +302,21 @@ def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx):
     return dx, weight_gradients(x, hidden, g, delta, mask, stairs, jobs, N, params.size)
 
 
+@functools.lru_cache(maxsize=256)
+def _sizes(widths):
+    widths = np.frombuffer(widths, np.int64)
+    size, units = int(((widths[:-1] + 1) * widths[1:]).sum()), int(widths[1:-1].sum())
+    return ("P", size), ("K", int(widths[0])), ("R", 0, int((widths[:-1] * widths[1:]).sum())), ("M", int(widths[-1])), units
+
+
+def _of_backward(g, x, hidden, params, widths, *rest):
+    *sizes, units = _sizes(_cuda.content(widths))
+    return *sizes, ("Q", len(x) * units)
+
+
 forward = Kernel("mlp.forward", "x(N,K) params(P) widths(W):int64 blocks(B,5):int64 pieces(T,5):int64 mask(R)",
-                 reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda, blas=True)
+                 reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda, blas=True,
+                 sizes=lambda x, params, widths, *rest: _sizes(_cuda.content(widths))[:3])
 backward = Kernel("mlp.backward", "g(N,M) x(N,K) hidden(Q) params(P) widths(W):int64 blocks(B,5):int64 "
                   "pieces(T,5):int64 mask(R) want_dx", reference=_backward_reference, numba=_backward_numba,
-                  cuda=_backward_cuda, blas=True)
+                  cuda=_backward_cuda, blas=True, sizes=_of_backward)

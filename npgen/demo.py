@@ -41,7 +41,7 @@ def run(folder, *, quick=False, seed=0):
         from . import plot
         plot.images(os.path.join(folder, "digits.png"), test[:100])
         plot.images(os.path.join(folder, "digits-black-white.png"), data.binarize(test[:100], INK))
-    ahead = start_compiling() if _jit.cache_folder else None
+    ahead = start_compiling() if _jit.cache_folder() else None
     for name, space, settings, hurry in CASES:
         fit_to, held_out = (data.binarize(part, INK) if space == "black/white" else part for part in (train, test))
         if ahead and name == CASES[-1][0]:
@@ -67,7 +67,7 @@ def start_compiling():
 
     The first meanwhile compiles those before them.
     """
-    env = os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder.parent)}
+    env = os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder().parent)}
     return subprocess.Popen([sys.executable, "-c", "from npgen import demo; demo.compile_last()"], env=env,
                             cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -58,6 +58,9 @@ def facts():
     for i, (owner, blas) in enumerate(_blas()):
         core = f", {blas['architecture']} kernels" if "architecture" in blas else ""
         yield "" if i else "blas", f"{owner}: {blas['internal_api']} {blas['version']}{core}, {blas['num_threads']} threads"
+    if products := _products():
+        yield "", (f"npgen's products run on {products['filepath']}, its {products.get('architecture', 'own')} kernels chosen "
+                   f"by {_blas_kernel.chosen_by}")
     yield "numba", f"{_numba_threads()} threads, layer {_layer()}" if _jit.available else _jit.unavailable
     yield "cache", _cache()
     yield "gpu", _gpu()
@@ -66,7 +69,10 @@ def facts():
 def advice():
     """One line for each thing that would make this machine faster."""
     slow = [owner for owner, blas in _blas() if blas.get("architecture") in ("Haswell", "Zen")]
-    if slow and _has_avx512():
+    if _has_avx512() and _products().get("architecture") in ("Haswell", "Zen") and "before" in _blas_kernel.chosen_by:
+        yield ("scipy.linalg, which scikit-learn imports too, was imported before npgen's first kernel, so that products "
+               "run AVX2 kernels: set OPENBLAS_CORETYPE=SkylakeX before Python starts, or compute something with npgen first.")
+    elif slow and _has_avx512():
         yield (f"The OpenBLAS of {' and '.join(slow)} runs AVX2 kernels, but this CPU has AVX-512: set "
                "OPENBLAS_CORETYPE=SkylakeX before Python starts.")
     if not _jit.available:
@@ -76,7 +82,7 @@ def advice():
         yield "Numba's threads run on its own work queue; install tbb, or a libgomp for Numba to find."
     if _numba_threads() < _n_cores():
         yield f"Numba uses {_numba_threads()} of {_n_cores()} cores: set NUMBA_NUM_THREADS={_n_cores()}, or leave it unset."
-    if _jit.cache_folder is None:
+    if _jit.cache_folder() is None:
         yield "No cache folder is writable, so every process compiles anew: set NPGEN_CACHE_DIR to a folder of your own."
 
 
@@ -100,10 +106,11 @@ def _cpu_name():
 
 
 def _has_avx512():
-    if not _jit.available:
-        return False
-    import llvmlite.binding
-    return llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+    return _jit.available and _blas_kernel._avx512()
+
+
+def _products():
+    return _blas_kernel.products() if _jit.available else {}
 
 
 def _blas():
@@ -132,10 +139,10 @@ def _layer():
 
 
 def _cache():
-    if _jit.cache_folder is None:
+    if (folder := _jit.cache_folder()) is None:
         return "none: no folder is writable"
-    sizes = [file.stat().st_size for file in _jit.cache_folder.rglob("*.nbc")]
-    return f"{_jit.cache_folder} ({len(sizes)} compiled functions, {sum(sizes) / 1e6:.1f} MB)"
+    sizes = [file.stat().st_size for file in folder.rglob("*.nbc")]
+    return f"{folder} ({len(sizes)} compiled functions, {sum(sizes) / 1e6:.1f} MB)"
 
 
 def _gpu():

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from .engine import OVERRIDES, NoRuleError, Primitive
+from .kernels import _blas
 from .kernels import logsumexp as _logsumexp_kernel
 from .kernels import masked_matmul as _matmul_kernel
 from .kernels import reparameterize as _reparameterize_kernel
@@ -214,6 +215,7 @@ def _cast_back(g, dtype):
 def _special(x):
     if is_device_array(x):
         return device_special()
+    _blas.load()  # before what imports scipy.linalg, so that it is npgen that chooses its kernels
     import scipy.special
     return scipy.special
 
@@ -616,6 +618,7 @@ def _triangular(a, b, *, lower, transpose):
     if is_device_array(b):
         a = np.tril(a) if lower else np.triu(a)
         return np.linalg.solve(_t(a) if transpose else a, b)
+    _blas.load()
     from scipy.linalg import solve_triangular
     return solve_triangular(a, b, lower=lower, trans=int(transpose), check_finite=False)
 

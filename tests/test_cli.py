@@ -291,7 +291,7 @@ def test_config_advises(monkeypatch, patch, advice):
 
 
 def test_config_advises_a_cache_folder(monkeypatch):
-    monkeypatch.setattr(machine._jit, "cache_folder", None)
+    monkeypatch.setattr(machine._jit, "cache_folder", lambda: None)
     assert any("NPGEN_CACHE_DIR" in line for line in machine.advice())
 
 

@@ -327,7 +327,7 @@ with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     model = npgen.RealNVP(n_couplings=2, hidden=(4,), max_epochs=2, random_state=0).fit(data.moons(60))
     nats = model.score(data.moons(60))
-print(repr(round(nats, 9)), [str(w.message) for w in seen], npgen.kernels._jit.cache_folder)
+print(repr(round(nats, 9)), [str(w.message) for w in seen], npgen.kernels._jit.cache_folder())
 """
 
 

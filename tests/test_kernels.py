@@ -8,7 +8,23 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from npgen import kernels
-from npgen.kernels import _dispatch, _math, adam, gather, likelihood, logsumexp, masked_matmul, norm, random, reparameterize
+from npgen.kernels import (
+    _dispatch,
+    _math,
+    adam,
+    em,
+    flow,
+    gather,
+    likelihood,
+    logsumexp,
+    made_sample,
+    masked_matmul,
+    mlp,
+    norm,
+    random,
+    reparameterize,
+)
+from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -245,6 +261,38 @@ def test_memory_is_handed_out_again_only_when_nobody_has_it():
         third, fourth = (_dispatch.empty((10, 4), np.float64) for _ in range(2))
         assert third.ctypes.data == at
         assert not np.shares_memory(third, fourth) and not np.shares_memory(view, fourth)
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=30, max_size=60))
+@settings(max_examples=20)
+def test_memory_held_for_nobody_is_bounded(sizes):
+    """Arrays of ever other sizes: for nobody no more is held than the bound, or than has been in use at once."""
+    unit, in_use, most = _dispatch.SPARE // 20, [], 0
+    with _dispatch.recycling():
+        for size in sizes:
+            before, in_use = in_use, [_dispatch.empty((size, unit // 8), np.float64), _dispatch.empty((size, unit), np.uint8)]
+            most = max(most, sum(a.nbytes for a in before + in_use))
+            held = [a for alike in _dispatch._pool.arrays.values() for a in alike]
+            assert sum(a.nbytes for a in held) <= 2 * max(most, _dispatch.SPARE)
+            assert sum(a.nbytes + _dispatch.OVERHEAD for a in held) == _dispatch._pool.held
+            del held, before
+
+
+def test_a_step_of_any_size_finds_its_memory_again():
+    """Phases that use and let go of much more than the bound take no new memory when they come again."""
+    def step():
+        places = []
+        for phase in range(4):
+            large = [_dispatch.empty((k + 1, _dispatch.SPARE), np.uint8) for k in range(4)]
+            places += [a.ctypes.data for a in large if phase in (0, 3)]
+            later = [_dispatch.empty((5 + phase, _dispatch.SPARE), np.uint8)]
+            places += [a.ctypes.data for a in later]
+            del large, later
+        return places
+
+    with _dispatch.recycling():
+        step()
+        assert step() == step()
 
 
 @BACKENDS
@@ -512,7 +560,8 @@ BAD_LAUNCHES = {
     "integers": ((F.astype(int), F), r"x has dtype int64, expected float32 or float64"),
     "half": ((F.astype(np.float16), F), r"x has dtype float16, expected float32 or float64"),
     "mixed dtypes": ((F, F.astype(float)), r"weights has dtype float64, expected float32"),
-    "mismatched dim": ((F, F[:, :2].copy()), r"weights has shape \(4, 2\), expected \(W=4, D=3\)"),
+    "mismatched dim": ((F, F[:, :2].copy()), r"weights has shape \(4, 2\), expected \(N\|1=4\|1, D=3\)"),
+    "one of several": ((F, F[:2].copy()), r"weights has shape \(2, 3\), expected \(N\|1=4\|1, D=3\)"),
     "number of dims": ((F[0], F), r"x has shape \(3,\), expected \(N, D\)"),
     "Fortran order": ((np.asfortranarray(F), F), r"x must be C-contiguous; pass np.ascontiguousarray\(x\)"),
     "a view with strides": ((F[::2], F), r"x must be C-contiguous"),
@@ -525,6 +574,73 @@ def test_a_wrong_launch_is_refused(backend, launch):
     args, message = BAD_LAUNCHES[launch]
     with kernels.using(backend), pytest.raises(kernels.KernelError, match="kernel logsumexp.forward: " + message):
         logsumexp.forward(*args)
+
+
+def whole_launches(dtype):
+    """(kernel, arguments) of every kernel, no two of its sizes the same."""
+    rng = np.random.default_rng(0)
+    yield from ((kernel, inputs(rng, 6, 5, dtype)) for kernel, (inputs, _) in CASES.items())
+    yield from launches_of_networks(dtype)
+
+
+def launches_of_networks(dtype):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 4)).astype(dtype)
+    *_, w = em_launch = rng.normal(size=6), np.zeros(4), np.ones(4), np.zeros(3), np.zeros((3, 4)), np.ones((3, 4, 4))
+    for factor in w, w[:1], w[:, :1].copy(), w[:1, :1].copy():
+        parameters = (*em_launch[1:-1], factor)
+        yield from ((em.log_prob, (x, *parameters)), (em.posterior, (x, *parameters)),
+                    (em.statistics, (x, em_launch[0], *parameters)))
+    layout = Layout((4, 9, 8, 7))
+    params, rest = np.zeros(layout.size, dtype), (*layout.cut, np.zeros(0, dtype))
+    yield mlp.forward, (x, params, *rest)
+    y, hidden = mlp.forward.reference(x, params, *rest)
+    yield mlp.backward, (y, x, hidden, params, *rest, True)
+    chain = FlowLayout([np.arange(4)] * 3, [Layout((3, 9, 8, 2)), Layout((1, 9, 8, 6)), Layout((2, 9, 8, 4))])
+    flows = (np.zeros(chain.size, dtype), *chain.cut, 3.0)
+    yield from ((flow.inverse, (x, *flows, True)), (flow.forward, (x, *flows)))
+    z, log_det, _, *kept = flow.inverse.reference(x, *flows, True)
+    yield flow.backward, (z, log_det, *(a.astype(dtype) for a in kept), *flows)
+    for limit in 0.0, 3.0:
+        made = Layout((4, 9, 8, 8 if limit else 4))
+        cuts = np.array([np.arange(5), np.arange(5)], dtype=np.int64)
+        yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), cuts, x, limit)
+
+
+# Dims that no other argument has a say in: more rows, or more parts of a plan, make another launch that is sound.
+FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm.squared": "P", "logsumexp.forward": "N",
+        "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
+        "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
+        "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT", "flow.inverse": "NT",
+        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "N"}
+
+
+@DTYPES
+def test_an_array_that_is_too_long_or_too_short_is_refused(dtype):
+    """Every dim of every array of every kernel, one longer and one shorter."""
+    seen, accepted = set(), set()
+    for kernel, args in whole_launches(dtype):
+        assert kernel.check(args) is False
+        seen.add(kernel.name)
+        for i, _, _, dims, _ in kernel._arrays:
+            for axis, change in ((a, c) for a in range(len(dims)) for c in (1, -1) if args[i].shape[a] + c >= 0):
+                shape = list(args[i].shape)
+                shape[axis] += change
+                wrong = [*args[:i], np.zeros(shape, args[i].dtype), *args[i + 1:]]
+                try:
+                    kernel.check(wrong)
+                except kernels.KernelError:
+                    continue
+                accepted.add((kernel.name, dims[axis]))
+    modules = (getattr(kernels, name) for name in kernels.__all__)
+    assert seen == {k.name for module in modules for k in vars(module).values() if isinstance(k, kernels.Kernel)}
+    assert accepted == {(name, dim) for name, dims in FREE.items() for dim in dims}
+
+
+def test_a_dim_that_names_no_other_is_refused_when_the_kernel_is_made():
+    for signature in ("x(2Y)", "x(N) y(N*2)", "x(N,)y(M-)", "x(N|)", "y(D+1,D-1)"):
+        with pytest.raises(ValueError, match="Kernel"):
+            kernels.Kernel("k", signature, reference=None)
 
 
 def test_an_unknown_backend_is_refused():
