@@ -1,5 +1,7 @@
 """Nothing is lost: runs that are killed, disks that fill up, read-only folders, Ctrl-C, a shared cache, no Numba, NaN."""
+import contextlib
 import errno
+import itertools
 import json
 import os
 import subprocess
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from npgen import checkpoint, cli, data, kernels
-from npgen.models import MADE, VAE, GaussianMixture, RealNVP
+from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
 from npgen.train import ConvergenceWarning
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -455,6 +457,77 @@ def test_a_nan_in_the_optimiser_at_the_last_step_of_an_epoch(moment, monkeypatch
     with pytest.warns(ConvergenceWarning, match="in epoch 2; went back to the last good parameters"):
         model.fit(MOONS)
     assert model.history_[-1]["rollbacks"] == 1 and model.n_epochs_ == 4 and np.isfinite(model.log_prob(MOONS)).all()
+
+
+class Fault:
+    """Raises at the k-th line that is run in functions of these names."""
+
+    def __init__(self, k, error, names):
+        self.k, self.error, self.names, self.lines = k, error, names, 0
+
+    def __call__(self, frame, event, arg):
+        return self.line if frame.f_code.co_name in self.names and "npgen" in frame.f_code.co_filename else None
+
+    def line(self, frame, event, arg):
+        self.lines += event == "line"
+        if event == "line" and self.lines == self.k:
+            raise self.error
+        return self.line
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self)
+
+    def __exit__(self, *exc):
+        sys.settrace(self.before)
+
+
+MIXTURES = {"full": lambda: GaussianMixture(3, tol=0, max_iter=4, random_state=0),
+            "diag": lambda: GaussianMixture(3, tol=0, max_iter=4, covariance_type="diag", random_state=0),
+            "columns": lambda: Mixture(3, tol=0, max_iter=4, random_state=0)}
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+@pytest.mark.filterwarnings("ignore")
+def test_ctrl_c_at_any_line_of_em_keeps_what_belongs_together(kind):
+    names, ended = {"_climb", "_step", "_expect", "expect", "maximise"}, 0
+    for k in itertools.count(1, 3):
+        model, fault = MIXTURES[kind](), Fault(k, KeyboardInterrupt, names)
+        try:
+            with fault:
+                model.fit(MOONS)
+        except KeyboardInterrupt:  # before EM has a likelihood, or after it has ended
+            assert not hasattr(model, "lower_bound_")
+            continue
+        ended += 1
+        assert model.lower_bound_ == pytest.approx(model.score(MOONS), rel=1e-12)
+        assert model.lower_bounds_[-1:] in ([], [model.lower_bound_])
+        if fault.lines < k:
+            break
+    assert ended > 20
+
+
+@pytest.mark.parametrize("kind", [*MIXTURES, "counts"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_partial_fit_that_fails_anywhere_changes_nothing(kind):
+    x = np.round(2 + 3 * np.abs(MOONS)) if kind == "counts" else MOONS
+    model = GaussianMixture(2, preprocess="dequantize", random_state=0) if kind == "counts" else MIXTURES[kind]()
+    model.fit(x)
+
+    def state():
+        arrays, header = model._to_file("save")
+        return {name: np.asarray(a).tobytes() for name, a in arrays.items()}, json.dumps(header)
+
+    before, failed = state(), 0
+    for k in itertools.count(1, 2):
+        with contextlib.suppress(RuntimeError):
+            with Fault(k, RuntimeError, {"_learn_more", "_see", "_step", "_expect", "expect", "maximise", "reseed", "draw",
+                                         "_remember", "remember", "_keep", "_finish", "_around"}):
+                model.partial_fit(x[:5])
+            break
+        assert state() == before
+        failed += 1
+    assert failed > 20 and state() != before
 
 
 @pytest.mark.parametrize("kernel", ["em.statistics"])

@@ -206,7 +206,7 @@ def test_imputed_draws_have_the_conditional_moments():
 
 @pytest.mark.parametrize("kinds", [KINDS, ["categorical"], ["bernoulli"]])
 def test_one_step_of_partial_fit_is_the_blend_of_moments(kinds):
-    a, b, g = table(100), table(70, 1), 2**-0.7
+    a, b, g = table(100), table(70, 1), (70 / 170)**0.7
     if len(kinds) == 1:
         a, b = ((rows[:, :1] > 1.5) * 1.0 for rows in (a, b))
     model = Mixture(heads=kinds, reg_covar=0, smoothing=0).fit(a).partial_fit(b)

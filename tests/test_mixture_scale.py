@@ -12,6 +12,7 @@ import npgen
 from npgen import ConvergenceWarning, GaussianMixture
 from npgen.models import covariances, em
 from npgen.models.em import Components, Rows, Statistics, expect, maximise, remember
+from npgen.random import Stream
 
 TYPES = list(covariances.COVARIANCES)
 each_type = pytest.mark.parametrize("kind", TYPES)
@@ -203,7 +204,7 @@ def test_partial_fit_weighs_rows(kind):
 
     same = stepped(second)
     np.testing.assert_allclose(stepped(second, np.ones(90)), same, rtol=1e-12)
-    np.testing.assert_allclose(stepped(second, np.full(90, 7.5)), same, rtol=1e-12)
+    np.testing.assert_allclose(stepped(second, np.full(90, 3)), stepped(np.repeat(second, 3, axis=0)), rtol=1e-9, atol=1e-9)
     repeated = stepped(np.repeat(second, weights, axis=0))
     np.testing.assert_allclose(stepped(second, weights), repeated, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(stepped(second[weights > 0], weights[weights > 0]), repeated, rtol=1e-9, atol=1e-9)
@@ -223,6 +224,29 @@ def test_partial_fit_follows_a_drift_and_goes_on_from_a_file(tmp_path):
     with pytest.raises(ValueError, match="X has no rows"):
         model.partial_fit(batch[:0])
     assert np.isfinite(model.partial_fit(np.repeat(batch[:1], 50, axis=0)).log_prob(batch)).all()
+
+
+def test_a_batch_counts_by_its_rows():
+    """Of batches of one size the t-th has a share of t^-0.7; a row after 5,000 has one of 5001^-0.7, whatever the calls."""
+    model = GaussianMixture(random_state=0).fit(np.random.default_rng(0).normal(size=(5000, 2)))
+    before = model.means_.copy()
+    model.partial_fit([[8.0, 8.0]])
+    np.testing.assert_allclose(model.means_ - before, (8 - before) * 5001**-0.7, rtol=1e-9)
+    assert abs(model.means_ - before).max() < 0.03 and model.n_seen_ == 5001
+    batch, weighted = blobs(50), GaussianMixture(random_state=0).fit(blobs(25), sample_weight=np.full(25, 2.0))
+    assert weighted.partial_fit(batch).n_seen_ == 100  # rows of weight 2 are two rows each
+    np.testing.assert_allclose(weighted.means_[0], blobs(25).mean(axis=0) * (1 - 2**-0.7) + batch.mean(axis=0) * 2**-0.7)
+
+
+def test_a_file_that_does_not_know_how_many_rows_it_has_seen_counts_calls(tmp_path, monkeypatch):
+    model = GaussianMixture(random_state=0).fit(blobs(500)).partial_fit(blobs(300, seed=1))
+    monkeypatch.setattr(GaussianMixture, "_fitted", tuple(name for name in GaussianMixture._fitted if name != "n_seen_"))
+    model.save(tmp_path / "old")
+    monkeypatch.undo()
+    again, before = npgen.load(tmp_path / "old"), model.means_[0].copy()
+    again.partial_fit(blobs(10, seed=2) + 5)
+    np.testing.assert_allclose(again.means_[0], before * (1 - 3**-0.7) + (blobs(10, seed=2) + 5).mean(axis=0) * 3**-0.7)
+    assert again.n_seen_ == 30
 
 
 # ---------------------------------------------------------------- warm starts
@@ -261,8 +285,34 @@ def test_the_number_of_components_is_found(criterion, tmp_path):
         npgen.select_n_components(model, x, [])
 
 
+@pytest.mark.parametrize("criterion", ["bic", "aic"])
+def test_the_criteria_count_a_row_of_weight_2_twice(criterion):
+    x, weights = blobs(300, 2, 2, seed=1, spread=6), np.random.default_rng(0).integers(0, 4, 300)
+    model, repeated = GaussianMixture(1, random_state=0), np.repeat(x, weights, axis=0)
+    best, table = npgen.select_n_components(model, x, [1, 2, 3], criterion=criterion, sample_weight=weights)
+    expected, theirs = npgen.select_n_components(model, repeated, [1, 2, 3], criterion=criterion)
+    assert best.n_components == expected.n_components
+    for a, b in zip(table, theirs, strict=True):
+        assert a == pytest.approx(b, rel=1e-6)
+    assert best.bic(x, sample_weight=weights) == pytest.approx(best.bic(repeated), rel=1e-12)
+    assert best.aic(x, sample_weight=weights) == pytest.approx(best.aic(repeated), rel=1e-12)
+
+
+def test_k_means_takes_rows_in_pieces(monkeypatch):
+    """Its memory does not grow with rows times components, and the means are those of all rows at once."""
+    z, weights = blobs(30_000, 2, 5), np.random.default_rng(0).random(30_000)
+    whole = em.k_means(z, weights, 5, Stream(0))
+    monkeypatch.setattr(em, "BLOCK", 5000)
+    np.testing.assert_allclose(em.k_means(z, weights, 5, Stream(0)), whole, rtol=1e-9)
+    tracemalloc.start()
+    em.k_means(z, weights, 50, Stream(0), max_iter=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * z.nbytes  # of which k-means++ takes the most, for the distances to five draws at once
+
+
 def test_one_step_of_partial_fit_is_the_blend_of_moments():
-    a, b, g = blobs(100), blobs(70, seed=1) + 2, 2**-0.7
+    a, b, g = blobs(100), blobs(70, seed=1) + 2, (70 / 170)**0.7
     model = GaussianMixture(reg_covar=0).fit(a).partial_fit(b)
     mean = (1 - g) * a.mean(axis=0) + g * b.mean(axis=0)
     second = (1 - g) * (a.T @ a) / 100 + g * (b.T @ b) / 70

@@ -167,13 +167,13 @@ class Model(abc.ABC):
         self._check_place("fit", "X", X)  # what is done once is done on the host, and then all goes to the device at once
         X = asnumpy(X) if is_device_array(X) else X
         x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=self._missing)
-        weights = check_weights("fit", sample_weight, x)
+        weights, n_seen = check_weights("fit", sample_weight, x), total_weight(sample_weight, x)
         x, weights = _counting(x, weights)
         check_rows("fit", x[:2], minimum=2, missing=self._missing)
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, _column_names("fit", X)
         validation = None if validation_data is None else learner._check_validation(validation_data)
-        with session(), Run(checkpoint, resume, self, x, weights, validation) as run:
+        with session(), Run(checkpoint, resume, self, x, weights, n_seen, validation) as run:
             learner._fit(x, weights, run)
         vars(self).update(vars(learner))
         return self
@@ -566,12 +566,13 @@ class Run:
     """What a fit begins with, or goes on from, and where it writes; the file knows the data and hyperparameters it is of.
 
     stream      the random numbers of the fit; those that the run in the file began with, if it goes on from one
+    n_seen      how many rows there are, or the sum of their weights
     validation  (rows, weights or None) that fit was given to stop by, or None
     As a context manager it writes, at the end, the last state that it was given.
     """
 
-    def __init__(self, path, resume, model, x, weights, validation=None):
-        self.path, self.validation, self._before = path, validation, None
+    def __init__(self, path, resume, model, x, weights, n_seen, validation=None):
+        self.path, self.n_seen, self.validation, self._before = path, n_seen, validation, None
         self._last, self._due = None, -math.inf  # a state that is not written yet, and when the next is
         if resume and path is None:
             raise ValueError("fit: resume=True needs checkpoint=, the file to go on from")
@@ -756,6 +757,11 @@ def check_weights(method, sample_weight, x):
     if not w.any():
         raise ValueError(f"{method}: sample_weight is zero everywhere; at least one row must count")
     return (w / w[w > 0].mean()).astype(x.dtype)
+
+
+def total_weight(sample_weight, x):
+    """How many rows of x count, for weights that check_weights takes: their sum, as a row of weight 2 is two rows."""
+    return float(len(x) if sample_weight is None else asnumpy(sample_weight).astype(np.float64).sum())
 
 
 def _counting(x, weights):

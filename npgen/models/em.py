@@ -318,13 +318,16 @@ def k_means_plus_plus(z, weights, k, stream, distances=squared_distances, n_draw
 
 def k_means(z, weights, k, stream, max_iter=100, tol=1e-4):
     """k_means_plus_plus, then every mean moved to the centre of the rows nearest to it until they rest (Lloyd, 1982)."""
-    means = k_means_plus_plus(z, weights, k, stream)
+    means, size = k_means_plus_plus(z, weights, k, stream), max(1, BLOCK // k)
     for _ in range(max_iter):
-        nearest = (np.square(means).sum(axis=1) / 2 - z @ means.T).argmin(axis=1)
-        member = np.zeros((len(z), k))
-        member[np.arange(len(z)), nearest] = weights
-        n = member.sum(axis=0)
-        before, means = means, np.where(n[:, None] > 0, member.T @ z / np.maximum(n, EMPTY)[:, None], means)
+        n, total = np.zeros(k), np.zeros_like(means)
+        for low in range(0, len(z), size):
+            rows = z[low:low + size]
+            nearest = (np.square(means).sum(axis=1) / 2 - rows @ means.T).argmin(axis=1)
+            member = np.zeros((len(rows), k))
+            member[np.arange(len(rows)), nearest] = weights[low:low + size]
+            n, total = n + member.sum(axis=0), total + member.T @ rows
+        before, means = means, np.where(n[:, None] > 0, total / np.maximum(n, EMPTY)[:, None], means)
         if np.square(means - before).sum() <= tol:
             break
     return means

@@ -97,7 +97,7 @@ class Mixture(MixtureModel):
     def _learn(self, x, weights, run):
         self._check_counts("tol", "reg_covar", "smoothing")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
-        heads, self.n_batches_ = self._column_heads(x), 1
+        heads, self.n_batches_, self.n_seen_ = self._column_heads(x), 1, run.n_seen
         self.kinds_ = [getattr(head, "name", head) for head in heads]
         self.levels_ = [self._levels(x, j, heads[j]) for j in self._others()]
         self._assemble()

@@ -68,7 +68,7 @@ class GaussianMixture(MixtureModel):
         self._check_params()
         z, log_det = self.preprocess_.forward(x, run.stream)
         self._warm = self._last() if self.warm_start else {}
-        self.covariance_type_, self.n_batches_ = self.covariance_type, 1
+        self.covariance_type_, self.n_batches_, self.n_seen_ = self.covariance_type, 1, run.n_seen
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         with np.errstate(under="ignore", over="ignore"):
             rows = self._standardise(z, weights)
@@ -298,9 +298,10 @@ class GaussianMixture(MixtureModel):
         super()._restore(arrays, fitted)
         self.centre_, self.scale_ = arrays["centre_"], arrays["scale_"]
         d, k = self.n_features_in_, len(self.params_["logits"])
-        self.floor_ = arrays.get("floor_", self._old_floor())
         check_shapes(self.params_, {"logits": (k,), "means": (k, d), "factor": self._form.shape(k, d)})
-        check_shapes(arrays | {"floor_": self.floor_}, {"centre_": (d,), "scale_": (d,), "floor_": (d,)})
+        check_shapes(arrays, {"centre_": (d,), "scale_": (d,)})  # only now is an array of d features made
+        self.floor_ = arrays.get("floor_", self._old_floor())
+        check_shapes({"floor_": self.floor_}, {"floor_": (d,)})
         if not (self.scale_ > 0).all():
             raise ValueError(f"scale_ is {self.scale_}"[:200])
         self._finish()

@@ -16,7 +16,7 @@ from ..kernels import session
 from ..kernels._cuda import asnumpy
 from ..random import Stream, as_stream
 from ..train import ConvergenceWarning
-from .base import Capabilities, ParametricModel, check_rows, check_weights
+from .base import Capabilities, ParametricModel, check_rows, check_weights, total_weight
 
 MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
 IMPUTED = 2**22     # values of rows times components, completed at once
@@ -43,9 +43,12 @@ class Conditionals:
         return np.tensordot(self.weights, self.covariances, 1) + between
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Attempt:
-    """EM from one start: the components, and the mean nats under the start and after every iteration."""
+    """EM from one start: the components, and the mean nats under the start and after every iteration.
+
+    An iteration makes a new one, so that an interrupt finds components and likelihood that belong together.
+    """
 
     components: object
     nats: list = dataclasses.field(default_factory=list)
@@ -86,7 +89,8 @@ class State:
 def select_n_components(model, X, n_components=range(1, 11), *, criterion="bic", sample_weight=None):
     """(the best fit, a list of dicts with n_components, nats, aic and bic): a mixture with each number of components.
 
-    model stays as it is; criterion is "bic", "aic", or another method of the fits that takes X, the smallest being the best.
+    model stays as it is; criterion is "bic", "aic", or another method of the fits that takes X (and sample_weight, if that is
+    given), the smallest being the best. sample_weight (n,): see MixtureModel.aic.
     npgen.plot.selection draws the list. Raises TypeError for a model that is no mixture, ValueError for an unknown criterion.
     Reference: Schwarz, Estimating the dimension of a model (1978).
     """
@@ -94,11 +98,11 @@ def select_n_components(model, X, n_components=range(1, 11), *, criterion="bic",
         raise TypeError(f"select_n_components: model must be a mixture, got {model!r}"[:200])
     if not callable(getattr(model, criterion, None)):
         raise ValueError(f"select_n_components: criterion must be 'bic', 'aic' or the name of a method, got {criterion!r}")
-    best, table = None, []
+    best, table, weighted = None, [], {} if sample_weight is None else {"sample_weight": sample_weight}
     for k in n_components:
-        fit = type(model)(**(model.get_params() | {"n_components": k})).to(model.device).fit(X, sample_weight=sample_weight)
-        entry = {"n_components": k, "nats": fit.score(X, sample_weight=sample_weight), "aic": fit.aic(X), "bic": fit.bic(X)}
-        entry.setdefault(criterion, getattr(fit, criterion)(X))
+        fit = type(model)(**(model.get_params() | {"n_components": k})).to(model.device).fit(X, **weighted)
+        names = {"nats": "score", "aic": "aic", "bic": "bic", criterion: criterion}
+        entry = {"n_components": k} | {name: getattr(fit, method)(X, **weighted) for name, method in names.items()}
         if not table or entry[criterion] < min(other[criterion] for other in table):
             best = fit
         table.append(entry)
@@ -119,7 +123,7 @@ class MixtureModel(ParametricModel):
     _default_dtype = np.float64
     _warm = {}
     _mean_log_det = 0.0  # of preprocessing
-    _fitted = "converged_", "lower_bound_", "fit_report_", "n_batches_"  # what a file keeps beside arrays
+    _fitted = "converged_", "lower_bound_", "fit_report_", "n_batches_", "n_seen_"  # what a file keeps beside arrays
 
     @abc.abstractmethod
     def _see(self, x, weights):
@@ -210,7 +214,7 @@ class MixtureModel(ParametricModel):
             try:
                 while len(state.reached) < n_init:
                     state.attempt = state.attempt or Attempt(self._start(rows, state.stream))
-                    self._climb(state.attempt, rows, state.stream, report)
+                    self._climb(state, rows, report)
                     state.reached.append(state.attempt.nats[-1])
                     state.best, state.attempt = state.likelier(), None
             except KeyboardInterrupt:
@@ -237,18 +241,19 @@ class MixtureModel(ParametricModel):
         from tqdm import tqdm
         return tqdm(total=total, unit="iteration", miniters=self.verbose_interval)
 
-    def _climb(self, attempt, rows, stream, report):
+    def _climb(self, state, rows, report):
         """EM iterations until the attempt has converged or has had its share."""
+        attempt = state.attempt
         statistics = self._expect(attempt.components, rows)
-        attempt.nats = attempt.nats or [self._mean_nats(statistics)]
+        state.attempt = attempt = dataclasses.replace(attempt, nats=attempt.nats or [self._mean_nats(statistics)])
         while not attempt.converged and len(attempt.nats) <= self.max_iter:
             seedings = np.bincount([entry["component"] for entry in attempt.reseeded], minlength=self.n_components)
-            attempt.components, lost = self._step(attempt.components, statistics, rows, stream, seedings < MOST_SEEDINGS)
-            statistics = self._expect(attempt.components, rows)
-            lost_now = [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
-            attempt.reseeded = attempt.reseeded + lost_now  # a new list: a state that waits to be written holds the one before
-            attempt.nats = [*attempt.nats, self._mean_nats(statistics)]
-            attempt.converged = not lost.any() and abs(attempt.nats[-1] - attempt.nats[-2]) <= self.tol
+            components, lost = self._step(attempt.components, statistics, rows, state.stream, seedings < MOST_SEEDINGS)
+            statistics = self._expect(components, rows)
+            reseeded = [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
+            nats = self._mean_nats(statistics)
+            converged = not lost.any() and abs(nats - attempt.nats[-1]) <= self.tol
+            state.attempt = attempt = Attempt(components, [*attempt.nats, nats], converged, attempt.reseeded + reseeded)
             report(attempt)
 
     def _mean_nats(self, statistics):
@@ -261,10 +266,12 @@ class MixtureModel(ParametricModel):
     def partial_fit(self, X, y=None, *, sample_weight=None):
         """One step of stepwise EM on more rows, with the statistics s of those before fading; the first call is fit(X).
 
-            s <- (1 - g) s + g s(X), g = t^-0.7 in the t-th call
+            s <- (1 - g) s + g s(X), g = (w / W)^0.7
 
+        w is the number of rows in X, or the sum of their weights, and W that of all rows so far with these, n_seen_: for
+        batches of one size g = t^-0.7 in the t-th call. After a file that does not know W, the calls before are of this size.
         sample_weight, errors: see fit; a batch needs one row, the first two, and of a GaussianMixture n_components different
-        ones.
+        ones. A call that fails changes nothing.
         Reference: Cappe & Moulines, On-line EM for latent data models (2009).
         """
         if not self.__sklearn_is_fitted__():
@@ -274,16 +281,17 @@ class MixtureModel(ParametricModel):
         if not len(x):
             raise ValueError("partial_fit: X has no rows; pass at least one")
         learner = copy.copy(self)
+        learner.stream_ = Stream.from_state(self.stream_.state())
         with session(), np.errstate(under="ignore", over="ignore"):
-            learner._learn_more(x, weights)
+            learner._learn_more(x, weights, total_weight(sample_weight, x))
         vars(self).update(vars(learner))
         return self
 
-    def _learn_more(self, x, weights):
+    def _learn_more(self, x, weights, n):
         rows, components = self._see(x, weights), self._components(self.params_)
         statistics = self._expect(components, rows)
-        self.n_batches_ += 1
-        share = self.n_batches_**-0.7
+        self.n_seen_ = (self.n_seen_ or n * self.n_batches_) + n
+        self.n_batches_, share = self.n_batches_ + 1, (n / self.n_seen_)**0.7
         blend = self._remember(components) * (1 - share) + statistics * (share / statistics.weight)
         components, lost = self._step(components, blend, rows, self.stream_)
         self._keep(components)
@@ -324,13 +332,23 @@ class MixtureModel(ParametricModel):
         x, components = self._draw(self._draw_pairs, n_samples, rng)
         return (x, components) if return_components else x
 
-    def aic(self, X):
-        """Akaike's information criterion on X, 2 parameters - 2 log-likelihood: lower is better."""
-        return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
+    def aic(self, X, *, sample_weight=None):
+        """Akaike's information criterion on X, 2 parameters - 2 log-likelihood: lower is better.
 
-    def bic(self, X):
-        """The Bayesian information criterion on X, parameters * log n - 2 log-likelihood: lower is better."""
-        return -2 * self.score(X) * len(X) + self._n_parameters() * math.log(len(X))
+        sample_weight (n,): a row of weight 2 counts as two rows, so weights that are no counts should have mean 1.
+        """
+        return self._deviance(X, sample_weight) + 2 * self._n_parameters()
+
+    def bic(self, X, *, sample_weight=None):
+        """The Bayesian information criterion on X, parameters * log n - 2 log-likelihood: lower is better.
+
+        sample_weight: see aic; n is then the sum of the weights.
+        """
+        return self._deviance(X, sample_weight) + self._n_parameters() * math.log(total_weight(sample_weight, X))
+
+    def _deviance(self, X, sample_weight):
+        """-2 log-likelihood."""
+        return -2 * self.score(X, sample_weight=sample_weight) * total_weight(sample_weight, X)
 
     def _place(self, array):
         """On the host: what a mixture does on the device are the kernels of its E-step, and they send it what they need."""
@@ -408,9 +426,10 @@ class MixtureModel(ParametricModel):
         return given % d, np.setdiff1d(np.arange(d), given % d)
 
     def _of_columns(self, columns):
-        """A copy with a stream of its own, for the parameters of some columns."""
+        """A copy for the parameters of some columns, with a stream that follows from this one's place, which stays there."""
         model = copy.copy(self)
-        model.n_features_in_, model.stream_ = len(columns), self.stream_.spawn()
+        place = np.random.SeedSequence([*self.stream_.state().values(), *map(int, columns)])
+        model.n_features_in_, model.stream_ = len(columns), Stream(place)
         model._names = self._names and [self._names[j] for j in columns]
         return model
 
@@ -423,11 +442,12 @@ class MixtureModel(ParametricModel):
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
         for name in self._fitted:
-            setattr(self, name, fitted[name])
-        types = {"converged_": bool, "lower_bound_": float, "fit_report_": dict, "n_batches_": int}
+            setattr(self, name, {"n_seen_": None, **fitted}[name])
+        types = {"converged_": bool, "lower_bound_": float, "fit_report_": dict, "n_batches_": int,
+                 "n_seen_": float | None}
         for name, kind in types.items():
-            if type(fitted[name]) is not kind:
-                raise ValueError(f"{name} is {fitted[name]!r}"[:200])
+            if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool) and kind is not bool:
+                raise ValueError(f"{name} is {getattr(self, name)!r}"[:200])
 
 
 def draw_each(r, stream):
