@@ -25,7 +25,6 @@ from npgen.kernels import Kernel
 from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
 from npgen.preprocess import Chain, Dequantize, Logit
 from npgen.testing import check_generative_model
-from npgen.testing.states import Table
 
 
 def normals(seed):
@@ -62,7 +61,7 @@ def mixed(seed):
 
 
 def named(seed):
-    return Table(["a", "b", "c"], normals(seed)[:, :3])
+    return data.Table(normals(seed)[:, :3], ["a", "b", "c"])
 
 
 TRAINING = {"max_epochs": 15, "learning_rate": 5e-3, "batch_size": 50}
@@ -279,6 +278,27 @@ MUTANTS = [
     M("names not in the file", "mixture, named columns", "models.base:Model._from_file", 'fitted["feature_names_in_"]', "None"),
     M("all components start as one", "mixture, narrow and far", "models.mixture:GaussianMixture._start",
       "alike(self._form, means, SHARP)", "alike(self._form, 0 * means, SHARP)"),
+    # what a model holds
+    M("a query draws from the model's stream", "mixture, full", "models.mixture:GaussianMixture._represent", "return ",
+      "self.stream_.uniform(1)\n    return "),
+    M("imputing with a seed draws from the model's stream", "mixture, named columns",
+      "models.mixture_model:MixtureModel.impute", "as_stream(rng)", "self.stream_"),
+    M("sampling with a seed goes on from there", "RealNVP, moons", "models.base:Model._draw", "as_stream(rng)",
+      "vars(self).update(stream_=as_stream(rng)) or self.stream_"),
+    M("a query writes to its rows", "MADE, moons", "preprocess:Standardize._mapped", "(x - mean) / std",
+      "np.divide(np.subtract(x, mean, out=x), std, out=x)"),
+    M("a query keeps what it was asked last", "VAE, moons", "models.vae:VAE.importance_log_prob", "def estimate(x):",
+      "self.n_importance = n\n    def estimate(x):"),
+    M("a marginal draws from the model's stream", "mixture, diagonal", "models.mixture_model:MixtureModel._of_columns",
+      "Stream(place)", "self.stream_.spawn()"),
+    M("a marginal has the model's stream", "mixture, narrow and far", "models.mixture_model:MixtureModel._of_columns",
+      "Stream(place)", "self.stream_"),
+    M("partial_fit counts calls", "mixture, full", "models.mixture_model:MixtureModel._learn_more",
+      "(n / self.n_seen_)**0.7", "self.n_batches_**-0.7"),
+    M("partial_fit counts rows that weigh nothing", "mixture, tied", "models.base:total_weight", "if sample_weight is None",
+      "if True"),
+    M("partial_fit forgets what was before", "mixture, mixed columns", "models.mixture_model:MixtureModel._learn_more",
+      "self._remember(components) * (1 - share)", "statistics * ((1 - share) / statistics.weight)"),
     # far out
     M("what overflows is NaN", "MADE, real", "models.base:beyond_numbers", "log_prob[log_prob != log_prob] = -np.inf", "pass"),
     M("what overflows is certain", "RealNVP, real", "models.base:beyond_numbers", "-np.inf", "np.inf"),

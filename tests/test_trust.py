@@ -6,9 +6,9 @@ from test_models import COUNTS, MOONS, REAL, fitted
 
 import npgen
 from npgen import cli
+from npgen.data import Table
 from npgen.testing import check_generative_model, subject
 from npgen.testing.laws import LAWS
-from npgen.testing.states import Table
 
 pytestmark = pytest.mark.long
 
@@ -240,11 +240,11 @@ def test_columns_taken_for_others_are_found():
 
 def test_the_checker_takes_columns_by_their_names():
     model = OfFrames(by_name=True)
-    assert check_generative_model(model, Table(["height", "weight"], Z), laws=["log_prob is finite"]).passed
+    assert check_generative_model(model, Table(Z, ["height", "weight"]), laws=["log_prob is finite"]).passed
     with pytest.raises(ValueError, match=r"X has columns \['weight', 'height'\], the model was fitted on \['height', 'w"):
-        check_generative_model(model, Table(["weight", "height"], Z))
-    named = npgen.GaussianMixture().fit(Table(["height", "weight"], Z))
-    for x in (None, Z, Table(["height", "weight"], Z)):
+        check_generative_model(model, Table(Z, ["weight", "height"]))
+    named = npgen.GaussianMixture().fit(Table(Z, ["height", "weight"]))
+    for x in (None, Z, Table(Z, ["height", "weight"])):
         report = check_generative_model(named, x)
         assert report.passed and not report["columns go by their names"].skipped, str(report)
 
@@ -262,6 +262,94 @@ def test_components_that_are_one_are_found():
     assert check_generative_model(equal_components(far), far, laws=[law]).broken == [law]
     assert check_generative_model(equal_components(Z), Z, laws=[law])[law].skipped == "one component may be what the rows have"
     assert check_generative_model(npgen.GaussianMixture(2, random_state=0).fit(far), far, laws=[law]).passed
+
+
+class Drawing(npgen.GaussianMixture):
+    """A query draws from the model's own stream."""
+
+    def encode(self, X):
+        self.stream_.uniform(1)
+        return super().encode(X)
+
+
+class Keeping(npgen.GaussianMixture):
+    """A query keeps something of the rows."""
+
+    def predict(self, X):
+        self.fit_report_["rows"] = len(X)
+        return super().predict(X)
+
+
+class Sharing(npgen.GaussianMixture):
+    """What is derived draws from the stream of the model it is derived from."""
+
+    def marginal(self, columns):
+        model = super().marginal(columns)
+        model.stream_ = self.stream_
+        return model
+
+
+class CountingCalls(npgen.GaussianMixture):
+    """A batch is as much as all before, however many rows it has."""
+
+    def partial_fit(self, X, y=None, *, sample_weight=None):
+        x = np.asarray(X)
+        weights = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight)
+        return super().partial_fit(x, sample_weight=np.round(5000 * weights / weights.sum()))
+
+
+class Unweighted(npgen.GaussianMixture):
+    """partial_fit takes weights and leaves them out."""
+
+    def partial_fit(self, X, y=None, *, sample_weight=None):
+        return super().partial_fit(X)
+
+
+class FarOut(npgen.GaussianMixture):
+    """A density that overflows far out."""
+
+    def log_prob(self, X):
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.square(np.asarray(X)).sum(axis=1)
+        return super().log_prob(X) + (squares - squares)
+
+
+STATES = {  # a faulty model -> (the law that finds it, words of what it says)
+    Drawing: ("queries change nothing", "encode changes the model's own stream"),
+    Keeping: ("queries change nothing", "predict changes fit_report_"),
+    Sharing: ("queries change nothing", "sample of a marginal changes the model's own stream"),
+    CountingCalls: ("partial_fit counts rows", "one row after 2,000 moves the mean by"),
+    Unweighted: ("partial_fit counts rows", "an integer weight is not so many rows"),
+    FarOut: ("log_prob of any number is a number", "is nan"),
+}
+
+
+@pytest.mark.parametrize("faulty", STATES, ids=lambda faulty: faulty.__name__)
+def test_a_model_whose_state_is_not_its_own_is_found(faulty):
+    law, words = STATES[faulty]
+    laws = sorted({law for law, _ in STATES.values()})
+    assert check_generative_model(npgen.GaussianMixture(2, random_state=0).fit(Z), laws=laws).passed
+    report = check_generative_model(faulty(2, random_state=0).fit(Z), laws=laws)
+    assert report.broken == [law] and words in report[law].note, str(report)
+
+
+def test_a_query_of_others_that_changes_their_state_or_the_rows_is_found():
+    class Model:
+        def __init__(self, spoil):
+            self.spoil, self.rng = spoil, np.random.default_rng(0)
+
+        def log_prob(self, x):
+            self.spoil(self, x)
+            return stats.norm().logpdf(x[:, 0])
+
+        def sample(self, n):
+            return self.rng.normal(size=(n, 1))
+
+    law = "queries change nothing"
+    for spoil, words in ((lambda m, x: m.rng.random(), "log_prob changes sample"),
+                         (lambda m, x: x.__imul__(2), "log_prob writes to its rows"), (lambda m, x: None, "")):
+        found = check_generative_model(Model(spoil), laws=[law])[law]
+        assert found.note == words and found.passed == (not words)
 
 
 def test_the_power_that_a_law_states_is_what_it_has():

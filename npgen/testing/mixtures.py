@@ -11,6 +11,7 @@ from ..fused import LOG_2PI
 from .law import Finding, close, law
 from .subject import Skip, band, gap
 
+FAR = 30      # standard deviations of a row that partial_fit is given
 ALIKE = 0.01  # share of the weights' entropy that rows tell of the components
 
 def _mixture(s):
@@ -111,6 +112,42 @@ def apart(s):
     if not found.passed and max(map(gap, rows.T, drawn.T)) <= sum(band(n, 2 * rows.shape[1]) for n in (len(rows), s.n)):
         raise Skip("one component may be what the rows have")
     return found
+
+
+@law("partial_fit counts rows")
+def counted(s):
+    """After n rows, one row more moves the mean of the mixture by n^(-1/2) of the way to it at most: steps that fall slower
+    do not converge (Robbins & Monro, 1951; Cappe & Moulines, 2009: n^-a with 1/2 < a <= 1). The order of a batch's rows does
+    not matter, and an integer weight is as many copies of its row.
+
+    Look at what is counted, calls or rows, and at what weights are divided by.
+    """
+    if not (s.is_npgen and hasattr(s.model, "partial_fit")):
+        raise Skip("no partial_fit")
+    whole, bits = (s.pilot == np.round(s.pilot)).all(axis=0), np.isin(s.pilot, (0, 1)).all(axis=0)
+    moving = np.flatnonzero(~whole | bits)  # the likeliest of several levels jumps
+    if s.adds_noise or not len(moving):
+        raise Skip("means of levels jump")
+    rows, n = s.drawn[:2000].astype(s.model.dtype_), len(s.drawn[:2000])
+
+    def more(model, x, **options):
+        return copy.deepcopy(model).partial_fit(x, **options)
+
+    def centre(model):
+        return (np.asarray(model.weights_, np.float64) @ model.decode(np.eye(model.n_latent_)))[moving]
+
+    start = more(s.model, rows)
+    before, row, spread = centre(start), rows[0].copy(), s.scale[1]
+    row[~whole] += FAR * spread[~whole]
+    way = np.maximum(np.abs(row[moving] - before), spread[moving] / 10)
+    moved = float(np.max(np.abs(centre(more(start, row[None])) - before) / way))
+    found = [Finding(moved, n**-0.5, note=f"one row after {n:,} moves the mean by {moved:.1%} of the way to it")]
+    few, weights = rows[:60], np.tile([1, 2, 3], 20)
+    copies, allowed = few.repeat(weights, axis=0), max(1e-6, float(np.sqrt(np.finfo(rows.dtype).eps)))
+    others = {"the order of rows matters": more(start, copies[::-1]),
+              "an integer weight is not so many rows": more(start, few, sample_weight=weights)}
+    found += [close(other.log_prob(few), more(start, copies).log_prob(few), allowed, what) for what, other in others.items()]
+    return next((each for each in found if not each.passed), found[0])
 
 
 @law("EM never loses likelihood")

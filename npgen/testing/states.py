@@ -1,16 +1,53 @@
-"""Laws of what a fitted model holds: the names of its columns.
+"""Laws of what a fitted model holds: queries leave it alone, columns have names.
 
 Legend: n rows, d columns.
 """
+import copy
 import importlib
 import os
 import tempfile
 
 import numpy as np
 
+from ..data import Table
 from ..models.base import load
 from .law import every, law
 from .subject import Skip
+
+QUERIES = {  # what is asked of a model and its rows; a query that is refused has to leave the model alone as well
+    "log_prob": lambda model, x: model.log_prob(x),
+    "log_prob of NaN": lambda model, x: model.log_prob(x * np.nan),
+    "log_prob of infinities": lambda model, x: model.log_prob(x + np.inf),
+    "log_prob of another width": lambda model, x: model.log_prob(x[:, 1:]),
+    "score": lambda model, x: model.score(x),
+    "score_samples": lambda model, x: model.score_samples(x),
+    "sample with a seed": lambda model, x: model.sample(9, rng=1),
+    "sample_and_log_prob with a seed": lambda model, x: model.sample_and_log_prob(9, rng=1),
+    "encode": lambda model, x: model.encode(x),
+    "decode": lambda model, x: model.decode(model.encode(x)),
+    "predict": lambda model, x: model.predict(x),
+    "predict_proba": lambda model, x: model.predict_proba(x),
+    "elbo": lambda model, x: model.elbo(x),
+    "importance_log_prob": lambda model, x: model.importance_log_prob(x, n_importance=3),
+    "aic": lambda model, x: model.aic(x),
+    "bic": lambda model, x: model.bic(x),
+    "impute": lambda model, x: model.impute(_holes(x)),
+    "impute with a seed": lambda model, x: model.impute(_holes(x), rng=1),
+    "marginal": lambda model, x: model.marginal([0]),
+    "sample of a marginal": lambda model, x: model.marginal([0]).sample(9),
+    "condition": lambda model, x: model.condition([0], x[0, :1]),
+    "condition of rows": lambda model, x: model.condition([0], x[:, :1]),
+    "sample of a condition": lambda model, x: model.condition([0], x[0, :1]).sample(9),
+    "capabilities": lambda model, x: model.capabilities,
+    "get_params": lambda model, x: model.get_params(),
+    "repr": lambda model, x: repr(model),
+    "save": lambda model, x: _saved(model),
+}
+
+
+def _holes(x):
+    """x with a missing value in every row."""
+    return np.where(np.arange(x.shape[1]) == np.arange(len(x))[:, None] % x.shape[1], np.nan, x)
 
 
 def _saved(model):
@@ -25,6 +62,47 @@ def _bits(answer):
     return np.ascontiguousarray(answer).tobytes()
 
 
+def _twin(model):
+    """A copy that shares nothing with the model."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise Skip(f"the model cannot be copied ({type(error).__name__})") from None
+
+
+@law("queries change nothing")
+def queries(s):
+    """What a model would write to a file, its own stream included, is the same before and after every query; of a model that
+    is not npgen's, what a copy would answer and draw next. Rows are not written to.
+
+    Look for a query that draws from the model's own stream, writes to an array that it shares, or keeps something.
+    """
+    model, x, log_prob = s.model, s.x[:8], _bits(s.model.log_prob(s.x[:8].copy()))
+
+    def state():
+        if s.is_npgen:
+            arrays, fitted = model._state()
+            return {name: _bits(a) for name, a in arrays.items()} | {name: repr(value) for name, value in fitted.items()} | {
+                "hyperparameters": repr(model.get_params()), "the model's own stream": repr(model.stream_.state())}
+        twin = _twin(model)
+        return {"log_prob": _bits(twin.log_prob(x.copy())), "sample": _bits(twin.sample(9))}
+
+    before, checks = state(), []
+    if state() != before:
+        raise Skip("a copy of the model does not draw as the model does")
+    for name, ask in QUERIES.items() if s.is_npgen else [("log_prob", QUERIES["log_prob"])]:
+        rows = x.copy()
+        try:
+            ask(model, rows)
+        except Exception:  # refused, or there is none
+            pass
+        after = state()
+        checks += [(f"{name} changes {', '.join(key for key in before if before[key] != after.get(key))}", after == before),
+                   (f"{name} writes to its rows", _bits(rows) == _bits(x))]
+        before = after
+    return every(*checks, ("log_prob of the same rows is another afterwards", _bits(model.log_prob(x.copy())) == log_prob))
+
+
 def _frame(s, names, x):
     """A table of these columns: pandas' where there is pandas, else what npgen takes for one."""
     try:
@@ -32,17 +110,7 @@ def _frame(s, names, x):
     except ImportError:
         if not s.is_npgen:
             raise Skip("there is no pandas to name columns with") from None
-        return Table(names, x)
-
-
-class Table:
-    """What a DataFrame is to NumPy, and no more."""
-
-    def __init__(self, names, x):
-        self.columns, self.x, self.shape = names, x, x.shape
-
-    def __array__(self, dtype=None, copy=None):
-        return np.array(self.x, dtype=dtype)
+        return Table(x, names)
 
 
 @law("columns go by their names")
