@@ -6,7 +6,7 @@ import pytest
 from scipy import integrate, stats
 
 from npgen import ops
-from npgen.distributions import HEADS, Bernoulli, Categorical, Normal, head_for, normal_log_prob, std, typical_variance
+from npgen.distributions import HEADS, Bernoulli, Categorical, Normal, Poisson, head_for, normal_log_prob, std, typical_variance
 from npgen.engine import grad
 from npgen.fused import standard_normal_log_prob
 from npgen.random import Stream
@@ -16,11 +16,14 @@ ALARM = 1e-6  # of a statistical test, per case
 RNG = np.random.default_rng(0)
 N, D = 6, 4
 LEVELS = 2, 3, 1, 4
-OF = HEADS | {"categorical": Categorical([range(c) for c in LEVELS]), "normal, unbounded": Normal(limit=None)}
+OF = HEADS | {"categorical": Categorical([range(c) for c in LEVELS]), "normal, unbounded": Normal(limit=None),
+               "poisson": Poisson()}
 OUTPUTS = {"normal": RNG.normal(size=(N, 2 * D)) * 2, "bernoulli": RNG.normal(size=(N, D)) * 3,
-           "categorical": RNG.normal(size=(N, sum(LEVELS))) * 2, "normal, unbounded": RNG.normal(size=(N, 2 * D))}
+           "categorical": RNG.normal(size=(N, sum(LEVELS))) * 2, "normal, unbounded": RNG.normal(size=(N, 2 * D)),
+           "poisson": RNG.normal(size=(N, D))}
 ROWS = {"normal": RNG.normal(size=(N, D)) * 3, "bernoulli": (RNG.random((N, D)) < 0.5).astype(float),
-        "categorical": np.floor(RNG.random((N, D)) * LEVELS), "normal, unbounded": RNG.normal(size=(N, D)) * 3}
+        "categorical": np.floor(RNG.random((N, D)) * LEVELS), "normal, unbounded": RNG.normal(size=(N, D)) * 3,
+        "poisson": RNG.poisson(2.0, (N, D)).astype(float)}
 heads = pytest.mark.parametrize("name", OF)
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -30,6 +33,8 @@ def truth(name, i, j):
     outputs = OUTPUTS[name][i]
     if name == "bernoulli":
         return stats.bernoulli(1 / (1 + np.exp(-outputs[j])))
+    if name == "poisson":
+        return stats.poisson(np.exp(outputs[j]))
     if name == "categorical":
         p = np.exp(np.split(outputs, np.cumsum(LEVELS)[:-1])[j])
         return stats.rv_discrete(values=(np.arange(len(p)), p / p.sum()))
@@ -94,7 +99,7 @@ def test_every_row_under_every_component_is_log_prob_of_the_values_seen(name, dt
         np.testing.assert_allclose(answer, want, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "categorical", "normal, unbounded"])
+@pytest.mark.parametrize("name", ["bernoulli", "categorical", "normal, unbounded", "poisson"])
 @pytest.mark.parametrize("share", [0, 0.01])
 def test_the_likeliest_outputs_have_no_slope_and_are_remembered(name, share):
     """One row of outputs per component: the gradient of the weighted log-likelihood, and of the share, is zero there."""
@@ -136,7 +141,7 @@ def test_shares_of_rows_and_variances_are_added():
     assert np.isnan(thin).any()
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "categorical", "normal, unbounded"])
+@pytest.mark.parametrize("name", ["bernoulli", "categorical", "normal, unbounded", "poisson"])
 def test_a_component_around_a_row_is_the_likeliest_of_those_around_rows(name):
     """And one around a missing value is all rows' component there."""
     head, pooled = OF[name], OUTPUTS[name][:1]
@@ -144,7 +149,7 @@ def test_a_component_around_a_row_is_the_likeliest_of_those_around_rows(name):
     each, own = head.log_prob_each(x, head.around(x, pooled)), head.log_prob_around(x, pooled)
     whole = ~np.isnan(x).any(axis=1)
     np.testing.assert_allclose(np.diagonal(each)[whole], own[whole], rtol=1e-12)
-    assert 0 < whole.sum() < 20 and (each <= own[:, None] + 1e-12).all()
+    assert 0 < whole.sum() < 20 and (each <= own[:, None] + (0.1 * D if name == "poisson" else 1e-12)).all()  # of half a count
     nothing = head.around(np.full((1, D), np.nan), pooled)
     np.testing.assert_allclose(head.log_prob_each(x, nothing), head.log_prob_each(x, pooled), rtol=1e-12)
 
@@ -171,6 +176,34 @@ def test_samples_keep_the_dtype_and_the_support(name, dtype):
     drawn = head.sample(getattr(Stream(1), head.noise)((N, D), dtype), OUTPUTS[name].astype(dtype))
     assert drawn.dtype == dtype and drawn.shape == (N, D)
     head.check(drawn, "sample")
+
+
+@pytest.mark.parametrize("rate", [1e-300, 1e-3, 0.3, 4.0, 60.0, 1e3, 1e6 - 1, 2.0**20 + 1, 1e9, 1e15])
+def test_counts_are_drawn_by_inversion(rate):
+    """The quantile, exactly where SciPy has it; and beyond 2^20 the normal one, to three counts."""
+    u = np.concatenate([Stream(0).uniform(500), [2.0**-54, 1e-300, 1 - 2.0**-53]])[:, None]
+    x = Poisson().sample(u, np.log([[rate]]))
+    assert (x >= 0).all() and np.isfinite(x).all() and (x == np.floor(x)).all()
+    np.testing.assert_array_equal(x[:7], Poisson().sample(u[:7], np.log([[rate]])))  # whatever is beside them
+    if rate < 2**20:
+        rate = np.exp(np.log(rate))
+        assert (stats.poisson.cdf(x, rate) >= u).all() and (stats.poisson.cdf(x - 1, rate) < u).all()
+    else:
+        z = (x[:500] - np.exp(np.log(rate))) / np.sqrt(rate)
+        np.testing.assert_allclose(z, stats.norm.ppf(u[:500]), rtol=0, atol=3 / np.sqrt(rate) + 1e-6)
+
+
+def test_counts_of_any_size_have_a_density():
+    """To 1e-9 of its terms where SciPy has it; and never NaN, up to the largest numbers."""
+    x = np.array([0.0, 1, 7, 1e3, 1e6])[:, None]
+    for rate in (1e-300, 0.5, 1e3, 1e6):
+        want = stats.poisson.logpmf(x, rate)[:, 0]
+        for answer in (Poisson().log_prob(x, np.log([[rate]])), Poisson().log_prob_each(x, np.log([[rate]]))[:, 0]):
+            np.testing.assert_allclose(answer, want, rtol=1e-9, atol=1e-6)
+    for dtype in (np.float32, np.float64):
+        x = np.array([[np.finfo(dtype).max], [0], [np.nan]], dtype)
+        each = Poisson().log_prob_each(x, np.log([[1e-300], [3.0], [1e300]]))
+        assert not np.isnan(each).any() and (each[:2] <= 0).all() and (each[2] == 0).all()
 
 
 @heads
@@ -250,7 +283,10 @@ def test_a_head_by_name_or_by_looking():
     for wrong in (-1, 3, 0.5, np.inf):
         with pytest.raises(ValueError, match=rf"fit: X\[1, 7\] is {wrong:g}, but a categorical head knows 3 other"):
             Categorical(3).check(np.array([[0.0], [wrong]]), "fit", [7])
-    for head in (Normal(), Bernoulli(), Categorical(2)):
+    for wrong in (-1, 0.5):
+        with pytest.raises(ValueError, match=rf"fit: X\[1, 7\] is {wrong:g}, but a Poisson head needs counts 0, 1, 2"):
+            Poisson().check(np.array([[0.0], [wrong]]), "fit", [7])
+    for head in (Normal(), Bernoulli(), Categorical(2), Poisson()):
         head.check(np.array([[np.nan], [1.0]]), "fit")
 
 

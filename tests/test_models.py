@@ -68,6 +68,7 @@ CASES = {
     "GaussianMixture, by gradient": (mixture(solver="adam", max_epochs=4), MOONS),
     "Mixture, Bernoulli": (columns(), BITS),
     "Mixture, normal": (columns(), REAL),
+    "Mixture, Poisson": (columns(heads="poisson"), COUNTS),
     "Mixture, of all heads": (columns(heads=("normal",) * 2 + ("bernoulli",) * 2 + ("categorical",) * 2), LEVELS),
 }
 FIRST = {type(model).__name__: case for case, (model, _) in reversed(CASES.items())}  # a case of every class

@@ -1,4 +1,4 @@
-"""A mixture whose components take the columns as independent, each of its own kind: real, binary or categorical.
+"""A mixture whose components take the columns as independent, each of its own kind: real, binary, counts or categorical.
 
     p(x) = sum_k w_k prod_j p_kj(x_j),    p_kj by a head of npgen.distributions
 
@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 
 from .. import ops
-from ..distributions import HEADS, THINNEST, Categorical, Normal, std
+from ..distributions import HEADS, THINNEST, Categorical, Normal, Poisson, std
 from ..engine import Tensor
 from ..nn import Parameters
 from ..train import ConvergenceWarning
@@ -28,6 +28,7 @@ from .mixture_model import MixtureModel, draw_each
 SHOWN = 2**21       # values of rows times components at once
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
 KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: HEADS["bernoulli"],
+         "poisson": lambda levels: Poisson(),
          "categorical": Categorical}  # of the levels of each column
 
 
@@ -61,24 +62,24 @@ class Mixture(MixtureModel):
     """Mixture of products of columns: p(x) = sum_k w_k prod_j p_kj(x_j); the columns may be of different kinds.
 
     n_components      k
-    heads             what the columns are: "normal", "bernoulli" (0 or 1), "categorical" (whole numbers, of which those that
-                      are there are its levels), or npgen.distributions.Categorical(levels), which declares them: a list of
-                      numbers, or how many they are, 0, 1, ..., c - 1; one head for all columns, a list of one for each, or
-                      "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise
+    heads             what the columns are: "normal", "bernoulli" (0 or 1), "poisson" (counts), "categorical" (whole numbers,
+                      of which those that are there are its levels), or npgen.distributions.Categorical(levels), which
+                      declares them: a list of numbers, or how many they are, 0, 1, ..., c - 1; one head for all columns, a
+                      list of one for each, or "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise
     tol, max_iter     EM stops when the mean log-likelihood changes by no more than tol nats, or after max_iter iterations
     reg_covar         added to every variance, relative to that column's variance within the components (the geometric mean
                       of theirs by weight), so that it does not grow with the distance between them
-    smoothing         added to the counts of 0 and of 1 in every component, relative to the number of rows, and 2 / c of it to
-                      that of each of c levels; 0 gives the exact maximum of the likelihood
+    smoothing         added to the counts of 0 and of 1 in every component, relative to the number of rows, 2 / c of it to that
+                      of each of c levels, and all of it to the sum of Poisson counts; 0 gives the exact maximum
     n_init            EM runs from this many starts; the likeliest is kept
 
     A missing value is NaN, and counts for nothing; a level that was neither there nor declared is refused. encode gives the
     responsibilities (n, k); decode, of each column under their average: the mean, P(x = 1), or the likeliest level.
     Arithmetic is float64, but for products of bits with what they count, which are of the rows' dtype.
 
-    Attributes: weights_ (k,), means_ and variances_ (k, r) of the normal columns, levels_ and probabilities_, arrays (c,) and
-    (k, c) per other column; kinds_ (d,), converged_, n_iter_, lower_bound_, lower_bounds_ and fit_report_ as GaussianMixture
-    has them, this with the mean nats that one_component alone reaches.
+    Attributes: weights_ (k,), means_ and variances_ (k, r) of the normal columns, rates_ of the Poisson ones, levels_ and
+    probabilities_, arrays (c,) and (k, c) per column that has levels; kinds_ (d,), converged_, n_iter_, lower_bound_,
+    lower_bounds_ and fit_report_ as GaussianMixture has them, this with the mean nats that one_component alone reaches.
     Reference: Dempster, Laird & Rubin (1977); for the start, Nock, Luosto & Kivinen, Mixed Bregman clustering (2008).
     """
 
@@ -99,7 +100,7 @@ class Mixture(MixtureModel):
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
         heads, self.n_batches_, self.n_seen_ = self._column_heads(x), 1, run.n_seen
         self.kinds_ = [getattr(head, "name", head) for head in heads]
-        self.levels_ = [self._levels(x, j, heads[j]) for j in self._others()]
+        self.levels_ = [self._levels(x, j, heads[j]) for j in self._with_levels()]
         self._assemble()
         self._check_support("fit", x)
         with np.errstate(under="ignore", over="ignore"):
@@ -149,7 +150,7 @@ class Mixture(MixtureModel):
 
     def _assemble(self):
         """The heads by name, and the columns that each has."""
-        levels = dict(zip(self._others(), self.levels_, strict=True))
+        levels = dict(zip(self._with_levels(), self.levels_, strict=True))
         self._columns = {name: np.flatnonzero(np.array(self.kinds_) == name) for name in KINDS if name in self.kinds_}
         self._heads = {name: KINDS[name]([levels.get(j) for j in columns]) for name, columns in self._columns.items()}
 
@@ -273,11 +274,13 @@ class Mixture(MixtureModel):
 
     def _finish(self):
         components, empty, tables = self._components(self.params_), np.empty((len(self.params_["logits"]), 0)), {}
-        self.weights_, self.means_, self.variances_ = np.exp(components.log_weights), empty, empty
+        self.weights_, self.means_, self.variances_, self.rates_ = np.exp(components.log_weights), empty, empty, empty
         for name, head in self._heads.items():
             outputs = components.outputs[name]
             if name == "normal":
                 self.means_, self.variances_ = head.mean(outputs), head.variance(outputs)
+            elif name == "poisson":
+                self.rates_ = head.mean(outputs)
             else:
                 parts = head.log_probabilities(outputs)
                 tables |= {j: np.exp(part) for j, part in zip(self._columns[name], parts, strict=True)}
@@ -287,7 +290,7 @@ class Mixture(MixtureModel):
 
     def _n_parameters(self):
         k = len(self.weights_)
-        return k - 1 + self.means_.size + self.variances_.size + sum(p.size - k for p in self.probabilities_)
+        return k - 1 + self.means_.size + self.variances_.size + self.rates_.size + sum(p.size - k for p in self.probabilities_)
 
     @property
     def _rows_per_call(self):
@@ -368,7 +371,7 @@ class Mixture(MixtureModel):
         return np.broadcast_to(means, (len(x), *means.shape)), variances[:, :, None] * np.eye(len(others))
 
     def _derive(self, log_weights, columns):
-        model, levels = self._of_columns(columns), dict(zip(self._others(), self.levels_, strict=True))
+        model, levels = self._of_columns(columns), dict(zip(self._with_levels(), self.levels_, strict=True))
         model.kinds_, model.levels_ = [self.kinds_[j] for j in columns], [levels[j] for j in columns if j in levels]
         model.heads = self.heads if isinstance(self.heads, (str, Categorical)) else [self.heads[j] for j in columns]
         model._assemble()
@@ -385,8 +388,9 @@ class Mixture(MixtureModel):
         model._finish()
         return model
 
-    def _others(self):
-        return [j for j, kind in enumerate(self.kinds_) if kind != "normal"]
+    def _with_levels(self):
+        """The columns that have levels."""
+        return [j for j, kind in enumerate(self.kinds_) if kind in ("bernoulli", "categorical")]
 
     # ------------------------------------------------------------ files
 
@@ -399,7 +403,7 @@ class Mixture(MixtureModel):
         super()._restore(arrays, fitted)
         kinds, levels = self.kinds_, self.levels_
         if type(kinds) is not list or len(kinds) != self.n_features_in_ or not all(kind in KINDS for kind in kinds) or \
-                type(levels) is not list or len(levels) != len(self._others()):
+                type(levels) is not list or len(levels) != len(self._with_levels()):
             raise ValueError(f"kinds_ {kinds} and levels_ {levels} are not of {self.n_features_in_} columns"[:200])
         most = self.params_.flat.size  # levels that there are parameters for; files before levels could be declared have counts
         if any((each if type(each) is int else len(each)) > max(most, 2) for each in levels):

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from .. import ops
 from ..fused import LOG_2PI
 from .law import Finding, close, law
 from .subject import Skip, band, gap
@@ -42,15 +43,19 @@ def _gaussians(model, x):
 
 
 def _columns(model, x):
-    """sum_j log p_kj(x_j), of normal columns and of tables of probabilities (k, c)."""
+    """sum_j log p_kj(x_j), of normal columns, counts, and tables of probabilities (k, c)."""
     joint, reals = np.zeros((len(x), len(model.weights_))), zip(model.means_.T, model.variances_.T, strict=True)
-    tables = iter(model.probabilities_)
+    rates, tables = iter(model.rates_.T), zip(model.levels_, model.probabilities_, strict=True)
     for values, kind in zip(x.T, model.kinds_, strict=True):
         if kind == "normal":
             mean, variance = next(reals)
             joint -= 0.5 * ((values[:, None] - mean) ** 2 / variance + np.log(variance) + LOG_2PI)
+        elif kind == "poisson":
+            rate = next(rates)
+            joint += values[:, None] * np.log(rate) - rate - ops.gammaln(values + 1)[:, None]
         else:
-            joint += np.log(next(tables))[:, values.astype(int)].T
+            levels, table = next(tables)
+            joint += np.log(table)[:, np.abs(values[:, None] - levels).argmin(axis=1)].T
     return joint
 
 
