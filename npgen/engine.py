@@ -31,12 +31,37 @@ class NoRuleError(NotImplementedError):
 
 
 class Node:
-    """One recorded step: its parents on the same level, and pull: the pullback to each, or one function to all of them."""
+    """One recorded step: its parents on the same level, and pull: the pullback to each, or one function to all of them.
 
-    __slots__ = ("parents", "pull")
+    partly: what a pullback makes of a Selected cotangent, or None if it takes the numbers alone.
+    """
 
-    def __init__(self, parents=(), pull=()):
-        self.parents, self.pull = parents, pull
+    __slots__ = ("parents", "pull", "partly")
+
+    def __init__(self, parents=(), pull=(), partly=None):
+        self.parents, self.pull, self.partly = parents, pull, partly
+
+
+class Selected:
+    """The cotangent of an answer of which some entries alone were used, as by np.where or x[index]: `used` says which.
+
+    Beyond them it is zero because the function does not look there, and stays zero whatever the derivative is: where g
+    just happens to be zero, as for the logarithm in exp(log(x)) at 0, zero times infinity is not zero. The mask is an
+    array, or a function that makes it for who asks.
+    """
+
+    __slots__ = ("value", "mask")
+
+    def __init__(self, value, mask):
+        self.value, self.mask = value, mask
+
+    used = property(lambda self: self.mask() if callable(self.mask) else self.mask)
+
+    def __add__(self, other):
+        if type(other) is not Selected:
+            return self.value + other
+        masks = Selected(None, self.mask), Selected(None, other.mask)
+        return Selected(self.value + other.value, lambda: masks[0].used | masks[1].used)
 
 
 class Pieces(dict):
@@ -53,11 +78,11 @@ class Primitive:
     it uses. `each` replaces the rules where the number of arguments varies: each(i, ans, *args, **params). `joint`
     replaces them where the gradients come together: joint(tracked, ans, *args, **params) returns the function
     g -> one gradient for each argument numbered in `tracked`. An op may have several answers, a tuple; its rule is joint,
-    and its g are Pieces. A Primitive without rules gives constants: the result is a plain array.
+    and its g are Pieces. A Primitive without rules gives constants: the result is a plain array. partly: see Node.
     """
 
-    def __init__(self, forward, *rules, each=None, joint=None, name=None):
-        self.forward, self.rules, self.each, self.joint = forward, rules, each, joint
+    def __init__(self, forward, *rules, each=None, joint=None, partly=None, name=None):
+        self.forward, self.rules, self.each, self.joint, self.partly = forward, rules, each, joint, partly
         self.differentiable = bool(rules or each or joint)
         self.__name__ = self.name = name or getattr(forward, "__name__", repr(forward))
 
@@ -80,7 +105,7 @@ class Primitive:
             pull = self.joint(tracked, ans, *values, **params)
         else:
             pull = tuple([self._pullback(i, ans, values, params) for i in tracked])
-        node = Node(tuple([args[i].node for i in tracked]), pull)
+        node = Node(tuple([args[i].node for i in tracked]), pull, self.partly)
         if type(ans) is tuple:
             return tuple(Tensor(a, Node((node,), (functools.partial(_piece, k),)), level) for k, a in enumerate(ans))
         return Tensor(ans, node, level)
@@ -227,14 +252,24 @@ def backward(root, g, *, retain=False):
     while ready:
         node = ready.pop()
         g = cotangents.pop(node)
+        if type(g) is Selected and (not node.partly or (mask := g.used).all()):
+            g = g.value
         if not node.parents:
             leaves[node] = g
-        contributions = node.pull(g) if callable(node.pull) else (pullback(g) for pullback in node.pull)
+        if type(g) is Selected:
+            contributions = [node.partly(pullback, g.value, mask) for pullback in node.pull]
+        else:
+            contributions = node.pull(g) if callable(node.pull) else (pullback(g) for pullback in node.pull)
         for parent, contribution in zip(node.parents, contributions, strict=True):
             if parent not in cotangents:
                 cotangents[parent] = contribution
-            elif parent in owned and not isinstance(contribution, Tensor) and not np.iscomplexobj(contribution):
-                cotangents[parent] += contribution
+            elif type(contribution) is Selected:
+                cotangents[parent] = contribution + cotangents[parent]
+            elif parent in owned and not isinstance(contribution, Tensor):
+                try:
+                    cotangents[parent] += contribution
+                except TypeError:  # a complex one, to a real one
+                    cotangents[parent] = cotangents[parent] + contribution
             else:  # the first contribution may be another node's array: never add into that
                 cotangents[parent] = cotangents[parent] + contribution
                 if not isinstance(cotangents[parent], Tensor):

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from .engine import OVERRIDES, NoRuleError, Primitive
+from .engine import OVERRIDES, NoRuleError, Primitive, Selected
 from .kernels import _blas
 from .kernels import logsumexp as _logsumexp_kernel
 from .kernels import masked_matmul as _matmul_kernel
@@ -31,9 +31,13 @@ from .kernels._cuda import special as device_special
 from .masks import Plan
 
 
-def op(forward, *rules, each=None, name=None):
-    """A differentiable op: forward(*arrays, **params), and one rule per argument (see npgen.engine.Primitive)."""
-    primitive = Primitive(forward, *rules, each=each, name=name)
+def op(forward, *rules, each=None, partly=None, name=None):
+    """A differentiable op: forward(*arrays, **params), and one rule per argument (see npgen.engine.Primitive).
+
+    partly: by_entries for an elementwise op, as every ufunc is; by_places for one that moves and adds up entries; None else.
+    """
+    partly = by_entries if isinstance(forward, np.ufunc) and forward.signature is None else partly
+    primitive = Primitive(forward, *rules, each=each, partly=partly, name=name)
     if _is_numpy(forward):
         OVERRIDES[forward] = primitive
     return primitive
@@ -80,19 +84,42 @@ def like(ans, x, f=lambda g: g):
 
 def summed(x, f):
     """The pullback f, its result summed to x's shape."""
-    shape = x.shape
+    return partial(_sum_to, x.shape, f)
 
-    def pullback(g):
-        g = f(g)
-        return g if g.shape == shape else _unbroadcast(g, shape)
 
-    return pullback
+def _sum_to(shape, f, g):
+    g = f(g)
+    if type(g) is Selected:
+        return Selected(*(_sum_to(shape, lambda g: g, part) for part in (g.value, g.used)))
+    return g if g.shape == shape else _unbroadcast(g, shape) if g.dtype != bool else np.greater(_unbroadcast(g, shape), 0)
 
 
 def _unbroadcast(g, shape):
     extra = np.ndim(g) - len(shape)
     stretched = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 != g.shape[extra + i])
     return reshape(sum(g, axis=stretched), shape)
+
+
+def selected(g, used):
+    """The cotangent g where a condition holds, zero beyond because nothing else was used; see npgen.engine.Selected."""
+    return Selected(where(used, g, 0), used if np.shape(used) == g.shape else np.zeros_like(g, dtype=bool) | used)
+
+
+def by_entries(pullback, g, used):
+    """What the pullback of an elementwise op makes of a Selected g: zero beyond what was used, whatever is there."""
+    shape, f = pullback.args if getattr(pullback, "func", None) is _sum_to else (used.shape, pullback)
+    with np.errstate(all="ignore"):
+        g = f(g)
+        g, used = (g.value, used & g.used) if type(g) is Selected else (g, used)
+        clean = type(g) is np.ndarray and not np.isnan(np.sum(g))  # zero times what is finite is zero
+    return _sum_to(shape, (lambda g: Selected(g, used)) if clean else partial(selected, used=used), g)
+
+
+def by_places(pullback, g, used):
+    """What the pullback of an op that moves and adds up entries makes of a Selected g: it takes the mask along."""
+    g, mask = pullback(g), pullback(used.astype(g.dtype))
+    g, mask = (part.value if type(part) is Selected else part for part in (g, mask))
+    return Selected(g, np.greater(mask, 0))
 
 
 # ---------------------------------------------------------------- constants: results that carry no derivative
@@ -120,7 +147,7 @@ power = op(np.power,
 remainder = op(np.remainder, lambda ans, x, y: like(ans, x),
                lambda ans, x, y: like(ans, y, lambda g: -g * np.floor_divide(x, y)))
 positive = op(np.positive, lambda ans, x: lambda g: g)
-copy = op(np.copy, lambda ans, x: lambda g: g)
+copy = op(np.copy, lambda ans, x: lambda g: g, partly=by_entries)
 negative = op(np.negative, lambda ans, x: lambda g: -g)
 reciprocal = op(np.reciprocal, lambda ans, x: lambda g: -g * ans * ans)
 absolute = op(np.absolute, lambda ans, x: (lambda g: real(g) * ratio(conj(x), ans)) if x.dtype.kind == "c" else
@@ -153,17 +180,17 @@ arccosh = op(np.arccosh, lambda ans, x: lambda g: g / sqrt(x * x - 1))
 arctanh = op(np.arctanh, lambda ans, x: lambda g: g / (1 - x * x))
 logaddexp = op(np.logaddexp, lambda ans, x, y: like(ans, x, lambda g: g * sigmoid(_apart(x, y))),
                lambda ans, x, y: like(ans, y, lambda g: g * sigmoid(_apart(y, x))))
-maximum = op(np.maximum, lambda ans, x, y: like(ans, x, lambda g: g * _share(x, y, np.greater, g)),  # ties share equally
-             lambda ans, x, y: like(ans, y, lambda g: g * _share(y, x, np.greater, g)))
-minimum = op(np.minimum, lambda ans, x, y: like(ans, x, lambda g: g * _share(x, y, np.less, g)),
-             lambda ans, x, y: like(ans, y, lambda g: g * _share(y, x, np.less, g)))
-where = op(np.where, None, lambda ans, c, x, y: like(ans, x, lambda g: where(c, g, 0)),
-           lambda ans, c, x, y: like(ans, y, lambda g: where(c, 0, g)))
+maximum = op(np.maximum, lambda ans, x, y: like(ans, x, lambda g: _share(x, y, np.greater, g)),  # ties share equally
+             lambda ans, x, y: like(ans, y, lambda g: _share(y, x, np.greater, g)))
+minimum = op(np.minimum, lambda ans, x, y: like(ans, x, lambda g: _share(x, y, np.less, g)),
+             lambda ans, x, y: like(ans, y, lambda g: _share(y, x, np.less, g)))
+where = op(np.where, None, lambda ans, c, x, y: like(ans, x, lambda g: selected(g, np.logical_and(c, True))),
+           lambda ans, c, x, y: like(ans, y, lambda g: selected(g, np.logical_not(c))), partly=by_entries)
 
 
 # x / r for |x| <= r: 0 / 0 is 0, the smallest slope of a norm at its kink. The slope's own derivative is infinite there.
 ratio = op(lambda x, r: x / (r + (r == 0)), lambda ans, x, r: like(ans, x, lambda g: g / r),
-           lambda ans, x, r: like(ans, r, lambda g: -g * ans / r), name="ratio")
+           lambda ans, x, r: like(ans, r, lambda g: -g * ans / r), partly=by_entries, name="ratio")
 
 
 def _apart(x, y):
@@ -178,28 +205,31 @@ def _unless(condition, x, g):
 
 
 def _share(x, y, wins, g):
-    return wins(x, y).astype(g.dtype) + np.equal(x, y).astype(g.dtype) / 2
+    won, tied = wins(x, y), np.equal(x, y)
+    return Selected(g * (won.astype(g.dtype) + tied.astype(g.dtype) / 2), won | tied)
 
 
 # Complex numbers on the way from real ones to real ones: the cotangent g of z is that of dL = Re(g dz).
-real = op(np.real, lambda ans, x: lambda g: real(g) if g.dtype.kind == "c" else g)
-imag = op(np.imag, lambda ans, x: lambda g: -1j * real(g) if x.dtype.kind == "c" else 0 * g)
+real = op(np.real, lambda ans, x: lambda g: real(g) if g.dtype.kind == "c" else g, partly=by_entries)
+imag = op(np.imag, lambda ans, x: lambda g: -1j * real(g) if x.dtype.kind == "c" else 0 * g, partly=by_entries)
 conj = op(np.conj, lambda ans, x: conj)
 OVERRIDES["real"] = real
-relu = op(lambda x: np.maximum(x, 0), lambda ans, x: lambda g: g * (ans > 0), name="relu")
-sigmoid = op(lambda x: np.exp(-np.maximum(-x, 0)) / (1 + np.exp(-abs(x))),
-             lambda ans, x: lambda g: g * ans * (1 - ans), name="sigmoid")  # 1 / (1 + e^-x), precise on both sides
+relu = op(lambda x: np.maximum(x, 0), lambda ans, x: lambda g: selected(g, ans > 0), partly=by_entries, name="relu")
+sigmoid = op(lambda x: np.exp(-np.maximum(-x, 0)) / (1 + np.exp(-abs(x))),  # 1 / (1 + e^-x), precise on both sides
+             lambda ans, x: lambda g: g * ans * (1 - ans), partly=by_entries, name="sigmoid")
 softplus = op(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))), lambda ans, x: lambda g: g * sigmoid(x),
-              name="softplus")
+              partly=by_entries, name="softplus")
 bounded = op(lambda x, limit: limit * np.tanh(x / limit),  # x where it is small, never beyond +-limit
-             lambda ans, x, limit: lambda g: g * (1 - square(ans / limit)), name="bounded")
+             lambda ans, x, limit: lambda g: g * (1 - square(ans / limit)), partly=by_entries, name="bounded")
 _polygamma = op(lambda x, n: _special(x).polygamma(n, x).astype(x.dtype),
-                lambda ans, x, n: lambda g: g * _polygamma(x, n + 1), name="polygamma")
-digamma = op(lambda x: _special(x).psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), name="digamma")
-gammaln = op(lambda x: _special(x).gammaln(x), lambda ans, x: lambda g: g * digamma(x), name="gammaln")
-erf = op(lambda x: _special(x).erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), name="erf")
+                lambda ans, x, n: lambda g: g * _polygamma(x, n + 1), partly=by_entries, name="polygamma")
+digamma = op(lambda x: _special(x).psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), partly=by_entries, name="digamma")
+gammaln = op(lambda x: _special(x).gammaln(x), lambda ans, x: lambda g: g * digamma(x), partly=by_entries, name="gammaln")
+erf = op(lambda x: _special(x).erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), partly=by_entries,
+         name="erf")
 OVERRIDES.update({"psi": digamma, "gammaln": gammaln, "erf": erf, "expit": sigmoid})  # SciPy's ufuncs, by name
-astype = op(lambda x, dtype: x.astype(dtype), lambda ans, x, dtype: partial(_cast_back, dtype=x.dtype), name="astype")
+astype = op(lambda x, dtype: x.astype(dtype), lambda ans, x, dtype: partial(_cast_back, dtype=x.dtype), partly=by_entries,
+            name="astype")
 OVERRIDES["astype"] = astype
 
 
@@ -243,7 +273,7 @@ def spread(x, axis):
 def _extremum(ans, x, axis):
     back = spread(x, axis)
     hit = (np.equal(x, back(ans)) | np.isnan(x)).astype(x.dtype)
-    return lambda g: back(g) * (hit / np.sum(hit, axis=axis, keepdims=True))  # ties share equally
+    return lambda g: selected(back(g) * (hit / np.sum(hit, axis=axis, keepdims=True)), hit > 0)  # ties share equally
 
 
 def _mean_rule(ans, x, axis=None, keepdims=False):
@@ -263,11 +293,11 @@ def _cumsum_rule(ans, x, axis=None):
     return lambda g: reshape(flip(cumsum(flip(g, axis), axis), axis), shape)
 
 
-sum = op(np.sum, lambda ans, x, axis=None, keepdims=False: spread(x, axis))
-mean = op(np.mean, _mean_rule)
+sum = op(np.sum, lambda ans, x, axis=None, keepdims=False: spread(x, axis), partly=by_places)
+mean = op(np.mean, _mean_rule, partly=by_places)
 max = op(np.max, lambda ans, x, axis=None, keepdims=False: _extremum(ans, x, axis))
 min = op(np.min, lambda ans, x, axis=None, keepdims=False: _extremum(ans, x, axis))
-cumsum = op(np.cumsum, _cumsum_rule)
+cumsum = op(np.cumsum, _cumsum_rule, partly=by_places)
 euclidean = op(lambda x, axis=None, keepdims=False: np.sqrt(np.sum(np.square(np.abs(x)), axis=axis, keepdims=keepdims)),
                _euclidean_rule, name="euclidean")  # the length of x along axis
 
@@ -313,23 +343,33 @@ def _restore(ans, x, axis=None):
     return lambda g: reshape(g, shape)  # by position: NumPy and CuPy have other names for it
 
 
-reshape = op(np.reshape, lambda ans, x, shape: _restore(ans, x))
-ravel = op(np.ravel, lambda ans, x: _restore(ans, x))
-expand_dims = op(np.expand_dims, _restore)
-squeeze = op(np.squeeze, _restore)
-broadcast_to = op(np.broadcast_to, lambda ans, x, shape: like(ans, x))
-transpose = op(np.transpose, lambda ans, x, axes=None:
-               partial(transpose, axes=axes and tuple(np.argsort([a % x.ndim for a in axes]))))
-swapaxes = op(np.swapaxes, lambda ans, x, i, j: lambda g: swapaxes(g, i, j))
-moveaxis = op(np.moveaxis, lambda ans, x, source, destination: lambda g: moveaxis(g, destination, source))
-flip = op(np.flip, lambda ans, x, axis=None: lambda g: flip(g, axis))
-roll = op(np.roll, lambda ans, x, shift, axis=None:
-          lambda g: roll(g, tuple(-n for n in shift) if np.ndim(shift) else -shift, axis))
-tril = op(np.tril, lambda ans, x, k=0: lambda g: tril(g, k))
-triu = op(np.triu, lambda ans, x, k=0: lambda g: triu(g, k))
-getitem = op(lambda x, index: x[index], lambda ans, x, index: partial(scatter, index=index, shape=x.shape),
-             name="getitem")
+places = partial(op, partly=by_places)
+reshape = places(np.reshape, lambda ans, x, shape: _restore(ans, x))
+ravel = places(np.ravel, lambda ans, x: _restore(ans, x))
+expand_dims = places(np.expand_dims, _restore)
+squeeze = places(np.squeeze, _restore)
+broadcast_to = places(np.broadcast_to, lambda ans, x, shape: like(ans, x))
+transpose = places(np.transpose, lambda ans, x, axes=None:
+                   partial(transpose, axes=axes and tuple(np.argsort([a % x.ndim for a in axes]))))
+swapaxes = places(np.swapaxes, lambda ans, x, i, j: lambda g: swapaxes(g, i, j))
+moveaxis = places(np.moveaxis, lambda ans, x, source, destination: lambda g: moveaxis(g, destination, source))
+flip = places(np.flip, lambda ans, x, axis=None: lambda g: flip(g, axis))
+roll = places(np.roll, lambda ans, x, shift, axis=None:
+              lambda g: roll(g, tuple(-n for n in shift) if np.ndim(shift) else -shift, axis))
+tril = places(np.tril, lambda ans, x, k=0: lambda g: tril(g, k))
+triu = places(np.triu, lambda ans, x, k=0: lambda g: triu(g, k))
+getitem = places(lambda x, index: x[index], lambda ans, x, index: partial(_select, index=index, shape=x.shape), name="getitem")
 OVERRIDES["getitem"] = getitem
+
+
+def _select(g, index, shape):
+    return Selected(scatter(g, index, shape), partial(_mask, g, index, shape))
+
+
+def _mask(g, index, shape):
+    used = np.zeros_like(g, dtype=bool, shape=shape)
+    used[index] = True
+    return used
 
 
 def _scatter(x, index, shape):
@@ -342,7 +382,7 @@ def _scatter(x, index, shape):
     return out
 
 
-scatter = op(_scatter, lambda ans, x, index, shape: lambda g: getitem(g, index), name="scatter")  # getitem's transpose
+scatter = places(_scatter, lambda ans, x, index, shape: lambda g: getitem(g, index), name="scatter")  # getitem's transpose
 
 
 def _concatenate_rule(i, ans, *xs, axis=0):
@@ -351,7 +391,7 @@ def _concatenate_rule(i, ans, *xs, axis=0):
     return lambda g: getitem(g, index)
 
 
-_concatenate = op(lambda *xs, axis=0: np.concatenate(xs, axis=axis), each=_concatenate_rule, name="concatenate")
+_concatenate = places(lambda *xs, axis=0: np.concatenate(xs, axis=axis), each=_concatenate_rule, name="concatenate")
 
 
 @composed(np.concatenate)

@@ -634,6 +634,153 @@ def test_prod_with_zeros_is_differentiable():
     assert np.prod(vjp(lambda x: np.prod(x, axis=0), np.ones((0, 2)))[0]) == 1
 
 
+# --- every op at zeros, ties, equal values and infinities -----------------------------------------------------------
+
+POINTS = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -3.0]
+DELICATE = {name: f for name, (f, *inputs) in CASES.items() if isinstance(f, np.ufunc) and f.nin == 1 and len(inputs) == 1}
+DELICATE |= {"relu": ops.relu, "sigmoid": ops.sigmoid, "softplus": ops.softplus, "erf": scipy.special.erf, "sinc": np.sinc,
+             **{f"power {p}": lambda x, p=p: x ** p for p in (0, 1, 2, 3, 2.5, 0.5, -1)},
+             "clip": lambda x: np.clip(x, -1, 1), "max 0": lambda x: np.maximum(x, 0.0),
+             "cbrt cubed": lambda x: np.cbrt(x) ** 3}
+TWO_NUMBERS = (np.maximum, np.minimum, np.hypot, np.arctan2, np.logaddexp, np.multiply, np.true_divide, np.power, np.fmax,
+               np.fmin)
+SEVERAL = {
+    **{f.__name__: lambda x, f=f: f(x[0], x[1]) for f in TWO_NUMBERS},
+    **{f"{f.__name__} of three": f for f in (np.max, np.min, np.prod, np.std, np.var, np.ptp, np.linalg.norm)},
+    "cumprod": lambda x: np.cumprod(x)[-1], "norm squared": lambda x: np.linalg.norm(x) ** 2,
+    "std squared": lambda x: np.std(x) ** 2, "nuclear norm": lambda x: np.linalg.norm(np.outer(x, x), "nuc"),
+    "hypot squared": lambda x: np.hypot(x[0], x[1]) ** 2, "norm 1": lambda x: np.linalg.norm(x, 1),
+    "norm inf": lambda x: np.linalg.norm(x, INF), "norm cubed": lambda x: np.linalg.norm(x) ** 3 + x[0],
+    "logsumexp": ops.logsumexp, "sorted": lambda x: np.sort(x) @ np.arange(3.0),
+    "row norms": lambda x: np.sum(np.linalg.norm(np.outer(x, x), axis=1) ** 2),
+}
+
+
+def _slopes(f, x, move):
+    """The slopes of f along a move, to the left and to the right; NaN where there are none to this precision."""
+    with np.errstate(all="ignore"):
+        left, right = (np.array([sign * (f(x + sign * h * move) - f(x)) / h for h in (1e-5, 1e-6)]) for sign in (-1, 1))
+        return [s[1] if abs(s[1] - s[0]) < 1e-3 * (1 + abs(s[1])) else np.nan for s in (left, right)]
+
+
+def _check_slopes(f, x, move, nan=False):
+    left, right = _slopes(f, x, move)
+    if not np.isfinite([left, right]).all():
+        return
+    with np.errstate(all="ignore"):
+        got = np.sum(np.where(move != 0, grad(f)(x) * move, 0))
+    if nan and np.isnan(got):
+        return
+    slack = 1e-3 * (1 + abs(left))
+    assert min(left, right) - slack <= got <= max(left, right) + slack, (got, left, right)
+
+
+@pytest.mark.parametrize("name", DELICATE)
+def test_a_function_of_one_number_has_its_slope_wherever_it_has_one(name):
+    """Where slopes to the left and right differ, as those of |x| at 0, the gradient is between them.
+
+    NaN is allowed at a vertical tangent inside, where zero times infinity can be anything.
+    """
+    for x in POINTS:
+        _check_slopes(DELICATE[name], np.array(x), 1.0, nan=name == "cbrt cubed")
+        if name not in ("absolute", "fabs", "relu", "max 0", "clip"):
+            _check_slopes(grad(DELICATE[name]), np.array(x), 1.0, nan=name == "cbrt cubed")
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@given(st.lists(st.sampled_from(POINTS), min_size=3, max_size=3), st.sampled_from([0, 1, 2, 3]))
+def test_a_function_of_several_numbers_has_its_slope_wherever_it_has_one(name, x, move):
+    """Also among ties, equal values and zeros. At a kink of several, the gradient is between the slopes of every move."""
+    move = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, -0.5, 0.3]][move])
+    _check_slopes(SEVERAL[name], np.array(x), move)
+
+
+@pytest.mark.parametrize("f, x, want", [
+    (lambda x: np.linalg.norm(x) ** 2, np.zeros(3), np.zeros(3)),
+    (np.std, np.full(3, 7.0), np.zeros(3)),
+    (lambda x: np.std(x) ** 2 + np.sum(x), np.full(3, 7.0), np.ones(3)),
+    (lambda x: np.logaddexp(x[0], x[1]), np.array([INF, INF]), [0.5, 0.5]),
+    (lambda x: np.logaddexp(x[0], x[1]), np.array([-INF, -INF]), [0.5, 0.5]),
+    (lambda x: np.logaddexp(x[0], x[1]), np.array([INF, -INF]), [1, 0]),
+    (lambda x: np.logaddexp(x[0], x[1]), np.array([0.0, -INF]), [1, 0]),
+    (lambda x: np.arctan2(x[0], x[1]), np.array([1e-200, 1e-200]), [5e199, -5e199]),
+    (lambda x: np.arctan2(x[0], x[1]), np.array([1e200, 1e200]), [5e-201, -5e-201]),
+    (np.prod, np.array([0.0, 2.0, 0.0]), np.zeros(3)),
+    (lambda x: np.cumprod(x)[2], np.array([0.0, 2.0, 3.0]), [6, 0, 0]),
+    (np.sinc, np.array(0.0), 0.0), (grad(np.sinc), np.array(0.0), -np.pi ** 2 / 3),
+    (grad(lambda x: x ** 2), np.array(0.0), 2.0), (grad(grad(lambda x: x ** 3)), np.array(0.0), 6.0),
+], ids=str)
+def test_derivatives_at_single_points(f, x, want):
+    with np.errstate(invalid="raise", divide="raise"):
+        np.testing.assert_allclose(grad(f)(x), want, rtol=1e-12)
+
+
+# --- entries that a function does not look at --------------------------------------------------------------------------
+
+SINGULAR = {  # a function, and points where it or its derivative is infinite or does not exist
+    "sqrt": (np.sqrt, [0.0, -1.0]), "log": (np.log, [0.0, -1.0]), "reciprocal": (lambda x: 1 / x, [0.0]),
+    "power": (lambda x: x ** 0.5, [0.0, -2.0]), "arccos": (np.arccos, [1.0, 2.0]), "arctanh": (np.arctanh, [1.0, -1.0, 3.0]),
+    "exp": (lambda x: np.exp(x) * x, [1e4]), "entropy": (lambda x: x * np.log(x), [0.0]), "cbrt": (np.cbrt, [0.0]),
+    "sin x / x": (lambda x: np.sin(x) / x, [0.0]), "log of square": (lambda x: np.log(x * x), [0.0]),
+    "gammaln": (scipy.special.gammaln, [0.0, -1.0]), "x^x": (lambda x: x ** x, [0.0, -0.5]),
+    "arctan2": (lambda x: np.arctan2(x, x), [0.0]),
+}
+CHOICES = {  # what is used of y, and x elsewhere
+    "where": lambda c, x, y: np.where(c, x, y),
+    "where of where": lambda c, x, y: np.where(c, x, np.where(c, 3.0, y) * 1.0),
+    "where of transposed": lambda c, x, y: np.where(c.T, x.T, np.flip(np.flip(y.T, 0), 0)).T,
+    "where of reshaped": lambda c, x, y: np.where(np.ravel(c), np.ravel(x), np.reshape(y, -1)).reshape(x.shape),
+    "where of broadcast": lambda c, x, y: np.where(c[None], x[None], np.broadcast_to(y, (2, *y.shape)) * np.ones((2, 1, 1)))[1],
+    "where of rows": lambda c, x, y: np.where(c, x, np.concatenate([y[:1], np.stack([y[1], y[2]])])),
+    "where of sums": lambda c, x, y: np.where(c, x, np.sum(np.stack([y, 0 * X[:3]]), axis=0)),
+    "select": lambda c, x, y: np.select([c], [x], y),
+    "index": lambda c, x, y: ops.scatter(x[c], (c,), x.shape) + ops.scatter(y[~c], (~c,), x.shape),
+    "nan": lambda c, x, y: np.where(c, x, 0) + np.nan_to_num(np.where(c, np.nan, y)),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+@given(st.data())
+def test_what_a_function_does_not_look_at_has_no_say_in_its_gradient(name, data):
+    f, singular = SINGULAR[name]
+    choose = CHOICES[data.draw(st.sampled_from(sorted(CHOICES)))]
+    c = np.array(data.draw(st.lists(st.booleans(), min_size=9, max_size=9))).reshape(3, 3)
+    points = data.draw(st.lists(st.sampled_from(singular), min_size=9, max_size=9))
+    x = np.where(c, np.array(points).reshape(3, 3), 0.25 + 0.05 * np.arange(9).reshape(3, 3))
+    order = data.draw(st.sampled_from([1, 2]))
+
+    def derivative(g):
+        slope = grad(lambda x: np.sum(g(x)))
+        return slope if order == 1 else grad(lambda x: np.sum(slope(x)))
+
+    with np.errstate(all="ignore"):
+        got, inside = derivative(lambda x: choose(c, x ** 2, f(x)))(x), derivative(f)(np.where(c, 0.3, x))
+    np.testing.assert_allclose(got, np.where(c, 2 * x if order == 1 else 2, inside), rtol=1e-12)
+
+
+@pytest.mark.parametrize("f, x", [(lambda x: np.exp(np.log(x)), 0.0), (lambda x: np.cbrt(x) ** 3, 0.0),
+                                  (lambda x: 1 / (1 / x), 0.0), (lambda x: np.arccos(x) ** 2, 1.0)],
+                         ids=["exp log", "cbrt cubed", "twice reciprocal", "arccos squared"])
+def test_zero_times_infinity_is_not_zero_where_the_function_does_look(f, x):
+    """These have slopes 1, 1, 1 and -2; a rule that took every zero cotangent for nothing would say 0."""
+    with np.errstate(all="ignore"):
+        assert np.isnan(grad(f)(x))
+
+
+def test_of_two_uses_of_one_entry_either_counts():
+    with np.errstate(all="ignore"):
+        got = grad(lambda x: (lambda y: np.sum(np.where(x > 0, y, 0)) + np.sum(y[:2]))(np.sqrt(x)))(np.array([1.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(got, [1.0, INF, 0.0])
+
+
+def test_the_larger_one_alone_counts():
+    with np.errstate(all="ignore"):
+        assert grad(lambda x: np.maximum(np.sqrt(x), 1.0))(0.0) == 0
+        assert grad(lambda x: np.clip(np.log(x), -2, 2))(0.0) == 0
+        assert grad(lambda x: ops.relu(np.log(x)))(0.0) == 0
+        np.testing.assert_array_equal(grad(lambda x: np.max(np.sqrt(x)))(np.array([0.0, 4.0])), [0, 0.25])
+
+
 # --- decompositions of matrices with equal values --------------------------------------------------------------------
 
 TURN = np.linalg.qr(np.random.default_rng(5).normal(size=(4, 4)))[0]
