@@ -4,7 +4,8 @@
     shapes              append, rot90, meshgrid, select, insert, kron, ...
     Fourier transforms  fft, rfft, ..., of real arrays through complex ones and back
 
-What they do to Tensors is registered when npgen is imported; on arrays NumPy's own functions stay as they are.
+What they do to Tensors is registered when npgen is imported; on arrays NumPy's own functions stay as they are. Unlike those
+in ops, they are not tested on CuPy arrays.
 """
 import builtins
 import functools
