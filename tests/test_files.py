@@ -179,6 +179,28 @@ def test_five_thousand_forged_files_are_load_errors_or_models_that_answer_or_ref
     assert 0 < loaded < 200  # a changed hyperparameter makes no file invalid
 
 
+@pytest.mark.parametrize("make", [damaged, forge])
+def test_files_with_arrays_among_the_hyperparameters(tmp_path, make, monkeypatch):
+    start = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    model = npgen.GaussianMixture(2, means_init=start, weights_init=start[1, :2], random_state=0)
+    model.fit(np.eye(9, 4)).save(tmp_path / "good")
+    good, rng = (tmp_path / "good").read_bytes(), random.Random(4)
+    assert sorted(json.loads(good[8:8 + int.from_bytes(good[:8], "little")]))[1:4] == ["centre_", "floor_", "header.0"]
+    weird = [{"__array__": name} for name in ("header.0", "header.1", "params.means", "centre_", "x")]
+    monkeypatch.setitem(globals(), "WEIRD", weird)
+    loaded = 0
+    for _ in range(250):
+        blob = make(rng, good)
+        found = attempt(tmp_path / "x", blob)
+        assert isinstance(found, str) or make is forge or blob == good
+        loaded += not isinstance(found, str)
+    assert make is damaged or 0 < loaded < 200
+    if make is forge:
+        meta, table, body = parts(good)
+        meta["header"]["class"] = weird[2]
+        assert "of an unknown class" in attempt(tmp_path / "x", sealed(meta, table, body))
+
+
 def test_loading_takes_memory_for_the_file_and_little_more(files, tmp_path):
     rng = random.Random(2)
     for make in (damaged, forge):
@@ -205,6 +227,8 @@ def test_an_array_that_does_not_fit_the_header_is_a_load_error(case, wrong, tmp_
     fitted(case, np.float32)[0].save(tmp_path / "good")
     arrays, header = checkpoint.read(tmp_path / "good")
     for name in [name for name, a in arrays.items() if a.dtype.kind == "f" and a.ndim]:
+        if (name, wrong) == ("floor_", "missing"):  # files of older npgens have none
+            continue
         bad = RESHAPED[wrong](arrays[name])
         same = bad is not None and bad.squeeze().shape == arrays[name].squeeze().shape and np.isfinite(bad).all()
         if same and (bad.shape == arrays[name].shape or name.startswith("preprocess.")):

@@ -840,13 +840,15 @@ def load(path):
     """
     from . import CLASSES
     arrays, header = checkpoint.read(path)
-    if str(header.get("class")) not in CLASSES:
-        kind = "a training checkpoint: fit with resume=True" if header.get("class") == "checkpoint" else "of an unknown class"
-        raise LoadError(f"{path}: holds {header.get('class')!r}, {kind}; models are {', '.join(CLASSES)}")
+    name = header.get("class")
+    if not isinstance(name, str) or name not in CLASSES:
+        kind = "a training checkpoint: fit with resume=True" if str(name) == "checkpoint" else "of an unknown class"
+        raise LoadError(f"{path}: holds {one_line(name)}, {kind}; models are {', '.join(CLASSES)}")
     try:
-        return CLASSES[header["class"]]._from_file(arrays, header)
+        return CLASSES[name]._from_file(arrays, header)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from None
     except Exception as error:  # whatever a forged file leads to
-        raise LoadError(f"{path}: the header and the arrays do not make a {header['class']} "
-                        f"({type(error).__name__}: {error}); fit and save it again") from None
+        reason = " ".join(str(error).split())
+        raise LoadError(f"{path}: the header and the arrays do not make a {name} "
+                        f"({type(error).__name__}: {reason}); fit and save it again") from None
