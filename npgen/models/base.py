@@ -556,6 +556,8 @@ class GradientModel(ParametricModel):
         z = self.preprocess_.forward(x, stream)[0]
         self._build(z)
         self._check_head("fit", x, z)
+        if self.head_ is None or not self.head_.discrete:
+            preprocess.warn_of_atoms("fit", x, z)
         return Parameters(self._init(z, stream), x.dtype)
 
 

@@ -19,6 +19,7 @@ from .. import ops
 from ..distributions import HEADS, THINNEST, Categorical, Normal, Poisson, std
 from ..engine import Tensor
 from ..nn import Parameters
+from ..preprocess import warn_of_atoms
 from ..train import ConvergenceWarning
 from .base import check_shapes
 from .covariances import COVARIANCES
@@ -103,6 +104,8 @@ class Mixture(MixtureModel):
         self.levels_ = [self._levels(x, j, heads[j]) for j in self._with_levels()]
         self._assemble()
         self._check_support("fit", x)
+        reals = self._columns.get("normal", np.empty(0, int))
+        warn_of_atoms("fit", x[:, reals], x[:, reals], reals)
         with np.errstate(under="ignore", over="ignore"):
             self._pool(x, weights)
             rows = self._see(x, weights)

@@ -12,6 +12,7 @@ from .. import ops
 from ..engine import Tensor
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
+from ..preprocess import warn_of_atoms
 from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
@@ -67,6 +68,7 @@ class GaussianMixture(MixtureModel):
     def _learn(self, x, weights, run):
         self._check_params()
         z, log_det = self.preprocess_.forward(x, run.stream)
+        warn_of_atoms("fit", x, z)
         self._warm = self._last() if self.warm_start else {}
         self.covariance_type_, self.n_batches_, self.n_seen_ = self.covariance_type, 1, run.n_seen
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
