@@ -644,19 +644,20 @@ def warn_of_atoms(method, x, z, columns=None):
     side; or if its column has no more than 5 values. Numbers drawn from a density, rounded to a grid or not, have none: if it
     changes by no more than a factor of three between neighbours on the grid, five counts are all below a tenth of a count of
     20 with a probability under 1e-7. Of more than 20,000 rows, as many evenly spaced ones are looked at. Also named are columns
-    whose numbers are no finer than a quarter of their standard deviation. `columns` are x's numbers in the user's table.
+    whose numbers are no finer than a quarter of their standard deviation, or than 1 where all are the same.
+    `columns` are x's numbers in the user's table.
     """
     atoms, coarse = {}, {}
     step = -(-len(x) // 20_000)
     for j in range(x.shape[1]):
         some = np.sort(x[::step, j][~np.isnan(z[::step, j])])
         seen = np.sort(z[::step, j][~np.isnan(z[::step, j])])
-        if not len(seen) or seen[0] == seen[-1]:
+        if not len(seen):
             continue
-        number = j if columns is None else int(columns[j])
-        if np.spacing(np.abs(some[len(some) // 2])) > some.std(dtype=np.float64) / 4:
-            coarse[number] = float(np.spacing(np.abs(some[len(some) // 2])))
-        elif (seen[_MANY_ROWS - 1:] == seen[:1 - _MANY_ROWS]).any():
+        number, size = j if columns is None else int(columns[j]), float(np.spacing(np.abs(some[len(some) // 2])))
+        if size > (some.std(dtype=np.float64) / 4 if some[0] < some[-1] else 0.5):
+            coarse[number] = size
+        elif seen[0] < seen[-1] and (seen[_MANY_ROWS - 1:] == seen[:1 - _MANY_ROWS]).any():
             values, counts = np.unique(seen, return_counts=True)
             near = np.lib.stride_tricks.sliding_window_view(np.pad(counts, 5), 11)
             lonely = counts >= np.where(len(values) > 5, 10, 0) * np.delete(near, 5, axis=1).max(axis=1)
