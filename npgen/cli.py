@@ -28,6 +28,7 @@ from . import checkpoint, data
 from .kernels import DeviceError
 from .models import MODELS
 from .models.base import load, one_line
+from .preprocess import Chain, Columns
 from .random import as_stream
 from .version import __version__
 
@@ -338,9 +339,18 @@ def _ctrl_c():
 
 def _describe(model):
     head, preprocessing = getattr(model, "head_", None), getattr(model, "preprocess_", None)
-    steps = getattr(preprocessing, "steps", (preprocessing,) if preprocessing else ())
-    space = " + ".join(type(step).__name__.lower() for step in steps) or "none"
+    space = _maps(preprocessing) if preprocessing else "none"
     return f"{type(model).__name__}, {f'{head.name} head, ' if head else ''}preprocessing: {space}"
+
+
+def _maps(preprocessing):
+    """A map in words."""
+    if isinstance(preprocessing, Columns):
+        return " and ".join(f"{_maps(part)} of {len(columns)}" for part, columns in
+                            zip(preprocessing.maps, preprocessing.columns, strict=True)) + " columns"
+    if isinstance(preprocessing, Chain):
+        return " + ".join(map(_maps, preprocessing.steps)) or "none"
+    return type(preprocessing).__name__.lower()
 
 
 def _training(model, x=None):

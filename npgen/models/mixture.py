@@ -34,7 +34,8 @@ class GaussianMixture(MixtureModel):
     warm_start        fit begins where the fit before has ended, if it was of as many components and columns; n_init is then 1
     solver            "em", or "adam": the gradient of the same likelihood, with the options of npgen.train.Options from
                       max_epochs on (reg_covar then acts on the start only)
-    preprocess        None, or a map to the space that the mixture lives in (see npgen.preprocess.make)
+    preprocess        None, or a map to the space that the mixture lives in (see npgen.preprocess.make). Without one, columns of
+                      integers have the density of real numbers, and fit warns where a value makes up too much of a column
     verbose           show a progress bar, moved every verbose_interval iterations
 
     encode gives the responsibilities (n, k); decode gives their mean of the components' means, R m: the posterior mean
