@@ -652,7 +652,7 @@ def warn_of_atoms(method, x, z, columns=None):
     for j in range(x.shape[1]):
         some = np.sort(x[::step, j][~np.isnan(z[::step, j])])
         seen = np.sort(z[::step, j][~np.isnan(z[::step, j])])
-        if not len(seen):
+        if len(seen) < _MANY_ROWS:
             continue
         number, size = j if columns is None else int(columns[j]), float(np.spacing(np.abs(some[len(some) // 2])))
         if size > (some.std(dtype=np.float64) / 4 if some[0] < some[-1] else 0.5):

@@ -237,6 +237,7 @@ def test_stepwise_em_on_a_stream_reaches_em_on_all_of_it(tmp_path):
     np.testing.assert_allclose(weighted.log_prob(x), repeated.log_prob(x), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of tiny steps
 def test_constant_columns_and_columns_without_values():
     x = table()
     x[:, 3] = 7.0
@@ -289,6 +290,7 @@ def test_columns_behind_a_preprocessing_have_no_marginal():
         model.marginal([0])
 
 
+@pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of tiny steps
 def test_auto_heads_and_wrong_ones():
     x = table()
     assert Mixture(2).fit(x).kinds_ == ["normal", "bernoulli", "normal", "normal", "normal"]

@@ -324,6 +324,7 @@ def test_a_thin_component_is_found_exactly(kind):
 
 
 @each_type
+@pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of tiny steps
 def test_repeated_rows(kind):
     x = np.repeat([[0.0, 1.0], [2.0, 5.0], [1.0, -3.0]], 20, axis=0)
     model = GaussianMixture(3, covariance_type=kind, random_state=0).fit(x)
@@ -335,6 +336,7 @@ def test_repeated_rows(kind):
 
 
 @pytest.mark.parametrize("thickness", [0, 1e-9])
+@pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of tiny steps
 def test_collapse_is_repaired_and_reported(thickness):
     x = np.concatenate([blobs(100, seed=3), 20 + thickness * blobs(50)])
     model = GaussianMixture(3, reg_covar=0, max_iter=30, random_state=0)
@@ -343,6 +345,7 @@ def test_collapse_is_repaired_and_reported(thickness):
     assert model.fit_report_["reseeded"] and np.isfinite(model.score(x))
 
 
+@pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of tiny steps
 def test_no_run_ends_with_a_component_just_seeded():
     x = np.concatenate([blobs(100, seed=3), np.full((50, 2), 20.0)])
     start = {"weights_init": [0.5, 0.5], "means_init": [[0, 0], [20, 20]], "precisions_init": np.tile(np.eye(2), (2, 1, 1))}
@@ -355,6 +358,7 @@ def test_no_run_ends_with_a_component_just_seeded():
 @settings(max_examples=40)
 @given(seed=seeds, n=st.integers(2, 30), d=st.integers(1, 4), k=st.integers(1, 4), levels=st.integers(1, 5),
        magnitude=st.sampled_from([1e-150, 1e-30, 1, 1e30, 1e150]), reg=st.sampled_from([0, 1e-6]))
+@pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of tiny steps
 def test_any_data_give_a_density_or_one_clear_error(kind, seed, n, d, k, levels, magnitude, reg):
     x = np.random.default_rng(seed).integers(0, levels, (n, d)) * magnitude
     model = GaussianMixture(k, covariance_type=kind, reg_covar=reg, max_iter=20, random_state=0)
