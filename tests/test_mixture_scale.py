@@ -40,6 +40,7 @@ def test_the_fit_moves_with_the_data(kind, dtype, scale, deviations):
 @each_type
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("mean", [1e4, 1e6, 1e7, 1e8])
+@pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of steps of float32
 def test_far_from_zero(kind, dtype, mean):
     """Where scikit-learn raises, gives a variance of 1.57e6 for 0.97, or flips the sign of a covariance."""
     rng = np.random.default_rng(0)
@@ -97,6 +98,7 @@ def test_sentinels_do_not_widen_the_other_components(kind, far):
 
 
 @each_type
+@pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of steps of float32
 def test_a_component_on_a_repeated_row_rests_on_the_floor(kind):
     """reg_covar of the geometric mean of the others' variances; where no component has any, of the data's."""
     x = np.concatenate([blobs(200, k=1), np.full((50, 2), 20.0)])
