@@ -80,9 +80,10 @@ def fit(args):
     if os.path.exists(partial) and not args.resume:
         raise ValueError(f"{partial} is there from a run that did not finish; go on from it with --resume, or delete it")
     x = _training_rows(args.data)
+    valid = None if args.valid is None else data.load(args.valid)
     begin = time.perf_counter()
     with _ctrl_c() as pressed:
-        model.fit(x, checkpoint=partial, resume=args.resume)
+        model.fit(x, validation_data=valid, checkpoint=partial, resume=args.resume)
     seconds = time.perf_counter() - begin
     if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
         raise KeyboardInterrupt
@@ -461,7 +462,7 @@ MODEL is one of
   vae      variational autoencoder: density bounded and estimated, compact codes
 
 {_DATA}
-While it fits, FILE.checkpoint keeps the state after each epoch. Ctrl-C ends the run
+While it fits, FILE.checkpoint keeps the state, some seconds old at most. Ctrl-C ends the run
 with the best so far in FILE and status 130; --resume goes on from the checkpoint, to
 the same bits as a run that never stopped (same data, seed and settings).
 
@@ -470,6 +471,8 @@ Settings for --set, with their defaults:
 """)
     sub.add_argument("model", metavar="MODEL", choices=sorted(MODELS), help=", ".join(sorted(MODELS)))
     add_data(sub)
+    sub.add_argument("--valid", metavar="DATA", help="rows to stop by and never train on, in place of a random tenth of DATA; "
+                     "not for gmm, unless --set solver=adam")
     sub.add_argument("--out", required=True, metavar="FILE", help="where to save the fitted model")
     sub.add_argument("--epochs", type=int, metavar="N", help="at most so many passes over the data (default: the model's)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same model (default: 0)")

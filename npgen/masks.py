@@ -1,6 +1,7 @@
 """Masks: which inputs a unit may see. Pure NumPy.
 
     made_masks       degrees -> the masks of a masked autoencoder (Germain et al., 2015)
+    made_blind       the outputs of one that is too narrow to see all that it might
     Plan             a mask and the blocks of it that have to be multiplied
 
 Legend: i inputs (rows of a mask), j outputs (columns).
@@ -73,3 +74,16 @@ def made_masks(n_features, hidden):
     degrees = made_degrees(n_features, hidden)
     inner = [below[:, None] <= above[None, :] for below, above in zip(degrees, degrees[1:], strict=False)]
     return [*inner, degrees[-1][:, None] < degrees[0][None, :]]
+
+
+def made_blind(n_features, hidden):
+    """The outputs (b,) of a MADE, numbered from 0, that do not see every input before them, as no chain of units leads there.
+
+    Output d sees inputs 1..m, m the highest degree below d in the first hidden layer from which degrees that do not fall lead
+    on to d. There are none where every hidden layer is n_features - 1 wide.
+    """
+    before = highest = np.arange(n_features)
+    for degrees in reversed(made_degrees(n_features, hidden)[1:]):
+        at = np.searchsorted(degrees, highest, side="right")
+        highest = np.where(at > 0, degrees[at - 1], 0)
+    return np.flatnonzero(highest < before)

@@ -183,7 +183,7 @@ class Model(abc.ABC):
     def log_prob(self, X):
         """log p(x) of every row, (n,) nats, in the data's own space; see `capabilities` for exact, bound or estimate.
 
-        It is -inf for a row so far out that its density is smaller than any number, and never NaN.
+        It is finite, or -inf for a row so far out that the dtype of X does not hold its log-density; never NaN.
         Raises NotFittedError, and ValueError for rows of another width, NaN or infinities.
         """
         return beyond_numbers(self._rowwise(self._log_prob, self._check("log_prob", X)))
@@ -216,11 +216,15 @@ class Model(abc.ABC):
         return x, self.log_prob(self._named(x))
 
     def encode(self, X):
-        """The representation of every row, (n, l): `capabilities.representation` says what it is. Raises as log_prob does."""
+        """The representation of every row, (n, l): `capabilities.representation` says what it is. Raises as log_prob does.
+
+        It is never NaN: a number that the dtype of X does not hold is infinite, and a row too far out for float64 is taken for
+        one at 1e200, in the space that preprocessing leads to.
+        """
         return self._rowwise(self._encode, self._check("encode", X))
 
     def decode(self, Z):
-        """The row that a representation stands for, (n, d), in the data's own space.
+        """The row that a representation stands for, (n, d), in the data's own space; of extreme ones as encode says.
 
         Raises ValueError for representations of another width.
         """
@@ -395,7 +399,7 @@ class Model(abc.ABC):
     def _rowwise(self, function, x, rows=None):
         rows, give = rows or self._rows_per_call, asarray if is_device_array(x) else asnumpy
         answers = []
-        with session(), np.errstate(over="ignore", under="ignore"):
+        with session(), np.errstate(over="ignore", under="ignore", invalid="ignore"):  # see without_overflow
             for i in range(0, max(len(x), 1), rows):
                 part = x[i:i + rows]
                 answer = function(self._place(self._filled(part)))
@@ -499,17 +503,21 @@ class ParametricModel(Model):
         return self.params_ if self.params_.flat.dtype == dtype else self.params_.copy(dtype)
 
     def _log_prob(self, x):
-        z, log_det = self.preprocess_.forward(x)
-        return self._log_density(self._at(x.dtype), z) + log_det
+        return self._in_space(lambda params, z, log_det: self._log_density(params, z) + log_det, x)
+
+    def _in_space(self, function, x, **how):
+        """function(params, z, log_det) of the preprocessed rows, by way of without_overflow."""
+        return without_overflow(lambda z, log_det: function(self._at(z.dtype), z, log_det), self.preprocess_.forward, x, **how)
 
     def _sample(self, n, stream):
         return self.preprocess_.inverse(self._draw_rows(self.params_, n, stream))
 
     def _encode(self, x):
-        return self._represent(self._at(x.dtype), self.preprocess_.forward(x)[0])
+        return self._in_space(lambda params, z, log_det: self._represent(params, z), x, far=FAR)
 
     def _decode(self, h):
-        return self.preprocess_.inverse(self._reconstruct(self._at(h.dtype), h))
+        return without_overflow(lambda h: self.preprocess_.inverse(self._reconstruct(self._at(h.dtype), h)), lambda h: (h,), h,
+                                far=FAR)
 
     def _state(self):
         arrays = {f"params.{name}": a for name, a in self.params_.items()}
@@ -638,6 +646,32 @@ def _digest(x, weights):
     return digest.hexdigest()
 
 
+FAR = 1e200, 1e100, 1e50, 1e25  # linear maps of such values stay within float64; the square of the first does not
+
+
+def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
+    """function(*enter(x)), (n,) or (n, m); of rows of which it is NaN, in its columns `of`, that in float64.
+
+    Parameters and rows are finite, so NaN is inf - inf or 0 inf: something overflowed. Numbers that float32 holds do not
+    overflow in float64. Where float64 rows do, the first that enter(x) answers is cut to the first of +-far that is in range:
+    there a network is as good as linear, and only directions are left of it.
+    """
+    def overflown(answer):
+        return np.isnan(answer if answer.ndim == 1 else answer[:, of])
+
+    answer = function(*enter(x))
+    if not answer.size or not np.isnan(answer.min()) or not overflown(answer).any():
+        return answer
+    z, *rest = enter(x.astype(np.float64))
+    for limit in far:
+        again = function(np.clip(z, -limit, limit), *rest).astype(answer.dtype)
+        wrong = overflown(answer).reshape(len(x), -1).any(axis=1)
+        answer = np.where(wrong if answer.ndim == 1 else wrong[:, None], again, answer)
+        if not overflown(answer).any():
+            break
+    return answer
+
+
 def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
     """X as a C-contiguous array (n, d) of float32 or float64, other numbers converted to `dtype`.
 
@@ -728,7 +762,13 @@ def check_order(order, n):
 
 
 def beyond_numbers(log_prob):
-    """Nats with -inf for NaN, which of finite rows comes of numbers that overflow, far out, where a density vanishes."""
+    """Nats with -inf for NaN, which of finite rows comes of numbers that overflow, far out, where a density vanishes.
+
+    A network is piecewise linear and the scales are bounded, so that x grows no faster than linearly with a flow's or a VAE's
+    noise: log p <= a - b |x|^2, which underflows where |x| passes 1e154, long before linear maps overflow at 1e308. MADE's mean
+    of a column may follow the columns before it as closely; but a float64 beyond 1e290 is only known to 1e274, and that is
+    further from any mean than a square holds.
+    """
     log_prob[log_prob != log_prob] = -np.inf
     return log_prob
 
@@ -764,6 +804,12 @@ def check_weights(method, sample_weight, x):
 def total_weight(sample_weight, x):
     """How many rows of x count, for weights that check_weights takes: their sum, as a row of weight 2 is two rows."""
     return float(len(x) if sample_weight is None else asnumpy(sample_weight).astype(np.float64).sum())
+
+
+def warn_of_one_gaussian(model):
+    """Warn that a model of one column has one peak, whatever the data's."""
+    warnings.warn(f"fit: a {type(model).__name__} of one column is one Gaussian behind its preprocessing, however many peaks "
+                  "the data have; for more than one use GaussianMixture(n_components=...)", stacklevel=7)
 
 
 def _counting(x, weights):

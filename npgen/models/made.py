@@ -8,19 +8,22 @@ exact samples in one pass too (kernels.made_sample).
 Legend: n rows, d features, l hidden units of the last layer.
 Reference: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015).
 """
+import warnings
+
 import numpy as np
 
 from ..distributions import head_for, std
 from ..kernels import made_sample
-from ..masks import made_degrees, made_masks
+from ..masks import made_blind, made_degrees, made_masks
 from ..nn import MLP
-from .base import Capabilities, GradientModel, check_order, check_size, check_widths, one_line, read_only
+from .base import Capabilities, GradientModel, check_order, check_size, check_widths, one_line, read_only, warn_of_one_gaussian
 
 
 class MADE(GradientModel):
     """Masked autoencoder density: p(x) = prod_d p(x_d | x_<d), exact, with one-pass sampling.
 
-    hidden         widths of the ReLU layers, one or more
+    hidden         widths of the ReLU layers, one or more; d - 1 or wider, or some conditionals do not see every column before
+                   them, of which fit warns
     head           "bernoulli" for data of 0 and 1, "normal" for real data, "auto" decides by looking at the data
     order          "natural", "random", or a permutation of the columns: the order of the factorisation
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
@@ -66,6 +69,11 @@ class MADE(GradientModel):
         if not self.hidden_:
             raise ValueError(f"hidden must name at least one layer, got {self.hidden!r}; for example hidden=(500,)")
         self._assemble(d)
+        if d == 1 and self.head_.name == "normal":
+            warn_of_one_gaussian(self)
+        if blind := len(made_blind(d, self.hidden_)):
+            warnings.warn(f"fit: hidden={self.hidden_} is too narrow for {blind} of the {d} conditionals to see every column "
+                          f"before them; make each hidden layer at least {d - 1} wide", stacklevel=6)
 
     def _assemble(self, d):
         hidden, self._natural = self.hidden_, np.array_equal(self.order_, np.arange(d))

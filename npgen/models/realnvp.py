@@ -13,7 +13,7 @@ import numpy as np
 from .. import fused
 from ..layout import FlowLayout
 from ..nn import MLP
-from .base import Capabilities, GradientModel, check_order, check_size, check_widths, read_only
+from .base import Capabilities, GradientModel, check_order, check_size, check_widths, read_only, warn_of_one_gaussian
 
 
 class Flow:
@@ -88,6 +88,8 @@ class RealNVP(GradientModel):
         self.hidden_ = check_widths("hidden", self.hidden)
         (self.n_couplings_,) = check_widths("n_couplings", (self.n_couplings,))
         d, pairs = z.shape[1], (self.n_couplings_ + 1) // 2
+        if d == 1:
+            warn_of_one_gaussian(self)
         alternating = np.argsort(np.arange(d) % 2, kind="stable")  # even features, then odd ones
         stream = self.stream_.spawn()
         self._assemble(np.stack([alternating] + [stream.permutation(d) for _ in range(pairs - 1)]))

@@ -123,30 +123,29 @@ class VAE(GradientModel):
 
         Its noise is a function of the row. Raises as log_prob does.
         """
-        def bound(x):
-            z, log_det = self.preprocess_.forward(x)
+        def bound(params, z, log_det):
             eps = row_normals(z, (self.n_latent_,))
-            log_prob, kl = self._terms(self._at(x.dtype), z, lambda mean, log_var: mean + std(log_var) * eps)
+            log_prob, kl = self._terms(params, z, lambda mean, log_var: mean + std(log_var) * eps)
             return log_prob - kl + log_det
 
-        return beyond_numbers(self._rowwise(bound, self._check("elbo", X)))
+        return beyond_numbers(self._rowwise(lambda x: self._in_space(bound, x), self._check("elbo", X)))
 
     def importance_log_prob(self, X, *, n_importance=None):
-        """The importance-weighted estimate of log p(x), and its standard error (NaN for one sample): two arrays (n,), in nats.
+        """The importance-weighted estimate of log p(x), and its standard error: two arrays (n,), in nats.
 
+        The error is NaN for one sample, and where the estimate is -inf: at a row so far out that every weight underflows.
         n_importance: samples per row, by default the constructor's. In expectation the estimate is at most log p(x) and
         at least the ELBO, and rises with n_importance (Burda et al., 2016). Raises as log_prob does, and ValueError for
         an n_importance below 1.
         """
         n = self.n_importance if n_importance is None else n_importance
 
-        def estimate(x):
-            z, log_det = self.preprocess_.forward(x)
-            log_prob, error = self._importance(self._at(x.dtype), z, n)
+        def estimate(params, z, log_det):
+            log_prob, error = self._importance(params, z, n)
             return np.stack([log_prob + log_det, error], axis=1)
 
-        log_prob, error = self._rowwise(estimate, self._check("importance_log_prob", X)).T
-        return beyond_numbers(log_prob), error
+        both = self._rowwise(lambda x: self._in_space(estimate, x, of=slice(1)), self._check("importance_log_prob", X))
+        return beyond_numbers(both[:, 0]), both[:, 1]
 
     def _draw_rows(self, params, n, stream):
         flat, latent, observed = params.flat, stream.spawn(), stream.spawn()  # row i is the same whatever n is
