@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from npgen.masks import BLOCK_COLUMNS, Plan, made_degrees, made_masks
+from npgen.masks import BLOCK_COLUMNS, Plan, made_blind, made_degrees, made_masks
 
 FEATURES, HIDDEN = st.integers(1, 12), st.lists(st.integers(1, 20), max_size=4)
 
@@ -87,3 +87,16 @@ def test_a_dense_plan_looks_at_no_mask():
 def test_a_plan_needs_two_dimensions(shape):
     with pytest.raises(ValueError, match="Plan: mask must have two dimensions, got shape"):
         Plan(np.ones(shape, bool))
+
+
+@given(st.integers(1, 12), st.lists(st.integers(1, 14), min_size=1, max_size=3))
+def test_blind_outputs_are_those_that_no_chain_of_units_joins_to_an_input_before(d, hidden):
+    paths = dependency(made_masks(d, hidden))
+    blind = [j for j in range(d) if not paths[:j, j].all()]
+    np.testing.assert_array_equal(made_blind(d, hidden), blind)
+    assert not blind or min(hidden) < d - 1
+
+
+def test_784_pixels_and_500_units():
+    """283 pixels do not see the one before; the default 500 units see all 64 of a digit."""
+    assert len(made_blind(784, (500,))) == 283 and not len(made_blind(784, (783,))) and not len(made_blind(64, (500,)))

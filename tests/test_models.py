@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import re
+import warnings
 
 import numba
 import numpy as np
@@ -891,3 +892,34 @@ def test_bits_are_asked_for_where_the_head_needs_them(case):
     with pytest.raises(ValueError, match=r"fit: X\[3, 0\] is 2, but a Bernoulli head needs 0 or 1"):
         asked = {"head": "bernoulli", "heads": "bernoulli", "preprocess": None}
         fresh(case, **{k: v for k, v in asked.items() if k in model.get_params()}).fit(put(x, 2, (3, 0)))
+
+
+# ---------------------------------------------------------------- what a model cannot hold
+
+OWN = np.random.default_rng(9)
+ONE, TWO, SIX = OWN.normal(size=(60, 1)) + np.repeat([0.0, 9.0], 30)[:, None], OWN.normal(size=(60, 2)), OWN.normal(size=(60, 6))
+ONE_GAUSSIAN = "is one Gaussian behind its preprocessing, however many peaks"
+NARROW = r"hidden=\(4,\) is too narrow for 1 of the 6 conditionals to see every column before them; make each hidden layer at least 5"
+CANNOT = {  # a model and rows, and the words of the one warning, if there is any
+    "MADE of one column": (MADE(hidden=(4,)), ONE, ONE_GAUSSIAN),
+    "RealNVP of one column": (RealNVP(n_couplings=2, hidden=(4,)), ONE, ONE_GAUSSIAN),
+    "MADE of one column of bits": (MADE(hidden=(4,)), (ONE > 4).astype(float), None),
+    "VAE of one column": (VAE(hidden=(4,), n_latent=2), ONE, None),
+    "MADE too narrow": (MADE(hidden=(4,)), SIX, NARROW),
+    "MADE of bits, too narrow": (MADE(hidden=(9, 2)), (SIX > 0).astype(float), "is too narrow for 3 of the 6"),
+    "MADE wide enough": (MADE(hidden=(5,)), SIX, None),
+    "MADE of two columns": (MADE(hidden=(1,)), TWO, None),
+    "RealNVP of two columns": (RealNVP(n_couplings=2, hidden=(1,)), TWO, None),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_a_model_that_cannot_hold_the_rows_says_so_once(name):
+    model, x, words = CANNOT[name]
+    model = type(model)(**model.get_params() | {"max_epochs": 1, "random_state": 0})
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        model.fit(x)
+    assert len(seen) == (words is not None), [str(w.message) for w in seen]
+    for warning in seen:
+        assert re.search(words, str(warning.message)) and "\n" not in str(warning.message) and warning.filename == __file__
