@@ -80,7 +80,7 @@ def fit(args):
     if os.path.exists(partial) and not args.resume:
         raise ValueError(f"{partial} is there from a run that did not finish; go on from it with --resume, or delete it")
     x = _training_rows(args.data)
-    valid = None if args.valid is None else data.load(args.valid)
+    valid = args.valid and data.Table(_rows(args.valid, x.columns, x.shape[1], "the model"), x.columns)
     begin = time.perf_counter()
     with _ctrl_c() as pressed:
         model.fit(x, validation_data=valid, checkpoint=partial, resume=args.resume)
@@ -144,7 +144,7 @@ def check(args):
         print(f"{_describe(model)}, fitted to {source} in {_count(model.n_epochs_, _passes(model))}\n")
     else:
         model = load(args.model)
-        x = None if args.data is None else _rows(args.data, model, args.model)
+        x = None if args.data is None else _rows(args.data, model._names, model.n_features_in_, args.model)
     report = check_generative_model(model, None if x is None else model._named(x[:2000]), seed=args.seed)
     print(report)
     return 0 if report.passed else 1
@@ -239,16 +239,17 @@ def _training_rows(source):
 def _answer(args, query):
     """The model in args.file, and its answer to a query about the rows of args.data."""
     model = load(args.file).to(args.device)
-    x = _rows(args.data, model, args.file)
+    x = _rows(args.data, model._names, model.n_features_in_, args.file)
     try:
         return model, getattr(model, query)(model._named(x))
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from None
 
 
-def _rows(source, model, file):
-    """The rows of a source, their columns those that the model in `file` was fitted on: found by name if both have names."""
-    table, known = data.load_table(source), model._names
+def _rows(source, known, n_columns, file):
+    """The rows of a source, their columns those, n_columns of names `known` or None, that `file` was fitted on: found by name
+    if both have names."""
+    table = data.load_table(source)
     if table.columns and known:
         missing, others = (_listed(n for n in a if n not in b) for a, b in ((known, table.columns), (table.columns, known)))
         if missing:
@@ -257,8 +258,8 @@ def _rows(source, model, file):
         if others:
             _warn(f"{source}: {others} is ignored, because {file} was not fitted on it")
         return (table if table.columns == known else table[known]).rows
-    if table.shape[1] != model.n_features_in_:
-        raise ValueError(f"{source} has {_count(table.shape[1], 'column')}, but {file} was fitted on {model.n_features_in_}; "
+    if table.shape[1] != n_columns:
+        raise ValueError(f"{source} has {_count(table.shape[1], 'column')}, but {file} was fitted on {n_columns}; "
                          "give data with the same columns")
     if known:
         _warn(f"{source} has no names of columns; they are taken to be those that {file} was fitted on: {_listed(known)}")

@@ -11,7 +11,7 @@ import pytest
 
 import npgen
 from npgen import checkpoint, cli, data, machine, train
-from npgen.models import base
+from npgen.models import RealNVP, base
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -151,6 +151,28 @@ def test_ctrl_c_keeps_the_best_and_resume_gives_the_same_bits(here, capsys, monk
     assert run(*argv, "m", "--resume") == 0
     assert Path("m").read_bytes() == Path("whole").read_bytes()
     assert not Path("m.checkpoint").exists()
+
+
+def test_rows_to_stop_by(here, capsys):
+    """They are those that fit(validation_data=) takes; columns are found by name, and what does not fit is one line."""
+    x = data.moons(80)
+    data.write("train.csv", x[:60])
+    Path("valid.csv").write_text("b,a\n" + "\n".join(f"{b},{a}" for a, b in x[60:].tolist()))
+    Path("named.csv").write_text("a,b\n" + "\n".join(f"{a},{b}" for a, b in x[:60].tolist()))
+    for source, valid in (("train.csv", "rest.csv"), ("named.csv", "valid.csv")):
+        data.write("rest.csv", x[60:])
+        assert run(*fast(*SMALL, "--valid", valid, source=source)) == 0
+        model = RealNVP(hidden=(8,), n_couplings=2, max_epochs=2, random_state=0).fit(
+            data.load(source), validation_data=x[60:])
+        assert npgen.load("m").history_ == model.history_
+    capsys.readouterr()
+    write("other.csv", "a,c\n1,2\n3,4\n")
+    assert "other.csv has no column 'b', which the model was fitted on" in fails(
+        capsys, *fast(*SMALL, "--valid", "other.csv", source="named.csv"))
+    write("wide.csv", "1,2,3\n3,4,5\n")
+    assert "wide.csv has 3 columns" in fails(capsys, *fast(*SMALL, "--valid", "wide.csv", source="train.csv"))
+    assert "validation_data is for models trained by gradient" in fails(
+        capsys, "fit", "gmm", "--data", "train.csv", "--valid", "rest.csv", "--out", "m")
 
 
 @pytest.fixture

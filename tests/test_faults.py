@@ -545,3 +545,60 @@ def test_a_nan_in_em(kernel, call, which, monkeypatch):
     assert np.isfinite(model.log_prob(MOONS)).all() and calls[call - 1] > which
 
 
+
+
+# ---------------------------------------------------------------- a fit that fails
+
+class Broken(Exception):
+    pass
+
+
+def broken(record, call, monkeypatch):
+    """Raise on this call of a kernel, after its work is done; returns a list as long as there were calls."""
+    calls, original = [], record.numba or record.reference
+
+    def run(*args):
+        ans = original(*args)
+        calls.append(None)
+        if len(calls) == call:
+            raise Broken
+        return ans
+
+    monkeypatch.setattr(record, "numba", run)
+    return calls
+
+
+def bits(value):
+    """What a model is made of, arrays as bytes."""
+    if isinstance(value, dict):
+        return {name: bits(v) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [bits(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    return bits(vars(value)) if hasattr(value, "__dict__") else repr(value)
+
+
+LEFT_ALONE = TRAINED | {
+    "VAE, levels": (VAE(n_latent=2, hidden=(4,), **QUICKLY), np.clip(np.round(3 * MOONS), -1, 1), "gather.rows random.normal"),
+    "mixture by gradient": (GaussianMixture(2, solver="adam", **QUICKLY), MOONS, "gather.rows adam.step em.statistics")}
+
+
+@pytest.mark.parametrize("name, kernel", [(n, k) for n, (_, _, names) in LEFT_ALONE.items() for k in names.split()])
+def test_an_error_anywhere_in_a_fit_leaves_the_model_as_it_was(name, kernel, monkeypatch, tmp_path):
+    """Whichever call of a kernel fails, the first ones and later ones: every attribute keeps its bits, the stream too."""
+    model, x, _ = LEFT_ALONE[name]
+    model = type(model)(**model.get_params()).fit(x)
+    model.log_prob(x), model.encode(x)  # whatever a query keeps is there now
+    before = bits(vars(model))
+    for call in (1, 2, 3, 7, 12):
+        with monkeypatch.context() as patch:
+            calls = broken(record_of(kernel), call, patch)
+            try:
+                model.fit(x[::2], validation_data=x[1::2], checkpoint=tmp_path / "run")
+            except Broken:
+                assert bits(vars(model)) == before, f"call {call} of {len(calls)}"
+                continue
+        assert len(calls) < call
+        break
+    assert call > 1

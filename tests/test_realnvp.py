@@ -75,6 +75,7 @@ def test_a_couplings_scale_is_bounded():
     np.testing.assert_allclose(steps.inverse_and_log_det(params, x)[1], [-COUPLING_LIMIT, COUPLING_LIMIT])
 
 
+@pytest.mark.filterwarnings("ignore:.*of one column is one Gaussian")
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
 @pytest.mark.parametrize("n_couplings", [2, 4])
 def test_every_feature_is_moved_by_one_of_two_couplings(d, n_couplings):
