@@ -104,6 +104,7 @@ PLAIN = """
 shape(a)
 ndim(a)
 size(a, axis=None)
+iscomplexobj(x)
 result_type(*arrays_and_dtypes)
 """
 UFUNCS = """
@@ -309,8 +310,20 @@ def _function(name, signature, make=_wrap, bare=_bare):
             args = args[0], ndarray(_index(args[1])[0]), *args[2:]
         if name.endswith("_like") and not params.get("shape"):  # "shape if shape else a.shape": 0 and () are no shapes
             params.pop("shape", None)
+        _refuse(name, *args[1:], **params)
         return make(run(*bare(args), **{key: bare(value) for key, value in params.items()}))
     return call
+
+
+def _refuse(name, *args, **params):
+    """What cupy/_core/_routines_manipulation.pyx does not take: repeats on the device, a shape that is a number, order "K"."""
+    given = [*args, *params.values()]
+    if name == "repeat" and any(isinstance(a, ndarray) for a in given):
+        raise ValueError("cupy.ndaray cannot be specified as `repeats` argument.")
+    if name == "broadcast_to" and not hasattr(given[0], "__len__"):
+        raise TypeError(f"object of type {type(given[0]).__name__!r} has no len()")
+    if name == "ravel" and "K" in given:
+        raise NotImplementedError("ravel with order='K' not yet implemented.")
 
 
 def _reading(x):
@@ -323,6 +336,7 @@ def _method(name, signature):
         args, params = _called(signature, args, params)
         if name == "astype":
             params = {key: value for key, value in params.items() if value is not None}
+        _refuse(name, *args, **params)
         return _wrap(getattr(self._host, name)(*_bare(args), **params))
     return call
 

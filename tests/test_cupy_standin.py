@@ -80,6 +80,19 @@ def test_what_cupy_refuses(x, what):
         REFUSED[what](x)
 
 
+MANIPULATED = {
+    "repeats on the device": lambda x: np.repeat(x, x[0].astype(int)), "a method's": lambda x: x.repeat(x[0].astype(int)),
+    "a shape that is a number": lambda x: np.broadcast_to(x[0, :1], 3), "order K": lambda x: np.ravel(x, order="K"),
+    "a method's order": lambda x: x.ravel(order="K"),
+}
+
+
+@pytest.mark.parametrize("what", MANIPULATED)
+def test_what_cupys_manipulation_refuses(x, what):
+    with pytest.raises((TypeError, ValueError, NotImplementedError), match="repeats|len|order"):
+        MANIPULATED[what](x)
+
+
 def test_assigning_a_host_array_is_refused(x):
     with pytest.raises(ValueError, match="cannot be used for fill"):
         x[:] = HOST
