@@ -1,4 +1,6 @@
 """GaussianMixture with missing values, marginals and conditionals: against quadrature and against the textbook's formulas."""
+import math
+import pickle
 import warnings
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_mixture import blobs, covariance_matrices
 
+import npgen
 from npgen import ConvergenceWarning, GaussianMixture
 from npgen.models import covariances
 
@@ -239,3 +242,56 @@ def test_conditionals_are_the_moments_of_each_condition(kind):
 def test_wrong_columns(columns, values, message):
     with pytest.raises(ValueError, match=message):
         fitted("full").condition(columns, values)
+
+
+# ---------------------------------------------------------------- a mixture that one knows
+
+@each_type
+def test_parameters_of_a_fit_make_the_same_mixture(kind, tmp_path):
+    x = blobs(200, 3)
+    model = GaussianMixture(3, covariance_type=kind, random_state=0).fit(x)
+    parameters = model.weights_, model.means_, model.covariances_
+    known = GaussianMixture.from_parameters(*parameters, covariance_type=kind, random_state=0, warm_start=True)
+    np.testing.assert_allclose(known.log_prob(x), model.log_prob(x), rtol=1e-12)
+    np.testing.assert_allclose(known.covariances_, model.covariances_, rtol=1e-12)
+    np.testing.assert_allclose(known.encode(x), model.encode(x), atol=1e-12)
+    np.testing.assert_allclose(known.marginal([2, 0]).log_prob(x[:, [2, 0]]), model.marginal([2, 0]).log_prob(x[:, [2, 0]]))
+    np.testing.assert_allclose(known.condition([1], [0.5]).means_, model.condition([1], [0.5]).means_)
+    known.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.log_prob(x), known.log_prob(x))
+    np.testing.assert_array_equal(again.sample(5, rng=0), known.sample(5, rng=0))
+    assert known.n_features_in_ == 3 and known.sample(4).shape == (4, 3)
+    before = known.score(x)
+    assert again.partial_fit(x).score(x) > before - 0.01 and known.fit(x).lower_bound_ > before - 1e-3 and known.n_iter_ < 5
+
+
+@pytest.mark.parametrize("bad, message", [
+    ({"weights": [0.5, 0.6]}, "weights must be positive and add up to 1"),
+    ({"weights": [1.0, 0.0]}, "weights must be positive and add up to 1"),
+    ({"weights": [1.0]}, r"weights must be finite and have shape \(2,\), got \(1,\)"),
+    ({"means": [[0.0, math.nan], [0, 0]]}, "means must be finite"),
+    ({"covariances": np.ones((2, 2, 2))}, "covariances must be symmetric and positive definite"),
+    ({"covariances": [[[1.0, 0.5], [0, 1]]] * 2}, "covariances must be symmetric"),
+    ({"covariances": np.eye(2)}, r"covariances must be finite and have shape \(2, 2, 2\), got \(2, 2\)"),
+    ({"dtype": int}, "dtype must be float32 or float64"), ({"feature_names": ["a"]}, "feature_names must be 2 names")])
+def test_parameters_that_are_no_mixture_are_refused(bad, message):
+    good = {"weights": [0.5, 0.5], "means": np.zeros((2, 2)), "covariances": np.stack([np.eye(2)] * 2)}
+    with pytest.raises(ValueError, match=f"from_parameters: {message}"):
+        GaussianMixture.from_parameters(**(good | bad))
+
+
+@pytest.mark.parametrize("model", [GaussianMixture(2, random_state=0), npgen.Mixture(2, random_state=0)])
+def test_what_follows_from_the_parameters_is_read_only(model):
+    """A mean that sample used and log_prob did not would be two models in one."""
+    own = ["variances_", "probabilities_", "rates_"], ["covariances_", "precisions_", "precisions_cholesky_"]
+    names = ["weights_", "means_", *own[isinstance(model, GaussianMixture)]]
+    assert not any(hasattr(model, name) for name in names)
+    x = np.column_stack([blobs(100), np.arange(100) % 2])
+    copied = pickle.loads(pickle.dumps(model.fit(x)))
+    for fitted in (model, copied):
+        for name in names:
+            with pytest.raises(AttributeError, match=f"{name} follows from what this .* has learned and cannot be set; "):
+                setattr(fitted, name, getattr(fitted, name))
+            with pytest.raises((ValueError, TypeError), match="read-only|item assignment"):
+                getattr(fitted, name)[0] = 0.5

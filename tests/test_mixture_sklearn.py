@@ -53,9 +53,11 @@ class GaussianMixture(npgen.GaussianMixture):
             raise ValueError(self._words(error)) from error
         for warning in caught:
             warnings.warn(self._words(warning.message), ConvergenceWarning, stacklevel=2)
-        for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
-            setattr(self, name, getattr(self, name).astype(self.dtype_))
         return self
+
+    weights_, means_, covariances_, precisions_, precisions_cholesky_ = (
+        property(lambda self, name=name: getattr(npgen.GaussianMixture, name).__get__(self).astype(self.dtype_))
+        for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"))
 
     def _check_fitted(self, method):
         check_is_fitted(self)

@@ -24,7 +24,7 @@ from ..train import ConvergenceWarning
 from .base import check_shapes
 from .covariances import COVARIANCES
 from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
-from .mixture_model import MixtureModel, draw_each
+from .mixture_model import Follows, MixtureModel, draw_each
 
 SHOWN = 2**21       # values of rows times components at once
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
@@ -84,6 +84,7 @@ class Mixture(MixtureModel):
     Reference: Dempster, Laird & Rubin (1977); for the start, Nock, Luosto & Kivinen, Mixed Bregman clustering (2008).
     """
 
+    variances_, probabilities_, rates_ = Follows(), Follows(), Follows()
     preprocess = None
     _missing = True
     _fitted = (*MixtureModel._fitted, "kinds_", "levels_")
@@ -277,17 +278,17 @@ class Mixture(MixtureModel):
 
     def _finish(self):
         components, empty, tables = self._components(self.params_), np.empty((len(self.params_["logits"]), 0)), {}
-        self.weights_, self.means_, self.variances_, self.rates_ = np.exp(components.log_weights), empty, empty, empty
+        vars(self).update(weights_=np.exp(components.log_weights), means_=empty, variances_=empty, rates_=empty)
         for name, head in self._heads.items():
             outputs = components.outputs[name]
             if name == "normal":
-                self.means_, self.variances_ = head.mean(outputs), head.variance(outputs)
+                vars(self).update(means_=head.mean(outputs), variances_=head.variance(outputs))
             elif name == "poisson":
-                self.rates_ = head.mean(outputs)
+                vars(self)["rates_"] = head.mean(outputs)
             else:
                 parts = head.log_probabilities(outputs)
                 tables |= {j: np.exp(part) for j, part in zip(self._columns[name], parts, strict=True)}
-        self.probabilities_ = [tables[j] for j in sorted(tables)]
+        vars(self)["probabilities_"] = tuple(tables[j] for j in sorted(tables))
 
     # ------------------------------------------------------------ queries
 

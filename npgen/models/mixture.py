@@ -5,18 +5,20 @@
 Legend: n rows, d features, k components, o columns with values. The forms of C are in covariances.py, EM in em.py.
 """
 import dataclasses
+import math
 
 import numpy as np
 
-from .. import ops
+from .. import ops, preprocess
 from ..engine import Tensor
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
 from ..preprocess import warn_of_atoms
+from ..random import as_stream
 from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
-from .mixture_model import MixtureModel, draw_each
+from .mixture_model import Follows, MixtureModel, draw_each
 
 
 class GaussianMixture(MixtureModel):
@@ -47,6 +49,7 @@ class GaussianMixture(MixtureModel):
     anew, the mean nats that each start reached). Reference: Dempster, Laird & Rubin (1977).
     """
 
+    covariances_, precisions_, precisions_cholesky_ = Follows(), Follows(), Follows()
     _fitted = (*MixtureModel._fitted, "covariance_type_")
 
     def __init__(self, n_components=1, *, covariance_type="full", tol=1e-3, reg_covar=1e-6, max_iter=100, n_init=1,
@@ -63,6 +66,50 @@ class GaussianMixture(MixtureModel):
         self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
         self.warm_start, self.callbacks, self.random_state = warm_start, callbacks, random_state
         self.verbose, self.verbose_interval = verbose, verbose_interval
+
+    @classmethod
+    def from_parameters(cls, weights, means, covariances, *, covariance_type="full", feature_names=None, dtype=np.float64,
+                        **options):
+        """The mixture with these weights (k,), means (k, d) and covariances, shaped as covariances_ is, as if it were fitted.
+
+        feature_names: of the columns (d,). dtype: of its samples. options: the constructor's, for a fit that goes on from
+        here with warm_start=True; partial_fit goes on as after one batch. lower_bound_ is NaN.
+        Raises ValueError for other shapes, weights that do not add up to 1, and covariances that are not positive definite.
+        """
+        means = np.asarray(means, dtype=np.float64)
+        model = cls(len(means), covariance_type=covariance_type, **options)
+        model._check_params()
+        if means.ndim != 2 or not means.size or model.preprocess is not None:
+            raise ValueError(f"from_parameters: means must have shape (k, d), got {means.shape}; preprocess must be None")
+        if np.dtype(dtype).char not in "fd":
+            raise ValueError(f"from_parameters: dtype must be float32 or float64, got {dtype!r}")
+        (k, d), form = means.shape, COVARIANCES[covariance_type]
+        unit = form.from_free(np.zeros(form.shape(k, d)))
+        given = {"weights": np.asarray(weights, np.float64), "means": means, "covariances": np.asarray(covariances, np.float64)}
+        for (name, value), shape in zip(given.items(), ((k,), (k, d), form.public(unit).shape), strict=True):
+            if value.shape != shape or not np.isfinite(value).all():
+                raise ValueError(f"from_parameters: {name} must be finite and have shape {shape}, got {value.shape}")
+        weights, covariance = given["weights"], form.private(given["covariances"])
+        if not (weights > 0).all() or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(f"from_parameters: weights must be positive and add up to 1, got {weights.tolist()}"[:200])
+        variances, factor = form.variances(covariance, unit), form.update(unit, covariance)
+        crooked = abs(covariance - np.swapaxes(covariance, 1, 2)) if covariance.ndim == 3 else np.zeros(1)
+        if not (np.isfinite(factor).all() and (variances > 0).all()) or crooked.max() > 1e-6 * abs(covariance).max():
+            raise ValueError("from_parameters: covariances must be symmetric and positive definite; add to their diagonals")
+        model.n_features_in_, model.dtype_, model.covariance_type_ = d, np.dtype(dtype), covariance_type
+        model._names = None if feature_names is None else [str(name) for name in feature_names]
+        if model._names is not None and len(model._names) != d:
+            raise ValueError(f"from_parameters: feature_names must be {d} names, got {len(model._names)}")
+        model.stream_, model.preprocess_ = as_stream(model.random_state).spawn(), preprocess.make(None, means).fit(means)
+        model.centre_ = weights @ means
+        model.scale_ = form.units(np.sqrt(weights @ (np.square(means - model.centre_) + variances)))
+        model._keep(Components(form, np.log(weights / weights.sum()), (means - model.centre_) / model.scale_,
+                               form.rescale(factor, 1 / model.scale_), np.zeros(d)))
+        model.converged_, model.lower_bound_, model.n_batches_, model.n_seen_ = True, math.nan, 1, None
+        model.history_, model.n_epochs_ = [], 0
+        model.fit_report_ = {"constant_columns": [], "reseeded": [], "starts": []}
+        model._finish()
+        return model
 
     # ------------------------------------------------------------ fitting
 
@@ -174,10 +221,10 @@ class GaussianMixture(MixtureModel):
     def _finish(self):
         components = self._components(self.params_)
         factor = self._form.rescale(components.factor, self.scale_)
-        self.weights_, self.means_ = np.exp(components.log_weights), self.centre_ + self.scale_ * components.means
+        vars(self).update(weights_=np.exp(components.log_weights), means_=self.centre_ + self.scale_ * components.means)
         for name, value in (("precisions_cholesky_", factor), ("precisions_", self._form.precision(factor)),
                             ("covariances_", self._form.covariance(factor))):
-            setattr(self, name, self._form.public(value))
+            vars(self)[name] = self._form.public(value)
 
     def _see(self, x, weights):
         z, log_det = self.preprocess_.forward(x, self.stream_)

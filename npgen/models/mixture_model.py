@@ -16,7 +16,7 @@ from ..kernels import session
 from ..kernels._cuda import asnumpy
 from ..random import Stream, as_stream
 from ..train import ConvergenceWarning
-from .base import Capabilities, ParametricModel, check_rows, check_weights, total_weight
+from .base import Capabilities, ParametricModel, check_rows, check_weights, read_only, total_weight
 
 MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
 IMPUTED = 2**22     # values of rows times components, completed at once
@@ -111,6 +111,26 @@ def select_n_components(model, X, n_components=range(1, 11), *, criterion="bic",
     return best, table
 
 
+class Follows:
+    """An attribute that follows from params_: an array that cannot be written to, and no other can be set in its place."""
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, model, owner=None):
+        if model is None:
+            return self
+        if self._name not in vars(model):
+            raise AttributeError(f"this {type(model).__name__} has no {self._name} before it is fitted")
+        value = vars(model)[self._name]
+        return tuple(map(read_only, value)) if isinstance(value, tuple) else read_only(value)
+
+    def __set__(self, model, value):
+        kind = type(model).__name__
+        what = f"make one that you know with {kind}.from_parameters" if hasattr(model, "from_parameters") else "fit it anew"
+        raise AttributeError(f"{self._name} follows from what this {kind} has learned and cannot be set; {what}")
+
+
 class MixtureModel(ParametricModel):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
@@ -119,6 +139,7 @@ class MixtureModel(ParametricModel):
     components.arrays() are what a run keeps of them, components.params() what the model does.
     """
 
+    weights_, means_ = Follows(), Follows()
     _capabilities = Capabilities("exact", "responsibilities of the components", invertible=False)
     _default_dtype = np.float64
     _warm = {}
