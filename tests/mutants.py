@@ -306,6 +306,11 @@ MUTANTS = [
       "if True"),
     M("partial_fit forgets what was before", "mixture, mixed columns", "models.mixture_model:MixtureModel._learn_more",
       "self._remember(components) * (1 - share)", "statistics * ((1 - share) / statistics.weight)"),
+    M("attributes can be set", "mixture, full", "models.mixture_model:Follows.__set__", "raise AttributeError(",
+      "vars(model)[self._name] = value\n    return\n    raise AttributeError("),
+    M("attributes can be written to", "mixture, tied", "models.mixture_model:Follows.__get__", "else read_only(value)",
+      "else value"),
+    M("orders can be written to", "RealNVP, moons", "models.base:read_only", "= False", "= True"),
     # far out
     M("what overflows is NaN", "MADE, real", "models.base:beyond_numbers", "log_prob[log_prob != log_prob] = -np.inf", "pass"),
     M("what overflows is certain", "RealNVP, real", "models.base:beyond_numbers", "-np.inf", "np.inf"),

@@ -31,6 +31,7 @@ class MADE(GradientModel):
 
     encode gives the last hidden layer's features (n, l) under a Bernoulli head, and the noise
     (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal one.
+    Attribute: order_ (d,), the columns in the order of the factorisation.
     Reference: Germain et al. (2015).
     """
 

@@ -1,9 +1,11 @@
-"""Laws of what a fitted model holds: queries leave it alone, columns have names.
+"""Laws of what a fitted model holds: queries leave it alone, its attributes are what it answers with, columns have names.
 
 Legend: n rows, d columns.
 """
+import contextlib
 import copy
 import importlib
+import inspect
 import os
 import tempfile
 
@@ -101,6 +103,90 @@ def queries(s):
                    (f"{name} writes to its rows", _bits(rows) == _bits(x))]
         before = after
     return every(*checks, ("log_prob of the same rows is another afterwards", _bits(model.log_prob(x.copy())) == log_prob))
+
+
+def _arrays(s):
+    """The public fitted arrays, and those in fitted lists: (name, place in the list or None); of npgen's, the documented."""
+    model, documented = s.model, inspect.getdoc(type(s.model)) or ""
+    for name in dir(model):
+        if name.endswith("_") and not name.startswith("_") and (name in documented or not s.is_npgen):
+            try:
+                value = getattr(model, name)
+            except AttributeError:  # there is none for this model
+                continue
+            if isinstance(value, np.ndarray):
+                yield name, None
+            elif isinstance(value, (list, tuple)) and value and all(isinstance(a, np.ndarray) for a in value):
+                yield from ((name, i) for i in range(len(value)))
+
+
+def _get(model, name, i):
+    value = getattr(model, name)
+    return value if i is None else value[i]
+
+
+def _other(value):
+    """Other numbers of the same kind: in another order, or, if that is the same or there is one only, larger by a half."""
+    larger = value * 1.5 if value.dtype.kind == "f" and not np.allclose(value.sum(-1), 1) else value
+    return next((new for new in (value[::-1], value[..., ::-1], larger) if not np.array_equal(new, value)), value).copy()
+
+
+def _written(model, name, i, how):
+    """A copy of the model with other numbers in an attribute, or None where they are refused, or do not get there."""
+    twin = _twin(model)
+    value = _get(twin, name, i)
+    if value.ndim == 0 or not value.size or value.dtype == object or np.shares_memory(value, _get(model, name, i)):
+        return None
+    new = _other(value)
+    try:
+        if how == "written to":
+            value[...] = new
+        else:
+            whole = new if i is None else [new if k == i else a for k, a in enumerate(getattr(twin, name))]
+            setattr(twin, name, whole)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    same = _bits(_get(twin, name, i)) == _bits(_get(model, name, i))
+    return None if same else twin
+
+
+@law("attributes are what the model answers with")
+def attributes(s):
+    """A documented array refuses to be changed; or log_prob, sample and the file that save writes all follow, or none does.
+
+    Look for two copies of one number, of which each query reads another: what is derived from parameters is read-only.
+    """
+    model, x, halves = s.model, s.x[:20], []
+    z = model.encode(x) if s.is_npgen else None
+
+    def answers(twin):
+        """The bits of what it answers to rows and draws, or None where it refuses to."""
+        try:
+            drawn = twin.sample(20, rng=1) if s._takes_rng else twin.sample(20)
+            decoded = {"decode": _bits(twin.decode(z))} if s.is_npgen else {}
+            return {"log_prob": _bits(twin.log_prob(x)), "sample": _bits(drawn)} | decoded
+        except Exception:
+            return None
+
+    before = answers(_twin(model))
+    if before is None or answers(_twin(model)) != before:
+        raise Skip("a copy of the model does not draw as the model does")
+    for name, i in _arrays(s):
+        for how in ("written to", "set"):
+            twin = _written(model, name, i, how)
+            after = None if twin is None else answers(twin)
+            if after is None:
+                continue
+            follows = {query: after[query] != before[query] for query in before}
+            if s.is_npgen:
+                with contextlib.suppress(TypeError):  # where there are no files of such a model
+                    loaded = answers(_saved(twin))
+                    follows["the file"] = loaded != before if after == before else loaded == after
+            if any(follows.values()) != all(follows[what] for what in follows if what != "decode"):
+                halves.append(f"{name} can be {how}, and {' and '.join(what for what in follows if follows[what])} follows")
+    if halves and not s.is_npgen:
+        raise Skip(f"what others' attributes mean is theirs to say ({halves[0]})")
+    return every(*((half, False) for half in halves))
 
 
 def _frame(s, names, x):
