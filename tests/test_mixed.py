@@ -453,7 +453,7 @@ def test_counts_are_drawn_saved_conditioned_and_imputed(tmp_path):
     many = model.condition([2], [[0.0], [20_000.0]])
     np.testing.assert_allclose(many.mean[:, 0], [rates[one, 0], rates[1 - one, 0]], rtol=1e-6)
     np.testing.assert_allclose(many.covariance[:, 0, 0], [rates[one, 0], rates[1 - one, 0]], rtol=1e-6)
-    a, b, g = counts(100), counts(70, 1), 2**-0.7
+    a, b, g = counts(100), counts(70, 1), (70 / 170)**0.7
     blend = Mixture(heads=COUNTED, smoothing=0).fit(a).partial_fit(b)
     np.testing.assert_allclose(blend.rates_[0], ((1 - g) * a.mean(axis=0) + g * b.mean(axis=0))[[0, 2]], rtol=1e-9)
 
