@@ -1,5 +1,6 @@
 """Bad calls, through the API and the command line: each has a defined result, or one clear error that names the argument and
 what it got; none hangs, corrupts the model or prints a traceback."""
+import copy
 import functools
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 from test_models import FIRST, REAL, answers, fresh
 
 import npgen
-from npgen import cli, data
+from npgen import cli, data, preprocess
 
 X = REAL[:60, :3].copy()
 SETTINGS = {"MADE": {"hidden": (4,), "head": "normal", "order": "random"}, "RealNVP": {"n_couplings": 2, "hidden": (4,)},
@@ -52,6 +53,17 @@ class Frame:
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.x, dtype=dtype)
+
+
+class Nameless(preprocess.Preprocessor):
+    """A map that load would not find."""
+
+
+def saved_with(m, mine):
+    """Save a copy of a model that has this map among its hyperparameters; a mixture of columns has none."""
+    if "preprocess" not in m.get_params():
+        raise TypeError("preprocess: Nameless is not registered")
+    copy.copy(m).set_params(preprocess=mine).save("o")
 
 
 def read_only(x):
@@ -255,6 +267,7 @@ CALLS = {  # the argument that the message must name
     "set_params: no such name": (lambda m: m.set_params(colour=1), "'colour'"),
     "save: a folder": (lambda m: m.save(os.curdir), "not a regular file"),
     "save: in no folder": (lambda m: m.save("nowhere/model"), "nowhere"),
+    "save: a map of one's own": (lambda m: saved_with(m, Nameless()), "preprocess: Nameless is not registered"),
     "save: None": (lambda m: m.save(None), "path must be the name of a file, got None"),
     "save: a number": (lambda m: m.save(1), "path must be the name of a file, got 1"),
     "fit: resume without a checkpoint": (lambda m: m.fit(X, resume=True), "resume"),
@@ -301,12 +314,15 @@ def here(tmp_path_factory):
     """A folder with a model, data that fit it, and files that are no data."""
     folder = tmp_path_factory.mktemp("here")
     model("RealNVP").save(folder / "m")
+    fresh(FIRST["RealNVP"], **SETTINGS["RealNVP"]).fit(data.Table(X, ["a", "b", "c"])).save(folder / "named")
     data.write(folder / "x.npy", X)
     data.write(folder / "x.csv", X)
     texts = {"empty.csv": "", "header.csv": "a,b,c\n", "words.csv": "a,b\nred,green\n", "short.csv": "1,2,3\n4,5\n",
              "missing.csv": "1,2,3\n4,,6\n", "nan.csv": "1,2,3\n4,nan,6\n", "inf.csv": "1,2,3\n4,inf,6\n", "one.csv": "1,2,3\n",
              "comma.csv": "1;2,5;3\n4;5,5;6\n", "binary.csv": "\0\1\2", "notes.md": "# notes", "x.npz": "not a zip",
-             "bad.npy": "not numpy", "same.csv": "1.5,2.5,3.5\n" * 9, "constant.csv": "1.5,2.5\n" + "1.5,3.5\n" * 9}
+             "bad.npy": "not numpy", "same.csv": "1.5,2.5,3.5\n" * 9, "constant.csv": "1.5,2.5\n" + "1.5,3.5\n" * 9,
+             "twice.csv": "a,b,a\n1.5,2,3\n4,5,6\n", "unnamed.csv": "a,,\n1.5,2,3\n4,5,6\n",
+             "other.csv": "a,b,z\n1.5,2,3\n4,5,6\n", "fewer.csv": "b,a\n1.5,2\n4,5\n"}
     for name, text in texts.items():
         (folder / name).write_text(text)
     for name, array in {"nan.npy": put(np.nan), "flat.npy": X[0], "objects.npy": None, "complex.npy": X + 1j, "none.npy": X[:0],
@@ -317,6 +333,7 @@ def here(tmp_path_factory):
     return folder
 
 
+NAMELESS = ["twice.csv", "unnamed.csv"]  # columns that have no names of their own
 SOURCES = ["nowhere", "nowhere.csv", "", "empty.csv", "header.csv", "words.csv", "short.csv", "missing.csv", "nan.csv",
            "inf.csv", "comma.csv", "binary.csv", "notes.md",
            "x.npz", "bad.npy", "nan.npy", "flat.npy", "objects.npy", "complex.npy",
@@ -326,6 +343,10 @@ LINES = [
     *[f"fit made --out o --data '{source}'" for source in [*SOURCES, "one.csv", "same.csv", "constant.csv"]],
     *[f"score m --data '{source}'" for source in [*SOURCES, "two.npy"]],
     *[f"encode m --out o.npy --data '{source}'" for source in ("nowhere", "nan.csv", "two.npy")],
+    *[line for source in NAMELESS for line in (f"fit made --out o --data {source}", f"score m --data {source}",
+                                               f"check realnvp --data {source}")],
+    *[f"{command} --data {source}" for source in ("other.csv", "fewer.csv", "two.npy", *NAMELESS)
+      for command in ("score named", "encode named --out o.npy", "check named")],
     *[f"{command}" for file in ("nowhere", "cut", "x.npy", "x.csv", "folder", "")
       for command in (f"info '{file}'", f"sample '{file}' --out o.npy", f"score '{file}' --data x.npy")],
     *[f"sample m --out o.npy -n {n}" for n in ("0", "-1", "2.5", "many", "1e3", "''")],
