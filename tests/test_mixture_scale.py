@@ -113,6 +113,26 @@ def test_a_component_on_a_repeated_row_rests_on_the_floor(kind):
     np.testing.assert_allclose(deviations(model) ** 2, np.full((2, 2), 1e-4 * variances), rtol=1e-6)
 
 
+@pytest.mark.parametrize("make", [*(lambda k, kind=kind: GaussianMixture(k, covariance_type=kind, random_state=0)
+                                    for kind in TYPES),
+                                  lambda k: npgen.Mixture(k, heads="normal", random_state=0)], ids=[*TYPES, "columns"])
+def test_components_that_rest_on_the_floor_are_named(make):
+    assert make(3).fit(blobs(300, 2)).fit_report_["on_floor"] == []
+    constant = np.column_stack([blobs(300), np.full(300, 7.1)])
+    assert make(2).fit(constant).fit_report_["on_floor"] == []  # constant columns are reported already
+    spiked = np.concatenate([blobs(200, k=1), np.full((1, 2), 1e5)])
+    model = make(2).fit(spiked)
+    if getattr(model, "covariance_type", None) != "tied":
+        assert model.fit_report_["on_floor"] == model.predict(spiked[-1:]).tolist()
+
+
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_more_columns_than_rows_of_a_component_rest_on_the_floor(kind):
+    x = np.random.default_rng(0).normal(size=(10 if kind == "tied" else 20, 10))
+    k = 1 if kind == "tied" else 5
+    assert GaussianMixture(k, covariance_type=kind, random_state=0).fit(x).fit_report_["on_floor"] == list(range(k))
+
+
 # ---------------------------------------------------------------- statistics add
 
 @each_type

@@ -103,6 +103,10 @@ class Covariance(abc.ABC):
         """P^T diag(v) P, independent features of variances v (d,) in the coordinates that P whitens."""
 
     @abc.abstractmethod
+    def largest(self, covariance):
+        """The largest variance in any direction, (g,)."""
+
+    @abc.abstractmethod
     def variances(self, covariance, factor):
         """The diagonals of P^-T C P^-1, the variances (g, d) of z whose covariance is C in the coordinates that P whitens."""
 
@@ -181,6 +185,9 @@ class Dense(Covariance):
     def whitened(self, variances, factor):
         return transpose(factor) @ (variances[:, None] * factor)
 
+    def largest(self, covariance):
+        return np.linalg.eigvalsh(covariance)[:, -1]
+
     def variances(self, covariance, factor):
         inverse = np.linalg.inv(factor)
         return (covariance @ inverse * inverse).sum(axis=1)
@@ -250,6 +257,9 @@ class Axes(Covariance):
 
     def whitened(self, variances, factor):
         return variances[:factor.shape[1]] * factor**2
+
+    def largest(self, covariance):
+        return covariance.max(axis=1)
 
     def variances(self, covariance, factor):
         return covariance / factor**2

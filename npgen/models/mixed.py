@@ -112,7 +112,17 @@ class Mixture(MixtureModel):
             rows = self._see(x, weights)
             self._keep(self._iterate(rows, run))
             self._compare_with_one(rows)
+            self.fit_report_["on_floor"] = self._on_floor()
         self._finish()
+
+    def _on_floor(self):
+        """The components that have, in some real column that is not constant, more of the floor than of their rows."""
+        if "normal" not in self._heads:
+            return []
+        head, reals = self._heads["normal"], self._columns["normal"]
+        share = self.floor_ * np.exp(head.split(self.pooled_["normal"])[1] - head.split(self.params_["normal"])[1])
+        varied = ~np.isin(reals, self.fit_report_["constant_columns"])
+        return np.flatnonzero((share > 0.5)[:, varied].any(axis=1)).tolist()
 
     def _compare_with_one(self, rows):
         """Warn where the components are no likelier than one alone, which is a point where EM rests whatever the data."""

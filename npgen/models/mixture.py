@@ -46,7 +46,9 @@ class GaussianMixture(MixtureModel):
     Attributes, float64 and in the space of `preprocess`: weights_ (k,), means_ (k, d); covariances_, precisions_ and
     precisions_cholesky_, by covariance_type (k, d, d), (d, d), (k, d) or (k,); converged_, n_iter_, lower_bound_ and
     lower_bounds_ (mean nats after each iteration, in the data's own space), fit_report_ (constant columns, components seeded
-    anew, the mean nats that each start reached). Reference: Dempster, Laird & Rubin (1977).
+    anew, the mean nats that each start reached, on_floor: components that are thinner in some direction than what reg_covar
+    has added, so that their density there says nothing of new rows: lower n_components, or take a simpler covariance_type).
+    Reference: Dempster, Laird & Rubin (1977).
     """
 
     covariances_, precisions_, precisions_cholesky_ = Follows(), Follows(), Follows()
@@ -124,10 +126,18 @@ class GaussianMixture(MixtureModel):
             rows = self._standardise(z, weights)
             self._check_rows(rows)
             if self.solver == "em":
-                self._keep(self._iterate(rows, run))
+                components = self._iterate(rows, run)
+                self._keep(components)
+                self.fit_report_["on_floor"] = self._on_floor(components)
             else:
                 self._follow_gradient(x, rows, weights, run)
         self._finish()
+
+    def _on_floor(self, components):
+        """The components that have, in some direction, more of the floor than of their rows; all, where they share one."""
+        floor = np.where(np.isin(np.arange(self.n_features_in_), self.fit_report_["constant_columns"]), 0.0, components.floor)
+        own = np.broadcast_to(self._form.largest(self._form.whitened(floor, components.factor)), self.n_components)
+        return np.flatnonzero(own > 0.5).tolist()
 
     def _check_params(self):
         self._check_counts("tol", "reg_covar")
