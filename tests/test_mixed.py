@@ -356,6 +356,8 @@ def test_levels_are_the_numbers_given_in_every_answer(dtype, tmp_path):
     model.save(tmp_path / "m")
     for some in (model, npgen.load(tmp_path / "m")):
         np.testing.assert_allclose(some.log_prob(x), numbered.log_prob(plain), rtol=1e-5)
+        with pytest.raises(ValueError, match="read-only"):
+            some.levels_[0][0] = 7
         r = some.encode(x)
         for rows, others in ((some.sample(50, rng=1), numbered.sample(50, rng=1)), (some.decode(r), numbered.decode(r)),
                              (some.impute(x), numbered.impute(plain)), (some.impute(x, rng=0), numbered.impute(plain, rng=0))):

@@ -21,7 +21,7 @@ from ..engine import Tensor
 from ..nn import Parameters
 from ..preprocess import warn_of_atoms
 from ..train import ConvergenceWarning
-from .base import check_shapes
+from .base import check_shapes, read_only
 from .covariances import COVARIANCES
 from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
 from .mixture_model import Follows, MixtureModel, draw_each
@@ -102,7 +102,7 @@ class Mixture(MixtureModel):
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
         heads, self.n_batches_, self.n_seen_ = self._column_heads(x), 1, run.n_seen
         self.kinds_ = [getattr(head, "name", head) for head in heads]
-        self.levels_ = [self._levels(x, j, heads[j]) for j in self._with_levels()]
+        self.levels_ = [read_only(self._levels(x, j, heads[j])) for j in self._with_levels()]
         self._assemble()
         self._check_support("fit", x)
         reals = self._columns.get("normal", np.empty(0, int))
@@ -422,7 +422,7 @@ class Mixture(MixtureModel):
         most = self.params_.flat.size  # levels that there are parameters for; files before levels could be declared have counts
         if any((each if type(each) is int else len(each)) > max(most, 2) for each in levels):
             raise ValueError(f"levels_ {levels} are more than there are parameters"[:200])
-        self.levels_ = [Categorical(each).levels[0] for each in levels]
+        self.levels_ = [read_only(Categorical(each).levels[0]) for each in levels]
         self._assemble()
         k, self.pooled_ = len(self.params_["logits"]), {name: arrays[f"pooled.{name}"] for name in self._heads}
         widths = {name: head.n_outputs(len(self._columns[name])) for name, head in self._heads.items()}
