@@ -496,9 +496,9 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
 
 
 @composed(np.full_like)
-def full_like(x, fill_value):
+def full_like(x, fill_value, *, shape=None):
     """An array like x, of one value."""
-    return np.zeros_like(x) + fill_value
+    return np.zeros_like(x, shape=shape) + fill_value
 
 
 @composed(np.hstack)

@@ -16,6 +16,7 @@ import warnings
 
 import numpy as np
 
+from . import ops
 from .checkpoint import LoadError
 from .kernels._cuda import asnumpy
 
@@ -248,7 +249,7 @@ class Dequantize(Preprocessor, name="dequantize"):
         low, levels = (a.astype(x.dtype, copy=False) for a in (self.low_, self.levels_))
         margin, room = (a.astype(x.dtype, copy=False) for a in (self._margin(x.dtype), 1 - 2 * self._margin(x.dtype)))
         k = x - low
-        u = (_RowNoise(k.astype(np.uint64)) if stream is None else stream).uniform(x.shape, x.dtype, like=x)
+        u = (_RowNoise(ops.stop_gradient(k).astype(np.uint64)) if stream is None else stream).uniform(x.shape, x.dtype, like=x)
         z = (k + (margin + room * u)) / levels
         return z, np.full_like(x, self._log_det, shape=(len(x),))
 

@@ -26,6 +26,7 @@ import numpy as np
 from .. import checkpoint, preprocess, train
 from ..checkpoint import LoadError
 from ..distributions import Categorical
+from ..engine import Tensor
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array, require
 from ..nn import Parameters
@@ -183,10 +184,23 @@ class Model(abc.ABC):
     def log_prob(self, X):
         """log p(x) of every row, (n,) nats, in the data's own space; see `capabilities` for exact, bound or estimate.
 
+        Of rows inside a derivative of npgen.engine it is differentiable: grad(lambda X: np.sum(model.log_prob(X))).
         It is finite, or -inf for a row so far out that the dtype of X does not hold its log-density; never NaN.
         Raises NotFittedError, and ValueError for rows of another width, NaN or infinities.
         """
+        if isinstance(X, Tensor):
+            return self._tracked_log_prob(X)
         return beyond_numbers(self._rowwise(self._log_prob, self._check("log_prob", X)))
+
+    def _tracked_log_prob(self, X):
+        """log_prob inside a derivative: the rows are checked by their value, and noise that stands for a row is constant."""
+        value = X
+        while isinstance(value, Tensor):
+            value = value.value
+        if np.isnan(self._check("log_prob", value)).any():
+            raise ValueError("log_prob: X has missing values, by which there is no derivative; impute them first")
+        with session(), np.errstate(over="ignore", under="ignore"):
+            return self._log_prob(X)
 
     def score_samples(self, X):
         """log_prob under the name that scikit-learn gives it."""

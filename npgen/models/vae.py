@@ -107,7 +107,7 @@ class VAE(GradientModel):
         rows = max(1, 8192 // (n_importance * least)) * least
         for i in range(0, len(x), rows):
             chunk, mean, log_var = (a[i:i + rows, None] for a in (x, *posterior))
-            eps = row_normals(x[i:i + rows], (n_importance, self.n_latent_))  # (n, s, l)
+            eps = row_normals(ops.stop_gradient(x[i:i + rows]), (n_importance, self.n_latent_))  # (n, s, l)
             z = mean + std(log_var) * eps
             log_q = ops.sum(normal_log_prob(z, mean, log_var), axis=2)
             outputs = self._decoder(params, z.reshape(-1, self.n_latent_)).reshape(len(chunk), n_importance, -1)
