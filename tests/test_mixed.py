@@ -346,7 +346,7 @@ def test_levels_are_the_numbers_given_in_every_answer(dtype, tmp_path):
     for column, levels in zip(plain.T, CODES, strict=False):
         column[~np.isnan(column)] = np.searchsorted(levels, column[~np.isnan(column)])
     numbered = copy.copy(model)
-    numbered.levels_ = [np.arange(len(levels)) for levels in CODES]
+    vars(numbered)["levels_"] = tuple(np.arange(len(levels)) for levels in CODES)
     numbered._assemble()
 
     def named(rows):

@@ -21,7 +21,7 @@ from ..engine import Tensor
 from ..nn import Parameters
 from ..preprocess import warn_of_atoms
 from ..train import ConvergenceWarning
-from .base import check_shapes, read_only
+from .base import check_shapes
 from .covariances import COVARIANCES
 from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
 from .mixture_model import Follows, MixtureModel, draw_each
@@ -84,10 +84,10 @@ class Mixture(MixtureModel):
     Reference: Dempster, Laird & Rubin (1977); for the start, Nock, Luosto & Kivinen, Mixed Bregman clustering (2008).
     """
 
-    variances_, probabilities_, rates_ = Follows(), Follows(), Follows()
+    variances_, probabilities_, rates_, levels_ = Follows(), Follows(), Follows(), Follows()
     preprocess = None
     _missing = True
-    _fitted = (*MixtureModel._fitted, "kinds_", "levels_")
+    _fitted = (*MixtureModel._fitted, "kinds_")
 
     def __init__(self, n_components=1, *, heads="auto", tol=1e-3, reg_covar=1e-6, smoothing=2e-6, max_iter=100, n_init=1,
                  callbacks=(), verbose=False, verbose_interval=10, random_state=None):
@@ -102,7 +102,7 @@ class Mixture(MixtureModel):
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
         heads, self.n_batches_, self.n_seen_ = self._column_heads(x), 1, run.n_seen
         self.kinds_ = [getattr(head, "name", head) for head in heads]
-        self.levels_ = [read_only(self._levels(x, j, heads[j])) for j in self._with_levels()]
+        vars(self)["levels_"] = tuple(self._levels(x, j, heads[j]) for j in self._with_levels())
         self._assemble()
         self._check_support("fit", x)
         reals = self._columns.get("normal", np.empty(0, int))
@@ -386,7 +386,8 @@ class Mixture(MixtureModel):
 
     def _derive(self, log_weights, columns):
         model, levels = self._of_columns(columns), dict(zip(self._with_levels(), self.levels_, strict=True))
-        model.kinds_, model.levels_ = [self.kinds_[j] for j in columns], [levels[j] for j in columns if j in levels]
+        model.kinds_ = [self.kinds_[j] for j in columns]
+        vars(model)["levels_"] = tuple(levels[j] for j in columns if j in levels)
         model.heads = self.heads if isinstance(self.heads, (str, Categorical)) else [self.heads[j] for j in columns]
         model._assemble()
 
@@ -415,14 +416,14 @@ class Mixture(MixtureModel):
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
-        kinds, levels = self.kinds_, self.levels_
+        kinds, levels = self.kinds_, fitted["levels_"]
         if type(kinds) is not list or len(kinds) != self.n_features_in_ or not all(kind in KINDS for kind in kinds) or \
                 type(levels) is not list or len(levels) != len(self._with_levels()):
             raise ValueError(f"kinds_ {kinds} and levels_ {levels} are not of {self.n_features_in_} columns"[:200])
         most = self.params_.flat.size  # levels that there are parameters for; files before levels could be declared have counts
         if any((each if type(each) is int else len(each)) > max(most, 2) for each in levels):
             raise ValueError(f"levels_ {levels} are more than there are parameters"[:200])
-        self.levels_ = [read_only(Categorical(each).levels[0]) for each in levels]
+        vars(self)["levels_"] = tuple(Categorical(each).levels[0] for each in levels)
         self._assemble()
         k, self.pooled_ = len(self.params_["logits"]), {name: arrays[f"pooled.{name}"] for name in self._heads}
         widths = {name: head.n_outputs(len(self._columns[name])) for name, head in self._heads.items()}
