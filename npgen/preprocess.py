@@ -471,7 +471,7 @@ class Columns(Preprocessor):
         return self._through(x, stream, "unchecked")
 
     def _through(self, x, stream, how):
-        stream, log_det = _RowNoise.of(x) if stream is None else stream, np.zeros_like(x, shape=(len(x),))
+        stream, log_det = _RowNoise.of(ops.stop_gradient(x)) if stream is None else stream, np.zeros_like(x, shape=(len(x),))
         parts = []
         for part, columns in zip(self.maps, self._sets, strict=True):
             z, more = getattr(part, how)(np.take(x, columns, axis=1), stream)
