@@ -401,8 +401,9 @@ def vecdot(x, y, axis=-1):
     return ops.sum(ops.conj(x) * y, axis=axis)
 
 
-matvec = composed(np.matvec)(lambda a, x: ops.squeeze(ops.matmul(a, ops.expand_dims(x, -1)), -1))
-vecmat = composed(np.vecmat)(lambda x, a: ops.squeeze(ops.matmul(ops.expand_dims(ops.conj(x), -2), a), -2))
+if hasattr(np, "matvec"):  # from NumPy 2.2 on
+    matvec = composed(np.matvec)(lambda a, x: ops.squeeze(ops.matmul(a, ops.expand_dims(x, -1)), -1))
+    vecmat = composed(np.vecmat)(lambda x, a: ops.squeeze(ops.matmul(ops.expand_dims(ops.conj(x), -2), a), -2))
 OVERRIDES.update({np.linalg.matmul: OVERRIDES[np.matmul], np.linalg.tensordot: OVERRIDES[np.tensordot],
                   np.linalg.vecdot: OVERRIDES[np.vecdot], np.linalg.outer: OVERRIDES[np.outer]})
 composed(np.linalg.diagonal)(lambda x, offset=0: ops.diagonal(x, offset, -2, -1))
@@ -567,7 +568,6 @@ _ifft = op(lambda x, axis: np.fft.ifft(x, axis=axis),
 
 def _transposed(transform, axis, dtype, g):
     return ops.as_real(transform(g, axis), dtype)
-
 
 
 def _of_length(x, n, axis):
