@@ -290,6 +290,7 @@ def test_columns_behind_a_preprocessing_have_no_marginal():
         model.marginal([0])
 
 
+@pytest.mark.filterwarnings("ignore:fit. in some direction components")
 @pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of tiny steps
 def test_auto_heads_and_wrong_ones():
     x = table()
@@ -563,6 +564,7 @@ def test_a_component_that_keeps_dying_is_left_empty_and_em_converges():
     assert np.isclose(model.weights_.sum(), 1) and model.weights_.min() < 1e-9
 
 
+@pytest.mark.filterwarnings("ignore:fit. in some direction components")
 @pytest.mark.parametrize("distance", [1e2, 1e4, 1e7])
 def test_components_are_as_wide_as_their_rows_however_far_apart(distance):
     """A floor relative to the data's variance makes a standard deviation of 1 one of 5,000 at 1e7."""

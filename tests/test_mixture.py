@@ -116,6 +116,7 @@ def test_one_component_is_the_closed_form(kind):
     np.testing.assert_allclose(model.weights_, [1.0])
 
 
+@pytest.mark.filterwarnings("ignore:fit. in some direction components")
 @each_type
 def test_reg_covar_is_a_share_of_the_data_variance(kind):
     x = blobs(d=3) * [1, 1e3, 1e-3]
@@ -299,6 +300,7 @@ def test_float32_far_from_zero(kind, mean):
     assert model.score(x) == pytest.approx(np.mean(textbook_log_prob(model, x.astype(float))), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:fit. in some direction components")
 def test_two_points_in_float32():
     model = GaussianMixture(2, reg_covar=1e-6, random_state=0).fit(np.array([[9999], [0]], dtype=np.float32))
     variance = 1e-6 * 9999**2 / 4
@@ -323,6 +325,7 @@ def test_a_thin_component_is_found_exactly(kind):
                                rtol=1e-5 if kind == "tied" else 1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:fit. in some direction components")
 @each_type
 @pytest.mark.filterwarnings("ignore:fit. column . of X ")  # of values that repeat, and of tiny steps
 def test_repeated_rows(kind):
@@ -437,6 +440,7 @@ def test_interrupt_keeps_the_best():
     assert model.n_iter_ == 3 and model.lower_bound_ == pytest.approx(model.score(x), rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:fit. in some direction components")
 @pytest.mark.parametrize("solver, stop, seed", [("em", 1, 0), ("em", 3, 2), ("em", 40, 0), ("adam", 4, 0)])
 def test_resumed_run_gives_the_same_bits(solver, stop, seed, tmp_path):  # from seed 0, the first of six starts is the best
     x, path = blobs(100, spread=1), tmp_path / "run.npgen"

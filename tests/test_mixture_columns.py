@@ -1,4 +1,5 @@
 """GaussianMixture with missing values, marginals and conditionals: against quadrature and against the textbook's formulas."""
+import functools
 import math
 import pickle
 import warnings
@@ -12,6 +13,7 @@ from test_mixture import blobs, covariance_matrices
 
 import npgen
 from npgen import ConvergenceWarning, GaussianMixture
+from npgen.distributions import Categorical
 from npgen.models import covariances
 
 TYPES = list(covariances.COVARIANCES)
@@ -279,6 +281,61 @@ def test_parameters_that_are_no_mixture_are_refused(bad, message):
     good = {"weights": [0.5, 0.5], "means": np.zeros((2, 2)), "covariances": np.stack([np.eye(2)] * 2)}
     with pytest.raises(ValueError, match=f"from_parameters: {message}"):
         GaussianMixture.from_parameters(**(good | bad))
+
+
+HEADS = ["normal", "bernoulli", Categorical([2, 5, 11]), "poisson", "normal", "categorical"]
+
+
+@functools.cache
+def mixed():
+    """A mixture of every head, and its rows."""
+    rng = np.random.default_rng(0)
+    k = rng.integers(3, size=400)
+    x = np.column_stack([rng.normal(5 * k), rng.random(400) < k / 3, rng.choice([2, 5, 11], 400), rng.poisson(1 + 3 * k),
+                         rng.normal(size=400), (k + (rng.random(400) < 0.2)) % 3])
+    return npgen.Mixture(3, heads=HEADS, random_state=0).fit(x), x
+
+
+def columns_of(model):
+    """What from_parameters takes of each column."""
+    normal, tables = zip(model.means_.T, model.variances_.T, strict=True), iter(model.probabilities_)
+    take = {"normal": lambda: next(normal), "poisson": lambda: model.rates_[:, 0], "bernoulli": lambda: next(tables)[:, 1],
+            "categorical": lambda: next(tables)}
+    return [take[kind]() for kind in model.kinds_]
+
+
+def test_parameters_of_a_fit_to_columns_make_the_same_mixture(tmp_path):
+    model, x = mixed()
+    known = npgen.Mixture.from_parameters(model.weights_, HEADS, columns_of(model), random_state=0)
+    np.testing.assert_allclose(known.log_prob(x), model.log_prob(x), rtol=1e-12)
+    np.testing.assert_allclose(known.encode(x), model.encode(x), atol=1e-12)
+    for name in ("means_", "variances_", "rates_"):
+        np.testing.assert_allclose(getattr(known, name), getattr(model, name), rtol=1e-12)
+    for a, b in zip(known.levels_, model.levels_, strict=True):
+        np.testing.assert_array_equal(a, b)
+    of_some, of_others = ([m.marginal([5, 0, 3]).log_prob(x[:, [5, 0, 3]]) for m in (known, model)],
+                          [m.condition([1, 0], [1, 4.0]).weights_ for m in (known, model)])
+    np.testing.assert_allclose(*of_some, rtol=1e-12)
+    np.testing.assert_allclose(*of_others, rtol=1e-9)
+    np.testing.assert_allclose(known.sample(50, rng=0), model.sample(50, rng=0), rtol=1e-9)
+    known.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.log_prob(x), known.log_prob(x))
+    assert again.partial_fit(x).score(x) > known.score(x) - 0.01 and known.fit(x).score(x) > model.score(x) - 1e-6
+
+
+@pytest.mark.parametrize("bad, message", [
+    ({"heads": "auto"}, "heads must say what each column is"), ({"weights": [0.5, 0.6]}, "weights must be positive"),
+    ({"parameters": [[0.0, 1], [0.2, 0.3]]}, r"parameters\[0\] must be finite and have shape \(2, 2\), got \(2,\)"),
+    ({"parameters": [[[0, 1], [1, 0]], [0.2, 0.3]]}, r"parameters\[0\] must hold variances above 0"),
+    ({"parameters": [[[0, 1], [1, 1]], [0.2, 1.3]]}, r"parameters\[1\] must hold probabilities, 0 to 1"),
+    ({"parameters": [[[0, 1], [1]], [0.2, 0.3]]}, r"parameters\[0\] must be numbers of shape \(2, 2\)"),
+    ({"heads": ["normal", "poisson"], "parameters": [[[0, 1], [1, 1]], [-1, 3]]}, r"parameters\[1\] must hold rates"),
+    ({"heads": ["normal", "categorical"], "parameters": [[[0, 1], [1, 1]], [[0.5, 0.4], [0, 1]]]}, "that add up to 1")])
+def test_parameters_of_columns_that_are_no_mixture_are_refused(bad, message):
+    good = {"weights": [0.5, 0.5], "heads": ["normal", "bernoulli"], "parameters": [[[0, 1], [1, 1]], [0.2, 0.3]]}
+    with pytest.raises(ValueError, match=f"(from_parameters: )?.*{message}"):
+        npgen.Mixture.from_parameters(**(good | bad))
 
 
 @pytest.mark.parametrize("model", [GaussianMixture(2, random_state=0), npgen.Mixture(2, random_state=0)])

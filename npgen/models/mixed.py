@@ -21,10 +21,10 @@ from ..engine import Tensor
 from ..nn import Parameters
 from ..preprocess import warn_of_atoms
 from ..train import ConvergenceWarning
-from .base import check_shapes
+from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
-from .mixture_model import Follows, MixtureModel, draw_each
+from .mixture_model import Follows, MixtureModel, check_parameter, draw_each
 
 SHOWN = 2**21       # values of rows times components at once
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
@@ -95,6 +95,46 @@ class Mixture(MixtureModel):
         self.smoothing, self.max_iter, self.n_init, self.callbacks = smoothing, max_iter, n_init, callbacks
         self.verbose, self.verbose_interval, self.random_state = verbose, verbose_interval, random_state
 
+    @classmethod
+    def from_parameters(cls, weights, heads, parameters, *, feature_names=None, dtype=np.float64, **options):
+        """The mixture with these weights (k,) and, of each column, a head and its parameters, as if it were fitted.
+
+        heads: as the constructor takes them, but "auto"; the levels of "categorical" are 0, 1, ..., c - 1.
+        parameters, one for each column: (means (k,), variances (k,)) of a normal one, P(x = 1) (k,) of a Bernoulli one, rates
+        (k,) of a Poisson one, P(x = level) (k, c) of a categorical one.
+        feature_names: of the columns (d,). dtype: of its samples. options: the constructor's. partial_fit goes on as after one
+        batch. lower_bound_ is NaN.
+        Raises ValueError for other shapes, weights or probabilities that do not add up to 1, and numbers that none can be.
+        """
+        k, d = np.size(weights), len(parameters)
+        if isinstance(heads, str) and heads == "auto":
+            raise ValueError("from_parameters: heads must say what each column is, got 'auto'")
+        model = cls(k, heads=heads, **options)
+        model._check_counts("tol", "reg_covar", "smoothing")
+        weights, heads = model._begin_known(weights, k, d, feature_names, dtype), model._column_heads(np.empty((0, d)))
+        model.kinds_ = [getattr(head, "name", head) for head in heads]
+        widths = {j: np.atleast_1d(parameters[j]).shape[-1] for j in model._with_levels()}
+        vars(model)["levels_"] = tuple(model._levels(np.arange(c)[:, None], 0, heads[j]) for j, c in widths.items())
+        model._assemble()
+        widths = dict(zip(widths, map(len, model.levels_), strict=True))
+        outputs, model.pooled_ = {}, {}
+        for name, head in model._heads.items():
+            given = [_parameter(j, name, parameters[j], k, widths.get(j)) for j in model._columns[name]]
+            if name == "normal":
+                mean, variance = np.stack(given, axis=-1)
+                centre = weights @ mean
+                outputs[name] = np.concatenate([mean, np.log(variance)], axis=1)
+                model.pooled_[name] = np.concatenate([centre, np.log(weights @ (variance + np.square(mean - centre)))])[None]
+                continue
+            moments = np.concatenate(given, axis=1) if name == "categorical" else \
+                np.stack([np.ones((k, len(given))), np.stack(given, axis=1)])  # of one row under each component
+            outputs[name] = head.maximise(moments, None, None, 0.0)
+            of_all = np.expand_dims(np.tensordot(weights, moments, (0, -2)), -2)
+            model.pooled_[name] = head.maximise(of_all, None, None, 0.1)
+        model._keep(Products(np.log(weights), outputs, model._no_floor()))
+        model._finish()
+        return model
+
     # ------------------------------------------------------------ fitting
 
     def _learn(self, x, weights, run):
@@ -110,28 +150,26 @@ class Mixture(MixtureModel):
         with np.errstate(under="ignore", over="ignore"):
             self._pool(x, weights)
             rows = self._see(x, weights)
+            one = self.fit_report_["one_component"] = self._nats_of_one(rows)
             self._keep(self._iterate(rows, run))
-            self._compare_with_one(rows)
-            self.fit_report_["on_floor"] = self._on_floor()
+        if self.n_components > 1 and self.lower_bound_ <= one + self.tol:  # where EM rests, whatever the data
+            warnings.warn(f"fit: {self.n_components} components are no likelier than one; raise n_init, or lower n_components",
+                          ConvergenceWarning, stacklevel=4)
         self._finish()
 
-    def _on_floor(self):
-        """The components that have, in some real column that is not constant, more of the floor than of their rows."""
+    def _nats_of_one(self, rows):
+        """The mean nats that one component reaches."""
+        one = Products(np.zeros(1), self.pooled_, self._no_floor())
+        one = self._step(one, self._expect(one, rows), rows, None, seeded=False)[0]
+        return self._mean_nats(self._expect(one, rows))
+
+    def _on_floor(self, components):
         if "normal" not in self._heads:
             return []
         head, reals = self._heads["normal"], self._columns["normal"]
-        share = self.floor_ * np.exp(head.split(self.pooled_["normal"])[1] - head.split(self.params_["normal"])[1])
+        share = components.floor * np.exp(head.split(self.pooled_["normal"])[1] - head.split(components.outputs["normal"])[1])
         varied = ~np.isin(reals, self.fit_report_["constant_columns"])
         return np.flatnonzero((share > 0.5)[:, varied].any(axis=1)).tolist()
-
-    def _compare_with_one(self, rows):
-        """Warn where the components are no likelier than one alone, which is a point where EM rests whatever the data."""
-        one = Products(np.zeros(1), self.pooled_, self._no_floor())
-        one = self._step(one, self._expect(one, rows), rows, None, seeded=False)[0]
-        self.fit_report_["one_component"] = self._mean_nats(self._expect(one, rows))
-        if self.n_components > 1 and self.lower_bound_ <= self.fit_report_["one_component"] + self.tol:
-            warnings.warn(f"fit: {self.n_components} components are no likelier than one; raise n_init, or lower n_components",
-                          ConvergenceWarning, stacklevel=5)
 
     def _refuse(self, wrong, words):
         if wrong.any():
@@ -436,3 +474,16 @@ class Mixture(MixtureModel):
     def _old_floor(self):
         """The floor of a file that does not have it: reg_covar was a share of the data's variance then."""
         return np.full(self.kinds_.count("normal"), float(self.reg_covar))
+
+
+def _parameter(column, kind, value, k, n_levels):
+    """What from_parameters was given for a column. Raises ValueError for what no column of this kind can have."""
+    value = check_parameter(f"parameters[{column}]", value, {"normal": (2, k), "categorical": (k, n_levels)}.get(kind, (k,)))
+    sound, words = {"normal": (value[-1:] > 0, "variances above 0"),
+                    "bernoulli": ((value >= 0) & (value <= 1), "probabilities, 0 to 1"),
+                    "poisson": (value >= 0, "rates, 0 or more"),
+                    "categorical": ((value >= 0) & (abs(value.sum(axis=-1, keepdims=True) - 1) <= 1e-6),
+                                    "probabilities that add up to 1 over the levels")}[kind]
+    if not sound.all():
+        raise ValueError(f"from_parameters: parameters[{column}] must hold {words}, got {one_line(value)}")
+    return value

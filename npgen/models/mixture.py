@@ -5,20 +5,18 @@
 Legend: n rows, d features, k components, o columns with values. The forms of C are in covariances.py, EM in em.py.
 """
 import dataclasses
-import math
 
 import numpy as np
 
-from .. import ops, preprocess
+from .. import ops
 from ..engine import Tensor
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
 from ..preprocess import warn_of_atoms
-from ..random import as_stream
 from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
-from .mixture_model import Follows, MixtureModel, draw_each
+from .mixture_model import Follows, MixtureModel, check_parameter, draw_each
 
 
 class GaussianMixture(MixtureModel):
@@ -78,38 +76,24 @@ class GaussianMixture(MixtureModel):
         here with warm_start=True; partial_fit goes on as after one batch. lower_bound_ is NaN.
         Raises ValueError for other shapes, weights that do not add up to 1, and covariances that are not positive definite.
         """
-        means = np.asarray(means, dtype=np.float64)
-        model = cls(len(means), covariance_type=covariance_type, **options)
+        if np.ndim(means) != 2 or not np.size(means):
+            raise ValueError(f"from_parameters: means must have shape (k, d), got {np.shape(means)}")
+        (k, d), form = np.shape(means), COVARIANCES.get(covariance_type)
+        model = cls(k, covariance_type=covariance_type, **options)
         model._check_params()
-        if means.ndim != 2 or not means.size or model.preprocess is not None:
-            raise ValueError(f"from_parameters: means must have shape (k, d), got {means.shape}; preprocess must be None")
-        if np.dtype(dtype).char not in "fd":
-            raise ValueError(f"from_parameters: dtype must be float32 or float64, got {dtype!r}")
-        (k, d), form = means.shape, COVARIANCES[covariance_type]
+        if model.preprocess is not None:
+            raise ValueError(f"from_parameters: preprocess must be None, got {model.preprocess!r}")
+        weights, means = model._begin_known(weights, k, d, feature_names, dtype), check_parameter("means", means, (k, d))
         unit = form.from_free(np.zeros(form.shape(k, d)))
-        given = {"weights": np.asarray(weights, np.float64), "means": means, "covariances": np.asarray(covariances, np.float64)}
-        for (name, value), shape in zip(given.items(), ((k,), (k, d), form.public(unit).shape), strict=True):
-            if value.shape != shape or not np.isfinite(value).all():
-                raise ValueError(f"from_parameters: {name} must be finite and have shape {shape}, got {value.shape}")
-        weights, covariance = given["weights"], form.private(given["covariances"])
-        if not (weights > 0).all() or abs(weights.sum() - 1) > 1e-6:
-            raise ValueError(f"from_parameters: weights must be positive and add up to 1, got {weights.tolist()}"[:200])
+        covariance = form.private(check_parameter("covariances", covariances, form.public(unit).shape))
         variances, factor = form.variances(covariance, unit), form.update(unit, covariance)
         crooked = abs(covariance - np.swapaxes(covariance, 1, 2)) if covariance.ndim == 3 else np.zeros(1)
         if not (np.isfinite(factor).all() and (variances > 0).all()) or crooked.max() > 1e-6 * abs(covariance).max():
             raise ValueError("from_parameters: covariances must be symmetric and positive definite; add to their diagonals")
-        model.n_features_in_, model.dtype_, model.covariance_type_ = d, np.dtype(dtype), covariance_type
-        model._names = None if feature_names is None else [str(name) for name in feature_names]
-        if model._names is not None and len(model._names) != d:
-            raise ValueError(f"from_parameters: feature_names must be {d} names, got {len(model._names)}")
-        model.stream_, model.preprocess_ = as_stream(model.random_state).spawn(), preprocess.make(None, means).fit(means)
-        model.centre_ = weights @ means
+        model.covariance_type_, model.centre_ = covariance_type, weights @ means
         model.scale_ = form.units(np.sqrt(weights @ (np.square(means - model.centre_) + variances)))
-        model._keep(Components(form, np.log(weights / weights.sum()), (means - model.centre_) / model.scale_,
+        model._keep(Components(form, np.log(weights), (means - model.centre_) / model.scale_,
                                form.rescale(factor, 1 / model.scale_), np.zeros(d)))
-        model.converged_, model.lower_bound_, model.n_batches_, model.n_seen_ = True, math.nan, 1, None
-        model.history_, model.n_epochs_ = [], 0
-        model.fit_report_ = {"constant_columns": [], "reseeded": [], "starts": []}
         model._finish()
         return model
 
@@ -126,15 +110,12 @@ class GaussianMixture(MixtureModel):
             rows = self._standardise(z, weights)
             self._check_rows(rows)
             if self.solver == "em":
-                components = self._iterate(rows, run)
-                self._keep(components)
-                self.fit_report_["on_floor"] = self._on_floor(components)
+                self._keep(self._iterate(rows, run))
             else:
                 self._follow_gradient(x, rows, weights, run)
         self._finish()
 
     def _on_floor(self, components):
-        """The components that have, in some direction, more of the floor than of their rows; all, where they share one."""
         floor = np.where(np.isin(np.arange(self.n_features_in_), self.fit_report_["constant_columns"]), 0.0, components.floor)
         own = np.broadcast_to(self._form.largest(self._form.whitened(floor, components.factor)), self.n_components)
         return np.flatnonzero(own > 0.5).tolist()

@@ -12,11 +12,12 @@ import warnings
 
 import numpy as np
 
+from .. import preprocess
 from ..kernels import session
 from ..kernels._cuda import asnumpy
 from ..random import Stream, as_stream
 from ..train import ConvergenceWarning
-from .base import Capabilities, ParametricModel, check_rows, check_weights, read_only, total_weight
+from .base import Capabilities, ParametricModel, check_rows, check_weights, one_line, read_only, total_weight
 
 MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
 IMPUTED = 2**22     # values of rows times components, completed at once
@@ -202,6 +203,10 @@ class MixtureModel(ParametricModel):
     def _n_parameters(self):
         """How many numbers the mixture is."""
 
+    @abc.abstractmethod
+    def _on_floor(self, components):
+        """The components that reg_covar has made more of than their rows, somewhere that is not constant."""
+
     def _check_support(self, method, x):
         """Raise ValueError for rows that the components cannot have drawn."""
 
@@ -215,6 +220,23 @@ class MixtureModel(ParametricModel):
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
         self._options()  # refuses callbacks that it cannot call
+
+    def _begin_known(self, weights, k, d, feature_names, dtype):
+        """Set what every fitted mixture has, for one of k components and d columns that is given; its weights, checked."""
+        if np.dtype(dtype).char not in "fd":
+            raise ValueError(f"from_parameters: dtype must be float32 or float64, got {dtype!r}")
+        weights = check_parameter("weights", weights, (k,))
+        if not (weights > 0).all() or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(f"from_parameters: weights must be positive and add up to 1, got {one_line(weights)}")
+        names = None if feature_names is None else [str(name) for name in feature_names]
+        if names is not None and len(names) != d:
+            raise ValueError(f"from_parameters: feature_names must be {d} names, got {len(names)}")
+        self.n_features_in_, self.dtype_, self._names = d, np.dtype(dtype), names
+        self.stream_, self.preprocess_ = as_stream(self.random_state).spawn(), preprocess.make(None, None)
+        self.converged_, self.lower_bound_, self.n_batches_, self.n_seen_ = True, math.nan, 1, None
+        self.history_, self.n_epochs_ = [], 0
+        self.fit_report_ = {"constant_columns": [], "reseeded": [], "starts": [], "on_floor": []}
+        return weights / weights.sum()
 
     def _iterate(self, rows, run):
         """The likeliest components that EM reaches from n_init starts."""
@@ -249,7 +271,12 @@ class MixtureModel(ParametricModel):
         self.converged_, self.lower_bound_ = best.converged, best.nats[-1]
         self.history_ = [{"epoch": i, "train_nats": -nats, "valid_nats": None} for i, nats in enumerate(best.nats)][1:]
         self.n_epochs_ = len(self.history_)
-        self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached}
+        on_floor = self._on_floor(best.components)
+        self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached, "on_floor": on_floor}
+        if on_floor:
+            warnings.warn(f"fit: in some direction components {one_line(on_floor)} have more of reg_covar than of their rows, "
+                          "and say nothing of new ones; lower n_components, fit more rows, or take a simpler form of component",
+                          ConvergenceWarning, stacklevel=5)
         return best.components
 
     def _keep(self, components):
@@ -318,7 +345,8 @@ class MixtureModel(ParametricModel):
         self._keep(components)
         self.lower_bound_ = self._mean_nats(statistics)
         reseeded = [{"batch": self.n_batches_, "component": int(k)} for k in np.flatnonzero(lost)]
-        self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded}
+        self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded,
+                                               "on_floor": self._on_floor(components)}
         self._finish()
 
     @property
@@ -469,6 +497,17 @@ class MixtureModel(ParametricModel):
         for name, kind in types.items():
             if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool) and kind is not bool:
                 raise ValueError(f"{name} is {getattr(self, name)!r}"[:200])
+
+
+def check_parameter(name, value, shape):
+    """A parameter that from_parameters was given, as a finite float64 array of this shape. Raises ValueError."""
+    try:
+        value = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"from_parameters: {name} must be numbers of shape {shape} ({error})") from None
+    if value.shape != shape or not np.isfinite(value).all():
+        raise ValueError(f"from_parameters: {name} must be finite and have shape {shape}, got {value.shape}")
+    return value
 
 
 def draw_each(r, stream):
