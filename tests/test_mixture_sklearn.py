@@ -62,8 +62,8 @@ class GaussianMixture(npgen.GaussianMixture):
     def _check_fitted(self, method):
         check_is_fitted(self)
 
-    def score(self, X, y=None):
-        return self.score_samples(X).mean()
+    def score(self, X, y=None, *, sample_weight=None):
+        return np.average(self.score_samples(X), weights=sample_weight)
 
     def sample(self, n_samples=1):
         self._check_fitted("sample")
