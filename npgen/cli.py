@@ -31,6 +31,7 @@ from .models.base import load, one_line
 from .preprocess import Chain, Columns
 from .random import as_stream
 from .version import __version__
+from .warn import warn
 
 _OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
 _DEFAULTS = {"gmm": {"preprocess": "auto"}}  # integers get a density only once they are spread over their cells
@@ -256,21 +257,17 @@ def _rows(source, known, n_columns, file):
             raise ValueError(f"{source} has no column {missing}, which {file} was fitted on"
                              + (f"; it has {others} instead" if others else "") + "; give data with the same columns")
         if others:
-            _warn(f"{source}: {others} is ignored, because {file} was not fitted on it")
+            warn(f"{source}: {others} left out, because {file} was not fitted on a column of that name")
         return (table if table.columns == known else table[known]).rows
     if table.shape[1] != n_columns:
         raise ValueError(f"{source} has {_count(table.shape[1], 'column')}, but {file} was fitted on {n_columns}; "
                          "give data with the same columns")
     if known:
-        _warn(f"{source} has no names of columns; they are taken to be those that {file} was fitted on: {_listed(known)}")
+        warn(f"{source} has no names of columns; they are taken to be those that {file} was fitted on: {_listed(known)}")
     elif table.columns:
-        _warn(f"{file} was fitted without names of columns; those of {source} are taken in their order; fit it again to have "
-              "them compared")
+        warn(f"{file} was fitted without names of columns; those of {source} are taken in their order; fit it again to have "
+             "them compared")
     return table.rows
-
-
-def _warn(message):
-    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _listed(names):

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import struct
-import warnings
 import zipfile
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from . import checkpoint
+from .warn import warn
 
 OUTPUTS = (".npy", ".npz", ".csv")
 _BLOCK = 1 << 22  # values checked at a time: keeps the temporaries of a memory-mapped file small
@@ -199,8 +199,8 @@ def _header(path, columns):
     """The first line of a .csv file: names that _csv_layout finds again, or nothing."""
     names = [" ".join(name.splitlines()) for name in columns or ()]
     if names and not any(map(_is_name, names)):
-        warnings.warn(f"{path} has no header, because names that look like numbers ({', '.join(names[:3])}, ...) would be read "
-                      "as a row; rename the columns before fit to have one", stacklevel=3)
+        warn(f"{path} has no header, because names that look like numbers ({', '.join(names[:3])}, ...) would be read as a "
+             "row; rename the columns before fit to have one")
         return b""
     line = io.StringIO()
     quoting = csv.QUOTE_ALL if any(mark in name for name in names for mark in ";\t") else csv.QUOTE_MINIMAL

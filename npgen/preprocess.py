@@ -12,13 +12,13 @@ Legend: n rows, d columns.
 import copy
 import functools
 import math
-import warnings
 
 import numpy as np
 
 from . import ops
 from .checkpoint import LoadError
 from .kernels._cuda import asnumpy
+from .warn import warn
 
 _MANY_LEVELS = 65536
 FAR = 50.0    # robust standard deviations from the median, from which on a column is mapped by a logarithm far out
@@ -155,16 +155,15 @@ class Standardize(Preprocessor, name="standardize"):
         for name in ("_log_det", "_limit"):
             vars(self).pop(name, None)
         if constant.any():
-            columns = first_few([self._number(j) for j in self.constant_])
-            warnings.warn(f"Standardize: x does not vary in columns {columns} (counted from 0), which keep scale 1; a density "
-                          "is unbounded there, so leave them out", stacklevel=2)
+            columns = _listed([self._number(j) for j in self.constant_])
+            warn(f"Standardize: x does not vary in {columns} (counted from 0), where scale 1 stays and a density is unbounded; "
+                 "leave such columns out")
         if far.any():
             columns, j = [self._number(j) for j in self.far_], self.far_[0]
             row = np.abs(x[:, j] - median[j]).argmax()
-            warnings.warn(f"Standardize: x[{row}, {columns[0]}] is {x[row, j]:g}, {distance[j] / robust[j]:.2g} robust "
-                          f"standard deviations from the median; columns {first_few(columns)} (counted from 0) are mapped by a "
-                          "logarithm that far out. Where such values stand for missing ones, fill them or drop their rows",
-                          stacklevel=2)
+            warn(f"Standardize: x[{row}, {columns[0]}] is {x[row, j]:g}, {distance[j] / robust[j]:.2g} robust standard "
+                 f"deviations from the median; that far out, a logarithm maps {_listed(columns)} (counted from 0); where such "
+                 "values stand for missing ones, fill them or drop their rows")
         return self
 
     @functools.cached_property
@@ -668,20 +667,20 @@ def warn_of_atoms(method, x, z, columns=None):
                 atoms[number] = x[at.argmax(), j], at.mean()
     if atoms:
         (column, (value, share)), *_ = atoms.items()
-        warnings.warn(f"{method}: column {column} of X is {value:g} in {100 * share:.2g} % of the rows, which no continuous "
-                      f"density can hold (columns {first_few(list(atoms))}, counted from 0): log_prob has no upper bound "
-                      "there. Take a Mixture with other heads, spread integers by preprocess='dequantize+logit', or drop "
-                      "such columns", stacklevel=5)
+        warn(f"{method}: column {column} of X is {value:g} in {100 * share:.2g} % of the rows, which no continuous density can "
+             f"hold ({_listed(list(atoms))}, counted from 0): log_prob has no upper bound there; take a Mixture with other "
+             "heads, spread integers by preprocess='dequantize+logit', or drop such columns")
     if coarse:
         (column, size), *_ = coarse.items()
-        warnings.warn(f"{method}: column {column} of X comes in steps of {size:g}, as {x.dtype} does there, which are wide "
-                      f"for its spread (columns {first_few(list(coarse))}, counted from 0): subtract an offset before X is "
-                      f"{x.dtype}" + (", or pass float64" if x.dtype == np.float32 else ""), stacklevel=5)
+        warn(f"{method}: column {column} of X comes in steps of {size:g}, as {x.dtype} does there, which are wide for its "
+             f"spread ({_listed(list(coarse))}, counted from 0): subtract an offset before X is {x.dtype}"
+             + (", or pass float64" if x.dtype == np.float32 else ""))
 
 
-def first_few(columns):
-    """The numbers, for a message."""
-    return ", ".join(map(str, columns[:8])) + (", ..." if len(columns) > 8 else "")
+def _listed(columns):
+    """"column 3" or "columns 3, 5, ...", for a message."""
+    numbers = ", ".join(map(str, columns[:8])) + (", ..." if len(columns) > 8 else "")
+    return f"column{'s' if len(columns) > 1 else ''} {numbers}"
 
 
 def _ranges(x):

@@ -8,7 +8,6 @@ Legend: n rows in a batch, p parameters.
 import contextlib
 import dataclasses
 import math
-import warnings
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from .kernels import gather, norm
 from .kernels._cuda import asnumpy, is_device_array
 from .optim import Adam
 from .random import Stream
+from .warn import warn
 
 
 class ConvergenceWarning(UserWarning):
@@ -142,8 +142,7 @@ def fit(loss, params, x, *, weights=None, validation=None, stream, options=None,
                     _report(bar, state, options)
         except KeyboardInterrupt:
             state.interrupted = True
-            warnings.warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept",
-                          ConvergenceWarning, stacklevel=4)
+            warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept", ConvergenceWarning)
     params.flat[:] = state.best if options.restore_best else state.params
     return state
 
@@ -232,9 +231,9 @@ def _roll_back(step, state, nats):
     give_up = state.rollbacks >= 10
     if give_up:
         state.since_best = math.inf
-    warnings.warn(f"fit: the loss became {nats} in epoch {state.epoch + 1}; went back to the last good parameters "
-                  + ("and stopped after ten such attempts: look at the data's scale" if give_up
-                     else f"with learning_rate={state.learning_rate:g}"), ConvergenceWarning, stacklevel=6)
+    warn(f"fit: the loss became {nats} in epoch {state.epoch + 1}; went back to the last good parameters "
+         + ("and stopped after ten such attempts: look at the data's scale" if give_up
+            else f"with learning_rate={state.learning_rate:g}"), ConvergenceWarning)
     return False
 
 

@@ -421,7 +421,7 @@ def test_columns_that_are_missing_are_named_and_nothing_is_written(here, capsys,
 def test_columns_too_many_are_ignored_and_named(here, capsys, named):
     data.write("x.csv", np.c_[np.arange(60), ROWS[:, ::-1], ROWS[:, 0]], ["id", *NAMES[::-1], "label"])
     found, err = answers(capsys, "score", "m", "--data", "x.csv", "--out", "o.csv")
-    assert err == "npgen: warning: x.csv: 'id', 'label' is ignored, because m was not fitted on it\n"
+    assert err == "npgen: warning: x.csv: 'id', 'label' left out, because m was not fitted on a column of that name\n"
     assert np.array_equal(found[:, 0], named.log_prob(named._named(ROWS)))
 
 

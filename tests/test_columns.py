@@ -142,7 +142,7 @@ CONTINUOUS_MODELS = {
 def test_atoms_are_named_in_one_line(name, kind):
     make, message = ATOMS[kind]
     x = np.column_stack([RNG.normal(size=1000), make(RNG.normal(size=1000)), RNG.normal(size=1000)])
-    with pytest.warns(UserWarning, match=rf"^fit: {message}, .*\(columns 1, counted from 0\).*dequantize\+logit") as said:
+    with pytest.warns(UserWarning, match=rf"^fit: {message}, .*\(column 1, counted from 0\).*dequantize\+logit") as said:
         CONTINUOUS_MODELS[name]().fit(x)
     lines = [str(w.message) for w in said if "no continuous" in str(w.message)]
     assert len(lines) == 1 and "\n" not in lines[0] and len(lines[0]) < 400

@@ -19,7 +19,7 @@ KERNELS = Path(npgen.kernels.__file__).parent
 
 # A module imports only from ranks below its own; on one rank, only from those listed before it.
 RANKS = [
-    ["kernels", "version", "engine"],
+    ["kernels", "version", "warn", "engine"],
     ["masks", "layout", "ops", "linalg", "compositions", "fused", "random"],
     ["nn", "distributions", "checkpoint", "preprocess", "optim"],
     ["train", "data"],

@@ -321,7 +321,7 @@ def test_messages_count_columns_as_the_user_does(call, message):
 
 
 def test_warnings_count_columns_as_the_user_does():
-    with pytest.warns(UserWarning, match=r"x does not vary in columns 2 \(counted"):
+    with pytest.warns(UserWarning, match=r"x does not vary in column 2 \(counted"):
         Columns(maps=(Standardize(),), columns=((0, 2),)).fit(np.column_stack([REAL[:, 0], REAL[:, 1], np.ones(50)]))
 
 

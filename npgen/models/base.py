@@ -19,7 +19,6 @@ import os
 import platform
 import sys
 import time
-import warnings
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from ..kernels._cuda import asarray, asnumpy, is_device_array, require
 from ..nn import Parameters
 from ..random import Stream, as_stream
 from ..version import __version__
+from ..warn import warn
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -356,7 +356,7 @@ class Model(abc.ABC):
 
     def _check(self, method, X, name="X"):
         self._check_fitted(method)
-        self._check_names(method, X)
+        self._check_names(method, X, name)
         self._check_place(method, name, X)
         x = check_rows(method, X, name=name, dtype=self._default_dtype, missing=self._missing)
         if x.shape[1] != self.n_features_in_:
@@ -377,15 +377,14 @@ class Model(abc.ABC):
             x = check_rows("fit", x.astype(self.dtype_, copy=False), name="validation_data", minimum=1, missing=self._missing)
         return _counting(x, check_weights("fit: validation_data", sample_weight, x))
 
-    def _check_names(self, method, X):
+    def _check_names(self, method, X, name):
         """Refuse columns of other names than in fit, and warn where only one of the two had names, as scikit-learn does."""
         names, known = _column_names(method, X), self._names
         if names is None and known is None or names == known:
             return
         if names is None or known is None:
-            had = f"X has feature names, but {type(self).__name__} was fitted without feature names" if known is None else \
-                f"X does not have valid feature names, but {type(self).__name__} was fitted with feature names"
-            warnings.warn(had, UserWarning, stacklevel=4)
+            has, had = ("has", "without") if known is None else ("does not have valid", "with")
+            warn(f"{name} {has} feature names, but {type(self).__name__} was fitted {had} feature names")
             return
         lines = ["The feature names should match those that were passed during fit."]
         for title, some in (("Feature names unseen at fit time", set(names) - set(known)),
@@ -822,8 +821,8 @@ def total_weight(sample_weight, x):
 
 def warn_of_one_gaussian(model):
     """Warn that a model of one column has one peak, whatever the data's."""
-    warnings.warn(f"fit: a {type(model).__name__} of one column is one Gaussian behind its preprocessing, however many peaks "
-                  "the data have; for more than one use GaussianMixture(n_components=...)", stacklevel=7)
+    warn(f"fit: a {type(model).__name__} of one column is one Gaussian behind its preprocessing, however many peaks the data "
+         "have; for more than one use GaussianMixture(n_components=...)")
 
 
 def _counting(x, weights):

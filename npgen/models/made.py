@@ -8,14 +8,13 @@ exact samples in one pass too (kernels.made_sample).
 Legend: n rows, d features, l hidden units of the last layer.
 Reference: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015).
 """
-import warnings
-
 import numpy as np
 
 from ..distributions import head_for, std
 from ..kernels import made_sample
 from ..masks import made_blind, made_degrees, made_masks
 from ..nn import MLP
+from ..warn import warn
 from .base import Capabilities, GradientModel, check_order, check_size, check_widths, one_line, read_only, warn_of_one_gaussian
 
 
@@ -73,8 +72,8 @@ class MADE(GradientModel):
         if d == 1 and self.head_.name == "normal":
             warn_of_one_gaussian(self)
         if blind := len(made_blind(d, self.hidden_)):
-            warnings.warn(f"fit: hidden={self.hidden_} is too narrow for {blind} of the {d} conditionals to see every column "
-                          f"before them; make each hidden layer at least {d - 1} wide", stacklevel=6)
+            warn(f"fit: hidden={self.hidden_} is too narrow for {blind} of the {d} conditionals to see every column before "
+                 f"them; make each hidden layer at least {d - 1} wide")
 
     def _assemble(self, d):
         hidden, self._natural = self.hidden_, np.array_equal(self.order_, np.arange(d))
