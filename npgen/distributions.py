@@ -307,8 +307,8 @@ class Poisson(Head):
     def n_outputs(self, d):
         return d
 
-    def check(self, x, name, columns=None):
-        _refuse(~((x == np.floor(x)) & (x >= 0) | np.isnan(x)), x, name, columns,
+    def check(self, x, name, columns=None, shown=None):
+        _refuse(~((x == np.floor(x)) & (x >= 0) | np.isnan(x)), x if shown is None else shown, name, columns,
                 "but a Poisson head needs counts 0, 1, 2, ...: use a normal head for other numbers")
 
     def log_prob_each(self, x, outputs):

@@ -15,6 +15,7 @@ from .subject import Skip, band, gap
 FAR = 30      # standard deviations of a row that partial_fit is given
 ALIKE = 0.01  # share of the weights' entropy that rows tell of the components
 
+
 def _mixture(s):
     """The mixture, drawn rows, log w_k p_k(x) of them from its attributes (n, k), and of rows that differ in the last digit."""
     model, x, log_det = getattr(s.model, "model", s.model), s.drawn[:300], 0.0
