@@ -81,7 +81,9 @@ def fit(args):
     if os.path.exists(partial) and not args.resume:
         raise ValueError(f"{partial} is there from a run that did not finish; go on from it with --resume, or delete it")
     x = _training_rows(args.data)
-    valid = args.valid and data.Table(_rows(args.valid, x.columns, x.shape[1], "the model"), x.columns)
+    valid = args.valid
+    if valid is not None:
+        valid = data.Table(_rows(valid, x.columns, x.shape[1], "the model"), x.columns)
     begin = time.perf_counter()
     with _ctrl_c() as pressed:
         model.fit(x, validation_data=valid, checkpoint=partial, resume=args.resume)

@@ -171,6 +171,7 @@ def test_rows_to_stop_by(here, capsys):
         capsys, *fast(*SMALL, "--valid", "other.csv", source="named.csv"))
     write("wide.csv", "1,2,3\n3,4,5\n")
     assert "wide.csv has 3 columns" in fails(capsys, *fast(*SMALL, "--valid", "wide.csv", source="train.csv"))
+    assert fails(capsys, *fast(*SMALL, "--valid", "", source="train.csv")).startswith("npgen: error: : no such file")
     assert "validation_data is for models trained by gradient" in fails(
         capsys, "fit", "gmm", "--data", "train.csv", "--valid", "rest.csv", "--out", "m")
 
