@@ -59,7 +59,7 @@ def test_bits_are_taken_as_they_are_where_a_head_can(name):
 def test_one_outlier_ruins_nothing(name, value, dtype):
     x = TWO[:N].astype(dtype)
     x[17, 0] = value
-    message = rf"^Standardize: x\[17, 0\] is {re.escape(f'{value:g}')}, .* columns 0 \(counted"
+    message = rf"^Standardize: x\[17, 0\] is {re.escape(f'{value:g}')}, .* column 0 \(counted"
     with pytest.warns(UserWarning, match=message) as said:
         model = MODELS[name](max_epochs=30).fit(x)
     assert len(said) == 1 and "\n" not in str(said[0].message)
