@@ -81,7 +81,7 @@ class Preprocessor:
     def to(self, place):
         """The same map, its arrays where place(array) puts arrays."""
         moved = copy.copy(self)
-        vars(moved).update({k: place(v) for k, v in vars(self).items() if k in self._fitted and hasattr(v, "dtype")})
+        vars(moved).update({k: place(v) for k, v in vars(self).items() if k not in self._options and hasattr(v, "dtype")})
         return moved
 
     def config(self):

@@ -112,10 +112,12 @@ add subtract multiply true_divide divide floor_divide power remainder negative p
 exp exp2 expm1 log log1p log2 log10 logaddexp sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh arcsinh arccosh arctanh
 hypot maximum minimum fmax fmin sign signbit floor ceil rint trunc isnan isfinite isinf less less_equal greater greater_equal
 equal not_equal logical_and logical_or logical_not invert bitwise_and bitwise_or bitwise_xor right_shift left_shift matmul
+copysign
 """.split()
 SPECIAL = ["erf", "expit", "gammaln", "polygamma", "psi"]
 METHODS = """
 astype(dtype, order='K', casting=None, subok=None, copy=True)
+view(dtype=None, array_class=None)
 reshape(*shape, order='C')
 transpose(*axes)
 ravel(order='C')
