@@ -139,16 +139,16 @@ class Standardize(Preprocessor, name="standardize"):
         x = _floating(x)
         weight = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight, np.float64)
         weight = weight / weight.sum()
-        mean = weight @ x
+        mean, there = weight @ x, x[weight > 0] if not weight.all() else x
         with np.errstate(over="ignore"):
             std = np.sqrt(weight @ (x - mean) ** 2)
             largest = np.where(np.isfinite(std), 1, np.abs(x).max(axis=0))  # by which the squares do not overflow
             std = std if np.isfinite(std).all() else largest * np.sqrt(weight @ (x / largest - mean / largest) ** 2)
             quartiles = np.array([_quartiles(column, None if sample_weight is None else weight) for column in x.T])
             median, robust = quartiles[:, 1], (quartiles[:, 2] - quartiles[:, 0]) / 1.349
-            distance = np.maximum(median - x.min(axis=0), x.max(axis=0) - median)
+            distance = np.maximum(median - there.min(axis=0), there.max(axis=0) - median)
             far = (robust > 0) & (distance / FAR > robust)
-        constant = (np.ptp(x[weight > 0], axis=0) == 0) | (std == 0)
+        constant = (np.ptp(there, axis=0) == 0) | (std == 0)
         self.mean_, self.std_ = (np.where(far, a, b).astype(x.dtype) for a, b in ((median, mean), (robust, std)))
         self.std_[constant] = 1
         self.constant_, self.far_ = np.flatnonzero(constant), np.flatnonzero(far)
@@ -160,7 +160,7 @@ class Standardize(Preprocessor, name="standardize"):
                  "leave such columns out")
         if far.any():
             columns, j = [self._number(j) for j in self.far_], self.far_[0]
-            row = np.abs(x[:, j] - median[j]).argmax()
+            row = np.where(weight > 0, np.abs(x[:, j] - median[j]), 0).argmax()
             warn(f"Standardize: x[{row}, {columns[0]}] is {x[row, j]:g}, {distance[j] / robust[j]:.2g} robust standard "
                  f"deviations from the median; that far out, a logarithm maps {_listed(columns)} (counted from 0); where such "
                  "values stand for missing ones, fill them or drop their rows")
@@ -541,8 +541,9 @@ def make(spec, x, discrete=False):
     spec  None              the identity
           "dequantize+logit", "log+standardize", ...    names joined with +, first to last: standardize, dequantize, logit, log
           an object         a copy of it
-          "auto"            looks at every column: integers of 2 to 65,536 levels -> "dequantize+logit"; anything else ->
-                            "standardize". Where all are 0 or 1 and the model is discrete -> the identity
+          "auto"            looks at every column: integers of up to 65,536 levels -> "dequantize+logit", those that do not
+                            vary only where all columns are integers; anything else -> "standardize". Where all are 0 or 1
+                            and the model is discrete -> the identity
 
     Raises ValueError for a name that does not exist, TypeError for anything else.
     """

@@ -207,6 +207,18 @@ def test_constant_columns_keep_scale_one_and_are_reported(dtype):
     np.testing.assert_allclose(p.inverse(p.forward(x)[0]), x, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_row_of_weight_0_is_not_there():
+    x = np.array([[-9999.0, 3.0], *np.random.default_rng(0).normal(size=(50, 2))])
+    p = Standardize().fit(x, sample_weight=np.arange(51) > 0)
+    q = Standardize().fit(x[1:])
+    assert not p.far_.size and not q.far_.size
+    np.testing.assert_allclose([p.mean_, p.std_], [q.mean_, q.std_], rtol=1e-12)
+    x[1:, 1] = x[1, 1]
+    with pytest.warns(UserWarning, match="does not vary in column 1"):
+        assert Standardize().fit(x, sample_weight=np.arange(51) > 0).constant_.tolist() == [1]
+
+
 def test_logit_keeps_its_precision_near_one_in_float32():
     x = np.array([[0.0, 1e-4, 0.25, 1 - 2**-14, 1.0]])
     p, exact = Logit(alpha=1e-6).fit(x), Logit(alpha=1e-6).fit(x).forward(x)
