@@ -23,6 +23,7 @@ from .warn import warn
 _MANY_LEVELS = 65536
 FAR = 50.0    # robust standard deviations from the median, from which on a column is mapped by a logarithm far out
 LIMIT = 5.0   # where that begins, in the same unit
+TAIL = 0.1    # its scale: a value 1e6 units out is mapped to 6.6, where a Gaussian still lets it be one row among others
 _MANY_ROWS = 20  # that have one value: an atom
 _PIXEL_LEVELS = 256  # up to so many levels, columns may share a range
 _CLASSES, _NAMES = {}, {}  # registered maps, by the name of their class and by their own
@@ -127,8 +128,9 @@ class Standardize(Preprocessor, name="standardize"):
     the median, would be squeezed by them to a point. Its median and robust standard deviation take the place of mean and
     std, and beyond 5 of these the map goes on as a logarithm, with the same slope:
 
-    z = sign(y) (5 + log(1 + |y| - 5)) for y = (x - mean) / std and |y| > 5
+    z = sign(y) (5 + t log(1 + (|y| - 5) / t)) for y = (x - mean) / std and |y| > 5;    t = 0.1
 
+    so short that no value, however far out, has a say of more than a few rows' in a fit or in where it stops.
     `far_` lists these columns; fit warns, as it does of columns that do not vary, which keep scale 1 and are listed in
     `constant_`.
     """
@@ -188,15 +190,15 @@ class Standardize(Preprocessor, name="standardize"):
         z, log_det = bounded((x - mean) / std), np.full_like(x, self._log_det, shape=(len(x),))
         if self.far_.size:
             size, limit = np.abs(z), self._limit.astype(x.dtype, copy=False)
-            beyond = np.log1p(np.maximum(size - limit, 0))
-            z, log_det = np.copysign(np.minimum(size, limit) + beyond, z), log_det - np.sum(beyond, axis=1)
+            beyond = np.log(np.maximum(size - limit, 0) + TAIL) - math.log(TAIL)  # log(1 + u / t): this does not overflow
+            z, log_det = np.copysign(np.minimum(size, limit) + TAIL * beyond, z), log_det - np.sum(beyond, axis=1)
         return z, log_det
 
     def inverse(self, z):
         z = _floating(z, len(self.mean_))
         if self.far_.size:
             size, limit = np.abs(z), self._limit.astype(z.dtype, copy=False)
-            z = np.copysign(np.minimum(size, limit) + np.expm1(np.maximum(size - limit, 0)), z)
+            z = np.copysign(np.minimum(size, limit) + TAIL * np.expm1(np.maximum(size - limit, 0) / TAIL), z)
         return _finite(z * self.std_.astype(z.dtype, copy=False) + self.mean_.astype(z.dtype, copy=False))
 
     def _restore(self, arrays):
