@@ -575,3 +575,14 @@ def test_components_are_as_wide_as_their_rows_however_far_apart(distance):
     x = np.concatenate([groups[0], np.full((1, 2), -999999.0)])
     model = Mixture(2, heads="normal", random_state=0).fit(x)
     np.testing.assert_allclose(model.variances_[model.predict(x[:1])[0]], groups[0].var(axis=0), rtol=1e-3)
+
+
+def test_a_marginal_is_of_what_was_fitted_whatever_is_asked_of_the_next_fit():
+    x = np.column_stack([np.arange(60.0), np.arange(60) % 3, np.arange(60) % 2])
+    model = Mixture(1, heads=["normal", "categorical", "bernoulli"], random_state=0).fit(x)
+    before = model.marginal([1, 2])
+    for heads in ("normal", ["poisson"]):
+        after = model.set_params(heads=heads).marginal([1, 2])
+        assert repr(after.heads) == repr(before.heads) == "[Categorical(levels=[0.0, 1.0, 2.0]), 'bernoulli']"
+        np.testing.assert_array_equal(after.log_prob(x[:, 1:]), before.log_prob(x[:, 1:]))
+    np.testing.assert_array_equal(before.fit(x[:, 1:]).levels_[0], [0, 1, 2])

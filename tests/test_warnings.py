@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 
-from npgen import MADE, VAE, GaussianMixture, RealNVP, data
+from npgen import MADE, VAE, GaussianMixture, Mixture, RealNVP, data
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3))
@@ -30,6 +30,9 @@ CASES = {
     "interrupted": lambda: MADE(callbacks=[interrupt], **QUICK).fit(X),
     "rolled back": lambda: RealNVP(learning_rate=1e30, **QUICK).fit(X),
     "atom of a mixture": lambda: GaussianMixture(random_state=0).fit(BAD["atom"]),
+    "on the floor, fit_transform": lambda: GaussianMixture(20, tol=1, random_state=0).fit_transform(X[:60]),
+    "no likelier than one, the first partial_fit": lambda: Mixture(2, random_state=0).partial_fit((X[:, :1] > 0).astype(float)),
+    "interrupted EM, fit_predict": lambda: GaussianMixture(2, callbacks=[interrupt], random_state=0).fit_predict(X),
     "not converged": lambda: GaussianMixture(2, max_iter=1, tol=0, random_state=0).fit(X),
     **{f"names of {query}": lambda query=query: getattr(FITTED["GaussianMixture"].fit(NAMED), query)(X)
        for query in ("log_prob", "score", "encode", "predict", "partial_fit")},

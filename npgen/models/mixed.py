@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import math
 import operator
-import warnings
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from ..engine import Tensor
 from ..nn import Parameters
 from ..preprocess import warn_of_atoms
 from ..train import ConvergenceWarning
+from ..warn import warn
 from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
@@ -153,8 +153,8 @@ class Mixture(MixtureModel):
             one = self.fit_report_["one_component"] = self._nats_of_one(rows)
             self._keep(self._iterate(rows, run))
         if self.n_components > 1 and self.lower_bound_ <= one + self.tol:  # where EM rests, whatever the data
-            warnings.warn(f"fit: {self.n_components} components are no likelier than one; raise n_init, or lower n_components",
-                          ConvergenceWarning, stacklevel=4)
+            warn(f"fit: {self.n_components} components are no likelier than one; raise n_init, or lower n_components",
+                 ConvergenceWarning)
         self._finish()
 
     def _nats_of_one(self, rows):
@@ -426,7 +426,7 @@ class Mixture(MixtureModel):
         model, levels = self._of_columns(columns), dict(zip(self._with_levels(), self.levels_, strict=True))
         model.kinds_ = [self.kinds_[j] for j in columns]
         vars(model)["levels_"] = tuple(levels[j] for j in columns if j in levels)
-        model.heads = self.heads if isinstance(self.heads, (str, Categorical)) else [self.heads[j] for j in columns]
+        model.heads = [Categorical(levels[j]) if self.kinds_[j] == "categorical" else self.kinds_[j] for j in columns]
         model._assemble()
 
         def place(name):

@@ -204,6 +204,7 @@ class GaussianMixture(MixtureModel):
         self._keep(dataclasses.replace(self._start(rows, run.stream), floor=np.zeros(self.n_features_in_)))
         self._descend(self.params_, x, weights, run)
         self.converged_ = self.n_epochs_ < self.max_epochs
+        self.fit_report_ |= {"reseeded": [], "starts": [], "on_floor": []}  # these are EM's
         self.lower_bound_ = self._mean_nats(expect(self._components(self.params_), rows))
 
     def _loss(self, params, z, stream):

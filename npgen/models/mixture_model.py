@@ -8,7 +8,6 @@ import contextlib
 import copy
 import dataclasses
 import math
-import warnings
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from ..kernels import session
 from ..kernels._cuda import asnumpy
 from ..random import Stream, as_stream
 from ..train import ConvergenceWarning
+from ..warn import warn
 from .base import Capabilities, ParametricModel, check_rows, check_weights, one_line, read_only, total_weight
 
 MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
@@ -263,20 +263,20 @@ class MixtureModel(ParametricModel):
             except KeyboardInterrupt:
                 if state.likelier() is None:
                     raise
-                warnings.warn("fit: interrupted; the likeliest parameters so far are kept", ConvergenceWarning, stacklevel=5)
+                warn("fit: interrupted; the likeliest parameters so far are kept", ConvergenceWarning)
         best = state.likelier()
         if not best.converged and len(best.nats) > self.max_iter:
-            warnings.warn(f"fit: EM has not converged after max_iter={self.max_iter} iterations; raise max_iter or tol",
-                          ConvergenceWarning, stacklevel=5)
+            warn(f"fit: EM has not converged after max_iter={self.max_iter} iterations; raise max_iter or tol",
+                 ConvergenceWarning)
         self.converged_, self.lower_bound_ = best.converged, best.nats[-1]
         self.history_ = [{"epoch": i, "train_nats": -nats, "valid_nats": None} for i, nats in enumerate(best.nats)][1:]
         self.n_epochs_ = len(self.history_)
         on_floor = self._on_floor(best.components)
         self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached, "on_floor": on_floor}
         if on_floor:
-            warnings.warn(f"fit: in some direction components {one_line(on_floor)} have more of reg_covar than of their rows, "
-                          "and say nothing of new ones; lower n_components, fit more rows, or take a simpler form of component",
-                          ConvergenceWarning, stacklevel=5)
+            warn(f"fit: in some direction components {one_line(on_floor)} have more of reg_covar than of their rows, and say "
+                 "nothing of new ones; lower n_components, fit more rows, or take a simpler form of component",
+                 ConvergenceWarning)
         return best.components
 
     def _keep(self, components):
