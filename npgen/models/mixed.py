@@ -24,7 +24,7 @@ from ..warn import warn
 from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
-from .mixture_model import Follows, MixtureModel, check_parameter, draw_each
+from .mixture_model import ALONE, Follows, MixtureModel, check_parameter, draw_each
 
 SHOWN = 2**21       # values of rows times components at once
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
@@ -169,7 +169,7 @@ class Mixture(MixtureModel):
         head, reals = self._heads["normal"], self._columns["normal"]
         share = components.floor * np.exp(head.split(self.pooled_["normal"])[1] - head.split(components.outputs["normal"])[1])
         varied = ~np.isin(reals, self.fit_report_["constant_columns"])
-        return np.flatnonzero((share > 0.5)[:, varied].any(axis=1)).tolist()
+        return np.flatnonzero((share > ALONE)[:, varied].any(axis=1)).tolist()
 
     def _refuse(self, wrong, words):
         if wrong.any():

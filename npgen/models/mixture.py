@@ -16,7 +16,7 @@ from ..preprocess import warn_of_atoms
 from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
-from .mixture_model import Follows, MixtureModel, check_parameter, draw_each
+from .mixture_model import ALONE, Follows, MixtureModel, check_parameter, draw_each
 
 
 class GaussianMixture(MixtureModel):
@@ -44,8 +44,8 @@ class GaussianMixture(MixtureModel):
     Attributes, float64 and in the space of `preprocess`: weights_ (k,), means_ (k, d); covariances_, precisions_ and
     precisions_cholesky_, by covariance_type (k, d, d), (d, d), (k, d) or (k,); converged_, n_iter_, lower_bound_ and
     lower_bounds_ (mean nats after each iteration, in the data's own space), fit_report_ (constant columns, components seeded
-    anew, the mean nats that each start reached, on_floor: components that are thinner in some direction than what reg_covar
-    has added, so that their density there says nothing of new rows: lower n_components, or take a simpler covariance_type).
+    anew, the mean nats that each start reached, on_floor: components that in some direction have less than a hundredth of
+    what reg_covar has added, so that their density there says nothing of new rows).
     Reference: Dempster, Laird & Rubin (1977).
     """
 
@@ -118,7 +118,7 @@ class GaussianMixture(MixtureModel):
     def _on_floor(self, components):
         floor = np.where(np.isin(np.arange(self.n_features_in_), self.fit_report_["constant_columns"]), 0.0, components.floor)
         own = np.broadcast_to(self._form.largest(self._form.whitened(floor, components.factor)), self.n_components)
-        return np.flatnonzero(own > 0.5).tolist()
+        return np.flatnonzero(own > ALONE).tolist()
 
     def _check_params(self):
         self._check_counts("tol", "reg_covar")

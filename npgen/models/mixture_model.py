@@ -19,6 +19,8 @@ from ..train import ConvergenceWarning
 from ..warn import warn
 from .base import Capabilities, ParametricModel, check_rows, check_weights, one_line, read_only, total_weight
 
+ALONE = 0.99        # share of a variance that reg_covar has added, from which on rows have no say
+RIDGE = 0.01        # reg_covar, from which on it is one that is meant: new rows keep a density
 MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
 IMPUTED = 2**22     # values of rows times components, completed at once
 
@@ -205,7 +207,7 @@ class MixtureModel(ParametricModel):
 
     @abc.abstractmethod
     def _on_floor(self, components):
-        """The components that reg_covar has made more of than their rows, somewhere that is not constant."""
+        """The components of which ALONE of the variance is reg_covar's, in a direction (a column) that is not constant."""
 
     def _check_support(self, method, x):
         """Raise ValueError for rows that the components cannot have drawn."""
@@ -273,9 +275,9 @@ class MixtureModel(ParametricModel):
         self.n_epochs_ = len(self.history_)
         on_floor = self._on_floor(best.components)
         self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached, "on_floor": on_floor}
-        if on_floor:
-            warn(f"fit: in some direction components {one_line(on_floor)} have more of reg_covar than of their rows, and say "
-                 "nothing of new ones; lower n_components, fit more rows, or take a simpler form of component",
+        if on_floor and self.reg_covar < RIDGE:
+            warn(f"fit: in some direction components {one_line(on_floor)} rest on reg_covar alone, and say nothing of new "
+                 "rows; raise it, lower n_components, fit more rows, or take a simpler form of component",
                  ConvergenceWarning)
         return best.components
 
