@@ -25,9 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from . import checkpoint, data
+from .checks import one_line
 from .kernels import DeviceError
 from .models import MODELS
-from .models.base import load, one_line
+from .models.files import load
 from .preprocess import Chain, Columns
 from .random import as_stream
 from .version import __version__

@@ -11,7 +11,7 @@ import pytest
 
 import npgen
 from npgen import checkpoint, cli, data, machine, train
-from npgen.models import RealNVP, base
+from npgen.models import RealNVP
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -133,7 +133,7 @@ def interrupt_after(monkeypatch, n_epochs):
                 os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(checkpoint, "write", press)
-    monkeypatch.setattr(base, "WRITE_EVERY", 0)  # after every epoch
+    monkeypatch.setattr("npgen.models.run.WRITE_EVERY", 0)  # after every epoch
 
 
 @pytest.mark.parametrize("model", ["made", "realnvp", "vae", "gmm"])

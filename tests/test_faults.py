@@ -69,8 +69,8 @@ def test_three_hundred_kills(tmp_path):
     """After every SIGKILL the file is absent or whole and never an older one; the run ends with the bits of one left alone."""
     out = run(FORKED + """
     from npgen import checkpoint
-    from npgen.models import base
-    base.WRITE_EVERY = 0  # after every epoch
+    from npgen.models import run
+    run.WRITE_EVERY = 0  # after every epoch
     def whole(build):
         with warnings.catch_warnings(), using("reference"):
             warnings.simplefilter("ignore")

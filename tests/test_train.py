@@ -393,7 +393,7 @@ def writes(monkeypatch, every, fit):
     """(how often fit writes its checkpoint, the number of epochs in the last)."""
     written, write = [], checkpoint.write
     monkeypatch.setattr(checkpoint, "write", lambda path, arrays, header: written.append(header) or write(path, arrays, header))
-    monkeypatch.setattr(base, "WRITE_EVERY", every)
+    monkeypatch.setattr("npgen.models.run.WRITE_EVERY", every)
     fit()
     state = written[-1]["state"]
     return len(written), len(state["history"]) if "history" in state else len(state["attempt"]["nats"]) - 1
@@ -431,7 +431,7 @@ def test_the_first_state_is_written_at_once_and_the_last_at_the_end(name, every,
 @models
 def test_ctrl_c_in_the_middle_of_an_epoch_writes_the_one_before(name, tmp_path, monkeypatch):
     """From the file the run goes on to the bits of one that never stopped: no half epoch is in it."""
-    monkeypatch.setattr(base, "WRITE_EVERY", math.inf)
+    monkeypatch.setattr("npgen.models.run.WRITE_EVERY", math.inf)
     whole, x = fresh(name)[0].fit(MODELS[name][1]), MODELS[name][1]
     take, steps = train._Step.train, itertools.count(1)
 

@@ -10,12 +10,14 @@ Reference: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Di
 """
 import numpy as np
 
+from ..checks import check_order, check_size, check_widths, one_line, read_only
 from ..distributions import head_for, std
 from ..kernels import made_sample
 from ..masks import made_blind, made_degrees, made_masks
 from ..nn import MLP
 from ..warn import warn
-from .base import Capabilities, GradientModel, check_order, check_size, check_widths, one_line, read_only, warn_of_one_gaussian
+from .base import Capabilities
+from .parametric import GradientModel, warn_of_one_gaussian
 
 
 class MADE(GradientModel):

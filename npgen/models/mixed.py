@@ -15,16 +15,16 @@ import operator
 import numpy as np
 
 from .. import ops
+from ..checks import check_parameter, check_shapes, one_line
 from ..distributions import HEADS, THINNEST, Categorical, Normal, Poisson, std
 from ..engine import Tensor
 from ..nn import Parameters
 from ..preprocess import warn_of_atoms
 from ..train import ConvergenceWarning
 from ..warn import warn
-from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
-from .mixture_model import ALONE, Follows, MixtureModel, check_parameter, draw_each
+from .mixture_model import ALONE, Follows, MixtureModel, draw_each
 
 SHOWN = 2**21       # values of rows times components at once
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts

@@ -9,14 +9,14 @@ import dataclasses
 import numpy as np
 
 from .. import ops
+from ..checks import check_parameter, check_shapes, one_line
 from ..engine import Tensor
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
 from ..preprocess import warn_of_atoms
-from .base import check_shapes, one_line
 from .covariances import COVARIANCES
 from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
-from .mixture_model import ALONE, Follows, MixtureModel, check_parameter, draw_each
+from .mixture_model import ALONE, Follows, MixtureModel, draw_each
 
 
 class GaussianMixture(MixtureModel):

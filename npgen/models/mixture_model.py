@@ -12,12 +12,14 @@ import math
 import numpy as np
 
 from .. import preprocess
+from ..checks import check_parameter, check_rows, check_weights, one_line, read_only, total_weight
 from ..kernels import session
 from ..kernels._cuda import asnumpy
 from ..random import Stream, as_stream
 from ..train import ConvergenceWarning
 from ..warn import warn
-from .base import Capabilities, ParametricModel, check_rows, check_weights, one_line, read_only, total_weight
+from .base import Capabilities
+from .parametric import ParametricModel
 
 ALONE = 0.99        # share of a variance that reg_covar has added, from which on rows have no say
 RIDGE = 0.01        # reg_covar, from which on it is one that is meant: new rows keep a density
@@ -499,17 +501,6 @@ class MixtureModel(ParametricModel):
         for name, kind in types.items():
             if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool) and kind is not bool:
                 raise ValueError(f"{name} is {getattr(self, name)!r}"[:200])
-
-
-def check_parameter(name, value, shape):
-    """A parameter that from_parameters was given, as a finite float64 array of this shape. Raises ValueError."""
-    try:
-        value = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"from_parameters: {name} must be numbers of shape {shape} ({error})") from None
-    if value.shape != shape or not np.isfinite(value).all():
-        raise ValueError(f"from_parameters: {name} must be finite and have shape {shape}, got {value.shape}")
-    return value
 
 
 def draw_each(r, stream):

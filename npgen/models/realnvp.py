@@ -11,9 +11,11 @@ Legend: n rows, d features, s steps. Reference: Dinh, Sohl-Dickstein & Bengio, D
 import numpy as np
 
 from .. import fused
+from ..checks import check_order, check_size, check_widths, read_only
 from ..layout import FlowLayout
 from ..nn import MLP
-from .base import Capabilities, GradientModel, check_order, check_size, check_widths, read_only, warn_of_one_gaussian
+from .base import Capabilities
+from .parametric import GradientModel, warn_of_one_gaussian
 
 
 class Flow:

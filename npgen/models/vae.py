@@ -14,11 +14,14 @@ import math
 import numpy as np
 
 from .. import ops
+from ..checks import check_size, check_widths
 from ..distributions import head_for, normal_log_prob, std
 from ..fused import standard_normal_log_prob
 from ..nn import MLP
 from ..random import row_normals
-from .base import Capabilities, GradientModel, beyond_numbers, check_size, check_widths
+from .base import Capabilities
+from .overflow import beyond_numbers
+from .parametric import GradientModel
 
 LOG_VAR_LIMIT = 10.0
 

@@ -8,7 +8,7 @@ import tempfile
 
 import numpy as np
 
-from ..models.base import load
+from ..models.files import load
 from .law import Finding, close, every, law
 from .subject import ALARM, Skip
 

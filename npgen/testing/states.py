@@ -12,7 +12,7 @@ import tempfile
 import numpy as np
 
 from ..data import Table
-from ..models.base import load
+from ..models.files import load
 from .law import every, law
 from .subject import Skip
 

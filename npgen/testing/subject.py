@@ -24,8 +24,10 @@ import math
 import numpy as np
 
 from .. import ops
+from ..checks import check_rows
 from ..fused import LOG_2PI
-from ..models.base import Model, ParametricModel, check_rows
+from ..models.base import Model
+from ..models.parametric import ParametricModel
 from ..preprocess import Chain, Dequantize
 from ..random import Stream
 
