@@ -4,6 +4,7 @@ Errors are one sentence that names the method and the argument, what it got, and
 """
 import numpy as np
 
+from .engine import Tensor
 from .kernels._cuda import asnumpy, is_device_array
 
 
@@ -13,6 +14,7 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
     Raises TypeError for what is not numbers, ValueError for another shape, too few rows, infinities, and NaN unless it
     may stand for a missing value.
     """
+    check_constant(method, X, name)
     if np.ma.is_masked(X):
         raise ValueError(f"{method}: {name} has masked values; fill them or drop their rows first")
     if hasattr(X, "toarray"):
@@ -48,6 +50,13 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
             row += low
             raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill such values first")
     return x
+
+
+def check_constant(method, X, name="X"):
+    """Raise TypeError for rows inside a derivative."""
+    if isinstance(X, Tensor):
+        raise TypeError(f"{method}: {name} is a Tensor, but only log_prob is differentiable by its rows; call that, or pass "
+                        f"{name}.value, which is a constant")
 
 
 def column_names(method, X):

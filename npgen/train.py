@@ -19,6 +19,8 @@ from .optim import Adam
 from .random import Stream
 from .warn import warn
 
+_ATTEMPTS = 10  # to go on from an epoch whose loss was not finite
+
 
 class ConvergenceWarning(UserWarning):
     """Fitting stopped before it had converged, or had to go back because the loss was not finite."""
@@ -116,7 +118,7 @@ def fit(loss, params, x, *, weights=None, validation=None, stream, options=None,
     resume       a State to go on from; save(state) is called after every epoch, whose arrays no later epoch writes to
     It runs where x and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
-    its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases.
+    its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases, once each.
     Raises ValueError for parameters that are not finite to begin with.
     """
     options, optimizer = options or Options(), optimizer or Adam()
@@ -144,6 +146,12 @@ def fit(loss, params, x, *, weights=None, validation=None, stream, options=None,
             state.interrupted = True
             warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept", ConvergenceWarning)
     params.flat[:] = state.best if options.restore_best else state.params
+    if step.rolled_back:
+        n = len(step.rolled_back)
+        became = step.rolled_back[0] + (f", the first of {n} times" if n > 1 else "")
+        end = (f"and stopped after {_ATTEMPTS} such attempts: look at the data's scale" if state.rollbacks >= _ATTEMPTS
+               else f"with learning_rate={state.learning_rate:g}")
+        warn(f"fit: the loss became {became}; went back to the last good parameters {end}", ConvergenceWarning)
     return state
 
 
@@ -154,6 +162,7 @@ class _Step:
         self.loss, self.params, self.x, self.weights = loss, params, x, weights
         self.optimizer, self.options = optimizer, options
         self.objective = value_and_grad(self._mean)
+        self.rolled_back = []  # what the loss became and when, in words
         self.scale, self.on_device = np.ones_like(params.flat, shape=(1,)), is_device_array(params.flat)
 
     def _mean(self, params, batch, stream):
@@ -228,12 +237,9 @@ def _roll_back(step, state, nats):
     state.stream = state.stream.spawn()  # new draws, however far it came
     state.learning_rate /= 2
     state.rollbacks += 1
-    give_up = state.rollbacks >= 10
-    if give_up:
+    step.rolled_back.append(f"{nats} in epoch {state.epoch + 1}")
+    if state.rollbacks >= _ATTEMPTS:
         state.since_best = math.inf
-    warn(f"fit: the loss became {nats} in epoch {state.epoch + 1}; went back to the last good parameters "
-         + ("and stopped after ten such attempts: look at the data's scale" if give_up
-            else f"with learning_rate={state.learning_rate:g}"), ConvergenceWarning)
     return False
 
 

@@ -57,6 +57,15 @@ def test_rows_inside_a_derivative_are_checked_by_their_value():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "score", "encode", "predict", "elbo", "decode"])
+def test_only_log_prob_is_differentiable_by_its_rows(method):
+    model, rows = CASES["GaussianMixture full" if hasattr(GaussianMixture, method) else "VAE"]
+    model, name = model.fit(rows), "Z" if method == "decode" else "X"
+    with pytest.raises(TypeError, match=f"^{method}: {name} is a Tensor, but only log_prob is .* or pass {name}.value"):
+        grad(lambda x: np.sum(getattr(model, method)(x)))(rows[:5])
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_dequantised_rows_move_as_their_cells_do():
     counts = rng.integers(0, 9, size=(200, 3)).astype(float)
     model = RealNVP(n_couplings=2, hidden=(8,), preprocess="dequantize+logit", **QUICK).fit(counts)

@@ -13,7 +13,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 import npgen
-from npgen import checkpoint, train
+from npgen import checkpoint, data, train
 from npgen.engine import Tensor
 from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP, base
 from npgen.nn import Parameters
@@ -196,11 +196,22 @@ def test_an_infinite_gradient_goes_back_too():
     assert state.rollbacks == 10 and (w == 0).all()
 
 
+@pytest.mark.parametrize("n", [2, 5])
+def test_several_rollbacks_are_warned_of_once(n):
+    with pytest.warns(ConvergenceWarning) as caught:
+        _, state = run(Scripted([5, *[math.inf, 4] * n]), max_epochs=n + 1, learning_rate=1.0)
+    assert state.epoch == n + 1 and state.rollbacks == n
+    assert [str(w.message) for w in caught] == [f"fit: the loss became inf in epoch 2, the first of {n} times; went back to "
+                                                f"the last good parameters with learning_rate={2.0**-n:g}"]
+
+
 def test_ten_rollbacks_end_the_run_with_the_best():
     recorder = Recorder()
     with pytest.warns(ConvergenceWarning) as caught:
         w, state = run(Scripted([5, 4], range(11, 10**6)), save=recorder.save, max_epochs=99, batch_size=10, learning_rate=1.0)
-    assert len(caught) == 10 and "stopped after ten such attempts" in str(caught[-1].message)
+    assert [str(w.message) for w in caught] == [
+        "fit: the loss became nan in epoch 3, the first of 10 times; went back to the last good parameters and stopped after "
+        "10 such attempts: look at the data's scale"]
     assert state.rollbacks == 10 and state.learning_rate == 2.0**-10 and state.epoch == len(state.history) == 2
     np.testing.assert_array_equal(w, recorder.params[1])
 
@@ -523,6 +534,16 @@ def test_rows_to_stop_by_are_checked_like_the_others(case):
     with pytest.raises(ValueError, match=message):
         model.fit(REAL.astype(np.float32), validation_data=validation)
     assert vars(model) == before[1] and np.array_equal(model.sample(3, rng=0), before[0])
+
+
+@pytest.mark.parametrize("names, words", [
+    ("ba", r"Feature names must be in the same order as those of X.\nPass validation_data\[list\(X.columns\)\].\n$"),
+    ("abc", r"Feature names that X has not:\n- c\nPass validation_data\[list\(X.columns\)\].\n$"),
+    ("ac", r"Feature names that X has not:\n- c\nFeature names of X, yet not of validation_data:\n- b\n$")])
+def test_rows_to_stop_by_with_other_names_are_refused_by_their_name(names, words):
+    rows = data.Table(np.resize(REAL[:20], (20, len(names))), list(names))
+    with pytest.raises(ValueError, match="^fit: the feature names of validation_data should match those of X.\n" + words):
+        RealNVP(n_couplings=2, hidden=(4,), max_epochs=1).fit(data.Table(REAL, ["a", "b"]), validation_data=rows)
 
 
 def test_rows_to_stop_by_that_the_space_does_not_hold_are_refused():

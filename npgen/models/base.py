@@ -19,7 +19,7 @@ import sys
 import numpy as np
 
 from .. import checkpoint
-from ..checks import check_rows, check_weights, column_names, counting, one_line, total_weight
+from ..checks import check_constant, check_rows, check_weights, column_names, counting, one_line, total_weight
 from ..engine import Tensor
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array, require
@@ -205,6 +205,7 @@ class Model(abc.ABC):
 
     def score(self, X, y=None, *, sample_weight=None):
         """The mean of log_prob over the rows, weighted if sample_weight (n,) is given; a float, in nats."""
+        check_constant("score", X)
         log_prob = asnumpy(self.log_prob(X))
         weights = check_weights("score", sample_weight, log_prob)
         if not len(log_prob):
@@ -383,15 +384,21 @@ class Model(abc.ABC):
             has, had = ("has", "without") if known is None else ("does not have valid", "with")
             warn(f"{name} {has} feature names, but {type(self).__name__} was fitted {had} feature names")
             return
-        lines = ["The feature names should match those that were passed during fit."]
-        for title, some in (("Feature names unseen at fit time", set(names) - set(known)),
-                            ("Feature names seen at fit time, yet now missing", set(known) - set(names))):
+        if name == "X":  # in scikit-learn's words
+            lines = ["The feature names should match those that were passed during fit."]
+            titles = "Feature names unseen at fit time", "Feature names seen at fit time, yet now missing"
+            order, select = "they were in fit", "X[list(model.feature_names_in_)]"
+        else:
+            lines = [f"{method}: the feature names of {name} should match those of X."]
+            titles = "Feature names that X has not", f"Feature names of X, yet not of {name}"
+            order, select = "those of X", f"{name}[list(X.columns)]"
+        for title, some in zip(titles, (set(names) - set(known), set(known) - set(names)), strict=True):
             lines += [f"{title}:", *(f"- {name}" for name in sorted(some)[:5])] if some else []
             lines += ["- ..."] if len(some) > 5 else []
         if set(names) == set(known):
-            lines.append("Feature names must be in the same order as they were in fit.")
+            lines.append(f"Feature names must be in the same order as {order}.")
         if set(names) >= set(known):
-            lines.append("Pass X[list(model.feature_names_in_)].")
+            lines.append(f"Pass {select}.")
         raise ValueError("\n".join(lines) + "\n")
 
     def _named(self, x):
