@@ -15,7 +15,7 @@ from . import _jit
 
 WITHOUT_PACKING = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # OpenBLAS's kernels that multiply small matrices as they lie
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a fork waits for whoever has it: the new process finds no half-made setting
 _every = []  # threadpoolctl's controllers of every BLAS of the process, once SciPy's, which jitted code calls, is loaded
 _small_products = np.zeros(1, np.uint8)  # whether gemm cuts products into small ones; cached machine code looks it up here
 chosen_by = ""  # who chose the kernels of SciPy's BLAS
@@ -87,6 +87,12 @@ def _avx512():
     return told and all(host.get(f"avx512{part}", False) for part in ("f", "cd", "bw", "dq", "vl"))
 
 
+class _Own(threading.local):
+    """How many of _OnePool's holders are this thread's."""
+
+    holders = 0
+
+
 class _OnePool:
     """A block in which every BLAS has one thread; the last to leave it puts the user's setting back."""
 
@@ -100,16 +106,34 @@ class _OnePool:
                 for lib in _every:
                     lib.set_num_threads(1)
             self.holders += 1
+            _own.holders += 1
 
     def __exit__(self, *error):
         with _lock:
-            self.holders -= 1
-            if not self.holders:
-                for lib, n in zip(_every, self.before, strict=True):
-                    lib.set_num_threads(n)
+            _own.holders -= 1
+            self.leave(self.holders - 1)
+
+    def leave(self, holders):
+        """Leave the block to so many."""
+        if self.holders and not holders:
+            for lib, n in zip(_every, self.before, strict=True):
+                lib.set_num_threads(n)
+        self.holders = holders
 
 
-_one_pool = _OnePool()
+_own, _one_pool = _Own(), _OnePool()
+
+
+def _forked():
+    """In a forked process: threads that did not come along hold nothing. OpenBLAS ends its pool before a fork, and starts
+    another when it is next asked.
+    """
+    _one_pool.leave(_own.holders)
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forked)
 
 
 def one_pool():

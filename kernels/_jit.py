@@ -135,15 +135,15 @@ _without_threads = False  # whether this process was forked from one that had st
 
 def _forked():
     """In a forked process: its one thread does without those that did not come along."""
-    global _lock, _without_threads
-    _lock = threading.RLock()
+    global _without_threads
     with contextlib.suppress(ValueError):  # where no thread has been started
         numba.threading_layer()
         _without_threads, _threads[0] = True, 0
+    _lock.release()
 
 
 if available and hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forked)
 
 
 def _lead_loops(one_at_a_time):

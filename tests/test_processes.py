@@ -68,7 +68,7 @@ FORKS = {
         "    return s\n"
         "total(1000)\n"
         "there = forked(lambda: answers(0)); assert there == answers(0)",
-    "while another thread computes": "here, stop = answers(0), threading.Event()\n"
+    "while another thread draws": "here, stop = answers(0), threading.Event()\n"
         "def loop():\n"
         "    while not stop.is_set():\n"
         "        Stream(0).normal((1_000_000,), np.float32)\n"
@@ -76,6 +76,17 @@ FORKS = {
         "assert all(forked(lambda: answers(0)) == here for _ in range(3))\n"
         "stop.set(); thread.join()",
 }
+BUSY = {  # what another thread does over and over while this one forks
+    "in a session": "with session(): again.set(); stop.wait()",
+    "in and out of sessions": "with session(): again.set()",
+    "densities": "made.log_prob(rows); again.set()",
+    "EM": "npgen.GaussianMixture(3, max_iter=5, random_state=0).fit(rows); again.set()",
+}
+THREADS = """
+from threadpoolctl import ThreadpoolController
+from npgen.kernels import session
+blas = ThreadpoolController().select(user_api="blas").lib_controllers
+"""
 POOLS = {
     "fork": "multiprocessing.get_context('fork').Pool(2)",
     "spawn": "multiprocessing.get_context('spawn').Pool(2)",
@@ -100,6 +111,51 @@ def run(folder, code, first="", **env):
 @pytest.mark.parametrize("when", FORKS)
 def test_a_forked_process_gives_the_same_bits(when, layer, tmp_path):
     run(tmp_path, FORKS[when], NUMBA_THREADING_LAYER=layer)
+
+
+@FORK
+@LAYERS
+@pytest.mark.parametrize("busy", BUSY)
+def test_a_process_forked_while_another_thread_is_busy_is_as_free_as_any(busy, layer, tmp_path):
+    run(tmp_path, f"""{THREADS.strip()}
+def given():
+    counts = [lib.num_threads for lib in blas]
+    product = rows.T @ rows
+    got = answers(0)
+    assert counts == [lib.num_threads for lib in blas] == [3] * len(blas), counts
+    return got
+here, again, stop = answers(0), threading.Event(), threading.Event()
+made = npgen.MADE(hidden=(30,), max_epochs=1).fit(rows)
+[lib.set_num_threads(3) for lib in blas]
+def loop():
+    while not stop.is_set():
+        {BUSY[busy]}
+thread = threading.Thread(target=loop); thread.start()
+for _ in range(4):
+    again.clear() if {busy!r} != "in a session" else None
+    again.wait()
+    assert forked(given) == here
+stop.set(); thread.join()
+assert given() == here""", NUMBA_THREADING_LAYER=layer)
+
+
+@FORK
+def test_a_process_forked_inside_a_session_leaves_it_as_the_other_does(tmp_path):
+    run(tmp_path, f"""{THREADS.strip()}
+[lib.set_num_threads(3) for lib in blas]
+here = answers(0)
+def counts():
+    return [lib.num_threads for lib in blas]
+with session():
+    noise = Stream(0).normal((100_000,), np.float32)
+    kept = noise.copy()
+    pid = os.fork()
+    assert counts() == [1] * len(blas)
+    with session():
+        assert answers(0) == here
+    assert counts() == [1] * len(blas) and np.array_equal(noise, kept)
+assert counts() == [3] * len(blas) and answers(0) == here and counts() == [3] * len(blas)
+assert pid == 0 or os.waitpid(pid, 0)[1] == 0""")
 
 
 @pytest.mark.long(but={"how": ["fork"]})
