@@ -84,7 +84,7 @@ def fit(args):
     x = _training_rows(args.data)
     valid = args.valid
     if valid is not None:
-        valid = data.Table(_rows(valid, x.columns, x.shape[1], "the model"), x.columns)
+        valid = data.Table(_rows(valid, x.columns, x.shape[1], args.data, "has"), x.columns)
     begin = time.perf_counter()
     with _ctrl_c() as pressed:
         model.fit(x, validation_data=valid, checkpoint=partial, resume=args.resume)
@@ -250,25 +250,25 @@ def _answer(args, query):
         raise ValueError(f"{args.data}: {error}") from None
 
 
-def _rows(source, known, n_columns, file):
-    """The rows of a source, their columns those, n_columns of names `known` or None, that `file` was fitted on: found by name
-    if both have names."""
+def _rows(source, known, n_columns, file, has="was fitted on"):
+    """The rows of a source, their columns those, n_columns of names `known` or None, that `file` was fitted on, or has: found
+    by name if both have names."""
     table = data.load_table(source)
     if table.columns and known:
         missing, others = (_listed(n for n in a if n not in b) for a, b in ((known, table.columns), (table.columns, known)))
         if missing:
-            raise ValueError(f"{source} has no column {missing}, which {file} was fitted on"
+            raise ValueError(f"{source} has no column {missing}, which {file} {has}"
                              + (f"; it has {others} instead" if others else "") + "; give data with the same columns")
         if others:
-            warn(f"{source}: {others} left out, because {file} was not fitted on a column of that name")
+            warn(f"{source}: {others} left out, because {file} {has} no column of that name")
         return (table if table.columns == known else table[known]).rows
     if table.shape[1] != n_columns:
-        raise ValueError(f"{source} has {_count(table.shape[1], 'column')}, but {file} was fitted on {n_columns}; "
+        raise ValueError(f"{source} has {_count(table.shape[1], 'column')}, but {file} {has} {n_columns}; "
                          "give data with the same columns")
     if known:
-        warn(f"{source} has no names of columns; they are taken to be those that {file} was fitted on: {_listed(known)}")
+        warn(f"{source} has no names of columns; they are taken to be those that {file} {has}: {_listed(known)}")
     elif table.columns:
-        warn(f"{file} was fitted without names of columns; those of {source} are taken in their order; fit it again to have "
+        warn(f"{file} has no names of columns; those of {source} are taken in their order; fit to data with names to have "
              "them compared")
     return table.rows
 
@@ -459,7 +459,7 @@ npgen COMMAND --help explains a command.""")
 MODEL is one of
   gmm      mixture of Gaussians: exact density, clusters; in seconds
   made     masked autoencoder: exact density
-  realnvp  normalising flow: exact density, exactly invertible; real data
+  realnvp  normalising flow: exactly invertible, exact density; of integer columns a lower bound
   vae      variational autoencoder: density bounded and estimated, compact codes
 
 {_DATA}

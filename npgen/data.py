@@ -35,7 +35,7 @@ class DataError(ValueError):
 class Table:
     """Rows (n, d) and the names of their columns, or None: a model takes it as it takes a DataFrame.
 
-    table[["b", "a"]] has these columns, in this order.
+    table[["b", "a"]] has these columns, in this order; table[:10], table[[3, 1]] and table[mask] (n,) have these rows.
     """
 
     rows: np.ndarray
@@ -51,8 +51,10 @@ class Table:
     def __array__(self, dtype=None, copy=None):
         return self.rows.astype(dtype or self.rows.dtype, copy=bool(copy))
 
-    def __getitem__(self, names):
-        return Table(self.rows[:, [self.columns.index(name) for name in names]], list(names))
+    def __getitem__(self, key):
+        if not isinstance(key, slice) and (names := [each for each in key if isinstance(each, str)]):
+            return Table(self.rows[:, [self.columns.index(name) for name in names]], names)
+        return Table(self.rows[key], self.columns)
 
 
 def load(source, *, n=None, seed=0):
@@ -75,9 +77,11 @@ def load_table(source, *, n=None, seed=0):
     Names are the header of a .csv, .tsv or .txt, the fields of a structured .npy, the array `columns` (d,) of an .npz. A first
     row is a header if anything in it is a word: not a number, a missing value, or what begins as a number does.
 
-    Raises DataError as load does, and for columns of the same name.
+    Raises DataError as load does, and for columns of the same name or names of another number.
     """
     rows, names = _load(source, n, seed)
+    if names and len(names) != rows.shape[1]:
+        raise DataError(f"{source} has {len(names)} names for {rows.shape[1]} columns; give every column one")
     first = {}
     for j, name in enumerate(names or (), 1):
         if first.setdefault(name, j) != j:
@@ -225,15 +229,12 @@ def _read(path):
     if os.path.getsize(path) == 0:
         raise DataError(f"{path} is empty")
     try:
-        rows, names = read(path)
+        return read(path)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # whatever a parser raises, the file is at fault
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path} is damaged or not what its name says ({reason}); use another copy") from None
-    if names and len(names) != rows.shape[1]:
-        raise DataError(f"{path} has {len(names)} names for {rows.shape[1]} columns; give every column one")
-    return rows, names
 
 
 def _read_npy(path):

@@ -167,7 +167,7 @@ def test_rows_to_stop_by(here, capsys):
         assert npgen.load("m").history_ == model.history_
     capsys.readouterr()
     write("other.csv", "a,c\n1,2\n3,4\n")
-    assert "other.csv has no column 'b', which the model was fitted on" in fails(
+    assert "other.csv has no column 'b', which named.csv has" in fails(
         capsys, *fast(*SMALL, "--valid", "other.csv", source="named.csv"))
     write("wide.csv", "1,2,3\n3,4,5\n")
     assert "wide.csv has 3 columns" in fails(capsys, *fast(*SMALL, "--valid", "wide.csv", source="train.csv"))
@@ -422,7 +422,7 @@ def test_columns_that_are_missing_are_named_and_nothing_is_written(here, capsys,
 def test_columns_too_many_are_ignored_and_named(here, capsys, named):
     data.write("x.csv", np.c_[np.arange(60), ROWS[:, ::-1], ROWS[:, 0]], ["id", *NAMES[::-1], "label"])
     found, err = answers(capsys, "score", "m", "--data", "x.csv", "--out", "o.csv")
-    assert err == "npgen: warning: x.csv: 'id', 'label' left out, because m was not fitted on a column of that name\n"
+    assert err == "npgen: warning: x.csv: 'id', 'label' left out, because m was fitted on no column of that name\n"
     assert np.array_equal(found[:, 0], named.log_prob(named._named(ROWS)))
 
 
@@ -434,11 +434,29 @@ def test_files_and_models_without_names_are_compared_by_width_with_a_warning(her
     assert err.startswith("npgen: warning: ") and err.count("\n") == 1
     npgen.GaussianMixture(random_state=0).fit(ROWS).save("nameless")
     _, err = answers(capsys, "score", "nameless", "--data", "train.csv", "--out", "o.csv")
-    assert "nameless was fitted without names of columns; those of train.csv are taken in their order" in err
+    assert "nameless has no names of columns; those of train.csv are taken in their order" in err
     assert err.startswith("npgen: warning: ") and err.count("\n") == 1
     np.save("two.npy", ROWS[:, :2])
     assert "two.npy has 2 columns, but m was fitted on 3" in fails(capsys, "score", "m", "--data", "two.npy")
     assert not answers(capsys, "score", "nameless", "--data", "bare.npy", "--out", "o.csv")[1]
+
+
+def test_columns_to_stop_by_are_compared_with_those_to_fit(here, capsys, named):
+    def fit(x, valid):
+        return "fit", "made", "--data", x, "--valid", valid, "--out", "new", "--epochs", 1, "--quiet"
+
+    np.save("bare.npy", ROWS)
+    np.save("two.npy", ROWS[:, :2])
+    data.write("two.csv", ROWS[:, :2], NAMES[:2])
+    data.write("x.csv", np.c_[np.arange(60), ROWS[:, 1:]], ["id", *NAMES[1:]])
+    assert "x.csv has no column 'a', which train.csv has; it has 'id' instead" in fails(capsys, *fit("train.csv", "x.csv"))
+    assert "two.npy has 2 columns, but bare.npy has 3" in fails(capsys, *fit("bare.npy", "two.npy"))
+    for x, valid, said in (("bare.npy", "train.csv", "bare.npy has no names of columns; those of train.csv are taken in their"),
+                           ("train.csv", "bare.npy", "they are taken to be those that train.csv has: 'a'"),
+                           ("two.csv", "train.csv", "'d, \"e\"' left out, because two.csv has no column of that name")):
+        assert run(*fit(x, valid)) == 0
+        err = capsys.readouterr().err
+        assert said in err and "fitted" not in err and err.count("\n") == 1
 
 
 def test_columns_of_the_same_name_are_refused(here, capsys):

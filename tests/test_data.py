@@ -343,6 +343,24 @@ def test_names_that_cannot_be(tmp_path, name, content, message):
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize("rows", [slice(1, 9, 2), [3, 1], np.array([3, 1]), np.arange(20) % 3 == 0, [], slice(0)], ids=str)
+def test_rows_of_a_table_are_a_table(rows):
+    x = np.arange(40.0).reshape(20, 2)
+    part = data.Table(x, ["a", "b"])[rows]
+    assert part.columns == ["a", "b"] and np.array_equal(part.rows, x[rows])
+
+
+def test_a_table_is_split_as_its_rows_are():
+    x = np.arange(40.0).reshape(20, 2)
+    for part, rows in zip(data.train_test_split(data.Table(x, ["a", "b"])), data.train_test_split(x), strict=True):
+        assert part.columns == ["a", "b"] and np.array_equal(part.rows, rows)
+
+
+def test_strings_that_are_no_names_are_nothing_to_load(tmp_path):
+    (tmp_path / "x.npz").write_bytes(npz(x=npy(X), columns=npy(np.array(["a", "b", "c"]))))
+    np.testing.assert_array_equal(data.load(tmp_path / "x.npz"), X)
+
+
 @pytest.mark.parametrize("columns", [np.arange(2), np.array([["a", "b"]]), np.array([1j, 2])], ids=str)
 def test_an_entry_columns_that_is_no_names_is_nothing(tmp_path, columns):
     (tmp_path / "x.npz").write_bytes(npz(x=npy(X), columns=npy(columns)))
