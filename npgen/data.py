@@ -52,7 +52,12 @@ class Table:
         return self.rows.astype(dtype or self.rows.dtype, copy=bool(copy))
 
     def __getitem__(self, key):
-        if not isinstance(key, slice) and (names := [each for each in key if isinstance(each, str)]):
+        several = isinstance(key, slice) or np.ndim(key) == 1
+        names = [] if isinstance(key, slice) or not several else [each for each in key if isinstance(each, str)]
+        if not several or 0 < len(names) < len(key) or not set(names) <= set(self.columns or ()):
+            raise KeyError(f"a Table takes a list of its columns {self.columns}, or a slice or an array of rows, "
+                           f"got {key!r}"[:200])
+        if names:
             return Table(self.rows[:, [self.columns.index(name) for name in names]], names)
         return Table(self.rows[key], self.columns)
 

@@ -343,6 +343,13 @@ def test_names_that_cannot_be(tmp_path, name, content, message):
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize("key", ["a", 0, ["a", 1], ["a", "z"], np.zeros((2, 2), int)])
+def test_a_table_says_what_it_takes(key):
+    with pytest.raises(KeyError, match="a Table takes a list of its columns .'a', 'b'., or a slice or an array of rows, got"):
+        data.Table(np.eye(2), ["a", "b"])[key]
+    assert data.Table(np.eye(2), None)[[1]].rows.tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize("rows", [slice(1, 9, 2), [3, 1], np.array([3, 1]), np.arange(20) % 3 == 0, [], slice(0)], ids=str)
 def test_rows_of_a_table_are_a_table(rows):
     x = np.arange(40.0).reshape(20, 2)

@@ -72,7 +72,7 @@ FORKS = {
         "def loop():\n"
         "    while not stop.is_set():\n"
         "        Stream(0).normal((1_000_000,), np.float32)\n"
-        "thread = threading.Thread(target=loop); thread.start()\n"
+        "thread = threading.Thread(target=loop, daemon=True); thread.start()\n"
         "assert all(forked(lambda: answers(0)) == here for _ in range(3))\n"
         "stop.set(); thread.join()",
 }
@@ -130,7 +130,7 @@ made = npgen.MADE(hidden=(30,), max_epochs=1).fit(rows)
 def loop():
     while not stop.is_set():
         {BUSY[busy]}
-thread = threading.Thread(target=loop); thread.start()
+thread = threading.Thread(target=loop, daemon=True); thread.start()
 for _ in range(4):
     again.clear() if {busy!r} != "in a session" else None
     again.wait()
