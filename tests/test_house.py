@@ -116,7 +116,7 @@ def test_import_takes_little_longer_than_that_of_numba():
     """Processor time, the interpreter's start included; a machine may be slow, but then it is for both."""
     npgen, numba = (min(float(run(f"import {name}, time; print(time.process_time())").stdout) for _ in range(10))
                     for name in ("npgen", "numba"))
-    assert npgen < 1.5 * numba
+    assert npgen < 2 * numba  # 1.5 with a busy core beside it; an eager scipy.stats takes 3
 
 
 def test_the_other_modules_are_there_when_they_are_asked_for():

@@ -548,7 +548,8 @@ def test_components_that_are_no_likelier_than_one_are_a_warning():
 def test_mixture_of_bernoullis_on_binarised_mnist():
     x = shared("mnist_static")()
     with pytest.warns(npgen.ConvergenceWarning):
-        model = Mixture(10, heads="bernoulli", max_iter=60, tol=0, random_state=0).fit(x["train"].astype(np.float32))
+        model = Mixture(10, heads="bernoulli", max_iter=60, tol=0, init_params="random_from_data", random_state=0)
+        model.fit(x["train"].astype(np.float32))
     assert model.score(x["test"].astype(np.float32)) > -166.8
 
 
@@ -586,3 +587,14 @@ def test_a_marginal_is_of_what_was_fitted_whatever_is_asked_of_the_next_fit():
         assert repr(after.heads) == repr(before.heads) == "[Categorical(levels=[0.0, 1.0, 2.0]), 'bernoulli']"
         np.testing.assert_array_equal(after.log_prob(x[:, 1:]), before.log_prob(x[:, 1:]))
     np.testing.assert_array_equal(before.fit(x[:, 1:]).levels_[0], [0, 1, 2])
+
+
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")  # of no iterations
+def test_random_rows_are_a_start_too():
+    x = np.concatenate([np.zeros((50, 1)), np.full((50, 1), 100.0)]) + np.random.default_rng(0).normal(size=(100, 1))
+    means = [Mixture(2, init_params="random_from_data", max_iter=0, tol=0, random_state=seed).fit(x).means_[:, 0]
+             for seed in range(8)]
+    assert all(np.isin(each.round(6), x.round(6)).all() for each in means)  # rows as they are
+    assert {int((each > 50).sum()) for each in means} == {0, 1, 2}  # of one group by chance, where k-means++ has one of each
+    with pytest.raises(ValueError, match="init_params must be k-means.. or random_from_data, got 'random'"):
+        Mixture(2, init_params="random").fit(x)

@@ -73,6 +73,8 @@ class Mixture(MixtureModel):
     smoothing         added to the counts of 0 and of 1 in every component, relative to the number of rows, 2 / c of it to that
                       of each of c levels, and all of it to the sum of Poisson counts; 0 gives the exact maximum
     n_init            EM runs from this many starts; the likeliest is kept
+    init_params       the first components: "k-means++", of the rows nearest to rows that lie apart in the heads' own
+                      divergences, or "random_from_data", around rows drawn at random
 
     A missing value is NaN, and counts for nothing; a level that was neither there nor declared is refused. encode gives the
     responsibilities (n, k); decode, of each column under their average: the mean, P(x = 1), or the likeliest level.
@@ -90,9 +92,10 @@ class Mixture(MixtureModel):
     _fitted = (*MixtureModel._fitted, "kinds_")
 
     def __init__(self, n_components=1, *, heads="auto", tol=1e-3, reg_covar=1e-6, smoothing=2e-6, max_iter=100, n_init=1,
-                 callbacks=(), verbose=False, verbose_interval=10, random_state=None):
+                 init_params="k-means++", callbacks=(), verbose=False, verbose_interval=10, random_state=None):
         self.n_components, self.heads, self.tol, self.reg_covar = n_components, heads, tol, reg_covar
         self.smoothing, self.max_iter, self.n_init, self.callbacks = smoothing, max_iter, n_init, callbacks
+        self.init_params = init_params
         self.verbose, self.verbose_interval, self.random_state = verbose, verbose_interval, random_state
 
     @classmethod
@@ -139,6 +142,8 @@ class Mixture(MixtureModel):
 
     def _learn(self, x, weights, run):
         self._check_counts("tol", "reg_covar", "smoothing")
+        if self.init_params not in ("k-means++", "random_from_data"):
+            raise ValueError(f"init_params must be k-means++ or random_from_data, got {one_line(self.init_params)}")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
         heads, self.n_batches_, self.n_seen_ = self._column_heads(x), 1, run.n_seen
         self.kinds_ = [getattr(head, "name", head) for head in heads]
@@ -241,10 +246,14 @@ class Mixture(MixtureModel):
         return Rows(x, weights, centre, scale)
 
     def _start(self, rows, stream):
-        """Components of equal weight, each of the rows nearest to one of k that lie apart, and of a few as all rows are."""
+        """Components of equal weight: around random rows, or each of the rows nearest to one of k that lie apart, and of a few
+        as all rows are.
+        """
         k, width = self.n_components, max(rows.x.shape[1], self.n_components, DRAWS)
         index = rows.choose(stream, width)
         x, weights, views = rows.x[index], rows.weighted(index), list(self._views(rows.x[index]))
+        if self.init_params == "random_from_data":
+            return self._around(random_rows(x, weights, k, stream))
         own, outputs = sum(head.log_prob_around(view, self.pooled_[name]) for name, head, view in views), {}
 
         def divergences(_, seeds):
