@@ -62,7 +62,8 @@ class RealNVP(GradientModel):
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
     max_epochs ... verbose: see npgen.train.Options; random_state: seed of everything random
 
-    encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly. orders_ (pairs, d): see there.
+    encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly.
+    Attribute: orders_ (pairs, d), the features as they are shuffled before every other coupling.
     Reference: Dinh, Sohl-Dickstein & Bengio (2017).
     """
 
