@@ -458,7 +458,7 @@ npgen COMMAND --help explains a command.""")
         notes=f"""\
 MODEL is one of
   gmm      mixture of Gaussians: exact density, of integer columns a lower bound; clusters; in seconds
-  made     masked autoencoder: exact density
+  made     masked autoencoder: exact density; of integers other than 0 and 1 a lower bound
   realnvp  normalising flow: exactly invertible, exact density; of integer columns a lower bound
   vae      variational autoencoder: density bounded and estimated, compact codes
 
