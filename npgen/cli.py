@@ -457,9 +457,9 @@ npgen COMMAND --help explains a command.""")
         "npgen fit vae --data train-images-idx3-ubyte.gz --out mnist.npgen --epochs 50 --set hidden=400,200"],
         notes=f"""\
 MODEL is one of
-  gmm      mixture of Gaussians: exact density, of integer columns a lower bound; clusters; in seconds
-  made     masked autoencoder: exact density; of integers other than 0 and 1 a lower bound
-  realnvp  normalising flow: exactly invertible, exact density; of integer columns a lower bound
+  gmm      mixture of Gaussians: exact density (of integers a lower bound), clusters; in seconds
+  made     masked autoencoder: exact density (of integers, but 0 and 1, a lower bound)
+  realnvp  normalising flow: exactly invertible, exact density (of integers a lower bound)
   vae      variational autoencoder: density bounded and estimated, compact codes
 
 {_DATA}
