@@ -175,8 +175,11 @@ class Kernel:
                         return run(*args)
             return run(*args)
         except SystemError as error:  # what Numba makes of a Ctrl-C that comes while it looks at the arguments
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
+            cause = error
+            while cause is not None:
+                if isinstance(cause, KeyboardInterrupt):
+                    raise KeyboardInterrupt from None
+                cause = cause.__cause__ or cause.__context__
             raise
 
     def check(self, args):

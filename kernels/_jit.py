@@ -8,6 +8,7 @@ take the same number, after which one is answered with the other's machine code:
 Cached machine code finds its callees by name, and closures that share one would be taken for one another: each is numbered.
 Numba compiles the two wrappers around a parallel loop, and the loop in them, by themselves as well as in the function that
 has the loop, and only ever runs the last: here the wrappers are only linked, which saves a quarter of the time.
+Numba and LLVM do not survive an exception in the middle of a compilation: a Ctrl-C is heard at its end.
 
 A parallel loop calls npgen_parallel_for, which hands it to Numba's threads. Without them it runs on the calling thread, to the
 same bits: in a process forked after they were started, which does not have them (GNU OpenMP would end it), and
@@ -20,6 +21,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -32,9 +34,10 @@ import numpy as np
 try:
     import numba
     from numba import get_num_threads, get_thread_id, prange
+    from numba.extending import register_jitable
     available, unavailable = True, ""
 except Exception as error:  # a broken llvmlite raises OSError, an unsupported NumPy raises ImportError
-    numba, prange, get_num_threads, get_thread_id = None, range, None, None
+    numba, prange, get_num_threads, get_thread_id, register_jitable = None, range, None, None, None
     available, unavailable = False, f"Numba cannot be imported ({type(error).__name__}: {error})"
 
 KNOWN = ((0, 61), (0, 68))  # the Numbas whose inside _linked_wrappers has been tested with; others compile for longer
@@ -107,6 +110,28 @@ def environment(**variables):
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+@contextlib.contextmanager
+def uninterrupted():
+    """A Ctrl-C that comes meanwhile is heard at the end; of nested ones, at the end of the outermost."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before) or hasattr(before, "heard"):
+        yield
+        return
+    heard = []
+
+    def later(number, frame):
+        heard.append(frame)
+
+    later.heard = heard
+    signal.signal(signal.SIGINT, later)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            before(signal.SIGINT, heard[0])
+
+
 def start():
     """Start Numba's threads, lead parallel loops to them, and give every function its cache, once.
 
@@ -118,13 +143,14 @@ def start():
     with _lock:
         if available and not _started:
             chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ)
-            with contextlib.nullcontext() if chosen else environment(GOMP_SPINCOUNT="2000"):
-                numba.get_num_threads()
-            _lead_loops(numba.threading_layer() == "workqueue")
-            for function in _jitted:
-                _enable_caching(function)
-            _jitted.clear()
-            _started = True
+            with uninterrupted():
+                with contextlib.nullcontext() if chosen else environment(GOMP_SPINCOUNT="2000"):
+                    numba.get_num_threads()
+                _lead_loops(numba.threading_layer() == "workqueue")
+                for function in _jitted:
+                    _enable_caching(function)
+                _jitted.clear()
+                _started = True
 
 
 _started, _lock = False, threading.RLock()
@@ -234,11 +260,17 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
     function.__qualname__ += str(_named[name])
     compiled = numba.njit(function, parallel=parallel, fastmath=fastmath, inline=inline, error_model="numpy", nogil=True,
                           **_compiler)
+    compiled.compile = uninterrupted()(compiled.compile)  # or load it from its cache
     if _started:
         _enable_caching(compiled)
     else:
         _jitted.append(compiled)
     return compiled if _compiler or not parallel else _guarded(compiled)
+
+
+def jitable(function):
+    """Let compiled functions call this one too; whoever else calls it, as the references do, runs it as it stands."""
+    return register_jitable(function) if available else function
 
 
 def _enable_caching(compiled):

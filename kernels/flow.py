@@ -27,12 +27,12 @@ import numpy as np
 from . import _cuda, _math, mlp
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import YES, ZERO, get_num_threads, get_thread_id, jit, prange
+from ._jit import YES, ZERO, get_num_threads, get_thread_id, jit, jitable, prange
 from .likelihood import LOG_2PI
 from .mlp import _sum, layer_start, panel_backward, panel_forward, piece_backward
 
 
-@jit
+@jitable
 def step_of(params, widths, step, D):
     """Shift (D,), log_scale (D,) and the network's parameters of a step, views of params."""
     start = 0

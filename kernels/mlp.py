@@ -25,11 +25,11 @@ from . import _cuda
 from ._blas import gemm
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import NO, YES, ZERO, jit, prange
+from ._jit import NO, YES, ZERO, jit, jitable, prange
 from .masked_matmul import THREADS, _panels, _rows_of, add_up, bounds, parts, tiles
 
 
-@jit
+@jitable
 def layer_start(widths, layer):
     """Where a layer's weight begins in params."""
     start = 0
@@ -38,7 +38,7 @@ def layer_start(widths, layer):
     return start
 
 
-@jit
+@jitable
 def layer_of(params, widths, layer):
     """The weight (inputs, outputs) and bias of a layer, views of params."""
     start, n_in, n_out = layer_start(widths, layer), widths[layer], widths[layer + 1]
@@ -46,7 +46,7 @@ def layer_of(params, widths, layer):
     return params[start:end].reshape((n_in, n_out)), params[end:end + n_out]
 
 
-@jit
+@jitable
 def layer_of_hidden(hidden, widths, layer):
     """The values (N, h) of a hidden layer, a view of hidden; the first has number 1."""
     before, total = 0, 0

@@ -154,15 +154,78 @@ def test_ctrl_c_at_any_moment_of_the_command(tmp_path):
     assert statuses.count(130) > 5, statuses
 
 
-@pytest.mark.parametrize("cause", [KeyboardInterrupt(), None, ValueError()])
+def _caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("cause", [KeyboardInterrupt(), None, ValueError(), _caused(SystemError(), KeyboardInterrupt())])
 def test_ctrl_c_while_numba_looks_at_the_arguments(cause):
-    """Numba then answers with a SystemError, caused by the KeyboardInterrupt; with any other cause it is one."""
+    """Numba then answers with a SystemError, or several, caused by the KeyboardInterrupt; with any other cause it is one."""
     def numba(x):
         raise SystemError("returned a result with an exception set") from cause
     kernel = kernels.Kernel("named", "x(N)", reference=numba, numba=numba)
+    interrupted = isinstance(cause, KeyboardInterrupt) or isinstance(getattr(cause, "__cause__", None), KeyboardInterrupt)
     for backend in ("numba", "reference"):
-        with kernels.using(backend), pytest.raises(KeyboardInterrupt if type(cause) is KeyboardInterrupt else SystemError):
+        with kernels.using(backend), pytest.raises(KeyboardInterrupt if interrupted else SystemError):
             kernel(np.zeros(1))
+
+
+@posix
+@pytest.mark.long
+def test_ctrl_c_while_a_kernel_compiles():
+    """It is heard when the compilation is over: LLVM frees what an exception left half made, and the process dies of it."""
+    out = run("""
+    import os, signal
+    import numpy as np
+    from numba.core import codegen
+    from npgen import kernels
+    from npgen.kernels import _jit
+    _jit.cache_folder = lambda: None
+    finalize, when = codegen.JITCodeLibrary.finalize, []
+    def interrupted(library):
+        when.append("sent")
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100):
+            pass
+        when.append("went on")
+        return finalize(library)
+    codegen.JITCodeLibrary.finalize = interrupted
+    @_jit.jit
+    def helper(x):
+        return x + 1
+    @_jit.jit
+    def compiled(x):
+        return helper(x)
+    kernel = kernels.Kernel("named", "x(N)", reference=compiled, numba=compiled)
+    try:
+        kernel(np.zeros(3))
+    except KeyboardInterrupt:
+        when.append("heard")
+    codegen.JITCodeLibrary.finalize = finalize
+    before = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    print(when[:2], when.count("heard"), when[-1], before, kernel(np.zeros(2)).tolist())
+    """)
+    assert out.strip() == "['sent', 'went on'] 1 heard True [1.0, 1.0]", out
+
+
+def test_references_run_no_machine_code():
+    """They judge it; and what is to run without Numba, as after a fork, is not to compile."""
+    run("""
+    import warnings
+    from numba.core.dispatcher import Dispatcher
+    from npgen import data, kernels, models
+    def compile(dispatcher, signature):
+        raise AssertionError(f"{dispatcher.py_func.__qualname__} is compiled")
+    Dispatcher.compile = compile
+    warnings.simplefilter("ignore")
+    x = data.moons(60)
+    with kernels.using("reference"):
+        for cls in models.CLASSES.values():
+            for rows in (x, (x > 0) * 1.0):
+                model = cls(**({"max_epochs": 1} if "max_epochs" in cls().get_params() else {"max_iter": 1})).fit(rows)
+                model.log_prob(rows), model.sample(3), model.decode(model.encode(rows))
+    """)
 
 
 # ---------------------------------------------------------------- disks
