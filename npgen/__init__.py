@@ -6,7 +6,7 @@ encode(X) and decode(Z).
     models          GaussianMixture, Mixture, MADE, RealNVP, VAE
     train, optim    the fit loop, Adam
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
-    distributions   likelihood heads
+    heads           what outputs say about a feature: normal, Bernoulli, Poisson, categorical
     preprocess      standardise, dequantise, logit, counted in log_prob
     ops, fused      every differentiable op: a table of derivatives, and those that one kernel computes
     linalg, compositions    decompositions, norms; NumPy functions that are written in ops

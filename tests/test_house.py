@@ -21,7 +21,8 @@ KERNELS = Path(npgen.kernels.__file__).parent
 RANKS = [
     ["kernels", "version", "warn", "engine", "checks"],
     ["masks", "layout", "ops", "linalg", "compositions", "fused", "random"],
-    ["nn", "distributions", "checkpoint", "preprocess", "optim"],
+    ["nn", "heads.base", "heads.normal", "heads.bernoulli", "heads.poisson", "heads.categorical", "heads", "checkpoint",
+     "preprocess", "optim"],
     ["train", "data"],
     ["models.files", "models.run", "models.overflow", "models.base", "models.parametric", "models.covariances", "models.em",
      "models.mixture_model", "models.mixture", "models.mixed", "models.made", "models.realnvp", "models.vae", "models"],

@@ -11,7 +11,7 @@ from test_mixture import shared
 
 import npgen
 from npgen import Mixture, data
-from npgen.distributions import Categorical
+from npgen.heads import Categorical
 from npgen.models.mixture_model import MOST_SEEDINGS
 from npgen.testing import check_generative_model
 

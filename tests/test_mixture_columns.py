@@ -13,7 +13,7 @@ from test_mixture import blobs, covariance_matrices
 
 import npgen
 from npgen import ConvergenceWarning, GaussianMixture
-from npgen.distributions import Categorical
+from npgen.heads import Categorical
 from npgen.models import covariances
 
 TYPES = list(covariances.COVARIANCES)

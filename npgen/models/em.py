@@ -19,8 +19,9 @@ import operator
 import numpy as np
 
 from .. import ops
-from ..distributions import EMPTY, THINNEST, typical_variance
 from ..fused import LOG_2PI
+from ..heads.base import EMPTY
+from ..heads.normal import THINNEST, typical_variance
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
 from ..nn import Parameters

@@ -4,7 +4,7 @@ import numpy as np
 from .. import checkpoint, preprocess
 from ..checkpoint import LoadError
 from ..checks import one_line
-from ..distributions import Categorical
+from ..heads import Head, from_config
 from ..kernels._cuda import asnumpy
 
 
@@ -40,8 +40,9 @@ def params_to_json(model, without):
 def _to_json(name, value):
     if isinstance(value, preprocess.Preprocessor):
         return {"preprocess": preprocess.to_config(value)}
-    if isinstance(value, Categorical):
-        return {"levels": value.levels[0].tolist()}
+    if isinstance(value, Head):
+        config = value.config()
+        return config if isinstance(config, dict) else {"head": config}
     if isinstance(value, np.generic):
         return value.item()
     array = _numbers(value)
@@ -70,7 +71,8 @@ def _numbers(value):
 
 def from_json(value):
     if isinstance(value, dict):
-        return Categorical(value["levels"]) if "levels" in value else preprocess.from_config(value["preprocess"], {})
+        return preprocess.from_config(value["preprocess"], {}) if "preprocess" in value else \
+            from_config({"head": "categorical"} | value)  # of which older files have the levels alone
     return tuple(from_json(v) for v in value) if isinstance(value, list) else value
 
 

@@ -11,7 +11,8 @@ Reference: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Di
 import numpy as np
 
 from ..checks import check_order, check_size, check_widths, one_line, read_only
-from ..distributions import head_for, std
+from ..heads import from_config, head_for
+from ..heads.normal import std
 from ..kernels import made_sample
 from ..masks import made_blind, made_degrees, made_masks
 from ..nn import MLP
@@ -141,11 +142,11 @@ class MADE(GradientModel):
 
     def _state(self):
         arrays, fitted = super()._state()
-        return arrays | {"order_": self.order_}, fitted | {"head_": self.head_.name, "hidden_": self.hidden_}
+        return arrays | {"order_": self.order_}, fitted | {"head_": self.head_.config(), "hidden_": self.hidden_}
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
-        self._order, self.hidden_, self.head_ = arrays["order_"], tuple(fitted["hidden_"]), head_for(fitted["head_"], None)
+        self._order, self.hidden_, self.head_ = arrays["order_"], tuple(fitted["hidden_"]), from_config(fitted["head_"])
         d = self.n_features_in_
         check_order(self.order_, d)
         check_size(self.params_["net"], (d, *self.hidden_, self.head_.n_outputs(d)))

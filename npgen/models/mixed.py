@@ -1,6 +1,6 @@
 """A mixture whose components take the columns as independent, each of its own kind: real, binary, counts or categorical.
 
-    p(x) = sum_k w_k prod_j p_kj(x_j),    p_kj by a head of npgen.distributions
+    p(x) = sum_k w_k prod_j p_kj(x_j),    p_kj by a head of npgen.heads
 
 A missing value (NaN) is left out of the product, which is to marginalise it.
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from .. import ops
 from ..checks import check_parameter, check_shapes, one_line
-from ..distributions import HEADS, THINNEST, Categorical, Normal, Poisson, std
 from ..engine import Tensor
+from ..heads import Bernoulli, Categorical, Normal, Poisson
+from ..heads.normal import THINNEST, std
 from ..nn import Parameters
 from ..preprocess import warn_of_atoms
 from ..train import ConvergenceWarning
@@ -28,7 +29,7 @@ from .mixture_model import ALONE, Follows, MixtureModel, draw_each
 
 SHOWN = 2**21       # values of rows times components at once
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
-KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: HEADS["bernoulli"],
+KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: Bernoulli(),
          "poisson": lambda levels: Poisson(),
          "categorical": Categorical}  # of the levels of each column
 
@@ -64,7 +65,7 @@ class Mixture(MixtureModel):
 
     n_components      k
     heads             what the columns are: "normal", "bernoulli" (0 or 1), "poisson" (counts), "categorical" (whole numbers,
-                      of which those that are there are its levels), or npgen.distributions.Categorical(levels), which
+                      of which those that are there are its levels), or npgen.heads.Categorical(levels), which
                       declares them: a list of numbers, or how many they are, 0, 1, ..., c - 1; one head for all columns, a
                       list of one for each, or "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise
     tol, max_iter     EM stops when the mean log-likelihood changes by no more than tol nats, or after max_iter iterations

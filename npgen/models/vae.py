@@ -15,8 +15,9 @@ import numpy as np
 
 from .. import ops
 from ..checks import check_size, check_widths
-from ..distributions import head_for, normal_log_prob, std
 from ..fused import standard_normal_log_prob
+from ..heads import from_config, head_for
+from ..heads.normal import normal_log_prob, std
 from ..nn import MLP
 from ..random import row_normals
 from .base import Capabilities
@@ -164,11 +165,11 @@ class VAE(GradientModel):
 
     def _state(self):
         arrays, fitted = super()._state()
-        return arrays, fitted | {"head_": self.head_.name, "hidden_": self.hidden_, "n_latent_": self.n_latent_}
+        return arrays, fitted | {"head_": self.head_.config(), "hidden_": self.hidden_, "n_latent_": self.n_latent_}
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)
-        self.head_ = head_for(fitted["head_"], None)
+        self.head_ = from_config(fitted["head_"])
         self.hidden_, self.n_latent_ = tuple(fitted["hidden_"]), fitted["n_latent_"]
         d, width = self.n_features_in_, self.n_latent_
         check_size(self.params_["encoder"], (d, *self.hidden_, 2 * width))

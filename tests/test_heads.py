@@ -1,4 +1,5 @@
 """Likelihood heads against SciPy's distributions, their own samples, and finite differences."""
+import json
 import math
 
 import numpy as np
@@ -6,9 +7,10 @@ import pytest
 from scipy import integrate, stats
 
 from npgen import ops
-from npgen.distributions import HEADS, Bernoulli, Categorical, Normal, Poisson, head_for, normal_log_prob, std, typical_variance
 from npgen.engine import grad
 from npgen.fused import standard_normal_log_prob
+from npgen.heads import Bernoulli, Categorical, Normal, Poisson, from_config, head_for
+from npgen.heads.normal import normal_log_prob, std, typical_variance
 from npgen.random import Stream
 from npgen.testing import check_grads
 
@@ -16,8 +18,8 @@ ALARM = 1e-6  # of a statistical test, per case
 RNG = np.random.default_rng(0)
 N, D = 6, 4
 LEVELS = 2, 3, 1, 4
-OF = HEADS | {"categorical": Categorical([range(c) for c in LEVELS]), "normal, unbounded": Normal(limit=None),
-               "poisson": Poisson()}
+OF = {"normal": Normal(), "bernoulli": Bernoulli(), "categorical": Categorical([range(c) for c in LEVELS]),
+      "normal, unbounded": Normal(limit=None), "poisson": Poisson()}
 OUTPUTS = {"normal": RNG.normal(size=(N, 2 * D)) * 2, "bernoulli": RNG.normal(size=(N, D)) * 3,
            "categorical": RNG.normal(size=(N, sum(LEVELS))) * 2, "normal, unbounded": RNG.normal(size=(N, 2 * D)),
            "poisson": RNG.normal(size=(N, D))}
@@ -288,6 +290,25 @@ def test_a_head_by_name_or_by_looking():
             Poisson().check(np.array([[0.0], [wrong]]), "fit", [7])
     for head in (Normal(), Bernoulli(), Categorical(2), Poisson()):
         head.check(np.array([[np.nan], [1.0]]), "fit")
+
+
+@heads
+def test_a_head_is_written_as_json(name):
+    """As its plain name where it has no options."""
+    head, config = OF[name], json.loads(json.dumps(OF[name].config()))
+    again = from_config(config)
+    assert type(again) is type(head) and again.config() == config and (config == name or config["head"] == head.name)
+    np.testing.assert_array_equal(again.log_prob(ROWS[name], OUTPUTS[name]), head.log_prob(ROWS[name], OUTPUTS[name]))
+
+
+def test_a_forged_head_is_refused():
+    """Levels by their count are none: one line of a file would ask for any memory."""
+    for wrong in ("cauchy", {"head": "cauchy"}, {"head": None}, *({"head": "categorical", "levels": levels} for levels in
+                                                                 (10**15, [[0, 1], 10**15], [], "ab", None, [[]]))):
+        with pytest.raises(ValueError, match="head: expected one of|levels must be numbers"):
+            from_config(wrong)
+    with pytest.raises(ValueError, match="is of 1 features, not of 2"):
+        Categorical(3).n_outputs(2)
 
 
 def test_the_variance_that_components_have_is_told_neither_by_outliers_nor_by_spikes():

@@ -1,0 +1,139 @@
+"""What outputs say about each feature: the base classes of likelihood heads, and what the heads share.
+
+A network has outputs for every row, and a head turns them into the row's log-density, a sample or a mean. A mixture has
+outputs for each component, and a family takes its two EM steps: it sums up what its maximum likelihood has to know.
+
+Legend: n rows, d features, k components.
+"""
+import abc
+
+import numpy as np
+
+from .. import ops
+from ..kernels import masked_matmul
+from ..kernels._cuda import asnumpy
+from ..masks import Plan
+
+EMPTY = 1e-8      # rows, below which a component has none
+RAREST = 1e-300   # rows that are counted where there are none, so that every logarithm is finite
+
+
+class Head(abc.ABC):
+    """Distributions of independent features, known by their outputs.
+
+    name      what users call it
+    noise     what sample is made of: the name of a method of npgen.random.Stream
+    discrete  whether its values are countable
+    """
+
+    name: str
+    noise: str
+    discrete = True
+
+    @abc.abstractmethod
+    def log_prob(self, x, outputs):
+        """sum_d log p(x_d; outputs), (n,) nats, differentiable; the leading dimensions of x and outputs broadcast."""
+
+    @abc.abstractmethod
+    def sample(self, noise, outputs):
+        """x (n, d) from as much noise."""
+
+    @abc.abstractmethod
+    def mean(self, outputs):
+        """E[x], (n, d)."""
+
+    @abc.abstractmethod
+    def variance(self, outputs):
+        """Var[x], (n, d)."""
+
+    @abc.abstractmethod
+    def n_outputs(self, d):
+        """How many outputs d features have."""
+
+    @abc.abstractmethod
+    def check(self, x, name, columns=None, shown=None):
+        """Raise ValueError unless every value is in the support, or missing (NaN).
+
+        columns are x's numbers in the user's X; shown (n, d): the rows that x is made of, whose value the message names.
+        """
+
+    def config(self):
+        """The head as JSON, of which heads.from_config makes it again: its name, {"head": name, ...} where it has options."""
+        options = self._options()
+        return {"head": self.name, **options} if options else self.name
+
+    def _options(self):
+        """What the constructor was given that is not its default."""
+        return {}
+
+
+class Family(Head):
+    """A head of the components of a mixture: it has an M-step. A missing value is NaN, and left out."""
+
+    @abc.abstractmethod
+    def log_prob_each(self, x, outputs):
+        """log_prob of every row under each component, (n, k) float64."""
+
+    @abc.abstractmethod
+    def moments(self, x, r, outputs):
+        """What maximise has to know of rows of which r (n, k) belong to the components with these outputs; sums over rows."""
+
+    @abc.abstractmethod
+    def maximise(self, moments, outputs, pooled, share):
+        """The likeliest outputs, from moments under the last ones; NaN where a component has collapsed.
+
+        pooled: the outputs of all rows as one component. share: what keeps the likeliest from extremes, for a Normal the
+        shares (d,) of the pooled variances that are added, else a number of rows that is added to every count.
+        """
+
+    @abc.abstractmethod
+    def remember(self, outputs, n, pooled, share):
+        """Moments, of n (k,) rows, from which maximise makes these same outputs."""
+
+    @abc.abstractmethod
+    def around(self, x, pooled):
+        """The outputs of a component around each row, as broad as all rows or half so; as all where a value is missing."""
+
+    @abc.abstractmethod
+    def log_prob_around(self, x, pooled):
+        """log_prob of every row under the component around itself, (n,), without a table of these components."""
+
+    @abc.abstractmethod
+    def guess(self, r, outputs):
+        """One value for each feature under mixtures r (n, k) of the components: the mean, or the likeliest level."""
+
+    @abc.abstractmethod
+    def take(self, outputs, features):
+        """The outputs of some features."""
+
+
+def refuse(wrong, x, name, columns, words, levels=None):
+    """Raise ValueError, in these words, for the first value (n, d) that is wrong; {c} in them is how many levels it has."""
+    if wrong.any():
+        row, column = np.argwhere(asnumpy(wrong))[0]
+        words = words.format(c=None if levels is None else levels[column])
+        raise ValueError(f"{name}: X[{row}, {column if columns is None else columns[column]}] is {x[row, column]:g}, {words}")
+
+
+def filled(x):
+    """x with 0 for what is missing, and what is: (n, d), or (0, d) if nothing is."""
+    missing = np.isnan(x if np.isnan(x.min(initial=0)) else x[:0])
+    return np.where(missing, 0, x) if len(missing) else x, missing
+
+
+def without(missing, joint, features):
+    """joint (n, k) float64 without the features (k, d) that a row does not have."""
+    return joint - linear(missing.astype(np.float64), features) if len(missing) else joint
+
+
+def linear(x, outputs):
+    """x outputs^T (n, k), multiplied in x's dtype, by a kernel: in NumPy's product a row's bits depend on the other rows."""
+    weight = np.ascontiguousarray(outputs.T, dtype=x.dtype)
+    return ops.linear(x, weight, np.zeros(len(outputs), x.dtype)).astype(np.float64)
+
+
+def weigh(x, r):
+    """r^T x (k, d), multiplied in x's dtype."""
+    plan = Plan.dense(x.shape[1], r.shape[1])
+    x, r = np.ascontiguousarray(x), np.ascontiguousarray(r, dtype=x.dtype)
+    return masked_matmul.backward_weight(x, r, plan.mask_as(x.dtype), plan.blocks).T.astype(np.float64)

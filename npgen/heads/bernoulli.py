@@ -1,0 +1,70 @@
+"""The Bernoulli head: the logit of a binary feature.
+
+Legend: n rows, d features, k components.
+"""
+import numpy as np
+
+from .. import fused, ops
+from .base import RAREST, Family, filled, linear, refuse, weigh, without
+
+
+class Bernoulli(Family):
+    """x_d in {0, 1} with P(x_d = 1) = sigmoid(logit_d); outputs are the logits."""
+
+    name, noise = "bernoulli", "uniform"
+
+    def log_prob(self, x, outputs):
+        return fused.bernoulli_log_prob(x, outputs)
+
+    def sample(self, noise, outputs):
+        return (noise < ops.sigmoid(outputs)).astype(outputs.dtype)
+
+    def mean(self, outputs):
+        return ops.sigmoid(outputs)
+
+    def variance(self, outputs):
+        return ops.sigmoid(outputs) * ops.sigmoid(-outputs)
+
+    def n_outputs(self, d):
+        return d
+
+    def log_probabilities(self, outputs):
+        """log P(x_d = l), an array (n, 2) for each feature."""
+        return list(np.moveaxis(-ops.softplus(np.stack([outputs, -outputs], axis=-1)), -2, 0))
+
+    def check(self, x, name, columns=None, shown=None):
+        refuse(~((x == 0) | (x == 1) | np.isnan(x)), x if shown is None else shown, name, columns,
+                "but a Bernoulli head needs 0 or 1: binarise the data, or use a normal head")
+
+    def log_prob_each(self, x, outputs):
+        x, missing = filled(x)
+        zeros = -ops.softplus(outputs)  # log P(x = 0)
+        return without(missing, linear(x, outputs) + zeros.sum(axis=1), zeros)
+
+    def moments(self, x, r, outputs):
+        """(2, k, d): weights of the values seen, and of the ones."""
+        x, missing = filled(x)
+        return np.stack([r.sum(axis=0)[:, None] - r[:len(missing)].T @ missing, weigh(x, r)])
+
+    def maximise(self, moments, outputs, pooled, share):
+        seen, ones = moments
+        return np.log(np.maximum(ones + share, RAREST)) - np.log(np.maximum(seen - ones + share, RAREST))
+
+    def remember(self, outputs, n, pooled, share):
+        seen = np.broadcast_to(n[:, None], outputs.shape)
+        return np.stack([seen, ops.sigmoid(outputs) * (seen + 2 * share) - share])
+
+    def around(self, x, pooled):
+        share = self.mean(pooled)
+        share = np.where(np.isnan(x), share, (share + x) / 2)
+        return np.log(share) - np.log1p(-share)
+
+    def log_prob_around(self, x, pooled):
+        own = np.log((1 + self.mean(np.where(x == 1, pooled, -pooled))) / 2)
+        return np.where(np.isnan(x), 0, own).sum(axis=1)
+
+    def guess(self, r, outputs):
+        return linear(r.astype(np.float64), self.mean(outputs).T)
+
+    def take(self, outputs, features):
+        return outputs[:, features]

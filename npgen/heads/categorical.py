@@ -1,0 +1,160 @@
+"""The categorical head: logits of a feature's levels.
+
+Legend: n rows, d features, k components, c levels of a feature.
+"""
+import functools
+
+import numpy as np
+
+from .. import ops
+from .base import RAREST, Family, linear, refuse
+
+TABLE = 2**21     # values of rows times levels at once
+
+
+class Categorical(Family):
+    """x_d one of the levels of feature d, P(x_d = level_l) = softmax(logits_d)_l; outputs are the logits, feature by feature.
+
+    levels: the numbers that a feature may be, in any order, or how many they are, 0, 1, ..., c - 1; for several features, a
+    list of such lists. Raises ValueError for levels that are not finite numbers, or that are there twice.
+    """
+
+    name, noise = "categorical", "uniform"
+
+    def __init__(self, levels):
+        several = isinstance(levels, (list, tuple)) and levels and np.ndim(levels[0])
+        self.levels = [_levels(each) for each in (levels if several else [levels])]
+        self._counts = np.array([len(each) for each in self.levels])
+        self._ends = np.cumsum(self._counts)
+        self._all_levels = np.concatenate(self.levels)
+
+    def __repr__(self):
+        return f"Categorical(levels={self._options()['levels']})"
+
+    def _options(self):
+        levels = [each.tolist() for each in self.levels]
+        return {"levels": levels[0] if len(levels) == 1 else levels}
+
+    def log_probabilities(self, outputs):
+        """log P(x_d = l), an array (n, c_d) for each feature."""
+        return [ops.log_softmax(outputs[..., end - c:end]) for end, c in zip(self._ends, self._counts, strict=True)]
+
+    def log_prob(self, x, outputs):
+        logits = self._normalised(outputs)
+        rows = [np.expand_dims(axis, -1) for axis in np.ogrid[tuple(map(slice, logits.shape[:-1]))]]
+        return ops.sum(ops.where(np.isnan(x), 0, logits[(*rows, _numbers(x, self))]), axis=-1)
+
+    def sample(self, noise, outputs):
+        columns = []
+        for u, part, levels in zip(np.moveaxis(noise, -1, 0), self.log_probabilities(outputs), self.levels, strict=True):
+            edges = np.cumsum(np.exp(part), axis=-1)
+            below, u = edges[..., :-1], u[..., None] * edges[..., -1:]
+            one = below.size == len(levels) - 1  # the same table for every row
+            number = np.searchsorted(below.ravel(), u[..., 0], side="right") if one else (below <= u).sum(axis=-1)
+            columns.append(levels[number])
+        return stack(columns, outputs)
+
+    def mean(self, outputs):
+        return stack([np.exp(part) @ levels for part, levels in self._tables(outputs)], outputs)
+
+    def variance(self, outputs):
+        return stack([np.einsum("...l,...l->...", np.exp(part), np.square(levels - mean[..., None])) for (part, levels), mean
+                       in zip(self._tables(outputs), np.moveaxis(self.mean(outputs), -1, 0), strict=True)], outputs)
+
+    def n_outputs(self, d):
+        if d != len(self.levels):
+            raise ValueError(f"head: {self} is of {len(self.levels)} features, not of {d}")
+        return int(self._ends[-1])
+
+    def check(self, x, name, columns=None, shown=None):
+        if x.dtype == np.float32 and not self._differ_in_float32:
+            raise ValueError(f"{name}: some levels of X are the same in float32; pass it in float64")
+        wrong = ~((self._all_levels.astype(x.dtype)[_numbers(x, self)] == x) | np.isnan(x))
+        refuse(wrong, x if shown is None else shown, name, columns,
+                "but a categorical head knows {c} other levels of its column: declare them all in fit, Categorical(levels=...)",
+                self._counts)
+
+    @functools.cached_property
+    def _differ_in_float32(self):
+        return all(len(np.unique(each.astype(np.float32))) == len(each) for each in self.levels)
+
+    def _tables(self, outputs):
+        return zip(self.log_probabilities(outputs), self.levels, strict=True)
+
+    def _normalised(self, outputs):
+        return ops.concatenate(self.log_probabilities(outputs), axis=-1)
+
+    def _indicators(self, x):
+        """1 at the output of the level of each feature, a sparse (n, sum of c); 0 everywhere where it is missing."""
+        from scipy.sparse import csr_array  # only where there are levels
+        n, d = x.shape
+        seen, numbers = ~np.isnan(x), _numbers(x, self)
+        return csr_array((seen.ravel().astype(np.float64), numbers.ravel(), np.arange(0, n * d + 1, d)), (n, self._ends[-1]))
+
+    def log_prob_each(self, x, outputs):
+        return self._indicators(x) @ np.ascontiguousarray(self._normalised(outputs).T)
+
+    def moments(self, x, r, outputs):
+        """(k, sum of c): the weights of every level."""
+        return np.ascontiguousarray((self._indicators(x).T @ r).T)
+
+    def maximise(self, moments, outputs, pooled, share):
+        return self._normalised(np.log(np.maximum(moments + share * self._portion, RAREST)))
+
+    def remember(self, outputs, n, pooled, share):
+        return np.exp(self._normalised(outputs)) * (n[:, None] + 2 * share) - share * self._portion
+
+    @property
+    def _portion(self):
+        """What a level is given of a share, (sum of c,): as many rows in all as two levels, whatever their number."""
+        return np.repeat(2 / self._counts, self._counts)
+
+    def around(self, x, pooled):
+        seen = np.repeat(~np.isnan(x), self._counts, axis=1)
+        return np.log((np.exp(self._normalised(pooled)) + self._indicators(x).toarray()) / (1 + seen))
+
+    def log_prob_around(self, x, pooled):
+        return self._indicators(x) @ np.log((1 + np.exp(self._normalised(pooled)[0])) / 2)
+
+    def guess(self, r, outputs):
+        def likeliest(part):
+            p, size = np.exp(part).T, max(64, TABLE // part.shape[1] // 64 * 64)
+            return np.concatenate([linear(r[i:i + size].astype(np.float64), p).argmax(axis=1)
+                                   for i in range(0, max(len(r), 1), size)])
+        return stack([levels[likeliest(part)] for part, levels in self._tables(outputs)], r)
+
+    def take(self, outputs, features):
+        return np.concatenate([outputs[:, self._ends[j] - self._counts[j]:self._ends[j]] for j in features], axis=1)
+
+
+def _levels(given):
+    """The levels of a feature, sorted, (c,) float64."""
+    try:
+        one = not isinstance(given, (bool, np.bool_)) and isinstance(given, (int, np.integer))
+        levels = np.arange(given, dtype=np.float64) if one else np.unique(np.asarray(given, dtype=np.float64))
+        if np.ndim(given) == (not one) and levels.size == (given if one else len(given)) > 0 and np.isfinite(levels).all():
+            return levels
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"Categorical: levels must be numbers that differ, or how many there are, got {given!r}"[:200])
+
+
+def _number_levels(x, head):
+    """The number of each value's output (..., d); of a value that is none of the levels, that of another."""
+    numbers = np.empty(x.shape, np.int64)
+    for j, (levels, end) in enumerate(zip(head.levels, head._ends, strict=True)):
+        c, column = len(levels), x[..., j]
+        if levels[-1] - levels[0] == c - 1 and levels[0] == np.floor(levels[0]):  # consecutive integers
+            at = np.fmin(np.fmax(column - levels[0], 0), c - 1).astype(np.int64)
+        else:
+            at = np.minimum(np.searchsorted(levels.astype(x.dtype), column), c - 1)
+        numbers[..., j] = at + end - c
+    return numbers
+
+
+_numbers = ops.op(_number_levels, name="level numbers")  # which carry no derivative
+
+
+def stack(columns, like):
+    """Columns (n,) as (n, d) in the dtype of `like`, whose leading dimensions are n."""
+    return np.stack(columns, axis=-1).astype(like.dtype) if columns else like[..., :0]

@@ -1,0 +1,133 @@
+"""The normal head: mean and log-variance of a real feature. And the one convention for scale, std = exp(log_var / 2).
+
+Legend: n rows, d features, k components.
+"""
+import numpy as np
+
+from .. import fused, ops
+from ..fused import LOG_2PI
+from .base import EMPTY, RAREST, Family, filled, linear, without
+
+THINNEST = 1e-9   # standard deviation, in units of the data's, below which a component has collapsed
+
+
+def std(log_var):
+    """The standard deviation, exp(log_var / 2): the one convention for scale."""
+    return ops.exp(log_var / 2)
+
+
+def normal_log_prob(x, mean, log_var):
+    """log N(x; mean, exp(log_var)) of every feature, in nats."""
+    return -0.5 * (LOG_2PI + log_var + ops.square(x - mean) * ops.exp(-log_var))
+
+
+def typical_variance(variances, n):
+    """The variance (d,) that components have within them: the geometric mean of theirs (k, d), by their rows n (k, d).
+
+    In units of the data's variance, which it is where no component has any, that is, where all are thinner than THINNEST.
+    A mean of logarithms, because neither one on outliers, however wide, nor one on two close rows is to speak for the others.
+    """
+    wide = variances > THINNEST**2
+    n = n * wide
+    return np.exp((n * np.log(np.where(wide, variances, 1.0))).sum(axis=0) / np.maximum(n.sum(axis=0), RAREST))
+
+
+class Normal(Family):
+    """x_d ~ N(mean_d, exp(log_var_d)); outputs are the means, then the raw log-variances.
+
+    limit: the log-variances are bounded to +-limit nats, as a network's have to be; None leaves them as they are.
+    """
+
+    name = noise = "normal"
+    discrete = False
+
+    def __init__(self, limit=15.0):
+        self.limit = limit
+
+    def _options(self):
+        return {} if self.limit == 15.0 else {"limit": self.limit}
+
+    def split(self, outputs):
+        """The means and log-variances in outputs (n, 2 d)."""
+        d = outputs.shape[-1] // 2
+        log_var = outputs[..., d:]
+        return outputs[..., :d], log_var if self.limit is None else ops.bounded(log_var, self.limit)
+
+    def log_prob(self, x, outputs):
+        if self.limit is None:
+            return ops.sum(normal_log_prob(x, *self.split(outputs)), axis=-1)
+        return fused.normal_log_prob(x, outputs, self.limit)
+
+    def sample(self, noise, outputs):
+        mean, log_var = self.split(outputs)
+        return mean + std(log_var) * noise
+
+    def mean(self, outputs):
+        return self.split(outputs)[0]
+
+    def variance(self, outputs):
+        return ops.exp(self.split(outputs)[1])
+
+    def n_outputs(self, d):
+        return 2 * d
+
+    def check(self, x, name, columns=None, shown=None):
+        pass  # every real number is in the support
+
+    def _whitened(self, x, outputs):
+        """(x - mean) / std under one component after the other, 0 where a value is missing."""
+        mean, log_var = self.split(outputs)
+        x = x.astype(np.float64)
+        for centre, precision in zip(mean, np.exp(-log_var / 2), strict=True):
+            y = (x - centre) * precision
+            yield np.where(np.isnan(y), 0, y)
+
+    def log_prob_each(self, x, outputs):
+        constants, missing = (LOG_2PI + self.split(outputs)[1]) / -2, filled(x)[1]
+        joint = without(missing, np.tile(constants.sum(axis=1), (len(x), 1)), constants)
+        for k, y in enumerate(self._whitened(x, outputs)):
+            joint[:, k] -= np.square(y).sum(axis=1) / 2
+        return joint
+
+    def moments(self, x, r, outputs):
+        """(3, k, d): weights of the values seen; the first and second moments of whitened values, which do not cancel."""
+        sums = [(w @ y, w @ (y * y)) for w, y in zip(r.T, self._whitened(x, outputs), strict=True)]
+        return np.stack([r.T @ ~np.isnan(x), *np.swapaxes(sums, 0, 1)])
+
+    def maximise(self, moments, outputs, pooled, share):
+        (mean, log_var), all_log_var = self.split(outputs), self.split(pooled)[1]
+        seen, shift, variance = self._spread(moments)
+        with np.errstate(divide="ignore"):
+            new = np.logaddexp(log_var + np.log(variance), np.log(share) + all_log_var)
+        new[new < all_log_var + 2 * np.log(THINNEST)] = np.nan
+        return np.concatenate([mean + shift * std(log_var), new], axis=1)
+
+    def _spread(self, moments):
+        """Rows, mean and variance of whitened values, (k, d) each."""
+        seen, first, second = moments
+        seen = np.maximum(seen, EMPTY)
+        shift = first / seen
+        return seen, shift, np.maximum(second / seen - shift**2, 0)
+
+    def typical_variance(self, moments, outputs, pooled):
+        """That of the components with these moments under the last outputs, as shares (d,) of the pooled variances."""
+        seen, _, variance = self._spread(moments)
+        return typical_variance(variance * np.exp(self.split(outputs)[1] - self.split(pooled)[1]), seen)
+
+    def remember(self, outputs, n, pooled, share):
+        log_var, all_log_var = self.split(outputs)[1], self.split(pooled)[1]
+        seen = np.broadcast_to(n[:, None], log_var.shape)
+        return np.stack([seen, 0 * seen, seen * (1 - share * np.exp(all_log_var - log_var))])
+
+    def around(self, x, pooled):
+        mean, log_var = self.split(pooled)
+        return np.concatenate([np.where(np.isnan(x), mean, x), log_var.repeat(len(x), axis=0)], axis=1)
+
+    def log_prob_around(self, x, pooled):
+        return (LOG_2PI + self.split(pooled)[1][0]) @ np.isnan(x).T / 2 - (LOG_2PI + self.split(pooled)[1]).sum() / 2
+
+    def guess(self, r, outputs):
+        return linear(r.astype(np.float64), self.mean(outputs).T)
+
+    def take(self, outputs, features):
+        return np.concatenate([part[:, features] for part in np.split(outputs, 2, axis=1)], axis=1)

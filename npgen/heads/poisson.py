@@ -1,0 +1,92 @@
+"""The Poisson head: the log-rate of a count.
+
+Legend: n rows, d features, k components.
+"""
+import numpy as np
+
+from .. import ops
+from .base import EMPTY, RAREST, Family, filled, linear, refuse, weigh, without
+
+MOST = 1e300      # a count beyond is taken to be there, so that no term of a density overflows
+
+
+class Poisson(Family):
+    """x_d in {0, 1, 2, ...} with P(x_d = n) = rate_d^n exp(-rate_d) / n!; outputs are the log-rates."""
+
+    name, noise = "poisson", "uniform"
+
+    def log_prob(self, x, outputs):
+        return ops.sum(x * outputs - ops.exp(outputs) - ops.gammaln(x + 1), axis=-1)
+
+    def sample(self, noise, outputs):
+        return _poisson_quantile(noise.astype(np.float64), np.exp(outputs.astype(np.float64))).astype(outputs.dtype)
+
+    def mean(self, outputs):
+        return ops.exp(outputs)
+
+    def variance(self, outputs):
+        return ops.exp(outputs)
+
+    def n_outputs(self, d):
+        return d
+
+    def check(self, x, name, columns=None, shown=None):
+        refuse(~((x == np.floor(x)) & (x >= 0) | np.isnan(x)), x if shown is None else shown, name, columns,
+                "but a Poisson head needs counts 0, 1, 2, ...: use a normal head for other numbers")
+
+    def log_prob_each(self, x, outputs):
+        x, missing = filled(_count(x))
+        rates = self.mean(outputs)
+        joint = linear(x, outputs) - rates.sum(axis=1) - ops.gammaln(x + 1).sum(axis=1, keepdims=True)
+        return without(missing, joint, -rates)
+
+    def moments(self, x, r, outputs):
+        """(2, k, d): weights of the values seen, and their sums."""
+        x, missing = filled(_count(x))
+        return np.stack([r.sum(axis=0)[:, None] - r[:len(missing)].T @ missing, weigh(x, r)])
+
+    def maximise(self, moments, outputs, pooled, share):
+        seen, total = moments
+        return np.log(np.maximum(total + share, RAREST)) - np.log(np.maximum(seen, EMPTY))
+
+    def remember(self, outputs, n, pooled, share):
+        seen = np.broadcast_to(n[:, None], outputs.shape)
+        return np.stack([seen, self.mean(outputs) * seen - share])
+
+    def around(self, x, pooled):
+        return np.where(np.isnan(x), pooled, np.log(_count(x) + 0.5))
+
+    def log_prob_around(self, x, pooled):
+        x, missing = filled(_count(x))
+        own = x * np.log(x + 0.5) - (x + 0.5) - ops.gammaln(x + 1)
+        return (np.where(missing, 0, own) if len(missing) else own).sum(axis=1)
+
+    def guess(self, r, outputs):
+        return linear(r.astype(np.float64), self.mean(outputs).T)
+
+    def take(self, outputs, features):
+        return outputs[:, features]
+
+
+def _count(x):
+    """x in float64, where its logarithm times itself is a number."""
+    return np.minimum(x.astype(np.float64), MOST)
+
+
+def _poisson_quantile(u, rate):
+    """The smallest count n with P(x <= n) >= u: exact below a rate of 2^20, beyond to a thousandth of a count.
+
+    It begins with the expansion of Cornish & Fisher (1938), from which the steps up or down are few.
+    """
+    from scipy import special
+    u, rate = np.broadcast_arrays(u, rate)
+    z = special.ndtri(u)
+    count = np.maximum(np.round(rate + np.sqrt(rate) * z + (z * z - 1) / 6), 0)
+    for step, wrong in ((-1, lambda n, u, rate: (n > 0) & (special.pdtr(n - 1, rate) >= u)),
+                        (1, lambda n, u, rate: special.pdtr(n, rate) < u)):
+        at = np.nonzero(rate < 2**20)
+        while len(at[0]):
+            moved = wrong(count[at], u[at], rate[at])
+            at = tuple(index[moved] for index in at)
+            count[at] += step
+    return count
