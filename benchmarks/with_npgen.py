@@ -61,7 +61,7 @@ def _steps(model, problem):
 
     def start(optimizer, learning_rate):
         params = model.params_.copy()
-        options = train.Options(learning_rate=learning_rate, clip_norm=1e30)
+        options = train.Training(learning_rate=learning_rate, clip_norm=1e30)
         state = train.State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), Stream(0),
                             Stream(problem["stream"]), learning_rate)
         return train._Step(loss, params, x, None, optimizer, options), state

@@ -26,9 +26,9 @@ class ConvergenceWarning(UserWarning):
     """Fitting stopped before it had converged, or had to go back because the loss was not finite."""
 
 
-@dataclasses.dataclass(kw_only=True)
-class Options:
-    """How to train; all but clip_norm are arguments of the models' constructors.
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class Training:
+    """How to train: a model that follows a gradient inherits these, as keyword arguments of its constructor.
 
     max_epochs           passes over the rows, at most
     batch_size           rows per step
@@ -42,11 +42,9 @@ class Options:
     callbacks            functions that are called after every epoch with its entry of history_: a dict of epoch, train_nats and
                          valid_nats (losses: minus the mean of log p or its bound), learning_rate, rollbacks
     verbose              whether to show a progress bar
-
-    Raises ValueError, or TypeError for callbacks that are no functions.
     """
 
-    max_epochs: int = 200
+    max_epochs: int = 300
     batch_size: int = 100
     learning_rate: float = 1e-3
     validation_fraction: float = 0.1
@@ -57,22 +55,24 @@ class Options:
     callbacks: tuple = ()
     verbose: bool = False
 
-    def __post_init__(self):
-        for name in ("max_epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        for name in ("learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float, np.number)) or not value > 0 or not math.isfinite(value):
-                raise ValueError(f"{name} must be a positive number, got {value!r}")
-        if not isinstance(self.weight_decay, (int, float, np.number)) or not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be 0 or a positive number, got {self.weight_decay!r}")
-        if not isinstance(self.callbacks, (list, tuple)) or not all(map(callable, self.callbacks)):
-            raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}")
-        value = self.validation_fraction
-        if not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
-            raise ValueError(f"validation_fraction must be in [0, 1), got {value!r}; 0 trains on every row")
+
+def check_training(options):
+    """Raise ValueError, or TypeError for callbacks that are no functions, unless these can be used."""
+    for name in ("max_epochs", "batch_size", "patience"):
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    for name in ("learning_rate", "clip_norm"):
+        value = getattr(options, name)
+        if not isinstance(value, (int, float, np.number)) or not value > 0 or not math.isfinite(value):
+            raise ValueError(f"{name} must be a positive number, got {value!r}")
+    if not isinstance(options.weight_decay, (int, float, np.number)) or not 0 <= options.weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be 0 or a positive number, got {options.weight_decay!r}")
+    if not isinstance(options.callbacks, (list, tuple)) or not all(map(callable, options.callbacks)):
+        raise TypeError(f"callbacks must be a list of functions, got {options.callbacks!r}")
+    value = options.validation_fraction
+    if not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
+        raise ValueError(f"validation_fraction must be in [0, 1), got {value!r}; 0 trains on every row")
 
 
 @dataclasses.dataclass
@@ -115,13 +115,15 @@ def fit(loss, params, x, *, weights=None, validation=None, stream, options=None,
     weights      (n,) non-negative, or None: the loss is the weighted mean, sum_n w_n loss_n / sum_n w_n
     validation   (rows, their weights or None) to stop by, or None: a share of the rows of x
     stream       random numbers for the split, the order and the loss
+    options      a Training, or whatever has its attributes, as a model that inherits it
     resume       a State to go on from; save(state) is called after every epoch, whose arrays no later epoch writes to
     It runs where x and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
     its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases, once each.
-    Raises ValueError for parameters that are not finite to begin with.
+    Raises ValueError for parameters that are not finite to begin with, and as check_training does.
     """
-    options, optimizer = options or Options(), optimizer or Adam()
+    options, optimizer = options or Training(), optimizer or Adam()
+    check_training(options)
     state = resume or State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), stream.spawn(), stream,
                             options.learning_rate)
     order = Stream.from_state(state.split.state()).permutation(len(x))

@@ -25,7 +25,7 @@ from npgen.nn import Parameters
 from npgen.optim import SGD
 from npgen.random import Stream, row_normals
 from npgen.testing import check_generative_model
-from npgen.train import ConvergenceWarning, Options
+from npgen.train import ConvergenceWarning, Training
 
 OPS = {name: case for name, case in CASES.items() if name not in ON_HOST}
 MIXED = {"where", "concatenate-constant"}  # cases with an array of the host in them
@@ -153,7 +153,7 @@ def assert_same_history(ours, theirs, tolerance):
 
 def descend(x, loss=squares, optimizer=None, **options):
     params = Parameters({"w": np.zeros_like(x, shape=x.shape[1:])})
-    return params, train.fit(loss, params, x, stream=Stream(0), optimizer=optimizer, options=Options(**options))
+    return params, train.fit(loss, params, x, stream=Stream(0), optimizer=optimizer, options=Training(**options))
 
 
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.01}, {"weight_decay": 0.1}, {"optimizer": SGD(0.5)},

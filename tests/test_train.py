@@ -19,7 +19,7 @@ from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP, base
 from npgen.nn import Parameters
 from npgen.optim import SGD
 from npgen.random import Stream
-from npgen.train import ConvergenceWarning, Options, State
+from npgen.train import ConvergenceWarning, State, Training
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3)) + [1, 2, 3]
@@ -34,7 +34,7 @@ def squares(params, rows, stream):
 def run(loss=squares, x=X, *, start=0.0, weights=None, validation=None, optimizer=None, resume=None, save=None, **options):
     params = Parameters({"w": np.full(x.shape[1], start)})
     state = train.fit(loss, params, x, weights=weights, validation=validation, stream=Stream(0), optimizer=optimizer,
-                      resume=resume, save=save, options=Options(**options))
+                      resume=resume, save=save, options=Training(**options))
     return params["w"], state
 
 
@@ -234,10 +234,23 @@ def test_gradients_are_clipped_by_their_norm():
 
 def test_weight_decay_shrinks_every_parameter_whatever_the_gradient():
     params = Parameters({"weight": np.full((3, 2), 2.0), "bias": np.full(2, 2.0)})
-    options = Options(weight_decay=0.5, learning_rate=0.1, max_epochs=3, batch_size=10, restore_best=False)
+    options = Training(weight_decay=0.5, learning_rate=0.1, max_epochs=3, batch_size=10, restore_best=False)
     state = train.fit(lambda p, rows, stream: np.sum(rows @ p["weight"] * 0 + p["bias"] * 0, axis=1), params, X,
                       stream=Stream(0), options=options)
     np.testing.assert_allclose(params.flat, 2 * 0.95**state.step, rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrong, error, message", [
+    ({"max_epochs": 0}, ValueError, "max_epochs must be a positive integer, got 0"),
+    ({"batch_size": 2.5}, ValueError, "batch_size must be a positive integer, got 2.5"),
+    ({"learning_rate": math.nan}, ValueError, "learning_rate must be a positive number, got nan"),
+    ({"clip_norm": 0}, ValueError, "clip_norm must be a positive number, got 0"),
+    ({"callbacks": [3]}, TypeError, r"callbacks must be a list of functions, got \[3\]")], ids=str)
+def test_options_are_kept_as_they_come_and_refused_by_fit(wrong, error, message):
+    options, calls = Training(**wrong), []
+    with pytest.raises(error, match=message):
+        train.fit(lambda *_: calls.append(0), Parameters({"w": np.zeros(3)}), X, stream=Stream(0), options=options)
+    assert not calls
 
 
 # ---------------------------------------------------------------- interruption

@@ -29,7 +29,7 @@ class MADE(GradientModel):
     head           "bernoulli" for data of 0 and 1, "normal" for real data, "auto" decides by looking at the data
     order          "natural", "random", or a permutation of the columns: the order of the factorisation
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
-    max_epochs ... verbose: see npgen.train.Options; random_state: seed of everything random
+    max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     encode gives the last hidden layer's features (n, l) under a Bernoulli head, and the noise
     (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal one.

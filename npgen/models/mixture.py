@@ -32,7 +32,7 @@ class GaussianMixture(MixtureModel):
     init_params       the first means: "kmeans", "k-means++", "random_from_data" or "random"
     weights_init, means_init, precisions_init    the start, as far as it is known, shaped like the attributes
     warm_start        fit begins where the fit before has ended, if it was of as many components and columns; n_init is then 1
-    solver            "em", or "adam": the gradient of the same likelihood, with the options of npgen.train.Options from
+    solver            "em", or "adam": the gradient of the same likelihood, with the options of npgen.train.Training from
                       max_epochs on (reg_covar then acts on the start only)
     preprocess        None, or a map to the space that the mixture lives in (see npgen.preprocess.make). Without one, columns of
                       integers have the density of real numbers, and fit warns where a value makes up too much of a column

@@ -56,8 +56,10 @@ class ParametricModel(Model):
         self._learn(x, weights, run)
 
     def _options(self):
-        names = {field.name for field in dataclasses.fields(train.Options)}
-        return train.Options(**{k: v for k, v in self.get_params().items() if k in names})
+        names = {field.name for field in dataclasses.fields(train.Training)}
+        options = train.Training(**{k: v for k, v in self.get_params().items() if k in names})
+        train.check_training(options)
+        return options
 
     def _move(self):
         self.params_, self.preprocess_ = self.params_.to(self._place), self.preprocess_.to(self._place)

@@ -46,7 +46,7 @@ class VAE(GradientModel):
     beta           weight of the KL divergence while fitting (Higgins et al., 2017)
     n_importance   samples per row behind log_prob
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
-    max_epochs ... verbose: see npgen.train.Options; random_state: seed of everything random
+    max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     encode gives the posterior mean (n, l); decode the mean of x given z.
     Reference: Kingma & Welling (2014).
