@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npgen import MADE, VAE, GaussianMixture, RealNVP, kernels, ops, preprocess, train
+from npgen import MADE, VAE, GaussianMixture, RealNVP, kernels, ops, train, transforms
 from npgen.kernels._cuda import asnumpy
 from npgen.masks import Plan
 from npgen.nn import Parameters
@@ -33,7 +33,7 @@ def _build(model, problem, orders=None):
     """The model with the problem's parameters, as fit would have left it."""
     x = problem["x"]
     model.n_features_in_, model.dtype_, model.stream_ = x.shape[1], x.dtype, Stream(0)
-    model.preprocess_ = preprocess.make(None, x).fit(x)
+    model.preprocess_ = transforms.make(None, x).fit(x)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*too narrow")  # 784-500-784 is the network that peers are timed with
         model._build(x)
@@ -56,7 +56,7 @@ def _steps(model, problem):
     x, batches = map(model._place, (problem["x"], problem["batches"]))
 
     def loss(params, rows, stream):
-        z, log_det = model.preprocess_.unchecked(rows, stream)
+        z, log_det = model.preprocess_.unchecked(None, rows, stream=stream)
         return model._loss(params, z, stream) - log_det
 
     def start(optimizer, learning_rate):

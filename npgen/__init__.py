@@ -7,7 +7,7 @@ encode(X) and decode(Z).
     train, optim    the fit loop, Adam
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
     heads           what outputs say about a feature: normal, Bernoulli, Poisson, categorical
-    preprocess      standardise, dequantise, logit, counted in log_prob
+    transforms      standardise, dequantise, logit, counted in log_prob; the steps of flows
     ops, fused      every differentiable op: a table of derivatives, and those that one kernel computes
     linalg, compositions    decompositions, norms; NumPy functions that are written in ops
     engine          reverse-mode differentiation: grad, vjp, jacobian, hvp

@@ -29,8 +29,8 @@ from .checks import one_line
 from .kernels import DeviceError
 from .models import MODELS
 from .models.files import load
-from .preprocess import Chain, Columns
 from .random import as_stream
+from .transforms import Chain, Columns
 from .version import __version__
 from .warn import warn
 

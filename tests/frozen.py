@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info
 
 import npgen
 from npgen import data
-from npgen.preprocess import Chain, Dequantize, Logit, Standardize
+from npgen.transforms import Chain, Dequantize, Logit, Standardize
 
 FOLDER = Path(__file__).parent / "frozen"
 RECORD, FILES = FOLDER / "answers.safetensors", FOLDER / "format-1"

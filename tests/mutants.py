@@ -23,8 +23,8 @@ import npgen
 from npgen import data
 from npgen.kernels import Kernel
 from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
-from npgen.preprocess import Chain, Dequantize, Logit
 from npgen.testing import check_generative_model
+from npgen.transforms import Chain, Dequantize, Logit
 
 
 def normals(seed):
@@ -192,28 +192,30 @@ MUTANTS = [
     M("sampler: noise off by one", "MADE, real", "kernels.made_sample:_reference", "* noise[:, j]\n", "* noise[:, j - 1]\n"),
     M("sampler: bias of the output forgotten", "MADE, bits", "kernels.made_sample:_reference", " + layers[-1][1]", ""),
     # preprocessing
-    M("standardise: log-det dropped", "MADE, real", "preprocess:Standardize._mapped", "self._log_det", "0.0"),
-    M("standardise: sign of the log-det", "RealNVP, real", "preprocess:Standardize._mapped", "self._log_det",
+    M("standardise: log-det dropped", "MADE, real", "transforms.standardize:Standardize._mapped", "self._log_det", "0.0"),
+    M("standardise: sign of the log-det", "RealNVP, real", "transforms.standardize:Standardize._mapped", "self._log_det",
       "-self._log_det"),
-    M("standardise: variance in the inverse", "RealNVP, real", "preprocess:Standardize.inverse", "* self.std_",
+    M("standardise: variance in the inverse", "RealNVP, real", "transforms.standardize:Standardize.to_data", "* self.std_",
       "* self.std_ * self.std_"),
-    M("standardise: mean not added back", "VAE, moons", "preprocess:Standardize.inverse", "+ self.mean_",
+    M("standardise: mean not added back", "VAE, moons", "transforms.standardize:Standardize.to_data", "+ self.mean_",
       "+ 0.5 + 1.3 * self.mean_"),
-    M("dequantise: log-det dropped", "RealNVP, counts", "preprocess:Dequantize.unchecked",
+    M("dequantise: log-det dropped", "RealNVP, counts", "transforms.dequantize:Dequantize.unchecked",
       "self._log_det", "0.0"),
-    M("dequantise: rounding in the inverse", "mixture, counts", "preprocess:Dequantize.inverse", "np.floor(", "np.round("),
-    M("dequantise: levels off by one", "RealNVP, counts", "preprocess:Dequantize.inverse", "z * levels",
+    M("dequantise: rounding in the inverse", "mixture, counts", "transforms.dequantize:Dequantize.to_data", "np.floor(",
+      "np.round("),
+    M("dequantise: levels off by one", "RealNVP, counts", "transforms.dequantize:Dequantize.to_data", "z * levels",
       "z * (levels - 1)"),
-    M("dequantise: half of the cell", "RealNVP, counts", "preprocess:Dequantize.unchecked", "room * u", "0.5 * u"),
-    M("dequantise: noise is no function of the row", "RealNVP, counts", "preprocess:_RowNoise.uniform", "return ",
+    M("dequantise: half of the cell", "RealNVP, counts", "transforms.dequantize:Dequantize.unchecked", "room * u", "0.5 * u"),
+    M("dequantise: noise is no function of the row", "RealNVP, counts", "transforms.row_noise:RowNoise.uniform", "return ",
       "return np.random.random(shape)\n    return "),
-    M("logit: constant of the log-det", "RealNVP, unit square", "preprocess:Logit.unchecked",
+    M("logit: constant of the log-det", "RealNVP, unit square", "transforms.logit:Logit.unchecked",
       "x.shape[1] * math.log(1 - 2 * self.alpha) - ", "-"),
-    M("logit: sign of the log-det", "RealNVP, counts", "preprocess:Logit.unchecked", "- np.sum(s + t", "+ np.sum(s + t"),
-    M("logit: alpha forgotten in the inverse", "RealNVP, unit square", "preprocess:Logit.unclipped", " - self.alpha)", ")"),
-    M("chain: only the last log-det", "RealNVP, unit square", "preprocess:Chain._through", "log_det = log_det + more",
+    M("logit: sign of the log-det", "RealNVP, counts", "transforms.logit:Logit.unchecked", "- np.sum(s + t", "+ np.sum(s + t"),
+    M("logit: alpha forgotten in the inverse", "RealNVP, unit square", "transforms.logit:Logit.unclipped", " - self.alpha)",
+      ")"),
+    M("chain: only the last log-det", "RealNVP, unit square", "transforms.base:Chain._through", "log_det = log_det + more",
       "log_det = more"),
-    M("chain: inverse in forward order", "RealNVP, unit square", "preprocess:Chain.inverse", "reversed(self.steps)",
+    M("chain: inverse in forward order", "RealNVP, unit square", "transforms.base:Chain.to_data", "reversed(self.steps)",
       "self.steps"),
     M("log_prob without the preprocessing", "MADE, moons", "models.parametric:ParametricModel._log_prob", "z) + log_det", "z)"),
     # latent variables
@@ -279,7 +281,7 @@ MUTANTS = [
     M("features decoded in another order", "MADE, bits", "models.made:MADE._reconstruct", "self._reordered(self.head_",
       "(self.head_"),
     # columns: their levels, their names
-    M("levels are not rounded", "RealNVP, counts", "preprocess:Dequantize.inverse", "np.floor(", "np.asarray("),
+    M("levels are not rounded", "RealNVP, counts", "transforms.dequantize:Dequantize.to_data", "np.floor(", "np.asarray("),
     M("one bit is never drawn", "mixture, mixed columns", "heads.bernoulli:Bernoulli.sample", "noise < ", "noise < 0 * "),
     M("names in any order", "mixture, named columns", "models.base:Model._check_names", "or names == known:",
       "or set(names or ()) == set(known or ()):"),
@@ -295,7 +297,7 @@ MUTANTS = [
       "models.mixture_model:MixtureModel.impute", "as_stream(rng)", "self.stream_"),
     M("sampling with a seed goes on from there", "RealNVP, moons", "models.base:Model._draw", "as_stream(rng)",
       "vars(self).update(stream_=as_stream(rng)) or self.stream_"),
-    M("a query writes to its rows", "MADE, moons", "preprocess:Standardize._mapped", "(x - mean) / std",
+    M("a query writes to its rows", "MADE, moons", "transforms.standardize:Standardize._mapped", "(x - mean) / std",
       "np.divide(np.subtract(x, mean, out=x), std, out=x)"),
     M("a query keeps what it was asked last", "VAE, moons", "models.vae:VAE.importance_log_prob",
       "def estimate(params, z, log_det):", "self.n_importance = n\n    def estimate(params, z, log_det):"),

@@ -12,7 +12,7 @@ import pytest
 from test_models import FIRST, REAL, answers, fresh
 
 import npgen
-from npgen import cli, data, preprocess
+from npgen import cli, data, transforms
 
 X = REAL[:60, :3].copy()
 SETTINGS = {"MADE": {"hidden": (4,), "head": "normal", "order": "random"}, "RealNVP": {"n_couplings": 2, "hidden": (4,)},
@@ -55,7 +55,7 @@ class Frame:
         return np.array(self.x, dtype=dtype)
 
 
-class Nameless(preprocess.Preprocessor):
+class Nameless(transforms.Transform):
     """A map that load would not find."""
 
 

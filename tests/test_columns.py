@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import npgen
 from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
-from npgen.preprocess import Chain, Preprocessor, Standardize, warn_of_atoms
+from npgen.transforms import Chain, Standardize, Transform, warn_of_atoms
 
 RNG = np.random.default_rng(0)
 N = 2000
@@ -87,11 +87,11 @@ def test_an_outlier_that_is_held_out_does_not_say_when_to_stop():
 def test_a_value_however_far_out_is_one_row_among_others(distance, sign):
     x = np.append(TWO[:200, 0], sign * distance * 100)[:, None]
     p = Standardize().fit(x)
-    z, log_det = p.forward(x)
+    z, log_det = p.to_noise(None, x)
     assert p.far_.tolist() == [0] and np.abs(z).max() < 8
-    np.testing.assert_allclose(p.inverse(z), x, rtol=1e-9)
+    np.testing.assert_allclose(p.to_data(None, z)[0], x, rtol=1e-9)
     step = 1e-6 * abs(x[-1:])
-    slope = (p.forward(x[-1:] + step)[0] - p.forward(x[-1:] - step)[0])[0, 0] / (2 * step[0, 0])
+    slope = (p.to_noise(None, x[-1:] + step)[0] - p.to_noise(None, x[-1:] - step)[0])[0, 0] / (2 * step[0, 0])
     np.testing.assert_allclose(log_det[-1], np.log(slope), atol=1e-4)
 
 
@@ -107,8 +107,8 @@ def test_a_heavy_tail_keeps_its_density(draw):
     with pytest.warns(UserWarning, match="robust standard deviations from the median"):
         p = Standardize().fit(x)
     z = np.linspace(-12, 12, 200_001)[:, None]
-    y = p.inverse(z)
-    back, log_det = p.forward(y)
+    y = p.to_data(None, z)[0]
+    back, log_det = p.to_noise(None, y)
     np.testing.assert_allclose(back, z, atol=1e-9)
     assert (np.diff(y[:, 0]) > 0).all()
     density = np.exp(-0.5 * np.log(2 * np.pi) - 0.5 * back[:, 0]**2 + log_det)
@@ -197,11 +197,11 @@ def test_a_float32_sentinel_leaves_the_other_rows_apart():
     x = RNG.normal(size=(2000, 1)).astype(np.float32)
     x[3] = 1e30
     with pytest.warns(UserWarning, match=r"x\[3, 0\] is 1e\+30"):
-        z = Standardize().fit(x).forward(x)[0]
+        z = Standardize().fit(x).to_noise(None, x)[0]
     assert len(np.unique(z)) > 1990 and np.isfinite(z).all()
 
 
-class Threshold(Preprocessor, name="threshold"):
+class Threshold(Transform, name="threshold"):
     """0 up to half of `top`, 1 above; as if each were one state."""
 
     _options = ("top",)
@@ -212,17 +212,17 @@ class Threshold(Preprocessor, name="threshold"):
     def fit(self, x, sample_weight=None):
         return self
 
-    def forward(self, x, stream=None):
+    def to_noise(self, p, x, c=None, stream=None):
         return (2 * x > self.top).astype(x.dtype), np.zeros_like(x, shape=(len(x),))
 
-    def inverse(self, z):
-        return self.top * z
+    def to_data(self, p, z, c=None):
+        return self.top * z, np.zeros_like(z, shape=(len(z),))
 
 
 class Scale(Threshold, name="scale"):
     """x / top, and nothing else: what is neither 0 nor top is no bit."""
 
-    def forward(self, x, stream=None):
+    def to_noise(self, p, x, c=None, stream=None):
         return x / self.top, np.zeros_like(x, shape=(len(x),))
 
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from npgen import MADE, VAE, GaussianMixture, Mixture, RealNVP, preprocess
+from npgen import MADE, VAE, GaussianMixture, Mixture, RealNVP, transforms
 from npgen.engine import grad, vjp
 from npgen.models import vae
 
@@ -12,8 +12,8 @@ UNIT = 1 / (1 + np.exp(-rng.normal(size=(200, 3))))
 MIXED = np.stack([*ROWS.T[:2], rng.integers(0, 4, 200)], axis=1)
 FAR = np.concatenate([ROWS, [[0, 1e4, 0]]])
 QUICK = {"max_epochs": 2, "random_state": 0}
-COLUMNS = {"preprocess": preprocess.Columns(maps=(preprocess.Logit(), preprocess.Log()), columns=((2,), (0,)))}
-LOGIT = {"preprocess": preprocess.Chain(steps=(preprocess.Logit(), preprocess.Standardize()))}
+COLUMNS = {"preprocess": transforms.Columns(maps=(transforms.Logit(), transforms.Log()), columns=((2,), (0,)))}
+LOGIT = {"preprocess": transforms.Chain(steps=(transforms.Logit(), transforms.Standardize()))}
 CASES = {
     **{f"GaussianMixture {form}": (GaussianMixture(2, covariance_type=form, random_state=0), ROWS)
        for form in ("full", "tied", "diag", "spherical")},
@@ -35,7 +35,8 @@ def test_the_gradient_of_log_prob_by_the_rows(name, monkeypatch):
     model = model.fit(rows)
     noise = np.random.default_rng(1).normal(size=(5, 8, 2))  # the noise of a row is a constant of it
     monkeypatch.setattr(vae, "row_normals", lambda x, shape: noise[:len(x)])
-    monkeypatch.setattr(preprocess._RowNoise, "uniform", lambda row, shape, dtype, like=None: np.full(shape, 0.3, dtype))
+    monkeypatch.setattr(transforms.dequantize.RowNoise, "uniform",
+                        lambda row, shape, dtype, like=None: np.full(shape, 0.3, dtype))
     x, step = rows[[3, 17, 41, 100, -1]] if name != "VAE" else rows[3:8], 1e-5 * rows.std(axis=0)
     value, pull = vjp(model.log_prob, x)
     assert value.shape == (5,)
@@ -70,10 +71,10 @@ def test_dequantised_rows_move_as_their_cells_do():
     counts = rng.integers(0, 9, size=(200, 3)).astype(float)
     model = RealNVP(n_couplings=2, hidden=(8,), preprocess="dequantize+logit", **QUICK).fit(counts)
     dequantize = model.preprocess_.steps[0]
-    z, log_det = dequantize.forward(counts[:5])
+    z, log_det = dequantize.to_noise(None, counts[:5])
 
     def behind(z):
-        y, more = model.preprocess_.steps[1].forward(z)
+        y, more = model.preprocess_.steps[1].to_noise(None, z)
         return np.sum(model._log_density(model._at(z.dtype), y) + more)
 
     want = grad(behind)(z) / dequantize.levels_

@@ -44,7 +44,7 @@ def conditionals(model, z):
 def test_a_conditional_depends_on_earlier_features_only_and_on_all_of_them(x, order, hidden):
     model, place = made(order, hidden, x), np.empty(6, int)
     place[model.order_] = np.arange(6)  # where each column stands in the factorisation
-    z = model.preprocess_.forward(x)[0][:10]
+    z = model.preprocess_.to_noise(None, x)[0][:10]
     j = np.stack([jacobian(lambda row: conditionals(model, row[None])[0])(row) for row in z])
     forbidden = place[:, None] <= place[None, :]  # itself, and those after it
     assert not j[:, :, forbidden].any()  # exactly zero

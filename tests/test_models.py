@@ -20,9 +20,9 @@ import npgen
 from npgen import checkpoint, data
 from npgen.kernels import _blas
 from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
-from npgen.preprocess import Chain, Dequantize, Logit, Standardize
 from npgen.random import Stream
 from npgen.testing import check_generative_model
+from npgen.transforms import Chain, Dequantize, Logit, Standardize
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:fit. {words}") for words in (  # the laws hold of these models too
     "hidden=.* is too narrow", "a (MADE|RealNVP) of one column is one Gaussian", "column . of X is . in .* of the rows",

@@ -34,7 +34,7 @@ def fitted(case):
 
 def exact(model, x):
     """log p(x) = log of the integral of N(z; 0, 1) p(x | z) over z, plus the preprocessing's log-determinant."""
-    rows, log_det = model.preprocess_.forward(x)
+    rows, log_det = model.preprocess_.to_noise(None, x)
     outputs = model._decoder(model.params_, Z[:, None])
     joint = np.stack([model.head_.log_prob(row[None], outputs) for row in rows]) + stats.norm.logpdf(Z)
     return np.logaddexp.reduce(joint, axis=1) + math.log(STEP) + log_det
@@ -42,7 +42,7 @@ def exact(model, x):
 
 def exact_elbo(model, x):
     """E_q[log p(x | z)] - KL(q || N(0, 1)), both by quadrature over z."""
-    rows, log_det = model.preprocess_.forward(x)
+    rows, log_det = model.preprocess_.to_noise(None, x)
     mean, log_var = model._posterior(model.params_, rows)
     z = mean + np.exp(log_var / 2) * Z  # q's own coordinates
     q = stats.norm.pdf(Z) * STEP
@@ -64,7 +64,7 @@ def test_the_elbo_is_below_the_exact_log_prob_and_near_it(case):
 def test_one_sample_elbos_are_unbiased(case):
     """Surely found: a bias of 0.3 standard deviations of one sample; of the public elbo, of 0.6 nats in the mean of 40 rows."""
     model, x, _ = fitted(case)
-    rows, log_det = model.preprocess_.forward(x)
+    rows, log_det = model.preprocess_.to_noise(None, x)
     stream = Stream(1)
 
     def draw(mean, log_var):
@@ -86,9 +86,9 @@ def test_one_sample_elbos_are_unbiased(case):
 @cases
 def test_training_follows_the_same_bound(case):
     model, x, _ = fitted(case)
-    rows, _ = model.preprocess_.forward(x)
+    rows, log_det = model.preprocess_.to_noise(None, x)
     losses = np.mean([model._loss(model.params_, rows, stream) for stream in [Stream(2)] for _ in range(1500)], axis=0)
-    np.testing.assert_allclose(-losses.mean() + model.preprocess_.forward(x)[1].mean(), exact_elbo(model, x).mean(), atol=0.05)
+    np.testing.assert_allclose(-losses.mean() + log_det.mean(), exact_elbo(model, x).mean(), atol=0.05)
 
 
 @cases
@@ -104,7 +104,7 @@ def test_the_estimate_is_within_its_errors_of_the_exact_log_prob(case):
 @cases
 def test_the_estimate_rises_with_its_samples_up_to_the_exact_log_prob(case):
     model, x, log_prob = fitted(case)
-    rows, log_det = model.preprocess_.forward(x)
+    rows, log_det = model.preprocess_.to_noise(None, x)
     params = {k: a + 0.3 * np.sin(np.arange(a.size)).reshape(a.shape) * k.startswith("encoder")  # a bad posterior
               for k, a in model.params_.items()}
     often = np.concatenate([rows + 1e-9 * k for k in range(50)])  # every row again with noise of its own
@@ -175,13 +175,13 @@ def test_samples_follow_the_density_over_the_line():
 def test_encode_is_the_posterior_mean_and_decode_the_mean_of_x(case):
     """Surely found: a mean off by 0.08 standard deviations of x."""
     model, x, _ = fitted(case)
-    rows, _ = model.preprocess_.forward(x)
+    rows, _ = model.preprocess_.to_noise(None, x)
     np.testing.assert_array_equal(model.encode(x), model._posterior(model.params_, rows)[0])
     z = RNG.normal(size=(5, 1))
     given = model._decoder(model.params_, z)
     noise = getattr(Stream(0), model.head_.noise)((20000, x.shape[1]), np.float64)
     for row, outputs in zip(model.decode(z), given, strict=True):
-        drawn = model.preprocess_.inverse(model.head_.sample(noise, np.tile(outputs, (20000, 1))))
+        drawn = model.preprocess_.to_data(None, model.head_.sample(noise, np.tile(outputs, (20000, 1))))[0]
         deviation = (drawn.mean(axis=0) - row) / (drawn.std(axis=0) / math.sqrt(20000) + 1e-9)
         assert np.abs(deviation).max() < stats.norm.isf(ALARM / 2 / row.size / 5)
 

@@ -1,7 +1,7 @@
 """A model's file: its hyperparameters as JSON and arrays, and load, which makes the model again."""
 import numpy as np
 
-from .. import checkpoint, preprocess
+from .. import checkpoint, transforms
 from ..checkpoint import LoadError
 from ..checks import one_line
 from ..heads import Head, from_config
@@ -38,8 +38,8 @@ def params_to_json(model, without):
 
 
 def _to_json(name, value):
-    if isinstance(value, preprocess.Preprocessor):
-        return {"preprocess": preprocess.to_config(value)}
+    if isinstance(value, transforms.Transform):
+        return {"preprocess": transforms.to_config(value)}
     if isinstance(value, Head):
         config = value.config()
         return config if isinstance(config, dict) else {"head": config}
@@ -71,7 +71,7 @@ def _numbers(value):
 
 def from_json(value):
     if isinstance(value, dict):
-        return preprocess.from_config(value["preprocess"], {}) if "preprocess" in value else \
+        return transforms.from_config(value["preprocess"], {}) if "preprocess" in value else \
             from_config({"head": "categorical"} | value)  # of which older files have the levels alone
     return tuple(from_json(v) for v in value) if isinstance(value, list) else value
 

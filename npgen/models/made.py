@@ -28,7 +28,7 @@ class MADE(GradientModel):
                    them, of which fit warns
     head           "bernoulli" for data of 0 and 1, "normal" for real data, "auto" decides by looking at the data
     order          "natural", "random", or a permutation of the columns: the order of the factorisation
-    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
+    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     encode gives the last hidden layer's features (n, l) under a Bernoulli head, and the noise

@@ -20,8 +20,8 @@ from ..engine import Tensor
 from ..heads import Bernoulli, Categorical, Normal, Poisson
 from ..heads.normal import THINNEST, std
 from ..nn import Parameters
-from ..preprocess import warn_of_atoms
 from ..train import ConvergenceWarning
+from ..transforms import warn_of_atoms
 from ..warn import warn
 from .covariances import COVARIANCES
 from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread

@@ -13,7 +13,7 @@ from ..checks import check_parameter, check_shapes, one_line
 from ..engine import Tensor
 from ..kernels import em
 from ..kernels._cuda import asarray, asnumpy
-from ..preprocess import warn_of_atoms
+from ..transforms import warn_of_atoms
 from .covariances import COVARIANCES
 from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
 from .mixture_model import ALONE, Follows, MixtureModel, draw_each
@@ -34,7 +34,7 @@ class GaussianMixture(MixtureModel):
     warm_start        fit begins where the fit before has ended, if it was of as many components and columns; n_init is then 1
     solver            "em", or "adam": the gradient of the same likelihood, with the options of npgen.train.Training from
                       max_epochs on (reg_covar then acts on the start only)
-    preprocess        None, or a map to the space that the mixture lives in (see npgen.preprocess.make). Without one, columns of
+    preprocess        None, or a map to the space that the mixture lives in (see npgen.transforms.make). Without one, columns of
                       integers have the density of real numbers, and fit warns where a value makes up too much of a column
     verbose           show a progress bar, moved every verbose_interval iterations
 
@@ -101,7 +101,7 @@ class GaussianMixture(MixtureModel):
 
     def _learn(self, x, weights, run):
         self._check_params()
-        z, log_det = self.preprocess_.forward(x, run.stream)
+        z, log_det = self.preprocess_.to_noise(None, x, stream=run.stream)
         warn_of_atoms("fit", x, z)
         self._warm = self._last() if self.warm_start else {}
         self.covariance_type_, self.n_batches_, self.n_seen_ = self.covariance_type, 1, run.n_seen
@@ -219,7 +219,7 @@ class GaussianMixture(MixtureModel):
             vars(self)[name] = self._form.public(value)
 
     def _see(self, x, weights):
-        z, log_det = self.preprocess_.forward(x, self.stream_)
+        z, log_det = self.preprocess_.to_noise(None, x, stream=self.stream_)
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         return Rows(z, weights, self.centre_, self.scale_, self.device)
 

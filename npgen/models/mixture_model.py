@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from .. import preprocess
+from .. import transforms
 from ..checks import check_parameter, check_rows, check_weights, one_line, read_only, total_weight
 from ..kernels import session
 from ..kernels._cuda import asnumpy
@@ -236,7 +236,7 @@ class MixtureModel(ParametricModel):
         if names is not None and len(names) != d:
             raise ValueError(f"from_parameters: feature_names must be {d} names, got {len(names)}")
         self.n_features_in_, self.dtype_, self._names = d, np.dtype(dtype), names
-        self.stream_, self.preprocess_ = as_stream(self.random_state).spawn(), preprocess.make(None, None)
+        self.stream_, self.preprocess_ = as_stream(self.random_state).spawn(), transforms.make(None, None)
         self.converged_, self.lower_bound_, self.n_batches_, self.n_seen_ = True, math.nan, 1, None
         self.history_, self.n_epochs_ = [], 0
         self.fit_report_ = {"constant_columns": [], "reseeded": [], "starts": [], "on_floor": []}
@@ -412,7 +412,7 @@ class MixtureModel(ParametricModel):
 
     def _draw_pairs(self, n, stream):
         x, components = self._draw_components(self.params_, n, stream)
-        return self.preprocess_.inverse(x), components
+        return self.preprocess_.to_data(None, x)[0], components
 
     def _draw_rows(self, params, n, stream):
         return self._draw_components(params, n, stream)[0]

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from .. import preprocess, train
+from .. import train, transforms
 from ..kernels._cuda import asnumpy, is_device_array
 from ..nn import Parameters
 from ..warn import warn
@@ -52,7 +52,7 @@ class ParametricModel(Model):
 
     def _fit(self, x, weights, run):
         self.stream_ = run.stream.spawn()
-        self.preprocess_ = preprocess.make(self.preprocess, x, self._takes_bits).fit(x, sample_weight=weights)
+        self.preprocess_ = transforms.make(self.preprocess, x, self._takes_bits).fit(x, sample_weight=weights)
         self._learn(x, weights, run)
 
     def _options(self):
@@ -70,7 +70,7 @@ class ParametricModel(Model):
         self._move()
 
         def loss(params, rows, stream):
-            z, log_det = self.preprocess_.unchecked(rows, stream)
+            z, log_det = self.preprocess_.unchecked(None, rows, stream=stream)
             return self._loss(params, z, stream) - log_det
 
         before, validation = run.read(), self._check_space(run.validation)
@@ -84,7 +84,7 @@ class ParametricModel(Model):
         if validation is None:
             return ()
         try:
-            self._check_head("fit", validation[0], self.preprocess_.to(asnumpy).forward(validation[0])[0])
+            self._check_head("fit", validation[0], self.preprocess_.to(asnumpy).to_noise(None, validation[0])[0])
         except ValueError as error:
             raise ValueError(f"fit: validation_data: {error}") from None
         return validation
@@ -93,7 +93,7 @@ class ParametricModel(Model):
         x = super()._check(method, X)
         if self.head_ is not None and self.head_.discrete:
             maps = self.preprocess_ if is_device_array(x) else self.preprocess_.to(asnumpy)
-            self._check_head(method, x, maps.forward(x)[0])
+            self._check_head(method, x, maps.to_noise(None, x)[0])
         return x
 
     def _check_head(self, method, x, z):
@@ -112,34 +112,35 @@ class ParametricModel(Model):
 
     def _in_space(self, function, x, **how):
         """function(params, z, log_det) of the preprocessed rows, by way of without_overflow."""
-        return without_overflow(lambda z, log_det: function(self._at(z.dtype), z, log_det), self.preprocess_.forward, x, **how)
+        return without_overflow(lambda z, log_det: function(self._at(z.dtype), z, log_det),
+                                lambda x: self.preprocess_.to_noise(None, x), x, **how)
 
     def _sample(self, n, stream):
-        return self.preprocess_.inverse(self._draw_rows(self.params_, n, stream))
+        return self.preprocess_.to_data(None, self._draw_rows(self.params_, n, stream))[0]
 
     def _encode(self, x):
         return self._in_space(lambda params, z, log_det: self._represent(params, z), x, far=FAR)
 
     def _decode(self, h):
-        return without_overflow(lambda h: self.preprocess_.inverse(self._reconstruct(self._at(h.dtype), h)), lambda h: (h,), h,
-                                far=FAR)
+        return without_overflow(lambda h: self.preprocess_.to_data(None, self._reconstruct(self._at(h.dtype), h))[0],
+                                lambda h: (h,), h, far=FAR)
 
     def _state(self):
         arrays = {f"params.{name}": a for name, a in self.params_.items()}
         arrays |= {f"preprocess.{name}": a for name, a in self.preprocess_.arrays().items()}
-        config = preprocess.to_config(self.preprocess_)
+        config = transforms.to_config(self.preprocess_)
         return arrays, {"preprocess_": config, "params_": list(self.params_), "history_": self.history_}
 
     def _restore(self, arrays, fitted):
         def named(prefix):
             return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
-        self.preprocess_ = preprocess.from_config(fitted["preprocess_"], named("preprocess."))
+        self.preprocess_ = transforms.from_config(fitted["preprocess_"], named("preprocess."))
         params = named("params.")  # a file sorts its arrays; the flat buffer has an order of its own
         self.params_, self.history_ = Parameters({name: params[name] for name in fitted["params_"]}), fitted["history_"]
         self.n_epochs_ = len(self.history_)
         if self.params_.flat.dtype.char not in "fd" or not all(np.isfinite(a).all() for a in arrays.values()):
             raise ValueError("the parameters are not finite floats")
-        if np.shape(self.preprocess_.forward(np.ones((0, self.n_features_in_)))[0]) != (0, self.n_features_in_):
+        if np.shape(self.preprocess_.to_noise(None, np.ones((0, self.n_features_in_)))[0]) != (0, self.n_features_in_):
             raise ValueError(f"the preprocessing is not of {self.n_features_in_} columns")
 
 
@@ -166,11 +167,11 @@ class GradientModel(ParametricModel):
 
     def _first(self, x, stream):
         """The layers built, and their first parameters; all rows in the preprocessed space take memory here only."""
-        z = self.preprocess_.forward(x, stream)[0]
+        z = self.preprocess_.to_noise(None, x, stream=stream)[0]
         self._build(z)
         self._check_head("fit", x, z)
         if self.head_ is None or not self.head_.discrete:
-            preprocess.warn_of_atoms("fit", x, z)
+            transforms.warn_of_atoms("fit", x, z)
         return Parameters(self._init(z, stream), x.dtype)
 
 

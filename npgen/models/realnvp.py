@@ -59,7 +59,7 @@ class RealNVP(GradientModel):
 
     n_couplings    affine couplings, each of which normalises its features first (ActNorm)
     hidden         widths of the ReLU layers in each coupling's network
-    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
+    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly.

@@ -45,7 +45,7 @@ class VAE(GradientModel):
     head           "bernoulli" for data of 0 and 1, "normal" for real data, "auto" decides by looking at the data
     beta           weight of the KL divergence while fitting (Higgins et al., 2017)
     n_importance   samples per row behind log_prob
-    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.preprocess.make)
+    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     encode gives the posterior mean (n, l); decode the mean of x given z.

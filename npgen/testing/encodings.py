@@ -91,7 +91,7 @@ def jacobian(s):
         raise Skip("not a model of npgen")
     params = s.model._at(np.dtype(np.float64))
     worst = 0.0
-    for row in s.model.preprocess_.forward(s.x[:4])[0]:
+    for row in s.model.preprocess_.to_noise(None, s.x[:4])[0]:
         jacobian = engine.jacobian(lambda r: s.model._represent(params, r[None])[0])(row)
         z = s.model._represent(params, row[None])
         want = np.linalg.slogdet(jacobian)[1] - 0.5 * np.sum(z ** 2 + LOG_2PI)
@@ -109,7 +109,7 @@ def pattern(s):
         raise Skip("not an autoregressive model")
     model, order = s.model, s.model.order_
     params = model._at(np.dtype(np.float64))
-    z = model.preprocess_.forward(s.x[:20])[0][:, order]
+    z = model.preprocess_.to_noise(None, s.x[:20])[0][:, order]
     other = z + s.generator(6).normal(size=z.shape)
     worst = 0.0
     base = model._net(params, z).reshape(len(z), -1, s.d)

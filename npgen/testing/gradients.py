@@ -59,7 +59,7 @@ def gradient_of_the_loss(s):
     """
     if not s.is_parametric:
         raise Skip("not a model of npgen")
-    z = s.model.preprocess_.forward(s.x[:24])[0]
+    z = s.model.preprocess_.to_noise(None, s.x[:24])[0]
 
     def value(params):
         return np.mean(s.model._loss(params, z, Stream(3)))
@@ -75,7 +75,7 @@ def gradient_of_the_density(s):
     """
     if not s.is_parametric or s.density == "estimate" or s.support == "mixed":
         raise Skip("log_prob is an estimate" if s.density == "estimate" else "no derivative that npgen knows of")
-    z = s.model.preprocess_.forward(s.x[:24])[0] + 1e-3
+    z = s.model.preprocess_.to_noise(None, s.x[:24])[0] + 1e-3
 
     def density(params):
         return lambda at: np.mean(s.model._log_density(params, at["x"]))
@@ -92,7 +92,7 @@ def loss(s):
     if not s.is_parametric:
         raise Skip("not a model of npgen")
     model, x = s.model, s.drawn[:2000]
-    z, log_det = model.preprocess_.forward(x)
+    z, log_det = model.preprocess_.to_noise(None, x)
     params = model._at(np.dtype(np.float64))
     found = log_det - model._loss(params, z, Stream(s.seed))
     if s.density != "estimate":

@@ -28,8 +28,8 @@ from ..checks import check_rows
 from ..fused import LOG_2PI
 from ..models.base import Model
 from ..models.parametric import ParametricModel
-from ..preprocess import Chain, Dequantize
 from ..random import Stream
+from ..transforms import Chain, Dequantize
 
 ALARM = 1e-6  # how often a law that holds may be reported as broken
 MANY_STATES = 4096
@@ -190,7 +190,7 @@ class Subject:
         z = np.stack(np.meshgrid(*[axis] * width, indexing="ij"), axis=-1).reshape(-1, width)
         prior = width * math.log(11 / per_axis) - 0.5 * (z ** 2 + LOG_2PI).sum(axis=1)
         outputs = model._decoder(params, z)
-        h, log_det = model.preprocess_.forward(x)
+        h, log_det = model.preprocess_.to_noise(None, x)
         if model.head_.name == "normal":  # log N(h; m, v) is linear in h^2, h and 1
             mean, log_var = model.head_.split(outputs)
             precision = np.exp(-log_var)
@@ -280,11 +280,11 @@ class Subject:
                             np.linspace(z.min(axis=0) - margin, z.max(axis=0) + margin, n_edges)])
         with np.errstate(all="ignore"):
             for step in reversed(rest):
-                z = getattr(step, "unclipped", step.inverse)(z)
+                z, _ = step.unclipped(z) if hasattr(step, "unclipped") else step.to_data(None, z)
         edges = [np.union1d(e[np.isfinite(e)], np.arange(many + 1)) for e, many in zip((levels * z).T, levels, strict=True)]
         points = np.stack(np.meshgrid(*[(e[1:] + e[:-1]) / 2 for e in edges], indexing="ij"), axis=-1).reshape(-1, self.d)
         k = np.clip(np.floor(points), 0, levels - 1)
-        z, log_det = preprocessing.forward(k + low, _Given(points - k))
+        z, log_det = preprocessing.to_noise(None, k + low, stream=_Given(points - k))
         params = self.model._at(np.dtype(np.float64))
         log_p = np.concatenate([self.model._log_density(params, part) for part in _batches(z)]) + log_det
         at = np.ravel_multi_index(k.astype(int).T, levels)

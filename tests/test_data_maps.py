@@ -1,4 +1,4 @@
-"""preprocess.py: every map is invertible, its log-det is that of its Jacobian, and the noise of a row is its own."""
+"""npgen.transforms: every data map is invertible, its log-det is that of its Jacobian, and the noise of a row is its own."""
 import json
 import os
 import re
@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import npgen
-from npgen import checkpoint, preprocess
-from npgen.preprocess import Chain, Columns, Dequantize, Log, Logit, Standardize, from_config, make
+from npgen import checkpoint
 from npgen.random import Stream
+from npgen.transforms import Chain, Columns, Dequantize, Log, Logit, Standardize, Transform, base, from_config, make
+from npgen.transforms.row_noise import RowNoise
 
 RNG = np.random.default_rng(0)
 REAL = RNG.normal(size=(50, 4)) * [1e-3, 1, 50, 1e4] + [0, 5, -1e3, 1e5]
@@ -55,14 +56,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:Standardize. x.1, 3. is -9999")
 
 @cases
 @dtypes
-def test_inverse_undoes_forward_and_dtypes_are_kept(case, dtype):
+def test_to_data_undoes_to_noise_and_dtypes_are_kept(case, dtype):
     p, x = fitted(case, dtype)
-    z, log_det = p.forward(x)
-    back = p.inverse(z)
-    assert z.dtype == log_det.dtype == back.dtype == dtype and log_det.shape == (len(x),)
+    z, log_det = p.to_noise(None, x)
+    back, opposite = p.to_data(None, z)
+    assert z.dtype == log_det.dtype == back.dtype == opposite.dtype == dtype and log_det.shape == opposite.shape == (len(x),)
+    np.testing.assert_allclose(opposite, -log_det, rtol=50 * np.finfo(dtype).eps, atol=1000 * np.finfo(dtype).eps)
     np.testing.assert_allclose(back, x, rtol=8 * np.finfo(dtype).eps, atol=8 * np.finfo(dtype).eps * np.abs(x).max())
     if "dequantize" in case:
-        again, whole = p.inverse(p.forward(x, Stream(1))[0]), x == np.floor(x)
+        again, whole = p.to_data(None, p.to_noise(None, x, stream=Stream(1))[0])[0], x == np.floor(x)
         np.testing.assert_array_equal(again[whole], x[whole])
 
 
@@ -88,11 +90,13 @@ def test_log_det_is_that_of_the_numerical_jacobian(case):
         inside = np.minimum(x, 1 - x).min(axis=1) > 1e-3 if "logit" in case and "dequantize" not in case else slice(None)
         whole[j] = "dequantize" in case and (x[:, j] == np.floor(x[:, j])).all()
         if whole[j]:
-            dz[:, j] = (p.forward(x, Given(0.5 + h))[0] - p.forward(x, Given(0.5 - h))[0])[:, j] / (2 * h)
+            ends = [p.to_noise(None, x, stream=Given(0.5 + by))[0] for by in (h, -h)]
+            dz[:, j] = (ends[0] - ends[1])[:, j] / (2 * h)
         else:
-            ends = p.forward(x[inside] + step[inside], Given(0.5))[0], p.forward(x[inside] - step[inside], Given(0.5))[0]
+            ends = [p.to_noise(None, x[inside] + by[inside], stream=Given(0.5))[0] for by in (step, -step)]
             dz[inside, j] = (ends[0] - ends[1])[:, j] / (2 * h * np.ptp(x[:, j]))
-    np.testing.assert_allclose(p.forward(x, Given(0.5))[1][inside], np.log(dz[inside]).sum(axis=1), rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(p.to_noise(None, x, stream=Given(0.5))[1][inside], np.log(dz[inside]).sum(axis=1),
+                               rtol=1e-6, atol=1e-5)
 
 
 @cases
@@ -102,7 +106,7 @@ def test_config_and_arrays_restore_the_same_map_through_a_file(case, dtype, tmp_
     checkpoint.write(tmp_path / "p", p.arrays(), {"preprocess": p.config()})
     arrays, header = checkpoint.read(tmp_path / "p")
     again = from_config(header["preprocess"], arrays)
-    for a, b in zip(p.forward(x), again.forward(x), strict=True):
+    for a, b in zip(p.to_noise(None, x), again.to_noise(None, x), strict=True):
         assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
     assert json.dumps(again.config()) == json.dumps(p.config()) and repr(again) == repr(p)
 
@@ -132,25 +136,25 @@ def test_dequantized_values_stay_inside_their_cell(levels, dtype, low, seed):
             return rng.choice(np.array([0, 1e-30, 0.5, 1 - np.finfo(dtype).epsneg], dtype), shape)
 
     for stream in (None, Ends()):
-        z, _ = p.forward(x, stream)
+        z, _ = p.to_noise(None, x, stream=stream)
         assert z.dtype == dtype and (0 < z).all() and (z < 1).all()
-        np.testing.assert_array_equal(p.inverse(z), x)
+        np.testing.assert_array_equal(p.to_data(None, z)[0], x)
 
 
 def test_noise_is_a_function_of_the_row_alone():
     p, x = fitted("dequantize")
-    z, _ = p.forward(x)
+    z, _ = p.to_noise(None, x)
     order = RNG.permutation(len(x))
-    np.testing.assert_array_equal(p.forward(x[order])[0], z[order])
-    np.testing.assert_array_equal(np.concatenate([p.forward(x[i:i + 7])[0] for i in range(0, 50, 7)]), z)
-    np.testing.assert_array_equal(p.forward(np.asfortranarray(x).astype(np.int8))[0], z)
-    np.testing.assert_allclose(p.forward(x.astype(np.float32))[0], z, atol=1e-6)
+    np.testing.assert_array_equal(p.to_noise(None, x[order])[0], z[order])
+    np.testing.assert_array_equal(np.concatenate([p.to_noise(None, x[i:i + 7])[0] for i in range(0, 50, 7)]), z)
+    np.testing.assert_array_equal(p.to_noise(None, np.asfortranarray(x).astype(np.int8))[0], z)
+    np.testing.assert_allclose(p.to_noise(None, x.astype(np.float32))[0], z, atol=1e-6)
 
 
 def test_noise_from_a_stream_is_fresh():
     p, x = fitted("dequantize")
     stream = Stream(1)
-    assert not (p.forward(x, stream)[0] == p.forward(x, stream)[0]).any()
+    assert not (p.to_noise(None, x, stream=stream)[0] == p.to_noise(None, x, stream=stream)[0]).any()
 
 
 def test_noise_of_near_rows_is_uniform_and_uncorrelated():
@@ -159,7 +163,7 @@ def test_noise_of_near_rows_is_uniform_and_uncorrelated():
     from scipy import stats
     k = np.zeros((20000, 8))
     k[:, 2], k[:, 5] = np.divmod(np.arange(20000), 200)
-    u = preprocess._RowNoise(k.astype(np.uint64)).uniform(k.shape, float)
+    u = RowNoise(k.astype(np.uint64)).uniform(k.shape, float)
     assert all(stats.kstest(column, "uniform").pvalue > 1e-6 / 8 for column in u.T)
     beside = np.corrcoef(np.hstack([u[:-1], u[1:]]).T) - np.eye(16)
     assert np.abs(beside).max() < stats.norm.isf(1e-6 / 240) / np.sqrt(19999)
@@ -173,7 +177,7 @@ def test_dequantized_density_of_a_cell_is_its_probability():
     Surely found: a probability off by 7 %.
     """
     x = np.repeat(np.arange(4.0), 10000)[:, None]
-    z, log_det = Dequantize().fit(x).forward(x, Stream(1))
+    z, log_det = Dequantize().fit(x).to_noise(None, x, stream=Stream(1))
     density = (2 * z[:, 0] * np.exp(log_det)).reshape(4, -1)
     error = density.std(axis=1) / 100
     assert (np.abs(density.mean(axis=1) - (2 * np.arange(4) + 1) / 16) < 6 * error).all()
@@ -181,7 +185,7 @@ def test_dequantized_density_of_a_cell_is_its_probability():
 
 def test_standardized_columns_have_mean_0_and_std_1_under_the_weights():
     weight = RNG.uniform(0, 2, 50)
-    z, _ = Standardize().fit(REAL, weight).forward(REAL)
+    z, _ = Standardize().fit(REAL, weight).to_noise(None, REAL)
     np.testing.assert_allclose(np.average(z, axis=0, weights=weight), 0, atol=1e-10)
     np.testing.assert_allclose(np.average(z**2, axis=0, weights=weight), 1, rtol=1e-10)
 
@@ -204,7 +208,7 @@ def test_constant_columns_keep_scale_one_and_are_reported(dtype):
     with pytest.warns(UserWarning, match=r"x does not vary in columns 0, 2 \(counted from 0\)"):
         p = Standardize().fit(x)
     assert p.constant_.tolist() == [0, 2] and p.std_[0] == p.std_[2] == 1
-    np.testing.assert_allclose(p.inverse(p.forward(x)[0]), x, rtol=1e-6)
+    np.testing.assert_allclose(p.to_data(None, p.to_noise(None, x)[0])[0], x, rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("error")
@@ -221,33 +225,33 @@ def test_a_row_of_weight_0_is_not_there():
 
 def test_logit_keeps_its_precision_near_one_in_float32():
     x = np.array([[0.0, 1e-4, 0.25, 1 - 2**-14, 1.0]])
-    p, exact = Logit(alpha=1e-6).fit(x), Logit(alpha=1e-6).fit(x).forward(x)
-    for a, b in zip(p.forward(x.astype(np.float32)), exact, strict=True):
+    p, exact = Logit(alpha=1e-6).fit(x), Logit(alpha=1e-6).fit(x).to_noise(None, x)
+    for a, b in zip(p.to_noise(None, x.astype(np.float32)), exact, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6)
 
 
 def test_logit_inverse_of_far_values_is_finite_and_silent():
     p, z = Logit().fit(UNIT), np.full((1, 4), 1e5) * [1, -1, 1e3, -1e3]
-    np.testing.assert_array_equal(p.inverse(z), [[1, 0, 1, 0]])
-    np.testing.assert_allclose(p.unclipped(z), np.array([[0.95, -0.05, 0.95, -0.05]]) / 0.9)
+    np.testing.assert_array_equal(p.to_data(None, z)[0], [[1, 0, 1, 0]])
+    np.testing.assert_allclose(p.unclipped(z)[0], np.array([[0.95, -0.05, 0.95, -0.05]]) / 0.9)
 
 
 @pytest.mark.parametrize("call, message", [
     (lambda: Dequantize().fit([[1, 2], [3, 0.5]]), r"0.5 at x\[1, 1\] \(row 2, column 2\) is not an integer; use"),
-    (lambda: Dequantize().fit([[1], [4]]).forward([[1], [2], [5]]), r"5.0 at x\[2, 0\] .row 3, column 1. .* in 1..4"),
-    (lambda: Dequantize().fit([[1], [4]]).forward([[2.5]]), r"2.5 at x\[0, 0\] .* set the range with"),
-    (lambda: Dequantize().fit([[1], [4]]).forward([[np.nan]]), r"nan at x\[0, 0\] .* is not an integer"),
+    (lambda: Dequantize().fit([[1], [4]]).to_noise(None, [[1], [2], [5]]), r"5.0 at x\[2, 0\] .row 3, column 1. .* in 1..4"),
+    (lambda: Dequantize().fit([[1], [4]]).to_noise(None, [[2.5]]), r"2.5 at x\[0, 0\] .* set the range with"),
+    (lambda: Dequantize().fit([[1], [4]]).to_noise(None, [[np.nan]]), r"nan at x\[0, 0\] .* is not an integer"),
     (lambda: Dequantize(levels=4).fit([[1], [4]]), r"4.0 at x\[1, 0\] .* in 0..3"),
     (lambda: Dequantize(levels=0).fit([[0]]), "0 levels cannot be told apart"),
     (lambda: Dequantize().fit(np.array([[0], [2**22]], np.float32)), "4194305 levels cannot be told apart in float32"),
-    (lambda: Dequantize().fit([[0], [2**22]]).forward(np.zeros((1, 1), np.float32)), "told apart in float32"),
+    (lambda: Dequantize().fit([[0], [2**22]]).to_noise(None, np.zeros((1, 1), np.float32)), "told apart in float32"),
     (lambda: Logit().fit([[0.5, 1.1]]), r"1.1 at x\[0, 1\] \(row 1, column 2\) is out of range for alpha"),
     (lambda: Logit(alpha=0).fit([[0.0]]), r"0.0 at x\[0, 0\] .* alpha=0;"),
     (lambda: Logit(alpha=0.5).fit([[0.5]]), "alpha is 0.5; give 0 <= alpha < 0.5"),
-    (lambda: Standardize().fit(REAL).forward(REAL[:, :3]), r"x has shape \(50, 3\); give \(n, 4\)"),
+    (lambda: Standardize().fit(REAL).to_noise(None, REAL[:, :3]), r"x has shape \(50, 3\); give \(n, 4\)"),
     (lambda: Standardize().fit(REAL[0]), r"x has shape \(4,\); give \(n, d\)"),
     (lambda: make("standardise", REAL), "preprocess names 'standardise'; give None, 'auto', or standardize"),
-    (lambda: from_config({"class": "os.system"}, {}), "preprocess has class 'os.system'; known are Standardize,"),
+    (lambda: from_config({"class": "os.system"}, {}), "preprocess has class 'os.system'; known are Chain,"),
 ], ids=range(15))
 def test_errors_say_where_and_what_to_do(call, message):
     with pytest.raises(ValueError, match=message):
@@ -256,7 +260,7 @@ def test_errors_say_where_and_what_to_do(call, message):
 
 def test_use_before_fit_says_so():
     with pytest.raises(AttributeError, match=r"Standardize is not fitted; call fit\(x\) first"):
-        Standardize().forward(REAL)
+        Standardize().to_noise(None, REAL)
 
 
 @pytest.mark.parametrize("x, expected", [
@@ -295,10 +299,10 @@ def test_pixels_share_their_range_but_not_with_a_flag():
 def test_a_file_with_one_range_for_all_columns_still_loads():
     now = Dequantize(levels=17).fit(COUNTS)
     before = from_config(now.config(), {"low_": np.array(0), "levels_": np.array(17), "n_columns_": np.array(4)})
-    assert before.forward(COUNTS)[0].tobytes() == now.forward(COUNTS)[0].tobytes()
+    assert before.to_noise(None, COUNTS)[0].tobytes() == now.to_noise(None, COUNTS)[0].tobytes()
     arrays = Standardize().fit(REAL).arrays()
     del arrays["far_"]
-    assert (from_config({"class": "Standardize"}, arrays).forward(FAR)[0] < -10).any()
+    assert (from_config({"class": "Standardize"}, arrays).to_noise(None, FAR)[0] < -10).any()
 
 
 def test_noise_behind_columns_is_a_function_of_the_whole_row():
@@ -306,12 +310,12 @@ def test_noise_behind_columns_is_a_function_of_the_whole_row():
     from scipy import stats
     x = np.column_stack([np.zeros(20000), np.random.default_rng(1).normal(size=20000)])
     p = Columns(maps=(Dequantize(levels=2),), columns=((0,),)).fit(x)
-    u = 2 * p.forward(x)[0][:, 0]
+    u = 2 * p.to_noise(None, x)[0][:, 0]
     assert stats.kstest(u, "uniform").pvalue > 1e-6
-    np.testing.assert_array_equal(2 * p.forward(x[::-1])[0][::-1, 0], u)
-    np.testing.assert_allclose(2 * p.forward(x.astype(np.float32))[0][:, 0], u, atol=1e-6)
+    np.testing.assert_array_equal(2 * p.to_noise(None, x[::-1])[0][::-1, 0], u)
+    np.testing.assert_allclose(2 * p.to_noise(None, x.astype(np.float32))[0][:, 0], u, atol=1e-6)
     two = Columns(maps=(Dequantize(levels=2), Dequantize(levels=2)), columns=((0,), (1,)))
-    z = two.fit(np.zeros((1, 2))).forward(np.zeros((1, 2)))[0]
+    z = two.fit(np.zeros((1, 2))).to_noise(None, np.zeros((1, 2)))[0]
     assert z[0, 0] != z[0, 1]  # the maps draw from one stream
 
 
@@ -319,7 +323,8 @@ def test_noise_behind_columns_is_a_function_of_the_whole_row():
     (lambda x: Columns(maps=(Log(),), columns=((3, 1),)).fit(x), r"Log: -1.0 at x\[2, 1\] \(row 3, column 2\) is not above 0"),
     (lambda x: Columns(maps=(Chain(steps=(Columns(maps=(Log(),), columns=((1,),)),)),), columns=((3, 1),)).fit(x),
      r"Log: -1.0 at x\[2, 1\] "),
-    (lambda x: Columns(maps=(Dequantize(),), columns=((2,),)).fit(x).forward(x + 9), r"at x\[0, 2\].*in 1..1, the range"),
+    (lambda x: Columns(maps=(Dequantize(),), columns=((2,),)).fit(x).to_noise(None, x + 9),
+     r"at x\[0, 2\].*in 1..1, the range"),
     (lambda x: Columns(maps=(Log(),), columns=((0, 0),)).fit(x), "give one set for each of 1 maps, of numbers from 0 to 3"),
     (lambda x: Columns(maps=(Log(),), columns=((4,),)).fit(x), "give one set for each of 1 maps, of numbers from 0 to 3"),
     (lambda x: Columns(maps=(Log(),), columns=()).fit(x), "give one set for each of 1 maps"),
@@ -339,7 +344,7 @@ def test_warnings_count_columns_as_the_user_does():
 
 # ---------------------------------------------------------------- maps of one's own
 
-class Shift(preprocess.Preprocessor, name="shift"):
+class Shift(Transform, name="shift"):
     """z = x - by - lowest."""
 
     _options = ("by",)
@@ -352,11 +357,11 @@ class Shift(preprocess.Preprocessor, name="shift"):
         self.lowest_ = x.min(axis=0)
         return self
 
-    def forward(self, x, stream=None):
+    def to_noise(self, p, x, c=None, stream=None):
         return (x - self.by - self.lowest_).astype(x.dtype), np.zeros(len(x), x.dtype)
 
-    def inverse(self, z):
-        return (z + self.lowest_ + self.by).astype(z.dtype)
+    def to_data(self, p, z, c=None):
+        return (z + self.lowest_ + self.by).astype(z.dtype), np.zeros(len(z), z.dtype)
 
 
 def under_another_name(cls):
@@ -394,18 +399,18 @@ def test_what_could_not_be_loaded_is_refused_before_it_is_written(inside, tmp_pa
     small().fit(REAL).save(path)
     before = path.read_bytes()
     try:
-        for mine, message in ((nameless, r"Nameless is not registered.*class Nameless\(Preprocessor, name='nameless'\)"),
+        for mine, message in ((nameless, r"Nameless is not registered.*class Nameless\(Transform, name='nameless'\)"),
                               (Demanding(1.0), r"cannot be made again from its config\(\) .*_options")):
             with pytest.raises(TypeError, match=f"^preprocess: .*{message}") as caught:
                 small(preprocess=inside(mine)).fit(REAL).save(path)
             assert "\n" not in str(caught.value) and path.read_bytes() == before and os.listdir(tmp_path) == ["m"]
     finally:
-        del preprocess._CLASSES["Demanding"], preprocess._NAMES["demanding"]
+        del base._CLASSES["Demanding"], base._NAMES["demanding"]
 
 
 def test_load_wants_a_map_of_ones_own_defined_first(tmp_path, monkeypatch):
     small(preprocess="shift").fit(REAL).save(tmp_path / "m")
-    monkeypatch.delitem(preprocess._CLASSES, "Shift")
+    monkeypatch.delitem(base._CLASSES, "Shift")
     with pytest.raises(npgen.LoadError, match="preprocess has class 'Shift'; known are .* before load$") as caught:
         npgen.load(tmp_path / "m")
     assert str(caught.value).startswith(str(tmp_path / "m")) and "\n" not in str(caught.value)
@@ -426,7 +431,7 @@ def test_names_of_maps_are_one_each_and_a_cell_that_runs_again_replaces_its_own(
             with pytest.raises(ValueError, match="give a word without"):
                 define(name, "notebook")
     finally:
-        preprocess._CLASSES.pop("Again"), preprocess._NAMES.pop("again")
+        base._CLASSES.pop("Again"), base._NAMES.pop("again")
 
 
 def test_make_copies_an_object_and_refuses_what_it_does_not_know():
@@ -445,9 +450,9 @@ anywhere = st.one_of(finite, st.sampled_from([0.0, 1e30, -1e30, 1.79769313486231
        st.sampled_from([np.float32, np.float64]))
 def test_logit_never_leaves_its_bounds(z, alpha, dtype):
     p = Logit(alpha=alpha).fit(UNIT)
-    x = p.inverse(np.clip([z], np.finfo(dtype).min, np.finfo(dtype).max).astype(dtype))
+    x = p.to_data(None, np.clip([z], np.finfo(dtype).min, np.finfo(dtype).max).astype(dtype))[0]
     assert x.dtype == dtype and (0 <= x).all() and (x <= 1).all()
-    assert all(np.isfinite(a).all() for a in p.forward(x))
+    assert all(np.isfinite(a).all() for a in p.to_noise(None, x))
 
 
 @settings(max_examples=300, deadline=None)
@@ -457,9 +462,9 @@ def test_maps_of_extreme_rows_are_finite_or_refused(values, dtype, case):
     p, _ = fitted(case)
     rows = np.clip([values], np.finfo(dtype).min, np.finfo(dtype).max).astype(dtype)
     with np.errstate(all="ignore"):
-        assert np.isfinite(p.inverse(rows)).all()
+        assert all(np.isfinite(a).all() for a in p.to_data(None, rows))
         try:
-            z, log_det = p.forward(rows)
+            z, log_det = p.to_noise(None, rows)
         except ValueError as error:
             assert re.search(r"(Logit|Log): .* at x\[0, [0-3]\] ", str(error))
             return

@@ -1,0 +1,53 @@
+"""Which transform the data's own space needs: by name, or by a look at the data.
+
+Legend: n rows, d columns.
+"""
+import copy
+
+import numpy as np
+
+from .base import Chain, Transform, named
+from .columns import Columns
+from .standardize import Standardize
+
+_MANY_LEVELS = 65536
+
+
+def make(spec, x, discrete=False):
+    """An unfitted transform for `spec`, for rows x (n, d) of a model whose density may be of 0 and 1 (discrete) or not.
+
+    spec  None              the identity
+          "dequantize+logit", "log+standardize", ...    names joined with +, first to last: standardize, dequantize, logit, log
+          an object         a copy of it
+          "auto"            looks at every column: integers of up to 65,536 levels -> "dequantize+logit", those that do not
+                            vary only where all columns are integers; anything else -> "standardize". Where all are 0 or 1
+                            and the model is discrete -> the identity
+
+    Raises ValueError for a name that does not exist, TypeError for anything else.
+    """
+    if isinstance(spec, Transform):
+        return copy.deepcopy(spec)
+    if spec == "auto":
+        return _choose(np.asarray(x), discrete)
+    if spec is None:
+        return Chain()
+    if not isinstance(spec, str):
+        raise TypeError(f"preprocess is {spec!r}; give None, a name such as 'auto', or a Transform")
+    steps = [named(name) for name in spec.split("+")]
+    return steps[0] if len(steps) == 1 else Chain(steps=tuple(steps))
+
+
+def _choose(x, discrete):
+    if discrete and np.all((x == 0) | (x == 1)):
+        return Chain()
+    low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    whole = np.array([bool((column == np.floor(column)).all()) for column in x.T])
+    if x.dtype.kind == "f":  # beyond these all numbers are integers
+        whole &= np.maximum(np.abs(low), np.abs(high)) * np.finfo(x.dtype).eps < 1
+    integers = whole & (high - low < _MANY_LEVELS)
+    if not (integers.all() and (low < high).any()):
+        integers &= low < high
+    if integers.all() or not integers.any():
+        return make("dequantize+logit" if integers.all() else "standardize", x)
+    return Columns(maps=(make("dequantize+logit", x), Standardize()),
+                   columns=tuple(tuple(np.flatnonzero(which).tolist()) for which in (integers, ~integers)))
