@@ -55,8 +55,8 @@ def _realnvp(problem):
 def _steps(model, problem):
     x, batches = map(model._place, (problem["x"], problem["batches"]))
 
-    def loss(params, rows, stream):
-        z, log_det = model.preprocess_.unchecked(None, rows, stream=stream)
+    def loss(params, batch, stream):
+        z, log_det = model.preprocess_.unchecked(None, batch.x, stream=stream)
         return model._loss(params, z, stream) - log_det
 
     def start(optimizer, learning_rate):
@@ -64,7 +64,7 @@ def _steps(model, problem):
         options = train.Training(learning_rate=learning_rate, clip_norm=1e30)
         state = train.State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), Stream(0),
                             Stream(problem["stream"]), learning_rate)
-        return train._Step(loss, params, x, None, optimizer, options), state
+        return train._Step(loss, params, train.Batch(x), optimizer, options), state
 
     def take(step, state, batches):
         with kernels.session(), np.errstate(all="ignore"):

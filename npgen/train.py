@@ -1,9 +1,9 @@
 """The training loop: minibatches, early stop, best parameters restored, divergence rolled back, resume to the same bits.
 
-It knows no model. It is handed a loss and parameters: loss(params, rows, stream) -> (n,) nats per row, where params are
+It knows no model. It is handed a loss and parameters: loss(params, batch, stream) -> (n,) nats per row, where params are
 Tensors while a step is taken and arrays while the validation rows are scored.
 
-Legend: n rows in a batch, p parameters.
+Legend: n rows in a batch, d features, w context columns, p parameters.
 """
 import contextlib
 import dataclasses
@@ -24,6 +24,28 @@ _ATTEMPTS = 10  # to go on from an epoch whose loss was not finite
 
 class ConvergenceWarning(UserWarning):
     """Fitting stopped before it had converged, or had to go back because the loss was not finite."""
+
+
+@dataclasses.dataclass(eq=False)
+class Batch:
+    """Rows x (n, d), what they are given, context (n, w) or None, and how much each counts, weights (n,) or None."""
+
+    x: np.ndarray
+    context: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+    def __len__(self):
+        return len(self.x)
+
+    def take(self, rows):
+        """The rows of these numbers, gathered where they lie."""
+        context, weights = self.context, self.weights
+        return Batch(gather.rows(self.x, rows), None if context is None else gather.rows(context, rows),
+                     None if weights is None else weights[rows])
+
+    def to(self, place):
+        """The same rows where place(array) puts arrays."""
+        return Batch(*(None if a is None else place(a) for a in (self.x, self.context, self.weights)))
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -109,15 +131,15 @@ class State:
         return cls(params=arrays["params"], best=arrays["best"], moments=moments, **rest)
 
 
-def fit(loss, params, x, *, weights=None, validation=None, stream, options=None, optimizer=None, resume=None, save=None):
-    """Minimise the mean loss over the rows of x; params (npgen.nn.Parameters) end at the best epoch's values.
+def fit(loss, params, batch, *, validation=None, stream, options=None, optimizer=None, resume=None, save=None):
+    """Minimise the mean loss over the rows of a Batch; params (npgen.nn.Parameters) end at the best epoch's values.
 
-    weights      (n,) non-negative, or None: the loss is the weighted mean, sum_n w_n loss_n / sum_n w_n
-    validation   (rows, their weights or None) to stop by, or None: a share of the rows of x
+    batch        all rows to train on; with weights the loss is the weighted mean, sum_n w_n loss_n / sum_n w_n
+    validation   a Batch to stop by, or None: a share of the rows of batch
     stream       random numbers for the split, the order and the loss
     options      a Training, or whatever has its attributes, as a model that inherits it
     resume       a State to go on from; save(state) is called after every epoch, whose arrays no later epoch writes to
-    It runs where x and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
+    It runs where batch and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
     its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases, once each.
     Raises ValueError for parameters that are not finite to begin with, and as check_training does.
@@ -126,16 +148,19 @@ def fit(loss, params, x, *, weights=None, validation=None, stream, options=None,
     check_training(options)
     state = resume or State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), stream.spawn(), stream,
                             options.learning_rate)
-    order = Stream.from_state(state.split.state()).permutation(len(x))
-    n_valid = 0 if validation else min(int(round(len(x) * options.validation_fraction)), len(x) - 1)
-    rows, held_out = np.sort(order[n_valid:]), validation or (x, weights)
-    held_out += np.asarray(np.arange(len(validation[0])) if validation else np.sort(order[:n_valid]), like=x),
-    if weights is not None:  # of mean 1 over the rows that are trained on, so that a batch's mean estimates the weighted mean
-        weights = weights * (len(rows) / float(weights[rows].sum(dtype=np.float64)))
+    order = Stream.from_state(state.split.state()).permutation(len(batch))
+    n_valid = min(int(round(len(batch) * options.validation_fraction)), len(batch) - 1) if validation is None else 0
+    rows, held_out = np.sort(order[n_valid:]), (batch, np.sort(order[:n_valid]))
+    if validation is not None:
+        held_out = validation, np.arange(len(validation))
+    held_out = held_out[0], np.asarray(held_out[1], like=batch.x)
+    if batch.weights is not None:  # of mean 1 over the rows trained on: a batch's mean then estimates the weighted mean
+        total = float(batch.weights[rows].sum(dtype=np.float64))
+        batch = dataclasses.replace(batch, weights=batch.weights * (len(rows) / total))
     params.flat[:] = state.params
     if not np.isfinite(params.flat).all():
         raise ValueError("fit: the first parameters are not finite; look at the scale of X")
-    step = _Step(loss, params, x, weights, optimizer, options)
+    step = _Step(loss, params, batch, optimizer, options)
     with _progress(options, state) as bar, np.errstate(all="ignore"):  # a loss that is not finite is dealt with below
         try:
             while state.epoch < options.max_epochs and state.since_best < options.patience:
@@ -160,20 +185,20 @@ def fit(loss, params, x, *, weights=None, validation=None, stream, options=None,
 class _Step:
     """One optimiser step on a batch, and the nats of rows without one."""
 
-    def __init__(self, loss, params, x, weights, optimizer, options):
-        self.loss, self.params, self.x, self.weights = loss, params, x, weights
+    def __init__(self, loss, params, batch, optimizer, options):
+        self.loss, self.params, self.batch = loss, params, batch  # of all rows
         self.optimizer, self.options = optimizer, options
         self.objective = value_and_grad(self._mean)
         self.rolled_back = []  # what the loss became and when, in words
         self.scale, self.on_device = np.ones_like(params.flat, shape=(1,)), is_device_array(params.flat)
 
     def _mean(self, params, batch, stream):
-        losses = self.loss(params, gather.rows(self.x, batch), stream)
-        return ops.mean(losses) if self.weights is None else ops.sum(losses * self.weights[batch]) / len(batch)
+        losses = self.loss(params, batch, stream)
+        return ops.mean(losses) if batch.weights is None else ops.sum(losses * batch.weights) / len(batch)
 
-    def train(self, state, batch):
-        """Take one step; returns the batch's mean nats, not finite if the optimiser has to refuse it."""
-        value, gradients = self.objective(dict(self.params), batch, state.stream)
+    def train(self, state, rows):
+        """Take one step on the rows of these numbers; returns their mean nats, not finite if the optimiser has to refuse it."""
+        value, gradients = self.objective(dict(self.params), self.batch.take(rows), state.stream)
         length = sum([norm.squared(g.ravel())[0] for g in gradients.values()])**0.5
         nats, limit = value + 0 * length, self.options.clip_norm  # 0 times what is not finite is NaN
         self.scale[0] = limit / np.maximum(length, limit) + 0 * nats
@@ -186,16 +211,16 @@ class _Step:
                                   state.learning_rate)
         return nats
 
-    def nats(self, x, weights, rows, stream):
-        """The (weighted) mean nats of some rows of x, without a step."""
-        sums = []
-        for batch in _batches(rows, 1000):
-            losses = self.loss(self.params, gather.rows(x, batch), stream)
-            sums.append(np.sum(losses if weights is None else losses * weights[batch], dtype=np.float64))
+    def nats(self, batch, rows, stream):
+        """The (weighted) mean nats of some rows of a Batch, without a step."""
+        sums, weights = [], batch.weights
+        for part in map(batch.take, _cut(rows, 1000)):
+            losses = self.loss(self.params, part, stream)
+            sums.append(np.sum(losses if weights is None else losses * part.weights, dtype=np.float64))
         return float(np.sum(np.stack(sums))) / (len(rows) if weights is None else float(weights[rows].sum(dtype=np.float64)))
 
 
-def _batches(rows, size):
+def _cut(rows, size):
     return [rows[i:i + size] for i in range(0, len(rows), size)]
 
 
@@ -206,8 +231,8 @@ def _epoch(step, state, rows, held_out):
     """
     ahead = dataclasses.replace(state, moments={k: v.copy() for k, v in state.moments.items()})
     state.stream = Stream.from_state(state.stream.state())
-    order = np.asarray(rows[ahead.stream.permutation(len(rows))], like=step.x)
-    batches, nats = _batches(order, step.options.batch_size), []
+    order = np.asarray(rows[ahead.stream.permutation(len(rows))], like=step.batch.x)
+    batches, nats = _cut(order, step.options.batch_size), []
     for batch in batches:
         nats.append(step.train(ahead, batch))
         if not step.on_device and not math.isfinite(nats[-1]):  # to look at a GPU's would be to wait for it

@@ -25,7 +25,7 @@ from npgen.nn import Parameters
 from npgen.optim import SGD
 from npgen.random import Stream, row_normals
 from npgen.testing import check_generative_model
-from npgen.train import ConvergenceWarning, Training
+from npgen.train import Batch, ConvergenceWarning, Training
 
 OPS = {name: case for name, case in CASES.items() if name not in ON_HOST}
 MIXED = {"where", "concatenate-constant"}  # cases with an array of the host in them
@@ -141,8 +141,8 @@ BITS = (RNG.normal(size=(60, 5)) + RNG.normal(size=(60, 1)) > 0).astype(np.float
 REAL = (RNG.normal(size=(60, 3)) * [1, 5, 2] + [0, 30, 1]).astype(np.float32)
 
 
-def squares(params, rows, stream):
-    return np.sum(np.square(rows - params["w"]), axis=1) / 2
+def squares(params, batch, stream):
+    return np.sum(np.square(batch.x - params["w"]), axis=1) / 2
 
 
 def assert_same_history(ours, theirs, tolerance):
@@ -153,7 +153,7 @@ def assert_same_history(ours, theirs, tolerance):
 
 def descend(x, loss=squares, optimizer=None, **options):
     params = Parameters({"w": np.zeros_like(x, shape=x.shape[1:])})
-    return params, train.fit(loss, params, x, stream=Stream(0), optimizer=optimizer, options=Training(**options))
+    return params, train.fit(loss, params, Batch(x), stream=Stream(0), optimizer=optimizer, options=Training(**options))
 
 
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.01}, {"weight_decay": 0.1}, {"optimizer": SGD(0.5)},
@@ -167,10 +167,11 @@ def test_the_loop_does_the_same_on_the_device(cupy, options):
 
 
 def test_a_step_that_must_be_refused_goes_back_to_the_same_place_on_both(cupy):
-    def loss(params, rows, stream):
+    def loss(params, batch, stream):
         calls.append(len(calls))
-        noise = stream.normal(rows.shape, rows.dtype, like=rows) if type(params["w"]) is npgen.Tensor else 0
-        return squares(params, rows + noise * 0.01, stream) * (np.nan if len(calls) == 4 else 1.0)
+        x = batch.x
+        noise = stream.normal(x.shape, x.dtype, like=x) if type(params["w"]) is npgen.Tensor else 0
+        return squares(params, Batch(x + noise * 0.01), stream) * (np.nan if len(calls) == 4 else 1.0)
 
     answers = []
     for x in (REAL, cupy.asarray(REAL)):

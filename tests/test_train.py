@@ -19,7 +19,7 @@ from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP, base
 from npgen.nn import Parameters
 from npgen.optim import SGD
 from npgen.random import Stream
-from npgen.train import ConvergenceWarning, State, Training
+from npgen.train import Batch, ConvergenceWarning, State, Training
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3)) + [1, 2, 3]
@@ -27,13 +27,14 @@ BITS = (RNG.normal(size=(60, 4)) + RNG.normal(size=(60, 1)) > 0).astype(np.float
 REAL = RNG.normal(size=(60, 2)) * [1, 5] + [0, 30]
 
 
-def squares(params, rows, stream):
-    return np.sum(np.square(rows - params["w"]), axis=1) / 2
+def squares(params, batch, stream):
+    return np.sum(np.square(batch.x - params["w"]), axis=1) / 2
 
 
-def run(loss=squares, x=X, *, start=0.0, weights=None, validation=None, optimizer=None, resume=None, save=None, **options):
+def run(loss=squares, x=X, *, start=0.0, context=None, weights=None, validation=None, optimizer=None, resume=None, save=None,
+        **options):
     params = Parameters({"w": np.full(x.shape[1], start)})
-    state = train.fit(loss, params, x, weights=weights, validation=validation, stream=Stream(0), optimizer=optimizer,
+    state = train.fit(loss, params, Batch(x, context, weights), validation=validation, stream=Stream(0), optimizer=optimizer,
                       resume=resume, save=save, options=Training(**options))
     return params["w"], state
 
@@ -44,11 +45,11 @@ class Scripted:
     def __init__(self, nats, broken_steps=()):
         self.nats, self.broken, self.steps = itertools.chain(nats, itertools.repeat(99.0)), set(broken_steps), 0
 
-    def __call__(self, params, rows, stream):
+    def __call__(self, params, batch, stream):
         if not isinstance(params["w"], Tensor):
-            return np.full(len(rows), next(self.nats))
+            return np.full(len(batch), next(self.nats))
         self.steps += 1
-        return squares(params, rows, stream) * (math.nan if self.steps in self.broken else 1)
+        return squares(params, batch, stream) * (math.nan if self.steps in self.broken else 1)
 
 
 class Recorder:
@@ -77,9 +78,9 @@ def test_the_mean_loss_is_minimised_weighted_or_not():
 def test_every_row_is_trained_on_once_an_epoch_or_validated(fraction, n_valid):
     trained, validated = [], []
 
-    def loss(params, rows, stream):
-        (trained if isinstance(params["w"], Tensor) else validated).append(rows[:, 0].copy())
-        return squares(params, rows, stream)
+    def loss(params, batch, stream):
+        (trained if isinstance(params["w"], Tensor) else validated).append(batch.x[:, 0].copy())
+        return squares(params, batch, stream)
 
     run(loss, max_epochs=2, validation_fraction=fraction, batch_size=7)
     batches = len(trained) // 2
@@ -91,6 +92,27 @@ def test_every_row_is_trained_on_once_an_epoch_or_validated(fraction, n_valid):
     assert n_valid == 49 or not np.array_equal(first, second)
     assert len(validated) == (2 if n_valid else 0) and all(np.array_equal(v, validated[0]) for v in validated)
     assert not n_valid or not np.array_equal(np.sort(validated[0]), np.sort(X[:n_valid, 0]))  # not simply the first rows
+
+
+@pytest.mark.parametrize("validation", [None, Batch(X[:9], X[:9, :1] + 7)], ids=["a share held out", "rows given"])
+def test_context_stays_beside_its_row_in_steps_and_in_validation(validation):
+    def loss(params, batch, stream):
+        seen.append((type(params["w"]), len(batch)))
+        np.testing.assert_array_equal(batch.context, batch.x[:, :1] + 7)
+        return squares(params, batch, stream)
+
+    seen = []
+    run(loss, context=X[:, :1] + 7, validation=validation, max_epochs=2, batch_size=7, validation_fraction=0.2)
+    assert {kind for kind, _ in seen} == {Tensor, np.ndarray}
+
+
+def test_a_batch_takes_rows_and_moves_with_all_that_it_has():
+    one = X[:, :1].copy()
+    for batch in (Batch(X), Batch(X, one), Batch(X, weights=X[:, 0]), Batch(X, one, X[:, 0])):
+        assert len(batch) == 50
+        for part, rows in ((batch.take(np.array([3, 1])), [3, 1]), (batch.to(lambda a: a[::-1]), slice(None, None, -1))):
+            for name, a in vars(batch).items():
+                assert (a is None and getattr(part, name) is None) or np.array_equal(getattr(part, name), a[rows])
 
 
 def nats_without_a_step(x, weights, fraction=0.0):
@@ -116,7 +138,7 @@ def test_integer_weights_are_repeated_rows_in_the_nats():
     counting = weights > 0
     weighted, plain = nats_without_a_step(X[counting], weights[counting].astype(float)), nats_without_a_step(repeated, None)
     assert math.isclose(weighted["train_nats"], plain["train_nats"], rel_tol=1e-10)
-    held = (X[counting], weights[counting].astype(float)), (repeated, None)
+    held = Batch(X[counting], weights=weights[counting].astype(float)), Batch(repeated)
     one, other = (run(max_epochs=1, validation=rows)[1].history[0]["valid_nats"] for rows in held)
     assert math.isclose(one, other, rel_tol=1e-12)
 
@@ -188,8 +210,8 @@ def test_a_loss_that_is_not_finite_goes_back_an_epoch_with_half_the_rate(nats, b
 
 
 def test_an_infinite_gradient_goes_back_too():
-    def loss(params, rows, stream):
-        return np.sum(np.sqrt(params["w"] * (1.0 if not isinstance(params["w"], Tensor) else 0.0)) + 0 * rows, axis=1)
+    def loss(params, batch, stream):
+        return np.sum(np.sqrt(params["w"] * (1.0 if not isinstance(params["w"], Tensor) else 0.0)) + 0 * batch.x, axis=1)
 
     with pytest.warns(ConvergenceWarning):
         w, state = run(loss, max_epochs=3)
@@ -235,7 +257,7 @@ def test_gradients_are_clipped_by_their_norm():
 def test_weight_decay_shrinks_every_parameter_whatever_the_gradient():
     params = Parameters({"weight": np.full((3, 2), 2.0), "bias": np.full(2, 2.0)})
     options = Training(weight_decay=0.5, learning_rate=0.1, max_epochs=3, batch_size=10, restore_best=False)
-    state = train.fit(lambda p, rows, stream: np.sum(rows @ p["weight"] * 0 + p["bias"] * 0, axis=1), params, X,
+    state = train.fit(lambda p, batch, stream: np.sum(batch.x @ p["weight"] * 0 + p["bias"] * 0, axis=1), params, Batch(X),
                       stream=Stream(0), options=options)
     np.testing.assert_allclose(params.flat, 2 * 0.95**state.step, rtol=1e-12)
 
@@ -249,7 +271,7 @@ def test_weight_decay_shrinks_every_parameter_whatever_the_gradient():
 def test_options_are_kept_as_they_come_and_refused_by_fit(wrong, error, message):
     options, calls = Training(**wrong), []
     with pytest.raises(error, match=message):
-        train.fit(lambda *_: calls.append(0), Parameters({"w": np.zeros(3)}), X, stream=Stream(0), options=options)
+        train.fit(lambda *_: calls.append(0), Parameters({"w": np.zeros(3)}), Batch(X), stream=Stream(0), options=options)
     assert not calls
 
 
@@ -271,10 +293,10 @@ def test_ctrl_c_keeps_the_best_so_far():
 
 
 def test_ctrl_c_in_the_middle_of_an_epoch_forgets_its_steps():
-    def loss(params, rows, stream):
+    def loss(params, batch, stream):
         if isinstance(params["w"], Tensor) and next(steps) == 13:
             raise KeyboardInterrupt
-        return squares(params, rows, stream)
+        return squares(params, batch, stream)
 
     for restore_best in (True, False):
         steps, recorder = itertools.count(1), Recorder()

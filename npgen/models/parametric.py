@@ -69,20 +69,22 @@ class ParametricModel(Model):
         self.params_ = params
         self._move()
 
-        def loss(params, rows, stream):
-            z, log_det = self.preprocess_.unchecked(None, rows, stream=stream)
+        def loss(params, batch, stream):
+            z, log_det = self.preprocess_.unchecked(None, batch.x, stream=stream)
             return self._loss(params, z, stream) - log_det
 
         before, validation = run.read(), self._check_space(run.validation)
-        x, weights, *validation = (a if a is None else self._place(a) for a in (x, weights, *validation))
-        state = train.fit(loss, self.params_, x, weights=weights, validation=tuple(validation), stream=run.stream,
-                          options=self._options(), resume=before and train.State.restore(*before, like=x), save=run.write)
+        validation = validation and train.Batch(validation[0], weights=validation[1]).to(self._place)
+        batch = train.Batch(x, weights=weights).to(self._place)
+        before = before and train.State.restore(*before, like=batch.x)
+        state = train.fit(loss, self.params_, batch, validation=validation, stream=run.stream, options=self._options(),
+                          resume=before, save=run.write)
         self.history_, self.n_epochs_ = state.history, state.epoch
 
     def _check_space(self, validation):
-        """validation_data, () if there are none. Raises ValueError for rows that preprocessing cannot take."""
+        """validation_data, None if there are none. Raises ValueError for rows that preprocessing cannot take."""
         if validation is None:
-            return ()
+            return None
         try:
             self._check_head("fit", validation[0], self.preprocess_.to(asnumpy).to_noise(None, validation[0])[0])
         except ValueError as error:
