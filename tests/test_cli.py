@@ -1,4 +1,5 @@
 """The command line: what it writes, what it prints, and one line with status 2 for whatever the user can put right."""
+import importlib.util
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 import npgen
 from npgen import checkpoint, cli, data, machine, train
+from npgen.cli import fitting
 from npgen.models import RealNVP
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +82,7 @@ def test_fit_help_lists_every_setting_of_every_model(capsys):
     text = capsys.readouterr().out
     for cls in npgen.models.MODELS.values():
         for name in cls().get_params():
-            assert (f"{name}=" in text) == (name not in cli._OWN_FLAGS)
+            assert (f"{name}=" in text) == (name not in fitting.OWN_FLAGS)
 
 
 # ---------------------------------------------------------------- fit
@@ -566,7 +568,7 @@ def test_bad_settings_are_one_line(here, capsys, case):
 @pytest.fixture
 def lazy(monkeypatch):
     """Loading data or a model is work: it fails the test."""
-    for module, name in ((data, "load"), (cli, "load")):
+    for module, name in ((data, "load_table"), (npgen.models.files, "load")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("worked before it looked where to write"))
 
 
@@ -587,12 +589,12 @@ class TestOutputs:
 
 
 def test_messages_of_several_lines_become_one(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "load", lambda path: (_ for _ in ()).throw(ValueError("first\n  second")))
+    monkeypatch.setattr(npgen.models.files, "load", lambda path: (_ for _ in ()).throw(ValueError("first\n  second")))
     assert fails(capsys, "info", "m") == "npgen: error: first second\n"
 
 
 def test_pictures_need_matplotlib(here, capsys, lazy, monkeypatch):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install matplotlib" in fails(capsys, "sample", "m", "--out", "o.png")
 
 

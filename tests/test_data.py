@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import npgen
 from npgen import data
 from npgen.data import DataError
 
@@ -52,7 +53,7 @@ def test_digits_are_the_published_ones():
 
 
 def test_digits_carry_their_attribution():
-    text = (Path(data.__file__).parent / "_assets" / "digits.txt").read_text()
+    text = (Path(npgen.__file__).parent / "_assets" / "digits.txt").read_text()
     assert "Alpaydin" in text and "CC BY 4.0" in text and "https://creativecommons.org/licenses/by/4.0/" in text
 
 
@@ -239,7 +240,7 @@ def test_memory_maps_are_checked_in_blocks(tmp_path, monkeypatch):
     x = np.zeros((1000, 3))
     x[777, 1] = np.inf
     np.save(tmp_path / "x.npy", x)
-    monkeypatch.setattr(data, "_BLOCK", 50)
+    monkeypatch.setattr(data.table, "_BLOCK", 50)
     with pytest.raises(DataError, match=r"row 778, column 2 \(x\[777, 1\]\)"):
         data.load(tmp_path / "x.npy")
 
@@ -388,7 +389,7 @@ def test_a_bomb_of_names_is_not_opened(tmp_path):
                 max_size=4, unique=True), st.sampled_from([".csv", ".npz"]))
 def test_names_that_are_written_are_read_back(tmp_path_factory, names, suffix):
     path, x = tmp_path_factory.mktemp("n") / f"x{suffix}", np.arange(2.0 * len(names)).reshape(2, -1)
-    header = any(map(data._is_name, names))
+    header = any(map(data.text.is_name, names))
     with contextlib.nullcontext() if header or suffix == ".npz" else pytest.warns(UserWarning, match="has no header"):
         data.write(path, x, names)
     table = data.load_table(path)

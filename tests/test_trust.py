@@ -7,7 +7,7 @@ from test_models import COUNTS, MOONS, REAL, fitted
 import npgen
 from npgen import cli
 from npgen.data import Table
-from npgen.testing import check_generative_model, subject
+from npgen.testing import bounds, check_generative_model
 from npgen.testing.laws import LAWS
 
 pytestmark = pytest.mark.long
@@ -429,18 +429,18 @@ def _of_means(bound, width):
 
 
 def _of_an_event(rng):
-    return rng.binomial(400, 0.025, 5000) / 400, subject.chernoff(400, 0.025)
+    return rng.binomial(400, 0.025, 5000) / 400, bounds.chernoff(400, 0.025)
 
 
 def _of_frequencies(rng):
     p = np.array([0.5, 0.2, 0.1, 0.1, 0.05, 0.05])
-    return np.sqrt(((rng.multinomial(1000, p, 5000) / 1000 - p) ** 2 / p).sum(axis=1)), subject.pearson(1000, p)
+    return np.sqrt(((rng.multinomial(1000, p, 5000) / 1000 - p) ** 2 / p).sum(axis=1)), bounds.pearson(1000, p)
 
 
 BOUNDS = {  # 5,000 repetitions of a statistic, and how large it may be
-    "band": lambda rng: (subject.distance(rng.random((400, 5000))), subject.band(400)),
-    "hoeffding": _of_means(lambda x, width: subject.hoeffding(400, width=width), 2.0),
-    "bernstein": _of_means(lambda x, width: subject.bernstein(x, width=width), 2.0),
+    "band": lambda rng: (bounds.distance(rng.random((400, 5000))), bounds.band(400)),
+    "hoeffding": _of_means(lambda x, width: bounds.hoeffding(400, width=width), 2.0),
+    "bernstein": _of_means(lambda x, width: bounds.bernstein(x, width=width), 2.0),
     "chernoff": _of_an_event,
     "pearson": _of_frequencies,
 }
@@ -448,7 +448,7 @@ BOUNDS = {  # 5,000 repetitions of a statistic, and how large it may be
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_chance_goes_beyond_a_bound_no_more_often_than_it_says_and_nearly_as_far(name, monkeypatch):
-    monkeypatch.setattr(subject, "ALARM", 0.01)
+    monkeypatch.setattr(bounds, "ALARM", 0.01)
     statistic, bound = BOUNDS[name](np.random.default_rng(0))
     assert np.mean(statistic > bound) <= 0.01
     assert np.quantile(statistic, 0.99) > np.mean(bound) / 2

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from .bounds import ALARM, band, bernstein, chernoff, distance, hoeffding, pearson
 from .law import SIGMAS, Finding, law
-from .subject import ALARM, Skip, band, bernstein, chernoff, distance, hoeffding, pearson
+from .subject import Skip
 
 OFTEN = 25    # rows expected in a state that counts by itself
 STEEP = 0.02  # share of rows whose cell of a grid may say nothing about them

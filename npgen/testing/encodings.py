@@ -6,8 +6,9 @@ import numpy as np
 
 from .. import engine
 from ..fused import LOG_2PI
+from .bounds import band, distance
 from .law import Finding, law
-from .subject import Skip, band, distance
+from .subject import Skip
 
 
 def _noise(s):

@@ -9,8 +9,9 @@ import numpy as np
 
 from .. import ops
 from ..fused import LOG_2PI
+from .bounds import band, gap
 from .law import Finding, close, law
-from .subject import Skip, band, gap
+from .subject import Skip
 
 FAR = 30      # standard deviations of a row that partial_fit is given
 ALIKE = 0.01  # share of the weights' entropy that rows tell of the components

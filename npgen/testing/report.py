@@ -4,9 +4,10 @@ import inspect
 import textwrap
 import warnings
 
+from .bounds import ALARM
 from .law import Finding
 from .laws import LAWS
-from .subject import ALARM, Skip, Subject
+from .subject import Skip, Subject
 
 
 @dataclasses.dataclass

@@ -1,19 +1,6 @@
-"""What the laws look at: a model, rows of data, rows drawn from it, and the bounds that say how far chance may take a mean.
+"""What the laws look at: a model, rows of data, rows drawn from it, and its density on states, grids and slices.
 
-Every bound holds for every sample size and every distribution, so that a false-alarm rate is a theorem, not an asymptotic
-statement:
-
-    band        P(sup_t |F_n(t) - F(t)| > sqrt(log(2 / a) / 2n)) <= a        (Dvoretzky, Kiefer & Wolfowitz; Massart, 1990)
-    bernstein   P(|mean - E| > sqrt(2 var log(4 / a) / n) + 7 r log(4 / a) / 3(n - 1)) <= a, values in a range r
-                                                                             (Maurer & Pontil, 2009)
-    hoeffding   P(|mean - E| > r sqrt(log(2 / a) / 2n)) <= a                 (Hoeffding, 1963)
-    chernoff    P(f > g) <= a, f the frequency of an event of probability p, g the solution of n KL(g || p) = log(1 / a)
-                                                                             (Chernoff, 1952)
-    pearson     P(z > c + sqrt(2 log(1 / a) (1 + 2 b c) / n) + b log(1 / a) / 3n) <= a, z^2 = sum_k (f_k - P_k)^2 / P_k for
-                frequencies f of m states, c = sqrt((m - 1) / n) >= E z, b = sqrt(1 / min P - 1)
-                                                                             (Bousquet, 2002, of the norm of a mean)
-
-Legend: n rows, d columns, m states, c cells, k slices.
+Legend: n rows, d columns, c cells, k slices.
 """
 import copy
 import functools
@@ -30,51 +17,9 @@ from ..models.base import Model
 from ..models.parametric import ParametricModel
 from ..random import Stream
 from ..transforms import Chain, Dequantize
+from .reference import Reference
 
-ALARM = 1e-6  # how often a law that holds may be reported as broken
 MANY_STATES = 4096
-
-
-def band(n, k=1):
-    """How far k empirical distribution functions of n rows each may be from the true ones."""
-    return math.sqrt(math.log(2 * k / ALARM) / (2 * n))
-
-
-def hoeffding(n, k=1, width=1.0):
-    """How far k means of n values in a range of this width may be from their expectations."""
-    return width * math.sqrt(math.log(2 * k / ALARM) / (2 * n))
-
-
-def bernstein(values, k=1, width=1.0):
-    """The same, from the values themselves (..., n): sharper where they vary little."""
-    n, log = values.shape[-1], math.log(4 * k / ALARM)
-    return np.sqrt(2 * values.var(axis=-1, ddof=1) * log / n) + 7 * width * log / (3 * (n - 1))
-
-
-def chernoff(n, p, k=1):
-    """How large the frequencies in n rows of k events may be, each of probability p at most."""
-    g = np.linspace(p, 1, 100_001)[1:-1]
-    divergence = g * np.log(g / p) + (1 - g) * np.log((1 - g) / (1 - p))
-    return float(np.append(g, 1)[np.searchsorted(n * divergence, math.log(k / ALARM))])
-
-
-def pearson(n, p):
-    """How large the root of Pearson's chi-square per row may be, for the frequencies of states with probabilities p."""
-    log, expected, bound = math.log(1 / ALARM), math.sqrt((len(p) - 1) / n), math.sqrt(max(1 / p.min() - 1, 0))
-    return expected + math.sqrt(2 * log * (1 + 2 * bound * expected) / n) + bound * log / (3 * n)
-
-
-def distance(u):
-    """sup_t |F_n(t) - t| of the columns of u (n, k), which are uniform on (0, 1) if all is well: (k,)."""
-    n, u = len(u), np.sort(u, axis=0)
-    step = np.arange(n + 1)[:, None] / n
-    return np.maximum(np.abs(step[1:] - u), np.abs(u - step[:-1])).max(axis=0)
-
-
-def gap(a, b):
-    """sup_t |F(t) - G(t)| of the empirical distribution functions of two samples, (n,) and (m,)."""
-    t = np.concatenate([a, b])
-    return np.abs(np.subtract(*(np.searchsorted(np.sort(x), t, side="right") / len(x) for x in (a, b)))).max()
 
 
 class Skip(Exception):
@@ -346,63 +291,6 @@ class _Given:
 
     def uniform(self, shape, dtype, like=None):
         return self.u.astype(dtype)
-
-
-class Reference:
-    """A density known to be one: kernels of equal weight about 500 rows of the pilot.
-
-    A kernel is a normal in the real columns, with the rows' covariance times a squared bandwidth (Silverman, 1986); in a
-    column of whole numbers it keeps the row's value with probability 0.8, else draws any that the pilot has there.
-    """
-
-    KEEP = 0.8
-
-    def __init__(self, pilot):
-        self.rows, d = pilot[:500], pilot.shape[1]
-        whole = ((pilot == np.round(pilot)) & (np.abs(pilot) < 2**53)).all(axis=0)
-        self.levels = {j: np.unique(pilot[:, j]) for j in np.flatnonzero(whole)}
-        self.real = np.flatnonzero(~whole)
-        d = len(self.real)
-        if d:
-            real = pilot[:, self.real]
-            covariance = np.atleast_2d(np.cov(real.T)) + np.diag(1e-12 * real.var(axis=0) + 1e-300)
-            self.factor = np.linalg.cholesky(covariance) * (4 / (d + 2) / len(self.rows)) ** (1 / (d + 4))
-
-    def sample(self, n, rng):
-        """n rows."""
-        x = self.rows[rng.integers(len(self.rows), size=n)]
-        if len(self.real):
-            x[:, self.real] += rng.normal(size=(n, len(self.real))) @ self.factor.T
-        for j, levels in self.levels.items():
-            x[:, j] = np.where(rng.random(n) < self.KEEP, x[:, j], rng.choice(levels, n))
-        return x
-
-    def log_prob(self, x):
-        """(n,) nats."""
-        joint = np.full((len(x), len(self.rows)), -math.log(len(self.rows)))
-        if d := len(self.real):
-            middle = self.rows[0, self.real]
-            y, centres = (np.linalg.solve(self.factor, (rows[:, self.real] - middle).T).T for rows in (x, self.rows))
-            squares = np.square(y).sum(axis=1)[:, None] - 2 * y @ centres.T + np.square(centres).sum(axis=1)
-            joint -= 0.5 * np.maximum(squares, 0) + d / 2 * LOG_2PI + np.log(np.diag(self.factor)).sum()
-        for j, levels in self.levels.items():
-            spread = (1 - self.KEEP) / len(levels)
-            joint += np.where(x[:, [j]] == self.rows[:, j], math.log(self.KEEP + spread), math.log(spread))
-            joint[~np.isin(x[:, j], levels)] = -np.inf
-        return ops.logsumexp(joint)
-
-    def step(self, x, rng):
-        """A symmetric step from every row: all real columns, and one of the others."""
-        y, n = x.copy(), len(x)
-        if len(self.real):
-            sizes = rng.choice([0.3, 1.0, 4.0], size=(n, 1))
-            y[:, self.real] += sizes * rng.normal(size=(n, len(self.real))) @ self.factor.T
-        if self.levels:
-            moved = rng.choice(list(self.levels), n)
-            for j, levels in self.levels.items():
-                free = (moved == j) & np.isin(x[:, j], levels)  # a step there must have a step back
-                y[free, j] = rng.choice(levels, free.sum())
-        return y
 
 
 def _batches(x, size=100_000):

@@ -1,0 +1,64 @@
+"""The command `npgen`: fit, score, sample, encode, check, info, config, warmup, demo.
+
+A command is one function; it checks where it is to write before it works, and imports what only it needs. Whatever the
+user can put right is one line on stderr and exit status 2; Ctrl-C is status 130.
+
+    fitting   fit, check                    parser    how a command says what it takes
+    queries   score, sample, encode         sources   rows and columns of files
+    about     info, config, warmup, demo    words     what is printed
+"""
+import argparse
+import os
+import sys
+import warnings
+
+from ..kernels import DeviceError
+from ..version import __version__
+from . import about, fitting, queries
+from .parser import Parser
+from .words import say
+
+
+def main(argv=None):
+    """Run one command; returns the exit status."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait take a shared machine hostage
+    args = _parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: say("warning", message)
+        try:
+            return args.command(args) or 0
+        except KeyboardInterrupt:
+            say("interrupted")
+            return 130
+        except BrokenPipeError:  # the reader of a pipe went away: npgen info FILE | head -1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except (OSError, ValueError, TypeError, ImportError, MemoryError, DeviceError) as error:
+            named = isinstance(error, OSError) and error.strerror and error.filename
+            say("error", f"{error.filename}: {error.strerror}" if named else str(error) or type(error).__name__)
+            return 2
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, KeyboardInterrupt):  # so Python passes on a Ctrl-C while it makes a class
+                raise
+            say("interrupted")
+            return 130
+
+
+def _parser():
+    parser = Parser(
+        prog="npgen", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Generative models on a plain CPU: fit one to data, then score, sample and embed.",
+        epilog="""\
+start here:
+  npgen demo
+  npgen fit made --data digits --out digits.npgen
+  npgen sample digits.npgen -n 64 --out samples.png
+  npgen score digits.npgen --data digits
+
+npgen COMMAND --help explains a command.""")
+    parser.add_argument("--version", action="version", version=f"npgen {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (fitting.add_fit, queries.add_score, queries.add_sample, queries.add_encode, fitting.add_check, about.add_to):
+        add(commands)
+    return parser

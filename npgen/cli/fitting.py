@@ -1,0 +1,190 @@
+"""npgen fit, and how the arguments name a model and its settings; npgen check, which can fit one first."""
+import ast
+import contextlib
+import inspect
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+
+from .. import data
+from ..models import MODELS, files
+from .parser import DATA, add_command, add_data, add_device
+from .sources import check_output, rows_of
+from .words import count, describe, passes, print_table, say, training
+
+OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
+_DEFAULTS = {"gmm": {"preprocess": "auto"}}  # integers get a density only once they are spread over their cells
+
+
+def fit(args):
+    """npgen fit MODEL --data DATA --out FILE"""
+    model = build(args).to(args.device)
+    check_output(args.out)
+    partial = f"{args.out}.checkpoint"
+    if os.path.exists(partial) and not args.resume:
+        raise ValueError(f"{partial} is there from a run that did not finish; go on from it with --resume, or delete it")
+    x = training_rows(args.data)
+    valid = args.valid
+    if valid is not None:
+        valid = data.Table(rows_of(valid, x.columns, x.shape[1], args.data, "has"), x.columns)
+    begin = time.perf_counter()
+    with _ctrl_c() as pressed:
+        model.fit(x, validation_data=valid, checkpoint=partial, resume=args.resume)
+    seconds = time.perf_counter() - begin
+    if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
+        raise KeyboardInterrupt
+    model.save(args.out)
+    if not args.quiet:
+        print(f"{args.data}: {count(len(x), 'row')}, {count(x.shape[1], 'column')} ({x.rows.dtype})")
+        print_table([("model", describe(model)), *training(model, x), ("seconds", f"{seconds:.1f}"), ("file", args.out)])
+    if pressed:
+        say("interrupted", f"{args.out} holds the best so far; go on with --resume from {partial}")
+        return 130
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(partial)
+
+
+def check(args):
+    """npgen check FILE|MODEL"""
+    from ..testing import check_generative_model
+    if args.model in MODELS and not os.path.exists(args.model):
+        source = args.data or "moons"
+        x = training_rows(source)
+        model = build(args).fit(x)
+        x = x.rows
+        print(f"{describe(model)}, fitted to {source} in {count(model.n_epochs_, passes(model))}\n")
+    else:
+        model = files.load(args.model)
+        x = None if args.data is None else rows_of(args.data, model._names, model.n_features_in_, args.model)
+    report = check_generative_model(model, None if x is None else model._named(x[:2000]), seed=args.seed)
+    print(report)
+    return 0 if report.passed else 1
+
+
+def build(args):
+    """The unfitted model that the arguments of `npgen fit` describe."""
+    cls = MODELS[args.model]
+    defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()}
+    settable = [name for name in defaults if name not in OWN_FLAGS]
+    model = cls(random_state=args.seed, verbose=not args.quiet and sys.stderr.isatty())
+    if args.epochs is not None:
+        model.set_params(**{name: args.epochs for name in ("max_epochs", "max_iter") if name in defaults})
+    model.set_params(**_DEFAULTS.get(args.model, {}))
+    for setting in args.set:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in settable:
+            raise ValueError(f"--set {setting}: give key=value, the key one of {', '.join(settable)}")
+        value = _literal(text)
+        several = isinstance(defaults[name], tuple) and not isinstance(value, (tuple, list, str))
+        model.set_params(**{name: (value,) if several else value})
+    return model
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def training_rows(source):
+    table = data.load_table(source)
+    x = table.rows
+    if len(x) < 2:
+        raise ValueError(f"{source} has one row; a model needs at least two, and many more to be of use")
+    constant = np.flatnonzero(np.all(x == x[:1], axis=0))
+    if constant.size and x.dtype.kind == "f" and not np.array_equal(x, np.floor(x)):
+        j = constant[0]
+        name = f" ({table.columns[j]!r})" if table.columns else ""
+        raise ValueError(f"{source}: column {j + 1}{name} is {x[0, j]:g} in every row; remove it, because a density is "
+                         "unbounded where nothing varies")
+    return table
+
+
+@contextlib.contextmanager
+def _ctrl_c():
+    """A list that is no longer empty once Ctrl-C was pressed: a fit ends early then, and returns."""
+    pressed, again = [], []
+
+    def press(*_):
+        pressed.append(True)
+        raise KeyboardInterrupt
+
+    def lost(unraisable):  # it came inside a callback of compiled code, which cannot pass it on
+        if unraisable.exc_type is not KeyboardInterrupt:
+            return hook(unraisable)
+        again.append(threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]))
+        again[-1].start()
+
+    before, hook = signal.signal(signal.SIGINT, press), sys.unraisablehook
+    sys.unraisablehook = lost
+    try:
+        yield pressed
+    finally:
+        for timer in again:
+            timer.cancel()
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGINT, before)
+
+
+def settings():
+    lines = []
+    for name, cls in sorted(MODELS.items()):
+        defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()} | _DEFAULTS.get(name, {})
+        settings = [f"{k}={value!r}" for k, value in defaults.items() if k not in OWN_FLAGS]
+        lines.append(textwrap.fill(" ".join(settings), 86, initial_indent=f"  {name:8} ", subsequent_indent=" " * 11))
+    return "\n".join(lines)
+
+
+def add_fit(commands):
+    """npgen fit"""
+    sub = add_command(commands, fit, "fit a model to data and save it", examples=[
+        "npgen fit made --data digits --out digits.npgen",
+        "npgen fit gmm --data faithful.csv --out faithful.npgen --set n_components=2",
+        "npgen fit vae --data train-images-idx3-ubyte.gz --out mnist.npgen --epochs 50 --set hidden=400,200"],
+        notes=f"""\
+MODEL is one of
+  gmm      mixture of Gaussians: exact density (of integers a lower bound), clusters; in seconds
+  made     masked autoencoder: exact density (of integers, but 0 and 1, a lower bound)
+  realnvp  normalising flow: exactly invertible, exact density (of integers a lower bound)
+  vae      variational autoencoder: density bounded and estimated, compact codes
+
+{DATA}
+While it fits, FILE.checkpoint keeps the state, some seconds old at most. Ctrl-C ends the run
+with the best so far in FILE and status 130; --resume goes on from the checkpoint, to
+the same bits as a run that never stopped (same data, seed and settings).
+
+Settings for --set, with their defaults:
+{settings()}
+""")
+    sub.add_argument("model", metavar="MODEL", choices=sorted(MODELS), help=", ".join(sorted(MODELS)))
+    add_data(sub)
+    sub.add_argument("--valid", metavar="DATA", help="rows to stop by and never train on, in place of a random tenth of DATA; "
+                     "not for gmm, unless --set solver=adam")
+    sub.add_argument("--out", required=True, metavar="FILE", help="where to save the fitted model")
+    sub.add_argument("--epochs", type=int, metavar="N", help="at most so many passes over the data (default: the model's)")
+    sub.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same model (default: 0)")
+    sub.add_argument("--set", action="append", default=[], metavar="key=value", help="change a setting; can be repeated")
+    sub.add_argument("--resume", action="store_true", help="go on from FILE.checkpoint if there is one")
+    sub.add_argument("--quiet", action="store_true", help="print errors and warnings only")
+    add_device(sub)
+
+
+def add_check(commands):
+    """npgen check"""
+    sub = add_command(commands, check, "check the mathematics of a model: densities, samples, derivatives, files", notes=f"""\
+Runs the laws that the model promises and prints one line for each: what was measured, what is
+allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
+
+{DATA}""", examples=["npgen check digits.npgen --data digits", "npgen check realnvp", "npgen check gmm --set n_components=3"])
+    sub.add_argument("model", metavar="FILE|MODEL", help=f"a fitted model, or one to fit first: {', '.join(sorted(MODELS))}")
+    sub.add_argument("--data", metavar="DATA", help="rows to look at (default: drawn from FILE; moons for a MODEL)")
+    sub.add_argument("--seed", type=int, default=0, metavar="S", help="of the check and of the fit (default: 0)")
+    sub.add_argument("--epochs", type=int, default=20, metavar="N", help="of the fit (default: 20)")
+    sub.add_argument("--set", action="append", default=[], metavar="key=value", help="as for npgen fit; can be repeated")
+    sub.set_defaults(quiet=True)

@@ -1,0 +1,58 @@
+"""The parser that the commands add themselves to, and the arguments that several of them take."""
+import argparse
+import sys
+
+from .words import say
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        say("error", f"{message} (see {self.prog} --help)")
+        sys.exit(2)
+
+
+DATA = """\
+DATA is a built-in name or a file:
+  digits            1,797 real handwritten digits, 8x8 images of integers 0..16
+  moons, rings, pinwheel, checkerboard, eight-gaussians
+                    2,000 points in the plane
+  FILE.npy, .npz    an array (rows, columns)
+  FILE.csv          numbers, with or without a header of names; also .tsv, .txt and .gz
+  ...idx3-ubyte     MNIST's format, also .gz; every image is a row
+A model keeps the names of the columns that it was fitted on. Columns of later data are found
+by name, in any order, and those that the model does not know are ignored, with a warning.
+"""
+
+OUT = """\
+OUT ends in .npy, .npz, .csv or .png{png}.
+It is written whole or not at all: if anything goes wrong, an older file stays.
+"""
+
+
+def add_command(commands, command, summary, *, notes="", examples):
+    """The parser of one command, a function of its arguments."""
+    sub = commands.add_parser(
+        command.__name__, help=summary, description=f"{summary[0].upper()}{summary[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join([notes, "examples:", *(f"  {line}" for line in examples)]))
+    sub.set_defaults(command=command)
+    return sub
+
+
+def add_file(sub):
+    sub.add_argument("file", metavar="FILE", help="a fitted model, as npgen fit or model.save wrote it")
+
+
+def add_device(sub):
+    sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute (default: cpu)")
+
+
+def add_data(sub):
+    sub.add_argument("--data", required=True, metavar="DATA", help="built-in data or a file, see below")
+
+
+def natural(text):
+    """A positive whole number."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
+    return int(text)

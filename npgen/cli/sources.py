@@ -1,0 +1,58 @@
+"""Rows from files and to files: columns found by name, outputs that can be written, before any work is done."""
+import importlib.util
+import os
+from itertools import islice
+from pathlib import Path
+
+from .. import data
+from ..warn import warn
+from .words import count
+
+TABLES = data.OUTPUTS
+FILES = (*TABLES, ".png")
+
+
+def rows_of(source, known, n_columns, file, has="was fitted on"):
+    """The rows of a source, their columns those, n_columns of names `known` or None, that `file` was fitted on, or has: found
+    by name if both have names."""
+    table = data.load_table(source)
+    if table.columns and known:
+        missing, others = (listed(n for n in a if n not in b) for a, b in ((known, table.columns), (table.columns, known)))
+        if missing:
+            raise ValueError(f"{source} has no column {missing}, which {file} {has}"
+                             + (f"; it has {others} instead" if others else "") + "; give data with the same columns")
+        if others:
+            warn(f"{source}: {others} left out, because {file} {has} no column of that name")
+        return (table if table.columns == known else table[known]).rows
+    if table.shape[1] != n_columns:
+        raise ValueError(f"{source} has {count(table.shape[1], 'column')}, but {file} {has} {n_columns}; "
+                         "give data with the same columns")
+    if known:
+        warn(f"{source} has no names of columns; they are taken to be those that {file} {has}: {listed(known)}")
+    elif table.columns:
+        warn(f"{file} has no names of columns; those of {source} are taken in their order; fit to data with names to have "
+             "them compared")
+    return table.rows
+
+
+def listed(names):
+    """The first of some names, for a message."""
+    first = [repr(name) for name in islice(names, 9)]
+    return ", ".join([*first[:8], "..."] if len(first) > 8 else first)
+
+
+def check_output(path, suffixes=None):
+    """Raise before the work is done if its result could not be written."""
+    if not path:
+        raise ValueError("--out is empty; give the path of a file to write")
+    folder = os.path.dirname(os.path.realpath(path))
+    if suffixes and Path(path).suffix.lower() not in suffixes:
+        raise ValueError(f"{path} has no known format; end its name in {', '.join(suffixes)}")
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder; give the path of a file to write")
+    if not os.path.isdir(folder):
+        raise ValueError(f"{path} cannot be written because the folder {folder} does not exist; make it first")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{path} cannot be written because the folder {folder} is read-only; give another")
+    if path.lower().endswith(".png") and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError(f"{path}: pictures need matplotlib, which is not installed; pip install matplotlib")
