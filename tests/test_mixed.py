@@ -12,7 +12,7 @@ from test_mixture import shared
 import npgen
 from npgen import Mixture, data
 from npgen.heads import Categorical
-from npgen.models.mixture_model import MOST_SEEDINGS
+from npgen.models.mixture.em import MOST_SEEDINGS
 from npgen.testing import check_generative_model
 
 KINDS = ["normal", "bernoulli", "categorical", "normal", "categorical"]
@@ -527,7 +527,7 @@ def test_groups_that_lie_apart_are_found_from_every_seed(case, seeds):
 @pytest.mark.parametrize("case, counts", [("10 standard deviations", [1, 2, 3]), ("8 classes of 16 bits", [7, 8, 9])])
 def test_the_criterion_chooses_the_number_of_groups(case, counts):
     k, heads, x = APART[case]
-    assert npgen.models.mixture_model.select_n_components(Mixture(heads=heads, random_state=0), x, counts)[0].n_components == k
+    assert npgen.select_n_components(Mixture(heads=heads, random_state=0), x, counts)[0].n_components == k
 
 
 def test_components_that_are_no_likelier_than_one_are_a_warning():

@@ -12,7 +12,7 @@ from scipy import stats
 
 import npgen
 from npgen import ConvergenceWarning, GaussianMixture, data, grad
-from npgen.models import covariances, em
+from npgen.models.mixture import covariances, starts
 
 TYPES = list(covariances.COVARIANCES)
 each_type = pytest.mark.parametrize("kind", TYPES)
@@ -407,7 +407,7 @@ def test_wrong_arguments(bad, message):
 
 # ---------------------------------------------------------------- the run
 
-@pytest.mark.parametrize("start", list(em.STARTS))
+@pytest.mark.parametrize("start", list(starts.STARTS))
 def test_every_start_finds_the_blobs(start):
     x = blobs(spread=10)
     model = GaussianMixture(3, init_params=start, n_init=10, max_iter=500, random_state=0).fit(x)

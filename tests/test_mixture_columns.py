@@ -14,7 +14,7 @@ from test_mixture import blobs, covariance_matrices
 import npgen
 from npgen import ConvergenceWarning, GaussianMixture
 from npgen.heads import Categorical
-from npgen.models import covariances
+from npgen.models.mixture import covariances
 
 TYPES = list(covariances.COVARIANCES)
 each_type = pytest.mark.parametrize("kind", TYPES)

@@ -10,8 +10,10 @@ from test_mixture import blobs, covariance_matrices
 
 import npgen
 from npgen import ConvergenceWarning, GaussianMixture
-from npgen.models import covariances, em
-from npgen.models.em import Components, Rows, Statistics, expect, maximise, remember
+from npgen.models.mixture import covariances, starts
+from npgen.models.mixture.em import Statistics
+from npgen.models.mixture.gaussian_em import Components, alike, expect, maximise, remember
+from npgen.models.mixture.rows import Rows
 from npgen.random import Stream
 
 TYPES = list(covariances.COVARIANCES)
@@ -148,7 +150,7 @@ def test_more_columns_than_rows_of_a_component_rest_on_the_floor(kind):
 def test_statistics_of_pieces_add_up_in_any_grouping(kind, seed, cuts):
     x, form = blobs(100, 3, 2, seed), covariances.COVARIANCES[kind]
     weights = np.random.default_rng(seed).random(100)
-    components = em.alike(form, x[:2] / 3, 1.5)
+    components = alike(form, x[:2] / 3, 1.5)
     whole = expect(components, Rows(x, weights, np.zeros(3), np.ones(3)))
     parts = [expect(components, Rows(p, w, np.zeros(3), np.ones(3)))
              for p, w in zip(np.split(x, sorted(cuts)), np.split(weights, sorted(cuts)), strict=True)]
@@ -168,7 +170,7 @@ def test_statistics_of_pieces_add_up_in_any_grouping(kind, seed, cuts):
 def test_remembered_statistics_give_the_components_back(kind, ridge):
     x, form = blobs(300, 3), covariances.COVARIANCES[kind]
     rows = Rows(x, None, np.zeros(3), np.full(3, 3.0))
-    components = maximise(em.alike(form, x[:3] / 3, 1.0), expect(em.alike(form, x[:3] / 3, 1.0), rows), ridge)[0]
+    components = maximise(alike(form, x[:3] / 3, 1.0), expect(alike(form, x[:3] / 3, 1.0), rows), ridge)[0]
     again, lost = maximise(components, remember(components), ridge)
     assert not lost.any() and isinstance(again, Components) and isinstance(remember(components), Statistics)
     for name in ("log_weights", "means", "factor"):
@@ -179,7 +181,7 @@ def test_remembered_statistics_give_the_components_back(kind, ridge):
 def test_blocks_of_a_file_in_memory(kind, tmp_path, monkeypatch):
     x = blobs(3000, 4)
     np.save(tmp_path / "rows.npy", x)
-    monkeypatch.setattr(em, "BLOCK", 1000)
+    monkeypatch.setattr("npgen.models.mixture.rows.BLOCK", 1000)
     model = GaussianMixture(3, covariance_type=kind, random_state=0)
     pieces = model.fit(np.load(tmp_path / "rows.npy", mmap_mode="r")).log_prob(x)
     monkeypatch.undo()
@@ -188,8 +190,8 @@ def test_blocks_of_a_file_in_memory(kind, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_memory_does_not_depend_on_the_number_of_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(em, "BLOCK", 2**16)
-    monkeypatch.setattr(em, "START", 2**16)
+    monkeypatch.setattr("npgen.models.mixture.rows.BLOCK", 2**16)
+    monkeypatch.setattr("npgen.models.mixture.rows.START", 2**16)
     peaks = []
     for n in (50_000, 400_000):
         rows = np.lib.format.open_memmap(tmp_path / f"{n}.npy", "w+", np.float64, (n, 4))
@@ -330,11 +332,11 @@ def test_the_criteria_count_a_row_of_weight_2_twice(criterion):
 def test_k_means_takes_rows_in_pieces(monkeypatch):
     """Its memory does not grow with rows times components, and the means are those of all rows at once."""
     z, weights = blobs(30_000, 2, 5), np.random.default_rng(0).random(30_000)
-    whole = em.k_means(z, weights, 5, Stream(0))
-    monkeypatch.setattr(em, "BLOCK", 5000)
-    np.testing.assert_allclose(em.k_means(z, weights, 5, Stream(0)), whole, rtol=1e-9)
+    whole = starts.k_means(z, weights, 5, Stream(0))
+    monkeypatch.setattr(starts, "BLOCK", 5000)
+    np.testing.assert_allclose(starts.k_means(z, weights, 5, Stream(0)), whole, rtol=1e-9)
     tracemalloc.start()
-    em.k_means(z, weights, 50, Stream(0), max_iter=2)
+    starts.k_means(z, weights, 50, Stream(0), max_iter=2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 12 * z.nbytes  # of which k-means++ takes the most, for the distances to five draws at once

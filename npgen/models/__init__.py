@@ -1,8 +1,6 @@
 """The models, one file each; MODELS maps the name on the command line, and CLASSES the name in a file, to the class."""
 from .made import MADE
-from .mixed import Mixture
-from .mixture import GaussianMixture
-from .mixture_model import select_n_components
+from .mixture import GaussianMixture, Mixture, select_n_components
 from .realnvp import RealNVP
 from .vae import VAE
 

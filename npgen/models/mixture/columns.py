@@ -8,56 +8,26 @@ Legend: n rows, d columns, k components, r real columns, q the others, c levels 
 Reference: Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm (1977).
 """
 import dataclasses
-import functools
 import math
-import operator
 
 import numpy as np
 
-from .. import ops
-from ..checks import check_parameter, check_shapes, one_line
-from ..engine import Tensor
-from ..heads import Bernoulli, Categorical, Normal, Poisson
-from ..heads.normal import THINNEST, std
-from ..nn import Parameters
-from ..train import ConvergenceWarning
-from ..transforms import warn_of_atoms
-from ..warn import warn
+from ... import ops
+from ...checks import check_shapes, one_line
+from ...engine import Tensor
+from ...heads import Categorical
+from ...heads.normal import THINNEST, std
+from ...train import ConvergenceWarning
+from ...transforms import warn_of_atoms
+from ...warn import warn
+from .base import ALONE, Follows, MixtureModel, draw_each
+from .columns_em import SHOWN, Products, expect, maximise, remember
 from .covariances import COVARIANCES
-from .em import EMPTY, Rows, Statistics, k_means_plus_plus, random_rows, spread
-from .mixture_model import ALONE, Follows, MixtureModel, draw_each
+from .kinds import KINDS, ColumnHeads, column_heads, column_parameter, levels_of, with_levels
+from .rows import Rows, spread
+from .starts import k_means_plus_plus, random_rows
 
-SHOWN = 2**21       # values of rows times components at once
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
-KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: Bernoulli(),
-         "poisson": lambda levels: Poisson(),
-         "categorical": Categorical}  # of the levels of each column
-
-
-@dataclasses.dataclass
-class Products:
-    """Components: log_weights (k,), and by the name of a head the outputs (k, ...) that it reads.
-
-    floor (r,): what the M-step has added to the variances of real columns, as shares of those of all rows.
-    """
-
-    log_weights: np.ndarray
-    outputs: dict
-    floor: np.ndarray
-
-    @classmethod
-    def of(cls, params, floor):
-        """From free parameters."""
-        logits = params["logits"]
-        return cls(logits - ops.logsumexp(logits), {name: a for name, a in params.items() if name != "logits"}, floor)
-
-    def params(self):
-        """The free parameters."""
-        return Parameters({"logits": self.log_weights, **self.outputs})
-
-    def arrays(self):
-        """What the components are made of, by name."""
-        return {"log_weights": self.log_weights, **self.outputs, "floor": self.floor}
 
 
 class Mixture(MixtureModel):
@@ -115,15 +85,15 @@ class Mixture(MixtureModel):
             raise ValueError("from_parameters: heads must say what each column is, got 'auto'")
         model = cls(k, heads=heads, **options)
         model._check_counts("tol", "reg_covar", "smoothing")
-        weights, heads = model._begin_known(weights, k, d, feature_names, dtype), model._column_heads(np.empty((0, d)))
+        weights, heads = model._begin_known(weights, k, d, feature_names, dtype), column_heads(model.heads, np.empty((0, d)))
         model.kinds_ = [getattr(head, "name", head) for head in heads]
-        widths = {j: np.atleast_1d(parameters[j]).shape[-1] for j in model._with_levels()}
-        vars(model)["levels_"] = tuple(model._levels(np.arange(c)[:, None], 0, heads[j]) for j, c in widths.items())
+        widths = {j: np.atleast_1d(parameters[j]).shape[-1] for j in with_levels(model.kinds_)}
+        vars(model)["levels_"] = tuple(levels_of(np.arange(c)[:, None], 0, heads[j]) for j, c in widths.items())
         model._assemble()
         widths = dict(zip(widths, map(len, model.levels_), strict=True))
         outputs, model.pooled_ = {}, {}
-        for name, head in model._heads.items():
-            given = [_parameter(j, name, parameters[j], k, widths.get(j)) for j in model._columns[name]]
+        for name, head in model._columns.heads.items():
+            given = [column_parameter(j, name, parameters[j], k, widths.get(j)) for j in model._columns.numbers[name]]
             if name == "normal":
                 mean, variance = np.stack(given, axis=-1)
                 centre = weights @ mean
@@ -135,7 +105,7 @@ class Mixture(MixtureModel):
             outputs[name] = head.maximise(moments, None, None, 0.0)
             of_all = np.expand_dims(np.tensordot(weights, moments, (0, -2)), -2)
             model.pooled_[name] = head.maximise(of_all, None, None, 0.1)
-        model._keep(Products(np.log(weights), outputs, model._no_floor()))
+        model._keep(dataclasses.replace(Products.equal(model._columns, outputs), log_weights=np.log(weights)))
         model._finish()
         return model
 
@@ -146,12 +116,12 @@ class Mixture(MixtureModel):
         if self.init_params not in ("k-means++", "random_from_data"):
             raise ValueError(f"init_params must be k-means++ or random_from_data, got {one_line(self.init_params)}")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
-        heads, self.n_batches_, self.n_seen_ = self._column_heads(x), 1, run.n_seen
+        heads, self.n_batches_, self.n_seen_ = column_heads(self.heads, x), 1, run.n_seen
         self.kinds_ = [getattr(head, "name", head) for head in heads]
-        vars(self)["levels_"] = tuple(self._levels(x, j, heads[j]) for j in self._with_levels())
+        vars(self)["levels_"] = tuple(levels_of(x, j, heads[j]) for j in with_levels(self.kinds_))
         self._assemble()
         self._check_support("fit", x)
-        reals = self._columns.get("normal", np.empty(0, int))
+        reals = self._columns.reals
         warn_of_atoms("fit", x[:, reals], x[:, reals], reals)
         with np.errstate(under="ignore", over="ignore"):
             self._pool(x, weights)
@@ -165,14 +135,14 @@ class Mixture(MixtureModel):
 
     def _nats_of_one(self, rows):
         """The mean nats that one component reaches."""
-        one = Products(np.zeros(1), self.pooled_, self._no_floor())
+        one = Products.equal(self._columns, self.pooled_)
         one = self._step(one, self._expect(one, rows), rows, None, seeded=False)[0]
         return self._mean_nats(self._expect(one, rows))
 
     def _on_floor(self, components):
-        if "normal" not in self._heads:
+        if "normal" not in self._columns.heads:
             return []
-        head, reals = self._heads["normal"], self._columns["normal"]
+        head, reals = self._columns.heads["normal"], self._columns.reals
         share = components.floor * np.exp(head.split(self.pooled_["normal"])[1] - head.split(components.outputs["normal"])[1])
         varied = ~np.isin(reals, self.fit_report_["constant_columns"])
         return np.flatnonzero((share > ALONE)[:, varied].any(axis=1)).tolist()
@@ -181,49 +151,15 @@ class Mixture(MixtureModel):
         if wrong.any():
             raise ValueError(f"fit: column {wrong.argmax()} of X {words}")
 
-    def _column_heads(self, x):
-        """What was asked for in each column: the name of a head, or a Categorical that declares its levels."""
-        heads, d = self.heads, x.shape[1]
-        if isinstance(heads, str) and heads == "auto":
-            return ["bernoulli" if ((c == 0) | (c == 1) | np.isnan(c)).all() else "normal" for c in x.T]
-        heads = [heads] * d if isinstance(heads, (str, Categorical)) else heads
-        if not isinstance(heads, (list, tuple, np.ndarray)) or len(heads) != d or not all(
-                len(head.levels) == 1 if isinstance(head, Categorical) else head in KINDS for head in heads):
-            raise ValueError(f"heads must be 'auto', one of {', '.join(KINDS)}, Categorical(levels), or {d} of these, "
-                             f"got {self.heads!r}"[:400])
-        return [head if isinstance(head, Categorical) else str(head) for head in heads]
-
-    def _levels(self, x, column, head):
-        """The levels of a column (c,): those declared, or those that are there."""
-        if head == "bernoulli":
-            return np.arange(2.0)
-        if isinstance(head, Categorical):
-            return head.levels[0]
-        levels = np.unique(x[:, column]).astype(np.float64)
-        levels = levels[~np.isnan(levels)]
-        for broken in levels[levels != np.floor(levels)][:1]:
-            raise ValueError(f"fit: column {column} of X holds {broken:g}, but the levels of a categorical head are whole "
-                             "numbers; declare others, Categorical(levels=...), or use a normal head")
-        return levels
-
     def _assemble(self):
-        """The heads by name, and the columns that each has."""
-        levels = dict(zip(self._with_levels(), self.levels_, strict=True))
-        self._columns = {name: np.flatnonzero(np.array(self.kinds_) == name) for name in KINDS if name in self.kinds_}
-        self._heads = {name: KINDS[name]([levels.get(j) for j in columns]) for name, columns in self._columns.items()}
-
-    def _views(self, x):
-        """(name, head, its columns of x (..., d)) of every head."""
-        for name, head in self._heads.items():
-            yield name, head, x if len(self._heads) == 1 else x[..., self._columns[name]]
+        self._columns = ColumnHeads(self.kinds_, self.levels_)
 
     def _check_support(self, method, x):
-        for name, head, view in self._views(x):
-            head.check(view, method, self._columns[name])
+        self._columns.check_support(method, x)
 
     def _pool(self, x, weights):
         """Set pooled_, the outputs (1, ...) of all rows as one component."""
-        reals = self._columns.get("normal", np.empty(0, int))
+        reals = self._columns.reals
         centre, deviations = spread(x[:, reals], weights, reals)
         thin = np.isin(np.arange(x.shape[1]), reals[(deviations > 0) & (deviations < np.finfo(float).tiny / THINNEST)])
         self._refuse(thin, "has values too close together for float64; multiply it by a constant")
@@ -232,17 +168,17 @@ class Mixture(MixtureModel):
             raise ValueError(f"fit: column {reals[deviations.argmin()]} of X is constant, and with reg_covar=0 has no density; "
                              "drop it, or set reg_covar above 0")
         units = COVARIANCES["diag"].units(deviations) if deviations.any() else np.ones(len(reals))
-        self.pooled_ = {name: np.concatenate([centre, 2 * np.log(units)])[None] if name == "normal" else
-                        np.zeros((1, head.n_outputs(len(self._columns[name])))) for name, head in self._heads.items()}
-        statistics = self._expect(Products(np.zeros(1), self.pooled_, self._no_floor()), self._see(x, weights))
-        for (name, head), moments in zip(self._heads.items(), statistics.moments, strict=True):
+        self.pooled_ = {name: np.concatenate([centre, 2 * np.log(units)])[None] if name == "normal" else np.zeros((1, width))
+                        for name, width in self._columns.n_outputs().items()}
+        statistics = self._expect(Products.equal(self._columns, self.pooled_), self._see(x, weights))
+        for (name, head), moments in zip(self._columns.heads.items(), statistics.moments, strict=True):
             if name != "normal":
                 self.pooled_[name] = head.maximise(moments, self.pooled_[name], None, 0.1 * statistics.weight)
 
     def _see(self, x, weights):
         centre, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
-        if "normal" in self._heads:
-            reals, (mean, log_var) = self._columns["normal"], self._heads["normal"].split(self.pooled_["normal"][0])
+        if "normal" in self._columns.heads:
+            reals, (mean, log_var) = self._columns.reals, self._columns.heads["normal"].split(self.pooled_["normal"][0])
             centre[reals], scale[reals] = mean, std(log_var)
         return Rows(x, weights, centre, scale)
 
@@ -252,14 +188,15 @@ class Mixture(MixtureModel):
         """
         k, width = self.n_components, max(rows.x.shape[1], self.n_components, DRAWS)
         index = rows.choose(stream, width)
-        x, weights, views = rows.x[index], rows.weighted(index), list(self._views(rows.x[index]))
+        x, weights, views = rows.x[index], rows.weighted(index), list(self._columns.views(rows.x[index]))
         if self.init_params == "random_from_data":
-            return self._around(random_rows(x, weights, k, stream))
+            return Products.around(self._columns, random_rows(x, weights, k, stream), self.pooled_)
         own, outputs = sum(head.log_prob_around(view, self.pooled_[name]) for name, head, view in views), {}
 
         def divergences(_, seeds):
             """By how many nats each row is less likely under the components around the seeds than around itself, (m, l)."""
-            return np.maximum(own[:, None] - math.log(len(seeds)) - self._joint(self._around(seeds), views), 0)
+            joint = Products.around(self._columns, seeds, self.pooled_).joint(views)
+            return np.maximum(own[:, None] - math.log(len(seeds)) - joint, 0)
 
         seeds = k_means_plus_plus(x, weights, k, stream, divergences, DRAWS)
         member = np.zeros((len(x), k))
@@ -269,75 +206,37 @@ class Mixture(MixtureModel):
             all_rows = self.pooled_[name].repeat(k, axis=0)
             moments = head.moments(view, member, all_rows) + head.remember(all_rows, few, all_rows, 0.0)
             outputs[name] = head.maximise(moments, all_rows, all_rows, 0.0)
-        return Products(np.full(k, -math.log(k)), outputs, self._no_floor())
-
-    def _around(self, rows):
-        """Components of equal weight around each of some rows."""
-        outputs = {name: head.around(view, self.pooled_[name]) for name, head, view in self._views(rows)}
-        return Products(np.full(len(rows), -math.log(len(rows))), outputs, self._no_floor())
-
-    def _no_floor(self):
-        return np.zeros(self.kinds_.count("normal"))
-
-    def _joint(self, components, views):
-        """log w_k p_k(x), (n, k)."""
-        return components.log_weights + sum(head.log_prob_each(view, components.outputs[name]) for name, head, view in views)
+        return Products.equal(self._columns, outputs)
 
     def _expect(self, components, rows):
-        size = max(64, SHOWN // max(len(components.log_weights), rows.x.shape[1]))
-
-        def gather(low):
-            block = slice(low, low + size)
-            views, w = list(self._views(rows.x[block])), rows.weighted(block)
-            joint = self._joint(components, views)
-            log_prob = ops.logsumexp(joint)
-            r = np.exp(joint - log_prob[:, None]) * w[:, None]
-            moments = tuple(head.moments(view, r, components.outputs[name]) for name, head, view in views)
-            return Statistics(r.sum(axis=0), moments, float(w @ log_prob), float(w.sum()))
-
-        return functools.reduce(operator.add, map(gather, range(0, len(rows), size)))
-
-    def _share(self, name, floor, weight):
-        """What keeps a head's outputs from extremes, for statistics of this weight."""
-        return floor if name == "normal" else float(self.smoothing) * weight
+        return expect(components, rows)
 
     def _step(self, components, statistics, rows, stream, seeded=True):
-        n, outputs, lost, floor = np.maximum(statistics.n, EMPTY), {}, statistics.n <= EMPTY, components.floor
-        for (name, head), moments in zip(self._heads.items(), statistics.moments, strict=True):
-            last, pooled = components.outputs[name], self.pooled_[name]
-            if name == "normal":
-                floor = float(self.reg_covar) * head.typical_variance(moments, last, pooled)
-            new = head.maximise(moments, last, pooled, self._share(name, floor, statistics.weight))
-            collapsed = np.isnan(new).any(axis=1)
-            outputs[name], lost = np.where(collapsed[:, None], pooled, new), lost | collapsed
-        new, lost = Products(np.log(n / n.sum()), outputs, floor), lost & seeded
+        new, lost = maximise(components, statistics, self.pooled_, float(self.reg_covar), float(self.smoothing))
+        lost &= seeded
         if lost.any():
             index = rows.choose(stream, rows.x.shape[1])
-            seeded_anew = self._around(random_rows(rows.x[index], rows.weighted(index), np.count_nonzero(lost), stream))
-            for name, array in new.outputs.items():
-                array[lost] = seeded_anew.outputs[name]
+            seeds = random_rows(rows.x[index], rows.weighted(index), np.count_nonzero(lost), stream)
+            for name, outputs in Products.around(self._columns, seeds, self.pooled_).outputs.items():
+                new.outputs[name][lost] = outputs
             new.log_weights[lost] = -math.log(len(lost))
             new.log_weights -= float(ops.logsumexp(new.log_weights))
         return new, lost
 
     def _remember(self, components):
-        n = np.exp(components.log_weights)
-        moments = tuple(head.remember(components.outputs[name], n, self.pooled_[name],
-                                    self._share(name, components.floor, 1.0))
-                        for name, head in self._heads.items())
-        return Statistics(n, moments, 0.0, 1.0)
+        return remember(components, self.pooled_, float(self.smoothing))
 
     def _restore_components(self, arrays):
-        return Products(arrays["log_weights"], {name: arrays[name] for name in self._heads},
+        return Products(self._columns, arrays["log_weights"], {name: arrays[name] for name in self._columns.heads},
                         arrays.get("floor", self._old_floor()))
 
     def _components(self, params):
-        return Products.of(params, self.floor_)
+        return Products.of(self._columns, params, self.floor_)
 
     def _finish(self):
         components, empty, tables = self._components(self.params_), np.empty((len(self.params_["logits"]), 0)), {}
         vars(self).update(weights_=np.exp(components.log_weights), means_=empty, variances_=empty, rates_=empty)
-        for name, head in self._heads.items():
+        for name, head in self._columns.heads.items():
             outputs = components.outputs[name]
             if name == "normal":
                 vars(self).update(means_=head.mean(outputs), variances_=head.variance(outputs))
@@ -345,7 +244,7 @@ class Mixture(MixtureModel):
                 vars(self)["rates_"] = head.mean(outputs)
             else:
                 parts = head.log_probabilities(outputs)
-                tables |= {j: np.exp(part) for j, part in zip(self._columns[name], parts, strict=True)}
+                tables |= {j: np.exp(part) for j, part in zip(self._columns.numbers[name], parts, strict=True)}
         vars(self)["probabilities_"] = tuple(tables[j] for j in sorted(tables))
 
     # ------------------------------------------------------------ queries
@@ -369,33 +268,25 @@ class Mixture(MixtureModel):
     def _log_density(self, params, x):
         components = self._components(params)
         if any(isinstance(value, Tensor) for value in (x, *params.values())):
-            parts = (head.log_prob(view[:, None], components.outputs[name]) for name, head, view in self._views(x))
-            return ops.astype(ops.logsumexp(components.log_weights + sum(parts)), x.dtype)
-        return ops.logsumexp(self._joint(components, self._views(x))).astype(x.dtype)
+            return ops.astype(components.log_prob(x), x.dtype)
+        return ops.logsumexp(components.joint(self._columns.views(x))).astype(x.dtype)
 
     def _represent(self, params, x):
         components = self._components(params)
-        joint = self._joint(components, self._views(x))
+        joint = components.joint(self._columns.views(x))
         far = np.isneginf(joint.max(axis=1))
         if far.any():
-            joint[far] = self._joint(components, self._views(self._nearer(x[far])))
+            joint[far] = components.joint(self._columns.views(self._nearer(x[far])))
         return ops.softmax(joint).astype(x.dtype)
 
     def _nearer(self, x):
         """Rows whose squares overflow, at 1e150 on the same ray: responsibilities do not change from there on."""
-        x, reals = x.astype(np.float64), self._columns.get("normal", np.empty(0, int))
+        x, reals = x.astype(np.float64), self._columns.reals
         x[:, reals] /= np.maximum(np.abs(x[:, reals]).max(axis=1, initial=0) / 1e150, 1)[:, None]
         return x
 
-    def _fill(self, answers, dtype):
-        """Rows (..., d) from the columns of each head."""
-        x = np.empty((*next(iter(answers.values())).shape[:-1], self.n_features_in_), dtype)
-        for name, answer in answers.items():
-            x[..., self._columns[name]] = answer
-        return x
-
     def _reconstruct(self, params, r):
-        return self._fill({name: head.guess(r, params[name]) for name, head in self._heads.items()}, r.dtype)
+        return self._columns.fill({name: head.guess(r, params[name]) for name, head in self._columns.heads.items()}, r.dtype)
 
     def _draw_components(self, params, n, stream):
         components = self._draw_labels(n, stream)
@@ -404,14 +295,14 @@ class Mixture(MixtureModel):
     def _draw_from(self, params, components, stream, dtype):
         """A row from each of these components."""
         def rows(name, head):
-            x = getattr(stream.spawn(), head.noise)((len(components), len(self._columns[name])))
+            x = getattr(stream.spawn(), head.noise)((len(components), len(self._columns.numbers[name])))
             for at in members:
                 x[at] = head.sample(x[at], params[name][components[at[:1]]])
             return x
 
         order = np.argsort(components, kind="stable")
         members = np.split(order, np.flatnonzero(np.diff(components[order])) + 1) if len(order) else []
-        return self._fill({name: rows(name, head) for name, head in self._heads.items()}, dtype)
+        return self._columns.fill({name: rows(name, head) for name, head in self._columns.heads.items()}, dtype)
 
     # ------------------------------------------------------------ some of the columns
 
@@ -428,32 +319,28 @@ class Mixture(MixtureModel):
         return self._derive(log_weights, others)
 
     def _conditional_moments(self, columns, others, x):
-        means, variances = (self._fill({name: getattr(head, moment)(self.params_[name]) for name, head in self._heads.items()},
-                                       np.float64)[:, others] for moment in ("mean", "variance"))
+        heads, p = self._columns.heads, self.params_
+        means = self._columns.fill({name: head.mean(p[name]) for name, head in heads.items()}, np.float64)[:, others]
+        variances = self._columns.fill({name: head.variance(p[name]) for name, head in heads.items()}, np.float64)[:, others]
         return np.broadcast_to(means, (len(x), *means.shape)), variances[:, :, None] * np.eye(len(others))
 
     def _derive(self, log_weights, columns):
-        model, levels = self._of_columns(columns), dict(zip(self._with_levels(), self.levels_, strict=True))
+        model, levels = self._of_columns(columns), dict(zip(with_levels(self.kinds_), self.levels_, strict=True))
         model.kinds_ = [self.kinds_[j] for j in columns]
         vars(model)["levels_"] = tuple(levels[j] for j in columns if j in levels)
         model.heads = [Categorical(levels[j]) if self.kinds_[j] == "categorical" else self.kinds_[j] for j in columns]
         model._assemble()
 
         def place(name):
-            return np.searchsorted(self._columns[name], columns[model._columns[name]])
+            return np.searchsorted(self._columns.numbers[name], columns[model._columns.numbers[name]])
 
-        def taken(name, outputs):
-            return self._heads[name].take(outputs, place(name))
+        def taken(outputs):
+            return {name: self._columns.heads[name].take(outputs[name], place(name)) for name in model._columns.heads}
 
-        model.pooled_ = {name: taken(name, self.pooled_[name]) for name in model._heads}
-        floor = self.floor_[place("normal")] if "normal" in model._heads else np.empty(0)
-        model._keep(Products(log_weights, {name: taken(name, self.params_[name]) for name in model._heads}, floor))
+        model.pooled_, floor = taken(self.pooled_), self.floor_[place("normal")] if len(model._columns.reals) else np.empty(0)
+        model._keep(Products(model._columns, log_weights, taken(self.params_), floor))
         model._finish()
         return model
-
-    def _with_levels(self):
-        """The columns that have levels."""
-        return [j for j, kind in enumerate(self.kinds_) if kind in ("bernoulli", "categorical")]
 
     # ------------------------------------------------------------ files
 
@@ -466,15 +353,15 @@ class Mixture(MixtureModel):
         super()._restore(arrays, fitted)
         kinds, levels = self.kinds_, fitted["levels_"]
         if type(kinds) is not list or len(kinds) != self.n_features_in_ or not all(kind in KINDS for kind in kinds) or \
-                type(levels) is not list or len(levels) != len(self._with_levels()):
+                type(levels) is not list or len(levels) != len(with_levels(self.kinds_)):
             raise ValueError(f"kinds_ {kinds} and levels_ {levels} are not of {self.n_features_in_} columns"[:200])
         most = self.params_.flat.size  # levels that there are parameters for; files before levels could be declared have counts
         if any((each if type(each) is int else len(each)) > max(most, 2) for each in levels):
             raise ValueError(f"levels_ {levels} are more than there are parameters"[:200])
         vars(self)["levels_"] = tuple(Categorical(each).levels[0] for each in levels)
         self._assemble()
-        k, self.pooled_ = len(self.params_["logits"]), {name: arrays[f"pooled.{name}"] for name in self._heads}
-        widths = {name: head.n_outputs(len(self._columns[name])) for name, head in self._heads.items()}
+        k, self.pooled_ = len(self.params_["logits"]), {name: arrays[f"pooled.{name}"] for name in self._columns.heads}
+        widths = self._columns.n_outputs()
         check_shapes(self.params_, {"logits": (k,)} | {name: (k, width) for name, width in widths.items()})
         check_shapes(self.pooled_, {name: (1, width) for name, width in widths.items()})
         self.floor_ = arrays.get("floor_", self._old_floor())
@@ -484,16 +371,3 @@ class Mixture(MixtureModel):
     def _old_floor(self):
         """The floor of a file that does not have it: reg_covar was a share of the data's variance then."""
         return np.full(self.kinds_.count("normal"), float(self.reg_covar))
-
-
-def _parameter(column, kind, value, k, n_levels):
-    """What from_parameters was given for a column. Raises ValueError for what no column of this kind can have."""
-    value = check_parameter(f"parameters[{column}]", value, {"normal": (2, k), "categorical": (k, n_levels)}.get(kind, (k,)))
-    sound, words = {"normal": (value[-1:] > 0, "variances above 0"),
-                    "bernoulli": ((value >= 0) & (value <= 1), "probabilities, 0 to 1"),
-                    "poisson": (value >= 0, "rates, 0 or more"),
-                    "categorical": ((value >= 0) & (abs(value.sum(axis=-1, keepdims=True) - 1) <= 1e-6),
-                                    "probabilities that add up to 1 over the levels")}[kind]
-    if not sound.all():
-        raise ValueError(f"from_parameters: parameters[{column}] must hold {words}, got {one_line(value)}")
-    return value

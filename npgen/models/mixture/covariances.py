@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from .. import ops
-from ..fused import LOG_2PI
+from ... import ops
+from ...fused import LOG_2PI
 
 
 class Covariance(abc.ABC):

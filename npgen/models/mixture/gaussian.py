@@ -2,21 +2,23 @@
 
     p(x) = sum_k w_k N(x; m_k, C_k)
 
-Legend: n rows, d features, k components, o columns with values. The forms of C are in covariances.py, EM in em.py.
+Legend: n rows, d features, k components, o columns with values. C's forms are in covariances.py, EM's steps in gaussian_em.py.
 """
 import dataclasses
 
 import numpy as np
 
-from .. import ops
-from ..checks import check_parameter, check_shapes, one_line
-from ..engine import Tensor
-from ..kernels import em
-from ..kernels._cuda import asarray, asnumpy
-from ..transforms import warn_of_atoms
+from ... import ops
+from ...checks import check_parameter, check_shapes, one_line
+from ...engine import Tensor
+from ...kernels import em
+from ...kernels._cuda import asarray, asnumpy
+from ...transforms import warn_of_atoms
+from .base import ALONE, Follows, MixtureModel, draw_each
 from .covariances import COVARIANCES
-from .em import BLOCK, SHARP, STARTS, Components, Rows, alike, expect, maximise, patterns, remember, reseed, spread
-from .mixture_model import ALONE, Follows, MixtureModel, draw_each
+from .gaussian_em import SHARP, Components, alike, expect, maximise, remember, reseed
+from .rows import BLOCK, Rows, patterns, spread
+from .starts import STARTS
 
 
 class GaussianMixture(MixtureModel):

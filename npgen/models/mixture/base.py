@@ -1,119 +1,29 @@
-"""What mixtures of every kind share: restarts, iterations, a run that can be gone on from, queries by component.
+"""What mixtures of every kind share: fits by EM, whole or batch by batch, and queries by component and of some columns.
 
 Legend: n rows, d features, k components, o columns that have values, m others. EM's steps are the model's own: how to
 start, to expect, to maximise.
 """
 import abc
-import contextlib
 import copy
-import dataclasses
 import math
 
 import numpy as np
 
-from .. import transforms
-from ..checks import check_parameter, check_rows, check_weights, one_line, read_only, total_weight
-from ..kernels import session
-from ..kernels._cuda import asnumpy
-from ..random import Stream, as_stream
-from ..train import ConvergenceWarning
-from ..warn import warn
-from .base import Capabilities
-from .parametric import ParametricModel
+from ... import transforms
+from ...checks import check_parameter, check_rows, check_weights, one_line, read_only, total_weight
+from ...kernels import session
+from ...kernels._cuda import asnumpy
+from ...random import Stream, as_stream
+from ...train import ConvergenceWarning
+from ...warn import warn
+from ..base import Capabilities
+from ..parametric import ParametricModel
+from . import em
+from .conditionals import Conditionals
 
 ALONE = 0.99        # share of a variance that reg_covar has added, from which on rows have no say
 RIDGE = 0.01        # reg_covar, from which on it is one that is meant: new rows keep a density
-MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
 IMPUTED = 2**22     # values of rows times components, completed at once
-
-
-@dataclasses.dataclass(frozen=True)
-class Conditionals:
-    """n mixtures of m columns: weights (n, k), means (n, k, m), covariances (k, m, m), which all n have in common."""
-
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
-
-    @property
-    def mean(self):
-        """(n, m)."""
-        return np.einsum("nk,nkm->nm", self.weights, self.means)
-
-    @property
-    def covariance(self):
-        """(n, m, m): that within the components, and that between them."""
-        apart = self.means - self.mean[:, None]
-        between = np.swapaxes(apart * self.weights[:, :, None], 1, 2) @ apart
-        return np.tensordot(self.weights, self.covariances, 1) + between
-
-
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """EM from one start: the components, and the mean nats under the start and after every iteration.
-
-    An iteration makes a new one, so that an interrupt finds components and likelihood that belong together.
-    """
-
-    components: object
-    nats: list = dataclasses.field(default_factory=list)
-    converged: bool = False
-    reseeded: list = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass
-class State:
-    """An EM run at the end of an iteration: what the attempts before this one reached, the best of them, the present one."""
-
-    stream: Stream
-    attempt: Attempt | None = None
-    best: Attempt | None = None
-    reached: list = dataclasses.field(default_factory=list)
-
-    def save(self):
-        """(arrays, JSON-able dict) that restore() takes back."""
-        attempts = {name: a for name in ("attempt", "best") if (a := getattr(self, name))}
-        arrays = {f"{name}.{key}": value for name, a in attempts.items() for key, value in a.components.arrays().items()}
-        rest = {name: {key: value for key, value in vars(a).items() if key != "components"} for name, a in attempts.items()}
-        return arrays, {**rest, "stream": self.stream.state(), "reached": [*self.reached]}
-
-    @classmethod
-    def restore(cls, make, arrays, rest):
-        """The state that save() described; make turns arrays by name into components again."""
-        def of(name):
-            return {key.removeprefix(f"{name}."): a for key, a in arrays.items() if key.startswith(f"{name}.")}
-        attempts = {name: Attempt(make(of(name)), **rest[name]) for name in ("attempt", "best") if name in rest}
-        return cls(stream=Stream.from_state(rest["stream"]), reached=rest["reached"], **attempts)
-
-    def likelier(self):
-        """The likeliest attempt so far."""
-        evaluated = [a for a in (self.best, self.attempt) if a and a.nats]
-        return max(evaluated, key=lambda a: a.nats[-1], default=None)
-
-
-def select_n_components(model, X, n_components=range(1, 11), *, criterion="bic", sample_weight=None):
-    """(the best fit, a list of dicts with n_components, nats, aic and bic): a mixture with each number of components.
-
-    model stays as it is; criterion is "bic", "aic", or another method of the fits that takes X (and sample_weight, if that is
-    given), the smallest being the best. sample_weight (n,): see MixtureModel.aic.
-    npgen.plot.selection draws the list. Raises TypeError for a model that is no mixture, ValueError for an unknown criterion.
-    Reference: Schwarz, Estimating the dimension of a model (1978).
-    """
-    if not isinstance(model, MixtureModel):
-        raise TypeError(f"select_n_components: model must be a mixture, got {model!r}"[:200])
-    if not callable(getattr(model, criterion, None)):
-        raise ValueError(f"select_n_components: criterion must be 'bic', 'aic' or the name of a method, got {criterion!r}")
-    best, table, weighted = None, [], {} if sample_weight is None else {"sample_weight": sample_weight}
-    for k in n_components:
-        fit = type(model)(**(model.get_params() | {"n_components": k})).to(model.device).fit(X, **weighted)
-        names = {"nats": "score", "aic": "aic", "bic": "bic", criterion: criterion}
-        entry = {"n_components": k} | {name: getattr(fit, method)(X, **weighted) for name, method in names.items()}
-        if not table or entry[criterion] < min(other[criterion] for other in table):
-            best = fit
-        table.append(entry)
-    if best is None:
-        raise ValueError("select_n_components: n_components is empty; pass at least one number")
-    return best, table
 
 
 class Follows:
@@ -161,7 +71,7 @@ class MixtureModel(ParametricModel):
 
     @abc.abstractmethod
     def _expect(self, components, rows):
-        """The E-step: the statistics of all rows, as npgen.models.em.Statistics."""
+        """The E-step: the statistics of all rows, as em.Statistics."""
 
     @abc.abstractmethod
     def _step(self, components, statistics, rows, stream, seeded=True):
@@ -244,31 +154,7 @@ class MixtureModel(ParametricModel):
 
     def _iterate(self, rows, run):
         """The likeliest components that EM reaches from n_init starts."""
-        before = run.read()
-        state = State.restore(self._restore_components, *before) if before else State(run.stream)
-        n_init = 1 if self._warm else self.n_init
-        with self._progress(n_init * self.max_iter) as bar:
-            def report(attempt):
-                entry = {"epoch": len(attempt.nats) - 1, "train_nats": -attempt.nats[-1], "valid_nats": None}
-                start = len(state.reached)
-                if bar is not None:
-                    bar.set_postfix(nats=f"{entry['train_nats']:.3f}", start=f"{start + 1}/{n_init}", refresh=False)
-                    bar.update(start * self.max_iter + entry["epoch"] - bar.n)
-                run.write(state)
-                for callback in self.callbacks:
-                    callback(entry)
-
-            try:
-                while len(state.reached) < n_init:
-                    state.attempt = state.attempt or Attempt(self._start(rows, state.stream))
-                    self._climb(state, rows, report)
-                    state.reached.append(state.attempt.nats[-1])
-                    state.best, state.attempt = state.likelier(), None
-            except KeyboardInterrupt:
-                if state.likelier() is None:
-                    raise
-                warn("fit: interrupted; the likeliest parameters so far are kept", ConvergenceWarning)
-        best = state.likelier()
+        best, reached = em.iterate(self, rows, run, 1 if self._warm else self.n_init)
         if not best.converged and len(best.nats) > self.max_iter:
             warn(f"fit: EM has not converged after max_iter={self.max_iter} iterations; raise max_iter or tol",
                  ConvergenceWarning)
@@ -276,7 +162,7 @@ class MixtureModel(ParametricModel):
         self.history_ = [{"epoch": i, "train_nats": -nats, "valid_nats": None} for i, nats in enumerate(best.nats)][1:]
         self.n_epochs_ = len(self.history_)
         on_floor = self._on_floor(best.components)
-        self.fit_report_ |= {"reseeded": best.reseeded, "starts": state.reached, "on_floor": on_floor}
+        self.fit_report_ |= {"reseeded": best.reseeded, "starts": reached, "on_floor": on_floor}
         if on_floor and self.reg_covar < RIDGE:
             warn(f"fit: in some direction components {one_line(on_floor)} rest on reg_covar alone, and say nothing of new "
                  "rows; raise it, lower n_components, fit more rows, or take a simpler form of component",
@@ -286,27 +172,6 @@ class MixtureModel(ParametricModel):
     def _keep(self, components):
         """Take these components as what was learned."""
         self.params_, self.floor_ = components.params(), components.floor
-
-    def _progress(self, total):
-        if not self.verbose:  # not a disabled bar: even that starts a thread, and takes a lock that forked processes share
-            return contextlib.nullcontext()
-        from tqdm import tqdm
-        return tqdm(total=total, unit="iteration", miniters=self.verbose_interval)
-
-    def _climb(self, state, rows, report):
-        """EM iterations until the attempt has converged or has had its share."""
-        attempt = state.attempt
-        statistics = self._expect(attempt.components, rows)
-        state.attempt = attempt = dataclasses.replace(attempt, nats=attempt.nats or [self._mean_nats(statistics)])
-        while not attempt.converged and len(attempt.nats) <= self.max_iter:
-            seedings = np.bincount([entry["component"] for entry in attempt.reseeded], minlength=self.n_components)
-            components, lost = self._step(attempt.components, statistics, rows, state.stream, seedings < MOST_SEEDINGS)
-            statistics = self._expect(components, rows)
-            reseeded = [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
-            nats = self._mean_nats(statistics)
-            converged = not lost.any() and abs(nats - attempt.nats[-1]) <= self.tol
-            state.attempt = attempt = Attempt(components, [*attempt.nats, nats], converged, attempt.reseeded + reseeded)
-            report(attempt)
 
     def _mean_nats(self, statistics):
         return statistics.nats / statistics.weight + self._mean_log_det

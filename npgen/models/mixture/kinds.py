@@ -1,0 +1,92 @@
+"""The kinds of columns that a Mixture has, each a head: which was asked for, its levels, and the columns that it has.
+
+Legend: n rows, d columns, k components, c levels of one.
+"""
+import numpy as np
+
+from ...checks import check_parameter, one_line
+from ...heads import Bernoulli, Categorical, Normal, Poisson
+
+KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: Bernoulli(),
+         "poisson": lambda levels: Poisson(),
+         "categorical": Categorical}  # of the levels of each column
+
+
+class ColumnHeads:
+    """The heads by name, and the numbers of the columns that each has.
+
+    kinds: the name of each column's head (d,). levels: arrays (c,), one for each column that has levels.
+    """
+
+    def __init__(self, kinds, levels):
+        by_column = dict(zip(with_levels(kinds), levels, strict=True))
+        self.kinds = kinds
+        self.numbers = {name: np.flatnonzero(np.array(kinds) == name) for name in KINDS if name in kinds}
+        self.heads = {name: KINDS[name]([by_column.get(j) for j in columns]) for name, columns in self.numbers.items()}
+        self.reals = self.numbers.get("normal", np.empty(0, int))
+
+    def views(self, x):
+        """(name, head, its columns of x (..., d)) of every head."""
+        for name, head in self.heads.items():
+            yield name, head, x if len(self.heads) == 1 else x[..., self.numbers[name]]
+
+    def fill(self, answers, dtype):
+        """Rows (..., d) from the columns of each head."""
+        x = np.empty((*next(iter(answers.values())).shape[:-1], len(self.kinds)), dtype)
+        for name, answer in answers.items():
+            x[..., self.numbers[name]] = answer
+        return x
+
+    def check_support(self, method, x):
+        """Raise ValueError unless every value is in the support of its column's head, or missing (NaN)."""
+        for name, head, view in self.views(x):
+            head.check(view, method, self.numbers[name])
+
+    def n_outputs(self):
+        """How many outputs each head has, by name."""
+        return {name: head.n_outputs(len(self.numbers[name])) for name, head in self.heads.items()}
+
+
+def with_levels(kinds):
+    """The columns that have levels."""
+    return [j for j, kind in enumerate(kinds) if kind in ("bernoulli", "categorical")]
+
+
+def column_heads(heads, x):
+    """What was asked for in each column: the name of a head, or a Categorical that declares its levels."""
+    d = x.shape[1]
+    if isinstance(heads, str) and heads == "auto":
+        return ["bernoulli" if ((c == 0) | (c == 1) | np.isnan(c)).all() else "normal" for c in x.T]
+    given, heads = heads, [heads] * d if isinstance(heads, (str, Categorical)) else heads
+    if not isinstance(heads, (list, tuple, np.ndarray)) or len(heads) != d or not all(
+            len(head.levels) == 1 if isinstance(head, Categorical) else head in KINDS for head in heads):
+        raise ValueError(f"heads must be 'auto', one of {', '.join(KINDS)}, Categorical(levels), or {d} of these, "
+                         f"got {given!r}"[:400])
+    return [head if isinstance(head, Categorical) else str(head) for head in heads]
+
+
+def levels_of(x, column, head):
+    """The levels of a column (c,): those declared, or those that are there."""
+    if head == "bernoulli":
+        return np.arange(2.0)
+    if isinstance(head, Categorical):
+        return head.levels[0]
+    levels = np.unique(x[:, column]).astype(np.float64)
+    levels = levels[~np.isnan(levels)]
+    for broken in levels[levels != np.floor(levels)][:1]:
+        raise ValueError(f"fit: column {column} of X holds {broken:g}, but the levels of a categorical head are whole "
+                         "numbers; declare others, Categorical(levels=...), or use a normal head")
+    return levels
+
+
+def column_parameter(column, kind, value, k, n_levels):
+    """What from_parameters was given for a column. Raises ValueError for what no column of this kind can have."""
+    value = check_parameter(f"parameters[{column}]", value, {"normal": (2, k), "categorical": (k, n_levels)}.get(kind, (k,)))
+    sound, words = {"normal": (value[-1:] > 0, "variances above 0"),
+                    "bernoulli": ((value >= 0) & (value <= 1), "probabilities, 0 to 1"),
+                    "poisson": (value >= 0, "rates, 0 or more"),
+                    "categorical": ((value >= 0) & (abs(value.sum(axis=-1, keepdims=True) - 1) <= 1e-6),
+                                    "probabilities that add up to 1 over the levels")}[kind]
+    if not sound.all():
+        raise ValueError(f"from_parameters: parameters[{column}] must hold {words}, got {one_line(value)}")
+    return value

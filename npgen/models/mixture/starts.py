@@ -1,0 +1,67 @@
+"""Where EM begins: rows drawn by their weight or their distance to those before, centres that k-means finds, normal draws.
+
+Legend: n rows, d features, k components. Reference: Arthur & Vassilvitskii, k-means++ (2007).
+"""
+import math
+
+import numpy as np
+
+from ...heads.base import EMPTY
+from .rows import BLOCK
+
+
+def draw(z, weights, stream):
+    """One row, drawn by its weight."""
+    cumulative = np.cumsum(weights)
+    return z[min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), len(z) - 1)]
+
+
+def squared_distances(z, means):
+    """Of every row to each of l means, (n, l)."""
+    return np.stack([np.square(z - mean).sum(axis=1) for mean in means], axis=1)
+
+
+def k_means_plus_plus(z, weights, k, stream, distances=squared_distances, n_draws=None):
+    """Rows drawn by their distance to the nearest of those before: each the best of n_draws, or of 2 + log k draws.
+
+    Best is what leaves the smallest sum of distances (Arthur & Vassilvitskii, 2007, the greedy variant). distances(z, means)
+    may be of another divergence than the squared distance (Nock, Luosto & Kivinen, Mixed Bregman clustering, 2008).
+    """
+    means, n_draws = [draw(z, weights, stream)], n_draws or 2 + int(math.log(k))
+    nearest = distances(z, np.stack(means))[:, 0]
+    while len(means) < k:
+        draws = np.stack([draw(z, weights * nearest, stream) for _ in range(n_draws)])
+        left = np.minimum(nearest[:, None], distances(z, draws))
+        best = (weights @ left).argmin()
+        means, nearest = [*means, draws[best]], left[:, best].copy()
+    return np.stack(means)
+
+
+def k_means(z, weights, k, stream, max_iter=100, tol=1e-4):
+    """k_means_plus_plus, then every mean moved to the centre of the rows nearest to it until they rest (Lloyd, 1982)."""
+    means, size = k_means_plus_plus(z, weights, k, stream), max(1, BLOCK // k)
+    for _ in range(max_iter):
+        n, total = np.zeros(k), np.zeros_like(means)
+        for low in range(0, len(z), size):
+            rows = z[low:low + size]
+            nearest = (np.square(means).sum(axis=1) / 2 - rows @ means.T).argmin(axis=1)
+            member = np.zeros((len(rows), k))
+            member[np.arange(len(rows)), nearest] = weights[low:low + size]
+            n, total = n + member.sum(axis=0), total + member.T @ rows
+        before, means = means, np.where(n[:, None] > 0, total / np.maximum(n, EMPTY)[:, None], means)
+        if np.square(means - before).sum() <= tol:
+            break
+    return means
+
+
+def random_rows(z, weights, k, stream):
+    """Rows drawn by their weight."""
+    return np.stack([draw(z, weights, stream) for _ in range(k)])
+
+
+def random_means(z, weights, k, stream):
+    """Normal draws with the data's mean and standard deviations."""
+    return stream.normal((k, z.shape[1]))
+
+
+STARTS = {"kmeans": k_means, "k-means++": k_means_plus_plus, "random_from_data": random_rows, "random": random_means}
