@@ -41,10 +41,11 @@ class MLP:
 
     Its parameters are one array, `name`: weight and bias of every layer. Weights are drawn from N(0, gain^2 / fan_in), fan_in
     the inputs that the mask leaves, gain sqrt(2) before a ReLU (He et al., 2015) and `last_gain` at the end; biases are zero.
+    head: the likelihood head (npgen.heads) that reads the outputs, if one does; it has an order for their draws.
     """
 
-    def __init__(self, name, widths, masks=None, *, last_gain=1.0):
-        self.name, self.layout = name, Layout(widths, masks)
+    def __init__(self, name, widths, masks=None, *, last_gain=1.0, head=None):
+        self.name, self.layout, self.head = name, Layout(widths, masks), head
         self.gains = [math.sqrt(2)] * (len(widths) - 2) + [last_gain]
 
     def init(self, stream, dtype):
@@ -53,7 +54,10 @@ class MLP:
         for layer, (plan, gain) in enumerate(zip(self.layout.plans, self.gains, strict=True)):
             weight, _ = self.layout.weight_and_bias(params, layer)
             scale = gain / np.sqrt(np.maximum(plan.mask.sum(axis=0), 1))
-            weight[...] = stream.normal(plan.shape, dtype) * plan.mask * scale.astype(dtype)
+            drawn = stream.normal(plan.shape, dtype)
+            if self.head is not None and layer == len(self.gains) - 1:
+                drawn = drawn[:, self.head.drawn(plan.shape[1])]
+            weight[...] = drawn * plan.mask * scale.astype(dtype)
         return {self.name: params}
 
     def __call__(self, params, x):

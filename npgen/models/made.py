@@ -81,7 +81,9 @@ class MADE(GradientModel):
     def _assemble(self, d):
         hidden, self._natural = self.hidden_, np.array_equal(self.order_, np.arange(d))
         *inner, last = made_masks(d, hidden)
-        self._net = MLP("net", (d, *hidden, self.head_.n_outputs(d)), [*inner, np.tile(last, self.head_.n_outputs(1))])
+        self._first_outputs = self.head_.first(d)
+        masks = [*inner, np.repeat(last, np.diff(self._first_outputs), axis=1)]
+        self._net = MLP("net", (d, *hidden, self.head_.n_outputs(d)), masks, head=self.head_)
         degrees = made_degrees(d, hidden)[1:]
         self._cuts = np.array([np.searchsorted(m, np.arange(d + 1), side="right") for m in degrees], dtype=np.int64)
 
@@ -126,7 +128,8 @@ class MADE(GradientModel):
 
     def _from_noise(self, params, noise):
         limit = getattr(self.head_, "limit", 0.0)
-        return self._reordered(made_sample.sample(params[self._net.name], self._net.layout.cut[0], self._cuts, noise, limit))
+        return self._reordered(made_sample.sample(params[self._net.name], self._net.layout.cut[0], self._cuts,
+                                                  self._first_outputs, noise, limit))
 
     def _represent(self, params, z):
         x = self._in_order(z)

@@ -80,7 +80,7 @@ class VAE(GradientModel):
 
     def _assemble(self, d):
         self._encoder = MLP("encoder", (d, *self.hidden_, 2 * self.n_latent_))
-        self._decoder = MLP("decoder", (self.n_latent_, *self.hidden_[::-1], self.head_.n_outputs(d)))
+        self._decoder = MLP("decoder", (self.n_latent_, *self.hidden_[::-1], self.head_.n_outputs(d)), head=self.head_)
 
     def _init(self, z, stream):
         return self._encoder.init(stream, z.dtype) | self._decoder.init(stream, z.dtype)
