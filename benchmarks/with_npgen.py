@@ -36,10 +36,9 @@ def _build(model, problem, orders=None):
     model.preprocess_ = transforms.make(None, x).fit(x)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*too narrow")  # 784-500-784 is the network that peers are timed with
-        model._build(x)
-    if orders is not None:
-        model._assemble(orders)
-    model.params_ = Parameters(model._init(x[:10], Stream(0)), x.dtype)
+        model._build(model._choose(x, None, model.stream_) | ({} if orders is None else {"orders": orders}))
+    model.params_ = Parameters({k: a for part in model._parts.values() for k, a in part.init(x[:10], None, Stream(0)).items()},
+                               x.dtype)
     model.params_.flat[:] = np.concatenate([p.ravel() for p in problem["params"]])
     return model.to(problem.get("device", "cpu"))
 

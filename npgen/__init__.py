@@ -36,7 +36,7 @@ from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
 from .models import MADE, VAE, GaussianMixture, Mixture, RealNVP, select_n_components
-from .models.base import NotFittedError
+from .models.estimator import NotFittedError
 from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__

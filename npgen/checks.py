@@ -99,11 +99,12 @@ def total_weight(sample_weight, x):
     return float(len(x) if sample_weight is None else asnumpy(sample_weight).astype(np.float64).sum())
 
 
-def counting(x, weights):
-    """The rows of a weight above 0, and their weights, None where all are equal."""
+def counting(x, c, weights):
+    """The rows of a weight above 0, their context or None, and their weights, None where all are equal."""
     if weights is not None and not weights.all():
-        x, weights = x[weights > 0], weights[weights > 0]
-    return x, weights if weights is not None and np.ptp(weights) else None
+        there = weights > 0
+        x, c, weights = x[there], c if c is None else c[there], weights[there]
+    return x, c, weights if weights is not None and np.ptp(weights) else None
 
 
 def check_parameter(name, value, shape):
@@ -123,16 +124,6 @@ def check_widths(name, widths):
     if any(isinstance(w, bool) or not isinstance(w, (int, np.integer)) or w < 1 for w in widths):
         raise ValueError(f"{name} must be made of positive integers, got {widths[0] if len(widths) == 1 else widths!r}")
     return tuple(map(int, widths))
-
-
-def check_size(params, *networks):
-    """Raise ValueError unless a flat array is as long as networks of these widths need, before anything so large is made."""
-    widths = [w for network in networks for w in network]
-    if any(type(w) is not int or w < 0 for w in widths):
-        raise ValueError(f"a network has widths {widths}"[:200])
-    need = sum((i + 1) * j for network in networks for i, j in zip(network, network[1:], strict=False))
-    if params.shape != (need,):
-        raise ValueError(f"parameters of shape {params.shape} for networks that have {need}")
 
 
 def check_shapes(arrays, shapes):

@@ -1,6 +1,7 @@
 """Masks: which inputs a unit may see. Pure NumPy.
 
     made_masks       degrees -> the masks of a masked autoencoder (Germain et al., 2015)
+    made_cuts       where the units of a layer begin that see one feature more
     made_blind       the outputs of one that is too narrow to see all that it might
     Plan             a mask and the blocks of it that have to be multiplied
 
@@ -74,6 +75,12 @@ def made_masks(n_features, hidden):
     degrees = made_degrees(n_features, hidden)
     inner = [below[:, None] <= above[None, :] for below, above in zip(degrees, degrees[1:], strict=False)]
     return [*inner, degrees[-1][:, None] < degrees[0][None, :]]
+
+
+def made_cuts(n_features, hidden):
+    """How many units of every hidden layer see no more than the first 0, 1, ..., n features, (layers, n + 1)."""
+    return np.array([np.searchsorted(degrees, np.arange(n_features + 1), side="right")
+                     for degrees in made_degrees(n_features, hidden)[1:]], dtype=np.int64)
 
 
 def made_blind(n_features, hidden):

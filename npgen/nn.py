@@ -1,17 +1,21 @@
 """Parameters and networks: a network is a name and sizes; its numbers live in one flat buffer that the optimiser steps.
 
     Parameters      {name: view of one flat buffer}
+    Part            whatever has parameters
+    Part            whatever has parameters
     MLP             a multilayer perceptron, masked or not
 
 Legend: n rows, i inputs, j outputs, h hidden units. A network is called with the parameters, as net(params, x): params are
 arrays when a model is queried and Tensors while it is fitted.
 """
+import functools
 import math
 
 import numpy as np
 
 from . import fused, ops
 from .layout import Layout
+from .masks import made_cuts, made_masks
 
 
 class Parameters(dict):
@@ -36,28 +40,56 @@ class Parameters(dict):
         return Parameters({name: place(a) for name, a in self.items()}, self.flat.dtype)
 
 
-class MLP:
+class Part:
+    """Whatever has parameters, which are called by full names: it knows their shapes and first values, and holds none itself.
+
+    A subclass that has parameters writes shapes and init, and one that has constant arrays writes to.
+    """
+
+    def shapes(self):
+        """{name: shape} of its parameters: of integers alone, so that a file is held against it before anything is made."""
+        return {}
+
+    def init(self, z, c, stream):
+        """First parameters {name: array} of z's dtype, for rows z (n, d) and their context c (n, w) or None."""
+        return {}
+
+    def to(self, place):
+        """The same part, its constant arrays where place(array) puts arrays."""
+        return self
+
+
+class MLP(Part):
     """Linear layers of the given widths with a ReLU between them, masked if there are masks (i, j), one per layer.
 
     Its parameters are one array, `name`: weight and bias of every layer. Weights are drawn from N(0, gain^2 / fan_in), fan_in
     the inputs that the mask leaves, gain sqrt(2) before a ReLU (He et al., 2015) and `last_gain` at the end; biases are zero.
-    head: the likelihood head (npgen.heads) that reads the outputs, if one does; it has an order for their draws.
     """
 
-    def __init__(self, name, widths, masks=None, *, last_gain=1.0, head=None):
-        self.name, self.layout, self.head = name, Layout(widths, masks), head
+    def __init__(self, name, widths, masks=None, *, last_gain=1.0):
+        self.name, self.widths, self._masks = name, tuple(widths), masks
         self.gains = [math.sqrt(2)] * (len(widths) - 2) + [last_gain]
 
-    def init(self, stream, dtype):
-        """Fresh parameters, by name."""
-        params = np.zeros(self.layout.size, dtype)
+    def masks(self):
+        """The masks (i, j) of its layers, or None."""
+        return self._masks
+
+    @functools.cached_property
+    def layout(self):
+        """How its parameters lie in their array (npgen.layout.Layout)."""
+        return Layout(self.widths, self.masks())
+
+    def shapes(self):
+        if any(type(width) is not int or width < 0 for width in self.widths):
+            raise ValueError(f"a network has widths {self.widths}"[:200])
+        return {self.name: (sum((i + 1) * j for i, j in zip(self.widths, self.widths[1:], strict=False)),)}
+
+    def init(self, z, c, stream):
+        params = np.zeros(self.layout.size, z.dtype)
         for layer, (plan, gain) in enumerate(zip(self.layout.plans, self.gains, strict=True)):
             weight, _ = self.layout.weight_and_bias(params, layer)
             scale = gain / np.sqrt(np.maximum(plan.mask.sum(axis=0), 1))
-            drawn = stream.normal(plan.shape, dtype)
-            if self.head is not None and layer == len(self.gains) - 1:
-                drawn = drawn[:, self.head.drawn(plan.shape[1])]
-            weight[...] = drawn * plan.mask * scale.astype(dtype)
+            weight[...] = stream.normal(plan.shape, z.dtype) * plan.mask * scale.astype(z.dtype)
         return {self.name: params}
 
     def __call__(self, params, x):
@@ -72,3 +104,28 @@ class MLP:
         """The outputs (n, j), given the last hidden layer."""
         layer = len(self.gains) - 1
         return ops.masked_matmul(h, *self.layout.weight_and_bias(params[self.name], layer), self.layout.plans[layer])
+
+
+def beside(x, c):
+    """The inputs of a network that sees rows x (n, d) and their context c (n, w), or None: (n, d + w)."""
+    return x if c is None else ops.concatenate([x, c], axis=1)
+
+
+class MaskedMLP(MLP):
+    """A masked autoencoder of d features (masks.made_masks): outputs of a feature see the features before it only.
+
+    hidden: widths of its layers; n_outputs: how many outputs a feature has, of all features the first, then the second, ...
+    """
+
+    def __init__(self, name, d, hidden, n_outputs):
+        super().__init__(name, (d, *hidden, n_outputs * d))
+        self.hidden_widths, self.n_outputs = tuple(hidden), n_outputs
+
+    def masks(self):
+        *inner, last = made_masks(self.widths[0], self.hidden_widths)
+        return [*inner, np.tile(last, self.n_outputs)]
+
+    @functools.cached_property
+    def cuts(self):
+        """masks.made_cuts of its hidden layers."""
+        return made_cuts(self.widths[0], self.hidden_widths)

@@ -20,7 +20,7 @@ import npgen
 from npgen import cli, train
 from npgen.engine import grad, hvp, jacobian, map_arrays
 from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
-from npgen.models.base import NotFittedError
+from npgen.models.estimator import NotFittedError
 from npgen.nn import Parameters
 from npgen.optim import SGD
 from npgen.random import Stream, row_normals

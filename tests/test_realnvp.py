@@ -34,22 +34,22 @@ def step_and_rows(name):
     """A step with parameters away from their start, and rows."""
     step, d = STEPS[name]
     x = RNG.normal(size=(6, d)) * 2 + 1
-    return step, {k: np.asarray(a + 0.5 * RNG.normal(size=a.shape)) for k, a in step.init(x, Stream(0)).items()}, x
+    return step, {k: np.asarray(a + 0.5 * RNG.normal(size=a.shape)) for k, a in step.init(x, None, Stream(0)).items()}, x
 
 
 @steps
 def test_a_steps_two_directions_are_inverse(name):
     step, params, x = step_and_rows(name)
-    z, inverse = step.inverse_and_log_det(params, x)
-    back, forward = step.forward_and_log_det(params, z)
+    z, inverse = step.to_noise(params, x)
+    back, forward = step.to_data(params, z)
     np.testing.assert_allclose(back, x, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(forward, -inverse, rtol=1e-12, atol=1e-12)
-    there, _ = step.inverse_and_log_det(params, step.forward_and_log_det(params, x)[0])
+    there, _ = step.to_noise(params, step.to_data(params, x)[0])
     np.testing.assert_allclose(there, x, rtol=1e-10, atol=1e-10)
 
 
 @steps
-@pytest.mark.parametrize("direction", ["inverse_and_log_det", "forward_and_log_det"])
+@pytest.mark.parametrize("direction", ["to_noise", "to_data"])
 def test_a_steps_log_det_is_that_of_its_jacobian(name, direction):
     step, params, x = step_and_rows(name)
     go = getattr(step, direction)
@@ -62,7 +62,7 @@ def test_a_steps_log_det_is_that_of_its_jacobian(name, direction):
 def test_a_flow_starts_from_zero_mean_and_unit_variance_with_the_halves_changed():
     x = RNG.normal(size=(500, 4)) * [1e-3, 1, 30, 0] + [5, 0, -100, 2]
     steps = Flow("flow", np.array([[0, 1, 2, 3]]), [1], (8,))
-    z, log_det = steps.inverse_and_log_det(steps.init(x, Stream(0)), x)
+    z, log_det = steps.to_noise(steps.init(x, None, Stream(0)), x)
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
     np.testing.assert_allclose(z.std(axis=0), [1, 1, 0, 1], atol=1e-9)  # a constant keeps its scale
     np.testing.assert_allclose(log_det, -np.log(x.std(axis=0)[:3]).sum(), rtol=1e-9)
@@ -72,7 +72,7 @@ def test_a_flow_starts_from_zero_mean_and_unit_variance_with_the_halves_changed(
 def test_a_couplings_scale_is_bounded():
     steps, x = Flow("flow", np.array([[0, 1]]), [1], ()), np.array([[1e30, 3.0], [-1e30, 3.0]])
     params = {"flow": np.array([0, 0, 0, 0, 1, 1, 1, 1.0])}
-    np.testing.assert_allclose(steps.inverse_and_log_det(params, x)[1], [-COUPLING_LIMIT, COUPLING_LIMIT])
+    np.testing.assert_allclose(steps.to_noise(params, x)[1], [-COUPLING_LIMIT, COUPLING_LIMIT])
 
 
 @pytest.mark.filterwarnings("ignore:.*of one column is one Gaussian")
@@ -129,8 +129,8 @@ def test_moons_are_learnt(moons):
 
 def test_the_two_directions_of_the_model(moons):
     model, x = moons
-    z, log_det = model._flow.inverse_and_log_det(model.params_, x[:50])
-    back, forward = model._flow.forward_and_log_det(model.params_, z)
+    z, log_det = model._flow.to_noise(model.params_, x[:50])
+    back, forward = model._flow.to_data(model.params_, z)
     tolerance = 1e-4 if x.dtype == np.float32 else 1e-10
     np.testing.assert_allclose(back, x[:50], atol=tolerance)
     np.testing.assert_allclose(forward, -log_det, atol=tolerance)

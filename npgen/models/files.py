@@ -1,4 +1,7 @@
 """A model's file: its hyperparameters as JSON and arrays, and load, which makes the model again."""
+import inspect
+import platform
+
 import numpy as np
 
 from .. import checkpoint, transforms
@@ -6,7 +9,90 @@ from ..checkpoint import LoadError
 from ..checks import one_line
 from ..heads import Head, from_config
 from ..kernels._cuda import asnumpy
-from .older import upgrade
+from ..nn import Parameters
+from ..random import Stream
+from ..version import __version__
+from .context import ContextMap
+
+
+class Saved:
+    """A model that save writes to one file, and load reads: its hyperparameters, params_, preprocess_ and what fit decided."""
+
+    _keeps = ()  # names of fitted attributes, beside those that _choose gave, that go into a file
+
+    def save(self, path):
+        """Write the fitted model to one safetensors file; an older file there survives if the write fails.
+
+        Raises NotFittedError, and OSError where the file cannot be written.
+        """
+        checkpoint.write(path, *self._to_file("save"))
+
+    def _to_file(self, name):
+        from . import CLASSES
+        self._check_fitted(name)
+        mine = type(self).__name__
+        if CLASSES.get(mine) is not type(self):
+            raise TypeError(f"{name}: {mine} is a class of your own, which load does not know; register it, here and before "
+                            f"load: npgen.models.CLASSES[{mine!r}] = {mine}")
+        arrays, fitted = self._state()
+        header = {"class": type(self).__name__, "params": params_to_json(self, without=("callbacks",)),
+                  "fitted": fitted | {"n_features_in_": self.n_features_in_, "dtype_": self.dtype_.name,
+                                      "stream_": self.stream_.state(), "feature_names_in_": self._names},
+                  "versions": {"npgen": __version__, "numpy": np.__version__, "python": platform.python_version()}}
+        return arrays, header
+
+    @classmethod
+    def _from_file(cls, arrays, header):
+        """The model that _to_file described; `header` comes from a file and is checked by npgen.load."""
+        known = inspect.signature(cls).parameters
+        model = cls(**{k: from_json(v) for k, v in header["params"].items() if k in known})
+        fitted = header["fitted"]
+        if type(fitted["n_features_in_"]) is not int or fitted["dtype_"] not in ("float32", "float64"):
+            raise ValueError(f"n_features_in_ is {fitted['n_features_in_']!r}, dtype_ {fitted['dtype_']!r}")
+        model.n_features_in_, model.dtype_ = fitted["n_features_in_"], np.dtype(fitted["dtype_"])
+        model.stream_, model._names = Stream.from_state(fitted["stream_"]), fitted["feature_names_in_"]
+        if model._names is not None and [type(name) for name in model._names] != [str] * model.n_features_in_:
+            raise ValueError(f"feature_names_in_ are no names of {model.n_features_in_} columns")
+        model._restore(arrays, fitted)
+        return model
+
+    def _state(self):
+        """What fit learned, as (arrays by name, JSON-able dict)."""
+        arrays = {f"params.{name}": a for name, a in self.params_.items()}
+        arrays |= {f"preprocess.{name}": a for name, a in self.preprocess_.arrays().items()}
+        fitted = {"preprocess_": transforms.to_config(self.preprocess_), "params_": list(self.params_),
+                  "history_": self.history_, "context_": self.context_ and self.context_.config()}
+        kept = {f"{name}_": value for name, value in self._chosen.items()} | {name: getattr(self, name) for name in self._keeps}
+        for name, value in kept.items():
+            (arrays if hasattr(value, "dtype") else fitted)[name] = value
+        return arrays, fitted
+
+    def _restore(self, arrays, fitted):
+        """Take back what _state gave, and make the parts again."""
+        def named(prefix):
+            return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+        self.preprocess_ = transforms.from_config(fitted["preprocess_"], named("preprocess."))
+        params = named("params.")  # a file sorts its arrays; the flat buffer has an order of its own
+        self.params_, self.history_ = Parameters({name: params[name] for name in fitted["params_"]}), fitted["history_"]
+        self.n_epochs_ = len(self.history_)
+        if self.params_.flat.dtype.char not in "fd" or not all(np.isfinite(a).all() for a in arrays.values()):
+            raise ValueError("the parameters are not finite floats")
+        if np.shape(self.preprocess_.to_noise(None, np.ones((0, self.n_features_in_)))[0]) != (0, self.n_features_in_):
+            raise ValueError(f"the preprocessing is not of {self.n_features_in_} columns")
+        if fitted.get("context_") is not None:
+            self.context_ = ContextMap.from_config(fitted["context_"])
+        self._rebuild(arrays, fitted)
+
+    def _rebuild(self, arrays, fitted):
+        """Make the parts again from what _choose gave, which must be of the parameters' shapes."""
+        others = ("preprocess_", "params_", "history_", "context_", "n_features_in_", "dtype_", "stream_", "feature_names_in_")
+        chosen = {k.removesuffix("_"): v for k, v in {**fitted, **arrays}.items()
+                  if k.endswith("_") and "." not in k and k not in (*others, *self._keeps)}
+        self._build({k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
+        expected = {name: shape for part in self._parts.values() for name, shape in part.shapes().items()}
+        found = {name: a.shape for name, a in self.params_.items()}
+        if found != expected:
+            raise ValueError(f"the parameters have shapes {found}, not {expected}"[:300])
 
 
 def load(path):
@@ -15,13 +101,13 @@ def load(path):
     Raises LoadError if the file is missing, truncated, altered or not a model of npgen.
     """
     from . import CLASSES
-    arrays, header, number = checkpoint.read_any(path)
+    arrays, header = checkpoint.read(path)
     name = header.get("class")
     if not isinstance(name, str) or name not in CLASSES:
         kind = "a training checkpoint: fit with resume=True" if str(name) == "checkpoint" else "of an unknown class"
         raise LoadError(f"{path}: holds {one_line(name)}, {kind}; models are {', '.join(CLASSES)}")
     try:
-        return CLASSES[name]._from_file(arrays if number == checkpoint.FORMAT else upgrade(arrays, header), header)
+        return CLASSES[name]._from_file(arrays, header)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from None
     except Exception as error:  # whatever a forged file leads to

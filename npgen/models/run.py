@@ -18,12 +18,13 @@ class Run:
     """What a fit begins with, or goes on from, and where it writes; the file knows the data and hyperparameters it is of.
 
     stream      the random numbers of the fit; those that the run in the file began with, if it goes on from one
+    data        (rows, context or None, weights or None) that the run is of
     n_seen      how many rows there are, or the sum of their weights
-    validation  (rows, weights or None) that fit was given to stop by, or None
+    validation  (rows, context or None, weights or None) that fit was given to stop by, or None
     As a context manager it writes, at the end, the last state that it was given.
     """
 
-    def __init__(self, path, resume, model, x, weights, n_seen, validation=None):
+    def __init__(self, path, resume, model, data, n_seen, validation=None):
         self.path, self.n_seen, self.validation, self._before = path, n_seen, validation, None
         self._last, self._due = None, -math.inf  # a state that is not written yet, and when the next is
         if resume and path is None:
@@ -34,16 +35,13 @@ class Run:
             raise type(error)(f"random_state: {error}") from None
         if path is None:
             return
-        self._header = {"class": "checkpoint", "model": type(model).__name__, "data": _digest(x, weights),
+        self._header = {"class": "checkpoint", "model": type(model).__name__, "data": _digest(*data),
                         "validation": validation and _digest(*validation),
                         "params": params_to_json(model, without=("max_epochs", "max_iter", "callbacks", "verbose")),
                         "stream": self.stream.state()}
         if resume and os.path.exists(path):
-            arrays, header, number = checkpoint.read_any(path)
+            arrays, header = checkpoint.read(path)
             self._check(header)
-            if number < checkpoint.FORMAT:
-                raise ValueError(f"fit: the checkpoint {path} is of an older npgen, whose runs do not go on; fit without "
-                                 "resume")
             self.stream, self._header["stream"] = Stream.from_state(header["stream"]), header["stream"]
             self._before = arrays, header["state"]
 
@@ -83,9 +81,9 @@ class Run:
             self._write()
 
 
-def _digest(x, weights):
-    """A hash of rows and their weights, or None."""
+def _digest(x, c, weights):
+    """A hash of rows, and of their context and weights, or None."""
     digest = hashlib.sha256(f"{x.shape} {x.dtype} {weights is None}".encode())
-    digest.update(x.view(np.uint8))
-    digest.update(b"" if weights is None else weights.view(np.uint8))
+    for array in (x, weights, c):
+        digest.update(b"" if array is None else array.view(np.uint8))
     return digest.hexdigest()

@@ -14,15 +14,15 @@ import math
 import numpy as np
 
 from .. import ops
-from ..checks import check_size, check_widths
+from ..checks import check_widths
 from ..fused import standard_normal_log_prob
 from ..heads import from_config, head_for
 from ..heads.normal import normal_log_prob, std
-from ..nn import MLP
+from ..nn import MLP, beside
 from ..random import row_normals
-from .base import Capabilities
+from .base import Capabilities, Follows
+from .gradient import GradientModel
 from .overflow import beyond_numbers
-from .parametric import GradientModel
 
 LOG_VAR_LIMIT = 10.0
 
@@ -52,61 +52,55 @@ class VAE(GradientModel):
     Reference: Kingma & Welling (2014).
     """
 
+    n_latent: int = 16
+    hidden: tuple = (256,)
+    head: str = "auto"
+    beta: float = 1.0
+    n_importance: int = 100
+    max_epochs: int = 500
+    patience: int = 30
     _capabilities = Capabilities("estimate", "posterior mean", invertible=False)
-    n_latent_ = None  # fit sets it
-
-    def __init__(self, *, n_latent=16, hidden=(256,), head="auto", beta=1.0, n_importance=100, preprocess="auto",
-                 max_epochs=500, batch_size=100, learning_rate=1e-3, validation_fraction=0.1, patience=30,
-                 restore_best=True, weight_decay=0.0, callbacks=(), verbose=False, random_state=None):
-        self.n_latent, self.hidden, self.head, self.beta = n_latent, hidden, head, beta
-        self.n_importance, self.preprocess = n_importance, preprocess
-        self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
-        self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
-        self.weight_decay, self.callbacks, self.verbose = weight_decay, callbacks, verbose
-        self.random_state = random_state
+    _takes_context = True
+    hidden_, n_latent_ = Follows(), Follows()
 
     @property
     def _takes_bits(self):
         return self.head in ("auto", "bernoulli")
 
-    def _build(self, z):
+    def _choose(self, z, c, stream):
         if not isinstance(self.beta, (int, float, np.number)) or not 0 <= self.beta < math.inf:
             raise ValueError(f"beta must be a non-negative number, got {self.beta!r}")
-        self.hidden_ = check_widths("hidden", self.hidden)
-        (self.n_latent_,) = check_widths("n_latent", (self.n_latent,))
+        hidden, (n_latent,) = check_widths("hidden", self.hidden), check_widths("n_latent", (self.n_latent,))
         check_widths("n_importance", (self.n_importance,))
-        self.head_ = head_for(self.head, z)
-        self._assemble(z.shape[1])
+        return {"head": head_for(self.head, z).config(), "hidden": hidden, "n_latent": n_latent}
 
-    def _assemble(self, d):
-        self._encoder = MLP("encoder", (d, *self.hidden_, 2 * self.n_latent_))
-        self._decoder = MLP("decoder", (self.n_latent_, *self.hidden_[::-1], self.head_.n_outputs(d)), head=self.head_)
+    def _assemble(self, d, w, chosen):
+        head, hidden, n_latent = from_config(chosen["head"]), tuple(chosen["hidden"]), chosen["n_latent"]
+        return {"head": head, "encoder": MLP("encoder", (d + w, *hidden, 2 * n_latent)),
+                "decoder": MLP("decoder", (n_latent + w, *hidden[::-1], head.n_outputs(d)))}
 
-    def _init(self, z, stream):
-        return self._encoder.init(stream, z.dtype) | self._decoder.init(stream, z.dtype)
-
-    def _posterior(self, params, x):
-        mean, raw = ops.split(self._encoder(params, x), 2, axis=1)
+    def _posterior(self, p, x, c=None):
+        mean, raw = ops.split(self._encoder(p, beside(x, c)), 2, axis=1)
         return mean, ops.bounded(raw, LOG_VAR_LIMIT)
 
-    def _terms(self, params, x, draw):
+    def _terms(self, p, x, draw, c=None):
         """The ELBO's two terms, (n,) each: log p(x | z) at one z = draw(mean, log_var), and the KL divergence, exact."""
-        mean, log_var = self._posterior(params, x)
+        mean, log_var = self._posterior(p, x, c)
         kl = _kl_op(mean, log_var)  # here, while the kernels' threads are awake anyway
-        return self.head_.log_prob(x, self._decoder(params, draw(mean, log_var))), kl
+        return self._head.log_prob(x, self._decoder(p, beside(draw(mean, log_var), c))), kl
 
-    def _loss(self, params, z, stream):
+    def _loss(self, p, z, stream, c=None):
         at = stream.reserve(len(z) * self.n_latent_, z.dtype)
-        log_prob, kl = self._terms(params, z, lambda mean, log_var: ops.reparameterize(mean, log_var, *at))
+        log_prob, kl = self._terms(p, z, lambda mean, log_var: ops.reparameterize(mean, log_var, *at), c)
         return self.beta * kl - log_prob
 
-    def _log_density(self, params, z):
-        return self._importance(params, z, self.n_importance)[0]
+    def _log_density(self, p, z, c=None):
+        return self._importance(p, z, self.n_importance, c)[0]
 
-    def _importance(self, params, x, n_importance):
+    def _importance(self, p, x, n_importance, c=None):
         """log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s | x), and its standard error, for every row: (2, n)."""
         check_widths("n_importance", (n_importance,))
-        answers, posterior = [np.empty_like(x, shape=(2, 0))], self._posterior(params, x)
+        answers, posterior = [np.empty_like(x, shape=(2, 0))], self._posterior(p, x, c)
         least = self._multiple // math.gcd(self._multiple, n_importance)
         rows = max(1, 8192 // (n_importance * least)) * least
         for i in range(0, len(x), rows):
@@ -114,27 +108,28 @@ class VAE(GradientModel):
             eps = row_normals(ops.stop_gradient(x[i:i + rows]), (n_importance, self.n_latent_))  # (n, s, l)
             z = mean + std(log_var) * eps
             log_q = ops.sum(normal_log_prob(z, mean, log_var), axis=2)
-            outputs = self._decoder(params, z.reshape(-1, self.n_latent_)).reshape(len(chunk), n_importance, -1)
-            log_w = self.head_.log_prob(chunk, outputs) + standard_normal_log_prob(z) - log_q
+            context = None if c is None else np.repeat(c[i:i + rows], n_importance, axis=0)
+            outputs = self._decoder(p, beside(z.reshape(-1, self.n_latent_), context)).reshape(len(chunk), n_importance, -1)
+            log_w = self._head.log_prob(chunk, outputs) + standard_normal_log_prob(z) - log_q
             log_mean = ops.logsumexp(log_w, axis=1) - math.log(n_importance)
             with np.errstate(invalid="ignore"):  # NaN where the estimate is -inf, or of one sample
                 error = np.std(np.exp(log_w - log_mean[:, None]), axis=1) / np.sqrt(x.dtype.type(n_importance - 1))
             answers.append(np.stack([log_mean, error]))
         return np.concatenate(answers, axis=1)
 
-    def elbo(self, X):
+    def elbo(self, X, *, context=None):
         """A one-sample, unbiased estimate of the lower bound E_q[log p(x | z)] - KL(q || N(0, I)) on log p(x), (n,) nats.
 
         Its noise is a function of the row. Raises as log_prob does.
         """
-        def bound(params, z, log_det):
+        def bound(p, z, c, log_det):
             eps = row_normals(z, (self.n_latent_,))
-            log_prob, kl = self._terms(params, z, lambda mean, log_var: mean + std(log_var) * eps)
+            log_prob, kl = self._terms(p, z, lambda mean, log_var: mean + std(log_var) * eps, c)
             return log_prob - kl + log_det
 
-        return beyond_numbers(self._rowwise(lambda x: self._in_space(bound, x), self._check("elbo", X)))
+        return beyond_numbers(self._rowwise(lambda x, c: self._in_space(bound, x, c), *self._check_both("elbo", X, context)))
 
-    def importance_log_prob(self, X, *, n_importance=None):
+    def importance_log_prob(self, X, *, context=None, n_importance=None):
         """The importance-weighted estimate of log p(x), and its standard error: two arrays (n,), in nats.
 
         The error is NaN for one sample, and where the estimate is -inf: at a row so far out that every weight underflows.
@@ -144,34 +139,22 @@ class VAE(GradientModel):
         """
         n = self.n_importance if n_importance is None else n_importance
 
-        def estimate(params, z, log_det):
-            log_prob, error = self._importance(params, z, n)
+        def estimate(p, z, c, log_det):
+            log_prob, error = self._importance(p, z, n, c)
             return np.stack([log_prob + log_det, error], axis=1)
 
-        both = self._rowwise(lambda x: self._in_space(estimate, x, of=slice(1)), self._check("importance_log_prob", X))
+        both = self._rowwise(lambda x, c: self._in_space(estimate, x, c, of=slice(1)),
+                             *self._check_both("importance_log_prob", X, context))
         return beyond_numbers(both[:, 0]), both[:, 1]
 
-    def _draw_rows(self, params, n, stream):
-        flat, latent, observed = params.flat, stream.spawn(), stream.spawn()  # row i is the same whatever n is
-        outputs = self._decoder(params, latent.normal((n, self.n_latent_), flat.dtype, like=flat))
-        noise = getattr(observed, self.head_.noise)((n, self.n_features_in_), flat.dtype, like=flat)
-        return self.head_.sample(noise, outputs)
+    def _draw(self, p, n, stream, c=None):
+        flat, latent, observed = p.flat, stream.spawn(), stream.spawn()  # row i is the same whatever n is
+        outputs = self._decoder(p, beside(latent.normal((n, self.n_latent_), flat.dtype, like=flat), c))
+        noise = getattr(observed, self._head.noise)((n, self.n_features_in_), flat.dtype, like=flat)
+        return self._head.sample(noise, outputs)
 
-    def _represent(self, params, z):
-        return self._posterior(params, z)[0]
+    def _represent(self, p, z, c=None):
+        return self._posterior(p, z, c)[0]
 
-    def _reconstruct(self, params, h):
-        return self.head_.mean(self._decoder(params, h))
-
-    def _state(self):
-        arrays, fitted = super()._state()
-        return arrays, fitted | {"head_": self.head_.config(), "hidden_": self.hidden_, "n_latent_": self.n_latent_}
-
-    def _restore(self, arrays, fitted):
-        super()._restore(arrays, fitted)
-        self.head_ = from_config(fitted["head_"])
-        self.hidden_, self.n_latent_ = tuple(fitted["hidden_"]), fitted["n_latent_"]
-        d, width = self.n_features_in_, self.n_latent_
-        check_size(self.params_["encoder"], (d, *self.hidden_, 2 * width))
-        check_size(self.params_["decoder"], (width, *self.hidden_[::-1], self.head_.n_outputs(d)))
-        self._assemble(self.n_features_in_)
+    def _reconstruct(self, p, h, c=None):
+        return self._head.mean(self._decoder(p, beside(h, c)))

@@ -14,7 +14,6 @@ from .. import ops
 from ..checks import check_rows
 from ..fused import LOG_2PI
 from ..models.base import Model
-from ..models.parametric import ParametricModel
 from ..random import Stream
 from ..transforms import Chain, Dequantize
 from .reference import Reference
@@ -44,7 +43,7 @@ class Subject:
         self.density = getattr(capabilities, "density", "exact")
         self.representation = getattr(capabilities, "representation", None)
         self.invertible = bool(getattr(capabilities, "invertible", False))
-        self.is_npgen, self.is_parametric = isinstance(model, Model), isinstance(model, ParametricModel)
+        self.is_npgen = self.is_parametric = isinstance(model, Model)
         self.n = n_samples or 20_000
         self._takes_rng = "rng" in inspect.signature(model.sample).parameters
         n = min(2000, self.n)
@@ -219,7 +218,7 @@ class Subject:
         n_edges = (int(n_points ** (1 / self.d)) - most) // 2
         if n_edges < most:
             raise Skip("too many columns to integrate over the cell of every integer")
-        z = self.model._draw_rows(self.model.params_, 2000, Stream(self.seed)).astype(np.float64)
+        z = self.model._draw(self.model.params_, 2000, Stream(self.seed)).astype(np.float64)
         margin = np.ptp(z, axis=0) / 2
         z = np.concatenate([np.quantile(z, np.linspace(0, 1, n_edges), axis=0), [[-np.inf] * self.d, [np.inf] * self.d],
                             np.linspace(z.min(axis=0) - margin, z.max(axis=0) + margin, n_edges)])

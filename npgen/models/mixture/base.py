@@ -9,15 +9,15 @@ import math
 
 import numpy as np
 
-from ... import transforms
-from ...checks import check_parameter, check_rows, check_weights, one_line, read_only, total_weight
+from ... import train, transforms
+from ...checks import check_parameter, check_rows, check_weights, one_line, total_weight
 from ...kernels import session
 from ...kernels._cuda import asnumpy
 from ...random import Stream, as_stream
 from ...train import ConvergenceWarning
 from ...warn import warn
-from ..base import Capabilities
-from ..parametric import ParametricModel
+from ..base import Capabilities, Follows, Model
+from ..gradient import options_of
 from . import em
 from .conditionals import Conditionals
 
@@ -26,31 +26,11 @@ RIDGE = 0.01        # reg_covar, from which on it is one that is meant: new rows
 IMPUTED = 2**22     # values of rows times components, completed at once
 
 
-class Follows:
-    """An attribute that follows from params_: an array that cannot be written to, and no other can be set in its place."""
-
-    def __set_name__(self, owner, name):
-        self._name = name
-
-    def __get__(self, model, owner=None):
-        if model is None:
-            return self
-        if self._name not in vars(model):
-            raise AttributeError(f"this {type(model).__name__} has no {self._name} before it is fitted")
-        value = vars(model)[self._name]
-        return tuple(map(read_only, value)) if isinstance(value, tuple) else read_only(value)
-
-    def __set__(self, model, value):
-        kind = type(model).__name__
-        what = f"make one that you know with {kind}.from_parameters" if hasattr(model, "from_parameters") else "fit it anew"
-        raise AttributeError(f"{self._name} follows from what this {kind} has learned and cannot be set; {what}")
-
-
-class MixtureModel(ParametricModel):
+class MixtureModel(Model):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
     A subclass writes _see, _start, _expect, _step (the M-step), _remember, _restore_components, _components, _finish,
-    _draw_components, _impute, _marginal, _conditional, _conditional_moments, _n_parameters, and what ParametricModel asks for.
+    _draw_components, _impute, _marginal, _conditional, _conditional_moments, _n_parameters, and what Model asks for.
     components.arrays() are what a run keeps of them, components.params() what the model does.
     """
 
@@ -133,7 +113,7 @@ class MixtureModel(ParametricModel):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
-        self._options()  # refuses callbacks that it cannot call
+        train.check_training(options_of(self))  # refuses callbacks that it cannot call
 
     def _begin_known(self, weights, k, d, feature_names, dtype):
         """Set what every fitted mixture has, for one of k components and d columns that is given; its weights, checked."""
@@ -242,12 +222,12 @@ class MixtureModel(ParametricModel):
         """encode under the name that scikit-learn gives it."""
         return self._rowwise(self._encode, self._check("predict_proba", X))
 
-    def sample(self, n_samples=1, *, rng=None, return_components=False):
+    def sample(self, n_samples=None, *, rng=None, return_components=False):
         """Rows drawn from the mixture, (n_samples, d), in no order; with return_components, also the component of each.
 
         rng and errors: see Model.sample.
         """
-        x, components = self._draw(self._draw_pairs, n_samples, rng)
+        x, components = self._drawn(self._draw_pairs, self._check_draw("sample", n_samples, None)[0], rng)
         return (x, components) if return_components else x
 
     def aic(self, X, *, sample_weight=None):
@@ -279,8 +259,8 @@ class MixtureModel(ParametricModel):
         x, components = self._draw_components(self.params_, n, stream)
         return self.preprocess_.to_data(None, x)[0], components
 
-    def _draw_rows(self, params, n, stream):
-        return self._draw_components(params, n, stream)[0]
+    def _draw(self, p, n, stream, c=None):
+        return self._draw_components(p, n, stream)[0]
 
     def _draw_labels(self, n, stream):
         """n components, drawn by their weight."""
@@ -298,7 +278,8 @@ class MixtureModel(ParametricModel):
         Raises NotFittedError, and ValueError for rows of another width or infinities.
         """
         x, stream = self._check("impute", X), None if rng is None else as_stream(rng)
-        return self._rowwise(lambda rows: self._impute(rows, stream), x, max(64, IMPUTED // (x.shape[1] * self.n_latent_)))
+        at_once = max(64, IMPUTED // (x.shape[1] * self.n_latent_))
+        return self._rowwise(lambda rows, c: self._impute(rows, stream), x, rows=at_once)
 
     def marginal(self, columns):
         """The mixture of some columns (o,) alone, as a fitted model of the same class.
@@ -356,6 +337,9 @@ class MixtureModel(ParametricModel):
     def _state(self):
         arrays, fitted = super()._state()
         return arrays | {"floor_": self.floor_}, fitted | {name: getattr(self, name) for name in self._fitted}
+
+    def _rebuild(self, arrays, fitted):
+        pass
 
     def _restore(self, arrays, fitted):
         super()._restore(arrays, fitted)

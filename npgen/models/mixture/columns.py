@@ -16,11 +16,12 @@ from ... import ops
 from ...checks import check_shapes, one_line
 from ...engine import Tensor
 from ...heads import Categorical
-from ...heads.normal import THINNEST, interleaved, std
+from ...heads.normal import THINNEST, std
 from ...train import ConvergenceWarning
 from ...transforms import warn_of_atoms
 from ...warn import warn
-from .base import ALONE, Follows, MixtureModel, draw_each
+from ..base import Follows
+from .base import ALONE, MixtureModel, draw_each
 from .columns_em import SHOWN, Products, expect, maximise, remember
 from .covariances import COVARIANCES
 from .kinds import KINDS, ColumnHeads, column_heads, column_parameter, levels_of, with_levels
@@ -97,8 +98,8 @@ class Mixture(MixtureModel):
             if name == "normal":
                 mean, variance = np.stack(given, axis=-1)
                 centre = weights @ mean
-                outputs[name] = interleaved(mean, np.log(variance))
-                model.pooled_[name] = interleaved(centre, np.log(weights @ (variance + np.square(mean - centre))))[None]
+                outputs[name] = np.concatenate([mean, np.log(variance)], axis=1)
+                model.pooled_[name] = np.concatenate([centre, np.log(weights @ (variance + np.square(mean - centre)))])[None]
                 continue
             moments = np.concatenate(given, axis=1) if name == "categorical" else \
                 np.stack([np.ones((k, len(given))), np.stack(given, axis=1)])  # of one row under each component
@@ -111,7 +112,7 @@ class Mixture(MixtureModel):
 
     # ------------------------------------------------------------ fitting
 
-    def _learn(self, x, weights, run):
+    def _learn(self, x, c, weights, run):
         self._check_counts("tol", "reg_covar", "smoothing")
         if self.init_params not in ("k-means++", "random_from_data"):
             raise ValueError(f"init_params must be k-means++ or random_from_data, got {one_line(self.init_params)}")
@@ -168,7 +169,7 @@ class Mixture(MixtureModel):
             raise ValueError(f"fit: column {reals[deviations.argmin()]} of X is constant, and with reg_covar=0 has no density; "
                              "drop it, or set reg_covar above 0")
         units = COVARIANCES["diag"].units(deviations) if deviations.any() else np.ones(len(reals))
-        self.pooled_ = {name: interleaved(centre, 2 * np.log(units))[None] if name == "normal" else np.zeros((1, width))
+        self.pooled_ = {name: np.concatenate([centre, 2 * np.log(units)])[None] if name == "normal" else np.zeros((1, width))
                         for name, width in self._columns.n_outputs().items()}
         statistics = self._expect(Products.equal(self._columns, self.pooled_), self._see(x, weights))
         for (name, head), moments in zip(self._columns.heads.items(), statistics.moments, strict=True):
@@ -257,22 +258,22 @@ class Mixture(MixtureModel):
     def _rows_per_call(self):
         return max(64, SHOWN // max(self.n_latent_, self.n_features_in_))
 
-    def _check(self, method, X):
-        x = super()._check(method, X)
+    def _check(self, method, X, name="X"):
+        x = super()._check(method, X, name)
         self._check_support(method, self._place(x))
         return x
 
-    def _loss(self, params, z, stream):
-        return -self._log_density(params, z)
+    def _loss(self, p, z, stream, c=None):
+        return -self._log_density(p, z)
 
-    def _log_density(self, params, x):
-        components = self._components(params)
-        if any(isinstance(value, Tensor) for value in (x, *params.values())):
+    def _log_density(self, p, x, c=None):
+        components = self._components(p)
+        if any(isinstance(value, Tensor) for value in (x, *p.values())):
             return ops.astype(components.log_prob(x), x.dtype)
         return ops.logsumexp(components.joint(self._columns.views(x))).astype(x.dtype)
 
-    def _represent(self, params, x):
-        components = self._components(params)
+    def _represent(self, p, x, c=None):
+        components = self._components(p)
         joint = components.joint(self._columns.views(x))
         far = np.isneginf(joint.max(axis=1))
         if far.any():
@@ -285,8 +286,8 @@ class Mixture(MixtureModel):
         x[:, reals] /= np.maximum(np.abs(x[:, reals]).max(axis=1, initial=0) / 1e150, 1)[:, None]
         return x
 
-    def _reconstruct(self, params, r):
-        return self._columns.fill({name: head.guess(r, params[name]) for name, head in self._columns.heads.items()}, r.dtype)
+    def _reconstruct(self, p, r, c=None):
+        return self._columns.fill({name: head.guess(r, p[name]) for name, head in self._columns.heads.items()}, r.dtype)
 
     def _draw_components(self, params, n, stream):
         components = self._draw_labels(n, stream)

@@ -14,7 +14,9 @@ from ...engine import Tensor
 from ...kernels import em
 from ...kernels._cuda import asarray, asnumpy
 from ...transforms import warn_of_atoms
-from .base import ALONE, Follows, MixtureModel, draw_each
+from ..base import Follows
+from ..gradient import descend
+from .base import ALONE, MixtureModel, draw_each
 from .covariances import COVARIANCES
 from .gaussian_em import SHARP, Components, alike, expect, maximise, remember, reseed
 from .rows import BLOCK, Rows, patterns, spread
@@ -101,7 +103,7 @@ class GaussianMixture(MixtureModel):
 
     # ------------------------------------------------------------ fitting
 
-    def _learn(self, x, weights, run):
+    def _learn(self, x, c, weights, run):
         self._check_params()
         z, log_det = self.preprocess_.to_noise(None, x, stream=run.stream)
         warn_of_atoms("fit", x, z)
@@ -204,13 +206,13 @@ class GaussianMixture(MixtureModel):
 
     def _follow_gradient(self, x, rows, weights, run):
         self._keep(dataclasses.replace(self._start(rows, run.stream), floor=np.zeros(self.n_features_in_)))
-        self._descend(self.params_, x, weights, run)
+        descend(self, self.params_, x, None, weights, run)
         self.converged_ = self.n_epochs_ < self.max_epochs
         self.fit_report_ |= {"reseeded": [], "starts": [], "on_floor": []}  # these are EM's
         self.lower_bound_ = self._mean_nats(expect(self._components(self.params_), rows))
 
-    def _loss(self, params, z, stream):
-        return -self._log_density(params, z)
+    def _loss(self, p, z, stream, c=None):
+        return -self._log_density(p, z)
 
     def _finish(self):
         components = self._components(self.params_)
@@ -253,18 +255,18 @@ class GaussianMixture(MixtureModel):
         k, d = self.means_.shape
         return k - 1 + k * d + self._form.n_free(k, d)
 
-    def _log_density(self, params, x):
-        if any(isinstance(value, Tensor) for value in (x, *params.values())):
-            log_prob = self._components(params).log_prob((x - self.centre_) / self.scale_)
+    def _log_density(self, p, x, c=None):
+        if any(isinstance(value, Tensor) for value in (x, *p.values())):
+            log_prob = self._components(p).log_prob((x - self.centre_) / self.scale_)
             return ops.astype(log_prob - np.log(self.scale_).sum(), x.dtype)
 
         def log_prob(x, centre, scale, *launch):
             return em.log_prob(x, centre, scale, *launch) - np.log(scale).sum()
 
-        return self._by_pattern(log_prob, x, np.empty(len(x)), params).astype(x.dtype)
+        return self._by_pattern(log_prob, x, np.empty(len(x)), p).astype(x.dtype)
 
-    def _represent(self, params, x):
-        return self._by_pattern(em.posterior, x, np.empty((len(x), self.n_latent_), x.dtype), params)
+    def _represent(self, p, x, c=None):
+        return self._by_pattern(em.posterior, x, np.empty((len(x), self.n_latent_), x.dtype), p)
 
     def _by_pattern(self, kernel, x, answer, params):
         """Fill in the kernel's answer to rows, by the columns that have a value in them."""
@@ -276,7 +278,7 @@ class GaussianMixture(MixtureModel):
             answer[rows] = asnumpy(kernel(part, self.centre_[at], self.scale_[at], *seen.launch()))
         return answer
 
-    def _reconstruct(self, params, r):
+    def _reconstruct(self, p, r, c=None):
         return ops.linear(r.astype(np.float64), self.means_, np.zeros(self.n_features_in_)).astype(r.dtype)
 
     def _draw_components(self, params, n, stream):

@@ -1,0 +1,117 @@
+"""A context as numbers: labels become one-hot, numbers are standardised.
+
+Legend: n rows, w columns as a network sees them.
+"""
+import numpy as np
+
+from ..checks import check_constant, one_line
+from ..kernels._cuda import asnumpy
+
+
+class ContextMap:
+    """What the columns of a context are: {"levels": [...]} of labels, {"mean": m, "scale": s} of numbers.
+
+    A vector (n,) holds labels unless it is made of floats; of a matrix (n, w) all columns are numbers; of a table, or of an
+    array of objects, those are labels that are no numbers.
+    """
+
+    def __init__(self, columns):
+        self.columns = columns
+        self.width = sum(len(column["levels"]) if "levels" in column else 1 for column in columns)
+
+    @classmethod
+    def of(cls, context, n):
+        """The map that these n rows of context call for. Raises ValueError or TypeError."""
+        columns = _columns("fit", context, None)
+        if any(len(column) != n for column in columns):
+            raise ValueError(f"fit: context has {len(columns[0])} rows, but X has {n}; pass one for each")
+        return cls([_describe(column) for column in columns])
+
+    def encode(self, method, context, dtype):
+        """The context (m, w) as numbers. Raises ValueError for another width, unknown labels, NaN and infinities."""
+        if context is None:
+            raise ValueError(f"{method}: the model was fitted with a context of {len(self.columns)} columns; pass context=")
+        columns = _columns(method, context, len(self.columns))
+        if len(columns) != len(self.columns):
+            raise ValueError(f"{method}: context has {len(columns)} columns, but the model was fitted with {len(self.columns)}")
+        return np.concatenate([_encoded(method, j, *each) for j, each in enumerate(zip(columns, self.columns, strict=True))],
+                              axis=1).astype(dtype)
+
+    def is_one(self, context):
+        """Whether it is one row alone, and not a list of them: a label or a number, or a vector of several columns."""
+        return not hasattr(context, "columns") and np.ndim(asnumpy(context)) == (0 if len(self.columns) == 1 else 1)
+
+    def config(self):
+        """What from_config takes, for JSON."""
+        return self.columns
+
+    @classmethod
+    def from_config(cls, columns):
+        """The map of a file. Raises ValueError or TypeError for what is none."""
+        for column in columns:
+            if "levels" in column and not (column["levels"] and all(isinstance(level, (str, int, float)) for level in
+                                                                    column["levels"])):
+                raise ValueError(f"the context has levels {one_line(column['levels'])}")
+            if "levels" not in column and not (np.isfinite(float(column["mean"])) and float(column["scale"]) > 0):
+                raise ValueError(f"the context has a column {one_line(column)}")
+        return cls(columns)
+
+
+def _columns(method, context, expected):
+    """The columns of a context, (n,) each; expected: how many there are to be, if that is known."""
+    check_constant(method, context, "context")
+    if hasattr(context, "columns") and hasattr(context, "shape"):
+        return [np.asarray(context[name]) for name in context.columns]
+    c = asnumpy(context)
+    if c.ndim == 0 or c.ndim == 1 and expected not in (None, 1):
+        return list(np.reshape(c, (1, -1)).T)
+    if c.ndim not in (1, 2) or c.ndim == 2 and c.shape[1] == 0:
+        raise ValueError(f"{method}: context has shape {c.shape}; pass labels (n,) or columns (n, w)")
+    if c.ndim == 1:
+        return [c]
+    return [column if c.dtype.kind not in "iub" else column.astype(np.float64) for column in c.T]
+
+
+def _describe(column):
+    values = column
+    if column.dtype.kind == "O":
+        try:
+            values = column.astype(np.float64)
+        except (TypeError, ValueError):
+            pass
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError(f"fit: context holds {values[~np.isfinite(values)][0]}; remove or fill such values first")
+        scale = float(values.std())
+        return {"mean": float(values.mean()), "scale": scale if scale > 0 else 1.0}
+    levels = sorted({_label(value) for value in column.tolist()}, key=lambda level: (isinstance(level, str), level))
+    return {"levels": levels}
+
+
+def _label(value):
+    if value is None or value != value:
+        raise ValueError("context holds a missing label; fill it, or drop its row")
+    return value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else int(value) if isinstance(
+        value, bool) else str(value)
+
+
+def _encoded(method, number, column, known):
+    """A column (n,) as (n, l) one-hot, or (n, 1) standardised."""
+    if "levels" in known:
+        place = {level: i for i, level in enumerate(known["levels"])}
+        try:
+            at = [place[_label(value)] for value in column.tolist()]
+        except KeyError as error:
+            raise ValueError(f"{method}: context has the label {error.args[0]!r} in column {number}, but those that the model "
+                             f"was fitted with are {one_line(known['levels'])}") from None
+        except ValueError as error:
+            raise ValueError(f"{method}: {error}") from None
+        return np.eye(len(place))[at] if at else np.empty((0, len(place)))
+    try:
+        values = column.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{method}: column {number} of context must be numbers ({error})") from None
+    if not np.isfinite(values).all():
+        raise ValueError(f"{method}: context holds {values[~np.isfinite(values)][0]} in column {number}; fill such values")
+    return ((values - known["mean"]) / known["scale"])[:, None]

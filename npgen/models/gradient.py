@@ -1,0 +1,96 @@
+"""Models that follow the gradient of a loss, from the first parameters of their parts on.
+
+Legend: n rows, d features; x rows in the data's own space, z where preprocessing leads, c context, p parameters by name.
+"""
+import dataclasses
+
+from .. import train, transforms
+from ..kernels._cuda import asnumpy, is_device_array
+from ..nn import Parameters
+from ..warn import warn
+from .base import Model
+
+
+class GradientModel(Model, train.Training):
+    """A model fitted by following the gradient of its loss; a subclass writes what Model asks for, but _learn.
+
+    _loss(p, z, stream, c) is the (n,) nats of preprocessed rows that training minimises: minus the log-density, unless a
+    subclass says otherwise. Within a training step p are Tensors, else arrays.
+    """
+
+    preprocess: object = "auto"
+    _validates = True
+
+    def _loss(self, p, z, stream, c=None):
+        return -self._log_density(p, z, c)
+
+    def _learn(self, x, c, weights, run):
+        train.check_training(self)  # refuses what it must before the work starts
+        descend(self, self._first(x, c, run.stream), x, c, weights, run)
+
+    def _first(self, x, c, stream):
+        """The parts made, and their first parameters; all rows in the preprocessed space take memory here only."""
+        z = self.preprocess_.to_noise(None, x, stream=stream)[0]
+        self._build(self._choose(z, c, self.stream_))
+        self._check_head("fit", x, z)
+        if self.head_ is None or not self.head_.discrete:
+            transforms.warn_of_atoms("fit", x, z)
+        first = {}
+        for part in self._parts.values():
+            first |= part.init(z, c, stream)
+        return Parameters(first, x.dtype)
+
+    def _check(self, method, X, name="X"):
+        x = super()._check(method, X, name)
+        if self.head_ is not None and self.head_.discrete:
+            maps = self.preprocess_ if is_device_array(x) else self.preprocess_.to(asnumpy)
+            self._check_head(method, x, maps.to_noise(None, x)[0])
+        return x
+
+    def _check_head(self, method, x, z):
+        """Raise ValueError, naming a cell of x, unless the head can take z, what preprocessing makes of the rows x."""
+        if self.head_ is not None:
+            self.head_.check(z, method, shown=x)
+
+
+def descend(model, params, x, c, weights, run):
+    """Follow the gradient of the model's loss from these parameters on."""
+    model.params_ = params
+    model._move()
+
+    def loss(p, batch, stream):
+        z, log_det = model.preprocess_.unchecked(None, batch.x, stream=stream)
+        return model._loss(p, z, stream, batch.context) - log_det
+
+    before, validation = run.read(), _checked(model, run.validation)
+    batch = train.Batch(x, c, weights).to(model._place)
+    before = before and train.State.restore(*before, like=batch.x)
+    state = train.fit(loss, model.params_, batch, validation=validation and validation.to(model._place), stream=run.stream,
+                      options=options_of(model), resume=before, save=run.write)
+    model.history_, model.n_epochs_ = state.history, state.epoch
+
+
+def options_of(model):
+    """The training options that are hyperparameters of the model, and the others as they are by default."""
+    names = [field.name for field in dataclasses.fields(train.Training) if hasattr(model, field.name)]
+    return train.Training(**{name: getattr(model, name) for name in names})
+
+
+def _checked(model, validation):
+    """validation_data as a Batch, or None. Raises ValueError for rows that preprocessing or the head cannot take."""
+    if validation is None:
+        return None
+    batch = train.Batch(*validation)
+    try:
+        z = model.preprocess_.to(asnumpy).to_noise(None, batch.x)[0]
+        if model.head_ is not None:
+            model.head_.check(z, "fit", shown=batch.x)
+    except ValueError as error:
+        raise ValueError(f"fit: validation_data: {error}") from None
+    return batch
+
+
+def warn_of_one_gaussian(model):
+    """Warn that a model of one column has one peak, whatever the data's."""
+    warn(f"fit: a {type(model).__name__} of one column is one Gaussian behind its preprocessing, however many peaks the data "
+         "have; for more than one use GaussianMixture(n_components=...)")
