@@ -1,4 +1,5 @@
 """This machine as npgen sees it: versions, BLAS, threads, caches, what would make it faster; and every kernel made ready."""
+import inspect
 import os
 import platform
 import warnings
@@ -28,11 +29,13 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS)):
     if unknown := set(models) - set(MODELS):
         raise ValueError(f"warmup: models must be among {', '.join(sorted(MODELS))}, got {', '.join(map(repr, unknown))}")
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype(dtype)
-    for name in models:
-        kinds = [{"covariance_type": kind, "n_components": 2, "max_iter": 2} for kind in ("full", "tied", "diag", "spherical")]
-        for settings in kinds if name == "gmm" else [{"hidden": (4,), "max_epochs": 1}]:
-            for x in [rows] if name in ("gmm", "realnvp") else [(rows > 0).astype(dtype), rows]:  # for either likelihood head
-                model = MODELS[name](**settings)
+    small = {"hidden": (4,), "max_epochs": 1, "n_components": 2, "max_iter": 2}
+    for cls in map(MODELS.get, models):
+        takes = inspect.signature(cls).parameters
+        kinds = ("full", "tied", "diag", "spherical") if "covariance_type" in takes else ()
+        for kind in [{"covariance_type": kind} for kind in kinds] or [{}]:
+            for x in [(rows > 0).astype(dtype), rows] if {"head", "heads"} & set(takes) else [rows]:  # for either likelihood
+                model = cls(**{key: value for key, value in small.items() if key in takes}, **kind)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # that so few epochs do not converge
                     model.fit(x)

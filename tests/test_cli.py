@@ -92,6 +92,7 @@ def test_fit_help_lists_every_setting_of_every_model(capsys):
     ("made", "digits", ("--set", "hidden=16,16")),
     ("realnvp", "eight-gaussians", SMALL),
     ("vae", "digits", ("--set", "hidden=(16,)", "--set", "n_latent=2")),
+    ("mixture", "moons", ("--set", "n_components=3", "--set", "heads=('normal','normal')")),
 ])
 def test_fit_writes_a_model_that_loads(here, capsys, model, source, settings):
     assert run(*fast(*settings, model=model, source=source)) == 0
@@ -279,6 +280,24 @@ def test_encode_writes_the_representation(here, models):
     assert run("encode", models["moons"], "--data", "moons", "--out", "z.npy") == 0
     z, model = np.load("z.npy"), npgen.load(models["moons"])
     assert np.array_equal(z, model.encode(data.moons(2000)))
+    for out in ("z.csv", "z.npz"):
+        assert run("encode", models["moons"], "--data", "moons", "--out", out) == 0
+        table = data.load_table(out)
+        assert table.columns == ["z1", "z2"] and np.array_equal(table.rows, z)
+
+
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")
+def test_a_mixture_of_columns_takes_a_head_for_each(here, capsys):
+    x = np.c_[data.moons(90)[:, 0], np.arange(90) % 2, np.arange(90) % 5]
+    data.write("x.csv", x, ["real", "bit", "level"])
+    argv = fast("--set", "n_components=2", "--set", "heads=normal,bernoulli, categorical", model="mixture", source="x.csv")
+    assert run(*argv) == 0
+    model = npgen.Mixture(2, heads=["normal", "bernoulli", "categorical"], max_iter=2, random_state=0)
+    assert np.array_equal(npgen.load("m").log_prob(data.load_table("x.csv")), model.fit(data.load_table("x.csv")).log_prob(
+        data.load_table("x.csv")))
+    capsys.readouterr()
+    assert "heads must be" in fails(capsys, *argv, "--set", "heads=normal,sharp,poisson")
+    assert "heads must be" in fails(capsys, *argv, "--set", "heads=normal,poisson")
 
 
 @pytest.mark.parametrize("name", ["digits", "moons", "ink", "three"])
@@ -426,6 +445,29 @@ def test_columns_too_many_are_ignored_and_named(here, capsys, named):
     found, err = answers(capsys, "score", "m", "--data", "x.csv", "--out", "o.csv")
     assert err == "npgen: warning: x.csv: 'id', 'label' left out, because m was fitted on no column of that name\n"
     assert np.array_equal(found[:, 0], named.log_prob(named._named(ROWS)))
+
+
+def test_text_in_columns_that_are_not_the_models_is_not_read(here, capsys, named):
+    """It is left out with one line, as numbers are; text in a column of the model's is an error that names the cell."""
+    fields = [line.split(",") for line in Path("train.csv").read_text().splitlines()[1:]]
+    header = 'who,"d, ""e""",a,kind,"b; c"\n'
+
+    def table(kind):
+        return header + "".join(f"row {i},{c},{a},{kind},{b}\n" for i, (a, b, c) in enumerate(fields))
+
+    write("x.csv", table('"x, y"'))
+    for query, right in (("score", named.log_prob), ("encode", named.encode)):
+        found, err = answers(capsys, query, "m", "--data", "x.csv", "--out", "o.csv")
+        assert np.array_equal(np.squeeze(found), right(data.Table(ROWS, NAMES)))
+        assert err == "npgen: warning: x.csv: 'who', 'kind' left out, because m was fitted on no column of that name\n"
+    assert run(*fast(*SMALL, "--valid", "x.csv", "--quiet", source="train.csv")) == 0
+    for text, said in ((header + "1,2,3,x\n", "x.csv: row 1 (line 2) has 4 columns, the header has 5"),
+                       (table("x") + "1,2,3,x,4,5\n", "x.csv: row 61 (line 62) has 6 columns"),
+                       (table("x") + "1,2,three,x,4\n", "x.csv: row 61 (line 62), column 3 ('a') is 'three', not a number"),
+                       (table("x") + "1,2,nan,x,4\n", "x.csv: row 61 (line 62), column 3 ('a') is nan")):
+        write("x.csv", text)
+        capsys.readouterr()
+        assert said in fails(capsys, "score", "m", "--data", "x.csv")
 
 
 def test_files_and_models_without_names_are_compared_by_width_with_a_warning(here, capsys, named):
@@ -623,13 +665,14 @@ def test_a_full_disk_keeps_the_old_file(here, capsys, models, monkeypatch):
 
 @pytest.mark.long
 def test_demo_prints_the_table_and_draws(here, capsys):
+    from npgen import demo
     pytest.importorskip("matplotlib")
     assert run("demo", "--quick", "--out", "pictures") == 0
     out = capsys.readouterr().out
     for word in ("GaussianMixture", "MADE", "RealNVP", "VAE", "bits/pixel", "exact", "bound", "estimate", "rows/s"):
         assert word in out
     names = {path.name for path in Path("pictures").iterdir()}
-    assert names >= {f"{m}-{what}.png" for m in npgen.models.MODELS for what in ("samples", "latent")}
+    assert names >= {f"{m}-{what}.png" for m, *_ in demo.CASES for what in ("samples", "latent")}
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import struct
 import tracemalloc
 import zipfile
@@ -416,3 +417,36 @@ def test_split_is_a_partition_and_labels_split_alike():
 def test_binarize_keeps_the_dtype():
     x = data.binarize(np.array([[7.9, 8.0]], np.float32), 8)
     assert x.dtype == np.float32 and x.tolist() == [[0, 1]]
+
+
+def test_some_columns_are_read_and_the_others_may_be_text(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('name,a,b,kind,n\n"x, 1",1,2.5,A,7\nx2,3,4.5,"b; ""c""", -8\n')
+    for columns, right in ((["b", "a"], [[2.5, 1], [4.5, 3]]), ([4, 1], [[7, 1], [-8, 3]]), (["a", 2], [[1, 2.5], [3, 4.5]])):
+        table = data.load_table(path, columns=columns)
+        assert np.array_equal(table.rows, right)
+        assert table.columns == [("name", "a", "b", "kind", "n")[j] if isinstance(j, int) else j for j in columns]
+    for columns, said in ((["c"], "has no column 'c'; it has 'name', 'a'"), ([5], "has no column 5"),
+                          ([-1], "has no column -1"), (["kind"], "row 1 (line 2), column 4 ('kind') is 'A', not a number")):
+        with pytest.raises(DataError, match=re.escape(said)):
+            data.load_table(path, columns=columns)
+    with pytest.raises(DataError, match="row 1 .* is 'x, 1', not a number"):
+        data.load_table(path)
+    np.save(tmp_path / "x.npy", X)
+    assert np.array_equal(data.load_table(tmp_path / "x.npy", columns=[1]).rows, X[:, [1]])
+    with pytest.raises(DataError, match="has no column 'a'; it has 2 without names"):
+        data.load_table(tmp_path / "x.npy", columns=["a"])
+
+
+@pytest.mark.parametrize(("cells", "right"), [(["1", "-2", "+3"], np.array([1, -2, 3])), (["1", "2.0"], np.array([1.0, 2.0])),
+                                              (["1", "1e3"], np.array([1.0, 1000.0])), (["a", "2"], np.array(["a", "2"])),
+                                              (["9" * 19, "1"], np.array([1e19, 1])), (["1_0", "2"], np.array(["1_0", "2"])),
+                                              (['"a, b"', " c "], np.array(["a, b", "c"]))], ids=str)
+def test_a_column_is_what_its_cells_are(tmp_path, cells, right):
+    path = tmp_path / "x.csv"
+    path.write_text("first,second\n" + "".join(f"x,{cell}\n" for cell in cells))
+    found = data.Source(path).column(1)
+    assert found.dtype.kind == right.dtype.kind and np.array_equal(found, right)
+    path.write_text("first,second\nx,1\ny, \n")
+    with pytest.raises(DataError, match=r"row 2 \(line 3\), column 2 \('second'\) is empty"):
+        data.Source(path).column(1)

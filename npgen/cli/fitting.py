@@ -3,6 +3,7 @@ import ast
 import contextlib
 import inspect
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -18,7 +19,6 @@ from .sources import check_output, rows_of
 from .words import count, describe, passes, print_table, say, training
 
 OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
-_DEFAULTS = {"gmm": {"preprocess": "auto"}}  # integers get a density only once they are spread over their cells
 
 
 def fit(args):
@@ -69,12 +69,12 @@ def check(args):
 def build(args):
     """The unfitted model that the arguments of `npgen fit` describe."""
     cls = MODELS[args.model]
-    defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()}
+    defaults = _defaults(cls)
     settable = [name for name in defaults if name not in OWN_FLAGS]
     model = cls(random_state=args.seed, verbose=not args.quiet and sys.stderr.isatty())
     if args.epochs is not None:
         model.set_params(**{name: args.epochs for name in ("max_epochs", "max_iter") if name in defaults})
-    model.set_params(**_DEFAULTS.get(args.model, {}))
+    model.set_params(**{name: value for name, value in defaults.items() if name == "preprocess"})
     for setting in args.set:
         name, equals, text = setting.partition("=")
         if not equals or name not in settable:
@@ -85,11 +85,20 @@ def build(args):
     return model
 
 
+def _defaults(cls):
+    """A model's hyperparameters and their defaults, but that preprocessing is what the rows call for: integers in a file have a
+    density only once they are spread over their cells."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+    return defaults | ({"preprocess": "auto"} if "preprocess" in defaults else {})
+
+
 def _literal(text):
+    """A Python literal, else a text, of which commas make several: hidden=400,200, heads=normal,bernoulli."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        several = "," in text and re.fullmatch(r"[\w\s.,-]+", text)
+        return tuple(_literal(part.strip()) for part in text.split(",")) if several else text
 
 
 def training_rows(source):
@@ -132,13 +141,19 @@ def _ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
-def settings():
-    lines = []
-    for name, cls in sorted(MODELS.items()):
-        defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()} | _DEFAULTS.get(name, {})
-        settings = [f"{k}={value!r}" for k, value in defaults.items() if k not in OWN_FLAGS]
-        lines.append(textwrap.fill(" ".join(settings), 86, initial_indent=f"  {name:8} ", subsequent_indent=" " * 11))
-    return "\n".join(lines)
+def _models():
+    """A line or two on every model: the first sentence of its help."""
+    return "\n".join(_entry(name, inspect.getdoc(cls).partition("\n\n")[0]) for name, cls in sorted(MODELS.items()))
+
+
+def _settings():
+    """The settings of every model, with their defaults."""
+    return "\n".join(_entry(name, " ".join(f"{k}={value!r}" for k, value in _defaults(cls).items() if k not in OWN_FLAGS))
+                     for name, cls in sorted(MODELS.items()))
+
+
+def _entry(name, text):
+    return textwrap.fill(text, 86, initial_indent=f"  {name:8} ", subsequent_indent=" " * 11, break_on_hyphens=False)
 
 
 def add_fit(commands):
@@ -149,10 +164,9 @@ def add_fit(commands):
         "npgen fit vae --data train-images-idx3-ubyte.gz --out mnist.npgen --epochs 50 --set hidden=400,200"],
         notes=f"""\
 MODEL is one of
-  gmm      mixture of Gaussians: exact density (of integers a lower bound), clusters; in seconds
-  made     masked autoencoder: exact density (of integers, but 0 and 1, a lower bound)
-  realnvp  normalising flow: exactly invertible, exact density (of integers a lower bound)
-  vae      variational autoencoder: density bounded and estimated, compact codes
+{_models()}
+Integers, but 0 and 1 and what a mixture of columns takes as they are, are spread over their
+cells by preprocess='auto', and their density is a lower bound then.
 
 {DATA}
 While it fits, FILE.checkpoint keeps the state, some seconds old at most. Ctrl-C ends the run
@@ -160,7 +174,7 @@ with the best so far in FILE and status 130; --resume goes on from the checkpoin
 the same bits as a run that never stopped (same data, seed and settings).
 
 Settings for --set, with their defaults:
-{settings()}
+{_settings()}
 """)
     sub.add_argument("model", metavar="MODEL", choices=sorted(MODELS), help=", ".join(sorted(MODELS)))
     add_data(sub)

@@ -49,7 +49,7 @@ def encode(args):
         from .. import plot
         plot.latent(args.out, z)
     else:
-        data.write(args.out, z)
+        data.write(args.out, z, [f"z{j}" for j in range(1, z.shape[1] + 1)])
 
 
 def _answer(args, query):

@@ -15,24 +15,26 @@ FILES = (*TABLES, ".png")
 def rows_of(source, known, n_columns, file, has="was fitted on"):
     """The rows of a source, their columns those, n_columns of names `known` or None, that `file` was fitted on, or has: found
     by name if both have names."""
-    table = data.load_table(source)
-    if table.columns and known:
-        missing, others = (listed(n for n in a if n not in b) for a, b in ((known, table.columns), (table.columns, known)))
+    found = data.Source(source)
+    if found.names and known:
+        missing, others = (listed(n for n in a if n not in b) for a, b in ((known, found.names), (found.names, known)))
         if missing:
             raise ValueError(f"{source} has no column {missing}, which {file} {has}"
                              + (f"; it has {others} instead" if others else "") + "; give data with the same columns")
+        x = found.rows(None if found.names == known else [found.find(name) for name in known])
         if others:
             warn(f"{source}: {others} left out, because {file} {has} no column of that name")
-        return (table if table.columns == known else table[known]).rows
-    if table.shape[1] != n_columns:
-        raise ValueError(f"{source} has {count(table.shape[1], 'column')}, but {file} {has} {n_columns}; "
+        return x
+    if found.width != n_columns:
+        raise ValueError(f"{source} has {count(found.width, 'column')}, but {file} {has} {n_columns}; "
                          "give data with the same columns")
+    x = found.rows()
     if known:
         warn(f"{source} has no names of columns; they are taken to be those that {file} {has}: {listed(known)}")
-    elif table.columns:
+    elif found.names:
         warn(f"{file} has no names of columns; those of {source} are taken in their order; fit to data with names to have "
              "them compared")
-    return table.rows
+    return x
 
 
 def listed(names):

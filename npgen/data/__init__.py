@@ -3,19 +3,18 @@
 Readers never unpickle, and check the sizes that a file declares against the bytes it has before they allocate.
 Rows and columns are counted from 1 in messages. Legend: n rows, d columns.
 """
-import os
 from pathlib import Path
 
 import numpy as np
 
 from .. import checkpoint
-from .binary import read_idx, read_npy, read_npz
+from .source import Source
 from .table import DataError, Table
-from .text import header_line, read_csv
+from .text import header_line
 from .toys import BUILT_IN, TOYS, checkerboard, digits, eight_gaussians, moons, pinwheel, rings
 
-__all__ = ["BUILT_IN", "DataError", "OUTPUTS", "TOYS", "Table", "binarize", "checkerboard", "digits", "eight_gaussians", "load",
-           "load_table", "moons", "pinwheel", "rings", "train_test_split", "write"]
+__all__ = ["BUILT_IN", "DataError", "OUTPUTS", "Source", "TOYS", "Table", "binarize", "checkerboard", "digits",
+           "eight_gaussians", "load", "load_table", "moons", "pinwheel", "rings", "train_test_split", "write"]
 
 OUTPUTS = (".npy", ".npz", ".csv")
 
@@ -31,37 +30,22 @@ def load(source, *, n=None, seed=0):
 
     Raises DataError for names and files that do not exist, damaged files, cells that are no finite numbers.
     """
-    return _load(source, n, seed)[0]
+    return Source(source, n=n, seed=seed).rows()
 
 
-def load_table(source, *, n=None, seed=0):
+def load_table(source, *, n=None, seed=0, columns=None):
     """The Table of a built-in data set or of a file: what load gives, and the names of the columns if the file has them.
 
+    columns: the names, or the numbers from 0, of those to give, in this order; default all. Others in a .csv may be text.
     Names are the header of a .csv, .tsv or .txt, the fields of a structured .npy, the array `columns` (d,) of an .npz. A first
     row is a header if anything in it is a word: not a number, a missing value, or what begins as a number does.
 
-    Raises DataError as load does, and for columns of the same name or names of another number.
+    Raises DataError as load does, for columns of the same name or names of another number, and for columns there are not.
     """
-    rows, names = _load(source, n, seed)
-    if names and len(names) != rows.shape[1]:
-        raise DataError(f"{source} has {len(names)} names for {rows.shape[1]} columns; give every column one")
-    first = {}
-    for j, name in enumerate(names or (), 1):
-        if first.setdefault(name, j) != j:
-            raise DataError(f"{source}: columns {first[name]} and {j} are both named {name!r}; give each a name of its own")
-    return Table(rows, names)
-
-
-def _load(source, n, seed):
-    source = os.fspath(source)
-    if n is not None and n < 1:
-        raise DataError(f"n is {n}; ask for at least one row")
-    if source in TOYS:
-        return TOYS[source](2000 if n is None else n, seed), None
-    array, names = (digits()[0], None) if source == "digits" else _read(source)
-    if n is not None and n > len(array):
-        raise DataError(f"{source} has {len(array)} rows; ask for no more than that (n is {n})")
-    return array[:n], names
+    source = Source(source, n=n, seed=seed)
+    names = source.names
+    columns = None if columns is None else [source.find(column) for column in columns]
+    return Table(source.rows(columns), names if columns is None or names is None else [names[j] for j in columns])
 
 
 def train_test_split(x, test_fraction=0.2, seed=0):
@@ -105,28 +89,3 @@ def write(path, array, columns=None):
             rows = array.astype(np.uint8) if array.dtype == bool else array
             rows = rows[:, None] if array.ndim == 1 else rows
             file.writelines((",".join(map(str, row)) + "\n").encode() for row in rows)
-
-
-def _read(path):
-    """The rows in a file, and the names of their columns or None."""
-    if not os.path.exists(path):
-        raise DataError(f"{path}: no such file, nor built-in data of that name; built in are {', '.join(BUILT_IN)}")
-    if not os.path.isfile(path):
-        raise DataError(f"{path} is not a file; give the path of one")
-    name = os.path.basename(path).lower().removesuffix(".gz")
-    suffix = os.path.splitext(name)[1]
-    if suffix in (".npy", ".npz") and path.lower().endswith(".gz"):
-        raise DataError(f"{path}: unpack it first; only .csv and idx files are read through gzip")
-    read = (read_npy if suffix == ".npy" else read_npz if suffix == ".npz" else
-            read_csv if suffix in (".csv", ".tsv", ".txt") else read_idx if "idx" in name else None)
-    if read is None:
-        raise DataError(f"{path} has no known format; give a .npy, .npz, .csv or idx file")
-    if os.path.getsize(path) == 0:
-        raise DataError(f"{path} is empty")
-    try:
-        return read(path)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # whatever a parser raises, the file is at fault
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path} is damaged or not what its name says ({reason}); use another copy") from None

@@ -16,66 +16,80 @@ from .table import DataError, check_finite
 _MISSING = {"", "?", "-", "na", "n/a", "null", "none"}
 
 
-def read_csv(path):
-    delimiter, header, n_skip = _csv_layout(path)
-    try:
-        with _text(path) as file:
-            for _ in range(n_skip):
-                file.readline()
-            array = np.loadtxt(file, delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
-    except ValueError as error:
-        raise _csv_fault(path, delimiter, header, error) from None
-    if header and len(header) != array.shape[1]:
-        raise _csv_fault(path, delimiter, header, None)
+class Text:
+    """A .csv, .tsv or .txt file: the names of its columns or None, their number, and its rows, read when they are asked for."""
 
-    def place(row, column):
-        line, _ = next(islice(_csv_rows(path, delimiter, header), row, None))
-        return _csv_place(row, line, column, header)
+    def __init__(self, path):
+        self.path = path
+        with _opened(path) as file:
+            lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            number, first = next(lines, (0, ""))
+            bare = re.sub(r'"[^"]*"', "", first)
+            self.delimiter = "\t" if "\t" in bare else ";" if ";" in bare else ","
+            fields = next(csv.reader([first.strip("\r\n")], delimiter=self.delimiter), [])
+            is_header = any(is_name(field) for field in fields)
+            if not fields or is_header and next(lines, None) is None:
+                raise DataError(f"{path} has {'a header but ' if fields else ''}no rows")
+        self.names, self.width = [field.strip() for field in fields] if is_header else None, len(fields)
+        self._n_skip = number if is_header else 0
 
-    return check_finite(path, array, place), header
+    def rows(self, columns=None):
+        """The numbers in these columns, or in all: (n, d). Raises DataError that names the first cell that is none."""
+        try:
+            with _opened(self.path) as file:
+                for _ in range(self._n_skip):
+                    file.readline()
+                array = np.loadtxt(file, delimiter=self.delimiter, comments=None, quotechar='"', ndmin=2, usecols=columns)
+        except ValueError as error:
+            raise self._fault(columns, error) from None
+        if columns is None and self.width != array.shape[1] or columns is not None and any(
+                len(fields) != self.width for _, fields in self._lines()):
+            raise self._fault(columns, None)
 
+        def place(row, column):
+            line, _ = next(islice(self._lines(), row, None))
+            return self._place(row, line, column if columns is None else columns[column])
 
-def _csv_layout(path):
-    """The delimiter, the header's names (or None) and the number of lines before the first row."""
-    with _text(path) as file:
-        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-        number, first = next(lines, (0, ""))
-        bare = re.sub(r'"[^"]*"', "", first)
-        delimiter = "\t" if "\t" in bare else ";" if ";" in bare else ","
-        names = next(csv.reader([first.strip("\r\n")], delimiter=delimiter), [])
-        is_header = any(is_name(name) for name in names)
-        if not names or is_header and next(lines, None) is None:
-            raise DataError(f"{path} has {'a header but ' if names else ''}no rows")
-    return delimiter, [name.strip() for name in names] if is_header else None, number if is_header else 0
+        return check_finite(self.path, array, place)
 
+    def column(self, j):
+        """One column (n,): integers, floats or, if its cells are no numbers, strings. Raises DataError for an empty cell."""
+        cells = []
+        for row, (line, fields) in enumerate(self._lines()):
+            if len(fields) != self.width or not fields[j].strip():
+                raise self._fault([j], None) if len(fields) != self.width else DataError(
+                    f"{self.path}: {self._place(row, line, j)} is empty; fill it in or remove the row")
+            cells.append(fields[j].strip())
+        if not all(map(_is_number, cells)):
+            return np.array(cells)
+        if all(re.fullmatch(r"[+-]?\d{1,18}", cell) for cell in cells):
+            return np.array(cells).astype(np.int64)
+        return self.rows([j])[:, 0]
 
-def _csv_fault(path, delimiter, header, error):
-    """The DataError for the first row or cell of a .csv file that does not fit."""
-    width, model = (len(header), "the header") if header else (None, "row 1")
-    for row, (line, fields) in enumerate(_csv_rows(path, delimiter, header)):
-        width = width or len(fields)
-        if len(fields) != width:
-            return DataError(f"{path}: row {row + 1} (line {line}) has {len(fields)} columns, {model} has {width}; "
-                             "correct or remove it")
-        column = next((i for i, field in enumerate(fields) if not _is_number(field)), None)
-        if column is not None:
-            what = repr(fields[column][:40]) + ", not a number" if fields[column].strip() else "empty"
-            place = _csv_place(row, line, column, header)
-            return DataError(f"{path}: {place} is {what}; correct it, or remove the row or the column")
-    return DataError(f"{path} cannot be read as numbers ({error}); write plain decimal numbers, one row to a line")
+    def _lines(self):
+        """(line number, fields) of every row below the header."""
+        with _opened(self.path) as file:
+            reader = csv.reader(file, delimiter=self.delimiter)
+            rows = ((reader.line_num, fields) for fields in reader if fields)
+            yield from islice(rows, 1 if self.names else 0, None)
 
+    def _fault(self, columns, error):
+        """The DataError for the first row, or cell of these columns, that does not fit."""
+        model = "the header" if self.names else "row 1"
+        for row, (line, fields) in enumerate(self._lines()):
+            if len(fields) != self.width:
+                return DataError(f"{self.path}: row {row + 1} (line {line}) has {len(fields)} columns, {model} has "
+                                 f"{self.width}; correct or remove it")
+            column = next((j for j in columns or range(self.width) if not _is_number(fields[j])), None)
+            if column is not None:
+                what = repr(fields[column][:40]) + ", not a number" if fields[column].strip() else "empty"
+                return DataError(f"{self.path}: {self._place(row, line, column)} is {what}; correct it, or remove the row or "
+                                 "the column")
+        return DataError(f"{self.path} cannot be read as numbers ({error}); write plain decimal numbers, one row to a line")
 
-def _csv_rows(path, delimiter, header):
-    """(line number, fields) of every row below the header."""
-    with _text(path) as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        rows = ((reader.line_num, fields) for fields in reader if fields)
-        yield from islice(rows, 1 if header else 0, None)
-
-
-def _csv_place(row, line, column, header):
-    name = f" ({header[column]!r})" if header else ""
-    return f"row {row + 1} (line {line}), column {column + 1}{name}"
+    def _place(self, row, line, column):
+        name = f" ({self.names[column]!r})" if self.names else ""
+        return f"row {row + 1} (line {line}), column {column + 1}{name}"
 
 
 def is_name(field):
@@ -91,13 +105,13 @@ def _is_number(field):
     return field.isascii() and "_" not in field
 
 
-def _text(path):
-    opened = gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb")
-    return io.TextIOWrapper(opened, encoding="utf-8-sig", newline="")
+def _opened(path):
+    file = gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb")
+    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
 
 
 def header_line(path, columns):
-    """The first line of a .csv file: names that _csv_layout finds again, or nothing."""
+    """The first line of a .csv file: names that Text finds again, or nothing."""
     names = [" ".join(name.splitlines()) for name in columns or ()]
     if names and not any(map(is_name, names)):
         warn(f"{path} has no header, because names that look like numbers ({', '.join(names[:3])}, ...) would be read as a "

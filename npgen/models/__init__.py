@@ -4,7 +4,7 @@ from .mixture import GaussianMixture, Mixture, select_n_components
 from .realnvp import RealNVP
 from .vae import VAE
 
-MODELS = {"gmm": GaussianMixture, "made": MADE, "realnvp": RealNVP, "vae": VAE}
-CLASSES = {cls.__name__: cls for cls in (*MODELS.values(), Mixture)}
+MODELS = {"gmm": GaussianMixture, "made": MADE, "mixture": Mixture, "realnvp": RealNVP, "vae": VAE}
+CLASSES = {cls.__name__: cls for cls in MODELS.values()}
 
 __all__ = ["CLASSES", "GaussianMixture", "MADE", "MODELS", "Mixture", "RealNVP", "VAE", "select_n_components"]
