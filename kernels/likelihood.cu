@@ -43,8 +43,9 @@ extern "C" __global__ void bernoulli_backward(const REAL* __restrict__ g, const 
 extern "C" __global__ void normal_forward(const REAL* __restrict__ x, const REAL* __restrict__ outputs, REAL* __restrict__ ans,
                                           long long n, long long d, REAL limit, int lanes) {
     sum_rows(ans, n, d, lanes, (REAL)-0.5, (REAL)(d * LOG_2PI), [=](long long row, long long i) {
-        REAL log_var = limit * tanh(outputs[2 * row * d + d + i] / limit);
-        REAL z = (x[row * d + i] - outputs[2 * row * d + i]) * exp((REAL)-0.5 * log_var);
+        const REAL* output = outputs + 2 * (row * d + i);
+        REAL log_var = limit * tanh(output[1] / limit);
+        REAL z = (x[row * d + i] - output[0]) * exp((REAL)-0.5 * log_var);
         return log_var + z * z;
     });
 }
@@ -53,7 +54,7 @@ extern "C" __global__ void normal_backward(const REAL* __restrict__ g, const REA
                                            const REAL* __restrict__ outputs, REAL* __restrict__ doutputs, long long n,
                                            long long d, REAL limit, int lanes) {
     for_entries(n, d, lanes, [=](long long row, long long i) {
-        long long mean = 2 * row * d + i, raw = mean + d;
+        long long mean = 2 * (row * d + i), raw = mean + 1;
         REAL bounded = tanh(outputs[raw] / limit), inverse_std = exp((REAL)-0.5 * limit * bounded);
         REAL z = (x[row * d + i] - outputs[mean]) * inverse_std, slope = (1 - bounded) * (1 + bounded);
         doutputs[mean] = g[row] * z * inverse_std;

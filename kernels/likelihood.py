@@ -3,12 +3,12 @@
     bernoulli_forward           sum_d x_d l_d - log(1 + exp(l_d))                                       (N,) nats
     bernoulli_backward          g (x - sigmoid(l)), the gradient with respect to the logits l           (N, D)
     normal_forward              sum_d log N(x_d; m_d, exp(v_d)),  v = limit tanh(raw / limit)           (N,) nats
-    normal_backward             [g (x - m) exp(-v),  g ((x - m)^2 exp(-v) - 1) / 2 dv/draw]             (N, 2D)
+    normal_backward             g (x - m) exp(-v),  g ((x - m)^2 exp(-v) - 1) / 2 dv/draw               (N, 2D)
     standard_normal_forward     sum_d log N(z_d; 0, 1)                                                  (N,) nats
     standard_normal_backward    -g z                                                                    (N, D)
 
-x, z, logits (N, D), g (N,), outputs (N, 2D): the means m, then the raw log-variances raw; limit > 0. All of one dtype,
-float32 or float64. Any N and D, zero included. x in the Bernoulli is in [0, 1].
+x, z, logits (N, D), g (N,), outputs (N, 2D): of every feature the mean m, then the raw log-variance raw; limit > 0. All of
+one dtype, float32 or float64. Any N and D, zero included. x in the Bernoulli is in [0, 1].
 
 A logit that is sure and right loses no digit, neither in its likelihood, which is near 0, nor in its gradient; at +-inf
 these are the limits: log-likelihood 0 where x is the outcome that is certain, else -inf.
@@ -49,7 +49,7 @@ def _bernoulli_backward_reference(g, x, logits):
 
 def _normal_parts(x, outputs, limit):
     """The distance from the mean in standard deviations, the standard deviation, and tanh(raw / limit)."""
-    mean, raw = np.split(outputs.astype(float), 2, axis=1)
+    mean, raw = outputs[:, ::2].astype(float), outputs[:, 1::2].astype(float)
     bounded = np.tanh(raw / limit)
     std = np.exp(limit * bounded / 2)
     return (x - mean) / std, std, bounded
@@ -65,7 +65,7 @@ def _normal_backward_reference(g, x, outputs, limit):
     with np.errstate(over="ignore", invalid="ignore"):
         z, std, bounded = _normal_parts(x, outputs, limit)
         parts = z / std, -0.5 * (1 - z * z) * (1 - bounded * bounded)
-        return (g[:, None] * np.concatenate(parts, axis=1)).astype(x.dtype)
+        return (g[:, None] * np.stack(parts, axis=2).reshape(outputs.shape)).astype(x.dtype)
 
 
 def _standard_normal_forward_reference(z):
@@ -150,11 +150,12 @@ def _normal_forward(x, outputs, limit, ans):
     (N, D), real = x.shape, x.dtype.type
     panels, limit, half, constant = _panels(N), real(limit), real(0.5), real(D * LOG_2PI)
     for p in prange(panels):
-        log_var = np.empty(D, x.dtype)
+        mean, log_var = np.empty(D, x.dtype), np.empty(D, x.dtype)
         for n in range(p * N // panels, (p + 1) * N // panels):
             for d in range(D):
-                log_var[d] = limit * tanh(outputs[n, D + d] / limit)
-            ans[n] = -half * (_sum_normal(x[n], outputs[n], log_var) + constant)
+                mean[d] = outputs[n, 2 * d]
+                log_var[d] = limit * tanh(outputs[n, 2 * d + 1] / limit)
+            ans[n] = -half * (_sum_normal(x[n], mean, log_var) + constant)
 
 
 @jit(parallel=True)
@@ -162,17 +163,23 @@ def _normal_backward(g, x, outputs, limit, doutputs):
     (N, D), real = x.shape, x.dtype.type
     panels, limit, half, one = _panels(N), real(limit), real(0.5), real(1)
     for p in prange(panels):
+        mean, raw = np.empty(D, x.dtype), np.empty(D, x.dtype)  # then their gradients: side by side they are faster
         for n in range(p * N // panels, (p + 1) * N // panels):
-            mean, raw, dmean, draw = outputs[n, :D], outputs[n, D:], doutputs[n, :D], doutputs[n, D:]
-            for d in range(D):  # in two loops, as one long chain of operations would wait for its own results
-                draw[d] = tanh(raw[d] / limit)
             for d in range(D):
-                bounded = draw[d]
+                mean[d] = outputs[n, 2 * d]
+                raw[d] = outputs[n, 2 * d + 1]
+            for d in range(D):  # in two loops, as one long chain of operations would wait for its own results
+                raw[d] = tanh(raw[d] / limit)
+            for d in range(D):
+                bounded = raw[d]
                 inverse_std = exp(-half * limit * bounded)
                 z = (x[n, d] - mean[d]) * inverse_std
-                dmean[d] = g[n] * z * inverse_std
+                mean[d] = g[n] * z * inverse_std
                 slope = (one - bounded) * (one + bounded)
-                draw[d] = half * g[n] * (z * (z * slope) - slope)
+                raw[d] = half * g[n] * (z * (z * slope) - slope)
+            for d in range(D):
+                doutputs[n, 2 * d] = mean[d]
+                doutputs[n, 2 * d + 1] = raw[d]
 
 
 @jit(fastmath={"reassoc"})

@@ -3,8 +3,10 @@
     x_d = inverse CDF of p(x_d | x_1..x_{d-1}) at noise_d,   d = 1..D in the order of the factorisation
 
 params (P,)          the flat parameters: weight (K, M) and bias (M,) of every layer, one after the other
-widths (L,)          D, the hidden widths, the number of outputs (D Bernoulli logits, or D means then D raw log-variances)
+widths (L,)          D, the hidden widths, the number of outputs
 cuts (H, E)          E = D + 1; cuts[l, d] hidden units of layer l have a degree of at most d (units are sorted by degree)
+first (E,)           where the outputs of each dimension begin, and where the last one's end: a Bernoulli logit each, or a
+                     mean and a raw log-variance
 noise (N, D)         uniforms in (0, 1) for Bernoulli outputs, standard normals for Gaussian ones
 limit                0 for Bernoulli outputs, else the bound of the log-variances: log_var = limit * tanh(raw / limit)
 
@@ -30,11 +32,11 @@ from .mlp import layer_of
 BLOCK = 32  # dimensions
 
 
-def _reference(params, widths, cuts, noise, limit):
+def _reference(params, widths, cuts, first, noise, limit):
     x = np.zeros(noise.shape)
     d = np.arange(1, widths[0] + 1)
     degrees = [d, *(np.searchsorted(c, np.arange(w), side="right") for c, w in zip(cuts, widths[1:-1], strict=True))]
-    outputs = np.tile(d, widths[-1] // len(d))
+    outputs = np.repeat(d, np.diff(first))
     masks = [a[:, None] <= b for a, b in zip(degrees, degrees[1:], strict=False)] + [degrees[-1][:, None] < outputs]
     layers = [layer_of(params, widths, k) for k in range(len(widths) - 1)]
     for j in range(len(d)):
@@ -43,11 +45,12 @@ def _reference(params, widths, cuts, noise, limit):
             h = np.maximum(h @ (weight * mask) + bias, 0)
         out = h @ (layers[-1][0] * masks[-1]) + layers[-1][1]
         if limit:
-            log_var = limit * np.tanh(out[:, len(d) + j] / limit)
-            x[:, j] = out[:, j] + np.exp(log_var / 2) * noise[:, j]
+            mean, raw = out[:, first[j]:first[j + 1]].T
+            log_var = limit * np.tanh(raw / limit)
+            x[:, j] = mean + np.exp(log_var / 2) * noise[:, j]
         else:
             with np.errstate(over="ignore"):
-                x[:, j] = noise[:, j] * (1 + np.exp(-out[:, j])) < 1
+                x[:, j] = noise[:, j] * (1 + np.exp(-out[:, first[j]])) < 1
     return x.astype(noise.dtype)
 
 
@@ -83,7 +86,7 @@ def _relu(x):
 
 @jit
 def _draw(outputs, noise, limit, x):
-    """x (N,), given the outputs (heads, N) of its dimension."""
+    """x (N,), given the outputs (1 or 2, N) of its dimension."""
     half, one, bound = x.dtype.type(0.5), x.dtype.type(1), x.dtype.type(limit)
     if limit > 0:
         mean, raw = outputs[0], outputs[1]
@@ -103,13 +106,13 @@ def _turn(values, out):
 
 
 @jit
-def _panel(params, widths, cuts, noise, limit, rows):
+def _panel(params, widths, cuts, first, noise, limit, rows):
     """Fill the rows (N, D) of one panel; inside, a unit's values for all of them lie side by side."""
-    H, (N, D), outputs = len(cuts), noise.shape, widths[-1]
-    heads, offsets = outputs // D, np.zeros(H + 1, np.intp)  # where each hidden layer's units begin in h
+    H, (N, D) = len(cuts), noise.shape
+    offsets = np.zeros(H + 1, np.intp)  # where each hidden layer's units begin in h
     for layer in range(H):
         offsets[layer + 1] = offsets[layer] + widths[layer + 1]
-    h, out = np.empty((offsets[H], N), rows.dtype), np.empty((heads, D, N), rows.dtype)
+    h, out = np.empty((offsets[H], N), rows.dtype), np.empty((first[D], N), rows.dtype)
     x, eps = np.empty((D, N), rows.dtype), np.empty((D, N), rows.dtype)
     _turn(noise, eps)
     for low in range(0, D, BLOCK):
@@ -128,58 +131,58 @@ def _panel(params, widths, cuts, noise, limit, rows):
                 if low == 0:
                     _relu(z[:cuts[layer, 0]])
             else:
-                for head in range(heads):
-                    a, b = head * D + low, head * D + high
-                    _add_bias_and_product(known, weight[:len(known), a:b], bias[a:b], out[head, low:high])
+                a, b = first[low], first[high]
+                _add_bias_and_product(known, weight[:len(known), a:b], bias[a:b], out[a:b])
         for d in range(low, high):
-            _draw(out[:, d], eps[d], limit, x[d])
-            new, first = x[d:d + 1], d  # the newest values of the layer below, and their first row there
+            _draw(out[first[d]:first[d + 1]], eps[d], limit, x[d])
+            new, row = x[d:d + 1], d  # the newest values of the layer below, and their first row there
             for layer in range(H + 1):
                 weight, bias = layer_of(params, widths, layer)
-                seen = weight[first:first + len(new)]
+                seen = weight[row:row + len(new)]
                 if layer < H:
                     a, b, end = cuts[layer, d], cuts[layer, d + 1], cuts[layer, high]
                     _add_product(new, seen[:, a:end], h[offsets[layer] + a:offsets[layer] + end])
-                    new, first = h[offsets[layer] + a:offsets[layer] + b], a
+                    new, row = h[offsets[layer] + a:offsets[layer] + b], a
                     _relu(new)
                 else:
-                    for head in range(heads):
-                        _add_product(new, seen[:, head * D + d + 1:head * D + high], out[head, d + 1:high])
+                    _add_product(new, seen[:, first[d + 1]:first[high]], out[first[d + 1]:first[high]])
     _turn(x.T, rows.T)
 
 
 @jit(parallel=True)
-def _numba(params, widths, cuts, noise, limit):
+def _numba(params, widths, cuts, first, noise, limit):
     N = len(noise)
     panels = _panels(N)
     x = np.empty_like(noise)
     for p in prange(panels):
         low, high = _rows_of(p, panels, N)
-        _panel(params, widths, cuts, noise[low:high], limit, x[low:high])
+        _panel(params, widths, cuts, first, noise[low:high], limit, x[low:high])
     return x
 
 
 @functools.lru_cache(maxsize=256)
-def _sizes(widths, gaussian):
-    widths = np.frombuffer(widths, np.int64)
+def _sizes(widths, first, each):
+    widths, first = np.frombuffer(widths, np.int64), np.frombuffer(first, np.int64)
     size = int(((widths[:-1] + 1) * widths[1:]).sum())
-    return ("P", size), ("D", int(widths[0])), ("D", widths[-1] / (1 + gaussian))
+    sound = int((first == each * np.arange(len(first))).sum()) - 1  # dimensions
+    return ("P", size), ("D", int(widths[0])), ("D", sound), ("D", widths[-1] / each)
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
-def _cuda_side(params, widths, cuts, noise, limit):
+def _cuda_side(params, widths, cuts, first, noise, limit):
     widths, (N, D) = _cuda.asnumpy(widths), noise.shape
     sizes = (widths[:-1] + 1) * widths[1:]
     layers = np.stack([np.cumsum(sizes) - sizes, widths[:-1], widths[1:]], axis=1)
     units = int(widths[1:].sum())
     x, sums = _cuda.empty((N, D), noise.dtype), _cuda.empty((N, units), noise.dtype)
     rows = -(-N // (4 * _cuda.multiprocessors())) or 1  # they have nothing to do with one another, so no bit depends on it
-    _cuda.launch("made_sample", "sample", -(-N // rows), 256, params, _cuda.constant(layers), _cuda.constant(cuts), noise,
-                 limit, x, sums, N, D, len(layers), units, rows)
+    _cuda.launch("made_sample", "sample", -(-N // rows), 256, params, _cuda.constant(layers), _cuda.constant(cuts),
+                 _cuda.constant(first), noise, limit, x, sums, N, D, len(layers), units, rows)
     return x
 
 
-sample = Kernel("made_sample.sample", "params(P) widths(L):int64 cuts(L-2,D+1):int64 noise(N,D) limit",
+sample = Kernel("made_sample.sample", "params(P) widths(L):int64 cuts(L-2,D+1):int64 first(D+1):int64 noise(N,D) limit",
                 reference=_reference, numba=_numba, cuda=_cuda_side, blas=True,
-                sizes=lambda params, widths, cuts, noise, limit: _sizes(_cuda.content(widths), limit > 0))
+                sizes=lambda params, widths, cuts, first, noise, limit:
+                _sizes(_cuda.content(widths), _cuda.content(first), 1 + (limit > 0)))

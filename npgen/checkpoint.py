@@ -2,7 +2,9 @@
 
 A checkpoint is named arrays plus a JSON header, kept in the safetensors metadata together with a SHA-256 of the
 whole file (the digest's own 64 digits counted as zeros). An array inside the header is a tensor too, header.0 and so on, and
-{"__array__": its name} in the JSON: format 2. Nothing in a file is executed, evaluated or imported.
+{"__array__": its name} in the JSON. Nothing in a file is executed, evaluated or imported.
+
+Format 3. Before were 1, whose header holds no arrays, and 2; what models have in them was laid out otherwise: models.older.
 """
 import contextlib
 import hashlib
@@ -15,7 +17,7 @@ import numpy as np
 
 from .kernels._cuda import asnumpy
 
-FORMAT = 2  # written only where the header has arrays: all else is format 1
+FORMAT = 3
 LARGEST_HEADER = 2**24  # bytes: what JSON makes of a header takes up to 25 times its size
 _BLANK = "0" * 64
 
@@ -91,7 +93,7 @@ def write(path, arrays, header):
         raise TypeError(f"header cannot be written as JSON ({error}); use plain Python values") from None
     if wrong := kept.keys() & arrays.keys():
         raise TypeError(f"arrays[{min(wrong)!r}] has the name of an array in the header; give it another")
-    text = f'{{"sha256": "{_BLANK}", "format": {FORMAT if kept else 1}, "header": {text}}}'
+    text = f'{{"sha256": "{_BLANK}", "format": {FORMAT}, "header": {text}}}'
     arrays = {name: np.asarray(asnumpy(value), order="C") for name, value in (arrays | kept).items()}  # strides are ignored
     for name, value in arrays.items():
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
@@ -109,7 +111,12 @@ def write(path, arrays, header):
 
 
 def read(path):
-    """Read a checkpoint: (arrays, header) as they were given to `write`.
+    """Read a checkpoint: (arrays, header) as they were given to `write`. Raises as read_any does."""
+    return read_any(path)[:2]
+
+
+def read_any(path):
+    """Read a checkpoint of any format: (arrays, header) as they were given to `write`, and the number of the format.
 
     Raises LoadError, saying what is wrong, for a missing, empty, truncated, altered, foreign or newer file.
     """
@@ -132,8 +139,8 @@ def read(path):
         arrays = safetensors.load(blob)
     except Exception as error:  # only a forged checksum gets here: whatever the parser raises, the file is at fault
         raise LoadError(f"{path} is not a valid safetensors file ({error})") from None
-    header = meta["header"] if meta["format"] == 1 else _header(path, text, arrays)
-    return {name: arrays[name] for name in sorted(arrays)}, header
+    header = _header(path, text, arrays) if meta["format"] > 1 and '"__array__"' in text else meta["header"]
+    return {name: arrays[name] for name in sorted(arrays)}, header, meta["format"]
 
 
 def _header(path, text, arrays):

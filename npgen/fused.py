@@ -6,7 +6,7 @@ The formula is what a first derivative's kernel is tested against, and what high
     flow_inverse            every step of a coupling flow, data -> noise; flow_forward, noise -> data
     flow_log_prob           the density of a coupling flow, from standard normal noise
     bernoulli_log_prob      sum_d log P(x_d), from logits
-    normal_log_prob         sum_d log N(x_d; mean_d, var_d), from means and raw log-variances
+    normal_log_prob         sum_d log N(x_d; mean_d, var_d), from the mean and the raw log-variance of each
     standard_normal_log_prob    sum_d log N(z_d; 0, 1)
 
 Legend: n rows, i inputs, j outputs, h hidden units of all layers, p parameters, d features.
@@ -205,9 +205,8 @@ def bernoulli_log_prob(x, logits):
 
 
 def _normal_formula(x, outputs, limit):
-    d = outputs.shape[-1] // 2
-    log_var = ops.bounded(outputs[..., d:], limit)
-    return -0.5 * ops.sum(LOG_2PI + log_var + ops.square(x - outputs[..., :d]) * ops.exp(-log_var), axis=-1)
+    log_var = ops.bounded(outputs[..., 1::2], limit)
+    return -0.5 * ops.sum(LOG_2PI + log_var + ops.square(x - outputs[..., ::2]) * ops.exp(-log_var), axis=-1)
 
 
 _normal = fused(
@@ -220,7 +219,7 @@ _normal = fused(
 def normal_log_prob(x, outputs, limit):
     """sum_d log N(x_d; mean_d, exp(log_var_d)) over the last axis, in nats.
 
-    outputs (n, 2 d): the means, then the raw log-variances, bounded to +-limit.
+    outputs (n, 2 d): of each feature the mean and the raw log-variance, which is bounded to +-limit.
     """
     return _for(_normal, x, outputs, 2)(x, outputs, limit)
 

@@ -2,8 +2,8 @@
 
     Parameters      {name: view of one flat buffer}
     Part            whatever has parameters
-    Part            whatever has parameters
     MLP             a multilayer perceptron, masked or not
+    MaskedMLP       a masked autoencoder
 
 Legend: n rows, i inputs, j outputs, h hidden units. A network is called with the parameters, as net(params, x): params are
 arrays when a model is queried and Tensors while it is fitted.
@@ -64,10 +64,11 @@ class MLP(Part):
 
     Its parameters are one array, `name`: weight and bias of every layer. Weights are drawn from N(0, gain^2 / fan_in), fan_in
     the inputs that the mask leaves, gain sqrt(2) before a ReLU (He et al., 2015) and `last_gain` at the end; biases are zero.
+    head: the likelihood head (npgen.heads) that reads the outputs, if one does; it has an order for their draws.
     """
 
-    def __init__(self, name, widths, masks=None, *, last_gain=1.0):
-        self.name, self.widths, self._masks = name, tuple(widths), masks
+    def __init__(self, name, widths, masks=None, *, last_gain=1.0, head=None):
+        self.name, self.widths, self._masks, self.head = name, tuple(widths), masks, head
         self.gains = [math.sqrt(2)] * (len(widths) - 2) + [last_gain]
 
     def masks(self):
@@ -89,7 +90,10 @@ class MLP(Part):
         for layer, (plan, gain) in enumerate(zip(self.layout.plans, self.gains, strict=True)):
             weight, _ = self.layout.weight_and_bias(params, layer)
             scale = gain / np.sqrt(np.maximum(plan.mask.sum(axis=0), 1))
-            weight[...] = stream.normal(plan.shape, z.dtype) * plan.mask * scale.astype(z.dtype)
+            drawn = stream.normal(plan.shape, z.dtype)
+            if self.head is not None and layer == len(self.gains) - 1:
+                drawn = drawn[:, self.head.drawn(plan.shape[1])]
+            weight[...] = drawn * plan.mask * scale.astype(z.dtype)
         return {self.name: params}
 
     def __call__(self, params, x):
@@ -112,18 +116,23 @@ def beside(x, c):
 
 
 class MaskedMLP(MLP):
-    """A masked autoencoder of d features (masks.made_masks): outputs of a feature see the features before it only.
+    """A masked autoencoder of d features (masks.made_masks): what the head reads of a feature sees the features before it only.
 
-    hidden: widths of its layers; n_outputs: how many outputs a feature has, of all features the first, then the second, ...
+    hidden: widths of its layers.
     """
 
-    def __init__(self, name, d, hidden, n_outputs):
-        super().__init__(name, (d, *hidden, n_outputs * d))
-        self.hidden_widths, self.n_outputs = tuple(hidden), n_outputs
+    def __init__(self, name, d, hidden, head):
+        super().__init__(name, (d, *hidden, head.n_outputs(d)), head=head)
+        self.hidden_widths = tuple(hidden)
+
+    @functools.cached_property
+    def first(self):
+        """Where the outputs of each feature begin, and where the last one's end, (d + 1,)."""
+        return self.head.first(self.widths[0])
 
     def masks(self):
         *inner, last = made_masks(self.widths[0], self.hidden_widths)
-        return [*inner, np.tile(last, self.n_outputs)]
+        return [*inner, np.repeat(last, np.diff(self.first), axis=1)]
 
     @functools.cached_property
     def cuts(self):

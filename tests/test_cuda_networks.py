@@ -180,7 +180,7 @@ def test_made_sample_where_outputs_are_extreme(cupy, dtype):
     x, = on_device(cupy, made_sample.sample, made.launch(noise))
     np.testing.assert_array_equal(x, np.column_stack([np.tile([1, 0, 1, 0], (20, 1)), noise[:, 4] < 0.5]))
     made, noise = Made(2, (3,), 2, dtype, 0), np.array([[1, 1], [-2, 3]], dtype)
-    made.params[-4:] = [10, 20, 1e6, -1e6]
+    made.params[-4:] = [10, 1e6, 20, -1e6]
     made.params[2 * 3 + 3:-4] = 0
     x, = on_device(cupy, made_sample.sample, made.launch(noise))
     np.testing.assert_allclose(x, [10, 20] + np.exp([made.limit / 2, -made.limit / 2]) * noise, rtol=1e-5)

@@ -35,7 +35,7 @@ def made(order, hidden, x):
 def conditionals(model, z):
     """The parameters of p(x_d | x_<d) for every feature d, in the data's columns, (n, parameters, d)."""
     outputs = model._net(model.params_, z[:, model.order_])
-    return np.reshape(outputs, (len(z), model.head_.n_outputs(1), -1))[:, :, np.argsort(model.order_)]
+    return np.swapaxes(np.reshape(outputs, (len(z), len(model.order_), -1)), 1, 2)[:, :, np.argsort(model.order_)]
 
 
 @rows

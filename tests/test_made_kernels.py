@@ -107,17 +107,18 @@ class Made:
     def __init__(self, d, hidden, heads, dtype, seed, gain=1.0):
         r = np.random.default_rng(seed)
         *inner, last = made_masks(d, hidden)
-        self.masks = [*inner, np.tile(last, heads)]
+        self.masks = [*inner, np.repeat(last, heads, axis=1)]
         self.layers = [((r.normal(size=m.shape) * gain / np.sqrt(max(1, len(m) / 3))).astype(dtype),
                         (r.normal(size=m.shape[1]) / 2).astype(dtype)) for m in self.masks]
         self.d, self.limit = d, 7.0 if heads == 2 else 0.0
         self.params = np.concatenate([a.ravel() for layer in self.layers for a in layer])
         self.widths = np.array([d, *hidden, heads * d], dtype=np.int64)
         degrees = made_degrees(d, hidden)[1:]
+        self.first = heads * np.arange(d + 1)
         self.cuts = np.array([np.searchsorted(m, np.arange(d + 1), side="right") for m in degrees], dtype=np.int64)
 
     def launch(self, noise):
-        return self.params, self.widths, self.cuts, noise, self.limit
+        return self.params, self.widths, self.cuts, self.first, noise, self.limit
 
     def outputs(self, x):
         for k, ((weight, bias), mask) in enumerate(zip(self.layers, self.masks, strict=True)):
@@ -128,8 +129,8 @@ class Made:
         """x is the sample of the noise: the one point that its own conditionals map the noise to."""
         out = self.outputs(x)
         if self.limit:
-            log_var = self.limit * np.tanh(out[:, self.d:] / self.limit)
-            want = out[:, :self.d] + np.exp(log_var / 2) * noise
+            log_var = self.limit * np.tanh(out[:, 1::2] / self.limit)
+            want = out[:, ::2] + np.exp(log_var / 2) * noise
             scale = np.maximum(1, np.abs(x).max(axis=1, keepdims=True, initial=0))
             np.testing.assert_array_less(np.abs(x - want), rtol * scale * (1 + np.exp(log_var / 2)))
         else:
@@ -182,7 +183,7 @@ def test_bernoulli_samples_where_the_logits_are_extreme(dtype, backend):
 def test_normal_samples_where_the_log_variance_meets_its_bound(backend):
     made, noise = Made(2, (3,), 2, np.float64, 0), np.array([[1.0, 1.0], [-2.0, 3.0]])
     made.layers[-1][0][...] = 0
-    made.layers[-1][1][...] = [10, 20, 1e6, -1e6]
+    made.layers[-1][1][...] = [10, 1e6, 20, -1e6]
     made.params = np.concatenate([a.ravel() for layer in made.layers for a in layer])
     with using(backend):
         x = made_sample.sample(*made.launch(noise))

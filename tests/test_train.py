@@ -392,6 +392,16 @@ def test_a_finished_run_can_be_made_longer(name, tmp_path):
         assert_same_run(longer, fresh(name, max_epochs=n)[0].fit(x), x)
 
 
+def test_a_run_of_an_older_format_does_not_go_on(tmp_path, monkeypatch):
+    """Its parameters may lie otherwise, and it does not say how."""
+    model, x = fresh("MADE", max_epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 2)
+        model.fit(x, checkpoint=tmp_path / "run")
+    with pytest.raises(ValueError, match="is of an older npgen, whose runs do not go on; fit without resume"):
+        model.fit(x, checkpoint=tmp_path / "run", resume=True)
+
+
 def test_resuming_a_run_that_stopped_early_changes_nothing(tmp_path):
     model, x = fresh("MADE", max_epochs=500, patience=2, learning_rate=0.1)
     model.fit(x, checkpoint=tmp_path / "run")

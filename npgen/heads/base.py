@@ -20,16 +20,18 @@ RAREST = 1e-300   # rows that are counted where there are none, so that every lo
 
 
 class Head(Part, abc.ABC):
-    """Distributions of independent features, known by their outputs.
+    """Distributions of independent features, known by their outputs: those of the first feature, then of the second, ...
 
     name      what users call it
     noise     what sample is made of: the name of a method of npgen.random.Stream
     discrete  whether its values are countable
+    pieces    of how many arrays beside one another its outputs were, in files of formats 1 and 2
     """
 
     name: str
     noise: str
     discrete = True
+    pieces = 1
 
     @abc.abstractmethod
     def log_prob(self, x, outputs):
@@ -50,6 +52,14 @@ class Head(Part, abc.ABC):
     @abc.abstractmethod
     def n_outputs(self, d):
         """How many outputs d features have."""
+
+    @abc.abstractmethod
+    def first(self, d):
+        """Where the outputs of each of d features begin, and those of the last one end, (d + 1,) int64."""
+
+    def drawn(self, j):
+        """Which of j outputs each one was in files of formats 1 and 2, and is of a network's first draws, (j,)."""
+        return np.arange(j).reshape(self.pieces, -1).T.ravel()
 
     @abc.abstractmethod
     def check(self, x, name, columns=None, shown=None):

@@ -28,6 +28,9 @@ class Bernoulli(Family):
     def n_outputs(self, d):
         return d
 
+    def first(self, d):
+        return np.arange(d + 1)
+
     def log_probabilities(self, outputs):
         """log P(x_d = l), an array (n, 2) for each feature."""
         return list(np.moveaxis(-ops.softplus(np.stack([outputs, -outputs], axis=-1)), -2, 0))

@@ -66,6 +66,9 @@ class Categorical(Family):
             raise ValueError(f"head: {self} is of {len(self.levels)} features, not of {d}")
         return int(self._ends[-1])
 
+    def first(self, d):
+        return np.concatenate([[0], self._ends])
+
     def check(self, x, name, columns=None, shown=None):
         if x.dtype == np.float32 and not self._differ_in_float32:
             raise ValueError(f"{name}: some levels of X are the same in float32; pass it in float64")

@@ -21,6 +21,11 @@ def normal_log_prob(x, mean, log_var):
     return -0.5 * (LOG_2PI + log_var + ops.square(x - mean) * ops.exp(-log_var))
 
 
+def interleaved(mean, log_var):
+    """The outputs (..., 2 d) of a normal head: the mean (..., d) and the log-variance of every feature, side by side."""
+    return np.stack([mean, log_var], axis=-1).reshape(*mean.shape[:-1], 2 * mean.shape[-1])
+
+
 def typical_variance(variances, n):
     """The variance (d,) that components have within them: the geometric mean of theirs (k, d), by their rows n (k, d).
 
@@ -33,13 +38,13 @@ def typical_variance(variances, n):
 
 
 class Normal(Family):
-    """x_d ~ N(mean_d, exp(log_var_d)); outputs are the means, then the raw log-variances.
+    """x_d ~ N(mean_d, exp(log_var_d)); outputs are, of each feature, the mean and the raw log-variance.
 
     limit: the log-variances are bounded to +-limit nats, as a network's have to be; None leaves them as they are.
     """
 
     name = noise = "normal"
-    discrete = False
+    discrete, pieces = False, 2  # the means, then the log-variances
 
     def __init__(self, limit=15.0):
         self.limit = limit
@@ -49,9 +54,8 @@ class Normal(Family):
 
     def split(self, outputs):
         """The means and log-variances in outputs (n, 2 d)."""
-        d = outputs.shape[-1] // 2
-        log_var = outputs[..., d:]
-        return outputs[..., :d], log_var if self.limit is None else ops.bounded(log_var, self.limit)
+        log_var = outputs[..., 1::2]
+        return outputs[..., ::2], log_var if self.limit is None else ops.bounded(log_var, self.limit)
 
     def log_prob(self, x, outputs):
         if self.limit is None:
@@ -70,6 +74,9 @@ class Normal(Family):
 
     def n_outputs(self, d):
         return 2 * d
+
+    def first(self, d):
+        return 2 * np.arange(d + 1)
 
     def check(self, x, name, columns=None, shown=None):
         pass  # every real number is in the support
@@ -100,7 +107,7 @@ class Normal(Family):
         with np.errstate(divide="ignore"):
             new = np.logaddexp(log_var + np.log(variance), np.log(share) + all_log_var)
         new[new < all_log_var + 2 * np.log(THINNEST)] = np.nan
-        return np.concatenate([mean + shift * std(log_var), new], axis=1)
+        return interleaved(mean + shift * std(log_var), new)
 
     def _spread(self, moments):
         """Rows, mean and variance of whitened values, (k, d) each."""
@@ -121,7 +128,7 @@ class Normal(Family):
 
     def around(self, x, pooled):
         mean, log_var = self.split(pooled)
-        return np.concatenate([np.where(np.isnan(x), mean, x), log_var.repeat(len(x), axis=0)], axis=1)
+        return interleaved(np.where(np.isnan(x), mean, x), log_var.repeat(len(x), axis=0))
 
     def log_prob_around(self, x, pooled):
         return (LOG_2PI + self.split(pooled)[1][0]) @ np.isnan(x).T / 2 - (LOG_2PI + self.split(pooled)[1]).sum() / 2
@@ -130,4 +137,4 @@ class Normal(Family):
         return linear(r.astype(np.float64), self.mean(outputs).T)
 
     def take(self, outputs, features):
-        return np.concatenate([part[:, features] for part in np.split(outputs, 2, axis=1)], axis=1)
+        return interleaved(*(part[:, features] for part in (outputs[:, ::2], outputs[:, 1::2])))

@@ -30,6 +30,9 @@ class Poisson(Family):
     def n_outputs(self, d):
         return d
 
+    def first(self, d):
+        return np.arange(d + 1)
+
     def check(self, x, name, columns=None, shown=None):
         refuse(~((x == np.floor(x)) & (x >= 0) | np.isnan(x)), x if shown is None else shown, name, columns,
                 "but a Poisson head needs counts 0, 1, 2, ...: use a normal head for other numbers")

@@ -13,6 +13,7 @@ from ..nn import Parameters
 from ..random import Stream
 from ..version import __version__
 from .context import ContextMap
+from .older import upgrade
 
 
 class Saved:
@@ -101,13 +102,13 @@ def load(path):
     Raises LoadError if the file is missing, truncated, altered or not a model of npgen.
     """
     from . import CLASSES
-    arrays, header = checkpoint.read(path)
+    arrays, header, number = checkpoint.read_any(path)
     name = header.get("class")
     if not isinstance(name, str) or name not in CLASSES:
         kind = "a training checkpoint: fit with resume=True" if str(name) == "checkpoint" else "of an unknown class"
         raise LoadError(f"{path}: holds {one_line(name)}, {kind}; models are {', '.join(CLASSES)}")
     try:
-        return CLASSES[name]._from_file(arrays, header)
+        return CLASSES[name]._from_file(arrays if number == checkpoint.FORMAT else upgrade(arrays, header), header)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from None
     except Exception as error:  # whatever a forged file leads to

@@ -102,7 +102,7 @@ class MADE(GradientModel):
     def _assemble(self, d, w, chosen):
         check_order(chosen["order"], d)
         head = from_config(chosen["head"])
-        return {"head": head, "order": Order(chosen["order"]), "net": MaskedMLP("net", d, chosen["hidden"], head.n_outputs(1))}
+        return {"head": head, "order": Order(chosen["order"]), "net": MaskedMLP("net", d, chosen["hidden"], head)}
 
     def _log_density(self, p, z, c=None):
         x = self._order(z)
@@ -112,8 +112,8 @@ class MADE(GradientModel):
         return self._from_noise(p, getattr(stream, self._head.noise)((n, self.n_features_in_), p.flat.dtype, like=p.flat))
 
     def _from_noise(self, p, noise):
-        limit = getattr(self._head, "limit", 0.0)
-        return self._order.undo(made_sample.sample(p[self._net.name], self._net.layout.cut[0], self._net.cuts, noise, limit))
+        net, limit = self._net, getattr(self._head, "limit", 0.0)
+        return self._order.undo(made_sample.sample(p[net.name], net.layout.cut[0], net.cuts, net.first, noise, limit))
 
     def _represent(self, p, z, c=None):
         x = self._order(z)

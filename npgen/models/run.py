@@ -40,8 +40,11 @@ class Run:
                         "params": params_to_json(model, without=("max_epochs", "max_iter", "callbacks", "verbose")),
                         "stream": self.stream.state()}
         if resume and os.path.exists(path):
-            arrays, header = checkpoint.read(path)
+            arrays, header, number = checkpoint.read_any(path)
             self._check(header)
+            if number < checkpoint.FORMAT:
+                raise ValueError(f"fit: the checkpoint {path} is of an older npgen, whose runs do not go on; fit without "
+                                 "resume")
             self.stream, self._header["stream"] = Stream.from_state(header["stream"]), header["stream"]
             self._before = arrays, header["state"]
 

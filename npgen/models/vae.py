@@ -77,7 +77,7 @@ class VAE(GradientModel):
     def _assemble(self, d, w, chosen):
         head, hidden, n_latent = from_config(chosen["head"]), tuple(chosen["hidden"]), chosen["n_latent"]
         return {"head": head, "encoder": MLP("encoder", (d + w, *hidden, 2 * n_latent)),
-                "decoder": MLP("decoder", (n_latent + w, *hidden[::-1], head.n_outputs(d)))}
+                "decoder": MLP("decoder", (n_latent + w, *hidden[::-1], head.n_outputs(d)), head=head)}
 
     def _posterior(self, p, x, c=None):
         mean, raw = ops.split(self._encoder(p, beside(x, c)), 2, axis=1)

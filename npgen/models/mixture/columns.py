@@ -16,7 +16,7 @@ from ... import ops
 from ...checks import check_shapes, one_line
 from ...engine import Tensor
 from ...heads import Categorical
-from ...heads.normal import THINNEST, std
+from ...heads.normal import THINNEST, interleaved, std
 from ...train import ConvergenceWarning
 from ...transforms import warn_of_atoms
 from ...warn import warn
@@ -98,8 +98,8 @@ class Mixture(MixtureModel):
             if name == "normal":
                 mean, variance = np.stack(given, axis=-1)
                 centre = weights @ mean
-                outputs[name] = np.concatenate([mean, np.log(variance)], axis=1)
-                model.pooled_[name] = np.concatenate([centre, np.log(weights @ (variance + np.square(mean - centre)))])[None]
+                outputs[name] = interleaved(mean, np.log(variance))
+                model.pooled_[name] = interleaved(centre, np.log(weights @ (variance + np.square(mean - centre))))[None]
                 continue
             moments = np.concatenate(given, axis=1) if name == "categorical" else \
                 np.stack([np.ones((k, len(given))), np.stack(given, axis=1)])  # of one row under each component
@@ -169,7 +169,7 @@ class Mixture(MixtureModel):
             raise ValueError(f"fit: column {reals[deviations.argmin()]} of X is constant, and with reg_covar=0 has no density; "
                              "drop it, or set reg_covar above 0")
         units = COVARIANCES["diag"].units(deviations) if deviations.any() else np.ones(len(reals))
-        self.pooled_ = {name: np.concatenate([centre, 2 * np.log(units)])[None] if name == "normal" else np.zeros((1, width))
+        self.pooled_ = {name: interleaved(centre, 2 * np.log(units))[None] if name == "normal" else np.zeros((1, width))
                         for name, width in self._columns.n_outputs().items()}
         statistics = self._expect(Products.equal(self._columns, self.pooled_), self._see(x, weights))
         for (name, head), moments in zip(self._columns.heads.items(), statistics.moments, strict=True):
