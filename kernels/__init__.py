@@ -9,6 +9,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     mlp              every layer of a multilayer perceptron, masked or not
     flow             every step of a coupling flow, its networks included
     likelihood       log-likelihoods of rows, Bernoulli and normal, with their gradients
+    categorical      the same of features with levels
+    mixture_likelihood  the same of features that are mixtures of normals
     reparameterize   mean + exp(log_var / 2) * eps, eps drawn inside and regenerated in the backward
     random           Philox4x32-10 uniforms and normals, addressed by counter
     em               the E-step of a mixture of Gaussians: densities, responsibilities, statistics
@@ -30,9 +32,24 @@ along. Give it threads by starting it otherwise, as in multiprocessing.get_conte
 if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
 
-from . import adam, em, flow, gather, likelihood, logsumexp, made_sample, masked_matmul, mlp, norm, random, reparameterize
+from . import (
+    adam,
+    categorical,
+    em,
+    flow,
+    gather,
+    likelihood,
+    logsumexp,
+    made_sample,
+    masked_matmul,
+    mixture_likelihood,
+    mlp,
+    norm,
+    random,
+    reparameterize,
+)
 from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, session, using
 
-__all__ = ["DeviceError", "Kernel", "KernelError", "adam", "em", "flow", "gather", "likelihood", "logsumexp", "made_sample",
-           "masked_matmul", "mlp", "norm", "random", "reparameterize", "session", "using"]
+__all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "likelihood", "logsumexp",
+           "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "random", "reparameterize", "session", "using"]

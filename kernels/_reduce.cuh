@@ -42,3 +42,23 @@ template <class T> __device__ __forceinline__ T warp_max(T value) {
     return team_reduce(value, 32, [](T a, T b) { return a > b || b != b ? a : b; },
                        [](T a, int step) { return __shfl_xor_sync(WARP, a, step); });
 }
+
+// ans = factor * (constant + the sum of a row's terms).
+template <class Term>
+__device__ __forceinline__ void sum_rows(REAL* ans, long long n, long long d, int lanes, REAL factor, REAL constant,
+                                         Term term) {
+    for_rows(n, lanes, [=](long long row, int lane, bool exists) {
+        REAL total = 0;
+        for (long long i = lane; exists && i < d; i += lanes) total += term(row, i);
+        total = team_sum(total, lanes);
+        if (exists && lane == 0) ans[row] = factor * (total + constant);
+    });
+}
+
+// use(row, i) of every value of every row.
+template <class Use>
+__device__ __forceinline__ void for_entries(long long n, long long d, int lanes, Use use) {
+    for_rows(n, lanes, [=](long long row, int lane, bool exists) {
+        for (long long i = lane; exists && i < d; i += lanes) use(row, i);
+    });
+}

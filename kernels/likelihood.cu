@@ -4,25 +4,6 @@
 
 constexpr double LOG_2PI = 1.8378770664093453;
 
-// ans = factor * (constant + the sum of a row's terms).
-template <class Term>
-__device__ __forceinline__ void sum_rows(REAL* ans, long long n, long long d, int lanes, REAL factor, REAL constant,
-                                         Term term) {
-    for_rows(n, lanes, [=](long long row, int lane, bool exists) {
-        REAL total = 0;
-        for (long long i = lane; exists && i < d; i += lanes) total += term(row, i);
-        total = team_sum(total, lanes);
-        if (exists && lane == 0) ans[row] = factor * (total + constant);
-    });
-}
-
-template <class Use>
-__device__ __forceinline__ void for_entries(long long n, long long d, int lanes, Use use) {
-    for_rows(n, lanes, [=](long long row, int lane, bool exists) {
-        for (long long i = lane; exists && i < d; i += lanes) use(row, i);
-    });
-}
-
 extern "C" __global__ void bernoulli_forward(const REAL* __restrict__ x, const REAL* __restrict__ logits,
                                              REAL* __restrict__ ans, long long n, long long d, int lanes) {
     sum_rows(ans, n, d, lanes, 1, 0, [=](long long row, long long i) {

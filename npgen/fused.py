@@ -7,6 +7,8 @@ The formula is what a first derivative's kernel is tested against, and what high
     flow_log_prob           the density of a coupling flow, from standard normal noise
     bernoulli_log_prob      sum_d log P(x_d), from logits
     normal_log_prob         sum_d log N(x_d; mean_d, var_d), from the mean and the raw log-variance of each
+    mixture_log_prob        sum_d log sum_c w_dc N(x_d; mean_dc, var_dc), from logits, means and raw log-variances
+    categorical_log_prob    sum_d log P(x_d), from logits of levels
     standard_normal_log_prob    sum_d log N(z_d; 0, 1)
 
 Legend: n rows, i inputs, j outputs, h hidden units of all layers, p parameters, d features.
@@ -15,8 +17,10 @@ import numpy as np
 
 from . import ops
 from .engine import Primitive, Tensor, grad
+from .kernels import categorical as _categorical_kernel
 from .kernels import flow as _flow_kernel
 from .kernels import likelihood as _likelihood_kernel
+from .kernels import mixture_likelihood as _mixture_kernel
 from .kernels import mlp as _mlp_kernel
 from .kernels.likelihood import LOG_2PI
 from .ops import _c
@@ -187,10 +191,9 @@ def _check_flow(name, x, params, layout):
 
 # ---------------------------------------------------------------- likelihoods
 
-def _for(op, x, outputs, n_params):
+def _for(op, x, outputs, n_outputs):
     """The kernels' op where they apply, one row of outputs for each row of x; its formula for arrays that broadcast."""
-    n, d = x.shape if x.ndim == 2 else (0, 0)
-    return op if outputs.shape == (n, n_params * d) and x.dtype == outputs.dtype and x.ndim == 2 else op.formula
+    return op if x.ndim == 2 and outputs.shape == (len(x), n_outputs) and x.dtype == outputs.dtype else op.formula
 
 
 _bernoulli = fused(
@@ -201,7 +204,7 @@ _bernoulli = fused(
 
 def bernoulli_log_prob(x, logits):
     """sum_d x_d logit_d - log(1 + exp(logit_d)) over the last axis, in nats; x in [0, 1]."""
-    return _for(_bernoulli, x, logits, 1)(x, logits)
+    return _for(_bernoulli, x, logits, x.shape[-1])(x, logits)
 
 
 def _normal_formula(x, outputs, limit):
@@ -221,7 +224,57 @@ def normal_log_prob(x, outputs, limit):
 
     outputs (n, 2 d): of each feature the mean and the raw log-variance, which is bounded to +-limit.
     """
-    return _for(_normal, x, outputs, 2)(x, outputs, limit)
+    return _for(_normal, x, outputs, 2 * x.shape[-1])(x, outputs, limit)
+
+
+def _mixture_formula(x, outputs, components, limit):
+    logits, mean, raw = np.moveaxis(outputs.reshape(*outputs.shape[:-1], -1, 3, components), -2, 0)
+    log_var = ops.bounded(raw, limit)
+    log_normal = -0.5 * (LOG_2PI + log_var + ops.square(x[..., None] - mean) * ops.exp(-log_var))
+    return ops.sum(ops.logsumexp(ops.log_softmax(logits) + log_normal), axis=-1)
+
+
+def _mixture_backward(tracked, ans, g, x, outputs, components, limit):
+    doutputs, dx = _mixture_kernel.backward(*_c(g, x, outputs), components, limit)
+    return [(dx, doutputs)[i] for i in tracked]
+
+
+_mixture = fused("mixture_log_prob", _mixture_formula,
+                 lambda x, outputs, *rest: _mixture_kernel.forward(*_c(x, outputs), *rest), _mixture_backward)
+
+
+def mixture_log_prob(x, outputs, components, limit):
+    """sum_d log sum_c softmax(logit_d)_c N(x_d; mean_dc, exp(log_var_dc)) over the last axis, in nats.
+
+    outputs (n, 3 d components): of each feature the logits, the means, then the raw log-variances, bounded to +-limit.
+    Sources: Bishop, Mixture density networks (1994); Uria, Murray & Larochelle, RNADE (2013).
+    """
+    return _for(_mixture, x, outputs, 3 * components * x.shape[-1])(x, outputs, components, limit)
+
+
+_columns = ops.op(lambda x, first: np.asarray(first[:-1], like=x) + np.where(np.isnan(x), 0, x).astype(np.int64), name="columns")
+
+
+def _categorical_formula(x, logits, first):
+    log_p = ops.concatenate([ops.log_softmax(logits[..., a:b]) for a, b in zip(first, first[1:], strict=False)], axis=-1)
+    rows = [np.expand_dims(axis, -1) for axis in np.ogrid[tuple(map(slice, logits.shape[:-1]))]]
+    return ops.sum(ops.where(np.isnan(x), 0, log_p[(*rows, _columns(x, first))]), axis=-1)
+
+
+_categorical = fused(
+    "categorical_log_prob", _categorical_formula,
+    lambda x, logits, first: _categorical_kernel.forward(*_c(x, logits), first),
+    lambda tracked, ans, g, x, logits, first:
+        [_categorical_kernel.backward(*_c(g, x, logits), first)] if tracked == [1] else None)
+
+
+def categorical_log_prob(x, logits, first):
+    """sum_d log softmax(logits_d)_{x_d} over the last axis, in nats; a missing x, NaN, adds nothing.
+
+    x holds the numbers of levels, 0, 1, ...; the logits of feature d are the columns first[d]..first[d + 1] - 1 of `logits`,
+    first (d + 1,) int64.
+    """
+    return _for(_categorical, x, logits, first[-1])(x, logits, first)
 
 
 def _standard_normal_formula(z):

@@ -47,7 +47,9 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS)):
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
     for product, *args in ((lambda x, w, b: ops.masked_matmul(x, w, b, plan), rows, weight, weight[0]),
                            (lambda x, w: ops.logsumexp(x, weights=w), rows, np.ones_like(rows)),
-                           (fused.standard_normal_log_prob, rows)):
+                           (fused.standard_normal_log_prob, rows),
+                           (lambda x, outputs: fused.mixture_log_prob(x, outputs, 1, 3.0), rows, np.tile(rows, 3)),
+                           (lambda logits: fused.categorical_log_prob(np.zeros_like(rows), logits, np.arange(5)), rows)):
         answer, pull = vjp(product, *args)
         pull(answer)
 

@@ -12,7 +12,18 @@ import test_cuda
 import test_cuda_networks as networks
 from test_kernels import CASES
 
-from npgen.kernels import _cuda, adam, gather, likelihood, logsumexp, masked_matmul, norm, random
+from npgen.kernels import (
+    _cuda,
+    adam,
+    categorical,
+    gather,
+    likelihood,
+    logsumexp,
+    masked_matmul,
+    mixture_likelihood,
+    norm,
+    random,
+)
 
 pytestmark = [pytest.mark.long,
               pytest.mark.skipif(cuda_emulator.COMPILER is None, reason="no g++: the CUDA sources were NOT run")]
@@ -82,6 +93,13 @@ PLANTED = {
     "one row too many": (logsumexp.forward, (7, 64), "% lanes, row < n);", "% lanes, row <= n);", "address"),
     "one value too many": (
         likelihood.bernoulli_backward, (7, 64), "i < d; i += lanes) use", "i <= d; i += lanes) use", "address"),
+    "a component beyond its mixture": (
+        mixture_likelihood.backward, (7, 64), "c = 0; c < components;", "c = 0; c <= components;", "address"),
+    "logits not shifted in a mixture": (mixture_likelihood.forward, (7, 64), "LARGEST) - top; }", "LARGEST); }", "result"),
+    "a mixture's share of x not divided": (mixture_likelihood.backward, (7, 64), "- mixture.peak) / mixture.sum",
+                                           "- mixture.peak)", "result"),
+    "a level beyond its feature": (categorical.backward, (70, 64), "x < levels && ", "", "result"),
+    "a missing level counted": (categorical.backward, (7, 64), "value != value ? 0 :", "", "result"),
     "no end of the stream": (random.uniform, (7, 64), "if (0 <= i && i < n) use", "if (0 <= i) use", "address"),
     "one pack too many": (adam.step, (7, 64), "i < packed;", "i <= packed;", "address"),
     "packs that are not aligned": (logsumexp.forward, (7, 65), "d % PACK == 0 && aligned", "aligned", "address"),

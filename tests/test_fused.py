@@ -24,9 +24,15 @@ def flow(d, *moved):
 
 
 X, BITS, OUTPUTS = RNG.normal(size=(9, 4)), (RNG.random((9, 4)) < 0.5) * 1.0, RNG.normal(size=(9, 8)) * 2
+FIRST, LEVELS = np.array([0, 1, 3, 6, 8]), np.floor(RNG.random((9, 4)) * [1, 2, 3, 2])
+LEVELS[[0, 3], [2, 1]] = np.nan
 LIKELIHOODS = {  # name -> op, its formula, the arrays
     "bernoulli": (fused.bernoulli_log_prob, fused._bernoulli.formula, (BITS, OUTPUTS[:, :4])),
     "normal": (lambda x, o: fused.normal_log_prob(x, o, 3.0), lambda x, o: fused._normal.formula(x, o, 3.0), (X, OUTPUTS)),
+    "mixture": (lambda x, o: fused.mixture_log_prob(x, o, 3, 2.0), lambda x, o: fused._mixture.formula(x, o, 3, 2.0),
+                (X, RNG.normal(size=(9, 36)) * 2)),
+    "categorical": (lambda x, o: fused.categorical_log_prob(x, o, FIRST), lambda x, o: fused._categorical.formula(x, o, FIRST),
+                    (LEVELS, OUTPUTS)),
     "standard normal": (fused.standard_normal_log_prob, fused._standard_normal.formula, (X,)),
 }
 CASES = {  # name -> op, its formula, the arrays, the rest
@@ -105,6 +111,11 @@ def test_a_likelihood_of_arrays_that_broadcast_is_the_formula():
     each = fused.normal_log_prob(X[:, None], outputs, 3.0)
     np.testing.assert_allclose(each[:, 2], fused.normal_log_prob(X, outputs[:, 2], 3.0))
     assert fused.bernoulli_log_prob(BITS[:, None], outputs[..., :4]).shape == (9, 5)
+    each = fused.categorical_log_prob(LEVELS[:, None], outputs, FIRST)
+    np.testing.assert_allclose(each[:, 2], fused.categorical_log_prob(LEVELS, outputs[:, 2].copy(), FIRST))
+    outputs = RNG.normal(size=(9, 5, 24))
+    each = fused.mixture_log_prob(X[:, None], outputs, 2, 3.0)
+    np.testing.assert_allclose(each[:, 2], fused.mixture_log_prob(X, outputs[:, 2].copy(), 2, 3.0))
 
 
 def test_mlp_refuses_shapes_that_do_not_fit():

@@ -12,6 +12,7 @@ from npgen.kernels import (
     _dispatch,
     _math,
     adam,
+    categorical,
     em,
     flow,
     gather,
@@ -19,6 +20,7 @@ from npgen.kernels import (
     logsumexp,
     made_sample,
     masked_matmul,
+    mixture_likelihood,
     mlp,
     norm,
     random,
@@ -168,6 +170,81 @@ def standard_normal_inputs(rng, n, d, dtype):
     return (sometimes(rng, floats(rng, (n, d), dtype), floats(rng, (n, d), dtype, [0, 1e18, INF, -INF, NAN])),)
 
 
+def mixture_inputs(rng, n, d, dtype):
+    components = int(rng.integers(1, 5))
+    shape, extremes = (n, d * components), ([0, 1e30, -1e30, INF, -INF, NAN], [0, 1e9, -1e9, 1e25, NAN], [0, INF, -INF, NAN])
+    parts = [sometimes(rng, floats(rng, shape, dtype), floats(rng, shape, dtype, extreme[:rng.integers(1, len(extreme) + 1)]))
+             for extreme in extremes]
+    outputs = np.stack([part.reshape(n, d, components) for part in parts], axis=2).reshape(n, 3 * d * components)
+    return floats(rng, (n, d), dtype), outputs, components, float(rng.choice([15, 3]))
+
+
+def mixture_errors(eps, x, outputs, components, limit):
+    """How far each component's log-density, and the feature's, may be off; and the parts of the gradients."""
+    log_weights, joint, z, std, bounded = mixture_likelihood._parts(x, outputs, components, limit)
+    below = log_weights - log_weights.max(axis=2, keepdims=True, initial=-INF)
+    error = (20 + 4 * limit + x.shape[1] / 16) * eps * (2 + np.abs(below) + limit * np.abs(bounded) + z * z)
+    close = joint + error >= (joint - error).max(axis=2, keepdims=True, initial=-INF)
+    of_feature = np.where(close, error, 0).max(axis=2, initial=0)
+    return log_weights, joint, z, std, bounded, error, of_feature
+
+
+def mixture_bound(eps, want, *args):
+    return [mixture_errors(eps, *args)[-1].sum(axis=1)]
+
+
+def mixture_backward_bound(eps, want, g, x, outputs, components, limit):
+    log_weights, joint, z, std, bounded, error, of_feature = mixture_errors(eps, x, outputs, components, limit)
+    (r, _), rounding = mixture_likelihood._shares(joint), (20 + 4 * limit) * eps
+    share = np.minimum(1, r * np.expm1(error + of_feature[:, :, None]))
+    share = np.where(np.isnan(share), 1, share)
+    weight = (8 - log_weights) * np.exp(log_weights)
+    slope = 1 - bounded**2
+    allowed = np.stack([share + 8 * eps * (r + weight), np.abs(z / std) * (share + rounding * r),
+                        (1 + z * z) * (share * (slope + 8 * eps) + r * (rounding * slope + 8 * eps))], axis=2)
+    allowed *= np.abs(g[:, None, None, None])
+    of_x = allowed[:, :, 1].sum(axis=2) + 8 * eps * np.abs(want[0].reshape(allowed.shape)[:, :, 1]).sum(axis=2)
+    return [allowed.reshape(outputs.shape), of_x]
+
+
+def categorical_inputs(rng, n, d, dtype):
+    counts = rng.integers(0 if rng.random() < 0.2 else 1, 7, d)
+    x = np.floor(rng.random((n, d)) * counts)
+    x[rng.random((n, d)) < 0.1] = NAN
+    x = sometimes(rng, x, np.where(rng.random((n, d)) < 0.1, rng.choice([-1, 0.5, 7, INF, 1e30], size=(n, d)), x))
+    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    extreme = floats(rng, (n, first[-1]), dtype, [0, 1e30, -1e30, INF, -INF, NAN][:rng.integers(1, 7)])
+    return x.astype(dtype), sometimes(rng, floats(rng, (n, first[-1]), dtype), extreme), first
+
+
+def categorical_errors(eps, x, logits, first):
+    """Of every feature: how large its terms are, what its sum of odds loses, that sum; and of every logit its odds' size."""
+    clipped, terms, losses, rests = categorical._clipped(logits), *np.zeros((3, *x.shape))
+    sizes, tops = np.zeros(logits.shape), np.zeros(x.shape)
+    for d, (low, high) in enumerate(zip(first, first[1:], strict=False)):
+        if low < high:
+            odds, rests[:, d], top, level, missing, of_level = categorical._feature(x[:, d], clipped[:, low:high])
+            below = clipped[:, low:high] - clipped[:, low:high].max(axis=1, keepdims=True)
+            sizes[:, low:high] = (1 - below) * np.exp(below)
+            losses[:, d] = np.where(odds > 0, sizes[:, low:high], 0).sum(axis=1)
+            terms[:, d], tops[:, d] = np.where(missing, 0, np.abs(of_level) + losses[:, d]), level == top
+    return terms, losses, rests, sizes, tops, (16 + x.shape[1] / 16 + max(np.diff(first), default=0)) * eps
+
+
+def categorical_bound(eps, want, *args):
+    terms, *_, eps = categorical_errors(eps, *args)
+    return [eps * terms.sum(axis=1)]
+
+
+def categorical_backward_bound(eps, want, g, x, logits, first):
+    _, losses, rests, sizes, tops, eps = categorical_errors(eps, x, logits, first)
+    counts = np.diff(first)
+    loss, rest, top = (np.repeat(a, counts, axis=1) for a in (losses, rests, tops))
+    chosen = np.repeat(x, counts, axis=1) == np.arange(first[-1]) - np.repeat(first[:-1], counts)
+    size = np.where(chosen, np.where(top == 1, loss, 1 + loss), sizes * (1 + loss))
+    return [eps * np.abs(g[:, None]) * size / (1 + rest)]
+
+
 def with_cotangent(inputs):
     def both(rng, n, d, dtype):
         return floats(rng, n, dtype), *inputs(rng, n, d, dtype)
@@ -182,6 +259,10 @@ CASES = {
     likelihood.standard_normal_forward: (standard_normal_inputs,
                                          lambda eps, want, z: [(16 + z.shape[1] / 16) * eps * np.abs(want[0])]),
     likelihood.standard_normal_backward: (with_cotangent(standard_normal_inputs), lambda eps, want, g, z: [0.0]),
+    mixture_likelihood.forward: (mixture_inputs, mixture_bound),
+    mixture_likelihood.backward: (with_cotangent(mixture_inputs), mixture_backward_bound),
+    categorical.forward: (categorical_inputs, categorical_bound),
+    categorical.backward: (with_cotangent(categorical_inputs), categorical_backward_bound),
     logsumexp.forward: (logsumexp_inputs, logsumexp_bound),
     logsumexp.backward: (logsumexp_backward_inputs, logsumexp_backward_bound),
     logsumexp.backward_weights: (logsumexp_backward_inputs, logsumexp_backward_bound),
@@ -207,7 +288,7 @@ def results(kernel, backend, args):
     args = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
     with kernels.using(backend):
         ans = kernel(*args)
-    return args[:4] if kernel is adam.step else [ans]
+    return args[:4] if kernel is adam.step else ans if isinstance(ans, tuple) else [ans]
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
