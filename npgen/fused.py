@@ -252,7 +252,11 @@ def mixture_log_prob(x, outputs, components, limit):
     return _for(_mixture, x, outputs, 3 * components * x.shape[-1])(x, outputs, components, limit)
 
 
-_columns = ops.op(lambda x, first: np.asarray(first[:-1], like=x) + np.where(np.isnan(x), 0, x).astype(np.int64), name="columns")
+def _column_of_level(x, first):
+    return np.asarray(first[:-1], like=x) + np.where(np.isnan(x), 0, x).astype(np.int64)
+
+
+_columns = ops.op(_column_of_level, name="column of a level")  # which carries no derivative
 
 
 def _categorical_formula(x, logits, first):
