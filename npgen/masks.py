@@ -55,42 +55,43 @@ class Plan:
         return self._cast[key]
 
 
-def made_degrees(n_features, hidden):
-    """Degrees 1..n of the inputs, then per hidden layer degrees 0..n-1 as even as can be, sorted.
+def made_degrees(n_features, hidden, n_context=0):
+    """Degrees 1..n of the features and 0 of their context, the inputs; then per hidden layer 0..n-1 as even as can be, sorted.
 
-    A hidden unit of degree m may see inputs 1..m; sorted degrees make every mask a staircase. Degree 0 (a unit that sees
-    nothing) only occurs where n = 1.
+    A hidden unit of degree m may see features 1..m and the context; sorted degrees make every mask a staircase. Degree 0 (a
+    unit that sees the context alone, or nothing) only occurs where there is a context, or n = 1.
     """
-    lowest, highest = min(1, n_features - 1), n_features - 1
+    lowest, highest = min(0 if n_context else 1, n_features - 1), n_features - 1
     layers = [np.floor(np.linspace(lowest, highest + 1, width, endpoint=False)).astype(np.int64).clip(lowest, highest)
               for width in hidden]
-    return [np.arange(1, n_features + 1), *layers]
+    return [np.concatenate([np.arange(1, n_features + 1), np.zeros(n_context, np.int64)]), *layers]
 
 
-def made_masks(n_features, hidden):
+def made_masks(n_features, hidden, n_context=0):
     """The masks (i, j) of every layer of a MADE: hidden ones mask[i, j] = degree_i <= degree_j, the output one <.
 
-    Inputs are in the order of the factorisation: output d depends on inputs 1..d-1 only (Germain et al., 2015, eqs. 8, 9).
+    Inputs are in the order of the factorisation, and the context after them: output d depends on features 1..d-1 and the
+    context only (Germain et al., 2015, eqs. 8, 9).
     """
-    degrees = made_degrees(n_features, hidden)
+    degrees = made_degrees(n_features, hidden, n_context)
     inner = [below[:, None] <= above[None, :] for below, above in zip(degrees, degrees[1:], strict=False)]
-    return [*inner, degrees[-1][:, None] < degrees[0][None, :]]
+    return [*inner, degrees[-1][:, None] < degrees[0][None, :n_features]]
 
 
-def made_cuts(n_features, hidden):
+def made_cuts(n_features, hidden, n_context=0):
     """How many units of every hidden layer see no more than the first 0, 1, ..., n features, (layers, n + 1)."""
     return np.array([np.searchsorted(degrees, np.arange(n_features + 1), side="right")
-                     for degrees in made_degrees(n_features, hidden)[1:]], dtype=np.int64)
+                     for degrees in made_degrees(n_features, hidden, n_context)[1:]], dtype=np.int64)
 
 
-def made_blind(n_features, hidden):
+def made_blind(n_features, hidden, n_context=0):
     """The outputs (b,) of a MADE, numbered from 0, that do not see every input before them, as no chain of units leads there.
 
     Output d sees inputs 1..m, m the highest degree below d in the first hidden layer from which degrees that do not fall lead
     on to d. There are none where every hidden layer is n_features - 1 wide.
     """
     before = highest = np.arange(n_features)
-    for degrees in reversed(made_degrees(n_features, hidden)[1:]):
+    for degrees in reversed(made_degrees(n_features, hidden, n_context)[1:]):
         at = np.searchsorted(degrees, highest, side="right")
         highest = np.where(at > 0, degrees[at - 1], 0)
     return np.flatnonzero(highest < before)

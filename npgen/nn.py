@@ -118,23 +118,24 @@ def beside(x, c):
 class MaskedMLP(MLP):
     """A masked autoencoder of d features (masks.made_masks): what the head reads of a feature sees the features before it only.
 
-    hidden: widths of its layers.
+    hidden: widths of its layers; head: a likelihood head, or an element of npgen.transforms; n_context: columns of context
+    behind the features, which all outputs see.
     """
 
-    def __init__(self, name, d, hidden, head):
-        super().__init__(name, (d, *hidden, head.n_outputs(d)), head=head)
-        self.hidden_widths = tuple(hidden)
+    def __init__(self, name, d, hidden, head, n_context=0, *, last_gain=1.0):
+        super().__init__(name, (d + n_context, *hidden, head.n_outputs(d)), last_gain=last_gain, head=head)
+        self._made = d, tuple(hidden), n_context
 
     @functools.cached_property
     def first(self):
         """Where the outputs of each feature begin, and where the last one's end, (d + 1,)."""
-        return self.head.first(self.widths[0])
+        return self.head.first(self._made[0])
 
     def masks(self):
-        *inner, last = made_masks(self.widths[0], self.hidden_widths)
+        *inner, last = made_masks(*self._made)
         return [*inner, np.repeat(last, np.diff(self.first), axis=1)]
 
     @functools.cached_property
     def cuts(self):
         """masks.made_cuts of its hidden layers."""
-        return made_cuts(self.widths[0], self.hidden_widths)
+        return made_cuts(*self._made)

@@ -8,15 +8,15 @@ from npgen import data
 from npgen.engine import jacobian
 from npgen.fused import COUPLING_LIMIT
 from npgen.models import RealNVP
-from npgen.models.realnvp import Flow
 from npgen.random import Stream
+from npgen.transforms import AffineCouplings
 
 RNG = np.random.default_rng(0)
 
 
 def flow(n_kept, d, hidden):
     """Steps that keep the first n_kept features of some order."""
-    return Flow("flow", np.stack([RNG.permutation(d) for _ in n_kept]), n_kept, hidden), d
+    return AffineCouplings("flow", np.stack([RNG.permutation(d) for _ in n_kept]), n_kept, hidden), d
 
 
 STEPS = {
@@ -61,7 +61,7 @@ def test_a_steps_log_det_is_that_of_its_jacobian(name, direction):
 
 def test_a_flow_starts_from_zero_mean_and_unit_variance_with_the_halves_changed():
     x = RNG.normal(size=(500, 4)) * [1e-3, 1, 30, 0] + [5, 0, -100, 2]
-    steps = Flow("flow", np.array([[0, 1, 2, 3]]), [1], (8,))
+    steps = AffineCouplings("flow", np.array([[0, 1, 2, 3]]), [1], (8,))
     z, log_det = steps.to_noise(steps.init(x, None, Stream(0)), x)
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
     np.testing.assert_allclose(z.std(axis=0), [1, 1, 0, 1], atol=1e-9)  # a constant keeps its scale
@@ -70,7 +70,7 @@ def test_a_flow_starts_from_zero_mean_and_unit_variance_with_the_halves_changed(
 
 
 def test_a_couplings_scale_is_bounded():
-    steps, x = Flow("flow", np.array([[0, 1]]), [1], ()), np.array([[1e30, 3.0], [-1e30, 3.0]])
+    steps, x = AffineCouplings("flow", np.array([[0, 1]]), [1], ()), np.array([[1e30, 3.0], [-1e30, 3.0]])
     params = {"flow": np.array([0, 0, 0, 0, 1, 1, 1, 1.0])}
     np.testing.assert_allclose(steps.to_noise(params, x)[1], [-COUPLING_LIMIT, COUPLING_LIMIT])
 

@@ -204,7 +204,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         return x.reshape(*shape, self.n_features_in_), asnumpy(log_prob).reshape(shape)
 
     def _sample(self, n, c, stream):
-        return self.preprocess_.to_data(None, self._draw(self.params_, n, stream, c))[0]
+        return self.preprocess_.data(None, self._draw(self.params_, n, stream, c))
 
     def encode(self, X, *, context=None):
         """The representation of every row, (n, l): `capabilities.representation` says what it is. Raises as log_prob does.
@@ -231,7 +231,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
 
     def _decode(self, h, c):
         def rows(h):
-            return self.preprocess_.to_data(None, self._reconstruct(self._at(h.dtype), h, _as(c, h.dtype)))[0]
+            return self.preprocess_.data(None, self._reconstruct(self._at(h.dtype), h, _as(c, h.dtype)))
         return without_overflow(rows, lambda h: (h,), h, far=FAR)
 
     def _in_space(self, function, x, c, **how):

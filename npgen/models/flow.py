@@ -15,6 +15,7 @@ class FlowModel(GradientModel):
     """
 
     _capabilities = Capabilities("exact", "noise", invertible=True)
+    _takes_context = True
 
     @property
     def n_latent_(self):
@@ -24,10 +25,10 @@ class FlowModel(GradientModel):
         return self._flow.log_prob(p, z, c)
 
     def _draw(self, p, n, stream, c=None):
-        return self._flow.to_data(p, stream.normal((n, self.n_features_in_), p.flat.dtype, like=p.flat), c)[0]
+        return self._flow.data(p, stream.normal((n, self.n_features_in_), p.flat.dtype, like=p.flat), c)
 
     def _represent(self, p, z, c=None):
         return self._flow.to_noise(p, z, c)[0]
 
     def _reconstruct(self, p, h, c=None):
-        return self._flow.to_data(p, h, c)[0]
+        return self._flow.data(p, h, c)

@@ -15,26 +15,16 @@ import numpy as np
 
 from .. import ops
 from ..checks import check_widths
-from ..fused import standard_normal_log_prob
 from ..heads import from_config, head_for
 from ..heads.normal import normal_log_prob, std
 from ..nn import MLP, beside
+from ..priors import StandardNormal
 from ..random import row_normals
 from .base import Capabilities, Follows
 from .gradient import GradientModel
 from .overflow import beyond_numbers
 
 LOG_VAR_LIMIT = 10.0
-
-
-def _kl(mean, log_var):
-    """sum_l KL(N(mean_l, exp(log_var_l)) || N(0, 1)), (n,) nats."""
-    return np.sum(np.square(mean) + np.exp(log_var) - 1 - log_var, axis=1) / 2
-
-
-_kl_op = ops.op(lambda mean, log_var: _kl(mean, log_var),  # by one rule each: a step has no time for eight small ops
-                lambda ans, mean, log_var: lambda g: g[:, None] * mean,
-                lambda ans, mean, log_var: lambda g: g[:, None] * (ops.expm1(log_var) / 2), name="kl")
 
 
 class VAE(GradientModel):
@@ -76,7 +66,7 @@ class VAE(GradientModel):
 
     def _assemble(self, d, w, chosen):
         head, hidden, n_latent = from_config(chosen["head"]), tuple(chosen["hidden"]), chosen["n_latent"]
-        return {"head": head, "encoder": MLP("encoder", (d + w, *hidden, 2 * n_latent)),
+        return {"head": head, "prior": StandardNormal(n_latent), "encoder": MLP("encoder", (d + w, *hidden, 2 * n_latent)),
                 "decoder": MLP("decoder", (n_latent + w, *hidden[::-1], head.n_outputs(d)), head=head)}
 
     def _posterior(self, p, x, c=None):
@@ -86,7 +76,7 @@ class VAE(GradientModel):
     def _terms(self, p, x, draw, c=None):
         """The ELBO's two terms, (n,) each: log p(x | z) at one z = draw(mean, log_var), and the KL divergence, exact."""
         mean, log_var = self._posterior(p, x, c)
-        kl = _kl_op(mean, log_var)  # here, while the kernels' threads are awake anyway
+        kl = self._prior.kl(mean, log_var)  # here, while the kernels' threads are awake anyway
         return self._head.log_prob(x, self._decoder(p, beside(draw(mean, log_var), c))), kl
 
     def _loss(self, p, z, stream, c=None):
@@ -110,7 +100,7 @@ class VAE(GradientModel):
             log_q = ops.sum(normal_log_prob(z, mean, log_var), axis=2)
             context = None if c is None else np.repeat(c[i:i + rows], n_importance, axis=0)
             outputs = self._decoder(p, beside(z.reshape(-1, self.n_latent_), context)).reshape(len(chunk), n_importance, -1)
-            log_w = self._head.log_prob(chunk, outputs) + standard_normal_log_prob(z) - log_q
+            log_w = self._head.log_prob(chunk, outputs) + self._prior.log_prob(p, z) - log_q
             log_mean = ops.logsumexp(log_w, axis=1) - math.log(n_importance)
             with np.errstate(invalid="ignore"):  # NaN where the estimate is -inf, or of one sample
                 error = np.std(np.exp(log_w - log_mean[:, None]), axis=1) / np.sqrt(x.dtype.type(n_importance - 1))
@@ -149,7 +139,7 @@ class VAE(GradientModel):
 
     def _draw(self, p, n, stream, c=None):
         flat, latent, observed = p.flat, stream.spawn(), stream.spawn()  # row i is the same whatever n is
-        outputs = self._decoder(p, beside(latent.normal((n, self.n_latent_), flat.dtype, like=flat), c))
+        outputs = self._decoder(p, beside(self._prior.sample(p, n, c, latent, flat.dtype, like=flat), c))
         noise = getattr(observed, self._head.noise)((n, self.n_features_in_), flat.dtype, like=flat)
         return self._head.sample(noise, outputs)
 

@@ -224,7 +224,7 @@ class Subject:
                             np.linspace(z.min(axis=0) - margin, z.max(axis=0) + margin, n_edges)])
         with np.errstate(all="ignore"):
             for step in reversed(rest):
-                z, _ = step.unclipped(z) if hasattr(step, "unclipped") else step.to_data(None, z)
+                z = step.unclipped(z) if hasattr(step, "unclipped") else step.data(None, z)
         edges = [np.union1d(e[np.isfinite(e)], np.arange(many + 1)) for e, many in zip((levels * z).T, levels, strict=True)]
         points = np.stack(np.meshgrid(*[(e[1:] + e[:-1]) / 2 for e in edges], indexing="ij"), axis=-1).reshape(-1, self.d)
         k = np.clip(np.floor(points), 0, levels - 1)

@@ -11,8 +11,10 @@ import copy
 
 import numpy as np
 
+from .. import fused
 from ..checkpoint import LoadError
 from ..kernels._cuda import asnumpy
+from ..nn import Part
 
 _CLASSES, _NAMES = {}, {}  # registered transforms, by the name of their class and by their own
 
@@ -22,7 +24,7 @@ def _is_same(cls, other):
     return (cls.__module__, cls.__qualname__) == (other.__module__, other.__qualname__)
 
 
-class Transform:
+class Transform(Part):
     """The contract: to_noise and to_data, each the inverse of the other; fit, for what a data map learns from rows alone.
 
     `_options` names its hyperparameters, `_fitted` what fit learns (with a trailing _). A data map is called with None in p's
@@ -53,14 +55,6 @@ class Transform:
         """Learn what a data map needs from x (n, d), with row weights sample_weight (n,); return self."""
         return self
 
-    def shapes(self):
-        """{full name: shape} of the parameters."""
-        return {}
-
-    def init(self, z, c, stream):
-        """{full name: array of z's dtype}, the first parameters, given rows z (n, d) as they come to this transform."""
-        return {}
-
     def to_noise(self, p, x, c=None, stream=None):
         """Data -> noise: x (n, d) -> z (n, d), log |det dz/dx| (n,) in nats. `stream` feeds maps that add noise."""
         raise NotImplementedError
@@ -72,6 +66,19 @@ class Transform:
     def to_data(self, p, z, c=None):
         """Noise -> data: z (n, d) -> x (n, d), log |det dx/dz| (n,) in nats."""
         raise NotImplementedError
+
+    def data(self, p, z, c=None):
+        """x of to_data alone, where its log-determinant would be work of its own."""
+        return self.to_data(p, z, c)[0]
+
+    def log_prob(self, p, x, c=None):
+        """log N(z; 0, I) + log |det dz/dx|, (n,) nats: the density of x if z is standard normal."""
+        z, log_det = self.to_noise(p, x, c)
+        return fused.standard_normal_log_prob(z) + log_det
+
+    def statistics(self, p, x, c=None):
+        """{full name: array} that p has beside the parameters when it is a query's, of training rows x as they come here."""
+        return {}
 
     def number(self, columns):
         """Take note that messages count its columns as these columns of the user's table."""
@@ -137,9 +144,10 @@ class Chain(Transform):
         return all(step.exact for step in self.steps)
 
     def fit(self, x, sample_weight=None):
-        for i, step in enumerate(self.steps):
-            x = x if i == 0 else self.steps[i - 1].to_noise(None, x)[0]
-            step.fit(x, sample_weight)
+        for step, rows in self._walk(None, x, None):
+            if step.shapes():  # from here on it is parameters that learn
+                break
+            step.fit(rows, sample_weight)
         return self
 
     def shapes(self):
@@ -147,10 +155,22 @@ class Chain(Transform):
 
     def init(self, z, c, stream):
         p = {}
-        for i, step in enumerate(self.steps):
-            z = z if i == 0 else self.steps[i - 1].to_noise(p, z, c, stream)[0]
-            p |= step.init(z, c, stream)
+        for step, rows in self._walk(p, z, c):
+            p |= step.init(rows, c, stream)
         return p
+
+    def statistics(self, p, x, c=None):
+        p, found = dict(p), {}
+        for step, rows in self._walk(p, x, c):
+            found |= step.statistics(p, rows, c)
+            p |= found
+        return found
+
+    def _walk(self, p, x, c):
+        """Every step, and what those before it make of the rows, by what p has when they are asked for."""
+        for i, step in enumerate(self.steps):
+            x = x if i == 0 else self.steps[i - 1].to_noise(p, x, c)[0]
+            yield step, x
 
     def to_noise(self, p, x, c=None, stream=None):
         x = floating(x)
@@ -182,6 +202,18 @@ class Chain(Transform):
             log_det = log_det + more
         return x, log_det
 
+    def data(self, p, z, c=None):
+        x = floating(z)
+        for step in reversed(self.steps):
+            x = step.data(p, x, c)
+        return x
+
+    def log_prob(self, p, x, c=None):
+        if not self.steps:
+            return fused.standard_normal_log_prob(x)
+        z, log_det = Chain(self.steps[:-1]).to_noise(p, x, c)
+        return self.steps[-1].log_prob(p, z, c) + log_det
+
     def config(self):
         return {"class": "Chain", "steps": [step.config() for step in self.steps]}
 
@@ -193,6 +225,28 @@ class Chain(Transform):
 
 
 _CLASSES["Chain"] = Chain
+
+
+class Inverse(Transform):
+    """A transform the other way round: to_noise is its to_data. Inverse(Autoregressive(...)) is an IAF's step."""
+
+    def __init__(self, transform):
+        self.transform, self.inner = transform, (transform,)
+
+    def shapes(self):
+        return self.transform.shapes()
+
+    def init(self, z, c, stream):
+        return self.transform.init(z, c, stream)
+
+    def to(self, place):
+        return Inverse(self.transform.to(place))
+
+    def to_noise(self, p, x, c=None, stream=None):
+        return self.transform.to_data(p, x, c)
+
+    def to_data(self, p, z, c=None):
+        return self.transform.to_noise(p, z, c)
 
 
 def register(cls):

@@ -49,19 +49,23 @@ class Logit(Transform, name="logit"):
         """s, and 1 - s without its rounding error."""
         return self.alpha + (1 - 2 * self.alpha) * x, self.alpha + (1 - 2 * self.alpha) * (1 - x)
 
-    def to_data(self, p, z, c=None):
+    def data(self, p, z, c=None):
         z = floating(z, self.n_columns_)
         ends = (0, 1) if self.alpha else (np.finfo(z.dtype).tiny, 1 - np.finfo(z.dtype).epsneg)
-        x, log_det = self.unclipped(z)
-        return np.clip(x, *(z.dtype.type(end) for end in ends)), log_det
+        return np.clip(self.unclipped(z), *(z.dtype.type(end) for end in ends))
+
+    def to_data(self, p, z, c=None):
+        x = self.data(p, z)
+        with np.errstate(over="ignore", under="ignore"):
+            size = np.abs(floating(z))
+            log_det = np.sum(-size - 2 * np.log1p(np.exp(-size)), axis=1) - x.shape[1] * math.log(1 - 2 * self.alpha)
+        return x, finite(log_det)
 
     def unclipped(self, z):
-        """to_data without its bounds: also the numbers next to [0, 1] that a model's density reaches."""
-        size = np.abs(z)
-        with np.errstate(over="ignore", under="ignore"):
-            e = np.exp(-size)
-            log_det = -np.sum(size + 2 * np.log(1 + e), axis=1) - z.shape[1] * math.log(1 - 2 * self.alpha)
-        return (np.where(z >= 0, 1, e) / (1 + e) - self.alpha) / (1 - 2 * self.alpha), finite(log_det)
+        """data without its bounds: also the numbers next to [0, 1] that a model's density reaches."""
+        with np.errstate(under="ignore"):
+            e = np.exp(-np.abs(z))
+        return (np.where(z >= 0, 1, e) / (1 + e) - self.alpha) / (1 - 2 * self.alpha)
 
 
 class Log(Transform, name="log"):

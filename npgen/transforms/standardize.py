@@ -88,7 +88,7 @@ class Standardize(Transform, name="standardize"):
         if self.far_.size:
             size, limit = np.abs(z), self._limit.astype(x.dtype, copy=False)
             beyond = np.log(np.maximum(size - limit, 0) + TAIL) - math.log(TAIL)  # log(1 + u / t): this does not overflow
-            z, log_det = np.copysign(np.minimum(size, limit) + TAIL * beyond, z), log_det - np.sum(beyond, axis=1)
+            z, log_det = np.clip(z, -limit, limit) + np.copysign(TAIL * beyond, z), log_det - np.sum(beyond, axis=1)
         return z, log_det
 
     def to_data(self, p, z, c=None):
@@ -97,7 +97,7 @@ class Standardize(Transform, name="standardize"):
         if self.far_.size:
             size, limit = np.abs(z), self._limit.astype(z.dtype, copy=False)
             beyond = np.maximum(size - limit, 0) / TAIL
-            z = np.copysign(np.minimum(size, limit) + TAIL * np.expm1(beyond), z)
+            z = np.clip(z, -limit, limit) + np.copysign(TAIL * np.expm1(beyond), z)
             log_det = finite(log_det + np.sum(beyond, axis=1))
         return finite(z * self.std_.astype(z.dtype, copy=False) + self.mean_.astype(z.dtype, copy=False)), log_det
 
