@@ -234,7 +234,7 @@ MUTANTS = [
       "c) + log_det", "c)"),
     M("samples without observation noise", "VAE, moons", "models.vae:VAE._draw", "return self._head.sample(",
       "return self._head.mean(outputs) + 0 * self._head.sample("),
-    M("prior too wide", "VAE, moons", "models.vae:VAE._draw", "latent.normal(", "1.5 * latent.normal("),
+    M("prior too wide", "VAE, moons", "priors:StandardNormal.sample", "return ", "return 1.5 * "),
     M("reparameterise: variance for std", "VAE, bits", "kernels.reparameterize:_forward_reference", "_scaled_noise(log_var",
       "_scaled_noise(2 * log_var"),
     M("reparameterise: gradient misses 1/2", "VAE, bits", "kernels.reparameterize:_backward_reference", " / 2)", ")"),

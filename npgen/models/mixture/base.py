@@ -257,7 +257,7 @@ class MixtureModel(Model):
 
     def _draw_pairs(self, n, stream):
         x, components = self._draw_components(self.params_, n, stream)
-        return self.preprocess_.to_data(None, x)[0], components
+        return self.preprocess_.data(None, x), components
 
     def _draw(self, p, n, stream, c=None):
         return self._draw_components(p, n, stream)[0]
