@@ -338,7 +338,7 @@ MUTANTS = [
     M("float64 answers for float32 rows", "MADE, moons", "models.base:Model._log_prob", "c) + log_det",
       "c) + log_det.astype(np.float64)"),
     M("sign of score", "MADE, bits", "models.base:Model.score", "float(np.average", "float(-np.average"),
-    M("file in float32", "RealNVP, real", "models.files:Saved._state", "a for name, a in self.params_.items()",
+    M("file in float32", "RealNVP, real", "models.files:Saved.state", "a for name, a in self.params_.items()",
       "a.astype(np.float32) for name, a in self.params_.items()"),
     M("stream not in the file", "mixture, full", "models.files:Saved._to_file", "self.stream_.state()", "Stream(0).state()"),
 ]

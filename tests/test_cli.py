@@ -419,7 +419,7 @@ def answers(capsys, *argv):
 def test_columns_are_found_by_their_names_in_any_order(here, capsys, named, query, order, suffix):
     data.write(f"x{suffix}", ROWS[:, order], [NAMES[j] for j in order])
     found, err = answers(capsys, query, "m", "--data", f"x{suffix}", "--out", "o.csv")
-    right = named.log_prob(named._named(ROWS))[:, None] if query == "score" else named.encode(named._named(ROWS))
+    right = named.log_prob(data.Table(ROWS, NAMES))[:, None] if query == "score" else named.encode(data.Table(ROWS, NAMES))
     assert np.array_equal(found.reshape(right.shape), right) and not err
 
 
@@ -444,7 +444,7 @@ def test_columns_too_many_are_ignored_and_named(here, capsys, named):
     data.write("x.csv", np.c_[np.arange(60), ROWS[:, ::-1], ROWS[:, 0]], ["id", *NAMES[::-1], "label"])
     found, err = answers(capsys, "score", "m", "--data", "x.csv", "--out", "o.csv")
     assert err == "npgen: warning: x.csv: 'id', 'label' left out, because m was fitted on no column of that name\n"
-    assert np.array_equal(found[:, 0], named.log_prob(named._named(ROWS)))
+    assert np.array_equal(found[:, 0], named.log_prob(data.Table(ROWS, NAMES)))
 
 
 def test_text_in_columns_that_are_not_the_models_is_not_read(here, capsys, named):
@@ -473,7 +473,7 @@ def test_text_in_columns_that_are_not_the_models_is_not_read(here, capsys, named
 def test_files_and_models_without_names_are_compared_by_width_with_a_warning(here, capsys, named):
     np.save("bare.npy", ROWS)
     found, err = answers(capsys, "score", "m", "--data", "bare.npy", "--out", "o.csv")
-    assert np.array_equal(found[:, 0], named.log_prob(named._named(ROWS)))
+    assert np.array_equal(found[:, 0], named.log_prob(data.Table(ROWS, NAMES)))
     assert "bare.npy has no names of columns; they are taken to be those that m was fitted on: 'a', 'b; c'" in err
     assert err.startswith("npgen: warning: ") and err.count("\n") == 1
     npgen.GaussianMixture(random_state=0).fit(ROWS).save("nameless")

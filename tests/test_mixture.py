@@ -137,7 +137,7 @@ def test_log_prob_is_the_textbook_formula(kind):
 
 def test_parameters_are_counted():
     x = blobs(d=4)
-    counts = {kind: GaussianMixture(3, covariance_type=kind, tol=0.1).fit(x)._n_parameters() for kind in TYPES}
+    counts = {kind: GaussianMixture(3, covariance_type=kind, tol=0.1).fit(x).n_parameters_ for kind in TYPES}
     assert counts == {"full": 2 + 12 + 30, "tied": 2 + 12 + 10, "diag": 2 + 12 + 12, "spherical": 2 + 12 + 3}
 
 

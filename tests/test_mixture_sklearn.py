@@ -59,6 +59,9 @@ class GaussianMixture(npgen.GaussianMixture):
         property(lambda self, name=name: getattr(npgen.GaussianMixture, name).__get__(self).astype(self.dtype_))
         for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"))
 
+    def _n_parameters(self):
+        return self.n_parameters_
+
     def _check_fitted(self, method):
         check_is_fitted(self)
 

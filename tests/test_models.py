@@ -140,7 +140,7 @@ def same_answers(a, b, x):
 
 
 def same_fit(a, b):
-    for x, y in zip(*(model._state()[0].values() for model in (a, b)), strict=True):
+    for x, y in zip(*(model.state()[0].values() for model in (a, b)), strict=True):
         same_bits(x, y)
 
 
@@ -443,7 +443,7 @@ def test_same_seed_same_fit(case, dtype):
 def test_seeds_differ(case):
     model, x = fitted(case)
     assert any(not np.array_equal(a, b) for a, b in zip(
-        *(m._state()[0].values() for m in (model, fresh(case, random_state=1).fit(x))), strict=True))
+        *(m.state()[0].values() for m in (model, fresh(case, random_state=1).fit(x))), strict=True))
     rng = [fresh(case, random_state=np.random.default_rng(7)).fit(x) for _ in range(2)]
     same_fit(*rng)
 

@@ -6,6 +6,7 @@ from .. import checkpoint
 from ..checks import one_line
 from ..models import MODELS, files
 from .parser import add_command, add_file
+from .sources import names_of
 from .words import count, describe, print_table, size, training
 
 
@@ -17,11 +18,11 @@ def info(args):
     print_table([
         ("model", describe(model)),
         ("columns", f"{model.n_features_in_} ({model.dtype_.name})"),
-        *zip(["names"] + [""] * model.n_features_in_, textwrap.wrap(", ".join(model._names or []), 86), strict=False),
+        *zip(["names"] + [""] * model.n_features_in_, textwrap.wrap(", ".join(names_of(model) or []), 86), strict=False),
         ("density", can.density),
         ("representation", f"{can.representation}, {count(model.n_latent_, 'column')}"
                            + (", invertible" if can.invertible else "")),
-        ("parameters", f"{model._n_parameters():,}"),
+        ("parameters", f"{model.n_parameters_:,}"),
         ("settings", ", ".join(f"{name}={one_line(value)}" for name, value in model.get_params().items()
                                if name not in ("callbacks", "verbose"))),
         *training(model),

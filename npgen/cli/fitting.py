@@ -15,7 +15,7 @@ import numpy as np
 from .. import data
 from ..models import MODELS, files
 from .parser import DATA, add_command, add_data, add_device
-from .sources import check_output, rows_of
+from .sources import check_output, named, names_of, rows_of
 from .words import count, describe, passes, print_table, say, training
 
 OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
@@ -60,8 +60,8 @@ def check(args):
         print(f"{describe(model)}, fitted to {source} in {count(model.n_epochs_, passes(model))}\n")
     else:
         model = files.load(args.model)
-        x = None if args.data is None else rows_of(args.data, model._names, model.n_features_in_, args.model)
-    report = check_generative_model(model, None if x is None else model._named(x[:2000]), seed=args.seed)
+        x = None if args.data is None else rows_of(args.data, names_of(model), model.n_features_in_, args.model)
+    report = check_generative_model(model, None if x is None else named(model, x[:2000]), seed=args.seed)
     print(report)
     return 0 if report.passed else 1
 

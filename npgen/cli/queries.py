@@ -11,7 +11,7 @@ from .. import data
 from ..models import files
 from ..random import as_stream
 from .parser import DATA, OUT, add_command, add_data, add_device, add_file, natural
-from .sources import FILES, TABLES, check_output, rows_of
+from .sources import FILES, TABLES, check_output, named, names_of, rows_of
 from .words import bits, count, print_table
 
 _ANSWERS = {"exact": "exact", "bound": "a lower bound", "estimate": "an estimate"}
@@ -55,9 +55,9 @@ def encode(args):
 def _answer(args, query):
     """The model in args.file, and its answer to a query about the rows of args.data."""
     model = files.load(args.file).to(args.device)
-    x = rows_of(args.data, model._names, model.n_features_in_, args.file)
+    x = rows_of(args.data, names_of(model), model.n_features_in_, args.file)
     try:
-        return model, getattr(model, query)(model._named(x))
+        return model, getattr(model, query)(named(model, x))
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from None
 
@@ -67,7 +67,7 @@ def _picture(path, model):
     from .. import plot
     n_columns = model.n_features_in_
     if not path.lower().endswith(".png"):
-        return functools.partial(data.write, columns=model._names)
+        return functools.partial(data.write, columns=names_of(model))
     if n_columns == 2:
         return plot.points
     if plot.image_shape(n_columns) is None:

@@ -37,6 +37,16 @@ def rows_of(source, known, n_columns, file, has="was fitted on"):
     return x
 
 
+def names_of(model):
+    """The names of the columns that a model was fitted on, or None."""
+    return list(names) if (names := getattr(model, "feature_names_in_", None)) is not None else None
+
+
+def named(model, x):
+    """Rows whose columns are those that the model was fitted on, under their names."""
+    return data.Table(x, names_of(model)) if names_of(model) else x
+
+
 def listed(names):
     """The first of some names, for a message."""
     first = [repr(name) for name in islice(names, 9)]

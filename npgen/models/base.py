@@ -16,15 +16,16 @@ import dataclasses
 import numpy as np
 
 from .. import transforms
-from ..checks import check_constant, check_rows, check_weights, column_names, counting, read_only, total_weight
+from ..checks import check_constant, check_rows, check_weights, column_names, counting, total_weight
 from ..engine import Tensor
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array
 from ..random import as_stream
 from .context import ContextMap
 from .device import OnDevice
-from .estimator import Estimator
+from .estimator import Estimator, Follows  # noqa: F401  a word that models write with
 from .files import Saved
+from .inner import Inner
 from .overflow import FAR, beyond_numbers, without_overflow
 from .run import Run
 
@@ -41,28 +42,6 @@ class Capabilities:
     density: str
     representation: str
     invertible: bool
-
-
-class Follows:
-    """An attribute that follows from what was learned: arrays cannot be written to, and no other value set in its place."""
-
-    def __set_name__(self, owner, name):
-        self._name = name
-
-    def __get__(self, model, owner=None):
-        if model is None:
-            return self
-        if self._name not in vars(model):
-            raise AttributeError(f"this {type(model).__name__} has no {self._name} before it is fitted")
-        value = vars(model)[self._name]
-        if isinstance(value, tuple) and any(isinstance(each, np.ndarray) for each in value):
-            return tuple(map(read_only, value))
-        return read_only(value) if hasattr(value, "dtype") else value
-
-    def __set__(self, model, value):
-        kind = type(model).__name__
-        what = f"make one that you know with {kind}.from_parameters" if hasattr(model, "from_parameters") else "fit it anew"
-        raise AttributeError(f"{self._name} follows from what this {kind} has learned and cannot be set; {what}")
 
 
 class Model(Estimator, OnDevice, Saved, abc.ABC):
@@ -251,6 +230,11 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         """decode under the name that scikit-learn gives it."""
         return self.decode(Z)
 
+    def inner(self, dtype=None):
+        """This model as mathematics (Inner), in a dtype, by default its own: parameters, parts, and what queries compute."""
+        self._check_fitted("inner")
+        return Inner(self, dtype or self.dtype_)
+
     # ------------------------------------------------------------ what a model writes
 
     context_ = None  # how a context becomes numbers, if the model was fitted with one
@@ -313,7 +297,9 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     def _at(self, dtype):
         return self.params_ if self.params_.flat.dtype == dtype else self.params_.copy(dtype)
 
-    def _n_parameters(self):
+    @property
+    def n_parameters_(self):
+        """How many free numbers it has learned."""
         return self.params_.flat.size
 
     # ------------------------------------------------------------ checks

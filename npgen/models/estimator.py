@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from ..checks import column_names, one_line
+from ..checks import column_names, one_line, read_only
 from ..warn import warn
 
 
@@ -17,6 +17,28 @@ class NotFittedError(ValueError, AttributeError):
         if theirs is not None and not issubclass(cls, theirs):
             cls = type(cls.__name__, (cls, theirs), {"__module__": cls.__module__})
         return super().__new__(cls, *args)
+
+
+class Follows:
+    """An attribute that follows from what was learned: arrays cannot be written to, and no other value set in its place."""
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, model, owner=None):
+        if model is None:
+            return self
+        if self._name not in vars(model):
+            raise AttributeError(f"this {type(model).__name__} has no {self._name} before it is fitted")
+        value = vars(model)[self._name]
+        if isinstance(value, tuple) and any(isinstance(each, np.ndarray) for each in value):
+            return tuple(map(read_only, value))
+        return read_only(value) if hasattr(value, "dtype") else value
+
+    def __set__(self, model, value):
+        kind = type(model).__name__
+        what = f"make one that you know with {kind}.from_parameters" if hasattr(model, "from_parameters") else "fit it anew"
+        raise AttributeError(f"{self._name} follows from what this {kind} has learned and cannot be set; {what}")
 
 
 class Estimator:

@@ -35,7 +35,7 @@ class Saved:
         if CLASSES.get(mine) is not type(self):
             raise TypeError(f"{name}: {mine} is a class of your own, which load does not know; register it, here and before "
                             f"load: npgen.models.CLASSES[{mine!r}] = {mine}")
-        arrays, fitted = self._state()
+        arrays, fitted = self.state()
         header = {"class": type(self).__name__, "params": params_to_json(self, without=("callbacks",)),
                   "fitted": fitted | {"n_features_in_": self.n_features_in_, "dtype_": self.dtype_.name,
                                       "stream_": self.stream_.state(), "feature_names_in_": self._names},
@@ -57,8 +57,9 @@ class Saved:
         model._restore(arrays, fitted)
         return model
 
-    def _state(self):
-        """What fit learned, as (arrays by name, JSON-able dict)."""
+    def state(self):
+        """What fit learned, as save writes it: arrays by name, and what JSON can hold, by name."""
+        self._check_fitted("state")
         arrays = {f"params.{name}": a for name, a in self.params_.items()}
         arrays |= {f"preprocess.{name}": a for name, a in self.preprocess_.arrays().items()}
         fitted = {"preprocess_": transforms.to_config(self.preprocess_), "params_": list(self.params_),
@@ -69,7 +70,7 @@ class Saved:
         return arrays, fitted
 
     def _restore(self, arrays, fitted):
-        """Take back what _state gave, and make the parts again."""
+        """Take back what state gave, and make the parts again."""
         def named(prefix):
             return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
         self.preprocess_ = transforms.from_config(fitted["preprocess_"], named("preprocess."))

@@ -109,7 +109,7 @@ def seeds(s):
 
     Look for a generator that is made anew in every call, or shared by two draws.
     """
-    if not s._takes_rng:
+    if not s.takes_rng:
         raise Skip("sample takes no rng")
 
     def draw(n, rng):

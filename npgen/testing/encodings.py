@@ -90,13 +90,12 @@ def jacobian(s):
     _noise(s)
     if not s.is_parametric:
         raise Skip("not a model of npgen")
-    params = s.model._at(np.dtype(np.float64))
     worst = 0.0
-    for row in s.model.preprocess_.to_noise(None, s.x[:4])[0]:
-        jacobian = engine.jacobian(lambda r: s.model._represent(params, r[None])[0])(row)
-        z = s.model._represent(params, row[None])
+    for row in s.inner.enter(s.x[:4])[0]:
+        jacobian = engine.jacobian(lambda r: s.inner.represent(r[None])[0])(row)
+        z = s.inner.represent(row[None])
         want = np.linalg.slogdet(jacobian)[1] - 0.5 * np.sum(z ** 2 + LOG_2PI)
-        worst = max(worst, abs(float(s.model._log_density(params, row[None])[0] - want)))
+        worst = max(worst, abs(float(s.inner.log_density(row[None])[0] - want)))
     return Finding(worst, 1e-8 * s.d)
 
 
@@ -108,13 +107,18 @@ def pattern(s):
     """
     if not (s.is_parametric and hasattr(s.model, "order_")):
         raise Skip("not an autoregressive model")
-    model, order = s.model, s.model.order_
-    params = model._at(np.dtype(np.float64))
-    z = model.preprocess_.to_noise(None, s.x[:20])[0][:, order]
-    other = z + s.generator(6).normal(size=z.shape)
-    worst = 0.0
-    base = model._net(params, z).reshape(len(z), -1, s.d)
-    for i in range(s.d):
-        changed = model._net(params, np.concatenate([z[:, :i], other[:, i:]], axis=1)).reshape(len(z), -1, s.d)
-        worst = max(worst, float(np.abs(changed - base)[:, :, :i + 1].max()))
+    inner, log_prob = s.inner, s.model.head_.log_prob
+    z = inner.enter(s.x[:20])[0][:, s.model.order_]
+    other, turned = z + s.generator(6).normal(size=z.shape), np.roll(z, 1, axis=0)
+
+    def outputs(z):
+        return inner.parts["net"](inner.params, z)
+
+    base, worst = outputs(z), 0.0
+    for i in range(s.d):  # what the first i + 1 conditionals say of their columns, in nats, is moved by none from the i-th on
+        values = np.concatenate([turned[:, :i + 1], z[:, i + 1:]], axis=1)
+        changed = outputs(np.concatenate([z[:, :i], other[:, i:]], axis=1))
+        say = np.array([[log_prob(x, o) for x in (z, values)] for o in (base, changed)])
+        off = np.abs(np.diff(say, axis=1)[0] - np.diff(say, axis=1)[1]) / (1 + np.abs(say).max(axis=(0, 1)))
+        worst = max(worst, float(off.max()))
     return Finding(worst, 1e-9)

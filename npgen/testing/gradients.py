@@ -45,7 +45,7 @@ def _derivatives(cases, rng):
 
 def _places(s, k):
     """Places in parameter space: near the model's, and anywhere. What is zero, as a masked weight is, stays zero."""
-    rng, params = s.generator(k), s.model._at(np.dtype(np.float64))
+    rng, params = s.generator(k), s.inner.params
     yield {name: a * (1 + 0.2 * rng.normal(size=a.shape)) for name, a in params.items()}
     for _ in range(2):
         yield {name: (a != 0) * 0.7 * rng.normal(size=a.shape) for name, a in params.items()}
@@ -59,10 +59,10 @@ def gradient_of_the_loss(s):
     """
     if not s.is_parametric:
         raise Skip("not a model of npgen")
-    z = s.model.preprocess_.to_noise(None, s.x[:24])[0]
+    z = s.inner.enter(s.x[:24])[0]
 
     def value(params):
-        return np.mean(s.model._loss(params, z, Stream(3)))
+        return np.mean(s.inner.loss(z, Stream(3), p=params))
 
     return _derivatives([(value, at) for at in _places(s, 7)], s.generator(8))
 
@@ -75,10 +75,10 @@ def gradient_of_the_density(s):
     """
     if not s.is_parametric or s.density == "estimate" or s.support == "mixed":
         raise Skip("log_prob is an estimate" if s.density == "estimate" else "no derivative that npgen knows of")
-    z = s.model.preprocess_.to_noise(None, s.x[:24])[0] + 1e-3
+    z = s.inner.enter(s.x[:24])[0] + 1e-3
 
     def density(params):
-        return lambda at: np.mean(s.model._log_density(params, at["x"]))
+        return lambda at: np.mean(s.inner.log_density(at["x"], p=params))
 
     return _derivatives([(density(params), {"x": z}) for params in _places(s, 9)], s.generator(10))
 
@@ -91,12 +91,13 @@ def loss(s):
     """
     if not s.is_parametric:
         raise Skip("not a model of npgen")
-    model, x = s.model, s.drawn[:2000]
-    z, log_det = model.preprocess_.to_noise(None, x)
-    params = model._at(np.dtype(np.float64))
-    found = log_det - model._loss(params, z, Stream(s.seed))
+    model, inner, x = s.model, s.inner, s.drawn[:2000]
+    z, log_det = inner.enter(x)
+    found = log_det - inner.loss(z, Stream(s.seed))
     if s.density != "estimate":
         return close(found, model.log_prob(x), 1e-8)
     eps = Stream(s.seed).normal((len(z), model.n_latent_))
-    log_prob, kl = model._terms(params, z, lambda mean, log_var: mean + np.exp(log_var / 2) * eps)
-    return close(found, log_prob - model.beta * kl + log_det, 1e-8)
+    mean, log_var = inner.posterior(z)
+    outputs = inner.parts["decoder"](inner.params, mean + np.exp(log_var / 2) * eps)
+    kl = (mean ** 2 + np.exp(log_var) - 1 - log_var).sum(axis=1) / 2
+    return close(found, model.head_.log_prob(z, outputs) - model.beta * kl + log_det, 1e-8)

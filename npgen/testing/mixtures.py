@@ -26,7 +26,7 @@ def _mixture(s):
     if not of_columns and not hasattr(model, "covariances_"):
         raise Skip("not a mixture of Gaussians")
     if s.is_parametric:
-        z, log_det = model.preprocess_.to_noise(None, x)
+        z, log_det = s.inner.enter(x)
         log_det = log_det[:, None]
     components, log_weights = _columns if of_columns else _gaussians, np.log(np.asarray(model.weights_, np.float64))
     return model, x, *(log_weights + components(model, rows) + log_det for rows in (z, z * (1 + np.finfo(float).eps)))
@@ -97,7 +97,7 @@ def means(s):
     if not (s.is_parametric and hasattr(model, "covariances_")):
         raise Skip("not a mixture of Gaussians of npgen")
     r = s.generator(12).dirichlet(np.ones(joint.shape[1]), 100)
-    return close(model.decode(r), model.preprocess_.data(None, r @ np.asarray(model.means_, np.float64)), 1e-6)
+    return close(model.decode(r), s.inner.leave(r @ np.asarray(model.means_, np.float64)), 1e-6)
 
 
 @law("components differ")

@@ -83,7 +83,7 @@ def queries(s):
 
     def state(model=model):
         if s.is_npgen:
-            arrays, fitted = model._state()
+            arrays, fitted = model.state()
             return {name: _bits(a) for name, a in arrays.items()} | {name: repr(value) for name, value in fitted.items()} | {
                 "hyperparameters": repr(model.get_params()), "the model's own stream": repr(model.stream_.state())}
         twin = _twin(model)
@@ -175,7 +175,7 @@ def attributes(s):
     def answers(twin):
         """The bits of what it answers to rows and draws, or None where it refuses to."""
         try:
-            drawn = twin.sample(20, rng=1) if s._takes_rng else twin.sample(20)
+            drawn = twin.sample(20, rng=1) if s.takes_rng else twin.sample(20)
             decoded = {"decode": _bits(twin.decode(z))} if s.is_npgen else {}
             return {"log_prob": _bits(twin.log_prob(x)), "sample": _bits(drawn)} | decoded
         except Exception:

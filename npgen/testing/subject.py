@@ -14,6 +14,7 @@ from .. import ops
 from ..checks import check_rows
 from ..fused import LOG_2PI
 from ..models.base import Model
+from ..models.estimator import NotFittedError
 from ..random import Stream
 from ..transforms import Chain, Dequantize
 from .reference import Reference
@@ -35,7 +36,9 @@ class Subject:
     def __init__(self, model, X, seed, n_samples):
         self._refuse(model, seed, n_samples)
         if isinstance(model, Model):  # a check leaves the model's own stream where it is
-            model._check_fitted("check_generative_model")
+            if not hasattr(model, "n_features_in_"):
+                raise NotFittedError(f"check_generative_model: this {type(model).__name__} is not fitted yet; call fit(X) or "
+                                     "npgen.load(path) first")
             model = copy.copy(model).to("cpu")  # the laws look inside with NumPy; the GPU's kernels have tests of their own
             model.stream_ = Stream.from_state(model.stream_.state())
         self.model, self.seed = model, seed
@@ -45,7 +48,7 @@ class Subject:
         self.invertible = bool(getattr(capabilities, "invertible", False))
         self.is_npgen = self.is_parametric = isinstance(model, Model)
         self.n = n_samples or 20_000
-        self._takes_rng = "rng" in inspect.signature(model.sample).parameters
+        self.takes_rng = "rng" in inspect.signature(model.sample).parameters
         n = min(2000, self.n)
         self.pilot = self.sample(n, seed + 1)  # chooses what is looked at; the laws judge other rows
         if self.pilot.ndim != 2 or len(self.pilot) != n:
@@ -84,7 +87,7 @@ class Subject:
 
     def sample(self, n, seed=None):
         """n rows (n, d) in float64; the same for the same seed if the model can do that."""
-        rows = self.model.sample(n, rng=seed) if self._takes_rng else self.model.sample(n)
+        rows = self.model.sample(n, rng=seed) if self.takes_rng else self.model.sample(n)
         try:
             return np.asarray(rows, dtype=np.float64)
         except (TypeError, ValueError):
@@ -126,15 +129,15 @@ class Subject:
 
     def _marginal(self, x):
         """log of the integral of p(x | z) N(z; 0, I) dz over one or two latent dimensions, by the midpoint rule."""
-        model, params = self.model, self.model._at(np.dtype(np.float64))
+        model, inner = self.model, self.inner
         width, per_axis = model.n_latent_, {1: 2001, 2: 91}.get(model.n_latent_)
         if per_axis is None:
             raise Skip("more than two latent dimensions")
         axis = (np.arange(per_axis) + 0.5) / per_axis * 11 - 5.5
         z = np.stack(np.meshgrid(*[axis] * width, indexing="ij"), axis=-1).reshape(-1, width)
         prior = width * math.log(11 / per_axis) - 0.5 * (z ** 2 + LOG_2PI).sum(axis=1)
-        outputs = model._decoder(params, z)
-        h, log_det = model.preprocess_.to_noise(None, x)
+        outputs = inner.parts["decoder"](inner.params, z)
+        h, log_det = inner.enter(x)
         if model.head_.name == "normal":  # log N(h; m, v) is linear in h^2, h and 1
             mean, log_var = model.head_.split(outputs)
             precision = np.exp(-log_var)
@@ -144,6 +147,11 @@ class Subject:
         else:
             slopes, constant = outputs, -np.logaddexp(0, outputs).sum(axis=1)
         return np.concatenate([ops.logsumexp(part @ slopes.T + (constant + prior)) for part in _batches(h, 500)]) + log_det
+
+    @functools.cached_property
+    def inner(self):
+        """The mathematics of a model of npgen, in float64."""
+        return self.model.inner(np.float64)
 
     @functools.cached_property
     def drawn(self):
@@ -218,7 +226,7 @@ class Subject:
         n_edges = (int(n_points ** (1 / self.d)) - most) // 2
         if n_edges < most:
             raise Skip("too many columns to integrate over the cell of every integer")
-        z = self.model._draw(self.model.params_, 2000, Stream(self.seed)).astype(np.float64)
+        z = self.model.inner().draw(2000, Stream(self.seed)).astype(np.float64)
         margin = np.ptp(z, axis=0) / 2
         z = np.concatenate([np.quantile(z, np.linspace(0, 1, n_edges), axis=0), [[-np.inf] * self.d, [np.inf] * self.d],
                             np.linspace(z.min(axis=0) - margin, z.max(axis=0) + margin, n_edges)])
@@ -229,8 +237,7 @@ class Subject:
         points = np.stack(np.meshgrid(*[(e[1:] + e[:-1]) / 2 for e in edges], indexing="ij"), axis=-1).reshape(-1, self.d)
         k = np.clip(np.floor(points), 0, levels - 1)
         z, log_det = preprocessing.to_noise(None, k + low, stream=_Given(points - k))
-        params = self.model._at(np.dtype(np.float64))
-        log_p = np.concatenate([self.model._log_density(params, part) for part in _batches(z)]) + log_det
+        log_p = np.concatenate([self.inner.log_density(part) for part in _batches(z)]) + log_det
         at = np.ravel_multi_index(k.astype(int).T, levels)
         inside = ((points > 0) & (points < levels)).all(axis=1)
         return at, inside, functools.reduce(np.multiply.outer, map(np.diff, edges)).ravel(), log_p

@@ -30,7 +30,7 @@ class MixtureModel(Model):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
     A subclass writes _see, _start, _expect, _step (the M-step), _remember, _restore_components, _components, _finish,
-    _draw_components, _impute, _marginal, _conditional, _conditional_moments, _n_parameters, and what Model asks for.
+    _draw_components, _impute, _marginal, _conditional, _conditional_moments, n_parameters_, and what Model asks for.
     components.arrays() are what a run keeps of them, components.params() what the model does.
     """
 
@@ -93,8 +93,9 @@ class MixtureModel(Model):
     def _conditional_moments(self, columns, others, x):
         """The components' means (n, k, m) and covariances (k, m, m) of the others, given values x (n, o) of some columns."""
 
+    @property
     @abc.abstractmethod
-    def _n_parameters(self):
+    def n_parameters_(self):
         """How many numbers the mixture is."""
 
     @abc.abstractmethod
@@ -235,14 +236,14 @@ class MixtureModel(Model):
 
         sample_weight (n,): a row of weight 2 counts as two rows, so weights that are no counts should have mean 1.
         """
-        return self._deviance(X, sample_weight) + 2 * self._n_parameters()
+        return self._deviance(X, sample_weight) + 2 * self.n_parameters_
 
     def bic(self, X, *, sample_weight=None):
         """The Bayesian information criterion on X, parameters * log n - 2 log-likelihood: lower is better.
 
         sample_weight: see aic; n is then the sum of the weights.
         """
-        return self._deviance(X, sample_weight) + self._n_parameters() * math.log(total_weight(sample_weight, X))
+        return self._deviance(X, sample_weight) + self.n_parameters_ * math.log(total_weight(sample_weight, X))
 
     def _deviance(self, X, sample_weight):
         """-2 log-likelihood."""
@@ -334,8 +335,8 @@ class MixtureModel(Model):
 
     # ------------------------------------------------------------ files
 
-    def _state(self):
-        arrays, fitted = super()._state()
+    def state(self):
+        arrays, fitted = super().state()
         return arrays | {"floor_": self.floor_}, fitted | {name: getattr(self, name) for name in self._fitted}
 
     def _rebuild(self, arrays, fitted):

@@ -250,7 +250,8 @@ class Mixture(MixtureModel):
 
     # ------------------------------------------------------------ queries
 
-    def _n_parameters(self):
+    @property
+    def n_parameters_(self):
         k = len(self.weights_)
         return k - 1 + self.means_.size + self.variances_.size + self.rates_.size + sum(p.size - k for p in self.probabilities_)
 
@@ -345,8 +346,8 @@ class Mixture(MixtureModel):
 
     # ------------------------------------------------------------ files
 
-    def _state(self):
-        arrays, fitted = super()._state()
+    def state(self):
+        arrays, fitted = super().state()
         levels = [each.tolist() for each in self.levels_]
         return arrays | {f"pooled.{name}": a for name, a in self.pooled_.items()}, fitted | {"levels_": levels}
 

@@ -251,7 +251,8 @@ class GaussianMixture(MixtureModel):
 
     # ------------------------------------------------------------ queries
 
-    def _n_parameters(self):
+    @property
+    def n_parameters_(self):
         k, d = self.means_.shape
         return k - 1 + k * d + self._form.n_free(k, d)
 
@@ -336,8 +337,8 @@ class GaussianMixture(MixtureModel):
 
     # ------------------------------------------------------------ files
 
-    def _state(self):
-        arrays, fitted = super()._state()
+    def state(self):
+        arrays, fitted = super().state()
         return arrays | {"centre_": self.centre_, "scale_": self.scale_}, fitted
 
     def _restore(self, arrays, fitted):

@@ -1,0 +1,55 @@
+"""A fitted model as mathematics: what its public methods are made of, for who studies, tests or differentiates it.
+
+Legend: n rows, d features, w columns of context, l latent dimensions.
+"""
+import numpy as np
+
+
+class Inner:
+    """The mathematics of a fitted model, in one dtype: of arrays in the space that its preprocessing leads to, unchecked.
+
+    params   its parameters {name: array} of that dtype
+    parts    {name: Part}, such as networks, transforms and heads: what the parameters are of
+
+    z are rows (n, d) in that space, c their context (n, w) as numbers, or None; p, where it is given, are parameters in place
+    of the model's own, in a derivative Tensors: grad(lambda p: np.mean(inner.loss(z, Stream(0), p=p)))(inner.params).
+    """
+
+    def __init__(self, model, dtype):
+        self._model, self._maps, self.parts = model, model.preprocess_, dict(model._parts)
+        self.params = model._at(np.dtype(dtype))
+
+    def enter(self, x):
+        """Rows of data (n, d) -> z, and log |det dz/dx| (n,)."""
+        return self._maps.to_noise(None, x)
+
+    def leave(self, z):
+        """z -> rows of data (n, d)."""
+        return self._maps.data(None, z)
+
+    def log_density(self, z, c=None, p=None):
+        """log p(z | c), (n,) nats: log_prob of the data less the log-determinant of enter."""
+        return self._model._log_density(self._at(p), z, c)
+
+    def loss(self, z, stream, c=None, p=None):
+        """What training minimises, (n,) nats; minus log_density, if a model does not say otherwise."""
+        return self._model._loss(self._at(p), z, stream, c)
+
+    def draw(self, n, stream, c=None, p=None):
+        """n rows."""
+        return self._model._draw(self._at(p), n, stream, c)
+
+    def represent(self, z, c=None, p=None):
+        """The representation h (n, l)."""
+        return self._model._represent(self._at(p), z, c)
+
+    def reconstruct(self, h, c=None, p=None):
+        """The rows that representations stand for."""
+        return self._model._reconstruct(self._at(p), h, c)
+
+    def posterior(self, z, c=None, p=None):
+        """Of a VAE: mean and log-variance of q(h | z), (n, l) each."""
+        return self._model._posterior(self._at(p), z, c)
+
+    def _at(self, p):
+        return self.params if p is None else p
