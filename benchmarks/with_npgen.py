@@ -60,14 +60,15 @@ def _steps(model, problem):
 
     def start(optimizer, learning_rate):
         params = model.params_.copy()
-        options = train.Training(learning_rate=learning_rate, clip_norm=1e30)
-        state = train.State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), Stream(0),
-                            Stream(problem["stream"]), learning_rate)
-        return train._Step(loss, params, train.Batch(x), optimizer, options), state
+        options = train.Training(learning_rate=learning_rate, clip_norm=1e30, optimizer=optimizer)
+        step = train._Step((train.Player(loss=loss),), params, train.Batch(x), options)
+        state = step.begin(Stream(0))
+        state.stream = Stream(problem["stream"])
+        return step, state
 
     def take(step, state, batches):
         with kernels.session(), np.errstate(all="ignore"):
-            return [step.train(state, batch) for batch in batches]
+            return [step.train(state, batch)[0] for batch in batches]
 
     def check():
         step, state = start(SGD(), 1.0)  # goes down the gradient itself

@@ -2,7 +2,8 @@
 
 param, grad, m, v (P,): param, m and v are updated IN PLACE (the one kernel that does), grad is only read, and param is
 returned. clip_scale (1,) multiplies the gradient: an array, because on a GPU its value is known there alone. Where it is NaN
-or infinite, the step is refused: nothing changes. Number t = step counts from 1.
+or infinite, the step is refused: nothing changes. clock (C,) = [t, lr, ...] float64, C >= 2: the step's number, from 1 on, and
+the learning rate, in an array so that a step recorded once on a GPU can be run again with others.
 
     g = clip_scale grad,   m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2
     param <- param - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
@@ -20,23 +21,24 @@ from ._jit import jit, prange
 CHUNK = 16384  # values per task: small enough to balance, large enough to hide its start
 
 
-def _step_reference(param, grad, m, v, clip_scale, step, lr, beta1, beta2, eps):
+def _step_reference(param, grad, m, v, clip_scale, clock, beta1, beta2, eps):
+    t, lr = clock[:2]
     if not np.isfinite(clip_scale[0]):
         return param
     g = clip_scale.astype(float) * grad.astype(float)
     mean = beta1 * m.astype(float) + (1 - beta1) * g
     square = beta2 * v.astype(float) + (1 - beta2) * g**2
-    param[:] = param - lr * (mean / (1 - beta1**step)) / (np.sqrt(square / (1 - beta2**step)) + eps)
+    param[:] = param - lr * (mean / (1 - beta1**t)) / (np.sqrt(square / (1 - beta2**t)) + eps)
     m[:], v[:] = mean, square
     return param
 
 
 @jit(parallel=True)
-def _step(param, grad, m, v, clip_scale, step, lr, beta1, beta2, eps):
+def _step(param, grad, m, v, clip_scale, clock, beta1, beta2, eps):
     real = param.dtype.type
     scale, floor = clip_scale[0], real(eps)
     keep_m, add_m, keep_v, add_v = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
-    t = float(step)  # with an int, Numba multiplies repeatedly, and the rounding of every multiplication adds up
+    t, lr = clock[0], clock[1]
     rate, root = real(lr / (1 - beta1**t)), real(1 / np.sqrt(1 - beta2**t))
     for chunk in prange(-(-param.size // CHUNK) * np.isfinite(scale)):
         part = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, param.size))
@@ -51,12 +53,11 @@ def _step(param, grad, m, v, clip_scale, step, lr, beta1, beta2, eps):
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
-def _step_cuda(param, grad, m, v, clip_scale, step, lr, beta1, beta2, eps):
-    rate, root = lr / (1 - beta1**step), 1 / np.sqrt(1 - beta2**step)
-    _cuda.launch("adam", "step", _cuda.grid(param.size, 256), 256, param, grad, m, v, clip_scale, param.size,
-                 beta1, 1 - beta1, beta2, 1 - beta2, rate, root, eps)
+def _step_cuda(param, grad, m, v, clip_scale, clock, beta1, beta2, eps):
+    _cuda.launch("adam", "step", _cuda.grid(param.size, 256), 256, param, grad, m, v, clip_scale, _cuda.asarray(clock),
+                 param.size, beta1, 1 - beta1, beta2, 1 - beta2, eps)
     return param
 
 
-step = Kernel("adam.step", "param(P) grad(P) m(P) v(P) clip_scale(1) step lr beta1 beta2 eps",
+step = Kernel("adam.step", "param(P) grad(P) m(P) v(P) clip_scale(1) clock(C):float64 beta1 beta2 eps",
               reference=_step_reference, numba=_step, cuda=_step_cuda)

@@ -28,6 +28,14 @@ class Parameters(dict):
         self.flat = np.concatenate([a.ravel() for a in arrays.values()]).astype(dtype or np.result_type(*arrays.values()))
         super().__init__({name: self.flat[part].reshape(arrays[name].shape) for name, part in self.parts.items()})
 
+    def span(self, names):
+        """The slice of `flat` that these fill. Raises ValueError unless they are there, one after the other."""
+        order = list(self)
+        first = order.index(names[0]) if names and names[0] in self else 0
+        if not names or list(names) != order[first:first + len(names)]:
+            raise ValueError(f"{', '.join(names)} are no parameters that follow one another among {', '.join(order)}")
+        return slice(self.parts[names[0]].start, self.parts[names[-1]].stop)
+
     def __reduce__(self):
         return Parameters, (dict(self),)  # what is copied or unpickled are views of a buffer of their own
 

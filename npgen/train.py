@@ -1,9 +1,10 @@
 """The training loop: minibatches, early stop, best parameters restored, divergence rolled back, resume to the same bits.
 
-It knows no model. It is handed a loss and parameters: loss(params, batch, stream) -> (n,) nats per row, where params are
-Tensors while a step is taken and arrays while the validation rows are scored.
+It knows no model. It is handed parameters and players, each of which moves some of them down the gradient of a loss of its own:
+loss(params, batch, stream) -> (n,) nats per row, where params are Tensors for what the player moves while it takes a step, and
+arrays while the validation rows are scored.
 
-Legend: n rows in a batch, d features, w context columns, p parameters.
+Legend: n rows, p parameters.
 """
 import contextlib
 import dataclasses
@@ -11,11 +12,10 @@ import math
 
 import numpy as np
 
-from . import ops
-from .engine import value_and_grad
-from .kernels import gather, norm
+from . import optim
 from .kernels._cuda import asnumpy, is_device_array
-from .optim import Adam
+from .optim import BASE, COUNTER, RATE, STEP
+from .players import Batch, Move, Player
 from .random import Stream
 from .warn import warn
 
@@ -26,35 +26,19 @@ class ConvergenceWarning(UserWarning):
     """Fitting stopped before it had converged, or had to go back because the loss was not finite."""
 
 
-@dataclasses.dataclass(eq=False)
-class Batch:
-    """Rows x (n, d), what they are given, context (n, w) or None, and how much each counts, weights (n,) or None."""
-
-    x: np.ndarray
-    context: np.ndarray | None = None
-    weights: np.ndarray | None = None
-
-    def __len__(self):
-        return len(self.x)
-
-    def take(self, rows):
-        """The rows of these numbers, gathered where they lie."""
-        context, weights = self.context, self.weights
-        return Batch(gather.rows(self.x, rows), None if context is None else gather.rows(context, rows),
-                     None if weights is None else weights[rows])
-
-    def to(self, place):
-        """The same rows where place(array) puts arrays."""
-        return Batch(*(None if a is None else place(a) for a in (self.x, self.context, self.weights)))
-
-
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Training:
     """How to train: a model that follows a gradient inherits these, as keyword arguments of its constructor.
 
     max_epochs           passes over the rows, at most
     batch_size           rows per step
-    learning_rate        of Adam; halved whenever the loss was not finite and training went back an epoch
+    learning_rate        halved whenever the loss was not finite and training went back an epoch
+    schedule             of the learning rate from step to step: "constant", "cosine" (down to 0 after max_epochs), "step" (a
+                         tenth after each third of max_epochs), or an object of npgen.optim; a fit that stops early stops there
+    warmup               epochs over which the learning rate first rises from 0
+    optimizer            "adam", "adamw" (with a weight_decay of 0.01 of its own), "sgd", or an object of npgen.optim
+    average              decay of a running mean of the parameters, say 0.999, which is what is then validated, kept and
+                         restored (npgen.optim.Average); 0 for none
     validation_fraction  share of the rows that is held out to stop by; 0 trains on all, and stops by the training loss. Of no
                          account where fit is given validation_data
     patience             epochs without a lower held-out loss, after which training stops
@@ -69,6 +53,10 @@ class Training:
     max_epochs: int = 300
     batch_size: int = 100
     learning_rate: float = 1e-3
+    schedule: object = "constant"
+    warmup: float = 0.0
+    optimizer: object = "adam"
+    average: object = 0.0
     validation_fraction: float = 0.1
     patience: int = 20
     restore_best: bool = True
@@ -88,8 +76,11 @@ def check_training(options):
         value = getattr(options, name)
         if not isinstance(value, (int, float, np.number)) or not value > 0 or not math.isfinite(value):
             raise ValueError(f"{name} must be a positive number, got {value!r}")
-    if not isinstance(options.weight_decay, (int, float, np.number)) or not 0 <= options.weight_decay < math.inf:
-        raise ValueError(f"weight_decay must be 0 or a positive number, got {options.weight_decay!r}")
+    for name in ("weight_decay", "warmup"):
+        value = getattr(options, name)
+        if not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
+    optim.schedule(options.schedule), optim.optimizer(options.optimizer), optim.average(options.average)
     if not isinstance(options.callbacks, (list, tuple)) or not all(map(callable, options.callbacks)):
         raise TypeError(f"callbacks must be a list of functions, got {options.callbacks!r}")
     value = options.validation_fraction
@@ -103,64 +94,80 @@ class State:
 
     params: np.ndarray                    # (p,) the flat buffer
     best: np.ndarray                      # (p,) the best so far
-    moments: dict                         # the optimiser's arrays
+    clock: np.ndarray                     # (players, 4) optim.STEP, RATE, BASE, COUNTER, where the parameters lie
+    moments: dict                         # the optimisers' arrays, by player
+    carry: dict                           # the players' arrays; "average" is the mean of the parameters
     split: Stream                         # drew the validation rows; never advanced
     stream: Stream                        # draws the order and the noise
-    learning_rate: float
     interrupted: bool = False
     epoch: int = 0
-    step: int = 0
+    epochs: int | None = None             # how many there were to be
     best_nats: float = math.inf
     since_best: int = 0
     rollbacks: int = 0
     history: list = dataclasses.field(default_factory=list)  # one dict per epoch
 
+    step = property(lambda self: int(self.clock[0, STEP]), doc="Steps of the first player.")
+    learning_rate = property(lambda self: float(self.clock[0, RATE]), doc="Of the first player.")
+
     def save(self):
         """(arrays, JSON-able dict) that restore() takes back."""
-        arrays = {"params": self.params, "best": self.best, **{f"moment.{k}": v for k, v in self.moments.items()}}
-        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("params", "best", "moments")}
-        return arrays, {**rest, "split": self.split.state(), "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
+        moments = {f"moment.{player}.{k}": v for player, each in self.moments.items() for k, v in each.items()}
+        arrays = {"params": self.params, "best": self.best, "clock": self.clock, **moments}
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in (*arrays, "moments", "carry")}
+        rest |= {"split": self.split.state(), "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
+        return arrays | {f"carry.{k}": v for k, v in self.carry.items()}, rest
 
     @classmethod
     def restore(cls, arrays, rest, like=None):
         """The state that save() described, its arrays on the device if `like` is there."""
-        arrays = {k: np.asarray(v.copy(), like=like) for k, v in arrays.items()}
-        moments = {k.removeprefix("moment."): v for k, v in arrays.items() if k.startswith("moment.")}
         rest = {**rest, "split": Stream.from_state(rest["split"]), "stream": Stream.from_state(rest["stream"]),
                 "best_nats": float(rest["best_nats"])}
-        return cls(params=arrays["params"], best=arrays["best"], moments=moments, **rest)
+        if "clock" not in arrays:  # of before there were clocks, and one player
+            t, rate = rest.pop("step"), rest.pop("learning_rate")
+            arrays = {k.replace("moment.", "moment.loss."): v for k, v in arrays.items()}
+            arrays["clock"] = np.array([[t, rate, rate, rest["stream"].counter]])
+        kept = {"moments": {}, "carry": {}}
+        for name, a in arrays.items():
+            kind, _, k = name.partition(".")
+            a = np.asarray(a.copy(), like=like)
+            if kind == "moment":
+                player, _, k = k.rpartition(".")
+                kept["moments"].setdefault(player, {})[k] = a
+            elif kind == "carry":
+                kept["carry"][k] = a
+            else:
+                kept[name] = a
+        return cls(**kept, **rest)
 
 
-def fit(loss, params, batch, *, validation=None, stream, options=None, optimizer=None, resume=None, save=None):
+def fit(players, params, batch, *, validation=None, stream, options=None, monitor=None, resume=None, save=None):
     """Minimise the mean loss over the rows of a Batch; params (npgen.nn.Parameters) end at the best epoch's values.
 
+    players      a loss, which moves all parameters, or several Players, who take turns at every batch
     batch        all rows to train on; with weights the loss is the weighted mean, sum_n w_n loss_n / sum_n w_n
     validation   a Batch to stop by, or None: a share of the rows of batch
     stream       random numbers for the split, the order and the loss
     options      a Training, or whatever has its attributes, as a model that inherits it
+    monitor      what is scored on the rows to stop by, a function like a loss; None: the first player's loss
     resume       a State to go on from; save(state) is called after every epoch, whose arrays no later epoch writes to
     It runs where batch and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
     its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases, once each.
-    Raises ValueError for parameters that are not finite to begin with, and as check_training does.
+    Raises ValueError for parameters that are not finite to begin with, players that cannot be, a State whose learning rates
+    would have been others, and as check_training does.
     """
-    options, optimizer = options or Training(), optimizer or Adam()
+    options, players = options or Training(), (Player(loss=players),) if callable(players) else tuple(players)
     check_training(options)
-    state = resume or State(params.flat.copy(), params.flat.copy(), optimizer.init(params.flat), stream.spawn(), stream,
-                            options.learning_rate)
+    step = _Step(players, params, batch, options, monitor)
+    state = resume or step.begin(stream)
     order = Stream.from_state(state.split.state()).permutation(len(batch))
     n_valid = min(int(round(len(batch) * options.validation_fraction)), len(batch) - 1) if validation is None else 0
     rows, held_out = np.sort(order[n_valid:]), (batch, np.sort(order[:n_valid]))
     if validation is not None:
         held_out = validation, np.arange(len(validation))
     held_out = held_out[0], np.asarray(held_out[1], like=batch.x)
-    if batch.weights is not None:  # of mean 1 over the rows trained on: a batch's mean then estimates the weighted mean
-        total = float(batch.weights[rows].sum(dtype=np.float64))
-        batch = dataclasses.replace(batch, weights=batch.weights * (len(rows) / total))
-    params.flat[:] = state.params
-    if not np.isfinite(params.flat).all():
-        raise ValueError("fit: the first parameters are not finite; look at the scale of X")
-    step = _Step(loss, params, batch, optimizer, options)
+    step.over(rows, state)
     with _progress(options, state) as bar, np.errstate(all="ignore"):  # a loss that is not finite is dealt with below
         try:
             while state.epoch < options.max_epochs and state.since_best < options.patience:
@@ -172,7 +179,7 @@ def fit(loss, params, batch, *, validation=None, stream, options=None, optimizer
         except KeyboardInterrupt:
             state.interrupted = True
             warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept", ConvergenceWarning)
-    params.flat[:] = state.best if options.restore_best else state.params
+    params.flat[:] = state.best if options.restore_best else state.carry.get("average", state.params)
     if step.rolled_back:
         n = len(step.rolled_back)
         became = step.rolled_back[0] + (f", the first of {n} times" if n > 1 else "")
@@ -183,39 +190,57 @@ def fit(loss, params, batch, *, validation=None, stream, options=None, optimizer
 
 
 class _Step:
-    """One optimiser step on a batch, and the nats of rows without one."""
+    """All players' steps on a batch, and the nats of rows without one."""
 
-    def __init__(self, loss, params, batch, optimizer, options):
-        self.loss, self.params, self.batch = loss, params, batch  # of all rows
-        self.optimizer, self.options = optimizer, options
-        self.objective = value_and_grad(self._mean)
+    def __init__(self, players, params, batch, options, monitor=None):
+        self.params, self.batch, self.options = params, batch, options  # the batch of all rows
+        self.moves, self.monitor = [Move(player, params, options) for player in players], monitor or players[0].loss
+        self.average = optim.average(options.average)
+        self.shown = params.copy() if self.average else params  # what is validated and kept
         self.rolled_back = []  # what the loss became and when, in words
-        self.scale, self.on_device = np.ones_like(params.flat, shape=(1,)), is_device_array(params.flat)
+        self.on_device = is_device_array(params.flat)
+        *self.ends, self.n_steps = np.cumsum([player.steps for player in players])  # of each player's among a batch's
+        if len({player.name for player in players}) < len(players):
+            raise ValueError(f"fit: players must have different names, got {', '.join(player.name for player in players)}")
 
-    def _mean(self, params, batch, stream):
-        losses = self.loss(params, batch, stream)
-        return ops.mean(losses) if batch.weights is None else ops.sum(losses * batch.weights) / len(batch)
+    def begin(self, stream):
+        """The State before the first epoch."""
+        flat, split = self.params.flat, stream.spawn()
+        clock = np.asarray([[0, move.base, move.base, 0] for move in self.moves], dtype=np.float64, like=flat)
+        moments = {move.player.name: move.optimizer.init(move.flat) for move in self.moves}
+        return State(flat.copy(), flat.copy(), clock, moments, {"average": flat.copy()} if self.average else {}, split, stream)
+
+    def over(self, rows, state):
+        """Go over these rows from a State on."""
+        options, done, first = self.options, np.arange(1.0, state.epoch + 1), self.moves[0]
+        if state.epochs is not None and (first.rates(done, state.epochs) != first.rates(done, options.max_epochs)).any():
+            raise ValueError(f"fit: the run to resume had max_epochs={state.epochs}, and its learning rates went by that, but "
+                             f"max_epochs is {options.max_epochs} now; set it back, or fit without resume")
+        state.epochs, weights = options.max_epochs, self.batch.weights
+        for move in self.moves:
+            move.per_epoch = -(-len(rows) // options.batch_size) * move.player.steps
+        if weights is not None:  # of mean 1 over the rows trained on: a batch's mean then estimates the weighted mean
+            total = float(weights[rows].sum(dtype=np.float64))
+            self.batch = Batch(self.batch.x, self.batch.context, weights * (len(rows) / total))
+        self.params.flat[:] = state.params
+        if not np.isfinite(self.params.flat).all():
+            raise ValueError("fit: the first parameters are not finite; look at the scale of X")
 
     def train(self, state, rows):
-        """Take one step on the rows of these numbers; returns their mean nats, not finite if the optimiser has to refuse it."""
-        value, gradients = self.objective(dict(self.params), self.batch.take(rows), state.stream)
-        length = sum([norm.squared(g.ravel())[0] for g in gradients.values()])**0.5
-        nats, limit = value + 0 * length, self.options.clip_norm  # 0 times what is not finite is NaN
-        self.scale[0] = limit / np.maximum(length, limit) + 0 * nats
-        state.step += 1
-        if self.options.weight_decay:  # decoupled from the gradient (Loshchilov & Hutter, 2019)
-            self.params.flat *= 1 - state.learning_rate * self.options.weight_decay
-        for name, part in self.params.parts.items():
-            moments = {k: v[part] for k, v in state.moments.items()}
-            self.optimizer.update(self.params.flat[part], gradients[name].ravel(), moments, self.scale, state.step,
-                                  state.learning_rate)
+        """Every player's steps on the rows of these numbers; returns the nats of each."""
+        batch, nats = self.batch.take(rows), []
+        for move, clock in zip(self.moves, state.clock, strict=True):
+            nats += [move(state, clock, batch) for _ in range(move.player.steps)]
+        if self.average:
+            self.average.update(state.carry["average"], self.params.flat, state.clock[0])
         return nats
 
-    def nats(self, batch, rows, stream):
+    def nats(self, batch, rows, stream, carry):
         """The (weighted) mean nats of some rows of a Batch, without a step."""
         sums, weights = [], batch.weights
         for part in map(batch.take, _cut(rows, 1000)):
-            losses = self.loss(self.params, part, stream)
+            part.carry = carry
+            losses = self.monitor(self.shown, part, stream)
             sums.append(np.sum(losses if weights is None else losses * part.weights, dtype=np.float64))
         return float(np.sum(np.stack(sums))) / (len(rows) if weights is None else float(weights[rows].sum(dtype=np.float64)))
 
@@ -229,32 +254,42 @@ def _epoch(step, state, rows, held_out):
 
     The pass works on a copy, so that the state is one at the end of an epoch whenever an error or Ctrl-C comes.
     """
-    ahead = dataclasses.replace(state, moments={k: v.copy() for k, v in state.moments.items()})
+    ahead = dataclasses.replace(state, clock=state.clock.copy(), carry={k: v.copy() for k, v in state.carry.items()},
+                                moments={k: {name: v.copy() for name, v in each.items()} for k, each in state.moments.items()})
     state.stream = Stream.from_state(state.stream.state())
     order = np.asarray(rows[ahead.stream.permutation(len(rows))], like=step.batch.x)
+    ahead.clock[:, COUNTER] = ahead.stream.counter
     batches, nats = _cut(order, step.options.batch_size), []
     for batch in batches:
-        nats.append(step.train(ahead, batch))
-        if not step.on_device and not math.isfinite(nats[-1]):  # to look at a GPU's would be to wait for it
-            break
+        nats += step.train(ahead, batch)
+        if not step.on_device and not all(map(math.isfinite, nats[-step.n_steps:])):
+            break  # a GPU's are looked at later: to do so here would be to wait for it
     nats = asnumpy(np.stack(nats)).astype(np.float64)
     if not np.isfinite(nats).all():
         return _roll_back(step, state, float(nats[~np.isfinite(nats)][0]))
-    train_nats = float(nats @ [len(batch) for batch in batches]) / len(rows)
+    sizes, losses = [len(batch) for batch in batches], {}
+    for move, each in zip(step.moves, np.split(nats.reshape(len(batches), -1), step.ends, axis=1), strict=True):
+        losses[move.player.name] = float(each.mean(axis=1) @ sizes) / len(rows)
+    train_nats = losses[step.moves[0].player.name]
+    if step.average:
+        step.shown.flat[:] = ahead.carry["average"]
     validates = len(held_out[-1]) > 0
-    valid_nats = step.nats(*held_out, Stream(0)) if validates else train_nats  # the same noise every epoch
+    valid_nats = step.nats(*held_out, Stream(0), ahead.carry) if validates else train_nats  # the same noise every epoch
     if not math.isfinite(valid_nats):
         return _roll_back(step, state, valid_nats)
-    if not all(np.isfinite(values).all() for values in (step.params.flat, *ahead.moments.values())):
+    kept = [step.params.flat, *ahead.carry.values(), *(v for each in ahead.moments.values() for v in each.values())]
+    if not all(np.isfinite(values).all() for values in kept):
         return _roll_back(step, state, math.nan)  # the last step spoiled them, and nothing was scored with them yet
     ahead.params = step.params.flat.copy()
     ahead.epoch += 1
     ahead.since_best += 1
     if valid_nats < ahead.best_nats:
-        ahead.best, ahead.best_nats, ahead.since_best = ahead.params, valid_nats, 0
+        ahead.best = step.shown.flat.copy() if step.average else ahead.params
+        ahead.best_nats, ahead.since_best = valid_nats, 0
     ahead.history = [*state.history, {"epoch": ahead.epoch, "train_nats": train_nats,
                                       "valid_nats": valid_nats if validates else None,
-                                      "learning_rate": ahead.learning_rate, "rollbacks": ahead.rollbacks}]
+                                      "learning_rate": ahead.learning_rate, "rollbacks": ahead.rollbacks,
+                                      **({"losses": losses} if len(losses) > 1 else {})}]
     vars(state).update(vars(ahead))  # in one piece: a signal comes before it or after
     return True
 
@@ -262,7 +297,8 @@ def _epoch(step, state, rows, held_out):
 def _roll_back(step, state, nats):
     step.params.flat[:] = state.params
     state.stream = state.stream.spawn()  # new draws, however far it came
-    state.learning_rate /= 2
+    state.clock = state.clock.copy()
+    state.clock[:, RATE:BASE + 1] /= 2
     state.rollbacks += 1
     step.rolled_back.append(f"{nats} in epoch {state.epoch + 1}")
     if state.rollbacks >= _ATTEMPTS:

@@ -151,9 +151,9 @@ def assert_same_history(ours, theirs, tolerance):
         assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
 
 
-def descend(x, loss=squares, optimizer=None, **options):
+def descend(x, loss=squares, **options):
     params = Parameters({"w": np.zeros_like(x, shape=x.shape[1:])})
-    return params, train.fit(loss, params, Batch(x), stream=Stream(0), optimizer=optimizer, options=Training(**options))
+    return params, train.fit(loss, params, Batch(x), stream=Stream(0), options=Training(**options))
 
 
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.01}, {"weight_decay": 0.1}, {"optimizer": SGD(0.5)},

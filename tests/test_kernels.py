@@ -90,10 +90,11 @@ def rows_inputs(rng, n, d, dtype):
 def adam_inputs(rng, n, d, dtype):
     param, grad, m, v = (floats(rng, n * d, dtype, [0]) for _ in range(4))
     scale = rng.choice([1, 0.01, np.nan, np.inf], p=[0.4, 0.4, 0.1, 0.1])
-    return param, grad, m, np.abs(v), np.full(1, scale, dtype), int(rng.integers(1, 10000)), 1e-3, 0.9, 0.999, 1e-8
+    return param, grad, m, np.abs(v), np.full(1, scale, dtype), np.array([rng.integers(1, 10000), 1e-3]), 0.9, 0.999, 1e-8
 
 
-def adam_bound(eps, want, param, grad, m, v, scale, step, lr, beta1, beta2, floor):
+def adam_bound(eps, want, param, grad, m, v, scale, clock, beta1, beta2, floor):
+    step, lr = clock
     if not np.isfinite(scale):
         return [0 * param] * 4  # nothing changes
     parts = np.abs(m) + np.abs(scale * grad)

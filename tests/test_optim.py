@@ -8,6 +8,11 @@ RNG = np.random.default_rng(0)
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
+def at(step, rate):
+    """The clock of a step with this learning rate."""
+    return np.array([step, rate, 0, 0.0])
+
+
 def plain_adam(theta, gradients, lr, beta1, beta2, eps, scale):
     """Algorithm 1 of Kingma & Ba (2015)."""
     m, v = np.zeros_like(theta), np.zeros_like(theta)
@@ -27,7 +32,7 @@ def test_adam_is_the_published_algorithm(dtype, settings, scale):
     flat, kept, optimizer = start.copy(), gradients.copy(), Adam(**settings)
     moments = optimizer.init(flat)
     for step, g in enumerate(gradients, start=1):
-        optimizer.update(flat, g, moments, np.full(1, scale, dtype), step, 1e-2)
+        optimizer.update(flat, g, moments, np.full(1, scale, dtype), at(step, 1e-2))
     o = optimizer
     want = plain_adam(start.astype(float), gradients.astype(float), 1e-2, o.beta1, o.beta2, o.eps, scale)
     np.testing.assert_allclose(flat, want, rtol=0, atol=2000 * np.finfo(dtype).eps)
@@ -40,7 +45,7 @@ def test_adams_first_step_is_the_rate_whatever_the_gradients_scale(dtype):
     for g in (1e-3, 1.0, 1e6):
         flat = np.zeros(4, dtype)
         optimizer = Adam()
-        optimizer.update(flat, np.array([g, -g, 2 * g, g], dtype), optimizer.init(flat), np.ones(1, dtype), 1, 0.01)
+        optimizer.update(flat, np.array([g, -g, 2 * g, g], dtype), optimizer.init(flat), np.ones(1, dtype), at(1, 0.01))
         np.testing.assert_allclose(flat, [-0.01, 0.01, -0.01, -0.01], rtol=1e-4)
 
 
@@ -52,7 +57,7 @@ def test_sgd_is_its_formula(dtype, momentum):
     moments = optimizer.init(flat)
     theta, b = start.astype(float), np.zeros(20)
     for step, g in enumerate(gradients, start=1):
-        optimizer.update(flat, g, moments, np.full(1, 0.5, dtype), step, 0.1)
+        optimizer.update(flat, g, moments, np.full(1, 0.5, dtype), at(step, 0.1))
         b = momentum * b + 0.5 * g
         theta = theta - 0.1 * b
     assert flat.dtype == dtype
@@ -65,10 +70,10 @@ def test_sgd_is_its_formula(dtype, momentum):
 def test_a_step_whose_scale_is_not_finite_changes_nothing(dtype, optimizer, scale):
     flat, g = RNG.normal(size=20).astype(dtype), RNG.normal(size=20).astype(dtype)
     moments = optimizer.init(flat)
-    optimizer.update(flat, g, moments, np.ones(1, dtype), 1, 0.1)
+    optimizer.update(flat, g, moments, np.ones(1, dtype), at(1, 0.1))
     before = [a.tobytes() for a in (flat, *moments.values())]
     with np.errstate(invalid="ignore"):
-        optimizer.update(flat, g, moments, np.full(1, scale, dtype), 2, 0.1)
+        optimizer.update(flat, g, moments, np.full(1, scale, dtype), at(2, 0.1))
     assert [a.tobytes() for a in (flat, *moments.values())] == before
 
 

@@ -31,10 +31,10 @@ def squares(params, batch, stream):
     return np.sum(np.square(batch.x - params["w"]), axis=1) / 2
 
 
-def run(loss=squares, x=X, *, start=0.0, context=None, weights=None, validation=None, optimizer=None, resume=None, save=None,
+def run(loss=squares, x=X, *, start=0.0, context=None, weights=None, validation=None, monitor=None, resume=None, save=None,
         **options):
     params = Parameters({"w": np.full(x.shape[1], start)})
-    state = train.fit(loss, params, Batch(x, context, weights), validation=validation, stream=Stream(0), optimizer=optimizer,
+    state = train.fit(loss, params, Batch(x, context, weights), validation=validation, stream=Stream(0), monitor=monitor,
                       resume=resume, save=save, options=Training(**options))
     return params["w"], state
 

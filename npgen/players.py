@@ -1,0 +1,113 @@
+"""Who trains: rows with what belongs to them, players that move parameters by a loss, and the step that one takes on a batch.
+
+Legend: n rows in a batch, d features, w context columns, t steps.
+"""
+import collections.abc
+import dataclasses
+
+import numpy as np
+
+from . import ops, optim
+from .engine import value_and_grad
+from .kernels import gather, norm
+from .optim import BASE, RATE, STEP
+
+
+@dataclasses.dataclass(eq=False)
+class Batch:
+    """Rows x (n, d), what they are given, context (n, w) or None, and how much each counts, weights (n,) or None.
+
+    carry: what its player has prepared for it, {name: array}.
+    """
+
+    x: np.ndarray
+    context: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    carry: dict = dataclasses.field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.x)
+
+    def take(self, rows):
+        """The rows of these numbers, gathered where they lie."""
+        context, weights = self.context, self.weights
+        return Batch(gather.rows(self.x, rows), None if context is None else gather.rows(context, rows),
+                     None if weights is None else weights[rows])
+
+    def to(self, place):
+        """The same rows where place(array) puts arrays."""
+        return Batch(*(None if a is None else place(a) for a in (self.x, self.context, self.weights)))
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Player:
+    """Who moves parameters: maximum likelihood is one player, a GAN two, an energy model one that prepares its chain.
+
+    loss           loss(params, batch, stream) -> (n,) nats per row, of which the player follows the (weighted) mean
+    name           in history_ and in files; no two players have the same
+    moves          names of the parameters that it moves, which follow one another; None for all
+    steps          that it takes with every batch
+    prepare        None, or prepare(params, carry, batch, stream) -> carry before every step: {name: array} of what is kept from
+                   step to step, a chain or an order, {} at first. The loss finds it in batch.carry; it is saved and goes back
+                   with the parameters
+    optimizer      as in Training; None for the one there
+    learning_rate  as in Training; None for the one there
+    """
+
+    loss: collections.abc.Callable
+    name: str = "loss"
+    moves: tuple | None = None
+    steps: int = 1
+    prepare: collections.abc.Callable | None = None
+    optimizer: object = None
+    learning_rate: float | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"Player {self.name}: steps must be a positive integer, got {self.steps!r}")
+
+
+class Move:
+    """A player's step on a batch."""
+
+    def __init__(self, player, params, options):
+        self.player, self.params, self.limit = player, params, options.clip_norm
+        self.names = tuple(params if player.moves is None else player.moves)
+        self.flat = params.flat[params.span(self.names)]
+        self.gradient = np.empty_like(self.flat) if len(self.names) > 1 else None
+        self.scale, self.tick = np.ones_like(self.flat, shape=(1,)), np.asarray([1.0, 0, 0, 0], like=params.flat)
+        self.objective = value_and_grad(self._mean)
+        self.optimizer = optim.optimizer(options.optimizer if player.optimizer is None else player.optimizer)
+        self.decay = options.weight_decay + getattr(self.optimizer, "decay", 0)
+        self.base = options.learning_rate if player.learning_rate is None else player.learning_rate
+        self.schedule, self.epochs, self.warmup = optim.schedule(options.schedule), options.max_epochs, options.warmup
+        self.scheduled = self.warmup > 0 or not isinstance(self.schedule, optim.Constant)
+        self.per_epoch = player.steps  # steps, times the batches
+
+    def _mean(self, moved, batch, stream):
+        losses = self.player.loss({**self.params, **moved}, batch, stream)
+        return ops.mean(losses) if batch.weights is None else ops.sum(losses * batch.weights) / len(batch)
+
+    def rates(self, epoch, epochs):
+        """The shares of the learning rate at these times, in epochs, (t,)."""
+        return self.schedule(epoch, epochs) * (np.minimum(epoch / self.warmup, 1) if self.warmup else 1)
+
+    def __call__(self, state, clock, batch):
+        """Take the step; returns the batch's mean nats, not finite if the optimiser has to refuse it."""
+        player = self.player
+        if player.prepare:
+            state.carry = state.carry | player.prepare(dict(self.params), state.carry, batch, state.stream)
+        batch.carry = state.carry
+        value, gradients = self.objective({name: self.params[name] for name in self.names}, batch, state.stream)
+        pieces = [g.ravel() for g in gradients.values()]
+        length = sum([norm.squared(g)[0] for g in pieces])**0.5
+        nats = value + 0 * length  # 0 times what is not finite is NaN
+        self.scale[0] = self.limit / np.maximum(length, self.limit) + 0 * nats
+        clock += self.tick
+        if self.scheduled:
+            clock[RATE:RATE + 1] = clock[BASE:BASE + 1] * self.rates(clock[STEP:STEP + 1] / self.per_epoch, self.epochs)
+        if self.decay:  # decoupled from the gradient (Loshchilov & Hutter, 2019)
+            self.flat *= (1 - clock[RATE:RATE + 1] * self.decay).astype(self.flat.dtype)
+        gradient = pieces[0] if self.gradient is None else np.concatenate(pieces, out=self.gradient)  # one kernel goes over it
+        self.optimizer.update(self.flat, gradient, state.moments[player.name], self.scale, clock)
+        return nats
