@@ -134,7 +134,7 @@ class Average:
 
 OPTIMIZERS = {"adam": Adam(), "adamw": Adam(decay=0.01), "sgd": SGD()}
 SCHEDULES = {"constant": Constant(), "cosine": Cosine(), "step": Step()}
-VALUES = {each.__name__: each for each in (Adam, SGD, Constant, Cosine, Step, Average)}
+VALUES = Adam, SGD, Constant, Cosine, Step, Average
 
 
 def optimizer(value):
@@ -171,4 +171,4 @@ def to_config(value):
 
 def from_config(config):
     """The value that to_config described; a file may be forged: KeyError, TypeError or ValueError where there is none."""
-    return VALUES[config["optim"]](**{k: v for k, v in config.items() if k != "optim"})
+    return {each.__name__: each for each in VALUES}[config["optim"]](**{k: v for k, v in config.items() if k != "optim"})

@@ -123,10 +123,6 @@ class State:
         """The state that save() described, its arrays on the device if `like` is there."""
         rest = {**rest, "split": Stream.from_state(rest["split"]), "stream": Stream.from_state(rest["stream"]),
                 "best_nats": float(rest["best_nats"])}
-        if "clock" not in arrays:  # of before there were clocks, and one player
-            t, rate = rest.pop("step"), rest.pop("learning_rate")
-            arrays = {k.replace("moment.", "moment.loss."): v for k, v in arrays.items()}
-            arrays["clock"] = np.array([[t, rate, rate, rest["stream"].counter]])
         kept = {"moments": {}, "carry": {}}
         for name, a in arrays.items():
             kind, _, k = name.partition(".")

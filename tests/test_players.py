@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from npgen import checkpoint, train
+import npgen
+from npgen import MADE, checkpoint, train
 from npgen.engine import Tensor
 from npgen.nn import Parameters
 from npgen.optim import SGD, Adam, Average, Constant, Cosine, Step
@@ -114,19 +115,6 @@ def test_going_back_an_epoch_restores_all_there_is(name):
     clock, halved = before.pop("clock"), after.pop("clock")
     assert all(a.tobytes() == after[k].tobytes() for k, a in before.items())
     np.testing.assert_array_equal(halved, clock * [1, 0.5, 0.5, 1])
-
-
-def test_a_state_of_before_there_were_clocks_goes_on(tmp_path):
-    states = []
-    whole, state = run(squares, W, save=lambda s: states.append(s.save()))
-    arrays, rest = states[2]
-    clock = arrays.pop("clock")[0]
-    arrays = {k.replace("moment.loss.", "moment."): a for k, a in arrays.items()}
-    assert arrays.keys() == {"params", "best", "moment.m", "moment.v"}
-    rest = {k: v for k, v in rest.items() if k != "epochs"} | {"step": int(clock[0]), "learning_rate": float(clock[1])}
-    again, resumed = run(squares, W, resume=State.restore(arrays, rest))
-    assert again.flat.tobytes() == whole.flat.tobytes()
-    assert_same(resumed, state)
 
 
 def test_a_run_whose_learning_rates_would_have_been_others_is_refused():
@@ -290,6 +278,48 @@ def test_a_chain_is_moved_before_every_step_and_seen_by_the_loss():
     seen, scored = [], []
     run((Player(loss=loss, prepare=prepare, steps=2),), W, max_epochs=2, batch_size=10)
     assert steps == list(range(20)) and seen == list(range(1, 21)) and scored == [10, 20]
+
+
+# ---------------------------------------------------------------- models
+
+SETTINGS = {"schedule": Cosine(floor=0.1), "warmup": 2, "optimizer": Adam(beta1=0.8, decay=0.01), "average": Average(0.5)}
+
+
+NAMES = {"schedule": "step", "optimizer": "sgd", "average": 0.9}
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, NAMES], ids=["objects", "names"])
+def test_a_model_is_trained_saved_and_resumed_with_them(settings, tmp_path):
+    def die(entry):
+        if entry["epoch"] == 3:
+            raise InterruptedError
+
+    plainly = functools.partial(MADE, hidden=(8,), max_epochs=5, random_state=0, batch_size=10)
+    build = functools.partial(plainly, **settings)
+    model = build().fit(X)
+    assert model.params_.flat.tobytes() != plainly().fit(X).params_.flat.tobytes()
+    with pytest.raises(InterruptedError):
+        build(callbacks=[die]).fit(X, checkpoint=tmp_path / "run")
+    again = build().fit(X, checkpoint=tmp_path / "run", resume=True)
+    assert again.params_.flat.tobytes() == model.params_.flat.tobytes() and again.history_ == model.history_
+    with pytest.raises(ValueError, match="was written with average="):
+        build(average=0).fit(X, checkpoint=tmp_path / "run", resume=True)
+    model.save(tmp_path / "model")
+    loaded = npgen.load(tmp_path / "model")
+    assert {name: getattr(loaded, name) for name in settings} == settings
+    assert loaded.log_prob(X).tobytes() == model.log_prob(X).tobytes()
+
+
+@pytest.mark.parametrize("x", [X, (X > 1.5).astype(float)], ids=["normal", "bernoulli"])
+def test_integer_weights_are_repeated_rows_in_a_models_gradient(x):
+    weights = np.array([2, 1, 3] * 16 + [1, 1])
+    build = functools.partial(MADE, hidden=(8,), order="natural", preprocess=None, random_state=0, max_epochs=1, batch_size=999,
+                              validation_fraction=0, restore_best=False, optimizer="sgd", clip_norm=1e9)
+    start = build(learning_rate=1e-300).fit(x).params_.flat
+    one = build(learning_rate=0.1).fit(x, sample_weight=weights).params_.flat - start
+    other = build(learning_rate=0.1).fit(x.repeat(weights, axis=0)).params_.flat - start
+    np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    assert np.abs(one - (build(learning_rate=0.1).fit(x).params_.flat - start)).max() > 1e-4
 
 
 # ---------------------------------------------------------------- settings

@@ -4,7 +4,7 @@ import platform
 
 import numpy as np
 
-from .. import checkpoint, transforms
+from .. import checkpoint, optim, transforms
 from ..checkpoint import LoadError
 from ..checks import one_line
 from ..heads import Head, from_config
@@ -129,6 +129,8 @@ def params_to_json(model, without):
 def _to_json(name, value):
     if isinstance(value, transforms.Transform):
         return {"preprocess": transforms.to_config(value)}
+    if isinstance(value, optim.VALUES):
+        return optim.to_config(value)
     if isinstance(value, Head):
         config = value.config()
         return config if isinstance(config, dict) else {"head": config}
@@ -160,6 +162,8 @@ def _numbers(value):
 
 def from_json(value):
     if isinstance(value, dict):
+        if "optim" in value:
+            return optim.from_config(value)
         return transforms.from_config(value["preprocess"], {}) if "preprocess" in value else \
             from_config({"head": "categorical"} | value)  # of which older files have the levels alone
     return tuple(from_json(v) for v in value) if isinstance(value, list) else value
