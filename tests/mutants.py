@@ -323,7 +323,7 @@ MUTANTS = [
     M("what overflows is certain", "RealNVP, real", "models.overflow:without_overflow",
       "function(np.clip(z, -limit, limit), *rest).astype(answer.dtype)", "np.full_like(answer, np.inf)"),
     # randomness, files, the contract
-    M("rows drawn again", "RealNVP, moons", "models.flow:FlowModel._draw", ", c)", ", c)[np.arange(n) % 9000]"),
+    M("rows drawn again", "RealNVP, moons", "models.flow:FlowModel._draw", ", c)", ", c)[[i % 9000 for i in range(n)]]"),
     M("neighbours are one row", "mixture, full", "models.mixture.gaussian:GaussianMixture._draw_components",
       ".astype(self.dtype_)", "[(np.arange(n) + 1) // 2].astype(self.dtype_)"),
     M("normals too narrow", "RealNVP, moons", "kernels.random:_normal_reference", "-2 * np.log", "-1.8 * np.log"),

@@ -36,6 +36,29 @@ class Element:
         return fused.standard_normal_log_prob(z) + log_det
 
 
+def _affine_formula(x, outputs, limit):
+    log_var = ops.bounded(outputs[:, 1::2], limit)
+    return (x - outputs[:, ::2]) * ops.exp(-0.5 * log_var), -0.5 * ops.sum(log_var, axis=1)
+
+
+def _affine_forward(x, outputs, limit):
+    log_var = ops.bounded(outputs[:, 1::2], limit)
+    scale = np.exp(-0.5 * log_var)
+    return (x - outputs[:, ::2]) * scale, -0.5 * np.sum(log_var, axis=1), log_var, scale
+
+
+def _affine_backward(tracked, ans, g, x, outputs, limit):
+    (z, _, log_var, scale), (dz, dlog_det, *_) = ans, g
+    dx, draw = np.zeros_like(z) if dz is None else dz * scale, 0 if dz is None else dz * z
+    doutputs = np.empty_like(outputs)
+    doutputs[:, ::2] = -dx
+    doutputs[:, 1::2] = -0.5 * (draw if dlog_det is None else draw + dlog_det[:, None]) * (1 - np.square(log_var / limit))
+    return [(dx, doutputs)[i] for i in tracked]
+
+
+_affine = fused.fused("affine_to_noise", _affine_formula, _affine_forward, _affine_backward)
+
+
 class Affine(Element):
     """z = (x - mean) exp(-log_var / 2), the noise of a normal head; log |det dz/dx| = -1/2 sum_d log_var_d.
 
@@ -48,8 +71,7 @@ class Affine(Element):
         self.head = head
 
     def to_noise(self, x, outputs):
-        mean, log_var = self.head.split(outputs)
-        return (x - mean) * ops.exp(-0.5 * log_var), -0.5 * ops.sum(log_var, axis=1)
+        return _affine(x, outputs, self.head.limit)[:2]
 
     def to_data(self, z, outputs):
         mean, log_var = self.head.split(outputs)

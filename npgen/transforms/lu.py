@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import ops
 from .base import Transform
+from .permute import permuted
 
 
 class LU(Transform):
@@ -35,10 +36,10 @@ class LU(Transform):
 
     def to_noise(self, p, x, c=None, stream=None):
         lower, upper, log_diagonal, shift = self._of(p)
-        z = ops.matmul(ops.matmul(np.take(x, self.order, axis=1), ops.transpose(upper)), ops.transpose(lower)) + shift
+        z = ops.matmul(ops.matmul(permuted(x, self.order, self._back), ops.transpose(upper)), ops.transpose(lower)) + shift
         return z, np.zeros_like(x, shape=(len(x),)) + ops.sum(log_diagonal)
 
     def to_data(self, p, z, c=None):
         lower, upper, log_diagonal, shift = self._of(p)
         x = ops.solve_triangular(upper, ops.solve_triangular(lower, ops.transpose(z - shift)), lower=False)
-        return np.take(ops.transpose(x), self._back, axis=1), np.zeros_like(z, shape=(len(z),)) - ops.sum(log_diagonal)
+        return permuted(ops.transpose(x), self._back, self.order), np.zeros_like(z, shape=(len(z),)) - ops.sum(log_diagonal)
