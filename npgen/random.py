@@ -24,15 +24,20 @@ def as_stream(rng=None):
     return rng if isinstance(rng, Stream) else Stream(rng)
 
 
-def row_normals(x, shape):
-    """Standard normals (n, *shape) that are a function of the rows x (n, d): a hash of each row keys its stream.
+def row_streams(x):
+    """A stream for each of the rows x (n, d), keyed by a hash of the row, which is taken on the host.
 
-    They depend neither on a row's place, nor on the rows beside it, nor on their dtype. The hash is taken on the host.
+    It depends neither on a row's place, nor on the rows beside it, nor on their dtype.
     """
+    for row in asnumpy(x).astype(np.float64) + 0.0:  # + 0.0 makes -0 and 0 the same
+        yield Stream(key=np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), dtype=np.uint32))
+
+
+def row_normals(x, shape):
+    """Standard normals (n, *shape) that are a function of the rows x (n, d): each is of its row's own stream."""
     noise = np.empty((len(x), *shape), x.dtype)
-    for row, out in zip(asnumpy(x).astype(np.float64) + 0.0, noise, strict=True):  # + 0.0 makes -0 and 0 the same
-        key = np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), dtype=np.uint32)
-        out[...] = Stream(key=key).normal(shape, x.dtype)
+    for stream, out in zip(row_streams(x), noise, strict=True):
+        out[...] = stream.normal(shape, x.dtype)
     return np.asarray(noise, like=x)
 
 

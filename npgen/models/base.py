@@ -304,11 +304,12 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
 
     # ------------------------------------------------------------ checks
 
-    def _check(self, method, X, name="X"):
+    def _check(self, method, X, name="X", missing=None):
         self._check_fitted(method)
         self._check_names(method, X, name)
         self._check_place(method, name, X)
-        x = check_rows(method, X, name=name, dtype=self._default_dtype, missing=self._missing)
+        missing = self._missing if missing is None else missing
+        x = check_rows(method, X, name=name, dtype=self._default_dtype, missing=missing)
         if x.shape[1] != self.n_features_in_:
             raise ValueError(f"{method}: {name} has {x.shape[1]} features, but {type(self).__name__} is expecting "
                              f"{self.n_features_in_} features as input")

@@ -40,8 +40,8 @@ class GradientModel(Model, train.Training):
             first |= part.init(z, c, stream)
         return Parameters(first, x.dtype)
 
-    def _check(self, method, X, name="X"):
-        x = super()._check(method, X, name)
+    def _check(self, method, X, name="X", missing=None):
+        x = super()._check(method, X, name, missing)
         if self.head_ is not None and self.head_.discrete:
             maps = self.preprocess_ if is_device_array(x) else self.preprocess_.to(asnumpy)
             self._check_head(method, x, maps.to_noise(None, x)[0])

@@ -1,7 +1,8 @@
 """Files of older formats, which load for good: what they hold, as today's format has it.
 
 Formats 1 and 2: the outputs of a normal head were the means of all features, then their log-variances; today, format 3, they
-are a feature's mean and log-variance, then the next feature's.
+are a feature's mean and log-variance, then the next feature's. A VAE had a standard normal prior, and log-variances that are
+outputs of its network.
 """
 from ..heads import from_config
 
@@ -15,6 +16,8 @@ def upgrade(arrays, header):
         flat = arrays["params.net" if name == "MADE" else "params.decoder"]
         last = flat[len(flat) - (inputs + 1) * outputs:].reshape(inputs + 1, outputs)  # its weight, and below it the bias
         last[...] = last[:, head.drawn(outputs)]
+    if name == "VAE":
+        fitted |= {"prior_": {"prior": "normal"}, "variance_": "network"}
     if name == "Mixture" and "params.normal" in arrays:
         for key in ("params.normal", "pooled.normal"):
             arrays[key] = arrays[key][:, from_config("normal").drawn(arrays[key].shape[1])]

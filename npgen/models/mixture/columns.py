@@ -259,8 +259,8 @@ class Mixture(MixtureModel):
     def _rows_per_call(self):
         return max(64, SHOWN // max(self.n_latent_, self.n_features_in_))
 
-    def _check(self, method, X, name="X"):
-        x = super()._check(method, X, name)
+    def _check(self, method, X, name="X", missing=None):
+        x = super()._check(method, X, name, missing)
         self._check_support(method, self._place(x))
         return x
 
