@@ -187,9 +187,10 @@ MUTANTS = [
     M("order inverted in encode", "MADE, real", "models.made:MADE._represent", "self._order(z)",
       "z[:, np.argsort(self.order_)]"),
     M("sampler: degrees off by one", "MADE, bits", "masks:made_cuts", 'side="right"', 'side="left"'),
-    M("sampler: 1 - p for p", "MADE, bits", "kernels.made_sample:_reference", "np.exp(-out", "np.exp(out"),
-    M("sampler: variance for std", "MADE, moons", "kernels.made_sample:_reference", "np.exp(log_var / 2)", "np.exp(log_var)"),
-    M("sampler: noise off by one", "MADE, real", "kernels.made_sample:_reference", "* noise[:, j]\n", "* noise[:, j - 1]\n"),
+    M("sampler: 1 - p for p", "MADE, bits", "kernels.made_sample:_drawn", "np.exp(-out", "np.exp(out"),
+    M("sampler: variance for std", "MADE, moons", "kernels.made_sample:_drawn", "np.exp(log_var / 2)", "np.exp(log_var)"),
+    M("sampler: noise off by one", "MADE, real", "kernels.made_sample:_reference", "noise[:, at[j]:at[j + 1]]",
+      "noise[:, [j - 1]]"),
     M("sampler: bias of the output forgotten", "MADE, bits", "kernels.made_sample:_reference", " + layers[-1][1]", ""),
     # preprocessing
     M("standardise: log-det dropped", "MADE, real", "transforms.standardize:Standardize._mapped", "self._log_det", "0.0"),

@@ -5,7 +5,7 @@ import cuda_emulator
 import numpy as np
 import pytest
 from test_em_kernels import bounds, launch
-from test_made_kernels import MASKS, Made, noise_for
+from test_made_kernels import EXTRAS, HEADS, MASKS, Made
 from test_network_kernels import mlp_inputs, tolerance
 
 from npgen import kernels, masks
@@ -160,12 +160,14 @@ MADES = [(0, 2, (3,)), (1, 1, (2,)), (1, 1, (1, 2)), (7, 2, (1,)), (30, 33, (40,
 
 @pytest.mark.long(but=SINGLE)
 @DTYPES
-@pytest.mark.parametrize("heads", [1, 2], ids=["bernoulli", "normal"])
+@HEADS
+@EXTRAS
 @pytest.mark.parametrize("n, d, hidden", MADES)
-def test_made_sample(cupy, n, d, hidden, heads, dtype):
-    made, noise = Made(d, hidden, heads, dtype, n, gain=0.5), noise_for(n, d, heads, dtype, n)
+def test_made_sample(cupy, n, d, hidden, context, direct, heads, dtype):
+    made = Made(d, hidden, heads, dtype, n, gain=0.5, context=context, direct=direct)
+    noise = made.noise(n, n)
     x, = on_device(cupy, made_sample.sample, made.launch(noise))
-    assert (x.shape, x.dtype) == (noise.shape, dtype)
+    assert (x.shape, x.dtype) == ((n, d), dtype)
     made.assert_drawn_from(noise, x, 1e-3 if dtype == np.float32 else 1e-10)
     for schedule, multiprocessors in (1, 1), (2, 132):
         again, = on_device(cupy, made_sample.sample, made.launch(noise), schedule, multiprocessors)
@@ -174,7 +176,8 @@ def test_made_sample(cupy, n, d, hidden, heads, dtype):
 
 @DTYPES
 def test_made_sample_where_outputs_are_extreme(cupy, dtype):
-    made, noise = Made(5, (8,), 1, dtype, 0), noise_for(20, 5, 1, dtype, 0)
+    made = Made(5, (8,), 1, dtype, 0)
+    noise = made.noise(20, 0)
     made.params[-5:] = [1e4, -1e4, 800, -800, 0]
     made.params[5 * 8 + 8:-5] = 0
     x, = on_device(cupy, made_sample.sample, made.launch(noise))
@@ -246,7 +249,7 @@ def mixture(cupy, monkeypatch):
 
 
 def samples(cupy, monkeypatch):
-    test_made_sample(cupy, 5, 40, (3, 70, 9), 2, np.float64)
+    test_made_sample(cupy, 5, 40, (3, 70, 9), 2, True, 0, np.float64)
 
 
 PLANTED = {
@@ -265,7 +268,12 @@ PLANTED = {
     "a triangle too short": (mixture, "last % D + 1 : D;", "last % D : D;"),
     "no __syncwarp between lanes": (mixture, "        __syncwarp();\n", ""),
     "a slab is forgotten": (mixture, "onto ? out[i * (D + 1) + j] + value : value;", "value;"),
-    "an output misses the newest unit": (samples, "m >= D && m - D <= d", "m >= D && m - D <= d + 1"),
+    "an output misses the newest unit": (samples, ": first_output[d + 1];", ": first_output[d + 1] + 1;"),
+    "an output does not see an input": (samples, "k = own; k < end; ++k) total", "k = own + 1; k < end; ++k) total"),
+    "the context comes too late": (samples, "d < 0 ? given :", "d < 0 ? given + 1 :"),
+    "a level is off by one": (samples, "(real)(k - own)", "(real)(k - own + 1)"),
+    "a component takes another's mean": (samples, "out[n / 3 + c]", "out[n / 3]"),
+    "the noise of a mixture is one value": (samples, "> CATEGORICAL ? 2 : 1", "> CATEGORICAL ? 1 : 1"),
     "no barrier after a draw": (samples, "            }\n            __syncthreads();\n        }", "            }\n        }"),
 }
 

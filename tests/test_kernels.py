@@ -683,11 +683,11 @@ def launches_of_networks(dtype):
     yield from ((flow.inverse, (x, *flows, True)), (flow.forward, (x, *flows)))
     z, log_det, _, *kept = flow.inverse.reference(x, *flows, True)
     yield flow.backward, (z, log_det, *(a.astype(dtype) for a in kept), *flows)
-    for limit in 0.0, 3.0:
-        made = Layout((4, 9, 8, 8 if limit else 4))
-        cuts = np.array([np.arange(5), np.arange(5)], dtype=np.int64)
-        first = (1 + (limit > 0)) * np.arange(5)
-        yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), cuts, first, x, limit)
+    first, one_hot = np.array([0, 1, 3, 6, 12]), np.array([0, 1, 2, 5, 6])  # a dimension of each head
+    made = Layout((8, 9, 7, 12))
+    for direct in np.zeros((0, 0), dtype), np.zeros((8, 12), dtype):
+        yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), np.tile(np.arange(5), (2, 1)), one_hot,
+                                   first, np.arange(4), direct, x[:, :2].copy(), np.zeros((6, 5), dtype), 3.0)
 
 
 # Dims that no other argument has a say in: more rows, or more parts of a plan, make another launch that is sound.
@@ -695,7 +695,7 @@ FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm
         "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT", "flow.inverse": "NT",
-        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "N"}
+        "flow.forward": "NT", "flow.backward": "T"}
 
 
 @DTYPES

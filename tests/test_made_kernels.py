@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from npgen.kernels import KernelError, _blas, made_sample, masked_matmul, using
-from npgen.masks import Plan, made_degrees, made_masks
+from npgen.masks import Plan, made_degrees
 from npgen.testing import check_kernel
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -102,75 +103,132 @@ def test_a_wrong_launch_is_refused():
 # --- made_sample -----------------------------------------------------------------------------------------------------
 
 class Made:
-    """A MADE with random weights, unmasked ones among them, and its forward pass in plain NumPy."""
+    """A MADE with random weights, unmasked ones among them, and its forward pass in plain NumPy.
 
-    def __init__(self, d, hidden, heads, dtype, seed, gain=1.0):
+    heads: 1 Bernoulli, 2 normal, or 0 for any head at every dimension; context: columns; direct: whether inputs see outputs.
+    """
+
+    def __init__(self, d, hidden, heads, dtype, seed, gain=1.0, context=0, direct=False):
         r = np.random.default_rng(seed)
-        *inner, last = made_masks(d, hidden)
-        self.masks = [*inner, np.repeat(last, heads, axis=1)]
+        self.d, self.limit, self.codes = d, 7.0, np.full(d, heads - 1) if heads else r.integers(0, 4, d)
+        each = [(1, 2, c, 3 * c)[code] for code, c in zip(self.codes, r.integers(1, 5, d), strict=True)]
+        self.first = np.concatenate([[0], np.cumsum(each)])
+        self.inputs = np.concatenate([[0], np.cumsum(np.where(self.codes == made_sample.CATEGORICAL, each, 1))])
+        degrees = [np.concatenate([np.repeat(np.arange(1, d + 1), np.diff(self.inputs)), np.zeros(context, int)]),
+                   *([np.sort(r.integers(0, d, width)) for width in hidden] if context else made_degrees(d, hidden)[1:])]
+        outputs = np.repeat(np.arange(1, d + 1), each)
+        self.masks = [a[:, None] <= b for a, b in zip(degrees, degrees[1:], strict=False)] + [degrees[-1][:, None] < outputs]
         self.layers = [((r.normal(size=m.shape) * gain / np.sqrt(max(1, len(m) / 3))).astype(dtype),
                         (r.normal(size=m.shape[1]) / 2).astype(dtype)) for m in self.masks]
-        self.d, self.limit = d, 7.0 if heads == 2 else 0.0
         self.params = np.concatenate([a.ravel() for layer in self.layers for a in layer])
-        self.widths = np.array([d, *hidden, heads * d], dtype=np.int64)
-        degrees = made_degrees(d, hidden)[1:]
-        self.first = heads * np.arange(d + 1)
-        self.cuts = np.array([np.searchsorted(m, np.arange(d + 1), side="right") for m in degrees], dtype=np.int64)
+        self.widths = np.array([len(degrees[0]), *hidden, self.first[-1]], dtype=np.int64)
+        self.cuts = np.array([np.searchsorted(m, np.arange(d + 1), side="right") for m in degrees[1:]], dtype=np.int64)
+        self.skips = degrees[0][:, None] < outputs
+        self.direct = (r.normal(size=self.skips.shape) * gain / d if direct else np.zeros((0, 0))).astype(dtype)
+        self.context = r.normal(size=(1000, context)).astype(dtype)
+
+    def noise(self, n, seed):
+        r = np.random.default_rng(seed + 1)
+        normal = np.concatenate([([0], [1], [0], [0, 1])[code] for code in self.codes])
+        shape = n, len(normal)
+        return np.where(normal, r.normal(size=shape), r.uniform(0.001, 0.999, size=shape)).astype(self.params.dtype)
 
     def launch(self, noise):
-        return self.params, self.widths, self.cuts, self.first, noise, self.limit
+        return (self.params, self.widths, self.cuts, self.inputs, self.first, self.codes, self.direct,
+                self.context[:len(noise)].copy(), noise, self.limit)
 
     def outputs(self, x):
+        columns = [x[:, [j]] == np.arange(b - a) if code == made_sample.CATEGORICAL else x[:, [j]]
+                   for j, (code, a, b) in enumerate(zip(self.codes, self.inputs, self.inputs[1:], strict=False))]
+        h = seen = np.concatenate([*columns, self.context[:len(x)]], axis=1).astype(float)
         for k, ((weight, bias), mask) in enumerate(zip(self.layers, self.masks, strict=True)):
-            x = (np.maximum(x, 0) if k else x.astype(float)) @ (mask * weight.astype(float)) + bias
-        return x
+            h = (np.maximum(h, 0) if k else h) @ (mask * weight.astype(float)) + bias
+        return h + seen @ (self.skips * self.direct.astype(float)) if self.direct.size else h
 
     def assert_drawn_from(self, noise, x, rtol):
         """x is the sample of the noise: the one point that its own conditionals map the noise to."""
-        out = self.outputs(x)
-        if self.limit:
-            log_var = self.limit * np.tanh(out[:, 1::2] / self.limit)
-            want = out[:, ::2] + np.exp(log_var / 2) * noise
-            scale = np.maximum(1, np.abs(x).max(axis=1, keepdims=True, initial=0))
-            np.testing.assert_array_less(np.abs(x - want), rtol * scale * (1 + np.exp(log_var / 2)))
-        else:
-            with np.errstate(over="ignore"):
-                margin = noise * (1 + np.exp(-out)) - 1  # below zero: draw a one
-            assert (((margin < 0) == x) | (np.abs(margin) < rtol)).all() and ((x == 0) | (x == 1)).all()
+        out, at = self.outputs(x), 0
+        scale = np.maximum(1, np.abs(x).max(axis=1, initial=0))
+        for j, code in enumerate(self.codes):
+            own, u, of = x[:, j], noise[:, at], out[:, self.first[j]:self.first[j + 1]]
+            at += 1 + (code == made_sample.MIXTURE)
+            if code == made_sample.BERNOULLI:
+                with np.errstate(over="ignore"):
+                    margin = u * (1 + np.exp(-of[:, 0])) - 1  # below zero: draw a one
+                assert (((margin < 0) == own) | (np.abs(margin) < rtol)).all() and ((own == 0) | (own == 1)).all()
+                continue
+            logits = {1: np.zeros((len(x), 1)), 2: of, 3: of[:, :of.shape[1] // 3]}[code]
+            edges = special.softmax(logits, axis=1).cumsum(axis=1)
+            may_be = (edges + rtol >= (0 if code == made_sample.NORMAL else u[:, None]))
+            may_be &= edges - special.softmax(logits, axis=1) - rtol <= (0 if code == made_sample.NORMAL else u[:, None])
+            if code == made_sample.CATEGORICAL:
+                assert may_be[np.arange(len(x)), own.astype(int)].all() and (own == np.floor(own)).all()
+            else:
+                mean, raw = (of[:, -2 * logits.shape[1]:][:, k * logits.shape[1]:][:, :logits.shape[1]] for k in (0, 1))
+                std = np.exp(self.limit * np.tanh(raw / self.limit) / 2)
+                near = np.abs(own[:, None] - mean - std * noise[:, [at - 1]]) < rtol * scale[:, None] * (1 + std)
+                assert (near & may_be).any(axis=1).all()
 
 
-def noise_for(n, d, heads, dtype, seed):
-    r = np.random.default_rng(seed + 1)
-    return (r.normal(size=(n, d)) if heads == 2 else r.uniform(0.001, 0.999, size=(n, d))).astype(dtype)
+HEADS = pytest.mark.parametrize("heads", [1, 2, 0], ids=["bernoulli", "normal", "any"])
+EXTRAS = pytest.mark.parametrize("context, direct", [(0, False), (3, False), (0, True), (2, True)])
 
 
 @DTYPES
-@pytest.mark.parametrize("heads", [1, 2], ids=["bernoulli", "normal"])
+@HEADS
+@EXTRAS
 @given(n=st.sampled_from([0, 1, 2, 65, 150]), d=st.sampled_from([1, 2, 3, 7, 31, 32, 33, 65]),
        hidden=st.lists(st.integers(1, 40), min_size=1, max_size=3), seed=st.integers(0, 99))
-@settings(max_examples=25)
-def test_samples_are_those_of_their_conditionals(dtype, heads, n, d, hidden, seed):
-    made, noise = Made(d, hidden, heads, dtype, seed), noise_for(n, d, heads, dtype, seed)
+@settings(max_examples=15, deadline=None)
+def test_samples_are_those_of_their_conditionals(dtype, heads, context, direct, n, d, hidden, seed):
+    made = Made(d, hidden, heads, dtype, seed, context=context, direct=direct)
+    noise = made.noise(n, seed)
     with using("numba"):
         x = made_sample.sample(*made.launch(noise))
-    assert (x.shape, x.dtype) == (noise.shape, dtype)
-    made.assert_drawn_from(noise, x, 3e-4 if dtype == np.float32 else 1e-11)
+    assert (x.shape, x.dtype) == ((n, d), dtype)
+    made.assert_drawn_from(noise, x, 1e-3 if dtype == np.float32 else 1e-11)
     if dtype == np.float64:
         check_kernel(made_sample.sample, *made.launch(noise), rtol=1e-6, atol=1e-6)
 
 
 @DTYPES
-@pytest.mark.parametrize("heads", [1, 2], ids=["bernoulli", "normal"])
+@HEADS
 def test_samples_of_a_wide_made(dtype, heads):
-    made, noise = Made(130, (300, 200), heads, dtype, 0, gain=0.5), noise_for(40, 130, heads, dtype, 0)
+    made = Made(130, (300, 200), heads, dtype, 0, gain=0.5, context=5, direct=True)
+    noise = made.noise(40, 0)
     with using("numba"):
         made.assert_drawn_from(noise, made_sample.sample(*made.launch(noise)), 1e-3 if dtype == np.float32 else 1e-10)
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_samples_follow_their_context(backend):
+    """A mixture of one dimension, whose weights and means are the context's alone: shares and means to 6 standard errors."""
+    n, direct, rng = 20000, np.zeros((3, 6)), np.random.default_rng(0)  # inputs x, a, b: a logit 2 a, a mean 2 b
+    direct[1, 0] = direct[2, 2] = 2
+    context = np.repeat([[0.5, 3.0], [-0.2, -1.0]], n, axis=0)
+    noise = np.stack([rng.random(2 * n), rng.normal(size=2 * n)], axis=1)
+    plan = np.array([3, 1, 6]), np.array([[1, 1]]), np.array([0, 1]), np.array([0, 6]), np.array([made_sample.MIXTURE])
+    with using(backend):
+        x = made_sample.sample(np.zeros(3 + 1 + 6 + 6), *plan, direct, context, noise, 7.0)
+    for drawn, (a, b) in zip(np.split(x[:, 0], 2), context[[0, -1]], strict=True):
+        share = special.expit(2 * a)
+        assert abs(drawn.mean() - 2 * b * share) < 6 * np.sqrt((1 + 4 * b**2 * share * (1 - share)) / n)
+
+
+@pytest.mark.parametrize("code, n_inputs, n_outputs",
+                         [(0, 1, 2), (1, 1, 1), (2, 1, 3), (2, 0, 0), (3, 1, 4), (3, 3, 3), (4, 1, 1)])
+def test_outputs_that_do_not_fit_a_code_are_refused(code, n_inputs, n_outputs):
+    params, noise = np.zeros((n_inputs + 1) * 2 + 3 * n_outputs), np.zeros((4, 1 + (code == 3)))
+    with pytest.raises(KernelError, match="as many as codes say"):
+        made_sample.sample(params, np.array([n_inputs, 2, n_outputs]), np.array([[0, 2]]), np.array([0, n_inputs]),
+                           np.array([0, n_outputs]), np.array([code]), np.zeros((0, 0)), np.zeros((4, 0)), noise, 3.0)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
 @DTYPES
 def test_bernoulli_samples_where_the_logits_are_extreme(dtype, backend):
-    made, noise = Made(5, (8,), 1, dtype, 0), noise_for(20, 5, 1, dtype, 0)
+    made = Made(5, (8,), 1, dtype, 0)
+    noise = made.noise(20, 0)
     made.layers[-1][0][...] = 0
     made.layers[-1][1][...] = [1e4, -1e4, 800, -800, 0]
     made.params = np.concatenate([a.ravel() for layer in made.layers for a in layer])
@@ -191,20 +249,22 @@ def test_normal_samples_where_the_log_variance_meets_its_bound(backend):
 
 
 @DTYPES
-@pytest.mark.parametrize("heads", [1, 2], ids=["bernoulli", "normal"])
+@HEADS
 def test_a_row_of_a_sample_has_the_same_bits_in_any_panel(dtype, heads):
     if dtype == np.float32 and not _blas._avx512():
         pytest.skip("without AVX-512 BLAS rounds float32 by the number of rows")
-    made, noise = Made(33, (20,), heads, dtype, 0), noise_for(700, 33, heads, dtype, 0)
+    made = Made(33, (20,), heads, dtype, 0, context=2, direct=heads == 0)
+    noise = made.noise(700, 0)
     whole = made_sample.sample(*made.launch(noise))
     for n in (4, 68, 76, 100, 516, 692):
         np.testing.assert_array_equal(made_sample.sample(*made.launch(noise[:n].copy())), whole[:n])
 
 
 @DTYPES
-def test_same_samples_for_any_thread_count(dtype):
-    made, noise = Made(40, (50,), 2, dtype, 0), noise_for(500, 40, 2, dtype, 0)
-    before, drawn = numba.get_num_threads(), set()
+@HEADS
+def test_same_samples_for_any_thread_count(dtype, heads):
+    made = Made(40, (50,), heads, dtype, 0, context=2, direct=heads == 0)
+    noise, before, drawn = made.noise(500, 0), numba.get_num_threads(), set()
     try:
         for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
             numba.set_num_threads(threads)
