@@ -274,7 +274,7 @@ PLANTED = {
     "a level is off by one": (samples, "(real)(k - own)", "(real)(k - own + 1)"),
     "a component takes another's mean": (samples, "out[n / 3 + c]", "out[n / 3]"),
     "the noise of a mixture is one value": (samples, "> CATEGORICAL ? 2 : 1", "> CATEGORICAL ? 1 : 1"),
-    "no barrier after a draw": (samples, "            }\n            __syncthreads();\n        }", "            }\n        }"),
+    "no barrier after a draw": (samples, "2 : 1;\n            __syncthreads();", "2 : 1;"),
 }
 
 
