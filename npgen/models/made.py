@@ -112,12 +112,8 @@ class MADE(GradientModel):
         return self._from_noise(p, getattr(stream, self._head.noise)((n, self.n_features_in_), p.flat.dtype, like=p.flat))
 
     def _from_noise(self, p, noise):
-        net, head, d = self._net, self._head, self.n_features_in_
-        codes = np.full(d, made_sample.NORMAL if head.name == "normal" else made_sample.BERNOULLI)
-        direct, context = np.zeros_like(noise, shape=(0, 0)), np.zeros_like(noise, shape=(len(noise), 0))
-        x = made_sample.sample(p[net.name], net.layout.cut[0], net.cuts, np.arange(d + 1), net.first, codes, direct, context,
-                               noise, getattr(head, "limit", 0.0))
-        return self._order.undo(x)
+        code = made_sample.NORMAL if self._head.name == "normal" else made_sample.BERNOULLI
+        return self._order.undo(self._net.draw(p, noise, code, getattr(self._head, "limit", 0.0)))
 
     def _represent(self, p, z, c=None):
         x = self._order(z)

@@ -10,13 +10,11 @@ Legend: n rows, d features, w columns of context, l hidden layers.
 References: Papamakarios, Pavlakou & Murray, Masked autoregressive flow (2017); Kingma et al., Improved variational inference
 with inverse autoregressive flow (2016).
 """
-import numpy as np
 
 from ..engine import vjp
 from ..fused import fused
 from ..kernels import made_sample
 from ..nn import MaskedMLP, beside
-from ..ops import _c
 from .base import Transform
 from .elements import Affine
 
@@ -57,20 +55,7 @@ class Autoregressive(Transform):
 
     def in_one_pass(self, z, params, c):
         """to_data of an affine element."""
-        d, layout = self.d, self.net.layout
-        widths, cuts, limit = layout.cut[0], self.net.cuts, self.element.head.limit
-        if c is None:
-            return made_sample.sample(*_c(params), widths, cuts, self.net.first, *_c(z), limit)
-        # a context is features before all others that are their own noise: of mean 0 and log-variance 0
-        w, layers = c.shape[1], [layout.weight_and_bias(params, k) for k in range(len(widths) - 1)]
-        weight, last = layers[0][0], [a.reshape(-1, d, 2) for a in layers[-1]]
-        layers[0] = np.concatenate([weight[d:], weight[:d]]), layers[0][1]
-        layers[-1] = [np.concatenate([np.zeros_like(a, shape=(len(a), w, 2)), a], axis=1) for a in last]
-        params = np.concatenate([a.ravel() for layer in layers for a in layer])
-        widths = np.array([w + d, *widths[1:-1], 2 * (w + d)])
-        cuts = np.concatenate([np.zeros((len(cuts), w), np.int64), cuts], axis=1)
-        first = self.element.first(w + d)
-        return made_sample.sample(params, widths, cuts, first, np.concatenate([c, z], axis=1), limit)[:, w:]
+        return self.net.draw({self.net.name: params}, z, made_sample.NORMAL, self.element.head.limit, c)
 
 
 def _formula(z, params, c, step):
