@@ -151,8 +151,8 @@ class MaskedMLP(MLP):
         return made_cuts(*self._made)
 
     def draw(self, params, noise, code, limit=0.0, c=None):
-        """The rows (n, d) that noise (n, d) makes of the outputs, in one pass: kernels/made_sample.py says what the code is."""
-        d, direct = self._made[0], np.zeros_like(noise, shape=(0, 0))
+        """The rows (n, d) that noise makes of the outputs, in one pass: kernels/made_sample.py has the noise and the code."""
+        d, direct = len(self.first) - 1, np.zeros_like(noise, shape=(0, 0))
         rows = _c(np.zeros_like(noise, shape=(len(noise), 0)) if c is None else c, noise)
         return made_sample.sample(*_c(params[self.name]), self.layout.cut[0], self.cuts, np.arange(d + 1), self.first,
                                   np.full(d, code), direct, *rows, limit)

@@ -15,7 +15,7 @@ from npgen import MADE, fused
 from npgen.engine import jacobian, vjp
 from npgen.heads.normal import Normal
 from npgen.masks import made_masks
-from npgen.nn import MLP
+from npgen.nn import MLP, MaskedMLP
 from npgen.random import Stream
 from npgen.transforms import (
     LU,
@@ -292,6 +292,8 @@ def test_one_affine_autoregressive_step_is_made_with_a_normal_head():
 
 class TwoBlocks(MLP):
     """The network of a coupling that keeps n features, as a masked one: its hidden units see those, and all others see them."""
+
+    draw = MaskedMLP.draw
 
     def __init__(self, coupling, d, w):
         kept = coupling.net
