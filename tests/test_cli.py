@@ -548,6 +548,144 @@ def test_check_finds_columns_by_name_too(here, capsys, named, monkeypatch):
     assert np.array_equal(seen[0], ROWS) and seen[0].columns == NAMES and not capsys.readouterr().err
 
 
+# ---------------------------------------------------------------- context
+
+LABELS = np.array(["red, dark", "green", "blue"])[np.arange(60) % 3]
+AGES = np.arange(60) / 7
+
+
+def context_csv(path, columns, header=True):
+    """A file of some of the columns a, b, kind, age."""
+    cells = {"a": ROWS[:, 0].tolist(), "b": ROWS[:, 1].tolist(), "kind": [f'"{label}"' for label in LABELS],
+             "age": AGES.tolist(), "level": [0, 1, 2] * 20, "who": [f"row {i}" for i in range(60)]}
+    lines = [",".join(columns)] * header + [",".join(map(str, row)) for row in zip(*(cells[c] for c in columns), strict=True)]
+    Path(path).write_text("\n".join(lines) + "\n")
+    return path
+
+
+def given(*names):
+    """The context that those columns are, as fit takes it."""
+    rows = np.empty((60, len(names)), object)
+    for k, name in enumerate(names):
+        rows[:, k] = {"kind": LABELS, "age": AGES, "level": np.arange(60) % 3}[name].tolist()
+    return data.Table(rows, list(names))
+
+
+@pytest.fixture
+def conditional(here, capsys):
+    """A model of a and b given kind and age, fitted by the command."""
+    context_csv("train.csv", ["a", "kind", "b", "age"])
+    assert run(*fast(*SMALL, "--context", "kind,age", source="train.csv")) == 0
+    assert "60 rows, 2 columns (float64), context: kind (3 labels: 'blue', 'green', 'red, dark'), age (numbers)" in \
+        capsys.readouterr().out
+    return npgen.load("m")
+
+
+CONDITIONAL = [name for name, cls in npgen.models.MODELS.items() if cls._takes_context]
+
+
+@pytest.mark.parametrize("model", CONDITIONAL)
+def test_a_context_is_what_fit_takes(here, model):
+    """Columns by name or by number, of text or whole numbers, taken out of the rows."""
+    cls, x = npgen.models.MODELS[model], data.Table(ROWS[:, :2], ["a", "b"])
+    settings = {name: value for name, value in {"hidden": (8,), "n_couplings": 2}.items() if name in cls().get_params()}
+    argv = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    for columns, context, names in ((["a", "kind", "b"], "kind", ["kind"]),
+                                    (["age", "a", "b", "level"], "4, 1", ["level", "age"])):
+        context_csv("x.csv", columns)
+        assert run(*fast(*argv, "--context", context, model=model, source="x.csv")) == 0
+        right = cls(**settings, max_epochs=2, random_state=0).fit(x, context=given(*names))
+        loaded = npgen.load("m")
+        assert loaded.context_.names == names and list(loaded.feature_names_in_) == ["a", "b"]
+        assert np.array_equal(loaded.log_prob(x, context=given(*names)), right.log_prob(x, context=given(*names)))
+
+
+def test_queries_find_the_context_by_the_names_in_the_file(here, capsys, conditional):
+    x, c = data.Table(ROWS[:, :2], ["a", "b"]), given("kind", "age")
+    context_csv("x.csv", ["age", "who", "b", "a", "kind"])
+    for query, right in (("score", conditional.log_prob), ("encode", conditional.encode)):
+        found, err = answers(capsys, query, "m", "--data", "x.csv", "--out", "o.csv")
+        assert np.array_equal(np.squeeze(found), right(x, context=c)) and "'who' left out" in err and err.count("\n") == 1
+    Path("y.csv").write_text(Path("train.csv").read_text().replace("kind", "type", 1))
+    assert "y.csv has no column 'kind', which is the context of m" in fails(capsys, "score", "m", "--data", "y.csv")
+    found, err = answers(capsys, "score", "m", "--data", "y.csv", "--context", "type,4", "--out", "o.csv")
+    assert np.array_equal(found[:, 0], conditional.log_prob(x, context=c)) and not err
+    assert run("info", "m") == 0
+    assert "context         kind (3 labels: 'blue', 'green', 'red, dark'), age (numbers)" in capsys.readouterr().out
+
+
+def test_columns_without_names_have_numbers(here, capsys):
+    context_csv("x.csv", ["kind", "a", "b"], header=False)
+    text = Path("x.csv").read_text()
+    write("x.csv", text.replace('"red, dark"', "0").replace('"green"', "1").replace('"blue"', "2"))
+    assert run(*fast(*SMALL, "--context", "1", source="x.csv")) == 0
+    capsys.readouterr()
+    model = npgen.load("m")
+    assert model.context_.names == ["1"]
+    found, err = answers(capsys, "score", "m", "--data", "x.csv", "--out", "o.csv")
+    assert np.array_equal(found[:, 0], model.log_prob(ROWS[:, :2], context=np.arange(60) % 3)) and not err
+    context_csv("x.csv", ["a", "b"], header=False)
+    assert "x.csv has 1 column beside the context, but m was fitted on 2" in fails(capsys, "score", "m", "--data", "x.csv")
+
+
+def test_rows_are_drawn_for_a_context(here, capsys, conditional):
+    rows, _ = answers(capsys, "sample", "m", "-n", 7, "--seed", 1, "--context", '"kind=red, dark",age=2.5', "--out", "s.csv")
+    c = data.Table(np.array([["red, dark", 2.5]], object), ["kind", "age"])
+    assert np.array_equal(rows, conditional.sample(7, context=c, rng=1).reshape(7, 2))
+    for n, right in ((None, 60), (2, 120)):
+        many = ("-n", n) if n else ()
+        rows, _ = answers(capsys, "sample", "m", *many, "--seed", 1, "--data", "train.csv", "--out", "s.csv")
+        assert np.array_equal(rows, conditional.sample(n or 1, context=given("kind", "age"), rng=1).reshape(right, 2))
+
+
+def test_rows_to_stop_by_have_a_context_too(here, capsys):
+    context_csv("train.csv", ["a", "kind", "b"])
+    context_csv("valid.csv", ["kind", "b", "a"])
+    assert run(*fast(*SMALL, "--context", "kind", "--valid", "valid.csv", source="train.csv")) == 0
+    x, c = data.Table(ROWS[:, :2], ["a", "b"]), given("kind")
+    model = RealNVP(hidden=(8,), n_couplings=2, max_epochs=2, random_state=0).fit(x, context=c, validation_data=(x, None, c))
+    assert npgen.load("m").history_ == model.history_
+    context_csv("valid.csv", ["b", "a"])
+    capsys.readouterr()
+    assert "valid.csv has no column 'kind'" in fails(
+        capsys, *fast(*SMALL, "--context", "kind", "--valid", "valid.csv", source="train.csv"))
+
+
+BAD_CONTEXTS = {
+    "no such column": (fast("--context", "sort", source="train.csv"), "--context sort: train.csv has no column 'sort'; its"),
+    "no such number": (fast("--context", "5", source="train.csv"), "--context 5: train.csv has no column '5'"),
+    "number 0": (fast("--context", "0", source="train.csv"), "--context 0: train.csv has no column '0'"),
+    "empty": (fast("--context", "", source="train.csv"), "empty"),
+    "empty part": (fast("--context", "kind,,age", source="train.csv"), "empty part"),
+    "twice": (fast("--context", "kind,2", source="train.csv"), "names a column twice"),
+    "all": (fast("--context", "1,2,3,4", source="train.csv"), "leave at least one"),
+    "not taken": (fast("--context", "kind,age", model="gmm", source="train.csv"), "a GaussianMixture takes no context"),
+    "text in the rows": (fast("--context", "age", source="train.csv"), "column 2 ('kind') is 'red, dark', not a number"),
+    "empty cell": (fast("--context", "kind", source="hole.csv"), "hole.csv: row 2 (line 3), column 2 ('kind') is empty"),
+    "unknown label": (("score", "m", "--data", "pink.csv"), "'pink'"),
+    "too few": (("score", "m", "--data", "train.csv", "--context", "kind"), "with a context of 2 columns, 'kind', 'age'"),
+    "none fitted": (("score", "plain", "--data", "train.csv", "--context", "kind"), "plain was fitted without a context"),
+    "none fitted, sample": (("sample", "plain", "--context", "kind=blue", "--out", "o.csv"), "was fitted without a context"),
+    "none fitted, data": (("sample", "plain", "--data", "train.csv", "--out", "o.csv"), "was fitted without a context"),
+    "sample without": (("sample", "m", "--out", "o.csv"), "--context kind=VALUE,age=VALUE, or rows that have it, --data DATA"),
+    "sample, half": (("sample", "m", "--context", "kind=blue", "--out", "o.csv"), "--context kind=VALUE,age=VALUE"),
+    "sample, unknown label": (("sample", "m", "--context", "kind=pink,age=1", "--out", "o.csv"), "kind=pink: the labels"),
+    "sample, no number": (("sample", "m", "--context", "kind=blue,age=old", "--out", "o.csv"), "age=old: m was fitted with"),
+    "check": (("check", "m"), "context"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONTEXTS, ids=lambda case: case.replace(" ", "-"))
+def test_bad_contexts_are_one_line(here, capsys, conditional, case):
+    npgen.GaussianMixture(random_state=0).fit(data.Table(ROWS[:, :2], ["a", "b"])).save("plain")
+    write("hole.csv", "a,kind,b\n1,x,2.5\n2, ,3.5\n")
+    Path("pink.csv").write_text(Path("train.csv").read_text().replace("green", "pink"))
+    before = sorted(os.listdir())
+    argv, said = BAD_CONTEXTS[case]
+    assert said in fails(capsys, *("new" if part == "m" and argv[0] == "fit" else part for part in argv))
+    assert sorted(os.listdir()) == before
+
+
 # ---------------------------------------------------------------- errors: models and settings
 
 BAD_MODELS = {
@@ -610,7 +748,7 @@ def test_bad_settings_are_one_line(here, capsys, case):
 @pytest.fixture
 def lazy(monkeypatch):
     """Loading data or a model is work: it fails the test."""
-    for module, name in ((data, "load_table"), (npgen.models.files, "load")):
+    for module, name in ((data, "Source"), (npgen.models.files, "load")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("worked before it looked where to write"))
 
 

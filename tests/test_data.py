@@ -345,11 +345,17 @@ def test_names_that_cannot_be(tmp_path, name, content, message):
     assert "\n" not in str(info.value)
 
 
-@pytest.mark.parametrize("key", ["a", 0, ["a", 1], ["a", "z"], np.zeros((2, 2), int)])
+@pytest.mark.parametrize("key", ["z", 0, ["a", 1], ["a", "z"], np.zeros((2, 2), int)])
 def test_a_table_says_what_it_takes(key):
-    with pytest.raises(KeyError, match="a Table takes a list of its columns .'a', 'b'., or a slice or an array of rows, got"):
+    with pytest.raises(KeyError, match="a Table takes one or a list of its columns .'a', 'b'., or a slice or an array"):
         data.Table(np.eye(2), ["a", "b"])[key]
     assert data.Table(np.eye(2), None)[[1]].rows.tolist() == [[0, 1]]
+
+
+def test_a_column_of_a_table_is_an_array_of_a_dtype_of_its_own():
+    mixed = data.Table(np.array([[1, "x", 0.5], [2, "yes", 1]], object), ["a", "b", "c"])
+    assert [mixed[name].dtype.kind for name in mixed.columns] == ["i", "U", "f"] and mixed["b"].tolist() == ["x", "yes"]
+    assert data.Table(np.eye(2), ["a", "b"])["b"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("rows", [slice(1, 9, 2), [3, 1], np.array([3, 1]), np.arange(20) % 3 == 0, [], slice(0)], ids=str)

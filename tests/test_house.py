@@ -37,7 +37,8 @@ RANKS = [
     ["testing.derivatives", "testing.kernel", "testing.strategies", "testing.bounds", "testing.reference", "testing.subject",
      "testing.law", "testing.contract", "testing.densities", "testing.encodings", "testing.gradients", "testing.latents",
      "testing.mixtures", "testing.states", "testing.laws", "testing.report", "testing", "plot"],
-    ["machine", "demo", "cli.words", "cli.sources", "cli.parser", "cli.fitting", "cli.queries", "cli.about", "cli", "__main__"],
+    ["machine", "demo", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.fitting", "cli.queries", "cli.about",
+     "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]
 LAZY = ("cupy", "matplotlib", "scipy.linalg", "scipy.special", "scipy.stats", "sklearn", "pandas", "tqdm", "safetensors")

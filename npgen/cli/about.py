@@ -5,6 +5,7 @@ import textwrap
 from .. import checkpoint
 from ..checks import one_line
 from ..models import MODELS, files
+from . import contexts
 from .parser import add_command, add_file
 from .sources import names_of
 from .words import count, describe, print_table, size, training
@@ -19,6 +20,7 @@ def info(args):
         ("model", describe(model)),
         ("columns", f"{model.n_features_in_} ({model.dtype_.name})"),
         *zip(["names"] + [""] * model.n_features_in_, textwrap.wrap(", ".join(names_of(model) or []), 86), strict=False),
+        *([("context", contexts.words(model))] if model.context_ else []),
         ("density", can.density),
         ("representation", f"{can.representation}, {count(model.n_latent_, 'column')}"
                            + (", invertible" if can.invertible else "")),

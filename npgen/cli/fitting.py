@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import data
 from ..models import MODELS, files
+from . import contexts
 from .parser import DATA, add_command, add_data, add_device
 from .sources import check_output, named, names_of, rows_of
 from .words import count, describe, passes, print_table, say, training
@@ -28,19 +29,18 @@ def fit(args):
     partial = f"{args.out}.checkpoint"
     if os.path.exists(partial) and not args.resume:
         raise ValueError(f"{partial} is there from a run that did not finish; go on from it with --resume, or delete it")
-    x = training_rows(args.data)
-    valid = args.valid
-    if valid is not None:
-        valid = data.Table(rows_of(valid, x.columns, x.shape[1], args.data, "has"), x.columns)
+    x, context = training_rows(args.data, args.context)
+    valid = None if args.valid is None else _validation(args, x, context)
     begin = time.perf_counter()
     with _ctrl_c() as pressed:
-        model.fit(x, validation_data=valid, checkpoint=partial, resume=args.resume)
+        model.fit(x, context=context, validation_data=valid, checkpoint=partial, resume=args.resume)
     seconds = time.perf_counter() - begin
     if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
         raise KeyboardInterrupt
     model.save(args.out)
     if not args.quiet:
-        print(f"{args.data}: {count(len(x), 'row')}, {count(x.shape[1], 'column')} ({x.rows.dtype})")
+        print(f"{args.data}: {count(len(x), 'row')}, {count(x.shape[1], 'column')} ({x.rows.dtype})"
+              + (f", context: {contexts.words(model)}" if context else ""))
         print_table([("model", describe(model)), *training(model, x), ("seconds", f"{seconds:.1f}"), ("file", args.out)])
     if pressed:
         say("interrupted", f"{args.out} holds the best so far; go on with --resume from {partial}")
@@ -54,13 +54,13 @@ def check(args):
     from ..testing import check_generative_model
     if args.model in MODELS and not os.path.exists(args.model):
         source = args.data or "moons"
-        x = training_rows(source)
+        x, _ = training_rows(source)
         model = build(args).fit(x)
         x = x.rows
         print(f"{describe(model)}, fitted to {source} in {count(model.n_epochs_, passes(model))}\n")
     else:
         model = files.load(args.model)
-        x = None if args.data is None else rows_of(args.data, names_of(model), model.n_features_in_, args.model)
+        x = None if args.data is None else rows_of(data.Source(args.data), names_of(model), model.n_features_in_, args.model)
     report = check_generative_model(model, None if x is None else named(model, x[:2000]), seed=args.seed)
     print(report)
     return 0 if report.passed else 1
@@ -101,8 +101,12 @@ def _literal(text):
         return tuple(_literal(part.strip()) for part in text.split(",")) if several else text
 
 
-def training_rows(source):
-    table = data.load_table(source)
+def training_rows(source, context=None):
+    """The Table of a source to fit a model to, and that of the columns that a --context names, or None."""
+    found = data.Source(source)
+    known = [] if context is None else contexts.chosen(found, context)
+    rest = [j for j in range(found.width) if j not in known]
+    table = data.Table(found.rows(rest if known else None), found.names and [found.names[j] for j in rest])
     x = table.rows
     if len(x) < 2:
         raise ValueError(f"{source} has one row; a model needs at least two, and many more to be of use")
@@ -110,9 +114,18 @@ def training_rows(source):
     if constant.size and x.dtype.kind == "f" and not np.array_equal(x, np.floor(x)):
         j = constant[0]
         name = f" ({table.columns[j]!r})" if table.columns else ""
-        raise ValueError(f"{source}: column {j + 1}{name} is {x[0, j]:g} in every row; remove it, because a density is "
+        raise ValueError(f"{source}: column {rest[j] + 1}{name} is {x[0, j]:g} in every row; remove it, because a density is "
                          "unbounded where nothing varies")
-    return table
+    return table, contexts.table(found, known) if known else None
+
+
+def _validation(args, x, context):
+    """The rows of --valid, of the columns of --data, as fit takes them."""
+    found = data.Source(args.valid)
+    numbers = () if context is None else contexts.chosen(found, args.context)
+    rows = data.Table(rows_of(found, x.columns, x.shape[1], args.data, "has", numbers), x.columns)
+    return rows if context is None else (rows, None, contexts.table(found, numbers, context.columns, [
+        {"levels": [value]} for value in context.rows[0]]))
 
 
 @contextlib.contextmanager
@@ -178,6 +191,8 @@ Settings for --set, with their defaults:
 """)
     sub.add_argument("model", metavar="MODEL", choices=sorted(MODELS), help=", ".join(sorted(MODELS)))
     add_data(sub)
+    sub.add_argument("--context", metavar="COLUMNS", help="columns of DATA, names or numbers from 1 with commas between them, "
+                     "that the others are modelled given; text and whole numbers are labels, numbers with a point are not")
     sub.add_argument("--valid", metavar="DATA", help="rows to stop by and never train on, in place of a random tenth of DATA; "
                      "not for gmm, unless --set solver=adam")
     sub.add_argument("--out", required=True, metavar="FILE", help="where to save the fitted model")

@@ -51,6 +51,11 @@ def add_data(sub):
     sub.add_argument("--data", required=True, metavar="DATA", help="built-in data or a file, see below")
 
 
+def add_context(sub):
+    sub.add_argument("--context", metavar="COLUMNS", help="the columns of DATA that are the model's context, names or numbers "
+                     "from 1 with commas between them (default: those of the names that it was fitted with)")
+
+
 def natural(text):
     """A positive whole number."""
     if not text.isdecimal() or int(text) < 1:

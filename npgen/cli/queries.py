@@ -10,7 +10,8 @@ import numpy as np
 from .. import data
 from ..models import files
 from ..random import as_stream
-from .parser import DATA, OUT, add_command, add_data, add_device, add_file, natural
+from . import contexts
+from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_file, natural
 from .sources import FILES, TABLES, check_output, named, names_of, rows_of
 from .words import bits, count, print_table
 
@@ -37,8 +38,14 @@ def sample(args):
     check_output(args.out, FILES)
     model = files.load(args.file).to(args.device)
     draw = _picture(args.out, model)
-    rows = model.sample(args.n, rng=as_stream(args.seed))
-    draw(args.out, rows)
+    if args.data is None:
+        context, n = contexts.values(model, args.file, args.context), args.n or 64
+    else:
+        context, n = contexts.of(model, data.Source(args.data), args.file, args.context)[0], args.n or 1
+        if context is None:
+            raise ValueError(f"--data {args.data}: {args.file} was fitted without a context; leave it out")
+    rows = model.sample(n, rng=as_stream(args.seed), **given(context))
+    draw(args.out, rows.reshape(-1, model.n_features_in_))
 
 
 def encode(args):
@@ -52,12 +59,18 @@ def encode(args):
         data.write(args.out, z, [f"z{j}" for j in range(1, z.shape[1] + 1)])
 
 
+def given(context):
+    """The argument of a query, if there is a context."""
+    return {} if context is None else {"context": context}
+
+
 def _answer(args, query):
     """The model in args.file, and its answer to a query about the rows of args.data."""
-    model = files.load(args.file).to(args.device)
-    x = rows_of(args.data, names_of(model), model.n_features_in_, args.file)
+    model, found = files.load(args.file).to(args.device), data.Source(args.data)
+    context, without = contexts.of(model, found, args.file, args.context)
+    x = rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)
     try:
-        return model, getattr(model, query)(named(model, x))
+        return model, getattr(model, query)(named(model, x), **given(context))
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from None
 
@@ -83,6 +96,7 @@ def add_score(commands):
         "npgen score digits.npgen --data test.csv --out nats.csv"])
     add_file(sub)
     add_data(sub)
+    add_context(sub)
     sub.add_argument("--out", metavar="OUT", help="write log p(x) of every row, in nats: .npy, .npz or .csv")
     add_device(sub)
 
@@ -94,7 +108,10 @@ def add_sample(commands):
                       examples=["npgen sample digits.npgen -n 64 --out digits.png",
                                 "npgen sample digits.npgen -n 100000 --seed 1 --out rows.npy"])
     add_file(sub)
-    sub.add_argument("-n", type=natural, default=64, metavar="N", help="rows to draw (default: 64)")
+    sub.add_argument("-n", type=natural, metavar="N", help="rows to draw (default: 64), or per row of --data (default: 1)")
+    sub.add_argument("--context", metavar="NAME=VALUE,...", help="of a model with a context: the values to draw for, or with "
+                     "--data the names or numbers of its columns there")
+    sub.add_argument("--data", metavar="DATA", help="rows whose context the rows are drawn for, one by one")
     sub.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same rows (default: new rows every time)")
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
     add_device(sub)
@@ -109,5 +126,6 @@ def add_encode(commands):
                                 "npgen encode digits.npgen --data digits --out codes.png"])
     add_file(sub)
     add_data(sub)
+    add_context(sub)
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
     add_device(sub)

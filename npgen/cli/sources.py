@@ -12,12 +12,15 @@ TABLES = data.OUTPUTS
 FILES = (*TABLES, ".png")
 
 
-def rows_of(source, known, n_columns, file, has="was fitted on"):
-    """The rows of a source, their columns those, n_columns of names `known` or None, that `file` was fitted on, or has: found
-    by name if both have names."""
-    found = data.Source(source)
-    if found.names and known:
-        missing, others = (listed(n for n in a if n not in b) for a, b in ((known, found.names), (found.names, known)))
+def rows_of(found, known, n_columns, file, has="was fitted on", without=()):
+    """The rows of a data.Source, their columns those, n_columns of names `known` or None, that `file` was fitted on, or has.
+
+    They are found by name if both have names. without: numbers of columns that are not among them.
+    """
+    source, rest = found.path, [j for j in range(found.width) if j not in without]
+    names = found.names and [found.names[j] for j in rest]
+    if names and known:
+        missing, others = (listed(n for n in a if n not in b) for a, b in ((known, names), (names, known)))
         if missing:
             raise ValueError(f"{source} has no column {missing}, which {file} {has}"
                              + (f"; it has {others} instead" if others else "") + "; give data with the same columns")
@@ -25,13 +28,14 @@ def rows_of(source, known, n_columns, file, has="was fitted on"):
         if others:
             warn(f"{source}: {others} left out, because {file} {has} no column of that name")
         return x
-    if found.width != n_columns:
-        raise ValueError(f"{source} has {count(found.width, 'column')}, but {file} {has} {n_columns}; "
+    if len(rest) != n_columns:
+        beside = " beside the context" if without else ""
+        raise ValueError(f"{source} has {count(len(rest), 'column')}{beside}, but {file} {has} {n_columns}; "
                          "give data with the same columns")
-    x = found.rows()
+    x = found.rows(rest if without else None)
     if known:
         warn(f"{source} has no names of columns; they are taken to be those that {file} {has}: {listed(known)}")
-    elif found.names:
+    elif names:
         warn(f"{file} has no names of columns; those of {source} are taken in their order; fit to data with names to have "
              "them compared")
     return x

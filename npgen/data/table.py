@@ -17,7 +17,8 @@ class DataError(ValueError):
 class Table:
     """Rows (n, d) and the names of their columns, or None: a model takes it as it takes a DataFrame.
 
-    table[["b", "a"]] has these columns, in this order; table[:10], table[[3, 1]] and table[mask] (n,) have these rows.
+    table[["b", "a"]] has these columns, in this order; table[:10], table[[3, 1]] and table[mask] (n,) have these rows;
+    table["b"] is that column (n,), of a dtype of its own if rows are an array of objects.
     """
 
     rows: np.ndarray
@@ -34,10 +35,13 @@ class Table:
         return self.rows.astype(dtype or self.rows.dtype, copy=bool(copy))
 
     def __getitem__(self, key):
+        if isinstance(key, str) and key in (self.columns or ()):
+            column = self.rows[:, self.columns.index(key)]
+            return np.array(column.tolist()) if column.dtype == object else column
         several = isinstance(key, slice) or np.ndim(key) == 1
         names = [] if isinstance(key, slice) or not several else [each for each in key if isinstance(each, str)]
         if not several or 0 < len(names) < len(key) or not set(names) <= set(self.columns or ()):
-            raise KeyError(f"a Table takes a list of its columns {self.columns}, or a slice or an array of rows, "
+            raise KeyError(f"a Table takes one or a list of its columns {self.columns}, or a slice or an array of rows, "
                            f"got {key!r}"[:200])
         if names:
             return Table(self.rows[:, [self.columns.index(name) for name in names]], names)

@@ -9,7 +9,7 @@ from ..kernels._cuda import asnumpy
 
 
 class ContextMap:
-    """What the columns of a context are: {"levels": [...]} of labels, {"mean": m, "scale": s} of numbers.
+    """What the columns of a context are: {"levels": [...]} of labels, {"mean": m, "scale": s} of numbers; and names.
 
     A vector (n,) holds labels unless it is made of floats; of a matrix (n, w) all columns are numbers; of a table, or of an
     array of objects, those are labels that are no numbers.
@@ -25,7 +25,13 @@ class ContextMap:
         columns = _columns("fit", context, None)
         if any(len(column) != n for column in columns):
             raise ValueError(f"fit: context has {len(columns[0])} rows, but X has {n}; pass one for each")
-        return cls([_describe(column) for column in columns])
+        names = [{"name": str(name)} for name in context.columns] if _is_table(context) else [{}] * len(columns)
+        return cls([name | _describe(column) for name, column in zip(names, columns, strict=True)])
+
+    @property
+    def names(self):
+        """Of the columns, or None if the context of fit had none."""
+        return [column["name"] for column in self.columns] if "name" in self.columns[0] else None
 
     def encode(self, method, context, dtype):
         """The context (m, w) as numbers. Raises ValueError for another width, unknown labels, NaN and infinities."""
@@ -34,6 +40,9 @@ class ContextMap:
         columns = _columns(method, context, len(self.columns))
         if len(columns) != len(self.columns):
             raise ValueError(f"{method}: context has {len(columns)} columns, but the model was fitted with {len(self.columns)}")
+        if self.names and _is_table(context) and list(map(str, context.columns)) != self.names:
+            raise ValueError(f"{method}: context has columns {one_line(list(context.columns))}, but the model was fitted with "
+                             f"{one_line(self.names)}; pass those, in this order")
         return np.concatenate([_encoded(method, j, *each) for j, each in enumerate(zip(columns, self.columns, strict=True))],
                               axis=1).astype(dtype)
 
@@ -49,6 +58,8 @@ class ContextMap:
     def from_config(cls, columns):
         """The map of a file. Raises ValueError or TypeError for what is none."""
         for column in columns:
+            if ("name" in column) != ("name" in columns[0]) or not isinstance(column.get("name", ""), str):
+                raise ValueError(f"the context has a column named {one_line(column.get('name'))}")
             if "levels" in column and not (column["levels"] and all(isinstance(level, (str, int, float)) for level in
                                                                     column["levels"])):
                 raise ValueError(f"the context has levels {one_line(column['levels'])}")
@@ -57,10 +68,14 @@ class ContextMap:
         return cls(columns)
 
 
+def _is_table(context):
+    return hasattr(context, "columns") and hasattr(context, "shape")
+
+
 def _columns(method, context, expected):
     """The columns of a context, (n,) each; expected: how many there are to be, if that is known."""
     check_constant(method, context, "context")
-    if hasattr(context, "columns") and hasattr(context, "shape"):
+    if _is_table(context):
         return [np.asarray(context[name]) for name in context.columns]
     c = asnumpy(context)
     if c.ndim == 0 or c.ndim == 1 and expected not in (None, 1):
