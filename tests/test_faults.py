@@ -553,7 +553,7 @@ MIXTURES = {"full": lambda: GaussianMixture(3, tol=0, max_iter=4, random_state=0
 @pytest.mark.parametrize("kind", MIXTURES)
 @pytest.mark.filterwarnings("ignore")
 def test_ctrl_c_at_any_line_of_em_keeps_what_belongs_together(kind):
-    names, ended = {"_climb", "_step", "_expect", "expect", "maximise"}, 0
+    names, ended = {"_climb", "_maximise", "_expect", "expect", "maximise"}, 0
     for k in itertools.count(1, 3):
         model, fault = MIXTURES[kind](), Fault(k, KeyboardInterrupt, names)
         try:
@@ -584,8 +584,8 @@ def test_a_partial_fit_that_fails_anywhere_changes_nothing(kind):
     before, failed = state(), 0
     for k in itertools.count(1, 2):
         with contextlib.suppress(RuntimeError):
-            with Fault(k, RuntimeError, {"_learn_more", "_see", "_step", "_expect", "expect", "maximise", "reseed", "draw",
-                                         "_remember", "remember", "_keep", "_finish", "_around"}):
+            with Fault(k, RuntimeError, {"_learn_more", "_prepare_rows", "_maximise", "_expect", "expect", "maximise", "reseed",
+                                         "draw", "_remember", "remember", "_keep", "_finish", "around"}):
                 model.partial_fit(x[:5])
             break
         assert state() == before

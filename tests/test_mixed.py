@@ -347,8 +347,7 @@ def test_levels_are_the_numbers_given_in_every_answer(dtype, tmp_path):
     for column, levels in zip(plain.T, CODES, strict=False):
         column[~np.isnan(column)] = np.searchsorted(levels, column[~np.isnan(column)])
     numbered = copy.copy(model)
-    vars(numbered)["levels_"] = tuple(np.arange(len(levels)) for levels in CODES)
-    numbered._assemble()
+    numbered._build(numbered._chosen | {"levels": [list(range(len(levels))) for levels in CODES]})
 
     def named(rows):
         return np.column_stack([np.take(levels, column.astype(int)) for column, levels in zip(rows.T, CODES, strict=False)])

@@ -12,7 +12,7 @@ import npgen
 from npgen import ConvergenceWarning, GaussianMixture
 from npgen.models.mixture import covariances, starts
 from npgen.models.mixture.em import Statistics
-from npgen.models.mixture.gaussian_em import Components, alike, expect, maximise, remember
+from npgen.models.mixture.gaussian_em import Components, equal_components, expect, maximise, remember
 from npgen.models.mixture.rows import Rows
 from npgen.random import Stream
 
@@ -150,7 +150,7 @@ def test_more_columns_than_rows_of_a_component_rest_on_the_floor(kind):
 def test_statistics_of_pieces_add_up_in_any_grouping(kind, seed, cuts):
     x, form = blobs(100, 3, 2, seed), covariances.COVARIANCES[kind]
     weights = np.random.default_rng(seed).random(100)
-    components = alike(form, x[:2] / 3, 1.5)
+    components = equal_components(form, x[:2] / 3, 1.5)
     whole = expect(components, Rows(x, weights, np.zeros(3), np.ones(3)))
     parts = [expect(components, Rows(p, w, np.zeros(3), np.ones(3)))
              for p, w in zip(np.split(x, sorted(cuts)), np.split(weights, sorted(cuts)), strict=True)]
@@ -170,7 +170,8 @@ def test_statistics_of_pieces_add_up_in_any_grouping(kind, seed, cuts):
 def test_remembered_statistics_give_the_components_back(kind, ridge):
     x, form = blobs(300, 3), covariances.COVARIANCES[kind]
     rows = Rows(x, None, np.zeros(3), np.full(3, 3.0))
-    components = maximise(alike(form, x[:3] / 3, 1.0), expect(alike(form, x[:3] / 3, 1.0), rows), ridge)[0]
+    start = equal_components(form, x[:3] / 3, 1.0)
+    components = maximise(start, expect(start, rows), ridge)[0]
     again, lost = maximise(components, remember(components), ridge)
     assert not lost.any() and isinstance(again, Components) and isinstance(remember(components), Statistics)
     for name in ("log_weights", "means", "factor"):
@@ -271,7 +272,8 @@ def test_a_batch_counts_by_its_rows():
 
 def test_a_file_that_does_not_know_how_many_rows_it_has_seen_counts_calls(tmp_path, monkeypatch):
     model = GaussianMixture(random_state=0).fit(blobs(500)).partial_fit(blobs(300, seed=1))
-    monkeypatch.setattr(GaussianMixture, "_fitted", tuple(name for name in GaussianMixture._fitted if name != "n_seen_"))
+    known = {name: types for name, types in GaussianMixture._keeps.items() if name != "n_seen_"}
+    monkeypatch.setattr(GaussianMixture, "_keeps", known)
     model.save(tmp_path / "old")
     monkeypatch.undo()
     again, before = npgen.load(tmp_path / "old"), model.means_[0].copy()

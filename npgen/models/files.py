@@ -19,7 +19,7 @@ from .older import upgrade
 class Saved:
     """A model that save writes to one file, and load reads: its hyperparameters, params_, preprocess_ and what fit decided."""
 
-    _keeps = ()  # names of fitted attributes, beside those that _choose gave, that go into a file
+    _keeps = {}  # fitted attributes, beside those that _choose gave, that go into a file: name -> its types
 
     def save(self, path):
         """Write the fitted model to one safetensors file; an older file there survives if the write fails.
@@ -66,7 +66,10 @@ class Saved:
                   "history_": self.history_, "context_": self.context_ and self.context_.config()}
         kept = {f"{name}_": value for name, value in self._chosen.items()} | {name: getattr(self, name) for name in self._keeps}
         for name, value in kept.items():
-            (arrays if hasattr(value, "dtype") else fitted)[name] = value
+            if isinstance(value, dict) and name not in self._keeps:  # of arrays
+                arrays |= {f"{name.removesuffix('_')}.{key}": a for key, a in value.items()}
+            else:
+                (arrays if hasattr(value, "dtype") else fitted)[name] = value
         return arrays, fitted
 
     def _restore(self, arrays, fitted):
@@ -84,12 +87,24 @@ class Saved:
         if fitted.get("context_") is not None:
             self.context_ = ContextMap.from_config(fitted["context_"])
         self._rebuild(arrays, fitted)
+        for name, types in self._keeps.items():
+            value = fitted.get(name)
+            if type(value) not in types:
+                raise ValueError(f"{name} is {value!r}"[:200])
+            setattr(self, name, value)
+        self._finish()
+
+    def _finish(self):
+        """Set the attributes that follow from params_."""
 
     def _rebuild(self, arrays, fitted):
         """Make the parts again from what _choose gave, which must be of the parameters' shapes."""
         others = ("preprocess_", "params_", "history_", "context_", "n_features_in_", "dtype_", "stream_", "feature_names_in_")
         chosen = {k.removesuffix("_"): v for k, v in {**fitted, **arrays}.items()
                   if k.endswith("_") and "." not in k and k not in (*others, *self._keeps)}
+        for outer, inner in (name.split(".", 1) for name in arrays if "." in name):
+            if outer not in ("params", "preprocess", "header"):
+                chosen.setdefault(outer, {})[inner] = arrays[f"{outer}.{inner}"]
         self._build({k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
         expected = {name: shape for part in self._parts.values() for name, shape in part.shapes().items()}
         found = {name: a.shape for name, a in self.params_.items()}
@@ -118,9 +133,18 @@ def load(path):
                         f"({type(error).__name__}: {reason}); fit and save it again") from None
 
 
+def from_header(arrays, prefix, header):
+    """The model whose file is part of another's, its arrays under names that begin so. Raises ValueError for no model."""
+    from . import CLASSES
+    if header["class"] not in CLASSES:
+        raise ValueError(f"{one_line(header['class'])} is no model")
+    own = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    return CLASSES[header["class"]]._from_file(own, header)
+
+
 def params_to_json(model, without):
     """The hyperparameters by name, for JSON; a random_state that is no number is not kept."""
-    params = {k: v for k, v in model.get_params().items() if k not in without}
+    params = {k: v for k, v in model.get_params(deep=False).items() if k not in without}
     if not isinstance(model.random_state, (int, np.integer)):
         params["random_state"] = None
     return {k: _to_json(k, v) for k, v in params.items()}
@@ -131,6 +155,8 @@ def _to_json(name, value):
         return {"preprocess": transforms.to_config(value)}
     if isinstance(value, optim.VALUES):
         return optim.to_config(value)
+    if isinstance(value, Saved):
+        return {"model": type(value).__name__, "params": params_to_json(value, without=("callbacks",))}
     if isinstance(value, Head):
         config = value.config()
         return config if isinstance(config, dict) else {"head": config}
@@ -161,6 +187,9 @@ def _numbers(value):
 
 
 def from_json(value):
+    if isinstance(value, dict) and "model" in value:
+        from . import CLASSES
+        return CLASSES[value["model"]](**{k: from_json(v) for k, v in value["params"].items()})
     if isinstance(value, dict):
         if "optim" in value:
             return optim.from_config(value)

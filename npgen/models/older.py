@@ -2,8 +2,11 @@
 
 Formats 1 and 2: the outputs of a normal head were the means of all features, then their log-variances; today, format 3, they
 are a feature's mean and log-variance, then the next feature's. A VAE had a standard normal prior, and log-variances that are
-outputs of its network.
+outputs of its network. Mixtures did not say how many components they have; earlier ones had no floor, as reg_covar was a share of
+the data's variance then, and of the levels of a column only how many they are.
 """
+import numpy as np
+
 from ..heads import from_config
 
 
@@ -21,4 +24,12 @@ def upgrade(arrays, header):
     if name == "Mixture" and "params.normal" in arrays:
         for key in ("params.normal", "pooled.normal"):
             arrays[key] = arrays[key][:, from_config("normal").drawn(arrays[key].shape[1])]
+    if name in ("GaussianMixture", "Mixture"):
+        fitted["n_components_"] = len(arrays["params.logits"])
+        reals = len(arrays["centre_"]) if name == "GaussianMixture" else fitted["kinds_"].count("normal")
+        arrays.setdefault("floor_", np.full(reals, float(header["params"]["reg_covar"])))
+    if name == "Mixture":
+        most = sum(a.size for a in arrays.values())
+        fitted["levels_"] = [list(range(each)) if type(each) is int and each <= max(most, 2) else each
+                             for each in fitted["levels_"]]
     return arrays

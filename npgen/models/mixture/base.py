@@ -5,6 +5,7 @@ start, to expect, to maximise.
 """
 import abc
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -29,20 +30,29 @@ IMPUTED = 2**22     # values of rows times components, completed at once
 class MixtureModel(Model):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
-    A subclass writes _see, _start, _expect, _step (the M-step), _remember, _restore_components, _components, _finish,
+    A subclass writes _prepare_rows, _start, _expect, _maximise, _remember, _restore_components, _components, _finish,
     _draw_components, _impute, _marginal, _conditional, _conditional_moments, n_parameters_, and what Model asks for.
     components.arrays() are what a run keeps of them, components.params() what the model does.
     """
 
+    n_components: int = dataclasses.field(default=1, kw_only=False)
+    tol: float = 1e-3
+    reg_covar: float = 1e-6
+    max_iter: int = 100
+    n_init: int = 1
+    callbacks: tuple = ()
+    verbose: bool = False
+    verbose_interval: int = 10
     weights_, means_ = Follows(), Follows()
     _capabilities = Capabilities("exact", "responsibilities of the components", invertible=False)
     _default_dtype = np.float64
     _warm = {}
     _mean_log_det = 0.0  # of preprocessing
-    _fitted = "converged_", "lower_bound_", "fit_report_", "n_batches_", "n_seen_"  # what a file keeps beside arrays
+    _keeps = {"converged_": (bool,), "lower_bound_": (float,), "fit_report_": (dict,), "n_batches_": (int,),
+              "n_seen_": (float, type(None))}
 
     @abc.abstractmethod
-    def _see(self, x, weights):
+    def _prepare_rows(self, x, weights):
         """Rows as EM takes them."""
 
     @abc.abstractmethod
@@ -54,7 +64,7 @@ class MixtureModel(Model):
         """The E-step: the statistics of all rows, as em.Statistics."""
 
     @abc.abstractmethod
-    def _step(self, components, statistics, rows, stream, seeded=True):
+    def _maximise(self, components, statistics, rows, stream, seeded=True):
         """The M-step: new components, and which of them (k,) had to be seeded anew."""
 
     @abc.abstractmethod
@@ -68,10 +78,6 @@ class MixtureModel(Model):
     @abc.abstractmethod
     def _components(self, params):
         """Components from free parameters."""
-
-    @abc.abstractmethod
-    def _finish(self):
-        """Set the attributes that follow from params_."""
 
     @abc.abstractmethod
     def _draw_components(self, params, n, stream):
@@ -116,7 +122,7 @@ class MixtureModel(Model):
                 raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
         train.check_training(options_of(self))  # refuses callbacks that it cannot call
 
-    def _begin_known(self, weights, k, d, feature_names, dtype):
+    def _init_known(self, weights, k, d, feature_names, dtype):
         """Set what every fitted mixture has, for one of k components and d columns that is given; its weights, checked."""
         if np.dtype(dtype).char not in "fd":
             raise ValueError(f"from_parameters: dtype must be float32 or float64, got {dtype!r}")
@@ -150,9 +156,11 @@ class MixtureModel(Model):
                  ConvergenceWarning)
         return best.components
 
-    def _keep(self, components):
-        """Take these components as what was learned."""
-        self.params_, self.floor_ = components.params(), components.floor
+    def _keep(self, components, **chosen):
+        """Take these components as what was learned, and what was chosen anew."""
+        self.params_ = components.params()
+        self._build(self._chosen | chosen | {"floor": components.floor})
+        self._finish()
 
     def _mean_nats(self, statistics):
         return statistics.nats / statistics.weight + self._mean_log_det
@@ -186,18 +194,17 @@ class MixtureModel(Model):
         return self
 
     def _learn_more(self, x, weights, n):
-        rows, components = self._see(x, weights), self._components(self.params_)
+        rows, components = self._prepare_rows(x, weights), self._components(self.params_)
         statistics = self._expect(components, rows)
         self.n_seen_ = (self.n_seen_ or n * self.n_batches_) + n
         self.n_batches_, share = self.n_batches_ + 1, (n / self.n_seen_)**0.7
         blend = self._remember(components) * (1 - share) + statistics * (share / statistics.weight)
-        components, lost = self._step(components, blend, rows, self.stream_)
+        components, lost = self._maximise(components, blend, rows, self.stream_)
         self._keep(components)
         self.lower_bound_ = self._mean_nats(statistics)
         reseeded = [{"batch": self.n_batches_, "component": int(k)} for k in np.flatnonzero(lost)]
         self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded,
                                                "on_floor": self._on_floor(components)}
-        self._finish()
 
     @property
     def n_iter_(self):
@@ -332,25 +339,6 @@ class MixtureModel(Model):
         model.n_features_in_, model.stream_ = len(columns), Stream(place)
         model._names = self._names and [self._names[j] for j in columns]
         return model
-
-    # ------------------------------------------------------------ files
-
-    def state(self):
-        arrays, fitted = super().state()
-        return arrays | {"floor_": self.floor_}, fitted | {name: getattr(self, name) for name in self._fitted}
-
-    def _rebuild(self, arrays, fitted):
-        pass
-
-    def _restore(self, arrays, fitted):
-        super()._restore(arrays, fitted)
-        for name in self._fitted:
-            setattr(self, name, {"n_seen_": None, **fitted}[name])
-        types = {"converged_": bool, "lower_bound_": float, "fit_report_": dict, "n_batches_": int,
-                 "n_seen_": float | None}
-        for name, kind in types.items():
-            if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool) and kind is not bool:
-                raise ValueError(f"{name} is {getattr(self, name)!r}"[:200])
 
 
 def draw_each(r, stream):

@@ -24,7 +24,7 @@ from ..base import Follows
 from .base import ALONE, MixtureModel, draw_each
 from .columns_em import SHOWN, Products, expect, maximise, remember
 from .covariances import COVARIANCES
-from .kinds import KINDS, ColumnHeads, column_heads, column_parameter, levels_of, with_levels
+from .kinds import ColumnHeads, column_heads, column_parameter, levels_of, with_levels
 from .rows import Rows, spread
 from .starts import k_means_plus_plus, random_rows
 
@@ -58,17 +58,12 @@ class Mixture(MixtureModel):
     Reference: Dempster, Laird & Rubin (1977); for the start, Nock, Luosto & Kivinen, Mixed Bregman clustering (2008).
     """
 
+    heads: object = "auto"
+    smoothing: float = 2e-6
+    init_params: str = "k-means++"
     variances_, probabilities_, rates_, levels_ = Follows(), Follows(), Follows(), Follows()
     preprocess = None
     _missing = True
-    _fitted = (*MixtureModel._fitted, "kinds_")
-
-    def __init__(self, n_components=1, *, heads="auto", tol=1e-3, reg_covar=1e-6, smoothing=2e-6, max_iter=100, n_init=1,
-                 init_params="k-means++", callbacks=(), verbose=False, verbose_interval=10, random_state=None):
-        self.n_components, self.heads, self.tol, self.reg_covar = n_components, heads, tol, reg_covar
-        self.smoothing, self.max_iter, self.n_init, self.callbacks = smoothing, max_iter, n_init, callbacks
-        self.init_params = init_params
-        self.verbose, self.verbose_interval, self.random_state = verbose, verbose_interval, random_state
 
     @classmethod
     def from_parameters(cls, weights, heads, parameters, *, feature_names=None, dtype=np.float64, **options):
@@ -86,28 +81,26 @@ class Mixture(MixtureModel):
             raise ValueError("from_parameters: heads must say what each column is, got 'auto'")
         model = cls(k, heads=heads, **options)
         model._check_counts("tol", "reg_covar", "smoothing")
-        weights, heads = model._begin_known(weights, k, d, feature_names, dtype), column_heads(model.heads, np.empty((0, d)))
-        model.kinds_ = [getattr(head, "name", head) for head in heads]
-        widths = {j: np.atleast_1d(parameters[j]).shape[-1] for j in with_levels(model.kinds_)}
-        vars(model)["levels_"] = tuple(levels_of(np.arange(c)[:, None], 0, heads[j]) for j, c in widths.items())
-        model._assemble()
-        widths = dict(zip(widths, map(len, model.levels_), strict=True))
-        outputs, model.pooled_ = {}, {}
+        weights, heads = model._init_known(weights, k, d, feature_names, dtype), column_heads(model.heads, np.empty((0, d)))
+        kinds = [getattr(head, "name", head) for head in heads]
+        widths = {j: np.atleast_1d(parameters[j]).shape[-1] for j in with_levels(kinds)}
+        levels = [levels_of(np.arange(c)[:, None], 0, heads[j]).tolist() for j, c in widths.items()]
+        model._build({"n_components": k, "kinds": kinds, "levels": levels})
+        widths, outputs, pooled = dict(zip(widths, map(len, levels), strict=True)), {}, {}
         for name, head in model._columns.heads.items():
             given = [column_parameter(j, name, parameters[j], k, widths.get(j)) for j in model._columns.numbers[name]]
             if name == "normal":
                 mean, variance = np.stack(given, axis=-1)
                 centre = weights @ mean
                 outputs[name] = interleaved(mean, np.log(variance))
-                model.pooled_[name] = interleaved(centre, np.log(weights @ (variance + np.square(mean - centre))))[None]
+                pooled[name] = interleaved(centre, np.log(weights @ (variance + np.square(mean - centre))))[None]
                 continue
             moments = np.concatenate(given, axis=1) if name == "categorical" else \
                 np.stack([np.ones((k, len(given))), np.stack(given, axis=1)])  # of one row under each component
             outputs[name] = head.maximise(moments, None, None, 0.0)
             of_all = np.expand_dims(np.tensordot(weights, moments, (0, -2)), -2)
-            model.pooled_[name] = head.maximise(of_all, None, None, 0.1)
-        model._keep(dataclasses.replace(Products.equal(model._columns, outputs), log_weights=np.log(weights)))
-        model._finish()
+            pooled[name] = head.maximise(of_all, None, None, 0.1)
+        model._keep(dataclasses.replace(Products.equal(model._columns, outputs), log_weights=np.log(weights)), pooled=pooled)
         return model
 
     # ------------------------------------------------------------ fitting
@@ -118,26 +111,25 @@ class Mixture(MixtureModel):
             raise ValueError(f"init_params must be k-means++ or random_from_data, got {one_line(self.init_params)}")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
         heads, self.n_batches_, self.n_seen_ = column_heads(self.heads, x), 1, run.n_seen
-        self.kinds_ = [getattr(head, "name", head) for head in heads]
-        vars(self)["levels_"] = tuple(levels_of(x, j, heads[j]) for j in with_levels(self.kinds_))
-        self._assemble()
+        kinds = [getattr(head, "name", head) for head in heads]
+        self._build({"n_components": int(self.n_components), "kinds": kinds,
+                     "levels": [levels_of(x, j, heads[j]).tolist() for j in with_levels(kinds)]})
         self._check_support("fit", x)
         reals = self._columns.reals
         warn_of_atoms("fit", x[:, reals], x[:, reals], reals)
         with np.errstate(under="ignore", over="ignore"):
             self._pool(x, weights)
-            rows = self._see(x, weights)
+            rows = self._prepare_rows(x, weights)
             one = self.fit_report_["one_component"] = self._nats_of_one(rows)
             self._keep(self._iterate(rows, run))
         if self.n_components > 1 and self.lower_bound_ <= one + self.tol:  # where EM rests, whatever the data
             warn(f"fit: {self.n_components} components are no likelier than one; raise n_init, or lower n_components",
                  ConvergenceWarning)
-        self._finish()
 
     def _nats_of_one(self, rows):
         """The mean nats that one component reaches."""
         one = Products.equal(self._columns, self.pooled_)
-        one = self._step(one, self._expect(one, rows), rows, None, seeded=False)[0]
+        one = self._maximise(one, self._expect(one, rows), rows, None, seeded=False)[0]
         return self._mean_nats(self._expect(one, rows))
 
     def _on_floor(self, components):
@@ -152,8 +144,13 @@ class Mixture(MixtureModel):
         if wrong.any():
             raise ValueError(f"fit: column {wrong.argmax()} of X {words}")
 
-    def _assemble(self):
-        self._columns = ColumnHeads(self.kinds_, self.levels_)
+    def _assemble(self, d, w, chosen):
+        return {"columns": ColumnHeads(chosen["n_components"], d, chosen["kinds"], chosen["levels"])}
+
+    def _resolve(self, x):
+        heads = column_heads(self.heads, x)
+        return {"heads": [Categorical(levels_of(x, j, head)) if head == "categorical" else head
+                          for j, head in enumerate(heads)]}
 
     def _check_support(self, method, x):
         self._columns.check_support(method, x)
@@ -169,14 +166,15 @@ class Mixture(MixtureModel):
             raise ValueError(f"fit: column {reals[deviations.argmin()]} of X is constant, and with reg_covar=0 has no density; "
                              "drop it, or set reg_covar above 0")
         units = COVARIANCES["diag"].units(deviations) if deviations.any() else np.ones(len(reals))
-        self.pooled_ = {name: interleaved(centre, 2 * np.log(units))[None] if name == "normal" else np.zeros((1, width))
-                        for name, width in self._columns.n_outputs().items()}
-        statistics = self._expect(Products.equal(self._columns, self.pooled_), self._see(x, weights))
+        pooled = {name: interleaved(centre, 2 * np.log(units))[None] if name == "normal" else np.zeros((1, width))
+                  for name, width in self._columns.n_outputs().items()}
+        self._build(self._chosen | {"pooled": pooled})
+        statistics = self._expect(Products.equal(self._columns, pooled), self._prepare_rows(x, weights))
         for (name, head), moments in zip(self._columns.heads.items(), statistics.moments, strict=True):
             if name != "normal":
-                self.pooled_[name] = head.maximise(moments, self.pooled_[name], None, 0.1 * statistics.weight)
+                pooled[name] = head.maximise(moments, pooled[name], None, 0.1 * statistics.weight)
 
-    def _see(self, x, weights):
+    def _prepare_rows(self, x, weights):
         centre, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
         if "normal" in self._columns.heads:
             reals, (mean, log_var) = self._columns.reals, self._columns.heads["normal"].split(self.pooled_["normal"][0])
@@ -212,7 +210,7 @@ class Mixture(MixtureModel):
     def _expect(self, components, rows):
         return expect(components, rows)
 
-    def _step(self, components, statistics, rows, stream, seeded=True):
+    def _maximise(self, components, statistics, rows, stream, seeded=True):
         new, lost = maximise(components, statistics, self.pooled_, float(self.reg_covar), float(self.smoothing))
         lost &= seeded
         if lost.any():
@@ -229,14 +227,17 @@ class Mixture(MixtureModel):
 
     def _restore_components(self, arrays):
         return Products(self._columns, arrays["log_weights"], {name: arrays[name] for name in self._columns.heads},
-                        arrays.get("floor", self._old_floor()))
+                        arrays["floor"])
 
     def _components(self, params):
         return Products.of(self._columns, params, self.floor_)
 
     def _finish(self):
+        check_shapes(self.pooled_, {name: (1, width) for name, width in self._columns.n_outputs().items()})
+        check_shapes({"floor_": self.floor_}, {"floor_": self._columns.reals.shape})
         components, empty, tables = self._components(self.params_), np.empty((len(self.params_["logits"]), 0)), {}
-        vars(self).update(weights_=np.exp(components.log_weights), means_=empty, variances_=empty, rates_=empty)
+        vars(self).update(weights_=np.exp(components.log_weights), means_=empty, variances_=empty, rates_=empty,
+                          kinds_=self._columns.kinds, levels_=self._columns.levels)
         for name, head in self._columns.heads.items():
             outputs = components.outputs[name]
             if name == "normal":
@@ -328,10 +329,9 @@ class Mixture(MixtureModel):
 
     def _derive(self, log_weights, columns):
         model, levels = self._of_columns(columns), dict(zip(with_levels(self.kinds_), self.levels_, strict=True))
-        model.kinds_ = [self.kinds_[j] for j in columns]
-        vars(model)["levels_"] = tuple(levels[j] for j in columns if j in levels)
         model.heads = [Categorical(levels[j]) if self.kinds_[j] == "categorical" else self.kinds_[j] for j in columns]
-        model._assemble()
+        model._build({"n_components": len(self.weights_), "kinds": [self.kinds_[j] for j in columns],
+                      "levels": [levels[j].tolist() for j in columns if j in levels]})
 
         def place(name):
             return np.searchsorted(self._columns.numbers[name], columns[model._columns.numbers[name]])
@@ -339,37 +339,6 @@ class Mixture(MixtureModel):
         def taken(outputs):
             return {name: self._columns.heads[name].take(outputs[name], place(name)) for name in model._columns.heads}
 
-        model.pooled_, floor = taken(self.pooled_), self.floor_[place("normal")] if len(model._columns.reals) else np.empty(0)
-        model._keep(Products(model._columns, log_weights, taken(self.params_), floor))
-        model._finish()
+        floor = self.floor_[place("normal")] if len(model._columns.reals) else np.empty(0)
+        model._keep(Products(model._columns, log_weights, taken(self.params_), floor), pooled=taken(self.pooled_))
         return model
-
-    # ------------------------------------------------------------ files
-
-    def state(self):
-        arrays, fitted = super().state()
-        levels = [each.tolist() for each in self.levels_]
-        return arrays | {f"pooled.{name}": a for name, a in self.pooled_.items()}, fitted | {"levels_": levels}
-
-    def _restore(self, arrays, fitted):
-        super()._restore(arrays, fitted)
-        kinds, levels = self.kinds_, fitted["levels_"]
-        if type(kinds) is not list or len(kinds) != self.n_features_in_ or not all(kind in KINDS for kind in kinds) or \
-                type(levels) is not list or len(levels) != len(with_levels(self.kinds_)):
-            raise ValueError(f"kinds_ {kinds} and levels_ {levels} are not of {self.n_features_in_} columns"[:200])
-        most = self.params_.flat.size  # levels that there are parameters for; files before levels could be declared have counts
-        if any((each if type(each) is int else len(each)) > max(most, 2) for each in levels):
-            raise ValueError(f"levels_ {levels} are more than there are parameters"[:200])
-        vars(self)["levels_"] = tuple(Categorical(each).levels[0] for each in levels)
-        self._assemble()
-        k, self.pooled_ = len(self.params_["logits"]), {name: arrays[f"pooled.{name}"] for name in self._columns.heads}
-        widths = self._columns.n_outputs()
-        check_shapes(self.params_, {"logits": (k,)} | {name: (k, width) for name, width in widths.items()})
-        check_shapes(self.pooled_, {name: (1, width) for name, width in widths.items()})
-        self.floor_ = arrays.get("floor_", self._old_floor())
-        check_shapes({"floor_": self.floor_}, {"floor_": (self.kinds_.count("normal"),)})
-        self._finish()
-
-    def _old_floor(self):
-        """The floor of a file that does not have it: reg_covar was a share of the data's variance then."""
-        return np.full(self.kinds_.count("normal"), float(self.reg_covar))

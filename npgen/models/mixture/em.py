@@ -116,7 +116,7 @@ def _climb(model, state, rows, report):
     state.attempt = attempt = dataclasses.replace(attempt, nats=attempt.nats or [model._mean_nats(statistics)])
     while not attempt.converged and len(attempt.nats) <= model.max_iter:
         seedings = np.bincount([entry["component"] for entry in attempt.reseeded], minlength=model.n_components)
-        components, lost = model._step(attempt.components, statistics, rows, state.stream, seedings < MOST_SEEDINGS)
+        components, lost = model._maximise(attempt.components, statistics, rows, state.stream, seedings < MOST_SEEDINGS)
         statistics = model._expect(components, rows)
         reseeded = [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
         nats = model._mean_nats(statistics)

@@ -18,7 +18,7 @@ from ..base import Follows
 from ..gradient import descend
 from .base import ALONE, MixtureModel, draw_each
 from .covariances import COVARIANCES
-from .gaussian_em import SHARP, Components, alike, expect, maximise, remember, reseed
+from .gaussian_em import SHARP, Components, Gaussians, equal_components, expect, maximise, remember, reseed
 from .rows import BLOCK, Rows, patterns, spread
 from .starts import STARTS
 
@@ -53,23 +53,21 @@ class GaussianMixture(MixtureModel):
     Reference: Dempster, Laird & Rubin (1977).
     """
 
+    covariance_type: str = "full"
+    init_params: str = "kmeans"
+    weights_init: object = None
+    means_init: object = None
+    precisions_init: object = None
+    warm_start: bool = False
+    solver: str = "em"
+    preprocess: object = None
+    max_epochs: int = 200
+    batch_size: int = 100
+    learning_rate: float = 1e-2
+    validation_fraction: float = 0.1
+    patience: int = 20
+    restore_best: bool = True
     covariances_, precisions_, precisions_cholesky_ = Follows(), Follows(), Follows()
-    _fitted = (*MixtureModel._fitted, "covariance_type_")
-
-    def __init__(self, n_components=1, *, covariance_type="full", tol=1e-3, reg_covar=1e-6, max_iter=100, n_init=1,
-                 init_params="kmeans", weights_init=None, means_init=None, precisions_init=None, warm_start=False, solver="em",
-                 preprocess=None,
-                 max_epochs=200, batch_size=100, learning_rate=1e-2, validation_fraction=0.1, patience=20, restore_best=True,
-                 callbacks=(), verbose=False, verbose_interval=10, random_state=None):
-        self.n_components, self.covariance_type = n_components, covariance_type
-        self.solver, self.preprocess = solver, preprocess
-        self.tol, self.reg_covar, self.max_iter, self.n_init = tol, reg_covar, max_iter, n_init
-        self.init_params, self.weights_init = init_params, weights_init
-        self.means_init, self.precisions_init = means_init, precisions_init
-        self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
-        self.validation_fraction, self.patience, self.restore_best = validation_fraction, patience, restore_best
-        self.warm_start, self.callbacks, self.random_state = warm_start, callbacks, random_state
-        self.verbose, self.verbose_interval = verbose, verbose_interval
 
     @classmethod
     def from_parameters(cls, weights, means, covariances, *, covariance_type="full", feature_names=None, dtype=np.float64,
@@ -87,18 +85,17 @@ class GaussianMixture(MixtureModel):
         model._check_params()
         if model.preprocess is not None:
             raise ValueError(f"from_parameters: preprocess must be None, got {model.preprocess!r}")
-        weights, means = model._begin_known(weights, k, d, feature_names, dtype), check_parameter("means", means, (k, d))
+        weights, means = model._init_known(weights, k, d, feature_names, dtype), check_parameter("means", means, (k, d))
         unit = form.from_free(np.zeros(form.shape(k, d)))
         covariance = form.private(check_parameter("covariances", covariances, form.public(unit).shape))
         variances, factor = form.variances(covariance, unit), form.update(unit, covariance)
         crooked = abs(covariance - np.swapaxes(covariance, 1, 2)) if covariance.ndim == 3 else np.zeros(1)
         if not (np.isfinite(factor).all() and (variances > 0).all()) or crooked.max() > 1e-6 * abs(covariance).max():
             raise ValueError("from_parameters: covariances must be symmetric and positive definite; add to their diagonals")
-        model.covariance_type_, model.centre_ = covariance_type, weights @ means
-        model.scale_ = form.units(np.sqrt(weights @ (np.square(means - model.centre_) + variances)))
-        model._keep(Components(form, np.log(weights), (means - model.centre_) / model.scale_,
-                               form.rescale(factor, 1 / model.scale_), np.zeros(d)))
-        model._finish()
+        centre = weights @ means
+        scale = form.units(np.sqrt(weights @ (np.square(means - centre) + variances)))
+        model._keep(Components(form, np.log(weights), (means - centre) / scale, form.rescale(factor, 1 / scale), np.zeros(d)),
+                    n_components=k, covariance_type=covariance_type, centre=centre, scale=scale)
         return model
 
     # ------------------------------------------------------------ fitting
@@ -108,7 +105,7 @@ class GaussianMixture(MixtureModel):
         z, log_det = self.preprocess_.to_noise(None, x, stream=run.stream)
         warn_of_atoms("fit", x, z)
         self._warm = self._last() if self.warm_start else {}
-        self.covariance_type_, self.n_batches_, self.n_seen_ = self.covariance_type, 1, run.n_seen
+        self.n_batches_, self.n_seen_ = 1, run.n_seen
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         with np.errstate(under="ignore", over="ignore"):
             rows = self._standardise(z, weights)
@@ -117,7 +114,9 @@ class GaussianMixture(MixtureModel):
                 self._keep(self._iterate(rows, run))
             else:
                 self._follow_gradient(x, rows, weights, run)
-        self._finish()
+
+    def _assemble(self, d, w, chosen):
+        return {"gaussians": Gaussians(chosen["n_components"], d, chosen["covariance_type"], chosen["centre"], chosen["scale"])}
 
     def _on_floor(self, components):
         floor = np.where(np.isin(np.arange(self.n_features_in_), self.fit_report_["constant_columns"]), 0.0, components.floor)
@@ -131,11 +130,13 @@ class GaussianMixture(MixtureModel):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
     def _standardise(self, z, weights):
-        """Set centre_ and scale_; the rows seen from there."""
-        self.centre_, std = spread(z, weights)
+        """Choose centre_ and scale_; the rows in these coordinates."""
+        centre, std = spread(z, weights)
         if not std.any():
             raise ValueError("fit: all rows of X are the same, which has no density; pass rows that differ")
-        self.scale_ = self._form.units(std)
+        scale = COVARIANCES[self.covariance_type].units(std)
+        self._build({"n_components": int(self.n_components), "covariance_type": self.covariance_type, "centre": centre,
+                     "scale": scale})
         self.fit_report_ = {"constant_columns": np.flatnonzero(std == 0).tolist()}
         return Rows(z, weights, self.centre_, self.scale_, self.device)
 
@@ -144,7 +145,7 @@ class GaussianMixture(MixtureModel):
         if found < self.n_components:
             raise ValueError(f"fit: X has {found} different rows for n_components={self.n_components}; lower n_components")
         if self.reg_covar == 0:
-            one = alike(self._form, np.zeros((1, self.n_features_in_)), 1.0)
+            one = equal_components(self._form, np.zeros((1, self.n_features_in_)), 1.0)
             if maximise(one, expect(one, rows), 0.0)[1].any():
                 raise ValueError("fit: X has constant columns, or columns that depend linearly on one another, and with "
                                  "reg_covar=0 no density; drop such columns, or set reg_covar above 0")
@@ -186,18 +187,18 @@ class GaussianMixture(MixtureModel):
     def _start(self, rows, stream):
         given, first_means = self._given(), STARTS[self.init_params]
         means = given["means"] if "means" in given else first_means(*rows.sample(stream), self.n_components, stream)
-        start = alike(self._form, means, SHARP)
+        start = equal_components(self._form, means, SHARP)
         if len(given) < 3:
-            start = self._step(start, expect(start, rows), rows, stream)[0]
+            start = self._maximise(start, expect(start, rows), rows, stream)[0]
         return dataclasses.replace(start, **given)
 
     def _expect(self, components, rows):
         return expect(components, rows)
 
     def _restore_components(self, arrays):
-        return Components(self._form, **{"floor": self._old_floor()} | arrays)
+        return Components(self._form, **arrays)
 
-    def _step(self, components, statistics, rows, stream, seeded=True):
+    def _maximise(self, components, statistics, rows, stream, seeded=True):
         components, lost = maximise(components, statistics, float(self.reg_covar))
         lost &= seeded
         if lost.any():
@@ -207,6 +208,7 @@ class GaussianMixture(MixtureModel):
     def _follow_gradient(self, x, rows, weights, run):
         self._keep(dataclasses.replace(self._start(rows, run.stream), floor=np.zeros(self.n_features_in_)))
         descend(self, self.params_, x, None, weights, run)
+        self._finish()
         self.converged_ = self.n_epochs_ < self.max_epochs
         self.fit_report_ |= {"reseeded": [], "starts": [], "on_floor": []}  # these are EM's
         self.lower_bound_ = self._mean_nats(expect(self._components(self.params_), rows))
@@ -215,6 +217,7 @@ class GaussianMixture(MixtureModel):
         return -self._log_density(p, z)
 
     def _finish(self):
+        check_shapes({"floor_": self.floor_}, {"floor_": (self.n_features_in_,)})
         components = self._components(self.params_)
         factor = self._form.rescale(components.factor, self.scale_)
         vars(self).update(weights_=np.exp(components.log_weights), means_=self.centre_ + self.scale_ * components.means)
@@ -222,7 +225,7 @@ class GaussianMixture(MixtureModel):
                             ("covariances_", self._form.covariance(factor))):
             vars(self)[name] = self._form.public(value)
 
-    def _see(self, x, weights):
+    def _prepare_rows(self, x, weights):
         z, log_det = self.preprocess_.to_noise(None, x, stream=self.stream_)
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         return Rows(z, weights, self.centre_, self.scale_, self.device)
@@ -232,7 +235,7 @@ class GaussianMixture(MixtureModel):
 
     @property
     def _form(self):
-        return COVARIANCES[self.covariance_type_]
+        return self._gaussians.form
 
     def _components(self, params):
         return Components.of(self._form, params, self.floor_)
@@ -330,29 +333,5 @@ class GaussianMixture(MixtureModel):
 
     def _derive(self, components, columns):
         model = self._of_columns(columns)
-        model.centre_, model.scale_ = self.centre_[columns], self.scale_[columns]
-        model._keep(components)
-        model._finish()
+        model._keep(components, centre=self.centre_[columns], scale=self.scale_[columns])
         return model
-
-    # ------------------------------------------------------------ files
-
-    def state(self):
-        arrays, fitted = super().state()
-        return arrays | {"centre_": self.centre_, "scale_": self.scale_}, fitted
-
-    def _restore(self, arrays, fitted):
-        super()._restore(arrays, fitted)
-        self.centre_, self.scale_ = arrays["centre_"], arrays["scale_"]
-        d, k = self.n_features_in_, len(self.params_["logits"])
-        check_shapes(self.params_, {"logits": (k,), "means": (k, d), "factor": self._form.shape(k, d)})
-        check_shapes(arrays, {"centre_": (d,), "scale_": (d,)})  # only now is an array of d features made
-        self.floor_ = arrays.get("floor_", self._old_floor())
-        check_shapes({"floor_": self.floor_}, {"floor_": (d,)})
-        if not (self.scale_ > 0).all():
-            raise ValueError(f"scale_ is {self.scale_}"[:200])
-        self._finish()
-
-    def _old_floor(self):
-        """The floor of a file that does not have it: reg_covar was a share of the data's variance then."""
-        return np.full(self.n_features_in_, float(self.reg_covar))

@@ -18,17 +18,34 @@ import operator
 import numpy as np
 
 from ... import ops
+from ...checks import check_shapes
 from ...fused import LOG_2PI
 from ...heads.base import EMPTY
 from ...heads.normal import THINNEST, typical_variance
 from ...kernels import em
 from ...kernels._cuda import asnumpy
-from ...nn import Parameters
-from .covariances import Covariance, transpose
+from ...nn import Parameters, Part
+from .covariances import COVARIANCES, Covariance, transpose
 from .em import Statistics
 from .starts import draw
 
 SHARP = 1e4       # precision factor that makes the E-step assign every row to its nearest mean
+
+
+class Gaussians(Part):
+    """The parameters of k Gaussians over d features, in standard coordinates: z = (x - centre) / scale.
+
+    Raises ValueError for what a file cannot have from a fit.
+    """
+
+    def __init__(self, k, d, covariance_type, centre, scale):
+        self.k, self.d, self.form = k, d, COVARIANCES[covariance_type]
+        check_shapes({"centre_": centre, "scale_": scale}, {"centre_": (d,), "scale_": (d,)})
+        if not (scale > 0).all():
+            raise ValueError(f"scale_ is {scale}"[:200])
+
+    def shapes(self):
+        return {"logits": (self.k,), "means": (self.k, self.d), "factor": self.form.shape(self.k, self.d)}
 
 
 @dataclasses.dataclass
@@ -150,7 +167,7 @@ def reseed(components, lost, rows, stream):
     components.factor[lost] = components.form.from_free(np.zeros(components.factor.shape[1:])[None])
 
 
-def alike(form, means, sharpness):
+def equal_components(form, means, sharpness):
     """Components of equal weight with these means and precision factor sharpness * 1."""
     factor = form.from_free(np.zeros(form.shape(*means.shape)))
     return Components(form, np.full(len(means), -math.log(len(means))), means, sharpness * factor, np.zeros(means.shape[1]))

@@ -6,24 +6,33 @@ import numpy as np
 
 from ...checks import check_parameter, one_line
 from ...heads import Bernoulli, Categorical, Normal, Poisson
+from ...nn import Part
 
 KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: Bernoulli(),
          "poisson": lambda levels: Poisson(),
          "categorical": Categorical}  # of the levels of each column
 
 
-class ColumnHeads:
-    """The heads by name, and the numbers of the columns that each has.
+class ColumnHeads(Part):
+    """The heads by name, and the numbers of the columns that each has; the parameters of k components.
 
-    kinds: the name of each column's head (d,). levels: arrays (c,), one for each column that has levels.
+    kinds: the name of each column's head (d,). levels: lists (c,), one for each column that has levels.
+    Raises ValueError for what a file cannot have from a fit.
     """
 
-    def __init__(self, kinds, levels):
-        by_column = dict(zip(with_levels(kinds), levels, strict=True))
-        self.kinds = kinds
+    def __init__(self, k, d, kinds, levels):
+        if len(kinds) != d or not all(kind in KINDS for kind in kinds) or len(levels) != len(with_levels(kinds)) or \
+                not all(isinstance(each, (list, tuple)) for each in levels):
+            raise ValueError(f"kinds_ {kinds} and levels_ {levels} are not of {d} columns"[:200])
+        self.k, self.kinds = k, list(kinds)
+        self.levels = tuple(Categorical(list(each)).levels[0] for each in levels)
+        by_column = dict(zip(with_levels(kinds), self.levels, strict=True))
         self.numbers = {name: np.flatnonzero(np.array(kinds) == name) for name in KINDS if name in kinds}
         self.heads = {name: KINDS[name]([by_column.get(j) for j in columns]) for name, columns in self.numbers.items()}
         self.reals = self.numbers.get("normal", np.empty(0, int))
+
+    def shapes(self):
+        return {"logits": (self.k,)} | {name: (self.k, width) for name, width in self.n_outputs().items()}
 
     def views(self, x):
         """(name, head, its columns of x (..., d)) of every head."""
