@@ -3,7 +3,7 @@
 Every model answers three queries about data x (n, d): density, log_prob(X); sampling, sample(n); representation,
 encode(X) and decode(Z).
 
-    models          GaussianMixture, Mixture, MADE, RealNVP, VAE
+    models          GaussianMixture, Mixture, MADE, RealNVP, VAE; BayesClassifier, made of them
     train, optim    the fit loop, Adam
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
     heads           what outputs say about a feature: normal, Bernoulli, Poisson, categorical
@@ -35,15 +35,15 @@ from . import compositions, kernels, linalg  # noqa: F401  two of them are there
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
-from .models import MADE, VAE, GaussianMixture, Mixture, RealNVP, select_n_components
+from .models import MADE, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP, select_n_components
 from .models.estimator import NotFittedError
 from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "Mixture", "NoRuleError", "NotFittedError", "RealNVP",
-           "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components",
-           "testing", "value_and_grad", "vjp", "warmup"]
+__all__ = ["BayesClassifier", "ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "Mixture", "NoRuleError",
+           "NotFittedError", "RealNVP", "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian", "kernels", "load",
+           "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
 
 
 def __getattr__(name):

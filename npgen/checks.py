@@ -48,7 +48,7 @@ def check_rows(method, X, *, name="X", dtype=None, minimum=0, missing=False):
         if wrong.any():
             row, column = np.argwhere(asnumpy(wrong))[0]
             row += low
-            raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill such values first")
+            raise ValueError(f"{method}: {name}[{row}, {column}] is {x[row, column]}; remove or fill NaN and infinities first")
     return x
 
 

@@ -32,8 +32,8 @@ RANKS = [
      "models.inner", "models.base", "models.gradient", "models.mixture.covariances",
      "models.mixture.rows", "models.mixture.starts", "models.mixture.em", "models.mixture.gaussian_em", "models.mixture.kinds",
      "models.mixture.columns_em", "models.mixture.conditionals", "models.mixture.base", "models.mixture.gaussian",
-     "models.mixture.columns", "models.mixture.select", "models.mixture", "models.made", "models.flow",
-     "models.realnvp", "models.vae", "models"],
+     "models.mixture.columns", "models.mixture.select", "models.mixture", "models.mixture.tied", "models.classifier",
+     "models.made", "models.flow", "models.realnvp", "models.vae", "models"],
     ["testing.derivatives", "testing.kernel", "testing.strategies", "testing.bounds", "testing.reference", "testing.subject",
      "testing.law", "testing.contract", "testing.densities", "testing.encodings", "testing.gradients", "testing.latents",
      "testing.mixtures", "testing.states", "testing.laws", "testing.report", "testing", "plot"],
@@ -117,7 +117,8 @@ def test_kernels_know_nothing_of_npgen():
 
 
 @pytest.mark.parametrize(("package", "owners"), [("cupy", {"_cuda.py"}), ("cupyx", {"_cuda.py"}), ("matplotlib", {"plot.py"}),
-                                                 ("sklearn", {"base.py"}), ("pickle", set()), ("torch", set())])
+                                                 ("sklearn", {"base.py", "classifier.py"}), ("pickle", set()),
+                                                 ("torch", set())])
 def test_outside_packages_have_one_owner(package, owners):
     paths = [*SOURCE.rglob("*.py"), *KERNELS.glob("*.py")]
     users = {p.name for p in paths if any(i.partition(".")[0] == package for i in imports(p, "npgen"))}

@@ -18,12 +18,13 @@ import numpy as np
 from .. import transforms
 from ..checks import check_constant, check_rows, check_weights, column_names, counting, total_weight
 from ..engine import Tensor
+from ..heads import head_for
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array
 from ..random import as_stream
 from .context import ContextMap
 from .device import OnDevice
-from .estimator import Estimator, Follows  # noqa: F401  a word that models write with
+from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
 from .files import Saved
 from .inner import Inner
 from .overflow import FAR, beyond_numbers, without_overflow
@@ -69,8 +70,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
                     transformer_tags=TransformerTags(preserves_dtype=["float64", "float32"]))
 
     def __sklearn_clone__(self):
-        from sklearn.base import clone  # only scikit-learn calls this
-        return type(self)(**{k: clone(v, safe=False) for k, v in self.get_params(deep=False).items()}).to(self.device)
+        return clone(self)
 
     @property
     def head_(self):
@@ -275,6 +275,13 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     def _choose(self, z, c, stream):
         return {}
 
+    def _resolve(self, x):
+        """Hyperparameters that leave a choice to the data, as these rows decide: for fits to some of them that are compared."""
+        maps, head = transforms.make(self.preprocess, x, self._takes_bits).fit(x), getattr(self, "head", None)
+        resolved = {} if not isinstance(head, str) else {"head": head_for(head, maps.to_noise(None, x)[0]).name}
+        maps.hold()
+        return resolved if self.preprocess is None else resolved | {"preprocess": maps}
+
     def _assemble(self, d, w, chosen):
         return {}
 
@@ -305,15 +312,8 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     # ------------------------------------------------------------ checks
 
     def _check(self, method, X, name="X", missing=None):
-        self._check_fitted(method)
-        self._check_names(method, X, name)
         self._check_place(method, name, X)
-        missing = self._missing if missing is None else missing
-        x = check_rows(method, X, name=name, dtype=self._default_dtype, missing=missing)
-        if x.shape[1] != self.n_features_in_:
-            raise ValueError(f"{method}: {name} has {x.shape[1]} features, but {type(self).__name__} is expecting "
-                             f"{self.n_features_in_} features as input")
-        return x
+        return super()._check(method, X, name, missing)
 
     def _check_validation(self, validation_data):
         """The rows and weights of validation_data, checked like X."""

@@ -1,11 +1,12 @@
 """scikit-learn's conventions, without scikit-learn: hyperparameters, what is fitted, the names of columns."""
+import copy
 import dataclasses
 import inspect
 import sys
 
 import numpy as np
 
-from ..checks import column_names, one_line, read_only
+from ..checks import check_rows, column_names, one_line, read_only
 from ..warn import warn
 
 
@@ -97,6 +98,17 @@ class Estimator:
             raise NotFittedError(f"{method}: this {type(self).__name__} is not fitted yet; call fit(X) or "
                                  "npgen.load(path) first")
 
+    def _check(self, method, X, name="X", missing=None):
+        """Rows as a query takes them: of the columns of the fit, finite numbers, or missing where that is allowed."""
+        self._check_fitted(method)
+        self._check_names(method, X, name)
+        missing = self._missing if missing is None else missing
+        x = check_rows(method, X, name=name, dtype=self._default_dtype, missing=missing)
+        if x.shape[1] != self.n_features_in_:
+            raise ValueError(f"{method}: {name} has {x.shape[1]} features, but {type(self).__name__} is expecting "
+                             f"{self.n_features_in_} features as input")
+        return x
+
     def _check_names(self, method, X, name):
         """Refuse columns of other names than in fit, and warn where only one of the two had names, as scikit-learn does."""
         names, known = column_names(method, X), self._names
@@ -122,6 +134,14 @@ class Estimator:
         if set(names) >= set(known):
             lines.append(f"Pass {select}.")
         raise ValueError("\n".join(lines) + "\n")
+
+
+def clone(estimator):
+    """An unfitted estimator with the same hyperparameters, on the same device, as scikit-learn's clone makes it."""
+    if not hasattr(estimator, "get_params") or isinstance(estimator, type):
+        return copy.deepcopy(estimator)
+    made = type(estimator)(**{name: clone(value) for name, value in estimator.get_params(deep=False).items()})
+    return made.to(estimator.device) if hasattr(made, "to") else made
 
 
 def _own_first(cls):

@@ -2,8 +2,8 @@
 
 Formats 1 and 2: the outputs of a normal head were the means of all features, then their log-variances; today, format 3, they
 are a feature's mean and log-variance, then the next feature's. A VAE had a standard normal prior, and log-variances that are
-outputs of its network. Mixtures did not say how many components they have; earlier ones had no floor, as reg_covar was a share of
-the data's variance then, and of the levels of a column only how many they are.
+outputs of its network. Mixtures did not say how many components they have; earlier ones had no floor, as reg_covar was a share
+of the data's variance then, and of the levels of a column only how many they are.
 """
 import numpy as np
 

@@ -80,6 +80,11 @@ class Transform(Part):
         """{full name: array} that p has beside the parameters when it is a query's, of training rows x as they come here."""
         return {}
 
+    def hold(self):
+        """Make the ranges that fit has learned hyperparameters, on which fits to some of the rows agree then."""
+        for part in self.inner:
+            part.hold()
+
     def number(self, columns):
         """Take note that messages count its columns as these columns of the user's table."""
         self._numbers = columns

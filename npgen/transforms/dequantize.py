@@ -27,30 +27,35 @@ class Dequantize(Transform, name="dequantize"):
     levels  number of integer values, one for all columns or (d,); 256 means 0..255. None takes each column's range from the
             data. Where more than half of the columns span half the table's range, of up to 256 levels, as pixels do, all
             have the table's range but those that often reach both their own ends (2 % of the rows, and 10)
+    low     the smallest integers, where levels are given; one for all columns or (d,)
 
     Fitted: low_ (d,), the smallest integers, and levels_ (d,). The noise stays 2 levels eps inside its cell, so that no
     rounding moves a value to the next one. Raises ValueError for values that are no integers or out of range.
     """
 
     exact = False
-    _options = ("levels",)
+    _options = ("levels", "low")
     _fitted = ("low_", "levels_", "n_columns_")
 
-    def __init__(self, *, levels=None):
-        self.levels = levels
+    def __init__(self, *, levels=None, low=0):
+        self.levels, self.low = levels, low
 
     def fit(self, x, sample_weight=None):
         x = floating(x)
         self._require(x, x == np.floor(x), "Dequantize: {} is not an integer; use 'standardize' for real numbers")
         self.n_columns_ = x.shape[1]
-        low, levels = _ranges(x) if self.levels is None else (0.0, np.asarray(self.levels, np.float64))
-        if np.shape(levels) not in ((), (self.n_columns_,)):
-            raise ValueError(f"Dequantize: levels has shape {levels.shape}; give one number, or one for each of "
-                             f"{self.n_columns_} columns")
+        low, levels = _ranges(x) if self.levels is None else (self.low, np.asarray(self.levels, np.float64))
+        for name, given in (("levels", levels), ("low", low)):
+            if np.shape(given) not in ((), (self.n_columns_,)):
+                raise ValueError(f"Dequantize: {name} has shape {np.shape(given)}; give one number, or one for each of "
+                                 f"{self.n_columns_} columns")
         self.low_, self.levels_ = (np.broadcast_to(a, self.n_columns_).astype(np.float64) for a in (low, levels))
         vars(self).pop("_log_det", None)
         self._check(x)
         return self
+
+    def hold(self):
+        self.levels, self.low = self.levels_.tolist(), self.low_.tolist()
 
     def to_noise(self, p, x, c=None, stream=None):
         return self.unchecked(p, self._check(floating(x, self.n_columns_)), c, stream)
