@@ -66,7 +66,7 @@ class Saved:
                   "history_": self.history_, "context_": self.context_ and self.context_.config()}
         kept = {f"{name}_": value for name, value in self._chosen.items()} | {name: getattr(self, name) for name in self._keeps}
         for name, value in kept.items():
-            if isinstance(value, dict) and name not in self._keeps:  # of arrays
+            if isinstance(value, dict) and value and all(hasattr(a, "dtype") for a in value.values()):
                 arrays |= {f"{name.removesuffix('_')}.{key}": a for key, a in value.items()}
             else:
                 (arrays if hasattr(value, "dtype") else fitted)[name] = value
