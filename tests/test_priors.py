@@ -1,4 +1,5 @@
 """npgen.priors: each is a density that its own samples follow, with the divergence and the gradients that it says."""
+import mutants
 import numpy as np
 import pytest
 
@@ -114,3 +115,22 @@ def test_components_are_drawn_by_their_weights():
     p = {"prior": np.array([[-5, 0, 0, 0, np.log(0.3)], [5, 0, 0, 0, np.log(0.7)]])}
     share = (prior.sample(p, 10000, None, Stream(0), np.float64)[:, 0] > 0).mean()
     assert abs(share - 0.7) < 6 * np.sqrt(0.21 / 10000)
+
+
+@pytest.mark.parametrize(("where", "old", "new", "law", "args"), [
+    ("StandardNormal.sample", "return ", "return 1.1 * ", test_it_integrates_to_one_and_its_samples_have_its_entropy,
+     ("standard normal", 0)),
+    ("Mixture.log_prob", " + ops.log_softmax(logits)", "", test_it_integrates_to_one_and_its_samples_have_its_entropy,
+     ("mixture", 0)),
+    ("Mixture.sample", "ops.softmax(", "ops.softmax(0 * ", test_components_are_drawn_by_their_weights, ()),
+    ("Mixture.log_prob", "z[..., None, :]", "ops.stop_gradient(z)[..., None, :]",
+     test_gradients_are_those_of_finite_differences, ("mixture", 0)),
+    ("Mixture.sample", "np.minimum(", "np.float64(1) * np.minimum(", test_dtypes_are_kept_and_the_same_seed_draws_the_same_rows,
+     ("mixture", 0, np.float32)),
+    ("Flow.init", "np.sqrt(z.dtype.type(self.d)) * ", "", test_a_flow_and_its_context_begin_at_the_standard_normal, ()),
+    ("Flow.log_prob", "c if self.n_context", "0 * c if self.n_context", test_a_flow_sees_its_context, ("flow, couplings",)),
+    ("_kl", "- 1 - log_var", "- log_var", test_the_divergence_is_its_integral_and_its_rules_are_its_derivatives, ()),
+], ids=range(8))
+def test_a_planted_mistake_breaks_its_law(where, old, new, law, args):
+    with mutants.Mutant(law.__name__, "", f"priors:{where}", old, new).made(), pytest.raises((AssertionError, IndexError)):
+        law(*args)

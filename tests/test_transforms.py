@@ -6,6 +6,7 @@ Legend: n rows, d features, w columns of context.
 import dataclasses
 from collections.abc import Callable
 
+import mutants
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from npgen import MADE, fused
 from npgen.engine import jacobian, vjp
 from npgen.heads.normal import Normal
 from npgen.masks import made_masks
-from npgen.nn import MLP, MaskedMLP
+from npgen.nn import MLP, MaskedMLP, beside
 from npgen.random import Stream
 from npgen.transforms import (
     LU,
@@ -216,6 +217,8 @@ def test_rows_have_nothing_to_do_with_one_another(name, w):
     turned = np.random.default_rng(5).permutation(N)
     for a, b in zip(t.to_noise(p, x, c), t.to_noise(p, x[turned], c if c is None else c[turned]), strict=True):
         np.testing.assert_allclose(a[turned], b, rtol=1e-13, atol=1e-13)
+    for a, b in zip(t.to_noise(p, x, c), t.to_noise(p, x[:5], c if c is None else c[:5]), strict=True):
+        np.testing.assert_allclose(a[:5], b, rtol=1e-13, atol=1e-13)
     assert t.to_noise(p, x[:0], c if c is None else c[:0])[0].shape == (0, D)
 
 
@@ -264,6 +267,8 @@ def test_what_the_masks_forbid_has_a_derivative_of_zero(d, hidden, w, seed, elem
     for way in (t.to_noise, t.to_data):
         J = jacobian(lambda x, way=way: way(p, x[None], c)[0][0])(x)
         assert not J[place[:, None] < place].any() and J.diagonal().all()
+    seen = jacobian(lambda x: step.net(p, beside(x[None], c))[0])(x[order])
+    assert not seen.reshape(d, -1, d)[np.triu(np.ones((d, d), bool))[:, None, :].repeat(len(seen) // d, axis=1)].any()
 
 
 @given(st.integers(1, 8), st.lists(st.integers(1, 12), min_size=1, max_size=3), st.integers(1, 3))
@@ -406,6 +411,8 @@ def test_a_chain_finds_the_statistics_of_each_step_behind_those_before_it():
     both = p | t.statistics(p, REAL)
     np.testing.assert_allclose(both["b.statistics"][:D], 0, atol=1e-12)
     np.testing.assert_array_equal(t.to_noise(both, REAL)[0], t.to_noise(p, REAL)[0])
+    stale = p | t.statistics(p, 2 * REAL[:7])  # which new ones take the place of
+    np.testing.assert_array_equal(t.statistics(stale, REAL)["b.statistics"], both["b.statistics"])
 
 
 def test_it_lies_where_its_arrays_are_put():
@@ -413,3 +420,69 @@ def test_it_lies_where_its_arrays_are_put():
     t = Chain([Permute(ORDER), Inverse(LU("l", D, ORDER)), Standardize().fit(REAL)])
     moved = t.to(lambda a: seen.append(a) or a.copy())
     assert len(seen) >= 6 and moved.steps[0].order is not ORDER
+
+
+# ---------------------------------------------------------------- each law finds a mistake that is planted
+
+MISTAKES = [  # where, what becomes what, and the law that has to find it
+    ("lu:LU.to_data", "z - shift", "z", test_to_data_undoes_to_noise_and_to_noise_to_data, "lu", 0),
+    ("permute:Permute.to_data", "self._back, self.order", "self.order, self._back",
+     test_to_data_undoes_to_noise_and_to_noise_to_data, "permute", 0),
+    ("base:Chain.to_data", "log_det = log_det + more", "log_det = more",
+     test_to_data_undoes_to_noise_and_to_noise_to_data, "a flow", 0),
+    ("standardize:Standardize.to_data", "log_det + np.sum(beyond, axis=1)", "log_det",
+     test_to_data_undoes_to_noise_and_to_noise_to_data, "standardize, far", 0),
+    ("logit:Logit.to_data", "-size - 2", "-size - 1", test_to_data_undoes_to_noise_and_to_noise_to_data, "logit", 0),
+    ("columns:Columns.to_data", "log_det = log_det + more", "log_det = more",
+     test_to_data_undoes_to_noise_and_to_noise_to_data, "columns", 0),
+    ("autoregressive:Autoregressive.in_one_pass", "head.limit, c", "head.limit, 0 * c",
+     test_to_data_undoes_to_noise_and_to_noise_to_data, "autoregressive, affine", 2),
+    ("lu:LU.to_noise", "ops.sum(log_diagonal)", "2 * ops.sum(log_diagonal)",
+     test_log_det_is_that_of_the_numerical_jacobian, "lu", 0),
+    ("actnorm:ActNorm.to_noise", "- ops.sum(log_scale)", "+ ops.sum(log_scale)",
+     test_log_det_is_that_of_the_numerical_jacobian, "actnorm", 0),
+    ("dequantize:Dequantize.unchecked", "self._log_det", "0.0",
+     test_log_det_is_that_of_the_numerical_jacobian, "dequantize", 0),
+    ("standardize:Standardize._mapped",
+     "np.clip(z, -limit, limit) + np.copysign(TAIL * beyond, z)",
+     "np.copysign(np.minimum(size, limit) + TAIL * beyond, z)",
+     test_the_engine_differentiates_both_ways, "standardize, far", 0),
+    ("autoregressive:_through_itself", "d - 1", "0", test_the_engine_differentiates_both_ways, "autoregressive, affine", 0),
+    ("autoregressive:_through_itself", "d - 1", "d - 2",
+     test_the_gradient_of_the_sequential_way_is_that_of_its_passes, "autoregressive, affine", 0),
+    ("actnorm:ActNorm.to_data", "np.zeros_like(z, shape=(len(z),))", "np.zeros(len(z))",
+     test_dtypes_are_kept_and_float32_is_close, "actnorm", 0, np.float32),
+    ("base:Chain.log_prob", " + log_det", "", test_log_prob_is_that_of_standard_normal_noise, "a flow", 0),
+    ("actnorm:BatchNorm._of", "both is None", "True", test_rows_have_nothing_to_do_with_one_another, "batchnorm", 0),
+    ("coupling:Coupling._apply", "beside(kept, c)", "beside(kept, 0 * c)",
+     test_every_feature_that_moves_sees_the_context, "coupling, affine"),
+    ("coupling:Coupling.__init__", "last_gain=0.0", "last_gain=0.1",
+     test_it_is_the_identity_at_its_first_parameters, "coupling, affine", 0),
+    ("actnorm:moments", "x.std(axis=0)", "x.var(axis=0)", test_actnorm_standardises_the_rows_it_begins_with),
+    ("masks:made_masks", "< degrees[0]", "<= degrees[0]", test_what_the_masks_forbid_has_a_derivative_of_zero),
+    ("masks:made_degrees", "0 if n_context else 1", "1", test_every_output_of_wide_layers_sees_the_context),
+    ("elements:Affine.log_prob", "log_prob(x, ", "log_prob(x * (1 + 1e-15), ",
+     test_one_affine_autoregressive_step_is_made_with_a_normal_head),
+    ("coupling:Coupling._apply", "ops.concatenate([kept, moved]", "ops.concatenate([moved, kept]",
+     test_a_coupling_is_an_autoregressive_step_with_masks_of_two_blocks, 0),
+    ("coupling:AffineCouplings._step", "params[at:d + at]", "params[:d]",
+     test_the_run_of_couplings_is_the_chain_of_its_parts, 2),
+    ("base:Inverse.to_noise", "to_data(p, x, c)", "to_noise(p, x, c)",
+     test_an_inverse_autoregressive_step_is_the_step_the_other_way_with_opposite_log_dets, 0),
+    ("actnorm:BatchNorm._of", "0.5 * ops.log", "ops.log",
+     test_a_batch_is_normalised_by_its_own_moments_until_there_are_statistics),
+    ("actnorm:BatchNorm._of",
+     "ops.mean(x, axis=0), ops.var(x, axis=0)",
+     "ops.stop_gradient(ops.mean(x, axis=0)), ops.stop_gradient(ops.var(x, axis=0))",
+     test_a_training_steps_gradient_goes_through_the_moments_of_the_batch),
+    ("base:Chain.statistics", "p |= found", "pass", test_a_chain_finds_the_statistics_of_each_step_behind_those_before_it),
+    ("base:Chain.to", "step.to(place)", "step", test_it_lies_where_its_arrays_are_put),
+]
+
+
+@pytest.mark.parametrize(("where", "old", "new", "law", "args"), [(*m[:4], m[4:]) for m in MISTAKES],
+                         ids=[f"{m[0]}, {m[2]}" for m in MISTAKES])
+def test_a_planted_mistake_breaks_its_law(where, old, new, law, args):
+    where = where if where.startswith("masks") else f"transforms.{where}"
+    with mutants.Mutant(law.__name__, "", where, old, new).made(), pytest.raises(AssertionError), np.errstate(all="ignore"):
+        law(*args)

@@ -70,12 +70,17 @@ def _forward(z, params, c, step):
     return step.in_one_pass(z, params, c) if isinstance(step.element, Affine) else _formula(z, params, c, step)
 
 
-def _backward(tracked, x, g, z, params, c, step):
-    """x = given(x, z, ...), so dx = (1 - d given / dx)^-1 d given, and the d-th power of the triangular d given / dx is 0."""
-    _, pull = vjp(lambda x: step.given(x, z, params, c), x)
+def _through_itself(g, pull, d):
+    """(1 - J^T)^-1 g = g + J^T g + ...: the d-th power of J is 0, as it is triangular with 0 on the diagonal."""
     total = g
-    for _ in range(step.d - 1):
+    for _ in range(d - 1):
         total = g + pull(total)[0]
+    return total
+
+
+def _backward(tracked, x, g, z, params, c, step):
+    """x = given(x, z, params, c), so dx = (1 - J)^-1 dgiven, J its derivative by the x that the network sees."""
+    total = _through_itself(g, vjp(lambda x: step.given(x, z, params, c), x)[1], step.d)
     args = [z, params, c]
 
     def of_tracked(*values):
