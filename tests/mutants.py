@@ -22,7 +22,7 @@ import pytest
 import npgen
 from npgen import data
 from npgen.kernels import Kernel
-from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
+from npgen.models import MADE, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP
 from npgen.testing import check_generative_model
 from npgen.transforms import Chain, Dequantize, Logit
 
@@ -64,6 +64,13 @@ def named(seed):
     return data.Table(normals(seed)[:, :3], ["a", "b", "c"])
 
 
+class Labelled(BayesClassifier):
+    """A classifier of rows by their first column."""
+
+    def fit(self, X):
+        return super().fit(X, np.where(X[:, 0] > 0.8, "right", "left"))
+
+
 TRAINING = {"max_epochs": 15, "learning_rate": 5e-3, "batch_size": 50}
 LONGER = TRAINING | {"max_epochs": 50}
 MODELS = {  # name -> (the model for a seed, the rows for a seed)
@@ -87,6 +94,7 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
                                mixed),
     "mixture, named columns": (lambda s: GaussianMixture(2, random_state=s), named),
     "mixture, kinds of counts": (lambda s: Mixture(2, heads=["poisson", "categorical"], random_state=s), counts),
+    "classifier": (lambda s: Labelled(GaussianMixture(2, random_state=s), random_state=s), moons),
     "mixture, by gradient": (lambda s: GaussianMixture(3, solver="adam", max_epochs=3, random_state=s),
                              moons),
 }
@@ -294,6 +302,17 @@ MUTANTS = [
       "None"),
     M("all components start as one", "mixture, narrow and far", "models.mixture.gaussian:GaussianMixture._start",
       "equal_components(self._form, means, SHARP)", "equal_components(self._form, 0 * means, SHARP)"),
+    # classifiers
+    M("classifier: prior left out", "classifier", "models.classifier:BayesClassifier._joint", "np.log(self.priors_) + ", ""),
+    M("classifier: posterior not normalised", "classifier", "models.classifier:BayesClassifier._log_posterior",
+      "joint - ops.logsumexp(joint)[:, None]", "joint"),
+    M("classifier: density of the likeliest class", "classifier", "models.classifier:BayesClassifier.log_prob",
+      "ops.logsumexp(self._joint(x))", "self._joint(x).max(axis=1)"),
+    M("classifier: labels ignore the prior", "classifier", "models.classifier:BayesClassifier._draw_codes",
+      "np.cumsum(self.priors_)", "np.cumsum(np.full(len(self.priors_), 1 / len(self.priors_)))"),
+    M("classifier: rows of another class", "classifier", "models.classifier:BayesClassifier._draw_rows",
+      "self.densities_[i]", "self.densities_[i - 1]"),
+    M("classifier: the least likely class", "classifier", "models.classifier:BayesClassifier.predict", "argmax", "argmin"),
     # what a model holds
     M("a query draws from the model's stream", "mixture, full", "models.mixture.gaussian:GaussianMixture._represent", "return ",
       "self.stream_.uniform(1)\n    return "),
