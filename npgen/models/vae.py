@@ -355,7 +355,7 @@ class VAE(GradientModel):
 def _great_circle(a, b, t):
     """The shares of a and b (m, 1, l) at the shares t (n, 1) of the angle between them, (m, n, 1) each."""
     lengths = np.linalg.norm(a, axis=-1, keepdims=True) * np.linalg.norm(b, axis=-1, keepdims=True)
-    cosine = np.sum(a * b, axis=-1, keepdims=True) / np.where(lengths > 0, lengths, 1)
+    cosine = np.where(lengths > 0, np.sum(a * b, axis=-1, keepdims=True) / np.where(lengths > 0, lengths, 1), 1)
     angle = np.arccos(np.clip(cosine, -1, 1))
     curved = np.sin(angle) > 1e-3
     sine = np.where(curved, np.sin(angle), 1)

@@ -2,6 +2,7 @@
 import numpy as np
 
 from .. import engine
+from ..fused import LOG_2PI
 from ..random import Stream
 from .law import Finding, close, law
 from .subject import Skip
@@ -85,7 +86,8 @@ def gradient_of_the_density(s):
 
 @law("the loss is minus log_prob")
 def loss(s):
-    """What fit minimises is -log p(x), or minus the one-sample bound at z = mean + std * eps, eps the stream's own normals.
+    """What fit minimises is -log p(x), or minus the bound at z = mean + std * eps, eps the stream's own normals: one sample's
+    ELBO, its KL divergence in closed form if there is one, no less than free_bits in a dimension; or log 1/k sum_s w_s.
 
     Look for a term that only one of the two has: a log-determinant, a KL divergence, a mean where a sum belongs.
     """
@@ -96,8 +98,19 @@ def loss(s):
     found = log_det - inner.loss(z, Stream(s.seed))
     if s.density != "estimate":
         return close(found, model.log_prob(x), 1e-8)
-    eps = Stream(s.seed).normal((len(z), model.n_latent_))
-    mean, log_var = inner.posterior(z)
-    outputs = inner.parts["decoder"](inner.params, mean + np.exp(log_var / 2) * eps)
-    kl = (mean ** 2 + np.exp(log_var) - 1 - log_var).sum(axis=1) / 2
-    return close(found, model.head_.log_prob(z, outputs) - model.beta * kl + log_det, 1e-8)
+    return close(found, _bound(model, inner, z, s.seed) + log_det, 1e-8)
+
+
+def _bound(model, inner, x, seed):
+    """Of a VAE: what its objective is of preprocessed rows, (n,)."""
+    k, (mean, log_var) = model.k if model.objective == "iwae" else 1, inner.posterior(x)
+    x, mean, log_var = (np.repeat(a, k, axis=0) for a in (x, mean, log_var))
+    eps = Stream(seed).normal(mean.shape)
+    z = mean + np.exp(log_var / 2) * eps
+    likely = model.head_.log_prob(x, inner.parts["decoder"](inner.params, z))
+    ratio = inner.parts["prior"].log_prob(inner.params, z) + ((eps ** 2 + LOG_2PI + log_var) / 2).sum(axis=1)
+    if model.objective == "iwae":
+        return np.logaddexp.reduce((likely + model.beta * ratio).reshape(-1, k), axis=1) - np.log(k)
+    if model.prior != "normal":
+        return likely - model.beta * np.maximum(-ratio, model.free_bits * mean.shape[1] if model.free_bits else -np.inf)
+    return likely - model.beta * np.maximum((mean ** 2 + np.exp(log_var) - 1 - log_var) / 2, model.free_bits).sum(axis=1)

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from .law import SIGMAS, Finding, close, law
+from .bounds import band, gap
+from .law import SIGMAS, Finding, close, every, law
 from .subject import Skip
 
 
@@ -34,7 +35,7 @@ def _bounds(s):
     x, model = s.drawn[:2000], copy.copy(s.model)
     if s.support != "binary":
         return model, np.unique(x, axis=0)
-    model.head_ = _Unchecked(model.head_)
+    model._install(model.inner().parts | {"head": _Unchecked(model.head_)})
     return model, np.abs(x - 1e-9 * s.generator(11).random(x.shape))
 
 
@@ -94,3 +95,41 @@ def estimate(s):
         raise Skip("not a model with an ELBO")
     x = s.x[:100]
     return close(s.model.log_prob(x), s.model.importance_log_prob(x)[0], 1e-12)
+
+
+@law("reconstructions and lines are decode of encode")
+def lines(s):
+    """reconstruct(x) = decode(encode(x)), and so do lines of interpolate begin and end, straight and spherical ones.
+
+    Look at the shares of the two ends, at their order, and at which rows an answer is of.
+    """
+    if not (s.is_parametric and hasattr(s.model, "interpolate")):
+        raise Skip("not a model with lines between rows")
+    model, x = s.model, s.x[:20]
+    want, each = model.decode(model.encode(x)), (model.interpolate(x[:-1], x[1:], 4, spherical=how) for how in (False, True))
+    return every(("reconstruct", np.array_equal(model.reconstruct(x), want)),
+                 *((f"the {which} of a line", np.array_equal(rows[:, i], part)) for rows in each
+                   for which, i, part in (("first row", 0, want[:-1]), ("last row", -1, want[1:]))))
+
+
+@law("imputed draws follow the density")
+def imputed(s):
+    """Rows drawn from the model of which one value each is hidden, and imputed by a draw, follow the density as before, along
+    every column and random directions; what was not hidden is as it was.
+
+    Look at what the draw is given: x_m of p(x_m | x_o), not of p(x_m), not its mean.
+    """
+    if not (s.is_parametric and hasattr(s.model, "impute")):
+        raise Skip("not a model that imputes")
+    x, others = s.drawn[:1000], s.drawn[1000:]
+    holes = np.where(np.arange(s.d) == np.arange(len(x))[:, None] % s.d, np.nan, x)
+    try:
+        full = np.asarray(s.model.impute(holes, rng=s.seed), np.float64)
+    except ValueError:
+        raise Skip("the model takes no missing values") from None
+    kept = ~np.isnan(holes)
+    if not np.array_equal(full[kept], x[kept]):
+        return every(("what was seen is as it was", False))
+    full, others = s.slices(full), s.slices(others)
+    tolerance = band(len(full), 2 * full.shape[1]) + band(len(others), 2 * full.shape[1])
+    return Finding(float(max(map(gap, full.T, others.T))), tolerance, f"{2 * tolerance:.1%} of the mass displaced")

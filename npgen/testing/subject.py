@@ -128,14 +128,15 @@ class Subject:
         return answer
 
     def _marginal(self, x):
-        """log of the integral of p(x | z) N(z; 0, I) dz over one or two latent dimensions, by the midpoint rule."""
+        """log of the integral of p(x | z) p(z) dz over one or two latent dimensions, by the midpoint rule."""
         model, inner = self.model, self.inner
         width, per_axis = model.n_latent_, {1: 2001, 2: 91}.get(model.n_latent_)
         if per_axis is None:
             raise Skip("more than two latent dimensions")
-        axis = (np.arange(per_axis) + 0.5) / per_axis * 11 - 5.5
-        z = np.stack(np.meshgrid(*[axis] * width, indexing="ij"), axis=-1).reshape(-1, width)
-        prior = width * math.log(11 / per_axis) - 0.5 * (z ** 2 + LOG_2PI).sum(axis=1)
+        low, high = self._latent_box(inner)
+        axes = [a + (b - a) * (np.arange(per_axis) + 0.5) / per_axis for a, b in zip(low, high, strict=True)]
+        z = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, width)
+        prior = np.log((high - low) / per_axis).sum() + inner.parts["prior"].log_prob(inner.params, z)
         outputs = inner.parts["decoder"](inner.params, z)
         h, log_det = inner.enter(x)
         if model.head_.name == "normal":  # log N(h; m, v) is linear in h^2, h and 1
@@ -144,9 +145,21 @@ class Subject:
             h = np.hstack([h ** 2, h])
             slopes = np.hstack([-precision / 2, precision * mean])
             constant = -0.5 * (precision * mean ** 2 + log_var + LOG_2PI).sum(axis=1)
-        else:
+        elif model.head_.name == "bernoulli":
             slopes, constant = outputs, -np.logaddexp(0, outputs).sum(axis=1)
+        else:
+            likely = (model.head_.log_prob(part[:, None], outputs) for part in _batches(h, 20))
+            return np.concatenate([ops.logsumexp(part + prior) for part in likely]) + log_det
         return np.concatenate([ops.logsumexp(part @ slopes.T + (constant + prior)) for part in _batches(h, 500)]) + log_det
+
+    def _latent_box(self, inner):
+        """Where almost all of a VAE's prior is: the least and the largest z, (l,) each."""
+        prior, width = inner.parts["prior"], self.model.n_latent_
+        if prior.kl_each(*np.zeros((2, 1, width))) is not None:
+            return np.full((2, width), [[-5.5], [5.5]])
+        z = prior.sample(inner.params, 4000, None, Stream(self.seed), np.float64)
+        margin = 0.3 * np.ptp(z, axis=0)
+        return z.min(axis=0) - margin, z.max(axis=0) + margin
 
     @functools.cached_property
     def inner(self):
