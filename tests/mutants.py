@@ -21,6 +21,7 @@ import pytest
 
 import npgen
 from npgen import data
+from npgen.heads import MixtureOfNormals
 from npgen.kernels import Kernel
 from npgen.models import MADE, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP
 from npgen.testing import check_generative_model
@@ -60,6 +61,10 @@ def mixed(seed):
     return np.column_stack([normals(seed)[:, :2], bits(seed)[:, :1], counts(seed)[:, :1]])
 
 
+def kinds(seed):
+    return np.column_stack([normals(seed)[:, :1], counts(seed)[:, :1], bits(seed)[:, :1]])
+
+
 def named(seed):
     return data.Table(normals(seed)[:, :3], ["a", "b", "c"])
 
@@ -77,6 +82,10 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "MADE, bits": (lambda s: MADE(hidden=(12,), order=(2, 0, 3, 1), random_state=s, **TRAINING), bits),
     "MADE, real": (lambda s: MADE(hidden=(16,), order=(1, 2, 0), random_state=s, **TRAINING), lambda s: normals(s)[:, :3]),
     "MADE, moons": (lambda s: MADE(hidden=(16,), order=(1, 0), random_state=s, **TRAINING), moons),
+    "MADE, mixture head": (lambda s: MADE(hidden=(16,), order=(1, 0), head=MixtureOfNormals(2), random_state=s, **TRAINING),
+                           moons),
+    "MADE, kinds of columns": (lambda s: MADE(hidden=(16,), order=(1, 2, 0), head=["mixture", "categorical", "bernoulli"],
+                                              random_state=s, **TRAINING), kinds),
     "RealNVP, moons": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), moons),
     "RealNVP, real": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), normals),
     "RealNVP, counts": (lambda s: RealNVP(n_couplings=2, hidden=(8,), random_state=s, **TRAINING), counts),
@@ -293,6 +302,16 @@ MUTANTS = [
       'side="right")', 'side="right") - 1'),
     M("mixture: samples ignore the weights", "mixture, diagonal", "models.mixture.base:MixtureModel._draw_labels",
       "np.cumsum(self.weights_)", "np.cumsum(np.ones_like(self.weights_))"),
+    M("mixture head: another component", "MADE, mixture head", "heads.mixture:MixtureOfNormals.sample", "[..., :-1] <= ",
+      "[..., :-1] > "),
+    M("mixture head: variance for std", "MADE, mixture head", "heads.mixture:MixtureOfNormals.sample", "std(log_var)",
+      "std(2 * log_var)"),
+    M("mixture head: weights not normalised", "MADE, mixture head", "kernels.mixture_likelihood:_parts",
+      "logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))", "logits"),
+    M("columns head: a column counted half", "MADE, kinds of columns", "heads.columns:Columns.log_prob", "head.log_prob(",
+      "0.5 ** (head.name == 'mixture') * head.log_prob("),
+    M("columns head: levels the other way round", "MADE, kinds of columns", "heads.columns:Columns.sample",
+      "head.sample(part, view)", "head.sample(part, view[:, ::-1])"),
     M("columns: log-variance dropped", "mixture, mixed columns", "heads.normal:Normal.log_prob_each",
       "LOG_2PI + self", "LOG_2PI + 0 * self"),
     M("columns: logits of the wrong level", "mixture, mixed columns", "heads.bernoulli:Bernoulli.sample", "noise < ",
@@ -320,8 +339,8 @@ MUTANTS = [
       "joint = components.joint(self._columns.views(x))", "joint = np.tile(np.log(self.weights_), (len(x), 1))"),
     M("features of another layer", "MADE, bits", "models.made:MADE._represent", "self._net.hidden(p, x)",
       "self._net.hidden(p, 1 - x)"),
-    M("features decoded in another order", "MADE, bits", "models.made:MADE._reconstruct", "self._order.undo(self._head",
-      "(self._head"),
+    M("features decoded in another order", "MADE, bits", "models.made:MADE._reconstruct", "self._order.undo(self._in_order",
+      "(self._in_order"),
     # columns: their levels, their names
     M("levels are not rounded", "RealNVP, counts", "transforms.dequantize:Dequantize.to_data", "np.floor(", "np.asarray("),
     M("one bit is never drawn", "mixture, mixed columns", "heads.bernoulli:Bernoulli.sample", "noise < ", "noise < 0 * "),

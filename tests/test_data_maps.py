@@ -272,12 +272,12 @@ def test_use_before_fit_says_so():
 def test_auto_looks_at_the_data(x, expected):
     assert repr(make("auto", x)) == repr(make(expected, x))
     bits = np.isin(x, (0, 1)).all()
-    assert repr(make("auto", x, discrete=True)) == repr(make(None if bits else expected, x))
+    assert repr(make("auto", x, untouched="bits")) == repr(make(None if bits else expected, x))
 
 
 def test_auto_decides_by_column():
     x = np.column_stack([REAL[:, 0], COUNTS[:, 0] > 8, np.full(50, 3), COUNTS[:, 1] * 1e6, COUNTS[:, 2] - 4])
-    found = make("auto", x, discrete=True)
+    found = make("auto", x, untouched="bits")
     assert repr(found) == repr(Columns(maps=(make("dequantize+logit", x), Standardize()), columns=((1, 4), (0, 2, 3))))
 
 

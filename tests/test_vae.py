@@ -194,7 +194,7 @@ def test_encode_is_the_posterior_mean_and_decode_the_mean_of_x(case):
     np.testing.assert_array_equal(model.encode(x), model._posterior(model.params_, rows)[0])
     z = RNG.normal(size=(5, 1))
     given = model._decoder(model.params_, z)
-    noise = getattr(Stream(0), model.head_.noise)((20000, x.shape[1]), np.float64)
+    noise = model.head_.noise(Stream(0), (20000, x.shape[1]), np.float64)
     for row, outputs in zip(model.decode(z), given, strict=True):
         drawn = model.preprocess_.to_data(None, model.head_.sample(noise, np.tile(outputs, (20000, 1))))[0]
         deviation = (drawn.mean(axis=0) - row) / (drawn.std(axis=0) / math.sqrt(20000) + 1e-9)

@@ -1,9 +1,11 @@
 """Likelihood heads, one file each: what outputs, of a network or of a mixture's components, say about each feature.
 
-    Normal        mean and log-variance of a real feature
-    Bernoulli     logit of a binary feature
-    Poisson       log-rate of a count
-    Categorical   logits of a feature's levels
+    Normal              mean and log-variance of a real feature
+    MixtureOfNormals    a real feature of several peaks
+    Bernoulli           logit of a binary feature
+    Poisson             log-rate of a count
+    Categorical         logits of a feature's levels
+    Columns             a head for each column
 
 HEADS maps the name of a head, on the command line and in a file, to its class.
 """
@@ -11,23 +13,53 @@ import numpy as np
 
 from .base import Family, Head
 from .bernoulli import Bernoulli
-from .categorical import Categorical
+from .categorical import Categorical, levels_in
+from .columns import Columns
+from .mixture import MixtureOfNormals
 from .normal import Normal
 from .poisson import Poisson
 
-HEADS = {head.name: head for head in (Normal, Bernoulli, Poisson, Categorical)}
-OF_NETWORKS = "normal", "bernoulli"
+HEADS = {head.name: head for head in (Normal, MixtureOfNormals, Bernoulli, Poisson, Categorical, Columns)}
 
-__all__ = ["HEADS", "Bernoulli", "Categorical", "Family", "Head", "Normal", "Poisson", "from_config", "head_for"]
+__all__ = ["HEADS", "Bernoulli", "Categorical", "Columns", "Family", "Head", "MixtureOfNormals", "Normal", "Poisson",
+           "from_config", "head_for"]
 
 
 def head_for(spec, x):
-    """The head called `spec`; "auto" is Bernoulli for data of 0 and 1 only, Normal otherwise. Raises ValueError."""
-    if spec == "auto":
+    """The head that `spec` asks for, for rows x (n, d).
+
+    spec  "auto"                  Bernoulli for data of 0 and 1 only, normal otherwise
+          "normal", "bernoulli", "poisson"
+          "mixture"               of 10 normals
+          "categorical"           whole numbers, of which those that are there are a column's levels
+          an object               such as MixtureOfNormals(3)
+          a list of these         one for each column
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(spec, str) and spec == "auto":
         spec = "bernoulli" if np.all((x == 0) | (x == 1)) else "normal"
-    if spec not in OF_NETWORKS:
-        raise ValueError(f"head: expected 'auto' or one of {', '.join(OF_NETWORKS)}, got {spec!r}")
-    return HEADS[spec]()
+    if isinstance(spec, Head):
+        spec.n_outputs(x.shape[1])  # refuses one of other columns
+        return spec
+    if isinstance(spec, (list, tuple)) and len(spec) == x.shape[1] and len(spec):
+        return Columns([head_for(each, x[:, [j]]) for j, each in enumerate(spec)])
+    names = [name for name in HEADS if name != "columns"]
+    if not isinstance(spec, str) or spec not in names:
+        raise ValueError(f"head: expected 'auto', one of {', '.join(names)}, a head of npgen.heads, or {x.shape[1]} of these, "
+                         f"got {spec!r}"[:400])
+    return Categorical([levels_in(x, j) for j in range(x.shape[1])]) if spec == "categorical" else HEADS[spec]()
+
+
+def untouched(spec):
+    """Which columns a model with head `spec` needs as they are: all, none or (d,) bool; "bits": all, if they are 0 and 1."""
+    if isinstance(spec, str) and spec in ("auto", "bernoulli"):
+        return "bits"
+    return np.array([_discrete(each) for each in spec]) if isinstance(spec, (list, tuple)) else _discrete(spec)
+
+
+def _discrete(spec):
+    return getattr(HEADS.get(spec) if isinstance(spec, str) else spec, "discrete", False)
 
 
 def from_config(config):
@@ -36,4 +68,6 @@ def from_config(config):
     name, levels = options.pop("head"), options.get("levels", [])
     if name not in HEADS or not isinstance(levels, list) or len({isinstance(each, list) for each in levels}) > 1:
         raise ValueError(f"head: expected one of {', '.join(HEADS)}, with its options, got {config!r}"[:200])
+    if "heads" in options:
+        options["heads"] = [from_config(each) for each in options["heads"]]
     return HEADS[name](**options)  # levels are lists here, which are no larger than the file that they are in

@@ -23,14 +23,14 @@ class Head(Part, abc.ABC):
     """Distributions of independent features, known by their outputs: those of the first feature, then of the second, ...
 
     name      what users call it
-    noise     what sample is made of: the name of a method of npgen.random.Stream
-    discrete  whether its values are countable
+    discrete  whether its values are countable; an array (d,) where it has columns of both kinds
+    noises    how many numbers sample takes for a feature, where all its features are of one kind
+    code      how kernels/made_sample.py draws it, or None
     pieces    of how many arrays beside one another its outputs were, in files of formats 1 and 2
     """
 
     name: str
-    noise: str
-    discrete = True
+    discrete, noises, code = True, 1, None
     pieces = 1
 
     @abc.abstractmethod
@@ -39,7 +39,11 @@ class Head(Part, abc.ABC):
 
     @abc.abstractmethod
     def sample(self, noise, outputs):
-        """x (n, d) from as much noise."""
+        """x (n, d) from noise, as `noise` draws it."""
+
+    @abc.abstractmethod
+    def noise(self, stream, shape, dtype, like=None):
+        """What sample makes rows of this shape (..., d) of, (..., m): drawn from a stream, on the device if `like` is there."""
 
     @abc.abstractmethod
     def mean(self, outputs):
@@ -60,6 +64,16 @@ class Head(Part, abc.ABC):
     def drawn(self, j):
         """Which of j outputs each one was in files of formats 1 and 2, and is of a network's first draws, (j,)."""
         return np.arange(j).reshape(self.pieces, -1).T.ravel()
+
+    @abc.abstractmethod
+    def initial(self, x, weights=None):
+        """The outputs (j,) float64 that say of a column what it is by itself in rows x (n, d): its mean and variance, or the
+        frequencies of its levels, each seen once more than it was. weights (n,); a missing value, NaN, is left out.
+        """
+
+    @abc.abstractmethod
+    def of(self, features):
+        """The head of some features, in this order."""
 
     @abc.abstractmethod
     def check(self, x, name, columns=None, shown=None):
@@ -124,6 +138,12 @@ def refuse(wrong, x, name, columns, words, levels=None):
         row, column = np.argwhere(asnumpy(wrong))[0]
         words = words.format(c=None if levels is None else levels[column])
         raise ValueError(f"{name}: X[{row}, {column if columns is None else columns[column]}] is {x[row, column]:g}, {words}")
+
+
+def weighed(x, weights):
+    """The weights (n, d) of the values of x (n, d), 0 where one is missing, and x with 0 for it; float64."""
+    seen, w = ~np.isnan(x), 1.0 if weights is None else np.asarray(weights, np.float64)[:, None]
+    return seen * w, np.where(seen, x, 0).astype(np.float64)
 
 
 def filled(x):

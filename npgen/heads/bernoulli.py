@@ -5,19 +5,23 @@ Legend: n rows, d features, k components.
 import numpy as np
 
 from .. import fused, ops
-from .base import RAREST, Family, filled, linear, refuse, weigh, without
+from ..kernels import made_sample
+from .base import RAREST, Family, filled, linear, refuse, weigh, weighed, without
 
 
 class Bernoulli(Family):
     """x_d in {0, 1} with P(x_d = 1) = sigmoid(logit_d); outputs are the logits."""
 
-    name, noise = "bernoulli", "uniform"
+    name, code = "bernoulli", made_sample.BERNOULLI
 
     def log_prob(self, x, outputs):
         return fused.bernoulli_log_prob(x, outputs)
 
     def sample(self, noise, outputs):
         return (noise < ops.sigmoid(outputs)).astype(outputs.dtype)
+
+    def noise(self, stream, shape, dtype, like=None):
+        return stream.uniform(shape, dtype, like=like)
 
     def mean(self, outputs):
         return ops.sigmoid(outputs)
@@ -34,6 +38,13 @@ class Bernoulli(Family):
     def log_probabilities(self, outputs):
         """log P(x_d = l), an array (n, 2) for each feature."""
         return list(np.moveaxis(-ops.softplus(np.stack([outputs, -outputs], axis=-1)), -2, 0))
+
+    def initial(self, x, weights=None):
+        w, x = weighed(x, weights)
+        return np.log((w * x).sum(axis=0) + 1) - np.log((w * (1 - x)).sum(axis=0) + 1)
+
+    def of(self, features):
+        return self
 
     def check(self, x, name, columns=None, shown=None):
         refuse(~((x == 0) | (x == 1) | np.isnan(x)), x if shown is None else shown, name, columns,

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 
 from .. import ops
+from ..fused import categorical_log_prob
 from .base import RAREST, Family, linear, refuse
 
 TABLE = 2**21     # values of rows times levels at once
@@ -19,14 +20,16 @@ class Categorical(Family):
     list of such lists. Raises ValueError for levels that are not finite numbers, or that are there twice.
     """
 
-    name, noise = "categorical", "uniform"
+    name = "categorical"
 
     def __init__(self, levels):
         several = isinstance(levels, (list, tuple)) and levels and np.ndim(levels[0])
         self.levels = [_levels(each) for each in (levels if several else [levels])]
         self._counts = np.array([len(each) for each in self.levels])
         self._ends = np.cumsum(self._counts)
-        self._all_levels = np.concatenate(self.levels)
+        self._all_levels, self._lowest = np.concatenate(self.levels), np.array([each[0] for each in self.levels])
+        self._scattered = [j for j, each in enumerate(self.levels)  # no consecutive integers, which their numbers follow from
+                           if each[-1] - each[0] != len(each) - 1 or each[0] != np.floor(each[0])]
 
     def __repr__(self):
         return f"Categorical(levels={self._options()['levels']})"
@@ -40,9 +43,7 @@ class Categorical(Family):
         return [ops.log_softmax(outputs[..., end - c:end]) for end, c in zip(self._ends, self._counts, strict=True)]
 
     def log_prob(self, x, outputs):
-        logits = self._normalised(outputs)
-        rows = [np.expand_dims(axis, -1) for axis in np.ogrid[tuple(map(slice, logits.shape[:-1]))]]
-        return ops.sum(ops.where(np.isnan(x), 0, logits[(*rows, _numbers(x, self))]), axis=-1)
+        return categorical_log_prob(_numbers(x, self), outputs, self.first(len(self.levels)))
 
     def sample(self, noise, outputs):
         columns = []
@@ -53,6 +54,9 @@ class Categorical(Family):
             number = np.searchsorted(below.ravel(), u[..., 0], side="right") if one else (below <= u).sum(axis=-1)
             columns.append(levels[number])
         return stack(columns, outputs)
+
+    def noise(self, stream, shape, dtype, like=None):
+        return stream.uniform(shape, dtype, like=like)
 
     def mean(self, outputs):
         return stack([np.exp(part) @ levels for part, levels in self._tables(outputs)], outputs)
@@ -69,10 +73,17 @@ class Categorical(Family):
     def first(self, d):
         return np.concatenate([[0], self._ends])
 
+    def initial(self, x, weights=None):
+        r = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+        return self._normalised(np.log(self.moments(x, r[:, None], None)[0] + 1))
+
+    def of(self, features):
+        return Categorical([self.levels[j] for j in features])
+
     def check(self, x, name, columns=None, shown=None):
         if x.dtype == np.float32 and not self._differ_in_float32:
             raise ValueError(f"{name}: some levels of X are the same in float32; pass it in float64")
-        wrong = ~((self._all_levels.astype(x.dtype)[_numbers(x, self)] == x) | np.isnan(x))
+        wrong = ~((self._all_levels.astype(x.dtype)[self._places(x)] == x) | np.isnan(x))
         refuse(wrong, x if shown is None else shown, name, columns,
                 "but a categorical head knows {c} other levels of its column: declare them all in fit, Categorical(levels=...)",
                 self._counts)
@@ -87,11 +98,16 @@ class Categorical(Family):
     def _normalised(self, outputs):
         return ops.concatenate(self.log_probabilities(outputs), axis=-1)
 
+    def _places(self, x):
+        """The output of each value's level (..., d)."""
+        numbers = _numbers(x, self)
+        return np.asarray(self._ends - self._counts, like=x) + np.where(np.isnan(numbers), 0, numbers).astype(np.int64)
+
     def _indicators(self, x):
         """1 at the output of the level of each feature, a sparse (n, sum of c); 0 everywhere where it is missing."""
         from scipy.sparse import csr_array  # only where there are levels
         n, d = x.shape
-        seen, numbers = ~np.isnan(x), _numbers(x, self)
+        seen, numbers = ~np.isnan(x), self._places(x)
         return csr_array((seen.ravel().astype(np.float64), numbers.ravel(), np.arange(0, n * d + 1, d)), (n, self._ends[-1]))
 
     def log_prob_each(self, x, outputs):
@@ -142,16 +158,24 @@ def _levels(given):
     raise ValueError(f"Categorical: levels must be numbers that differ, or how many there are, got {given!r}"[:200])
 
 
+def levels_in(x, column):
+    """The levels (c,) that are in a column of rows x (n, d). Raises ValueError unless they are whole numbers."""
+    levels = np.unique(x[:, column]).astype(np.float64)
+    levels = levels[~np.isnan(levels)]
+    for broken in levels[levels != np.floor(levels)][:1]:
+        raise ValueError(f"fit: column {column} of X holds {broken:g}, but the levels of a categorical head are whole "
+                         "numbers; declare others, Categorical(levels=...), or use a normal head")
+    return levels
+
+
 def _number_levels(x, head):
-    """The number of each value's output (..., d); of a value that is none of the levels, that of another."""
-    numbers = np.empty(x.shape, np.int64)
-    for j, (levels, end) in enumerate(zip(head.levels, head._ends, strict=True)):
-        c, column = len(levels), x[..., j]
-        if levels[-1] - levels[0] == c - 1 and levels[0] == np.floor(levels[0]):  # consecutive integers
-            at = np.fmin(np.fmax(column - levels[0], 0), c - 1).astype(np.int64)
-        else:
-            at = np.minimum(np.searchsorted(levels.astype(x.dtype), column), c - 1)
-        numbers[..., j] = at + end - c
+    """The number of each value's level, 0, 1, ... (..., d) in x's dtype; NaN where it is missing, another's if it is none."""
+    low, last = (np.asarray(a, like=x) for a in (head._lowest, head._counts - 1))
+    numbers = np.floor(np.minimum(np.maximum(x - low, 0), last)).astype(x.dtype)
+    for j in head._scattered:
+        levels, column = head.levels[j], x[..., j]
+        at = np.minimum(np.searchsorted(np.asarray(levels.astype(x.dtype), like=x), column), len(levels) - 1)
+        numbers[..., j] = np.where(np.isnan(column), np.nan, at)
     return numbers
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from .. import fused, ops
 from ..fused import LOG_2PI
-from .base import EMPTY, RAREST, Family, filled, linear, without
+from ..kernels import made_sample
+from .base import EMPTY, RAREST, Family, filled, linear, weighed, without
 
 THINNEST = 1e-9   # standard deviation, in units of the data's, below which a component has collapsed
 
@@ -19,6 +20,20 @@ def std(log_var):
 def normal_log_prob(x, mean, log_var):
     """log N(x; mean, exp(log_var)) of every feature, in nats."""
     return -0.5 * (LOG_2PI + log_var + ops.square(x - mean) * ops.exp(-log_var))
+
+
+def mean_and_variance(x, weights):
+    """Of the columns of rows x (n, d) with weights (n,) or None: (d,) float64 each, 0 and 1 of a column without values."""
+    w, x = weighed(x, weights)
+    n = np.maximum(w.sum(axis=0), RAREST)
+    mean = (w * x).sum(axis=0) / n
+    return mean, np.where(w.any(axis=0), (w * np.square(x - mean)).sum(axis=0) / n, 1.0)
+
+
+def raw_log_var(variance, limit):
+    """What a network has to say for log-variances that are bounded to +-limit, or not; beyond half of it, half of it."""
+    log_var = np.log(np.maximum(variance, RAREST))
+    return log_var if limit is None else limit * np.arctanh(log_var.clip(-limit / 2, limit / 2) / limit)
 
 
 def interleaved(mean, log_var):
@@ -43,8 +58,8 @@ class Normal(Family):
     limit: the log-variances are bounded to +-limit nats, as a network's have to be; None leaves them as they are.
     """
 
-    name = noise = "normal"
-    discrete, pieces = False, 2  # the means, then the log-variances
+    name = "normal"
+    discrete, code, pieces = False, made_sample.NORMAL, 2  # the means, then the log-variances
 
     def __init__(self, limit=15.0):
         self.limit = limit
@@ -66,6 +81,9 @@ class Normal(Family):
         mean, log_var = self.split(outputs)
         return mean + std(log_var) * noise
 
+    def noise(self, stream, shape, dtype, like=None):
+        return stream.normal(shape, dtype, like=like)
+
     def mean(self, outputs):
         return self.split(outputs)[0]
 
@@ -77,6 +95,13 @@ class Normal(Family):
 
     def first(self, d):
         return 2 * np.arange(d + 1)
+
+    def initial(self, x, weights=None):
+        mean, variance = mean_and_variance(x, weights)
+        return interleaved(mean, raw_log_var(variance, self.limit))
+
+    def of(self, features):
+        return self
 
     def check(self, x, name, columns=None, shown=None):
         pass  # every real number is in the support

@@ -5,7 +5,7 @@ Legend: n rows, d features, k components.
 import numpy as np
 
 from .. import ops
-from .base import EMPTY, RAREST, Family, filled, linear, refuse, weigh, without
+from .base import EMPTY, RAREST, Family, filled, linear, refuse, weigh, weighed, without
 
 MOST = 1e300      # a count beyond is taken to be there, so that no term of a density overflows
 
@@ -13,13 +13,16 @@ MOST = 1e300      # a count beyond is taken to be there, so that no term of a de
 class Poisson(Family):
     """x_d in {0, 1, 2, ...} with P(x_d = n) = rate_d^n exp(-rate_d) / n!; outputs are the log-rates."""
 
-    name, noise = "poisson", "uniform"
+    name = "poisson"
 
     def log_prob(self, x, outputs):
         return ops.sum(x * outputs - ops.exp(outputs) - ops.gammaln(x + 1), axis=-1)
 
     def sample(self, noise, outputs):
         return _poisson_quantile(noise.astype(np.float64), np.exp(outputs.astype(np.float64))).astype(outputs.dtype)
+
+    def noise(self, stream, shape, dtype, like=None):
+        return stream.uniform(shape, dtype, like=like)
 
     def mean(self, outputs):
         return ops.exp(outputs)
@@ -32,6 +35,13 @@ class Poisson(Family):
 
     def first(self, d):
         return np.arange(d + 1)
+
+    def initial(self, x, weights=None):
+        w, x = weighed(_count(x), weights)
+        return np.log((w * x).sum(axis=0) + 1) - np.log(w.sum(axis=0) + 1)
+
+    def of(self, features):
+        return self
 
     def check(self, x, name, columns=None, shown=None):
         refuse(~((x == np.floor(x)) & (x >= 0) | np.isnan(x)), x if shown is None else shown, name, columns,

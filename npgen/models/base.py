@@ -116,7 +116,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         validation = None if validation_data is None else learner._check_validation(validation_data)
         with session(), Run(checkpoint, resume, self, (x, c, weights), n_seen, validation) as run:
             learner.stream_ = run.stream.spawn()
-            learner.preprocess_ = transforms.make(self.preprocess, x, self._takes_bits).fit(x, sample_weight=weights)
+            learner.preprocess_ = transforms.make(self.preprocess, x, self._untouched).fit(x, sample_weight=weights)
             learner._learn(x, c, weights, run)
         vars(self).update(vars(learner))
         return self
@@ -241,7 +241,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     _missing = False  # whether NaN stands for a missing value, or is refused
     _validates = False  # whether fit stops by rows held out
     _takes_context = False
-    _takes_bits = False  # whether the density may be one of 0 and 1, as hyperparameters stand
+    _untouched = False  # which columns preprocessing leaves as they are (heads.untouched)
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
     _rows_per_call = 4096  # of a private method: bounds the memory of a query
     _multiple = 4  # that the rows of a query are padded to: a BLAS rounds those left over by other instructions
@@ -277,8 +277,9 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
 
     def _resolve(self, x):
         """Hyperparameters that leave a choice to the data, as these rows decide: for fits to some of them that are compared."""
-        maps, head = transforms.make(self.preprocess, x, self._takes_bits).fit(x), getattr(self, "head", None)
-        resolved = {} if not isinstance(head, str) else {"head": head_for(head, maps.to_noise(None, x)[0]).name}
+        maps, head = transforms.make(self.preprocess, x, self._untouched).fit(x), getattr(self, "head", None)
+        found = None if head is None else head_for(head, maps.to_noise(None, x)[0])
+        resolved = {} if found is None else {"head": found.name if found.config() == found.name else found}
         maps.hold()
         return resolved if self.preprocess is None else resolved | {"preprocess": maps}
 

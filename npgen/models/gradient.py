@@ -4,7 +4,10 @@ Legend: n rows, d features; x rows in the data's own space, z where preprocessin
 """
 import dataclasses
 
+import numpy as np
+
 from .. import train, transforms
+from ..heads import untouched
 from ..kernels._cuda import asnumpy, is_device_array
 from ..nn import Parameters
 from ..warn import warn
@@ -21,6 +24,10 @@ class GradientModel(Model, train.Training):
     preprocess: object = "auto"
     _validates = True
 
+    @property
+    def _untouched(self):
+        return untouched(getattr(self, "head", None))
+
     def _loss(self, p, z, stream, c=None):
         return -self._log_density(p, z, c)
 
@@ -33,8 +40,12 @@ class GradientModel(Model, train.Training):
         z = self.preprocess_.to_noise(None, x, stream=stream)[0]
         self._build(self._choose(z, c, self.stream_))
         self._check_head("fit", x, z)
-        if self.head_ is None or not self.head_.discrete:
+        discrete = np.broadcast_to(self.head_ is not None and self.head_.discrete, z.shape[1:])
+        if not discrete.any():
             transforms.warn_of_atoms("fit", x, z)
+        elif not discrete.all():
+            reals = np.flatnonzero(~discrete)
+            transforms.warn_of_atoms("fit", x[:, reals], z[:, reals], reals)
         first = {}
         for part in self._parts.values():
             first |= part.init(z, c, stream)
@@ -42,7 +53,7 @@ class GradientModel(Model, train.Training):
 
     def _check(self, method, X, name="X", missing=None):
         x = super()._check(method, X, name, missing)
-        if self.head_ is not None and self.head_.discrete:
+        if self.head_ is not None and np.any(self.head_.discrete):
             maps = self.preprocess_ if is_device_array(x) else self.preprocess_.to(asnumpy)
             self._check_head(method, x, maps.to_noise(None, x)[0])
         return x

@@ -13,7 +13,6 @@ import numpy as np
 from ..checks import check_order, check_widths, one_line
 from ..heads import from_config, head_for
 from ..heads.normal import std
-from ..kernels import made_sample
 from ..masks import made_blind
 from ..nn import MaskedMLP, Part
 from ..warn import warn
@@ -47,19 +46,23 @@ class MADE(GradientModel):
 
     hidden         widths of the ReLU layers, one or more; d - 1 or wider, or some conditionals do not see every column before
                    them, of which fit warns
-    head           "bernoulli" for data of 0 and 1, "normal" for real data, "auto" decides by looking at the data
+    head           what the columns are: "normal", "mixture" (of ten normals), "bernoulli" (0 or 1), "poisson" (counts),
+                   "categorical" (whole numbers, of which those that are there are its levels), a head of npgen.heads, such as
+                   MixtureOfNormals(3) or Categorical(levels), or a list of one for each column; "auto": Bernoulli for data of
+                   0 and 1, normal for others
     order          "natural", "random", or a permutation of the columns: the order of the factorisation
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
-    encode gives the last hidden layer's features (n, l) under a Bernoulli head, and the noise
-    (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal one.
+    encode gives the noise (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal head, and the last hidden
+    layer's features (n, l) under any other, from which decode gives the mean. Samples take one pass under a normal, mixture or
+    Bernoulli head, and a pass for every column under any other. A level enters the network as the number that it is.
     Attribute: order_ (d,), the columns in the order of the factorisation.
     Reference: Germain et al. (2015).
     """
 
     hidden: tuple = (500,)
-    head: str = "auto"
+    head: object = "auto"
     order: object = "random"
     hidden_, order_ = Follows(), Follows()
 
@@ -68,10 +71,6 @@ class MADE(GradientModel):
         if self.head_ is not None and self.head_.name == "normal":
             return Capabilities("exact", "noise", invertible=True)
         return Capabilities("exact", "features of the last hidden layer", invertible=False)
-
-    @property
-    def _takes_bits(self):
-        return self.head in ("auto", "bernoulli")
 
     @property
     def n_latent_(self):
@@ -102,22 +101,29 @@ class MADE(GradientModel):
     def _assemble(self, d, w, chosen):
         check_order(chosen["order"], d)
         head = from_config(chosen["head"])
-        return {"head": head, "order": Order(chosen["order"]), "net": MaskedMLP("net", d, chosen["hidden"], head)}
+        in_order = head.of(chosen["order"])
+        return {"head": head, "order": Order(chosen["order"]), "in_order": in_order,
+                "net": MaskedMLP("net", d, chosen["hidden"], in_order)}
 
     def _log_density(self, p, z, c=None):
         x = self._order(z)
-        return self._head.log_prob(x, self._net(p, x))
+        return self._in_order.log_prob(x, self._net(p, x))
 
     def _draw(self, p, n, stream, c=None):
-        return self._from_noise(p, getattr(stream, self._head.noise)((n, self.n_features_in_), p.flat.dtype, like=p.flat))
+        if self._head.code is not None:
+            return self._from_noise(p, self._head.noise(stream, (n, self.n_features_in_), p.flat.dtype, p.flat))
+        x = np.zeros_like(p.flat, shape=(-(-n // self._multiple) * self._multiple, self.n_features_in_))
+        for j, (low, high) in enumerate(zip(self._net.first, self._net.first[1:], strict=False)):  # a pass for each
+            one = self._in_order.of([j])
+            x[:, [j]] = one.sample(one.noise(stream.spawn(), (len(x), 1), x.dtype, x), self._net(p, x)[:, low:high])
+        return self._order.undo(x[:n])
 
     def _from_noise(self, p, noise):
-        code = made_sample.NORMAL if self._head.name == "normal" else made_sample.BERNOULLI
-        return self._order.undo(self._net.draw(p, noise, code, getattr(self._head, "limit", 0.0)))
+        return self._order.undo(self._net.draw(p, noise, self._head.code, getattr(self._head, "limit", 0.0)))
 
     def _represent(self, p, z, c=None):
         x = self._order(z)
-        if self._head.name == "bernoulli":
+        if self._head.name != "normal":
             return self._net.hidden(p, x)
         mean, log_var = self._head.split(self._net(p, x))
         return (x - mean) / std(log_var)
@@ -125,4 +131,4 @@ class MADE(GradientModel):
     def _reconstruct(self, p, h, c=None):
         if self._head.name == "normal":
             return self._from_noise(p, h)
-        return self._order.undo(self._head.mean(self._net.last(p, h)))
+        return self._order.undo(self._in_order.mean(self._net.last(p, h)))

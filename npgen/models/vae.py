@@ -58,7 +58,10 @@ class VAE(GradientModel):
 
     n_latent       latent dimensions
     hidden         widths of the encoder's ReLU layers; the decoder has them in reverse
-    head           "bernoulli" for data of 0 and 1, "normal" for real data, "auto" decides by looking at the data
+    head           what the columns are: "normal", "mixture" (of ten normals), "bernoulli" (0 or 1), "poisson" (counts),
+                   "categorical" (whole numbers, of which those that are there are its levels), a head of npgen.heads, such as
+                   MixtureOfNormals(3) or Categorical(levels), or a list of one for each column; "auto": Bernoulli for data of
+                   0 and 1, normal for others
     variance       of a normal head: "network", a function of z; "feature", one parameter for each column; "shared", one for all
     prior          of z: "normal", N(0, I); learned are "mixture", of diagonal normals, and "flow", of affine couplings whose
                    networks have `hidden`'s layers and see the context
@@ -93,10 +96,6 @@ class VAE(GradientModel):
     _capabilities = Capabilities("estimate", "posterior mean", invertible=False)
     _takes_context = True
     hidden_, n_latent_, prior_, variance_ = Follows(), Follows(), Follows(), Follows()
-
-    @property
-    def _takes_bits(self):
-        return self.head in ("auto", "bernoulli")
 
     def _choose(self, z, c, stream):
         for name in ("beta", "free_bits"):
@@ -332,7 +331,7 @@ class VAE(GradientModel):
             draws.append((self._prior.sample(p, 1, context, stream.spawn(), like.dtype, like=like)[0],
                           stream.normal((n_sweeps, self.n_latent_), like.dtype, like=like),
                           stream.uniform(n_sweeps, like.dtype, like=like),
-                          getattr(stream, self._head.noise)((n_sweeps + 1, self.n_features_in_), like.dtype, like=like)))
+                          self._head.noise(stream, (n_sweeps + 1, self.n_features_in_), like.dtype, like)))
         first, *others = (np.stack(part, axis=0 if i == 0 else 1) for i, part in enumerate(zip(*draws, strict=True)))
         return first, *others
 
@@ -342,7 +341,7 @@ class VAE(GradientModel):
 
     def _observed(self, p, z, stream, c=None):
         """x ~ p(x | z)."""
-        noise = getattr(stream, self._head.noise)((len(z), self.n_features_in_), z.dtype, like=z)
+        noise = self._head.noise(stream, (len(z), self.n_features_in_), z.dtype, z)
         return self._head.sample(noise, self._decoder(p, beside(z, c)))
 
     def _represent(self, p, z, c=None):

@@ -107,7 +107,7 @@ def pattern(s):
     """
     if not (s.is_parametric and hasattr(s.model, "order_")):
         raise Skip("not an autoregressive model")
-    inner, log_prob = s.inner, s.model.head_.log_prob
+    inner, log_prob = s.inner, s.model.head_.of(s.model.order_).log_prob
     z = inner.enter(s.x[:20])[0][:, s.model.order_]
     other, turned = z + s.generator(6).normal(size=z.shape), np.roll(z, 1, axis=0)
 

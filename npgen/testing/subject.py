@@ -139,6 +139,9 @@ class Subject:
         prior = np.log((high - low) / per_axis).sum() + inner.parts["prior"].log_prob(inner.params, z)
         outputs = inner.parts["decoder"](inner.params, z)
         h, log_det = inner.enter(x)
+        if model.head_.name not in ("normal", "bernoulli"):
+            joint = (model.head_.log_prob(np.tile(row, (len(z), 1)), outputs) + prior for row in h)
+            return np.array([float(ops.logsumexp(each)) for each in joint]) + log_det
         if model.head_.name == "normal":  # log N(h; m, v) is linear in h^2, h and 1
             mean, log_var = model.head_.split(outputs)
             precision = np.exp(-log_var)

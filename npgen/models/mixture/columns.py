@@ -298,7 +298,7 @@ class Mixture(MixtureModel):
     def _draw_from(self, params, components, stream, dtype):
         """A row from each of these components."""
         def rows(name, head):
-            x = getattr(stream.spawn(), head.noise)((len(components), len(self._columns.numbers[name])))
+            x = head.noise(stream.spawn(), (len(components), len(self._columns.numbers[name])), np.float64)
             for at in members:
                 x[at] = head.sample(x[at], params[name][components[at[:1]]])
             return x

@@ -6,6 +6,7 @@ import numpy as np
 
 from ...checks import check_parameter, one_line
 from ...heads import Bernoulli, Categorical, Normal, Poisson
+from ...heads.categorical import levels_in
 from ...nn import Part
 
 KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: Bernoulli(),
@@ -80,12 +81,7 @@ def levels_of(x, column, head):
         return np.arange(2.0)
     if isinstance(head, Categorical):
         return head.levels[0]
-    levels = np.unique(x[:, column]).astype(np.float64)
-    levels = levels[~np.isnan(levels)]
-    for broken in levels[levels != np.floor(levels)][:1]:
-        raise ValueError(f"fit: column {column} of X holds {broken:g}, but the levels of a categorical head are whole "
-                         "numbers; declare others, Categorical(levels=...), or use a normal head")
-    return levels
+    return levels_in(x, column)
 
 
 def column_parameter(column, kind, value, k, n_levels):

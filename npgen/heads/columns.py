@@ -1,0 +1,104 @@
+"""A product of heads over sets of columns: a table whose columns are of different kinds.
+
+    p(x; outputs) = prod_h p_h(x of the columns of head h; their outputs)
+
+Legend: n rows, d features, j outputs.
+"""
+import numpy as np
+
+from .base import Head
+from .categorical import Categorical
+
+
+class Columns(Head):
+    """The heads of a table's columns, one for each; outputs are those of the first column, then of the second, ...
+
+    heads: of every column a head of one column, such as Normal() or Categorical(3). Raises ValueError for anything else.
+    """
+
+    name = "columns"
+
+    def __init__(self, heads):
+        self.heads = list(heads)
+        if not self.heads or not all(isinstance(head, Head) and not isinstance(head, Columns) for head in self.heads):
+            raise ValueError(f"Columns: heads must be one likelihood head for each column, got {heads!r}"[:200])
+        widths = [head.n_outputs(1) for head in self.heads]
+        self._first = np.concatenate([[0], np.cumsum(widths)])
+        self._parts = [(_joined([self.heads[j] for j in columns]), columns,
+                        np.concatenate([np.arange(self._first[j], self._first[j + 1]) for j in columns]))
+                       for columns in _alike(self.heads)]  # a head, its columns, their outputs
+        self.discrete = np.array([head.discrete for head in self.heads])
+
+    def __repr__(self):
+        return f"Columns({self.heads})"
+
+    def _options(self):
+        return {"heads": [head.config() for head in self.heads]}
+
+    def _views(self, outputs):
+        """(head, its columns, its outputs) of every head."""
+        for head, columns, places in self._parts:
+            yield head, columns, outputs if len(self._parts) == 1 else outputs[..., places]
+
+    def _filled(self, answers, like):
+        """(..., d) from the answers, one for the columns of each head, in the dtype of `like`."""
+        answers = list(answers)
+        x = np.empty_like(like, shape=(*answers[0].shape[:-1], len(self.heads)))
+        for (_, columns, _), answer in zip(self._parts, answers, strict=True):
+            x[..., columns] = answer
+        return x
+
+    def log_prob(self, x, outputs):
+        return sum(head.log_prob(x[..., columns], view) for head, columns, view in self._views(outputs))
+
+    def noise(self, stream, shape, dtype, like=None):
+        """That of every head, one after another."""
+        parts = (head.noise(stream.spawn(), (*shape[:-1], len(columns)), dtype, like) for head, columns, _ in self._parts)
+        return np.concatenate(list(parts), axis=-1)
+
+    def sample(self, noise, outputs):
+        ends = np.cumsum([head.noises * len(columns) for head, columns, _ in self._parts])
+        noises = np.split(noise, ends[:-1], axis=-1)
+        return self._filled((head.sample(part, view) for part, (head, _, view) in
+                             zip(noises, self._views(outputs), strict=True)), outputs)
+
+    def mean(self, outputs):
+        return self._filled((head.mean(view) for head, _, view in self._views(outputs)), outputs)
+
+    def variance(self, outputs):
+        return self._filled((head.variance(view) for head, _, view in self._views(outputs)), outputs)
+
+    def n_outputs(self, d):
+        if d != len(self.heads):
+            raise ValueError(f"head: Columns has heads of {len(self.heads)} columns, not of {d}")
+        return int(self._first[-1])
+
+    def first(self, d):
+        return self._first
+
+    def initial(self, x, weights=None):
+        answer = np.empty(self._first[-1])
+        for head, columns, places in self._parts:
+            answer[places] = head.initial(x[:, columns], weights)
+        return answer
+
+    def of(self, features):
+        return Columns([self.heads[j] for j in features])
+
+    def check(self, x, name, columns=None, shown=None):
+        for head, own, _ in self._parts:
+            numbers = own if columns is None else np.asarray(columns)[own]
+            head.check(x[:, own], name, numbers, None if shown is None else shown[:, own])
+
+
+def _alike(heads):
+    """The columns of heads that are one head of several columns, a list of arrays."""
+    groups = {}
+    for j, head in enumerate(heads):
+        groups.setdefault(type(head).__name__ if isinstance(head, Categorical) else repr(head.config()), []).append(j)
+    return [np.array(columns) for columns in groups.values()]
+
+
+def _joined(heads):
+    """One head of the columns of heads that are alike."""
+    return Categorical([head.levels[0] for head in heads]) if isinstance(heads[0], Categorical) else heads[0]
