@@ -14,9 +14,11 @@ import math
 import numpy as np
 
 from . import fused, ops
+from .engine import Tensor
 from .kernels import made_sample
+from .kernels._cuda import is_device_array
 from .layout import Layout
-from .masks import made_cuts, made_masks
+from .masks import Plan, made_cuts, made_masks
 from .ops import _c
 
 
@@ -64,6 +66,10 @@ class Part:
         """First parameters {name: array} of z's dtype, for rows z (n, d) and their context c (n, w) or None."""
         return {}
 
+    def query_shapes(self):
+        """{name: shape} of what a query's parameters have: those that were learned, and statistics of the training rows."""
+        return self.shapes()
+
     def to(self, place):
         """The same part, its constant arrays where place(array) puts arrays."""
         return self
@@ -97,14 +103,16 @@ class MLP(Part):
 
     def init(self, z, c, stream):
         params = np.zeros(self.layout.size, z.dtype)
-        for layer, (plan, gain) in enumerate(zip(self.layout.plans, self.gains, strict=True)):
-            weight, _ = self.layout.weight_and_bias(params, layer)
-            scale = gain / np.sqrt(np.maximum(plan.mask.sum(axis=0), 1))
-            drawn = stream.normal(plan.shape, z.dtype)
-            if self.head is not None and layer == len(self.gains) - 1:
-                drawn = drawn[:, self.head.drawn(plan.shape[1])]
-            weight[...] = drawn * plan.mask * scale.astype(z.dtype)
+        for layer in range(len(self.gains)):
+            self.layout.weight_and_bias(params, layer)[0][...] = self._first_weight(layer, z, stream)
         return {self.name: params}
+
+    def _first_weight(self, layer, z, stream):
+        plan, gain = self.layout.plans[layer], self.gains[layer]
+        drawn = stream.normal(plan.shape, z.dtype)
+        if self.head is not None and layer == len(self.gains) - 1:
+            drawn = drawn[:, self.head.drawn(plan.shape[1])]
+        return drawn * plan.mask * (gain / np.sqrt(np.maximum(plan.mask.sum(axis=0), 1))).astype(z.dtype)
 
     def __call__(self, params, x):
         return fused.mlp(x, params[self.name], self.layout)[0]
@@ -120,6 +128,13 @@ class MLP(Part):
         return ops.masked_matmul(h, *self.layout.weight_and_bias(params[self.name], layer), self.layout.plans[layer])
 
 
+def value_of(a):
+    """The array in a Tensor, however many derivatives it is in."""
+    while isinstance(a, Tensor):
+        a = a.value
+    return a
+
+
 def beside(x, c):
     """The inputs of a network that sees rows x (n, d) and their context c (n, w), or None: (n, d + w)."""
     return x if c is None else ops.concatenate([x, c], axis=1)
@@ -129,30 +144,149 @@ class MaskedMLP(MLP):
     """A masked autoencoder of d features (masks.made_masks): what the head reads of a feature sees the features before it only.
 
     hidden: widths of its layers; head: a likelihood head, or an element of npgen.transforms; n_context: columns of context
-    behind the features, which all outputs see.
+    behind the features, which all outputs see. direct: outputs see the inputs before them directly too, by a matrix
+    `name.direct`. free: the network serves any order of the features: its weights have them in their own order, no mask is on
+    them, and `ordered` puts them into an order and masks them.
     """
 
-    def __init__(self, name, d, hidden, head, n_context=0, *, last_gain=1.0):
-        super().__init__(name, (d + n_context, *hidden, head.n_outputs(d)), last_gain=last_gain, head=head)
-        self._made = d, tuple(hidden), n_context
+    def __init__(self, name, d, hidden, head, n_context=0, *, last_gain=1.0, direct=False, free=False):
+        self.seen = head.n_inputs(d) if hasattr(head, "n_inputs") else np.ones(d, np.int64)  # inputs of each feature
+        super().__init__(name, (int(self.seen.sum()) + n_context, *hidden, head.n_outputs(d)), last_gain=last_gain, head=head)
+        self._made, self.direct, self.free, self._flat_masks = (d, tuple(hidden), n_context), direct, free, {}
+
+    def __getstate__(self):
+        return self.__dict__ | {"_flat_masks": {}}
+
+    def inputs(self, x):
+        """What the network sees of rows x (n, d): the features, of levels an indicator each."""
+        return self.head.inputs(x) if hasattr(self.head, "inputs") else x
 
     @functools.cached_property
     def first(self):
         """Where the outputs of each feature begin, and where the last one's end, (d + 1,)."""
         return self.head.first(self._made[0])
 
+    @property
+    def _inputs_each(self):
+        """How many inputs each feature has, and each column of context."""
+        return np.concatenate([self.seen, np.ones(self._made[2], np.int64)])
+
     def masks(self):
-        *inner, last = made_masks(*self._made)
-        return [*inner, np.repeat(last, np.diff(self.first), axis=1)]
+        first, *inner, last = made_masks(*self._made)
+        return [np.repeat(first, self._inputs_each, axis=0), *inner, np.repeat(last, np.diff(self.first), axis=1)]
+
+    @functools.cached_property
+    def direct_plan(self):
+        """The plan of the matrix from inputs to outputs."""
+        d, _, n_context = self._made
+        mask = np.concatenate([np.arange(1, d + 1), np.zeros(n_context, int)])[:, None] <= np.arange(d)
+        return Plan(np.repeat(np.repeat(mask, np.diff(self.first), axis=1), self._inputs_each, axis=0))
 
     @functools.cached_property
     def cuts(self):
         """masks.made_cuts of its hidden layers."""
         return made_cuts(*self._made)
 
-    def draw(self, params, noise, code, limit=0.0, c=None):
-        """The rows (n, d) that noise makes of the outputs, in one pass: kernels/made_sample.py has the noise and the code."""
-        d, direct = len(self.first) - 1, np.zeros_like(noise, shape=(0, 0))
-        rows = _c(np.zeros_like(noise, shape=(len(noise), 0)) if c is None else c, noise)
-        return made_sample.sample(*_c(params[self.name]), self.layout.cut[0], self.cuts, np.arange(d + 1), self.first,
-                                  np.full(d, code), direct, *rows, limit)
+    def shapes(self):
+        more = {f"{self.name}.direct": (self.widths[0], self.widths[-1])} if self.direct else {}
+        return super().shapes() | more
+
+    def init(self, z, c, stream):
+        more = {f"{self.name}.direct": np.zeros((self.widths[0], self.widths[-1]), z.dtype)} if self.direct else {}
+        return super().init(z, c, stream) | more
+
+    def _first_weight(self, layer, z, stream):
+        if not self.free or layer not in (0, len(self.gains) - 1):
+            return super()._first_weight(layer, z, stream)
+        plan = self.layout.plans[layer]
+        inputs = max(plan.mask.sum(axis=0).mean(), 1)  # what an order leaves of them, on average
+        return stream.normal(plan.shape, z.dtype) * z.dtype.type(self.gains[layer] / math.sqrt(inputs))
+
+    def __call__(self, p, x):
+        outputs = super().__call__(p, x)
+        if not self.direct:
+            return outputs
+        none = np.zeros_like(outputs, shape=(self.widths[-1],))
+        return outputs + ops.masked_matmul(x, p[f"{self.name}.direct"], none, self.direct_plan)
+
+    # orders of the features
+
+    def of(self, order):
+        """The network of features in this order, for parameters that `ordered` gives."""
+        head = self.head.of(order) if self.free else self.head
+        d, hidden, n_context = self._made
+        return self if head is self.head else MaskedMLP(self.name, d, hidden, head, n_context, direct=self.direct)
+
+    def ordered(self, p, order):
+        """The parameters of a free network for features in this order, masked; of another network, its own."""
+        if not self.free:
+            return p
+        like, n_features = value_of(p[self.name]), int(self.seen.sum())
+        rows = np.concatenate([_blocks(np.cumsum([0, *self.seen]), order), n_features + np.arange(self._made[2])])
+        columns = _blocks(self.first, order)
+        found = {self.name: _shuffled(p[self.name], rows, columns, self.layout) * self.of(order).flat_mask(like)}
+        if self.direct:
+            found[f"{self.name}.direct"] = np.take(np.take(p[f"{self.name}.direct"], rows, axis=0), columns, axis=1)
+        return found
+
+    def flat_mask(self, like):
+        """The masks of all weights, and ones for biases, as they lie in the flat array; of its dtype, and where it lies."""
+        key = like.dtype, is_device_array(like)
+        if key not in self._flat_masks:
+            flat = np.ones(self.layout.size, like.dtype)
+            for layer, plan in enumerate(self.layout.plans):
+                self.layout.weight_and_bias(flat, layer)[0][...] = plan.mask
+            self._flat_masks[key] = np.asarray(flat, like=like)
+        return self._flat_masks[key]
+
+    def draw(self, p, noise, codes, limit=0.0, c=None):
+        """The rows (n, d) that noise makes of the outputs, in one pass: kernels/made_sample.py has the noise and the codes."""
+        direct = p[f"{self.name}.direct"] if self.direct else np.zeros_like(noise, shape=(0, 0))
+        context = np.zeros_like(noise, shape=(len(noise), 0)) if c is None else c
+        return made_sample.sample(*_c(p[self.name]), self.layout.cut[0], self.cuts, np.cumsum([0, *self.seen]), self.first,
+                                  np.broadcast_to(codes, self._made[0]).copy(), *_c(direct, context, noise), limit)
+
+    def sample(self, p, noise, c=None, known=None):
+        """The rows (n, d), in the network's order, that a head's noise stands for, given context and first columns (n, s)."""
+        s, d, code = 0 if known is None else known.shape[1], self._made[0], self.head.code
+        x = np.zeros_like(noise, shape=(len(noise), d))
+        if s:
+            x[:, :s] = known
+        if code is None or s and code not in (made_sample.BERNOULLI, made_sample.NORMAL):
+            for j in range(s, d):  # each pass makes one more column right
+                x[:, j] = self.head.sample(noise, self(p, beside(self.inputs(x), c)))[:, j]
+            return x
+        if s:
+            noise = noise.copy()
+            noise[:, :s] = _noise_of(self.head, x, self(p, beside(x, c)))[:, :s]
+        drawn = self.draw(p, noise, code, getattr(self.head, "limit", 0.0), c)
+        if s:
+            drawn[:, :s] = known  # but for rounding
+        return drawn if code != made_sample.CATEGORICAL else self.head.values(drawn)
+
+
+def _noise_of(head, x, outputs):
+    """The noise of which the head makes x."""
+    if head.name == "bernoulli":
+        return 1 - x
+    mean, log_var = head.split(outputs)
+    return (x - mean) * ops.exp(-log_var / 2)
+
+
+def _blocks(first, order):
+    """The numbers from first[k] to first[k + 1], for every k in this order."""
+    return np.concatenate([np.arange(first[k], first[k + 1]) for k in order])
+
+
+def _shuffle(flat, rows, columns, layout):
+    """The parameters of a network whose inputs come in the order `rows`, and outputs in the order `columns`."""
+    out, last = flat.copy(), len(layout.plans) - 1
+    rows, columns = (np.asarray(a, like=flat) for a in (rows, columns))
+    layout.weight_and_bias(out, 0)[0][...] = layout.weight_and_bias(flat, 0)[0][rows]
+    for new, old in zip(layout.weight_and_bias(out, last), layout.weight_and_bias(flat, last), strict=True):
+        new[...] = old[..., columns]
+    return out
+
+
+_shuffled = ops.op(_shuffle, lambda ans, flat, rows, columns, layout:
+                   lambda g: _shuffled(g, np.argsort(rows), np.argsort(columns), layout), name="shuffled")

@@ -19,13 +19,14 @@ import pytest
 import npgen
 from npgen import checkpoint, data
 from npgen.kernels import _blas
-from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
+from npgen.models import IAF, MADE, MAF, NSF, VAE, GaussianMixture, Mixture, RealNVP
+from npgen.models.flow import FlowModel
 from npgen.random import Stream
 from npgen.testing import check_generative_model
 from npgen.transforms import Chain, Dequantize, Logit, Standardize
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:fit. {words}") for words in (  # the laws hold of these models too
-    "hidden=.* is too narrow", "a (MADE|RealNVP) of one column is one Gaussian", "column . of X is . in .* of the rows",
+    "hidden=.* is too narrow", "a (IAF|MADE|MAF|RealNVP) of one column is one Gaussian", "column . of X is . in .* of the rows",
     "in some direction components")]
 
 RNG = np.random.default_rng(0)
@@ -38,6 +39,7 @@ COUNTS = np.clip(np.round(4 + 2 * NORMAL[:, :3] + NORMAL[:, [3]]), 0, 9)
 QUICK = {"max_epochs": 4, "random_state": 0}
 made = functools.partial(MADE, hidden=(16,), **QUICK)
 flow = functools.partial(RealNVP, n_couplings=4, hidden=(8,), **QUICK)
+stacked = {"n_layers": 2, "hidden": (8,), **QUICK}
 vae = functools.partial(VAE, n_latent=2, hidden=(8,), n_importance=20, **QUICK)
 mixture = functools.partial(GaussianMixture, n_components=3, tol=1e-2, random_state=0)
 columns = functools.partial(Mixture, n_components=3, tol=1e-2, random_state=0)
@@ -60,6 +62,14 @@ CASES = {
     "RealNVP, counts": (flow(), COUNTS),
     "RealNVP, raw, linear": (flow(preprocess=None, hidden=()), MOONS),
     "RealNVP, chain": (flow(preprocess=Chain(steps=(Dequantize(levels=10), Logit(alpha=0.01), Standardize()))), COUNTS),
+    "MADE, Bernoulli, several orders, direct": (made(n_masks=3, direct=True), BITS),
+    "MADE, normal, any order": (made(order="any"), MOONS),
+    "MAF": (MAF(**stacked), REAL),
+    "MAF, batch normalisation": (MAF(norm="batch", mix="random", **stacked), MOONS),
+    "MAF, 1 feature, LU": (MAF(norm=None, mix="lu", **stacked), REAL[:, 1:2]),
+    "IAF": (IAF(**stacked), MOONS),
+    "NSF": (NSF(**stacked), REAL),
+    "NSF, autoregressive, counts": (NSF(coupling=False, mix="lu", **stacked), COUNTS),
     "VAE, Bernoulli": (vae(), BITS),
     "VAE, normal": (vae(), REAL),
     "VAE, counts": (vae(), COUNTS),
@@ -103,7 +113,7 @@ def exact(model):
 
 def to_noise(model, x):
     """encode gives standard normal noise."""
-    return isinstance(model, (MADE, RealNVP)) and not of_bits(x)
+    return isinstance(model, FlowModel) or isinstance(model, MADE) and model.order != "any" and not of_bits(x)
 
 
 cases = where(lambda model, x: True)

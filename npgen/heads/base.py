@@ -75,6 +75,14 @@ class Head(Part, abc.ABC):
     def of(self, features):
         """The head of some features, in this order."""
 
+    def n_inputs(self, d):
+        """How many inputs of a network each of d features is, (d,)."""
+        return np.ones(d, np.int64)
+
+    def inputs(self, x):
+        """Rows x (n, d) as a network sees them: levels as indicators, all others as they are."""
+        return x
+
     @abc.abstractmethod
     def check(self, x, name, columns=None, shown=None):
         """Raise ValueError unless every value is in the support, or missing (NaN).

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..fused import categorical_log_prob
+from ..kernels import made_sample
 from .base import RAREST, Family, linear, refuse
 
 TABLE = 2**21     # values of rows times levels at once
@@ -20,7 +21,7 @@ class Categorical(Family):
     list of such lists. Raises ValueError for levels that are not finite numbers, or that are there twice.
     """
 
-    name = "categorical"
+    name, code = "categorical", made_sample.CATEGORICAL
 
     def __init__(self, levels):
         several = isinstance(levels, (list, tuple)) and levels and np.ndim(levels[0])
@@ -76,6 +77,16 @@ class Categorical(Family):
     def initial(self, x, weights=None):
         r = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
         return self._normalised(np.log(self.moments(x, r[:, None], None)[0] + 1))
+
+    def n_inputs(self, d):
+        return self._counts.astype(np.int64)
+
+    def inputs(self, x):
+        return _indicated(x, self)
+
+    def values(self, numbers):
+        """The levels (n, d) that have these numbers, 0, 1, ..., each in its feature."""
+        return stack([levels[column] for levels, column in zip(self.levels, numbers.astype(np.int64).T, strict=True)], numbers)
 
     def of(self, features):
         return Categorical([self.levels[j] for j in features])
@@ -179,6 +190,16 @@ def _number_levels(x, head):
     return numbers
 
 
+def _indicate_levels(x, head):
+    """1 at each value's output (n, sum of c), 0 elsewhere, and where it is missing."""
+    indicators = np.zeros_like(x, shape=(len(x), int(head._ends[-1])))
+    first = np.asarray(head._ends - head._counts, like=x)
+    rows, columns = np.nonzero(~np.isnan(x))
+    indicators[rows, (_number_levels(x, head) + first)[rows, columns].astype(np.int64)] = 1
+    return indicators
+
+
+_indicated = ops.op(_indicate_levels, name="level indicators")
 _numbers = ops.op(_number_levels, name="level numbers")  # which carry no derivative
 
 

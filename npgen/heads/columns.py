@@ -6,6 +6,7 @@ Legend: n rows, d features, j outputs.
 """
 import numpy as np
 
+from .. import ops
 from .base import Head
 from .categorical import Categorical
 
@@ -81,6 +82,12 @@ class Columns(Head):
         for head, columns, places in self._parts:
             answer[places] = head.initial(x[:, columns], weights)
         return answer
+
+    def n_inputs(self, d):
+        return np.concatenate([head.n_inputs(1) for head in self.heads])
+
+    def inputs(self, x):
+        return ops.concatenate([head.inputs(x[:, [j]]) for j, head in enumerate(self.heads)], axis=1)
 
     def of(self, features):
         return Columns([self.heads[j] for j in features])

@@ -1,12 +1,16 @@
 """The models, one file each; MODELS maps the name on the command line, and CLASSES the name in a file, to the class."""
 from .classifier import BayesClassifier
+from .iaf import IAF
 from .made import MADE
+from .maf import MAF
 from .mixture import GaussianMixture, Mixture, select_n_components
+from .nsf import NSF
 from .realnvp import RealNVP
 from .vae import VAE
 
-MODELS = {"gmm": GaussianMixture, "made": MADE, "mixture": Mixture, "realnvp": RealNVP, "vae": VAE}
+MODELS = {"gmm": GaussianMixture, "iaf": IAF, "made": MADE, "maf": MAF, "mixture": Mixture, "nsf": NSF, "realnvp": RealNVP,
+          "vae": VAE}
 CLASSES = {cls.__name__: cls for cls in (*MODELS.values(), BayesClassifier)}
 
-__all__ = ["BayesClassifier", "CLASSES", "GaussianMixture", "MADE", "MODELS", "Mixture", "RealNVP", "VAE",
+__all__ = ["BayesClassifier", "CLASSES", "GaussianMixture", "IAF", "MADE", "MAF", "MODELS", "Mixture", "NSF", "RealNVP", "VAE",
            "select_n_components"]

@@ -108,9 +108,8 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=self._missing)
         weights, n_seen = check_weights("fit", sample_weight, x), total_weight(sample_weight, x)
         learner = copy.copy(self)  # a fit that fails leaves this model alone
-        learner.context_ = self._context_map(context, len(x))
-        c = learner._check_context("fit", context, x)
-        x, c, weights = counting(x, c, weights)
+        learner.context_ = self._context_map(context, len(x), weights)
+        x, c, weights = counting(x, learner._check_context("fit", context, x), weights)
         check_rows("fit", x[:2], minimum=2, missing=self._missing)
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, column_names("fit", X)
         validation = None if validation_data is None else learner._check_validation(validation_data)
@@ -330,13 +329,13 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         c = self._check_context("fit: validation_data", context, x)
         return counting(x, c, check_weights("fit: validation_data", sample_weight, x))
 
-    def _context_map(self, context, n):
+    def _context_map(self, context, n, weights):
         """How this context of n rows becomes numbers; None without one. Raises ValueError where the model takes none."""
         if context is None:
             return None
         if not self._takes_context:
             raise ValueError(f"fit: a {type(self).__name__} takes no context; fit it on all the columns, and call condition")
-        return ContextMap.of(context, n)
+        return ContextMap.of(context, n, weights)
 
     def _check_context(self, method, context, x):
         """The context of rows x as numbers (n, w) of their dtype; None if the model was fitted without one."""

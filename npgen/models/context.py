@@ -20,13 +20,14 @@ class ContextMap:
         self.width = sum(len(column["levels"]) if "levels" in column else 1 for column in columns)
 
     @classmethod
-    def of(cls, context, n):
-        """The map that these n rows of context call for. Raises ValueError or TypeError."""
+    def of(cls, context, n, weights=None):
+        """The map that these n rows of context call for; those of weight 0 do not count. Raises ValueError or TypeError."""
         columns = _columns("fit", context, None)
         if any(len(column) != n for column in columns):
             raise ValueError(f"fit: context has {len(columns[0])} rows, but X has {n}; pass one for each")
         names = [{"name": str(name)} for name in context.columns] if _is_table(context) else [{}] * len(columns)
-        return cls([name | _describe(column) for name, column in zip(names, columns, strict=True)])
+        counted = columns if weights is None else [column[asnumpy(weights) > 0] for column in columns]
+        return cls([name | _describe(column) for name, column in zip(names, counted, strict=True)])
 
     @property
     def names(self):
@@ -76,7 +77,7 @@ def _columns(method, context, expected):
     """The columns of a context, (n,) each; expected: how many there are to be, if that is known."""
     check_constant(method, context, "context")
     if _is_table(context):
-        return [np.asarray(context[name]) for name in context.columns]
+        return [np.asarray(context[[name]])[:, 0] for name in context.columns]
     c = asnumpy(context)
     if c.ndim == 0 or c.ndim == 1 and expected not in (None, 1):
         return list(np.reshape(c, (1, -1)).T)

@@ -106,7 +106,7 @@ class Saved:
             if outer not in ("params", "preprocess", "header"):
                 chosen.setdefault(outer, {})[inner] = arrays[f"{outer}.{inner}"]
         self._build({k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
-        expected = {name: shape for part in self._parts.values() for name, shape in part.shapes().items()}
+        expected = {name: shape for part in self._parts.values() for name, shape in part.query_shapes().items()}
         found = {name: a.shape for name, a in self.params_.items()}
         if found != expected:
             raise ValueError(f"the parameters have shapes {found}, not {expected}"[:300])

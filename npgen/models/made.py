@@ -1,44 +1,57 @@
 """MADE: a masked autoencoder whose outputs are the conditionals of an autoregressive density.
 
-    p(x) = prod_d p(x_d | x_1..x_{d-1}),    h_1 = relu(x W_1 + b_1), ..., outputs = h_L W + b
+    p(x) = prod_d p(x_d | x_1..x_{d-1}),    h_1 = relu(x W_1 + b_1), ..., outputs = h_L W + b (+ x A)
 
 with every weight masked so that output d sees inputs before d only (masks.made_masks). Exact log-density in one pass;
-exact samples in one pass too (kernels.made_sample).
+exact samples in one pass too (kernels.made_sample). One network may serve several orders of the columns: its weights are put
+into the order and masked anew, and the density is the mean of those of its orders.
 
-Legend: n rows, d features, l hidden units of the last layer.
-Reference: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015).
+Legend: n rows, d features, w columns of context, l hidden units of the last layer, m orders, s columns that are known.
+References: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015); Uria, Murray &
+Larochelle, A deep and tractable density estimator (2014), for training on every order.
 """
+import math
+
 import numpy as np
 
-from ..checks import check_order, check_widths, one_line
+from .. import ops
+from ..checks import check_order, check_rows, check_widths, one_line
+from ..engine import Tensor
 from ..heads import from_config, head_for
 from ..heads.normal import std
+from ..kernels._cuda import asnumpy
 from ..masks import made_blind
-from ..nn import MaskedMLP, Part
+from ..nn import MaskedMLP, Part, beside, value_of
+from ..transforms import Chain
 from ..warn import warn
 from .base import Capabilities, Follows
+from .conditional import Conditional, columns_of
 from .gradient import GradientModel, warn_of_one_gaussian
 
 
-class Order(Part):
-    """The columns of data (n, d) in the order of a factorisation, and back."""
+class Orders(Part):
+    """The orders (m, d) of the columns that a density is the mean of."""
 
-    def __init__(self, order):
-        self.order, self.natural = order, np.array_equal(order, np.arange(len(order)))
+    def __init__(self, orders):
+        self.orders = orders
 
-    def to(self, place):
-        moved = Order.__new__(Order)
-        moved.order, moved.natural = place(self.order), self.natural
-        return moved
+    def __len__(self):
+        return len(self.orders)
 
-    def __call__(self, x):
-        return x if self.natural else np.take(x, self.order, axis=1)
+    def __getitem__(self, k):
+        return self.orders[k]
 
-    def undo(self, z):
-        """The columns in their own order."""
-        x = np.empty_like(z)
-        x[:, self.order] = z
-        return x
+
+def in_order(x, order):
+    """The columns in the order of a factorisation."""
+    return x if (order[1:] > order[:-1]).all() else np.take(x, np.asarray(order, like=value_of(x)), axis=1)
+
+
+def out_of_order(z, order):
+    """The columns of in_order's answer in their own order."""
+    x = np.empty_like(z)
+    x[:, np.asarray(order, like=z)] = z
+    return x
 
 
 class MADE(GradientModel):
@@ -50,31 +63,41 @@ class MADE(GradientModel):
                    "categorical" (whole numbers, of which those that are there are its levels), a head of npgen.heads, such as
                    MixtureOfNormals(3) or Categorical(levels), or a list of one for each column; "auto": Bernoulli for data of
                    0 and 1, normal for others
-    order          "natural", "random", or a permutation of the columns: the order of the factorisation
+    order          "natural", "random", or a permutation of the columns: the order of the factorisation; "any": every training
+                   step draws another, so that each subset of the columns has its exact conditional (condition, impute)
+    n_masks        orders that the density is the mean of, p(x) = 1/m sum_k p_k(x), drawn once; training goes through them step
+                   by step, unless order is "any"
+    direct         whether outputs see the inputs before them directly, too
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
-    encode gives the noise (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal head, and the last hidden
-    layer's features (n, l) under any other, from which decode gives the mean. Samples take one pass under a normal, mixture or
-    Bernoulli head, and a pass for every column under any other. A level enters the network as the number that it is.
-    Attribute: order_ (d,), the columns in the order of the factorisation.
+    encode gives the noise (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal head and one order, and
+    else the last hidden layer's features (n, l), in the first order, from which decode gives the mean.
+    Attribute: order_ (d,), or (m, d) of several, the columns in the order of the factorisation.
     Reference: Germain et al. (2015).
     """
 
     hidden: tuple = (500,)
     head: object = "auto"
     order: object = "random"
-    hidden_, order_ = Follows(), Follows()
+    n_masks: int = 1
+    direct: bool = False
+    _takes_context = True
+    hidden_, order_, any_order_, direct_ = Follows(), Follows(), Follows(), Follows()
 
     @property
     def _capabilities(self):
-        if self.head_ is not None and self.head_.name == "normal":
+        if self._gives_noise:
             return Capabilities("exact", "noise", invertible=True)
         return Capabilities("exact", "features of the last hidden layer", invertible=False)
 
     @property
+    def _gives_noise(self):
+        return self.head_ is not None and self.head_.name == "normal" and len(self._orders) == 1 and not self._parts["net"].free
+
+    @property
     def n_latent_(self):
-        return self.n_features_in_ if self.head_.name == "normal" else self.hidden_[-1]
+        return self.n_features_in_ if self._gives_noise else self.hidden_[-1]
 
     def _choose(self, z, c, stream):
         d, head, hidden = z.shape[1], head_for(self.head, z), check_widths("hidden", self.hidden)
@@ -83,52 +106,154 @@ class MADE(GradientModel):
             raise ValueError(f"hidden must name at least one layer, got {self.hidden!r}; for example hidden=(500,)")
         if d == 1 and head.name == "normal":
             warn_of_one_gaussian(self)
-        if blind := len(made_blind(d, hidden)):
+        if blind := len(made_blind(d, hidden, 0 if c is None else c.shape[1])):
             warn(f"fit: hidden={hidden} is too narrow for {blind} of the {d} conditionals to see every column before "
                  f"them; make each hidden layer at least {d - 1} wide")
-        return {"head": head.config(), "hidden": hidden, "order": order}
+        more = {"any_order": True} if isinstance(self.order, str) and self.order == "any" else {}
+        return {"head": head.config(), "hidden": hidden, "order": order} | more | ({"direct": True} if self.direct else {})
 
     def _choose_order(self, d, stream):
+        (m,) = check_widths("n_masks", (self.n_masks,))
         if isinstance(self.order, str):
-            if self.order not in ("natural", "random"):
-                raise ValueError(f"order must be 'natural', 'random' or a permutation, got {self.order!r}")
-            return np.arange(d) if self.order == "natural" else stream.spawn().permutation(d)
+            if self.order not in ("natural", "random", "any") or self.order == "natural" and m > 1:
+                raise ValueError(f"order must be 'natural' (of which there is one), 'random', 'any' or a permutation, got "
+                                 f"{self.order!r} with n_masks={m}")
+            if self.order == "natural":
+                return np.arange(d)
+            stream = stream.spawn()
+            return stream.permutation(d) if m == 1 else np.stack([stream.permutation(d) for _ in range(m)])
         order = np.asarray(self.order)
-        if order.dtype.kind not in "iu" or not np.array_equal(np.sort(order), np.arange(d)):
+        if order.dtype.kind not in "iu" or order.shape[-1:] != (d,) or order.shape not in ((d,), (m, d)) or not np.array_equal(
+                np.sort(order), np.broadcast_to(np.arange(d), order.shape)):
             raise ValueError(f"order must hold every column number 0..{d - 1} once, got {one_line(self.order)}")
         return order.astype(np.int64)
 
     def _assemble(self, d, w, chosen):
-        check_order(chosen["order"], d)
-        head = from_config(chosen["head"])
-        in_order = head.of(chosen["order"])
-        return {"head": head, "order": Order(chosen["order"]), "in_order": in_order,
-                "net": MaskedMLP("net", d, chosen["hidden"], in_order)}
+        orders, head, free = np.atleast_2d(chosen["order"]), from_config(chosen["head"]), bool(chosen.get("any_order", False))
+        for order in orders:
+            check_order(order, d)
+        free = free or len(orders) > 1
+        net = MaskedMLP("net", d, chosen["hidden"], head if free else head.of(orders[0]), w, direct=bool(chosen.get("direct")),
+                        free=free)
+        return {"head": head, "net": net, "orders": Orders(orders)}
+
+    # ------------------------------------------------------------ density
+
+    def _log_density_in(self, p, z, c, order):
+        """(n,) nats in one order of the factorisation."""
+        net, x = self._net.of(order), in_order(z, order)
+        return net.head.log_prob(x, net(self._net.ordered(p, order), beside(net.inputs(x), c)))
 
     def _log_density(self, p, z, c=None):
-        x = self._order(z)
-        return self._in_order.log_prob(x, self._net(p, x))
+        each = [self._log_density_in(p, z, c, order) for order in self._orders]
+        return each[0] if len(each) == 1 else ops.logsumexp(np.stack(each, axis=1)) - math.log(len(each))
+
+    def _loss(self, p, z, stream, c=None):
+        if not self._net.free or not isinstance(p["net"], Tensor):  # what is held out is scored by the density itself
+            return -self._log_density(p, z, c)
+        if self._chosen.get("any_order"):
+            return -self._log_density_in(p, z, c, stream.spawn().permutation(self.n_features_in_))
+        return -self._log_density_in(p, z, c, self._orders[int(stream.spawn().permutation(len(self._orders))[0])])
+
+    # ------------------------------------------------------------ samples
+
+    def _noise(self, n, stream, like):
+        return self._head.noise(stream, (n, self.n_features_in_), like.dtype, like=like)
 
     def _draw(self, p, n, stream, c=None):
-        if self._head.code is not None:
-            return self._from_noise(p, self._head.noise(stream, (n, self.n_features_in_), p.flat.dtype, p.flat))
-        x = np.zeros_like(p.flat, shape=(-(-n // self._multiple) * self._multiple, self.n_features_in_))
-        for j, (low, high) in enumerate(zip(self._net.first, self._net.first[1:], strict=False)):  # a pass for each
-            one = self._in_order.of([j])
-            x[:, [j]] = one.sample(one.noise(stream.spawn(), (len(x), 1), x.dtype, x), self._net(p, x)[:, low:high])
-        return self._order.undo(x[:n])
+        if len(self._orders) == 1:
+            return self._from_noise(p, self._noise(n, stream, p.flat), c, self._orders[0])
+        chosen, noise = (stream.spawn().uniform(n) * len(self._orders)).astype(int), self._noise(n, stream, p.flat)
+        x = np.empty_like(noise, shape=(n, self.n_features_in_))
+        for k, order in enumerate(self._orders):
+            (rows,) = np.nonzero(np.asarray(chosen == k, like=noise))
+            x[rows] = self._from_noise(p, noise[rows], None if c is None else c[rows], order)
+        return x
 
-    def _from_noise(self, p, noise):
-        return self._order.undo(self._net.draw(p, noise, self._head.code, getattr(self._head, "limit", 0.0)))
+    def _from_noise(self, p, noise, c, order):
+        """The rows that noise, in the order of the factorisation, stands for."""
+        return out_of_order(self._net.of(order).sample(self._net.ordered(p, order), noise, c), order)
+
+    # ------------------------------------------------------------ representation
 
     def _represent(self, p, z, c=None):
-        x = self._order(z)
-        if self._head.name != "normal":
-            return self._net.hidden(p, x)
-        mean, log_var = self._head.split(self._net(p, x))
+        order = self._orders[0]
+        net, p, x = self._net.of(order), self._net.ordered(p, order), in_order(z, order)
+        if not self._gives_noise:
+            return net.hidden(p, beside(net.inputs(x), c))
+        mean, log_var = net.head.split(net(p, beside(net.inputs(x), c)))
         return (x - mean) / std(log_var)
 
     def _reconstruct(self, p, h, c=None):
-        if self._head.name == "normal":
-            return self._from_noise(p, h)
-        return self._order.undo(self._in_order.mean(self._net.last(p, h)))
+        order = self._orders[0]
+        if self._gives_noise:
+            return self._from_noise(p, h, c, order)
+        net = self._net.of(order)
+        return out_of_order(net.head.mean(net.last(self._net.ordered(p, order), h)), order)
+
+    # ------------------------------------------------------------ some of the columns
+
+    def condition(self, columns, values, *, context=None):
+        """p(x_m | x_s) of the other columns, in their order, given the values (s,) of some: a Conditional, exact.
+
+        The columns have to come first in an order of the factorisation, as all do with order="any". Raises ValueError where
+        they do not, for columns that X does not have, or twice, and for values of another shape, NaN or infinities.
+        """
+        self._check_fitted("condition")
+        columns, others, values = columns_of(self, "condition", columns, values)
+        self._order_from("condition", columns)
+        return Conditional(self, columns, others, values, context)
+
+    def impute(self, X, *, context=None, rng=None):
+        """X (n, d) with every missing value (NaN) replaced by a draw, given the row's other values.
+
+        Exact where those columns come first in an order of the factorisation, as all do with order="any". rng: see sample.
+        Raises ValueError where they do not, for rows of another width, and infinities.
+        """
+        self._check_fitted("impute")
+        x = check_rows("impute", X, dtype=self._default_dtype, missing=True)
+        if x.shape[1] != self.n_features_in_:
+            raise ValueError(f"impute: X has {x.shape[1]} features, but {type(self).__name__} is expecting "
+                             f"{self.n_features_in_} features as input")
+        c, holes, full = self._check_context("impute", context, x), np.isnan(x), x.copy()
+        middle = self.preprocess_.to(asnumpy).to_data(None, np.zeros((1, x.shape[1]), x.dtype))[0]
+        z = self.preprocess_.to(asnumpy).to_noise(None, np.where(holes, middle, x))[0]
+        noise = self._drawn(lambda n, stream: self._head.noise(stream, z.shape, x.dtype), len(x), rng)
+        for pattern in np.unique(holes[holes.any(axis=1)], axis=0):
+            rows, known = np.flatnonzero((holes == pattern).all(axis=1)), np.flatnonzero(~pattern)
+            order, s = self._order_from("impute", known), len(known)
+            drawn = self._rowwise(lambda both, c, s=s, order=order: self._completed(both, c, s, order),
+                                  np.concatenate([in_order(z[rows], order)[:, :s], noise[rows]], axis=1),
+                                  None if c is None else c[rows])
+            full[rows] = np.where(pattern, drawn, x[rows])
+        return full
+
+    def _completed(self, both, c, s, order):
+        """Rows in the data's space, of their first s columns in the order and noise, side by side."""
+        known, noise, p = np.ascontiguousarray(both[:, :s]), np.ascontiguousarray(both[:, s:]), self._at(both.dtype)
+        z = self._net.of(order).sample(self._net.ordered(p, order), noise, c, known)
+        return self.preprocess_.to_data(None, out_of_order(z, order))[0]
+
+    def _order_from(self, method, columns):
+        """An order that has these columns first."""
+        if self._chosen.get("any_order"):
+            return np.concatenate([columns, [j for j in self._orders[0] if j not in columns]]).astype(np.int64)
+        for order in self._orders:
+            if set(order[:len(columns)].tolist()) == set(np.asarray(columns).tolist()):
+                return order
+        raise ValueError(f"{method}: columns {one_line(np.asarray(columns).tolist())} do not come first in the order of this "
+                         "MADE's factorisation; fit it with order='any'")
+
+    def _conditional_log_prob(self, x, columns, context):
+        """log p(x_m | x_s) of checked rows (n, d)."""
+        if self.preprocess_.inner or type(self.preprocess_) is not Chain:
+            raise ValueError(f"log_prob: this {type(self).__name__} lives behind preprocess={self.preprocess!r}, by which some "
+                             "columns have no density of their own; fit it with preprocess=None, or draw samples")
+        order, s = self._order_from("log_prob", columns), len(columns)
+
+        def of_rows(x, c):
+            net, p, z = self._net.of(order), self._net.ordered(self._at(x.dtype), order), in_order(x, order)
+            outputs = net(p, beside(net.inputs(z), c))
+            return net.head.of(np.arange(s, z.shape[1])).log_prob(z[:, s:], outputs[:, net.first[s]:])
+
+        return self._rowwise(of_rows, x, self._check_context("log_prob", context, x))

@@ -60,6 +60,9 @@ class BatchNorm(Transform):
     def init(self, z, c, stream):
         return {self.name: np.zeros(2 * self.d, z.dtype)}
 
+    def query_shapes(self):
+        return self.shapes() | {self._key: (2 * self.d,)}
+
     def statistics(self, p, x, c=None):
         return {self._key: np.concatenate([x.mean(axis=0), x.var(axis=0)])}
 

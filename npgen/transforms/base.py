@@ -158,6 +158,9 @@ class Chain(Transform):
     def shapes(self):
         return {name: shape for step in self.steps for name, shape in step.shapes().items()}
 
+    def query_shapes(self):
+        return {name: shape for step in self.steps for name, shape in step.query_shapes().items()}
+
     def init(self, z, c, stream):
         p = {}
         for step, rows in self._walk(p, z, c):

@@ -1,0 +1,141 @@
+"""Densities given a context: each is one for every context, sees it, draws by it, and keeps in its file what it is."""
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+import npgen
+from npgen import data
+from npgen.models import IAF, MADE, MAF, NSF, VAE, RealNVP
+from npgen.models.context import ContextMap
+
+RNG = np.random.default_rng(0)
+LABELS = np.array(["low", "high"])[(RNG.random(300) < 0.5).astype(int)]
+REAL = RNG.normal(size=(300, 2)) * 0.5 + np.where(LABELS == "high", 2.0, -2.0)[:, None]
+BITS = (RNG.random((300, 4)) < np.where(LABELS == "high", 0.9, 0.2)[:, None]).astype(float)
+QUICK = {"max_epochs": 30, "learning_rate": 1e-2, "random_state": 0}
+STACK = {"n_layers": 2, "hidden": (16,), **QUICK}
+CASES = {
+    "MADE, Bernoulli": (MADE(hidden=(16,), **QUICK), BITS),
+    "MADE, Bernoulli, several orders": (MADE(hidden=(16,), n_masks=2, **QUICK), BITS),
+    "MADE, normal": (MADE(hidden=(16, 8), **QUICK), REAL),
+    "MADE, normal, any order, direct": (MADE(hidden=(16,), order="any", direct=True, **QUICK), REAL),
+    "RealNVP": (RealNVP(n_couplings=2, hidden=(16,), **QUICK), REAL),
+    "MAF": (MAF(**STACK), REAL),
+    "IAF": (IAF(**STACK), REAL),
+    "NSF": (NSF(**STACK), REAL),
+    "NSF, autoregressive": (NSF(coupling=False, **STACK), REAL),
+    "VAE": (VAE(n_latent=2, hidden=(16,), n_importance=200, **QUICK), BITS),
+}
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. hidden")]
+cases = pytest.mark.parametrize("case", CASES)
+
+
+@functools.cache
+def fitted(case):
+    model, x = CASES[case]
+    return type(model)(**model.get_params()).fit(x, context=LABELS)
+
+
+@cases
+def test_it_sums_or_integrates_to_one_for_every_context(case):
+    model, x = fitted(case), CASES[case][1]
+    if x is BITS:
+        rows, volume = np.array(list(itertools.product([0.0, 1.0], repeat=4))), 1
+    else:
+        axis = np.linspace(-9, 9, 721)
+        rows, volume = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2), (axis[1] - axis[0])**2
+    for label in ("low", "high"):
+        total = np.exp(model.log_prob(rows, context=label)).sum() * volume
+        assert abs(total - 1) < {"exact": 1e-3, "estimate": 0.1}[model.capabilities.density], (label, total)
+
+
+@cases
+def test_it_sees_the_context(case):
+    """Rows are likelier under their own label than under the other by far: p(x_1 | c) sees it too."""
+    model, x = fitted(case), CASES[case][1]
+    other = np.where(LABELS == "high", "low", "high")
+    assert model.score(x, context=LABELS) - model.score(x, context=other) > 1.5
+    first = model.sample(400, context="high", rng=0)[:, 0].mean() - model.sample(400, context="low", rng=0)[:, 0].mean()
+    assert first > (0.4 if x is BITS else 3)
+
+
+@cases
+def test_samples_have_the_shapes_of_their_context(case):
+    model, d = fitted(case), CASES[case][1].shape[1]
+    assert model.sample(context="low").shape == (1, d) and model.sample(5, context="low").shape == (5, d)
+    assert model.sample(context=["low", "high", "low"]).shape == (3, d)
+    x, log_prob = model.sample_and_log_prob(4, context=["low", "high"], rng=3)
+    assert x.shape == (2, 4, d) and log_prob.shape == (2, 4)
+    np.testing.assert_array_equal(x, model.sample(4, context=["low", "high"], rng=3))
+    np.testing.assert_allclose(log_prob[1], model.log_prob(x[1], context="high"), rtol=1e-5, atol=1e-5)
+
+
+@cases
+def test_one_context_is_that_of_all_rows(case):
+    model, x = fitted(case), CASES[case][1][:20]
+    one, each = model.log_prob(x, context="low"), model.log_prob(x, context=["low"] * 20)
+    np.testing.assert_array_equal(one, each)
+    if model.capabilities.invertible:
+        z = model.encode(x, context=LABELS[:20])
+        np.testing.assert_allclose(model.decode(z, context=LABELS[:20]), x, atol=1e-6)
+
+
+@cases
+def test_a_file_keeps_what_the_context_is(case, tmp_path):
+    model, x = fitted(case), CASES[case][1][:20]
+    model.save(tmp_path / "m")
+    loaded = npgen.load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.log_prob(x, context=LABELS[:20]), model.log_prob(x, context=LABELS[:20]))
+    np.testing.assert_array_equal(loaded.sample(3, context="high", rng=0), model.sample(3, context="high", rng=0))
+
+
+@pytest.mark.parametrize(("context", "message"), [
+    (None, "was fitted with a context of 1 columns; pass context="), ("medium", "has the label 'medium' in column 0"),
+    (["low", "high"], "has 2 rows for 20 rows of X"),
+    ([["low", "high"]], "context has 2 columns, but the model was fitted with 1")])
+@pytest.mark.parametrize("query", ["log_prob", "score", "encode"])
+def test_another_context_is_refused(query, context, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(fitted("MADE, normal"), query)(REAL[:20], context=context)
+
+
+def test_models_without_a_context_refuse_one():
+    with pytest.raises(ValueError, match="log_prob: this GaussianMixture was fitted without a context; leave it out"):
+        npgen.GaussianMixture(random_state=0).fit(REAL).log_prob(REAL, context=LABELS)
+    with pytest.raises(ValueError, match="fit: a GaussianMixture takes no context; fit it on all the columns"):
+        npgen.GaussianMixture(random_state=0).fit(REAL, context=LABELS)
+    with pytest.raises(ValueError, match="fit: context has 299 rows, but X has 300; pass one for each"):
+        MADE().fit(REAL, context=LABELS[1:])
+
+
+@pytest.mark.parametrize(("context", "columns"), [
+    (np.array([1, 2, 1]), [{"levels": [1, 2]}]), (np.array([True, False, True]), [{"levels": [0, 1]}]),
+    (np.array(["b", "a", "b"]), [{"levels": ["a", "b"]}]), ([3, "x", 3], [{"levels": ["3", "x"]}]),
+    (np.array([1.0, 3.0, 5.0]), [{"mean": 3.0, "scale": np.std([1, 3, 5])}]), (np.ones(3), [{"mean": 1.0, "scale": 1.0}]),
+    (np.array([[1, 0], [3, 0], [5, 3]]), [{"mean": 3.0, "scale": np.std([1, 3, 5])},
+                                          {"mean": 1.0, "scale": np.std([0, 0, 3])}]),
+    (data.Table(np.array([[1.0], [3.0], [5.0]]), ["a"]), [{"mean": 3.0, "scale": np.std([1, 3, 5])}])])
+def test_labels_and_numbers(context, columns):
+    assert ContextMap.of(context, 3).columns == columns
+
+
+def test_numbers_are_standardised_and_labels_indicators():
+    table = np.array([[0.0, "a"], [2.0, "b"], [4.0, "a"]], dtype=object)
+    found = ContextMap.of(table, 3).encode("log_prob", table, np.float64)
+    np.testing.assert_allclose(found, [[-1.5**0.5, 1, 0], [0, 0, 1], [1.5**0.5, 1, 0]])
+
+
+def test_rows_of_no_weight_have_no_say_in_what_is_learned_with_a_context():
+    weights = np.repeat([1.0, 0.0], [200, 100])
+    some = MADE(hidden=(8,), max_epochs=2, random_state=0).fit(BITS[:200], context=LABELS[:200])
+    weighted = MADE(hidden=(8,), max_epochs=2, random_state=0).fit(BITS, context=LABELS, sample_weight=weights)
+    np.testing.assert_array_equal(some.log_prob(BITS, context=LABELS), weighted.log_prob(BITS, context=LABELS))
+
+
+def test_a_run_of_another_context_is_not_gone_on_from(tmp_path):
+    model = MADE(hidden=(8,), max_epochs=2, random_state=0)
+    model.fit(BITS, context=LABELS, checkpoint=tmp_path / "run")
+    with pytest.raises(ValueError, match="is of other rows or weights"):
+        model.fit(BITS, context=LABELS[::-1], checkpoint=tmp_path / "run", resume=True)
