@@ -8,6 +8,7 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     masked_matmul    x @ (mask * weight) + bias; staircase masks skip the blocks outside the staircase
     mlp              every layer of a multilayer perceptron, masked or not
     flow             every step of a coupling flow, its networks included
+    spline           monotone rational-quadratic splines, both ways, with their gradients
     likelihood       log-likelihoods of rows, Bernoulli and normal, with their gradients
     categorical      the same of features with levels
     mixture_likelihood  the same of features that are mixtures of normals
@@ -47,9 +48,11 @@ from . import (
     norm,
     random,
     reparameterize,
+    spline,
 )
 from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, session, using
 
 __all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "likelihood", "logsumexp",
-           "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "random", "reparameterize", "session", "using"]
+           "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "random", "reparameterize", "session", "spline",
+           "using"]

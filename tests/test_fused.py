@@ -23,6 +23,14 @@ def flow(d, *moved):
     return (RNG.normal(size=(40, d)), RNG.normal(size=layout.size) / 2), layout
 
 
+def spline(bins):
+    return (RNG.uniform(-6, 6, (30, 3)), RNG.normal(size=(30, 3 * (3 * bins - 1)))), bins
+
+
+def of_bins(op):
+    return lambda v, params, bins: op.formula(v, params, bins, 5.0)
+
+
 X, BITS, OUTPUTS = RNG.normal(size=(9, 4)), (RNG.random((9, 4)) < 0.5) * 1.0, RNG.normal(size=(9, 8)) * 2
 FIRST, LEVELS = np.array([0, 1, 3, 6, 8]), np.floor(RNG.random((9, 4)) * [1, 2, 3, 2])
 LEVELS[[0, 3], [2, 1]] = np.nan
@@ -46,6 +54,9 @@ CASES = {  # name -> op, its formula, the arrays, the rest
     "log_prob": (lambda *a: fused._inverse("flow_log_prob", *a)[:3], fused._inverse_formula, *flow(5, 3, 2)),
     "forward": (fused.flow_forward, fused._forward_formula, *flow(5, 2)),
     "forward, three steps": (fused.flow_forward, fused._forward_formula, *flow(5, 2, 3, 2)),
+    "spline to noise": (fused.spline_to_noise, of_bins(fused._to_noise), *spline(8)),
+    "spline to data": (fused.spline_to_data, of_bins(fused._to_data), *spline(8)),
+    "spline of one bin": (fused.spline_to_data, of_bins(fused._to_data), *spline(1)),
 }
 OBJECTIVES = {"first": lambda a, b, *c: np.sum(np.sin(a)), "second": lambda a, b, *c: np.sum(b**2),
               "all": lambda a, b, *c: np.sum(np.sin(a)) + np.sum(b**2) + sum(np.sum(np.cos(v)) for v in c),

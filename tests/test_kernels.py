@@ -25,6 +25,7 @@ from npgen.kernels import (
     norm,
     random,
     reparameterize,
+    spline,
 )
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan
@@ -246,6 +247,87 @@ def categorical_backward_bound(eps, want, g, x, logits, first):
     return [eps * np.abs(g[:, None]) * size / (1 + rest)]
 
 
+def spline_inputs(rng, n, d, dtype):
+    """Raw parameters that saturate, and values at knots, at the ends of the box and beside them."""
+    n = min(n, 1 + 2000 // max(d, 1))  # the bounds look at many values near each
+    bins, box = int(rng.integers(1, 10)), float(rng.choice([5, 1.5]))
+    raw = sometimes(rng, floats(rng, (n, d * (3 * bins - 1)), dtype).clip(-9, 9),
+                    floats(rng, (n, d * (3 * bins - 1)), dtype, [0, 50, -50, 1e4, -1e4])).astype(dtype)
+    ends = dtype(box) * np.array([1, -1], dtype)
+    ends = np.concatenate([ends, np.nextafter(ends, dtype(0)), np.nextafter(ends, 2 * ends)])
+    x = rng.uniform(-1.1 * box, 1.1 * box, (n, d))
+    x = np.where(rng.random((n, d)) < 0.2, rng.choice([*ends, 0, INF, -INF, NAN], (n, d)), x)
+    if rng.random() < 0.3:
+        knots = np.where(rng.random((n, d)) < 0.5, spline._Bins(x, raw, bins, box, False).X, x)
+        x = np.where(rng.random((n, d)) < 0.3, knots, x)
+    return x.astype(dtype), raw, bins, box
+
+
+def spline_backward_inputs(rng, n, d, dtype):
+    x, *rest = spline_inputs(rng, n, d, dtype)
+    return floats(rng, x.shape, dtype), floats(rng, len(x), dtype), x, *rest, True, True
+
+
+def nearby(v, params, bins, box, of_z, eps):
+    """Values that differ from v by what the roundings of the knots are worth; both sides of a knot among them."""
+    bin, reach = spline._Bins(v, params, bins, box, of_z), 8 * (bins + 4) * eps * box
+    first, size = (bin.Y, bin.h) if of_z else (bin.X, bin.w)
+    near = [v + share * reach for share in (-1, -0.5, -0.1, 0, 0.1, 0.5, 1)]
+    near += [v + np.clip(knot + side - v, -reach, reach) for knot in (first, first + size)
+             for side in (0, -reach / 2, -reach / 20, -4e-15, 4e-15, reach / 20, reach / 2)]
+    return [np.where(bin.inside, a, v).clip(-box, box) for a in near]
+
+
+def by_value(v, params, bins):
+    """The values as rows of one feature, 0 for those that are not finite, and their parameters, in float64."""
+    return np.where(np.isfinite(v), v, 0).astype(float).reshape(-1, 1), params.astype(float).reshape(v.size, 3 * bins - 1)
+
+
+def span(answers):
+    return np.max(answers, axis=0) - np.min(answers, axis=0)
+
+
+def spline_bound(reference, of_z):
+    def bound(eps, want, v, params, bins, box):
+        n, d = v.shape
+        each, raw = by_value(v, params, bins)
+        answers = [reference(a, raw, bins, box) for a in nearby(each, raw, bins, box, of_z, eps)]
+        ans, log = (span([a[i].reshape(n, d) for a in answers]) for i in (0, 1))
+        sizes = np.max([np.abs(a[1].reshape(n, d)) for a in answers], axis=0)
+        return [ans + 16 * eps * box, (log + (64 + d / 16) * eps * (1 + sizes)).sum(axis=1)]
+    return bound
+
+
+def spline_terms(dout, dlog_det, x, params, bins, box, of_inverse):
+    """The sizes of the terms of the gradients: by the value (N, D), and by the value's parameters (N, D, 3 K - 1)."""
+    bin = spline._Bins(x, params, bins, box, False)
+    t, s, w, h, d0, d1 = np.clip((bin.v - bin.X) / bin.w, 0, 1), bin.s, bin.w, bin.h, bin.d0, bin.d1
+    u, (den, q) = 1 - t, bin.at(t, 1 - t)
+    slope, bend = (s / den) ** 2 * q, 2 * ((d1 * t + d0 * u + s) / q + (d0 + d1 + 2 * s) / den) / w
+    dv, dlog = np.abs(dout).astype(float), np.abs(dlog_det)[:, None].astype(float)
+    dv = (dlog * bend + dv) / slope if of_inverse else dv
+    along = dv * slope + dlog * bend
+    ds = dv * h * t * u * (d1 * t * t + d0 * u * u) / den**2 + dlog * 2 * t * u * (1 / q + (d0 + d1) / (s * den))
+    of_derivatives = dv * h * t * u / den + dlog * (u * u / q + t * t / q + 4 * t * u / den)
+    parts = [2 * box * (along + ds * s / w), 2 * box * (dv + ds / w)]
+    parts = [a[..., None] * (p + 1e-18) for a, p in zip(parts, bin.shares, strict=True)]  # kernels have no p below e^-79
+    return (dv if of_inverse else along), np.concatenate([*parts, of_derivatives[..., None] * bin.steepness], axis=-1)
+
+
+def spline_backward_bound(reference, of_inverse):
+    def bound(eps, want, dout, dlog_det, x, params, bins, box, *wants):
+        n, d = x.shape
+        each, raw = by_value(x, params, bins)
+        args = dout.astype(float).reshape(-1, 1), np.repeat(dlog_det.astype(float), d)
+        near = nearby(each, raw, bins, box, False, eps)
+        answers = [reference(*args, a, raw, bins, box, True, True) for a in near]
+        terms = [spline_terms(*args, a, raw, bins, box, of_inverse) for a in near]
+        spans, sizes = map(span, zip(*answers, strict=True)), (np.max(of, axis=0) for of in zip(*terms, strict=True))
+        return [2 * a.reshape(v.shape) + 64 * eps * size.reshape(v.shape)
+                for a, size, v in zip(spans, sizes, (x, params), strict=True)]
+    return bound
+
+
 def with_cotangent(inputs):
     def both(rng, n, d, dtype):
         return floats(rng, n, dtype), *inputs(rng, n, d, dtype)
@@ -267,6 +349,10 @@ CASES = {
     logsumexp.forward: (logsumexp_inputs, logsumexp_bound),
     logsumexp.backward: (logsumexp_backward_inputs, logsumexp_backward_bound),
     logsumexp.backward_weights: (logsumexp_backward_inputs, logsumexp_backward_bound),
+    spline.to_noise: (spline_inputs, spline_bound(spline.to_noise.reference, False)),
+    spline.to_data: (spline_inputs, spline_bound(spline.to_data.reference, True)),
+    spline.to_noise_backward: (spline_backward_inputs, spline_backward_bound(spline.to_noise_backward.reference, False)),
+    spline.to_data_backward: (spline_backward_inputs, spline_backward_bound(spline.to_data_backward.reference, True)),
     reparameterize.forward: (reparameterize_inputs, reparameterize_bound),
     reparameterize.backward: (reparameterize_inputs, reparameterize_bound),
     random.uniform: (random_inputs, lambda eps, want, *args: [0.0]),
