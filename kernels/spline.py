@@ -17,7 +17,7 @@ K - 1 raw derivatives at the inner knots. K = bins >= 1, B = box > 0; K LEAST < 
     back: r = (z - Y) / h,  p = d0 (1 - r) - d1 r,  v = |p| + sqrt(p^2 + 4 s^2 r (1 - r)),
           t : u = 2 s r : v where p >= 0, else v : 2 s (1 - r): the stable root of the quadratic, by sums of one sign
 
-Raw parameters of 0 are the identity to the bit, with log_det 0. Gradients are finite everywhere, for raw values up to 1e15. The
+Raw parameters of 0 are the identity to the bit, with log_det 0. Gradients are finite everywhere, for raw values up to 1e4. The
 inverse is exact to a few ulp of the box times the largest dx/dz of the bin, which can reach 1e9 where a flat bin has
 steep ends. A value is computed by itself, and log_det in the order of the features: no bit depends on threads or other rows.
 Source: Durkan, Bekasov, Murray & Papamakarios, Neural spline flows (2019), section 3.1; Gregory & Delbourgo (1982).

@@ -35,14 +35,14 @@ from . import compositions, kernels, linalg  # noqa: F401  two of them are there
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
-from .models import MADE, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP, select_n_components
+from .models import IAF, MADE, MAF, NSF, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP, select_n_components
 from .models.estimator import NotFittedError
 from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["BayesClassifier", "ConvergenceWarning", "GaussianMixture", "LoadError", "MADE", "Mixture", "NoRuleError",
-           "NotFittedError", "RealNVP", "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian", "kernels", "load",
+__all__ = ["BayesClassifier", "ConvergenceWarning", "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF",
+           "NoRuleError", "NotFittedError", "RealNVP", "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian", "kernels", "load",
            "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
 
 
