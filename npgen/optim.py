@@ -1,6 +1,6 @@
 """Optimisers on one flat buffer, schedules of their learning rate, and the mean of what they have been through.
 
-    Adam, SGD                  init(flat) -> moments, update(flat, gradient, moments, scale, clock), in place
+    Adam, SGD                  init(flat) -> moments, update(flat, gradient, moments, scale, clock), in place, value by value
     Constant, Cosine, Step     schedule(epoch, epochs) -> the share of the learning rate after so many epochs of so many
     Average                    a running mean of the parameters
 

@@ -10,20 +10,22 @@ import numpy as np
 from . import ops, optim
 from .engine import value_and_grad
 from .kernels import gather, norm
+from .kernels._cuda import is_device_array
 from .optim import BASE, RATE, STEP
 
+SMALL = 2**15  # parameters on the CPU, below which a gradient is put in one piece, as always on a GPU: kernels start for more
 
 @dataclasses.dataclass(eq=False)
 class Batch:
     """Rows x (n, d), what they are given, context (n, w) or None, and how much each counts, weights (n,) or None.
 
-    carry: what its player has prepared for it, {name: array}.
+    carry: what its player has prepared for it, {name: array}, in the loop.
     """
 
     x: np.ndarray
     context: np.ndarray | None = None
     weights: np.ndarray | None = None
-    carry: dict = dataclasses.field(default_factory=dict)
+    carry: dict | None = None
 
     def __len__(self):
         return len(self.x)
@@ -73,10 +75,14 @@ class Move:
     def __init__(self, player, params, options):
         self.player, self.params, self.limit = player, params, options.clip_norm
         self.names = tuple(params if player.moves is None else player.moves)
-        self.flat = params.flat[params.span(self.names)]
-        self.gradient = np.empty_like(self.flat) if len(self.names) > 1 else None
+        span = params.span(self.names)
+        self.flat = params.flat[span]
+        at = [params.parts[name] for name in self.names]
+        self.spans, self.gradient = [slice(part.start - span.start, part.stop - span.start) for part in at], None
+        if len(at) > 1 and (is_device_array(self.flat) or self.flat.size < SMALL):
+            self.gradient = np.empty_like(self.flat)
         self.scale, self.tick = np.ones_like(self.flat, shape=(1,)), np.asarray([1.0, 0, 0, 0], like=params.flat)
-        self.objective = value_and_grad(self._mean)
+        self.objective, self.all = value_and_grad(self._mean), self.names == tuple(params)
         self.optimizer = optim.optimizer(options.optimizer if player.optimizer is None else player.optimizer)
         self.decay = options.weight_decay + getattr(self.optimizer, "decay", 0)
         self.base = options.learning_rate if player.learning_rate is None else player.learning_rate
@@ -85,7 +91,7 @@ class Move:
         self.per_epoch = player.steps  # steps, times the batches
 
     def _mean(self, moved, batch, stream):
-        losses = self.player.loss({**self.params, **moved}, batch, stream)
+        losses = self.player.loss(moved if self.all else {**self.params, **moved}, batch, stream)
         return ops.mean(losses) if batch.weights is None else ops.sum(losses * batch.weights) / len(batch)
 
     def rates(self, epoch, epochs):
@@ -108,6 +114,12 @@ class Move:
             clock[RATE:RATE + 1] = clock[BASE:BASE + 1] * self.rates(clock[STEP:STEP + 1] / self.per_epoch, self.epochs)
         if self.decay:  # decoupled from the gradient (Loshchilov & Hutter, 2019)
             self.flat *= (1 - clock[RATE:RATE + 1] * self.decay).astype(self.flat.dtype)
-        gradient = pieces[0] if self.gradient is None else np.concatenate(pieces, out=self.gradient)  # one kernel goes over it
-        self.optimizer.update(self.flat, gradient, state.moments[player.name], self.scale, clock)
+        moments = state.moments[player.name]
+        if self.gradient is not None:
+            pieces = [np.concatenate(pieces, out=self.gradient)]
+        if len(pieces) == 1:
+            self.optimizer.update(self.flat, pieces[0], moments, self.scale, clock)
+            return nats
+        for part, g in zip(self.spans, pieces, strict=True):
+            self.optimizer.update(self.flat[part], g, {k: v[part] for k, v in moments.items()}, self.scale, clock)
         return nats

@@ -225,8 +225,9 @@ class _Step:
     def train(self, state, rows):
         """Every player's steps on the rows of these numbers; returns the nats of each."""
         batch, nats = self.batch.take(rows), []
-        for move, clock in zip(self.moves, state.clock, strict=True):
-            nats += [move(state, clock, batch) for _ in range(move.player.steps)]
+        for k, move in enumerate(self.moves):
+            for _ in range(move.player.steps):
+                nats.append(move(state, state.clock[k], batch))
         if self.average:
             self.average.update(state.carry["average"], self.params.flat, state.clock[0])
         return nats

@@ -310,6 +310,39 @@ def test_a_model_is_trained_saved_and_resumed_with_them(settings, tmp_path):
     assert loaded.log_prob(X).tobytes() == model.log_prob(X).tobytes()
 
 
+class Chained(MADE):
+    """A MADE whose bias is pushed by a chain, which a second player, who moves nothing of note, does not prepare."""
+
+    def _players(self):
+        def prepare(p, carry, batch, stream):
+            assert abs(batch.x.mean()) < 1  # they are standardised
+            return {"chain": carry.get("chain", np.zeros(3, p["net"].dtype)) * 0.9 + stream.normal((3,), p["net"].dtype)}
+
+        def loss(p, batch, stream):
+            return self._loss(p, batch.x, stream) + 0.1 * np.sum(p["net"][:3] * batch.carry["chain"])
+
+        return Player(loss=loss, prepare=prepare), Player(loss=loss, name="again", steps=2, optimizer="sgd")
+
+    def _monitor(self, p, batch, stream):
+        return self._loss(p, batch.x, stream) + 1000
+
+
+def test_a_models_players_and_monitor_see_preprocessed_rows_and_go_on(tmp_path):
+    def die(entry):
+        if entry["epoch"] == 2:
+            raise InterruptedError
+
+    x = (100 + 10 * X).astype(np.float32)
+    build = functools.partial(Chained, hidden=(8,), preprocess="standardize", max_epochs=4, batch_size=10, random_state=0)
+    model = build().fit(x)
+    with pytest.raises(InterruptedError):
+        build(callbacks=[die]).fit(x, checkpoint=tmp_path / "run")
+    again = build().fit(x, checkpoint=tmp_path / "run", resume=True)
+    assert again.params_.flat.tobytes() == model.params_.flat.tobytes() and again.history_ == model.history_
+    last = model.history_[-1]
+    assert last["losses"].keys() == {"loss", "again"} and 1000 < last["valid_nats"] < 1030 > last["train_nats"] + 900
+
+
 @pytest.mark.parametrize("x", [X, (X > 1.5).astype(float)], ids=["normal", "bernoulli"])
 def test_integer_weights_are_repeated_rows_in_a_models_gradient(x):
     weights = np.array([2, 1, 3] * 16 + [1, 1])

@@ -18,11 +18,13 @@ class GradientModel(Model, train.Training):
     """A model fitted by following the gradient of its loss; a subclass writes what Model asks for, but _learn.
 
     _loss(p, z, stream, c) is the (n,) nats of preprocessed rows that training minimises: minus the log-density, unless a
-    subclass says otherwise. Within a training step p are Tensors, else arrays.
+    subclass says otherwise. Within a training step p are Tensors, else arrays. A model that one loss does not train writes
+    _players, and _monitor if that is not to be the first one's loss; all of them see a Batch of preprocessed rows.
     """
 
     preprocess: object = "auto"
     _validates = True
+    _monitor = None  # (p, batch, stream) -> (n,), by which training stops
 
     @property
     def _untouched(self):
@@ -31,9 +33,12 @@ class GradientModel(Model, train.Training):
     def _loss(self, p, z, stream, c=None):
         return -self._log_density(p, z, c)
 
+    def _players(self):
+        return follower(self),
+
     def _learn(self, x, c, weights, run):
         train.check_training(self)  # refuses what it must before the work starts
-        descend(self, self._first(x, c, run.stream), x, c, weights, run)
+        descend(self, self._first(x, c, run.stream), x, c, weights, run, players=self._players(), monitor=self._monitor)
 
     def _first(self, x, c, stream):
         """The parts made, and their first parameters; all rows in the preprocessed space take memory here only."""
@@ -64,20 +69,39 @@ class GradientModel(Model, train.Training):
             self.head_.check(z, method, shown=x)
 
 
-def descend(model, params, x, c, weights, run):
-    """Follow the gradient of the model's loss from these parameters on."""
-    model.params_ = params
+def follower(model):
+    """The player that follows the gradient of a model's _loss."""
+    return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context))
+
+
+def descend(model, params, x, c, weights, run, players=None, monitor=None):
+    """Train from these parameters on; players (by default the follower) and monitor see preprocessed rows.
+
+    A loss of a model with a density becomes one of the rows in their own space: the log-determinant is taken off.
+    """
+    model.params_, dense = params, model._capabilities.density != "none"
     model._move()
 
-    def loss(p, batch, stream):
+    def in_space(batch, stream):
         z, log_det = model.preprocess_.unchecked(None, batch.x, stream=stream)
-        return model._loss(p, z, stream, batch.context) - log_det
+        return train.Batch(z, batch.context, batch.weights, batch.carry), log_det
 
+    def of_rows(loss):
+        def nats(p, batch, stream):
+            batch, log_det = in_space(batch, stream)
+            return loss(p, batch, stream) - log_det if dense else loss(p, batch, stream)
+        return nats
+
+    def preparing(prepare):
+        return prepare and (lambda p, carry, batch, stream: prepare(p, carry, in_space(batch, stream)[0], stream))
+
+    players = [dataclasses.replace(player, loss=of_rows(player.loss), prepare=preparing(player.prepare))
+               for player in players or (follower(model),)]
     before, validation = run.read(), _checked(model, run.validation)
     batch = train.Batch(x, c, weights).to(model._place)
     before = before and train.State.restore(*before, like=batch.x)
-    state = train.fit(loss, model.params_, batch, validation=validation and validation.to(model._place), stream=run.stream,
-                      options=options_of(model), resume=before, save=run.write)
+    state = train.fit(players, model.params_, batch, validation=validation and validation.to(model._place), stream=run.stream,
+                      options=options_of(model), monitor=monitor and of_rows(monitor), resume=before, save=run.write)
     model.history_, model.n_epochs_ = state.history, state.epoch
 
 
