@@ -42,8 +42,8 @@ from .train import ConvergenceWarning
 from .version import __version__
 
 __all__ = ["BayesClassifier", "ConvergenceWarning", "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF",
-           "NoRuleError", "NotFittedError", "RealNVP", "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian", "kernels", "load",
-           "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
+           "NoRuleError", "NotFittedError", "RealNVP", "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian",
+           "kernels", "load", "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
 
 
 def __getattr__(name):
