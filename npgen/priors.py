@@ -97,7 +97,7 @@ class Mixture(Prior):
         outputs, logits = p[self.name][:, :-1], p[self.name][:, -1]
         ends = np.cumsum(ops.softmax(logits.astype(np.float64)))
         choice, noise = stream.spawn(), stream.spawn()
-        which = np.minimum(np.searchsorted(ends, choice.uniform(n, np.float64, like=like)), self.n_components - 1)
+        which = np.sum(ends[:-1] < choice.uniform(n, np.float64, like=like)[:, None] * ends[-1], axis=1)
         return self._head.sample(noise.normal((n, self.d), dtype, like=like), outputs[which].astype(dtype, copy=False))
 
 

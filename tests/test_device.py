@@ -190,6 +190,9 @@ FAR = np.column_stack([np.where(np.arange(60) == 7, -9999, REAL[:, 0]), np.round
 MODELS = {
     "VAE": (VAE(n_latent=2, hidden=(6,), n_importance=5), BITS),
     "VAE, normal": (VAE(n_latent=2, hidden=(6,), n_importance=5), REAL),
+    "VAE, mixture prior": (VAE(n_latent=2, hidden=(6,), n_importance=5, prior="mixture", variance="feature", objective="iwae"),
+                           REAL),
+    "VAE, flow prior": (VAE(n_latent=2, hidden=(6,), n_importance=5, prior="flow", prior_size=2, free_bits=0.1), BITS),
     "MADE": (MADE(hidden=(9, 8)), BITS),
     "MADE, normal": (MADE(hidden=(9,)), REAL.astype(np.float64)),
     "RealNVP": (RealNVP(n_couplings=3, hidden=(6,)), REAL),
@@ -235,7 +238,12 @@ def fitted(name, device, **params):
 
 def answers(model, x):
     z = model.encode(x)
-    more = [model.elbo(x), *model.importance_log_prob(x)] if isinstance(model, VAE) else []
+    more = []
+    if isinstance(model, VAE):
+        holes = x.copy()
+        holes[::2, 0] = np.nan
+        more = [model.elbo(x), *model.importance_log_prob(x), *model.encode(x, return_std=True), model.reconstruct(x, rng=1),
+                model.interpolate(x[:3], x[3:6], 3, spherical=True), model.impute(holes, n_sweeps=3)]
     return [model.log_prob(x), z, model.decode(z), model.score(x), model.sample(7, rng=3), *more]
 
 

@@ -20,6 +20,7 @@ from .. import ops, priors
 from ..checks import check_widths
 from ..heads import from_config, head_for
 from ..heads.normal import interleaved, normal_log_prob, std
+from ..kernels._cuda import asnumpy, is_device_array
 from ..nn import MLP, Part, beside
 from ..random import as_stream, row_normals, row_streams
 from .base import Capabilities, Follows
@@ -250,7 +251,9 @@ class VAE(GradientModel):
         both = self._posteriors(x, c)
         if rng is None:
             return self._rowwise(self._decode, both[:, 0], c)
-        return self._drawn(lambda n, stream: self._redrawn(self._place(both), c, stream), len(x), rng)
+        both, c = self._place(both), c if c is None else self._place(c)
+        drawn = self._drawn(lambda n, stream: self._redrawn(both, c, stream), len(x), rng)
+        return drawn if is_device_array(x) else asnumpy(drawn)
 
     def _redrawn(self, both, c, stream):
         """Rows x ~ p(x | z) in the data's own space, for z drawn from N(mean, std^2), of which `both` (n, 2, l) are."""
