@@ -21,10 +21,14 @@ SIDE = RNG.normal(size=(300, 1))
 BITS = (SIDE + 0.7 * RNG.normal(size=(300, 4)) > 0).astype(float)
 REAL = np.column_stack([SIDE, SIDE**2]) + 0.2 * RNG.normal(size=(300, 2)) * [1, 30] + [0, 9]
 LINE = REAL[:, :1]
+WHOLE = np.column_stack([np.clip(np.round(SIDE[:, 0] + 2), 0, 4), BITS[:, 0]])
 DATA = {"Bernoulli": (BITS, {}), "normal": (REAL, {}), "normal, 1 feature": (LINE, {}),
         "Bernoulli, mixture": (BITS, {"prior": "mixture", "prior_size": 3}),
         "normal, flow, feature": (REAL, {"prior": "flow", "prior_size": 3, "variance": "feature"}),
-        "normal, mixture, shared, IWAE": (REAL, {"prior": "mixture", "variance": "shared", "objective": "iwae"})}
+        "normal, mixture, shared, IWAE": (REAL, {"prior": "mixture", "variance": "shared", "objective": "iwae"}),
+        "levels": (WHOLE, {"head": "categorical"}), "mixtures of normals": (REAL, {"head": "mixture"}),
+        "columns, flow": (np.column_stack([REAL[:, 0], WHOLE]), {"head": ["normal", "poisson", "bernoulli"], "prior": "flow",
+                                                                 "prior_size": 2})}
 cases = pytest.mark.parametrize("case", DATA)
 Z, STEP = np.linspace(-12, 12, 6001, retstep=True)
 _models = {}
