@@ -289,17 +289,18 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         """Take what _choose gave, and the parts that _assemble makes of it."""
         width = 0 if self.context_ is None else self.context_.width
         self._chosen = chosen
-        self._install(self._assemble(self.n_features_in_, width, chosen))
+        self.install(self._assemble(self.n_features_in_, width, chosen))
         vars(self).update({f"{name}_": value for name, value in chosen.items()})
 
-    def _install(self, parts):
+    def install(self, parts):
+        """Compute with these parts, {name: Part}, from now on: for who studies a model or tests it."""
         self._parts = parts
         vars(self).update({f"_{name}": part for name, part in parts.items()})
 
     def _move(self):
         """Put what the mathematics uses where the model computes."""
         self.params_, self.preprocess_ = self.params_.to(self._place), self.preprocess_.to(self._place)
-        self._install({name: part.to(self._place) for name, part in self._parts.items()})
+        self.install({name: part.to(self._place) for name, part in self._parts.items()})
 
     def _at(self, dtype):
         return self.params_ if self.params_.flat.dtype == dtype else self.params_.copy(dtype)

@@ -35,7 +35,7 @@ def _bounds(s):
     x, model = s.drawn[:2000], copy.copy(s.model)
     if s.support != "binary":
         return model, np.unique(x, axis=0)
-    model._install(model.inner().parts | {"head": _Unchecked(model.head_)})
+    model.install(model.inner().parts | {"head": _Unchecked(model.head_)})
     return model, np.abs(x - 1e-9 * s.generator(11).random(x.shape))
 
 
