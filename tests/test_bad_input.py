@@ -243,7 +243,6 @@ CALLS = {  # the argument that the message must name
     "sample: negative": (lambda m: m.sample(-1), "n_samples.*-1"),
     "sample: a fraction": (lambda m: m.sample(2.5), "n_samples.*2.5"),
     "sample: a string": (lambda m: m.sample("3"), "n_samples.*'3'"),
-    "sample: None": (lambda m: m.sample(None), "n_samples.*None"),
     "sample: True": (lambda m: m.sample(True), "n_samples.*True"),
     "sample: a list": (lambda m: m.sample([3]), "n_samples"),
     "sample: an array": (lambda m: m.sample(np.array([3, 4])), "n_samples"),
