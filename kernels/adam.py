@@ -2,7 +2,7 @@
 
 param, grad, m, v (P,): param, m and v are updated IN PLACE (the one kernel that does), grad is only read, and param is
 returned. clip_scale (1,) multiplies the gradient: an array, because on a GPU its value is known there alone. Where it is NaN
-or infinite, the step is refused: nothing changes. clock (C,) = [t, lr, ...] float64, C >= 2: the step's number, from 1 on, and
+or infinite, the step is refused: nothing changes. clock (2,) = [t, lr] float64: the step's number, from 1 on, and
 the learning rate, in an array so that a step recorded once on a GPU can be run again with others.
 
     g = clip_scale grad,   m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2
@@ -22,7 +22,7 @@ CHUNK = 16384  # values per task: small enough to balance, large enough to hide 
 
 
 def _step_reference(param, grad, m, v, clip_scale, clock, beta1, beta2, eps):
-    t, lr = clock[:2]
+    t, lr = clock
     if not np.isfinite(clip_scale[0]):
         return param
     g = clip_scale.astype(float) * grad.astype(float)
@@ -59,5 +59,5 @@ def _step_cuda(param, grad, m, v, clip_scale, clock, beta1, beta2, eps):
     return param
 
 
-step = Kernel("adam.step", "param(P) grad(P) m(P) v(P) clip_scale(1) clock(C):float64 beta1 beta2 eps",
+step = Kernel("adam.step", "param(P) grad(P) m(P) v(P) clip_scale(1) clock(2):float64 beta1 beta2 eps",
               reference=_step_reference, numba=_step, cuda=_step_cuda)

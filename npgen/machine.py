@@ -49,6 +49,7 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS)):
                            (lambda x, w: ops.logsumexp(x, weights=w), rows, np.ones_like(rows)),
                            (fused.standard_normal_log_prob, rows),
                            (lambda x, outputs: fused.mixture_log_prob(x, outputs, 1, 3.0), rows, np.tile(rows, 3)),
+                           (lambda z, raw: fused.spline_to_data(z, raw, 2)[0], rows, np.tile(rows, 5)),
                            (lambda logits: fused.categorical_log_prob(np.zeros_like(rows), logits, np.arange(5)), rows)):
         answer, pull = vjp(product, *args)
         pull(answer)

@@ -48,7 +48,7 @@ class Adam:
 
     def update(self, flat, gradient, moments, scale, clock):
         """One step, number clock[STEP] from 1 on, along scale * gradient; flat and the moments change in place."""
-        adam.step(flat, gradient, moments["m"], moments["v"], scale, clock, self.beta1, self.beta2, self.eps)
+        adam.step(flat, gradient, moments["m"], moments["v"], scale, clock[:2], self.beta1, self.beta2, self.eps)
 
 
 @dataclasses.dataclass(frozen=True)

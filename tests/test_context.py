@@ -116,7 +116,7 @@ def test_models_without_a_context_refuse_one():
     (np.array([1.0, 3.0, 5.0]), [{"mean": 3.0, "scale": np.std([1, 3, 5])}]), (np.ones(3), [{"mean": 1.0, "scale": 1.0}]),
     (np.array([[1, 0], [3, 0], [5, 3]]), [{"mean": 3.0, "scale": np.std([1, 3, 5])},
                                           {"mean": 1.0, "scale": np.std([0, 0, 3])}]),
-    (data.Table(np.array([[1.0], [3.0], [5.0]]), ["a"]), [{"mean": 3.0, "scale": np.std([1, 3, 5])}])])
+    (data.Table(np.array([[1.0], [3.0], [5.0]]), ["a"]), [{"name": "a", "mean": 3.0, "scale": np.std([1, 3, 5])}])])
 def test_labels_and_numbers(context, columns):
     assert ContextMap.of(context, 3).columns == columns
 
