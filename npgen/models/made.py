@@ -109,8 +109,8 @@ class MADE(GradientModel):
         if blind := len(made_blind(d, hidden, 0 if c is None else c.shape[1])):
             warn(f"fit: hidden={hidden} is too narrow for {blind} of the {d} conditionals to see every column before "
                  f"them; make each hidden layer at least {d - 1} wide")
-        more = {"any_order": True} if isinstance(self.order, str) and self.order == "any" else {}
-        return {"head": head.config(), "hidden": hidden, "order": order} | more | ({"direct": True} if self.direct else {})
+        return {"head": head.config(), "hidden": hidden, "order": order, "direct": bool(self.direct),
+                "any_order": isinstance(self.order, str) and self.order == "any"}
 
     def _choose_order(self, d, stream):
         (m,) = check_widths("n_masks", (self.n_masks,))
@@ -129,12 +129,12 @@ class MADE(GradientModel):
         return order.astype(np.int64)
 
     def _assemble(self, d, w, chosen):
-        orders, head, free = np.atleast_2d(chosen["order"]), from_config(chosen["head"]), bool(chosen.get("any_order", False))
+        orders, head = np.atleast_2d(chosen["order"]), from_config(chosen["head"])
+        any_order, direct = (bool(chosen.setdefault(name, False)) for name in ("any_order", "direct"))  # older files have none
         for order in orders:
             check_order(order, d)
-        free = free or len(orders) > 1
-        net = MaskedMLP("net", d, chosen["hidden"], head if free else head.of(orders[0]), w, direct=bool(chosen.get("direct")),
-                        free=free)
+        free = any_order or len(orders) > 1
+        net = MaskedMLP("net", d, chosen["hidden"], head if free else head.of(orders[0]), w, direct=direct, free=free)
         return {"head": head, "net": net, "orders": Orders(orders)}
 
     # ------------------------------------------------------------ density
@@ -151,7 +151,7 @@ class MADE(GradientModel):
     def _loss(self, p, z, stream, c=None):
         if not self._net.free or not isinstance(p["net"], Tensor):  # what is held out is scored by the density itself
             return -self._log_density(p, z, c)
-        if self._chosen.get("any_order"):
+        if self.any_order_:
             return -self._log_density_in(p, z, c, stream.spawn().permutation(self.n_features_in_))
         return -self._log_density_in(p, z, c, self._orders[int(stream.spawn().permutation(len(self._orders))[0])])
 
@@ -236,7 +236,7 @@ class MADE(GradientModel):
 
     def _order_from(self, method, columns):
         """An order that has these columns first."""
-        if self._chosen.get("any_order"):
+        if self.any_order_:
             return np.concatenate([columns, [j for j in self._orders[0] if j not in columns]]).astype(np.int64)
         for order in self._orders:
             if set(order[:len(columns)].tolist()) == set(np.asarray(columns).tolist()):
