@@ -6,6 +6,7 @@ import numpy as np
 
 from ..checks import check_rows
 from ..kernels._cuda import asnumpy
+from ..random import Stream, as_stream
 
 
 class Conditional:
@@ -16,6 +17,7 @@ class Conditional:
 
     def __init__(self, model, columns, others, values, context=None):
         self.model, self.columns, self.others, self.values, self._context = model, columns, others, values, context
+        self._stream = Stream(np.random.SeedSequence([*model.stream_.state().values(), *map(int, columns)]))  # its own
 
     def __repr__(self):
         known = ", ".join(f"{j}: {value:g}" for j, value in zip(self.columns, self.values, strict=True))
@@ -34,7 +36,8 @@ class Conditional:
         """Rows of the other columns, (n_samples, m). rng, errors: see Model.sample."""
         x = np.full((n_samples, len(self.columns) + len(self.others)), np.nan, self.model.dtype_)
         x[:, self.columns] = self.values
-        return self.model.impute(x, rng=rng, context=self._context)[:, self.others]
+        c, stream = self.model._check_context("sample", self._context, x), self._stream if rng is None else as_stream(rng)
+        return self.model._imputed(x, c, stream)[:, self.others]
 
 
 def columns_of(model, method, columns, values):

@@ -15,13 +15,13 @@ import math
 import numpy as np
 
 from .. import ops
-from ..checks import check_order, check_rows, check_widths, one_line
-from ..engine import Tensor
+from ..checks import check_order, check_widths, one_line
 from ..heads import from_config, head_for
 from ..heads.normal import std
 from ..kernels._cuda import asnumpy
 from ..masks import made_blind
 from ..nn import MaskedMLP, Part, beside, value_of
+from ..random import Stream, as_stream, row_streams
 from ..transforms import Chain
 from ..warn import warn
 from .base import Capabilities, Follows
@@ -149,11 +149,15 @@ class MADE(GradientModel):
         return each[0] if len(each) == 1 else ops.logsumexp(np.stack(each, axis=1)) - math.log(len(each))
 
     def _loss(self, p, z, stream, c=None):
-        if not self._net.free or not isinstance(p["net"], Tensor):  # what is held out is scored by the density itself
+        if not self._net.free:
             return -self._log_density(p, z, c)
         if self.any_order_:
             return -self._log_density_in(p, z, c, stream.spawn().permutation(self.n_features_in_))
         return -self._log_density_in(p, z, c, self._orders[int(stream.spawn().permutation(len(self._orders))[0])])
+
+    def _monitor(self, p, batch, stream):
+        """What is held out is scored by the density, not in one order."""
+        return -self._log_density(p, batch.x, batch.context)
 
     # ------------------------------------------------------------ samples
 
@@ -207,18 +211,19 @@ class MADE(GradientModel):
     def impute(self, X, *, context=None, rng=None):
         """X (n, d) with every missing value (NaN) replaced by a draw, given the row's other values.
 
-        Exact where those columns come first in an order of the factorisation, as all do with order="any". rng: see sample.
+        Exact where those columns come first in an order of the factorisation, as all do with order="any"; the density is of
+        other orders then, which say much the same. rng: None for draws by noise that is a function of the row; an int,
+        SeedSequence, Generator or npgen.random.Stream for others.
         Raises ValueError where they do not, for rows of another width, and infinities.
         """
-        self._check_fitted("impute")
-        x = check_rows("impute", X, dtype=self._default_dtype, missing=True)
-        if x.shape[1] != self.n_features_in_:
-            raise ValueError(f"impute: X has {x.shape[1]} features, but {type(self).__name__} is expecting "
-                             f"{self.n_features_in_} features as input")
-        c, holes, full = self._check_context("impute", context, x), np.isnan(x), x.copy()
+        x = super(GradientModel, self)._check("impute", X, missing=True)
+        return self._imputed(x, self._check_context("impute", context, x), None if rng is None else as_stream(rng))
+
+    def _imputed(self, x, c, stream):
+        holes, full = np.isnan(x), x.copy()
         middle = self.preprocess_.to(asnumpy).to_data(None, np.zeros((1, x.shape[1]), x.dtype))[0]
         z = self.preprocess_.to(asnumpy).to_noise(None, np.where(holes, middle, x))[0]
-        noise = self._drawn(lambda n, stream: self._head.noise(stream, z.shape, x.dtype), len(x), rng)
+        noise = self._noises(x, stream)
         for pattern in np.unique(holes[holes.any(axis=1)], axis=0):
             rows, known = np.flatnonzero((holes == pattern).all(axis=1)), np.flatnonzero(~pattern)
             order, s = self._order_from("impute", known), len(known)
@@ -227,6 +232,12 @@ class MADE(GradientModel):
                                   None if c is None else c[rows])
             full[rows] = np.where(pattern, drawn, x[rows])
         return full
+
+    def _noises(self, x, stream):
+        """A head's noise for rows x, from a stream, or of each row by itself."""
+        if stream is not None or not len(x):
+            return self._head.noise(stream or Stream(0), x.shape, x.dtype)
+        return np.concatenate([self._head.noise(own, (1, x.shape[1]), x.dtype) for own in row_streams(x)])
 
     def _completed(self, both, c, s, order):
         """Rows in the data's space, of their first s columns in the order and noise, side by side."""

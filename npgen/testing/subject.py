@@ -169,6 +169,11 @@ class Subject:
         """The mathematics of a model of npgen, in float64."""
         return self.model.inner(np.float64)
 
+    @property
+    def several_orders(self):
+        """Whether it is an autoregressive model whose density is of several orders of the columns, or learned in any."""
+        return np.ndim(getattr(self.model, "order_", 0)) == 2 or getattr(self.model, "any_order_", False)
+
     @functools.cached_property
     def drawn(self):
         """The rows that the statistical laws judge, (n, d)."""
