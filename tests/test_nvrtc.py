@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(nvrtc.library() is None,
 
 STEMS = sorted(path.stem for path in _cuda.FOLDER.glob("*.cu"))
 # The most that an entry point may use.
-REGISTERS = {"adam": 72, "categorical": 64, "em": 192, "flow": 192, "gather": 40, "likelihood": 64, "logsumexp": 64,
+REGISTERS = {"adam": 72, "categorical": 72, "em": 192, "flow": 192, "gather": 40, "likelihood": 64, "logsumexp": 64,
              "made_sample": 96, "masked_matmul": 192, "mixture_likelihood": 80, "mlp": 192, "norm": 40, "random": 40,
              "reparameterize": 48, "spline": 96}
 

@@ -18,7 +18,7 @@ from .. import ops
 from ..checks import check_order, check_widths, one_line
 from ..heads import from_config, head_for
 from ..heads.normal import std
-from ..kernels._cuda import asnumpy
+from ..kernels._cuda import asnumpy, is_device_array
 from ..masks import made_blind
 from ..nn import MaskedMLP, Part, beside, value_of
 from ..random import Stream, as_stream, row_streams
@@ -29,29 +29,46 @@ from .conditional import Conditional, columns_of
 from .gradient import GradientModel, warn_of_one_gaussian
 
 
+class Order(Part):
+    """The columns of data (n, d) in the order of a factorisation, and back."""
+
+    def __init__(self, order, here=None):
+        self.order, self._here = order, order if here is None else here  # on the host, and where the model computes
+        self.natural = bool((order[1:] > order[:-1]).all())
+
+    def to(self, place):
+        return Order(self.order, place(self.order))
+
+    def _index(self, x):
+        return self._here if is_device_array(self._here) == is_device_array(x) else np.asarray(self.order, like=x)
+
+    def take(self, x):
+        """The columns in this order."""
+        return x if self.natural else np.take(x, self._index(value_of(x)), axis=1)
+
+    def undo(self, z):
+        """The columns of take's answer in their own order."""
+        x = np.empty_like(z)
+        x[:, self._index(z)] = z
+        return x
+
+
 class Orders(Part):
     """The orders (m, d) of the columns that a density is the mean of."""
 
     def __init__(self, orders):
-        self.orders = orders
+        self._orders = [Order(order) for order in orders]
+
+    def to(self, place):
+        moved = Orders(())
+        moved._orders = [order.to(place) for order in self._orders]
+        return moved
 
     def __len__(self):
-        return len(self.orders)
+        return len(self._orders)
 
     def __getitem__(self, k):
-        return self.orders[k]
-
-
-def in_order(x, order):
-    """The columns in the order of a factorisation."""
-    return x if (order[1:] > order[:-1]).all() else np.take(x, np.asarray(order, like=value_of(x)), axis=1)
-
-
-def out_of_order(z, order):
-    """The columns of in_order's answer in their own order."""
-    x = np.empty_like(z)
-    x[:, np.asarray(order, like=z)] = z
-    return x
+        return self._orders[k]
 
 
 class MADE(GradientModel):
@@ -141,8 +158,8 @@ class MADE(GradientModel):
 
     def _log_density_in(self, p, z, c, order):
         """(n,) nats in one order of the factorisation."""
-        net, x = self._net.of(order), in_order(z, order)
-        return net.head.log_prob(x, net(self._net.ordered(p, order), beside(net.inputs(x), c)))
+        net, x = self._net.of(order.order), order.take(z)
+        return net.head.log_prob(x, net(self._net.ordered(p, order.order), beside(net.inputs(x), c)))
 
     def _log_density(self, p, z, c=None):
         each = [self._log_density_in(p, z, c, order) for order in self._orders]
@@ -152,7 +169,7 @@ class MADE(GradientModel):
         if not self._net.free:
             return -self._log_density(p, z, c)
         if self.any_order_:
-            return -self._log_density_in(p, z, c, stream.spawn().permutation(self.n_features_in_))
+            return -self._log_density_in(p, z, c, Order(stream.spawn().permutation(self.n_features_in_)))
         return -self._log_density_in(p, z, c, self._orders[int(stream.spawn().permutation(len(self._orders))[0])])
 
     def _monitor(self, p, batch, stream):
@@ -176,13 +193,13 @@ class MADE(GradientModel):
 
     def _from_noise(self, p, noise, c, order):
         """The rows that noise, in the order of the factorisation, stands for."""
-        return out_of_order(self._net.of(order).sample(self._net.ordered(p, order), noise, c), order)
+        return order.undo(self._net.of(order.order).sample(self._net.ordered(p, order.order), noise, c))
 
     # ------------------------------------------------------------ representation
 
     def _represent(self, p, z, c=None):
         order = self._orders[0]
-        net, p, x = self._net.of(order), self._net.ordered(p, order), in_order(z, order)
+        net, p, x = self._net.of(order.order), self._net.ordered(p, order.order), order.take(z)
         if not self._gives_noise:
             return net.hidden(p, beside(net.inputs(x), c))
         mean, log_var = net.head.split(net(p, beside(net.inputs(x), c)))
@@ -192,8 +209,8 @@ class MADE(GradientModel):
         order = self._orders[0]
         if self._gives_noise:
             return self._from_noise(p, h, c, order)
-        net = self._net.of(order)
-        return out_of_order(net.head.mean(net.last(self._net.ordered(p, order), h)), order)
+        net = self._net.of(order.order)
+        return order.undo(net.head.mean(net.last(self._net.ordered(p, order.order), h)))
 
     # ------------------------------------------------------------ some of the columns
 
@@ -228,7 +245,7 @@ class MADE(GradientModel):
             rows, known = np.flatnonzero((holes == pattern).all(axis=1)), np.flatnonzero(~pattern)
             order, s = self._order_from("impute", known), len(known)
             drawn = self._rowwise(lambda both, c, s=s, order=order: self._completed(both, c, s, order),
-                                  np.concatenate([in_order(z[rows], order)[:, :s], noise[rows]], axis=1),
+                                  np.concatenate([order.take(z[rows])[:, :s], noise[rows]], axis=1),
                                   None if c is None else c[rows])
             full[rows] = np.where(pattern, drawn, x[rows])
         return full
@@ -242,15 +259,15 @@ class MADE(GradientModel):
     def _completed(self, both, c, s, order):
         """Rows in the data's space, of their first s columns in the order and noise, side by side."""
         known, noise, p = np.ascontiguousarray(both[:, :s]), np.ascontiguousarray(both[:, s:]), self._at(both.dtype)
-        z = self._net.of(order).sample(self._net.ordered(p, order), noise, c, known)
-        return self.preprocess_.to_data(None, out_of_order(z, order))[0]
+        z = self._net.of(order.order).sample(self._net.ordered(p, order.order), noise, c, known)
+        return self.preprocess_.to_data(None, order.undo(z))[0]
 
     def _order_from(self, method, columns):
         """An order that has these columns first."""
         if self.any_order_:
-            return np.concatenate([columns, [j for j in self._orders[0] if j not in columns]]).astype(np.int64)
+            return Order(np.concatenate([columns, [j for j in self._orders[0].order if j not in columns]]).astype(np.int64))
         for order in self._orders:
-            if set(order[:len(columns)].tolist()) == set(np.asarray(columns).tolist()):
+            if set(order.order[:len(columns)].tolist()) == set(np.asarray(columns).tolist()):
                 return order
         raise ValueError(f"{method}: columns {one_line(np.asarray(columns).tolist())} do not come first in the order of this "
                          "MADE's factorisation; fit it with order='any'")
@@ -263,7 +280,7 @@ class MADE(GradientModel):
         order, s = self._order_from("log_prob", columns), len(columns)
 
         def of_rows(x, c):
-            net, p, z = self._net.of(order), self._net.ordered(self._at(x.dtype), order), in_order(x, order)
+            net, p, z = self._net.of(order.order), self._net.ordered(self._at(x.dtype), order.order), order.take(x)
             outputs = net(p, beside(net.inputs(z), c))
             return net.head.of(np.arange(s, z.shape[1])).log_prob(z[:, s:], outputs[:, net.first[s]:])
 
