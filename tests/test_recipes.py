@@ -29,6 +29,41 @@ MODEL = """
             return {"flow": Chain((ActNorm("flow.norm", d), Autoregressive("flow.step", d, chosen["hidden"], n_context=w)))}
     """
 
+PLAIN = """
+    import numpy as np
+
+    from npgen.heads import Normal
+    from npgen.models.base import Capabilities
+    from npgen.models.gradient import GradientModel
+    from npgen.nn import Part
+
+
+    class Outputs(Part):
+        def __init__(self, d):
+            self.d = d
+
+        def shapes(self):
+            return {"outputs": (2 * self.d,)}
+
+        def init(self, z, c, stream):
+            return {"outputs": np.zeros(2 * self.d, z.dtype)}
+
+
+    class Independent(GradientModel):
+        \"\"\"A normal for every column.\"\"\"
+
+        _capabilities = Capabilities("exact", None, invertible=False)
+
+        def _assemble(self, d, w, chosen):
+            return {"head": Normal(), "own": Outputs(d)}
+
+        def _log_density(self, p, z, c=None):
+            return self._head.log_prob(z, np.broadcast_to(p["outputs"], (len(z), 2 * self._own.d)))
+
+        def _draw(self, p, n, stream, c=None):
+            return self._head.sample(stream.normal((n, self._own.d), p.flat.dtype, like=p.flat), p["outputs"][None])
+    """
+
 TRANSFORM = """
     import numpy as np
 
@@ -75,6 +110,21 @@ def test_a_model_is_one_file(tmp_path, monkeypatch):
     assert given.score(x, context=labels) - given.score(x, context=1 - labels) > 1
 
 
+@pytest.mark.long
+def test_a_model_has_three_methods_that_it_must_write(tmp_path, monkeypatch):
+    mine = made(tmp_path, PLAIN).Independent
+    x = np.random.default_rng(0).normal(size=(2000, 2)) * [1, 30] + [5, 0]
+    monkeypatch.setitem(npgen.models.CLASSES, "Independent", mine)
+    model = mine(max_epochs=20, learning_rate=0.02, random_state=0).fit(x)
+    np.testing.assert_allclose(model.sample(20_000, rng=0).std(axis=0), x.std(axis=0), rtol=0.05)
+    report = check_generative_model(model, x)
+    assert report.passed, str(report)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(npgen.load(tmp_path / "model").log_prob(x), model.log_prob(x))
+    with pytest.raises(ValueError, match="encode: a Independent has no representation"):
+        model.encode(x)
+
+
 def test_a_transform_is_one_file_and_one_line_of_cases(tmp_path, monkeypatch):
     mine = made(tmp_path, TRANSFORM).Sinh
     monkeypatch.setitem(test_transforms.CASES, "sinh", test_transforms.Case(lambda w: mine()))
@@ -84,8 +134,12 @@ def test_a_transform_is_one_file_and_one_line_of_cases(tmp_path, monkeypatch):
                 test_transforms.test_log_prob_is_that_of_standard_normal_noise,
                 test_transforms.test_rows_have_nothing_to_do_with_one_another):
         law("sinh", 0)
-    wrong = type("Wrong", (mine,), {"to_noise": lambda self, p, x, c=None: (mine.to_noise(self, p, x)[0], x[:, 0])})
-    monkeypatch.setitem(test_transforms.CASES, "wrong", test_transforms.Case(lambda w: wrong()))
+
+    class Wrong(mine):
+        def to_noise(self, p, x, c=None, stream=None):
+            return super().to_noise(p, x)[0], x[:, 0]
+
+    monkeypatch.setitem(test_transforms.CASES, "wrong", test_transforms.Case(lambda w: Wrong()))
     with pytest.raises(AssertionError):
         test_transforms.test_log_det_is_that_of_the_numerical_jacobian("wrong", 0)
     model = npgen.RealNVP(n_couplings=2, hidden=(8,), max_epochs=2, preprocess="sinh", random_state=0).fit(data.moons(200))

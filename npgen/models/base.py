@@ -246,10 +246,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     _multiple = 4  # that the rows of a query are padded to: a BLAS rounds those left over by other instructions
     _parts, _chosen = {}, {}
 
-    @property
-    @abc.abstractmethod
-    def n_latent_(self):
-        """The width of encode's answer."""
+    n_latent_ = 0  # the width of encode's answer
 
     @abc.abstractmethod
     def _learn(self, x, c, weights, run):
@@ -263,13 +260,13 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     def _draw(self, p, n, stream, c=None):
         """n rows in the preprocessed space."""
 
-    @abc.abstractmethod
     def _represent(self, p, z, c=None):
         """The representation of preprocessed rows."""
+        raise ValueError(f"encode: a {type(self).__name__} has no representation")
 
-    @abc.abstractmethod
     def _reconstruct(self, p, h, c=None):
         """The preprocessed rows that representations stand for."""
+        raise ValueError(f"decode: a {type(self).__name__} has no representation")
 
     def _choose(self, z, c, stream):
         return {}

@@ -170,13 +170,13 @@ def attributes(s):
     Look for two copies of one number, of which each query reads another: what is derived from parameters is read-only.
     """
     model, x, halves = s.model, s.x[:20], []
-    z = model.encode(x) if s.is_npgen else None
+    z = model.encode(x) if s.represents else None
 
     def answers(twin):
         """The bits of what it answers to rows and draws, or None where it refuses to."""
         try:
             drawn = twin.sample(20, rng=1) if s.takes_rng else twin.sample(20)
-            decoded = {"decode": _bits(twin.decode(z))} if s.is_npgen else {}
+            decoded = {"decode": _bits(twin.decode(z))} if s.represents else {}
             return {"log_prob": _bits(twin.log_prob(x)), "sample": _bits(drawn)} | decoded
         except Exception:
             return None

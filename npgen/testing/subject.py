@@ -170,6 +170,11 @@ class Subject:
         return self.model.inner(np.float64)
 
     @property
+    def represents(self):
+        """Whether it is a model of npgen that has a representation."""
+        return self.is_npgen and self.model.n_latent_ > 0
+
+    @property
     def several_orders(self):
         """Whether it is an autoregressive model whose density is of several orders of the columns, or learned in any."""
         return np.ndim(getattr(self.model, "order_", 0)) == 2 or getattr(self.model, "any_order_", False)
