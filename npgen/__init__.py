@@ -3,11 +3,12 @@
 Every model answers three queries about data x (n, d): density, log_prob(X); sampling, sample(n); representation,
 encode(X) and decode(Z).
 
-    models          GaussianMixture, Mixture, MADE, RealNVP, VAE; BayesClassifier, made of them
-    train, optim    the fit loop, Adam
+    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE; BayesClassifier, made of them
+    train, players, optim    the fit loop, who moves which parameters by which loss, Adam and its like
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
-    heads           what outputs say about a feature: normal, Bernoulli, Poisson, categorical
+    heads           what outputs say about a feature: normal, mixture of normals, Bernoulli, Poisson, categorical, columns
     transforms      standardise, dequantise, logit, counted in log_prob; the steps of flows
+    priors          of a representation: standard normal, mixture, flow
     ops, fused      every differentiable op: a table of derivatives, and those that one kernel computes
     linalg, compositions    decompositions, norms; NumPy functions that are written in ops
     engine          reverse-mode differentiation: grad, vjp, jacobian, hvp
