@@ -1,6 +1,7 @@
 """Masks: which inputs a unit may see. Pure NumPy.
 
     made_masks       degrees -> the masks of a masked autoencoder (Germain et al., 2015)
+    made_direct     the mask of connections that pass the hidden layers by
     made_cuts       where the units of a layer begin that see one feature more
     made_blind       the outputs of one that is too narrow to see all that it might
     Plan             a mask and the blocks of it that have to be multiplied
@@ -76,6 +77,12 @@ def made_masks(n_features, hidden, n_context=0):
     degrees = made_degrees(n_features, hidden, n_context)
     inner = [below[:, None] <= above[None, :] for below, above in zip(degrees, degrees[1:], strict=False)]
     return [*inner, degrees[-1][:, None] < degrees[0][None, :n_features]]
+
+
+def made_direct(n_features, n_context=0):
+    """The mask (i, n) of connections straight from inputs to outputs: output d sees features 1..d-1 and the context."""
+    degrees = made_degrees(n_features, (), n_context)[0]
+    return degrees[:, None] <= np.arange(n_features)
 
 
 def made_cuts(n_features, hidden, n_context=0):

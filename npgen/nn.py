@@ -18,7 +18,7 @@ from .engine import Tensor
 from .kernels import made_sample
 from .kernels._cuda import is_device_array
 from .layout import Layout
-from .masks import Plan, made_cuts, made_masks
+from .masks import Plan, made_cuts, made_direct, made_masks
 from .ops import _c
 
 
@@ -179,7 +179,7 @@ class MaskedMLP(MLP):
     def direct_plan(self):
         """The plan of the matrix from inputs to outputs."""
         d, _, n_context = self._made
-        mask = np.concatenate([np.arange(1, d + 1), np.zeros(n_context, int)])[:, None] <= np.arange(d)
+        mask = made_direct(d, n_context)
         return Plan(np.repeat(np.repeat(mask, np.diff(self.first), axis=1), self._inputs_each, axis=0))
 
     @functools.cached_property

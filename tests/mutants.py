@@ -23,7 +23,7 @@ import npgen
 from npgen import data
 from npgen.heads import MixtureOfNormals
 from npgen.kernels import Kernel
-from npgen.models import MADE, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP
+from npgen.models import MADE, MAF, NSF, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP
 from npgen.testing import check_generative_model
 from npgen.transforms import Chain, Dequantize, Logit
 
@@ -86,6 +86,9 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
                            moons),
     "MADE, kinds of columns": (lambda s: MADE(hidden=(16,), order=(1, 2, 0), head=["mixture", "categorical", "bernoulli"],
                                               random_state=s, **TRAINING), kinds),
+    "MADE, several orders": (lambda s: MADE(hidden=(12,), n_masks=3, direct=True, random_state=s, **TRAINING), bits),
+    "MAF, real": (lambda s: MAF(n_layers=2, hidden=(12,), mix="random", random_state=s, **TRAINING), normals),
+    "NSF, moons": (lambda s: NSF(n_layers=2, hidden=(12,), random_state=s, **TRAINING), moons),
     "RealNVP, moons": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), moons),
     "RealNVP, real": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), normals),
     "RealNVP, counts": (lambda s: RealNVP(n_couplings=2, hidden=(8,), random_state=s, **TRAINING), counts),
@@ -209,6 +212,15 @@ MUTANTS = [
       "z[:, np.argsort(order.order)]"),
     M("order inverted in encode", "MADE, real", "models.made:MADE._represent", "order.take(z)",
       "z[:, np.argsort(order.order)]"),
+    M("an order is not masked", "MADE, several orders", "nn:MaskedMLP.ordered", " * self.of(order).flat_mask(like)", ""),
+    M("mean of logarithms for the logarithm of a mean", "MADE, several orders", "models.made:MADE._log_density",
+      "ops.logsumexp(np.stack(each, axis=1)) - math.log(len(each))", "np.mean(np.stack(each, axis=1), axis=1)"),
+    M("rows of the first order alone", "MADE, several orders", "models.made:MADE._draw", "* len(self._orders))", "* 1)"),
+    M("direct: an output sees itself", "MADE, several orders", "masks:made_direct", "<= np.arange(n_features)",
+      "<= np.arange(1, n_features + 1)"),
+    M("MAF: log-det of the steps dropped", "MAF, real", "transforms.base:Chain.log_prob", " + log_det", ""),
+    M("MAF: orders are not undone", "MAF, real", "transforms.permute:Permute.to_data", "self._back", "self.order"),
+    M("spline: another box on the way back", "NSF, moons", "transforms.elements:Spline.to_data", "self.box)", "1.01 * self.box)"),
     M("sampler: degrees off by one", "MADE, bits", "masks:made_cuts", 'side="right"', 'side="left"'),
     M("sampler: 1 - p for p", "MADE, bits", "kernels.made_sample:_drawn", "np.exp(-out", "np.exp(out"),
     M("sampler: variance for std", "MADE, moons", "kernels.made_sample:_drawn", "np.exp(log_var / 2)", "np.exp(log_var)"),
