@@ -127,6 +127,14 @@ def test_numbers_are_standardised_and_labels_indicators():
     np.testing.assert_allclose(found, [[-1.5**0.5, 1, 0], [0, 0, 1], [1.5**0.5, 1, 0]])
 
 
+def test_a_table_goes_by_its_names():
+    table = data.Table(np.arange(600.0).reshape(300, 2), ["age", "size"])
+    model = MADE(hidden=(8,), max_epochs=1, random_state=0).fit(BITS, context=table)
+    assert model.context_.names == ["age", "size"]
+    with pytest.raises(ValueError, match="context has columns .'size', 'age'., but the model was fitted with .'age', 'size'."):
+        model.log_prob(BITS, context=table[["size", "age"]])
+
+
 def test_rows_of_no_weight_have_no_say_in_what_is_learned_with_a_context():
     weights = np.repeat([1.0, 0.0], [200, 100])
     some = MADE(hidden=(8,), max_epochs=2, random_state=0).fit(BITS[:200], context=LABELS[:200])

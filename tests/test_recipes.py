@@ -125,6 +125,22 @@ def test_a_model_has_three_methods_that_it_must_write(tmp_path, monkeypatch):
         model.encode(x)
 
 
+def test_a_constructor_that_is_written_by_hand_is_inherited():
+    class Mine(npgen.MADE):
+        def __init__(self, width=3):
+            super().__init__(hidden=(width,))
+            self.width = width
+
+    class Narrower(Mine):
+        pass
+
+    class Fields(npgen.MADE):
+        depth: int = 2
+
+    assert repr(Narrower(5)) == "Narrower(width=5)" and Narrower(5).hidden == (5,)
+    assert repr(Fields(depth=3, hidden=(2,))) == "Fields(depth=3, hidden=(2,))"
+
+
 def test_a_transform_is_one_file_and_one_line_of_cases(tmp_path, monkeypatch):
     mine = made(tmp_path, TRANSFORM).Sinh
     monkeypatch.setitem(test_transforms.CASES, "sinh", test_transforms.Case(lambda w: mine()))

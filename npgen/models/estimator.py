@@ -52,7 +52,11 @@ class Estimator:
 
     def __init_subclass__(cls, **rest):
         super().__init_subclass__(**rest)
-        dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
+        own, inherited = "__init__" in vars(cls), super(cls, cls).__init__
+        made = inherited is object.__init__ or getattr(inherited, "of_fields", False)  # not written by hand in a class above
+        dataclasses.dataclass(kw_only=True, eq=False, repr=False, init=made)(cls)
+        if made and not own:
+            cls.__init__.of_fields = True
         cls.__signature__ = _own_first(cls)
 
     def get_params(self, deep=True):
