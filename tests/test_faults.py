@@ -182,6 +182,7 @@ def test_ctrl_c_while_a_kernel_compiles():
     from npgen import kernels
     from npgen.kernels import _jit
     _jit.cache_folder = lambda: None
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background leaves it ignored
     finalize, when = codegen.JITCodeLibrary.finalize, []
     def interrupted(library):
         when.append("sent")
@@ -221,7 +222,7 @@ def test_references_run_no_machine_code():
     warnings.simplefilter("ignore")
     x = data.moons(60)
     with kernels.using("reference"):
-        for cls in models.CLASSES.values():
+        for cls in models.MODELS.values():
             for rows in (x, (x > 0) * 1.0):
                 model = cls(**({"max_epochs": 1} if "max_epochs" in cls().get_params() else {"max_iter": 1})).fit(rows)
                 model.log_prob(rows), model.sample(3), model.decode(model.encode(rows))
