@@ -149,8 +149,6 @@ class MaskedMLP(MLP):
     them, and `ordered` puts them into an order and masks them.
     """
 
-    direct = free = False
-
     def __init__(self, name, d, hidden, head, n_context=0, *, last_gain=1.0, direct=False, free=False):
         self.seen = head.n_inputs(d) if hasattr(head, "n_inputs") else np.ones(d, np.int64)  # inputs of each feature
         super().__init__(name, (int(self.seen.sum()) + n_context, *hidden, head.n_outputs(d)), last_gain=last_gain, head=head)

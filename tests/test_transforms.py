@@ -304,7 +304,7 @@ def test_one_affine_autoregressive_step_is_made_with_a_normal_head():
 class TwoBlocks(MLP):
     """The network of a coupling that keeps n features, as a masked one: its hidden units see those, and all others see them."""
 
-    draw = MaskedMLP.draw
+    draw, direct = MaskedMLP.draw, False
 
     def __init__(self, coupling, d, w):
         kept = coupling.net
@@ -312,6 +312,7 @@ class TwoBlocks(MLP):
         n, self.kept = coupling.n_kept, kept
         self.rows = np.concatenate([np.arange(n), np.arange(d, d + w)])
         self.columns, self.first = np.flatnonzero(np.arange(d) >= n), Affine().first(d)
+        self.seen, self._made = np.ones(d, np.int64), (d, kept.widths[1:-1], w)
         self.cuts = np.array([[0] * n + [width] * (d + 1 - n) for width in kept.widths[1:-1]])
 
     def params(self, p):
