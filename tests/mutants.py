@@ -252,7 +252,7 @@ MUTANTS = [
       ")"),
     M("chain: only the last log-det", "RealNVP, unit square", "transforms.base:Chain._through", "log_det = log_det + more",
       "log_det = more"),
-    M("chain: inverse in forward order", "RealNVP, unit square", "transforms.base:Chain.to_data", "reversed(self.steps)",
+    M("chain: inverse in forward order", "RealNVP, unit square", "transforms.base:Chain.data", "reversed(self.steps)",
       "self.steps"),
     M("log_prob without the preprocessing", "MADE, moons", "models.base:Model._log_prob", "c) + log_det", "c)"),
     # latent variables

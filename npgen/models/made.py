@@ -21,7 +21,7 @@ from ..heads.normal import std
 from ..kernels._cuda import asnumpy, is_device_array
 from ..masks import made_blind
 from ..nn import MaskedMLP, Part, beside, value_of
-from ..random import Stream, as_stream, row_streams
+from ..random import as_stream, row_streams
 from ..transforms import Chain
 from ..warn import warn
 from .base import Capabilities, Follows
@@ -178,17 +178,19 @@ class MADE(GradientModel):
 
     # ------------------------------------------------------------ samples
 
-    def _noise(self, n, stream, like):
-        return self._head.noise(stream, (n, self.n_features_in_), like.dtype, like=like)
+    def _noise(self, n, stream, like, order):
+        """What the head of columns in this order makes n rows of."""
+        return self._net.of(order.order).head.noise(stream, (n, self.n_features_in_), like.dtype, like=like)
 
     def _draw(self, p, n, stream, c=None):
         if len(self._orders) == 1:
-            return self._from_noise(p, self._noise(n, stream, p.flat), c, self._orders[0])
-        chosen, noise = (stream.spawn().uniform(n) * len(self._orders)).astype(int), self._noise(n, stream, p.flat)
-        x = np.empty_like(noise, shape=(n, self.n_features_in_))
+            return self._from_noise(p, self._noise(n, stream, p.flat, self._orders[0]), c, self._orders[0])
+        chosen = (stream.spawn().uniform(n) * len(self._orders)).astype(int)
+        x = np.empty_like(p.flat, shape=(n, self.n_features_in_))
         for k, order in enumerate(self._orders):
-            (rows,) = np.nonzero(np.asarray(chosen == k, like=noise))
-            x[rows] = self._from_noise(p, noise[rows], None if c is None else c[rows], order)
+            (rows,) = np.nonzero(np.asarray(chosen == k, like=x))
+            noise = self._noise(n, stream.spawn(), x, order)[rows]  # a row is the same, however many there are
+            x[rows] = self._from_noise(p, noise, None if c is None else c[rows], order)
         return x
 
     def _from_noise(self, p, noise, c, order):
@@ -240,21 +242,20 @@ class MADE(GradientModel):
         holes, full = np.isnan(x), x.copy()
         middle = self.preprocess_.to(asnumpy).to_data(None, np.zeros((1, x.shape[1]), x.dtype))[0]
         z = self.preprocess_.to(asnumpy).to_noise(None, np.where(holes, middle, x))[0]
-        noise = self._noises(x, stream)
         for pattern in np.unique(holes[holes.any(axis=1)], axis=0):
             rows, known = np.flatnonzero((holes == pattern).all(axis=1)), np.flatnonzero(~pattern)
             order, s = self._order_from("impute", known), len(known)
             drawn = self._rowwise(lambda both, c, s=s, order=order: self._completed(both, c, s, order),
-                                  np.concatenate([order.take(z[rows])[:, :s], noise[rows]], axis=1),
+                                  np.concatenate([order.take(z[rows])[:, :s], self._noises(x[rows], stream, order)], axis=1),
                                   None if c is None else c[rows])
             full[rows] = np.where(pattern, drawn, x[rows])
         return full
 
-    def _noises(self, x, stream):
-        """A head's noise for rows x, from a stream, or of each row by itself."""
-        if stream is not None or not len(x):
-            return self._head.noise(stream or Stream(0), x.shape, x.dtype)
-        return np.concatenate([self._head.noise(own, (1, x.shape[1]), x.dtype) for own in row_streams(x)])
+    def _noises(self, x, stream, order):
+        """Noise for rows x, from a stream, or of each row by itself."""
+        if stream is not None:
+            return self._noise(len(x), stream, x, order)
+        return np.concatenate([self._noise(1, own, x[:0], order) for own in row_streams(x)])
 
     def _completed(self, both, c, s, order):
         """Rows in the data's space, of their first s columns in the order and noise, side by side."""
