@@ -59,6 +59,13 @@ def check_constant(method, X, name="X"):
                         f"{name}.value, which is a constant")
 
 
+def check_number(method, n_samples):
+    """The number of rows to draw, as an int. Raises ValueError unless it is a non-negative integer."""
+    if isinstance(n_samples, bool) or not isinstance(n_samples, (int, np.integer)) or n_samples < 0:
+        raise ValueError(f"{method}: n_samples must be a non-negative integer, got {n_samples!r}")
+    return int(n_samples)
+
+
 def column_names(method, X):
     """The names of the columns of a DataFrame (whatever has both `columns` and a shape) if all are strings, else None."""
     names = getattr(X, "columns", None)

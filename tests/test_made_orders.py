@@ -119,6 +119,17 @@ def test_columns_that_do_not_come_first_are_refused():
         MADE(order="natural", n_masks=2).fit(BITS)
 
 
+def test_known_values_are_checked():
+    model = fitted("any")
+    with pytest.raises(ValueError, match=r"condition: X\[0, 1\] is 0.5, but a Bernoulli head needs 0 or 1"):
+        model.condition([1], [0.5])
+    with pytest.raises(ValueError, match=r"impute: X\[0, 2\] is 0.5, but a Bernoulli head needs 0 or 1"):
+        model.impute(np.array([[np.nan, 1, 0.5, 0, 0]]))
+    for n in (-1, 2.5, True):
+        with pytest.raises(ValueError, match=f"sample: n_samples must be a non-negative integer, got {n}"):
+            model.condition([1], [1.0]).sample(n)
+
+
 def test_a_file_keeps_the_orders(tmp_path):
     model = fitted("any, several")
     model.save(tmp_path / "m")

@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from .. import transforms
-from ..checks import check_constant, check_rows, check_weights, column_names, counting, total_weight
+from ..checks import check_constant, check_number, check_rows, check_weights, column_names, counting, total_weight
 from ..engine import Tensor
 from ..heads import head_for
 from ..kernels import session
@@ -359,15 +359,13 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     def _check_draw(self, method, n_samples, context):
         """How many rows to draw, their context, and the shape that they are to have but for the columns."""
         self._check_fitted(method)
-        n = 1 if n_samples is None else n_samples
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
-            raise ValueError(f"{method}: n_samples must be a non-negative integer, got {n_samples!r}")
+        n = check_number(method, 1 if n_samples is None else n_samples)
         if self.context_ is None or context is None:
             self._check_context(method, context, np.empty((0, 0)))
-            return int(n), None, (int(n),)
+            return n, None, (n,)
         c, alone = self.context_.encode(method, context, self.dtype_), self.context_.is_one(context)
-        shape = (int(n),) if alone else (len(c),) if n_samples is None else (len(c), int(n))
-        return len(c) * int(n), self._place(np.repeat(c, n, axis=0)), shape
+        shape = (n,) if alone else (len(c),) if n_samples is None else (len(c), n)
+        return len(c) * n, self._place(np.repeat(c, n, axis=0)), shape
 
     def _drawn(self, draw, n, rng):
         with session():

@@ -4,7 +4,7 @@ Legend: n rows, d features, s columns that are known, m others.
 """
 import numpy as np
 
-from ..checks import check_rows
+from ..checks import check_number, check_rows
 from ..kernels._cuda import asnumpy
 from ..random import Stream, as_stream
 
@@ -34,7 +34,7 @@ class Conditional:
 
     def sample(self, n_samples=1, *, rng=None):
         """Rows of the other columns, (n_samples, m). rng, errors: see Model.sample."""
-        x = np.full((n_samples, len(self.columns) + len(self.others)), np.nan, self.model.dtype_)
+        x = np.full((check_number("sample", n_samples), len(self.columns) + len(self.others)), np.nan, self.model.dtype_)
         x[:, self.columns] = self.values
         c, stream = self.model._check_context("sample", self._context, x), self._stream if rng is None else as_stream(rng)
         return self.model._imputed(x, c, stream)[:, self.others]

@@ -34,9 +34,9 @@ class FlowModel(GradientModel):
 
     def _learn(self, x, c, weights, run):
         super()._learn(x, c, weights, run)
-        z = self.preprocess_.to_noise(None, self._place(x), stream=run.stream)[0]
-        found = self._flow.statistics(self.params_, z, c if c is None else self._place(c))
-        if found:  # what a query's parameters have beside those that were learned
+        if self._flow.query_shapes() != self._flow.shapes():  # a query's parameters have statistics of all rows, too
+            z = self.preprocess_.to_noise(None, self._place(x), stream=run.stream)[0]
+            found = self._flow.statistics(self.params_, z, c if c is None else self._place(c))
             self.params_ = Parameters(dict(self.params_) | found, self.params_.flat.dtype)
 
     def _log_density(self, p, z, c=None):

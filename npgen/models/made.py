@@ -89,7 +89,8 @@ class MADE(GradientModel):
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     encode gives the noise (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal head and one order, and
-    else the last hidden layer's features (n, l), in the first order, from which decode gives the mean.
+    else the last hidden layer's features (n, l), in the first order, from which decode gives the mean. Under Poisson heads, and
+    heads of several kinds, samples take a pass for every column.
     Attribute: order_ (d,), or (m, d) of several, the columns in the order of the factorisation.
     Reference: Germain et al. (2015).
     """
@@ -224,6 +225,9 @@ class MADE(GradientModel):
         """
         self._check_fitted("condition")
         columns, others, values = columns_of(self, "condition", columns, values)
+        known = np.full((1, self.n_features_in_), np.nan, values.dtype)
+        known[0, columns] = values
+        self._entered("condition", known)
         self._order_from("condition", columns)
         return Conditional(self, columns, others, values, context)
 
@@ -238,10 +242,16 @@ class MADE(GradientModel):
         x = super(GradientModel, self)._check("impute", X, missing=True)
         return self._imputed(x, self._check_context("impute", context, x), None if rng is None else as_stream(rng))
 
+    def _entered(self, method, x):
+        """Rows with missing values behind the preprocessing, on the host. Raises ValueError for what the head cannot take."""
+        maps, holes = self.preprocess_.to(asnumpy), np.isnan(x)
+        middle = maps.data(None, np.zeros((1, x.shape[1]), x.dtype))
+        z = np.where(holes, np.nan, maps.to_noise(None, np.where(holes, middle, x))[0])
+        self._check_head(method, x, z)
+        return z
+
     def _imputed(self, x, c, stream):
-        holes, full = np.isnan(x), x.copy()
-        middle = self.preprocess_.to(asnumpy).to_data(None, np.zeros((1, x.shape[1]), x.dtype))[0]
-        z = self.preprocess_.to(asnumpy).to_noise(None, np.where(holes, middle, x))[0]
+        holes, full, z = np.isnan(x), x.copy(), self._entered("impute", x)
         for pattern in np.unique(holes[holes.any(axis=1)], axis=0):
             rows, known = np.flatnonzero((holes == pattern).all(axis=1)), np.flatnonzero(~pattern)
             order, s = self._order_from("impute", known), len(known)
@@ -261,7 +271,7 @@ class MADE(GradientModel):
         """Rows in the data's space, of their first s columns in the order and noise, side by side."""
         known, noise, p = np.ascontiguousarray(both[:, :s]), np.ascontiguousarray(both[:, s:]), self._at(both.dtype)
         z = self._net.of(order.order).sample(self._net.ordered(p, order.order), noise, c, known)
-        return self.preprocess_.to_data(None, order.undo(z))[0]
+        return self.preprocess_.data(None, order.undo(z))
 
     def _order_from(self, method, columns):
         """An order that has these columns first."""
