@@ -1,8 +1,9 @@
 """Numba for the kernels: a decorator that compiles once, caches safely, and does nothing where Numba is missing; its threads.
 
-The on-disk cache lives in a folder named by a hash of every kernel source, because Numba's own cache does not see an
-edit in a helper that lives in another file (numba #1833). Where no folder is writable, nothing is cached (numba #4908). The
-folder is made before the first kernel runs, not by an import, and those of older versions that nobody has used for weeks go.
+Every kernel file has a cache folder of its own, named by a hash of its source and of those of the kernel files that it
+imports, because Numba's own cache does not see an edit in a helper that lives in another file (numba #1833). Where no
+folder is writable, nothing is cached (numba #4908). The folders are made before the first kernel runs, not by an import, and
+those of older versions that nobody has used for weeks go.
 Numba numbers the files of a function's signatures, and two processes that compile different ones at the same time would
 take the same number, after which one is answered with the other's machine code: here every file has a name of its own.
 Cached machine code finds its callees by name, and closures that share one would be taken for one another: each is numbered.
@@ -41,20 +42,36 @@ except Exception as error:  # a broken llvmlite raises OSError, an unsupported N
     available, unavailable = False, f"Numba cannot be imported ({type(error).__name__}: {error})"
 
 KNOWN = ((0, 61), (0, 68))  # the Numbas whose inside _linked_wrappers has been tested with; others compile for longer
-KEPT, UNUSED = 4, 21 * 24 * 3600  # folders of other versions that stay, the last used ones; seconds unused, before others go
+KEPT, UNUSED = 4, 21 * 24 * 3600  # a file's folders of other versions that stay, the last used; seconds, before others go
+ON_THE_HOST = {"_cuda", "_dispatch"}  # files of which no compiled function takes anything
+_BESIDE = re.compile(r"^\s*from \.(\w*) import (\([^)]*\)|.+)", re.MULTILINE)
 
 
-def _source_hash():
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def imported(text, files):
+    """Which of these kernel files a source imports itself; ast takes 70 ms for all sources, and the expression 1."""
+    return files & {name for file, names in _BESIDE.findall(text) for name in re.findall(r"\w+", file or names)}
+
+
+@functools.cache
+def folder_names():
+    """{kernel file: the name of its cache folder}."""
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("*.py")}
+    beside = {file: imported(text, texts.keys() - ON_THE_HOST) for file, text in texts.items()}
+    names = {}
+    for file in texts.keys() - ON_THE_HOST:
+        reached, new = set(), {file}
+        while new:
+            reached |= new
+            new = set().union(*map(beside.get, new)) - reached
+        digest = hashlib.sha256("\0".join(f"{name}\0{texts[name]}" for name in sorted(reached)).encode())
+        names[file] = f"kernels-{file}-{digest.hexdigest()[:16]}"
+    return names
 
 
 @functools.cache
 def cache_folder():
-    """This version's folder, made if need be, in the first writable of NPGEN_CACHE_DIR, the user's cache folder and the
-    temporary folder; None if there is none, and without Numba.
+    """What the kernel files' folders lie in, made if need be: the first of NPGEN_CACHE_DIR, the user's cache folder and the
+    temporary folder where that can be done; None if there is none, and without Numba.
     """
     if not available:
         return None
@@ -68,13 +85,16 @@ def cache_folder():
     roots = [os.environ.get("NPGEN_CACHE_DIR"), os.path.join(home, "npgen"),
              os.path.join(tempfile.gettempdir(), f"npgen-{user}")]
     for root in filter(None, roots):
-        folder = Path(root).expanduser().absolute() / f"kernels-{_source_hash()}"
+        root = Path(root).expanduser().absolute()
+        ours = [root / name for name in folder_names().values()]
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if _owned(folder):  # never load another user's code
-                tempfile.TemporaryFile(dir=folder).close()
-                _leave(folder)
-                return folder
+            for folder in ours:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if all(map(_owned, ours)):  # never load another user's code
+                for folder in ours:
+                    tempfile.TemporaryFile(dir=folder).close()
+                _leave(root, ours)
+                return root
         except OSError:
             continue
     return None
@@ -84,15 +104,20 @@ def _owned(folder):
     return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
 
 
-def _leave(folder):
-    """Mark a folder as used now, and remove those of other versions beside it, but for the last used and the ones in use."""
+def _leave(root, ours):
+    """Mark folders as used now, and remove those of other versions, but for each file's last used and the ones in use."""
     with contextlib.suppress(OSError):
-        os.utime(folder)
-        others = [(f.stat().st_mtime, f) for f in folder.parent.iterdir() if re.fullmatch("kernels-[0-9a-f]{16}", f.name)
-                  and f != folder and f.is_dir() and not f.is_symlink() and _owned(f)]
-        for used, other in sorted(others, reverse=True)[KEPT:]:
-            if time.time() - used > UNUSED:
-                shutil.rmtree(other, ignore_errors=True)
+        for folder in ours:
+            os.utime(folder)
+        others = collections.defaultdict(list)
+        for folder in set(root.iterdir()) - set(ours):
+            name = re.fullmatch("kernels(-\\w+)?-[0-9a-f]{16}", folder.name)
+            if name and folder.is_dir() and not folder.is_symlink() and _owned(folder):
+                others[name[1]].append((folder.stat().st_mtime, folder))
+        for versions in others.values():
+            for used, other in sorted(versions, reverse=True)[KEPT:]:
+                if time.time() - used > UNUSED:
+                    shutil.rmtree(other, ignore_errors=True)
 
 
 _named = collections.Counter()  # how many functions have this module and qualified name
@@ -274,10 +299,11 @@ def jitable(function):
 
 
 def _enable_caching(compiled):
-    if cache_folder() is None:
+    package, _, file = compiled.__module__.rpartition(".")
+    if package != __package__ or cache_folder() is None:
         return
     saved = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder())
+    numba.config.CACHE_DIR = str(cache_folder() / folder_names()[file])
     try:
         compiled.enable_caching()
     finally:

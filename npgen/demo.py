@@ -67,7 +67,7 @@ def start_compiling():
 
     The first meanwhile compiles those before them.
     """
-    env = os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder().parent)}
+    env = os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder())}
     return subprocess.Popen([sys.executable, "-c", "from npgen import demo; demo.compile_last()"], env=env,
                             cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -147,7 +147,7 @@ def _layer():
 def _cache():
     if (folder := _jit.cache_folder()) is None:
         return "none: no folder is writable"
-    sizes = [file.stat().st_size for file in folder.rglob("*.nbc")]
+    sizes = [file.stat().st_size for name in _jit.folder_names().values() for file in (folder / name).rglob("*.nbc")]
     return f"{folder} ({len(sizes)} compiled functions, {sum(sizes) / 1e6:.1f} MB)"
 
 

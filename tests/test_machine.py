@@ -1,5 +1,7 @@
 """npgen.warmup launches every kernel, and after it none is compiled or loaded any more; cache folders; which BLAS runs."""
+import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,12 +87,93 @@ def test_an_import_makes_no_folder(mode, tmp_path):
     assert os.listdir(home) == os.listdir(temporary) == []
 
 
+def sources():
+    return {path.stem: path.read_text() for path in (ROOT / "kernels").glob("*.py")}
+
+
+def test_what_a_kernel_file_imports_is_found():
+    """As Python itself finds it; a name that is none of a file's does no harm."""
+    files = sources()
+    for file, text in files.items():
+        lines = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
+        assert all(line.level == 1 for line in lines)
+        names = {name for line in lines for name in ([line.module] if line.module else [alias.name for alias in line.names])}
+        assert names & files.keys() == _jit.imported(text, files.keys()), file
+
+
+def test_compiled_functions_take_nothing_from_files_of_the_host():
+    """Whose edits compile nothing anew."""
+    def compiled(node):
+        return isinstance(node, ast.FunctionDef) and any("jit" in ast.unparse(how) for how in node.decorator_list)
+
+    found = 0
+    for file, text in sources().items():
+        tree = ast.parse(text)
+        host = {alias.asname or alias.name for line in ast.walk(tree) if isinstance(line, ast.ImportFrom)
+                for alias in line.names if line.module in _jit.ON_THE_HOST or alias.name in _jit.ON_THE_HOST}
+        for function in filter(compiled, ast.walk(tree)):
+            found += 1
+            assert not host & {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}, (file, function.name)
+    assert found > 50
+
+
+def test_an_edit_renames_the_folders_of_those_that_import_the_file(tmp_path, monkeypatch):
+    text = {"a": "from . import b, other\nfrom ._dispatch import Kernel", "b": "def f():\n    from .c import (\n        x)",
+            "c": "x = 1", "d": "from .cc import b", "cc": "", "_dispatch": "from . import d"}
+
+    def names(**edited):
+        for file, source in (text | edited).items():
+            (tmp_path / f"{file}.py").write_text(source)
+        monkeypatch.setattr(_jit, "__file__", str(tmp_path / "_jit.py"))
+        _jit.folder_names.cache_clear()
+        return _jit.folder_names()
+
+    before = names()
+    assert before.keys() == text.keys() - {"_dispatch"}
+    for file, changed in {"a": "a", "b": "ab", "c": "abc", "d": "d", "_dispatch": ""}.items():
+        after = names(**{file: text[file] + "\ny = 2"})
+        assert {file for file in before if after[file] != before[file]} == set(changed), file
+    _jit.folder_names.cache_clear()
+
+
+GATHERED = """
+import numpy as np
+from numba.core import event
+from npgen.kernels import gather
+with event.install_recorder("numba:compile") as recorder:
+    print(gather.rows(np.eye(2, 130), np.zeros(128, int)).shape, sorted({e.data["dispatcher"].__name__
+                                                                          for _, e in recorder.buffer}))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+def test_an_edit_of_a_helper_compiles_what_imports_it_anew(tmp_path):
+    """That of another file compiles nothing."""
+    for package in "npgen", "npgen/kernels":  # as it is installed
+        shutil.copytree(ROOT / Path(package).name, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def gathered(file=None, old="", new=""):
+        if file:
+            path = tmp_path / "npgen" / "kernels" / file
+            text = path.read_text()
+            assert text.count(old) == 1
+            path.write_text(text.replace(old, new))
+        return run(GATHERED, PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1", NPGEN_CACHE_DIR=str(tmp_path / "cache"))
+
+    assert "_rows" in gathered()
+    assert gathered() == "(128, 130) []"
+    assert gathered("mlp.py", "import functools\n", "import functools\nEDITED = 1\n") == "(128, 130) []"
+    assert "_rows" in gathered("masked_matmul.py", "1 if n < 64 else 2", "1 if n < 65 else 2")
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Makes this version's folder, beside others that were there."""
+    """Makes this version's folders, beside others that were there."""
     def make():
         _jit.cache_folder.cache_clear()
-        return _jit.cache_folder()
+        assert _jit.cache_folder() == tmp_path
+        return {tmp_path / name for name in _jit.folder_names().values()}
 
     monkeypatch.setenv("NPGEN_CACHE_DIR", str(tmp_path))
     yield make
@@ -99,16 +182,17 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not _jit.available, reason="no Numba")
 def test_folders_of_older_versions_go(folder, tmp_path):
-    """The last used stay, and so does what was used within weeks, what has another name, and what is not ours."""
+    """The last used of each file stay, and so does what was used within weeks, what has another name, and what is not ours."""
     def left(name, used):
         (tmp_path / name / "kernels_0").mkdir(parents=True)
         (tmp_path / name / "kernels_0" / "a.nbi").write_text("x")
         os.utime(tmp_path / name, (used, used))
 
-    old = [f"kernels-{k:016x}" for k in range(9)]
-    for k, name in enumerate(old):
-        left(name, 10**9 + k)
-    others = ["kernels-0", "kernels", "mine", "kernels-" + "g" * 16, "xkernels-" + "0" * 16]
+    old = {file: [f"kernels-{file}{k:016x}" for k in range(9)] for file in ("", "mlp-", "_blas-", "gone-")}
+    for names in old.values():
+        for k, name in enumerate(names):
+            left(name, 10**9 + k)
+    others = ["kernels-0", "kernels", "mine", "mlp-" + "0" * 16, "kernels-" + "g" * 16, "xkernels-" + "0" * 16]
     for name in others:
         left(name, 10**9)
     (tmp_path / "aside").mkdir()
@@ -116,13 +200,23 @@ def test_folders_of_older_versions_go(folder, tmp_path):
     (tmp_path / f"kernels-{99:016x}").symlink_to(tmp_path / "aside")
     (tmp_path / f"kernels-{98:016x}").write_text("a file")
     ours = folder()
-    kept = {path.name for path in tmp_path.iterdir()}
-    assert kept == {ours.name, *old[-_jit.KEPT:], *others, "aside", f"kernels-{99:016x}", f"kernels-{98:016x}"}
-    assert (tmp_path / "aside" / "kept").exists() and ours.stat().st_mtime > 10**9 + 9
-    now = ours.stat().st_mtime
+    assert set(tmp_path.iterdir()) - ours == {tmp_path / name for name in [
+        *(name for names in old.values() for name in names[-_jit.KEPT:]), *others, "aside", f"kernels-{99:016x}",
+        f"kernels-{98:016x}"]}
+    assert (tmp_path / "aside" / "kept").exists() and min(path.stat().st_mtime for path in ours) > 10**9 + 9
+    now = max(path.stat().st_mtime for path in ours)
     for k in range(9):
-        left(f"kernels-{k + 200:016x}", now - _jit.UNUSED / 2)
-    assert folder() == ours and len([p for p in tmp_path.iterdir() if p.name >= "kernels-" + f"{200:016x}"]) >= 9
+        left(f"kernels-mlp-{k + 200:016x}", now - _jit.UNUSED / 2)
+    assert folder() == ours and len([p for p in tmp_path.iterdir() if p.name >= "kernels-mlp-" + f"{200:016x}"]) >= 9
+
+
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+def test_a_folder_of_another_user_is_left_alone(folder, tmp_path, monkeypatch):
+    """Whichever of the files it is: what lies there is not loaded."""
+    theirs = _jit.folder_names()["mlp"]
+    monkeypatch.setattr(_jit, "_owned", lambda path: path != tmp_path / theirs)
+    _jit.cache_folder.cache_clear()
+    assert _jit.cache_folder() != tmp_path
 
 
 @pytest.mark.skipif(not _jit.available, reason="no Numba")
@@ -133,7 +227,7 @@ def test_what_cannot_be_removed_stays_and_nothing_fails(folder, tmp_path, monkey
         raise PermissionError(13, "refused")
 
     monkeypatch.setattr(_jit.os, "utime", refuse)
-    assert folder().is_dir()
+    assert all(path.is_dir() for path in folder())
     assert (tmp_path / f"kernels-{1:016x}").is_dir()
 
 
