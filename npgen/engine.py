@@ -30,13 +30,14 @@ _levels = itertools.count(1)
 class Node:
     """One recorded step: its parents on the same level, and pull: the pullback to each, or one function to all of them.
 
-    partly: what a pullback makes of a Selected cotangent, or None if it takes the numbers alone.
+    partly: what a pullback makes of a Selected cotangent, or None if it takes the numbers alone. out: of a leaf, the array
+    that its gradient is written to, or None.
     """
 
-    __slots__ = ("parents", "pull", "partly")
+    __slots__ = ("parents", "pull", "partly", "out")
 
-    def __init__(self, parents=(), pull=(), partly=None):
-        self.parents, self.pull, self.partly = parents, pull, partly
+    def __init__(self, parents=(), pull=(), partly=None, out=None):
+        self.parents, self.pull, self.partly, self.out = parents, pull, partly, out
 
 
 class Selected:
@@ -74,8 +75,9 @@ class Primitive:
     A rule is staged: rule(ans, *args, **params) returns the pullback g -> gradient, which holds on to nothing but what
     it uses. `each` replaces the rules where the number of arguments varies: each(i, ans, *args, **params). `joint`
     replaces them where the gradients come together: joint(tracked, ans, *args, **params) returns the function
-    g -> one gradient for each argument numbered in `tracked`. An op may have several answers, a tuple; its rule is joint,
-    and its g are Pieces. A Primitive without rules gives constants: the result is a plain array. partly: see Node.
+    (g, out) -> one gradient for each argument numbered in `tracked`, written to the array that `out` has for it, if it has
+    one and the function cares. An op may have several answers, a tuple; its rule is joint, and its g are Pieces. A Primitive
+    without rules gives constants: the result is a plain array. partly: see Node.
     """
 
     def __init__(self, forward, *rules, each=None, joint=None, partly=None, name=None):
@@ -155,7 +157,8 @@ def backward(root, g, *, retain=False):
         if type(g) is Selected:
             contributions = [node.partly(pullback, g.value, mask) for pullback in node.pull]
         else:
-            contributions = node.pull(g) if callable(node.pull) else (pullback(g) for pullback in node.pull)
+            contributions = node.pull(g, _outs(node, uses, cotangents)) if callable(node.pull) else (
+                pullback(g) for pullback in node.pull)
         for parent, contribution in zip(node.parents, contributions, strict=True):
             if parent not in cotangents:
                 cotangents[parent] = contribution
@@ -178,6 +181,11 @@ def backward(root, g, *, retain=False):
     return leaves
 
 
+def _outs(node, uses, cotangents):
+    """For each parent the array that its gradient is written to, if all of that comes from this node, or None."""
+    return [parent.out if uses[parent] == 1 and parent not in cotangents else None for parent in node.parents]
+
+
 def map_arrays(f, *trees):
     """Apply f to the arrays of nested dicts, lists and tuples that share one structure."""
     tree = trees[0]
@@ -194,21 +202,21 @@ def _check_argnums(name, argnums, args):
             raise ValueError(f"{name}: argnum is {i}, but the function was given {len(args)} positional arguments")
 
 
-def _trace(name, f, args, argnums):
+def _trace(name, f, args, argnums, outs=None):
     """Run f with the chosen arguments as new leaves -> (output on this level or a constant, level, the leaves)."""
     _check_argnums(name, argnums, args)
     level = next(_levels)
 
-    def leaf(x):
+    def leaf(x, out=None):
         x = x if hasattr(x, "dtype") else np.asarray(x)
         if x.dtype.kind != "f":
             raise TypeError(f"{name}: cannot differentiate with respect to an array of dtype {x.dtype}; "
                             "pass floating-point values, for example x.astype(float)")
-        return Tensor(x, Node(), level)
+        return Tensor(x, Node(out=out), level)
 
     args, leaves = list(args), []
-    for i in argnums:
-        args[i] = map_arrays(leaf, args[i])
+    for k, i in enumerate(argnums):
+        args[i] = map_arrays(leaf, args[i]) if outs is None else map_arrays(leaf, args[i], outs[k])
         leaves.append(args[i])
     out = f(*args)
     if not (hasattr(out, "dtype") or isinstance(out, (int, float))):
@@ -227,11 +235,15 @@ def _pull(out, level, leaves, g, retain=False):
     given = {id(g)}
 
     def gradient(leaf):
-        d = found.get(leaf.node)
+        d, out = found.get(leaf.node), leaf.node.out
+        if d is not None and d.dtype.kind == "c":
+            d = OVERRIDES["real"](d)
+        if out is not None:
+            if d is not out:
+                out[...] = 0 if d is None else d
+            return out
         if d is None:
             return np.zeros_like(leaf.value)
-        if d.dtype.kind == "c":
-            d = OVERRIDES["real"](d)
         if d.dtype != leaf.dtype:
             return OVERRIDES["astype"](d, leaf.dtype)
         if not isinstance(d, Tensor) and (d.base is not None or id(d) in given):  # a view, or someone else's array
@@ -242,21 +254,23 @@ def _pull(out, level, leaves, g, retain=False):
     return [map_arrays(gradient, tree) for tree in leaves]
 
 
-def value_and_grad(f, argnum=0):
+def value_and_grad(f, argnum=0, out=None):
     """The function (*args) -> (f(*args), df/dargs[argnum]) of a scalar-valued f; argnum is an int or a tuple of them.
 
+    out: arrays of the gradient's structure, shapes and dtypes, which it is then written to at every call, or None.
     Raises TypeError for an argument that is not floating-point, ValueError if f does not return a scalar.
     """
     argnums = (argnum,) if isinstance(argnum, int) else tuple(argnum)
+    outs = [out] if isinstance(argnum, int) and out is not None else out
 
     def run(*args):
-        out, level, leaves = _trace("grad", f, args, argnums)
-        value = _peel(out, level)
+        answer, level, leaves = _trace("grad", f, args, argnums, outs)
+        value = _peel(answer, level)
         shape = getattr(value, "shape", ())
         if shape != ():
             raise ValueError(f"grad: the function returned an array of shape {shape}, not a scalar; "
                              "sum it, or use vjp or jacobian")
-        gradients = _pull(out, level, leaves, np.ones_like(value))
+        gradients = _pull(answer, level, leaves, np.ones_like(value))
         return value, gradients[0] if isinstance(argnum, int) else tuple(gradients)
 
     return run

@@ -24,6 +24,7 @@ from .kernels import likelihood as _likelihood_kernel
 from .kernels import mixture_likelihood as _mixture_kernel
 from .kernels import mlp as _mlp_kernel
 from .kernels import spline as _spline_kernel
+from .kernels._dispatch import placing
 from .kernels.likelihood import LOG_2PI
 from .ops import _c
 
@@ -36,11 +37,12 @@ def fused(name, formula, forward, backward):
     answers beyond the formula's are what the forward kernel keeps for the backward one.
     """
     def joint(tracked, ans, *args):
-        def pull(g):
+        def pull(g, out):
             several = type(ans) is tuple
             g = [g.get(k) for k in range(len(ans))] if several else [g]
             if not any(type(a) is Tensor for a in (*args, *g)):
-                gradients = backward(tracked, ans, g if several else g[0], *args)
+                with placing([a for a in out if a is not None]):
+                    gradients = backward(tracked, ans, g if several else g[0], *args)
                 if gradients is not None:
                     return gradients
 

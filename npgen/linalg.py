@@ -52,7 +52,7 @@ def _over_gaps(name, values, turn):
 def _eigh_rule(tracked, ans, a, uplo):
     values, v = ans
 
-    def pullback(g):
+    def pullback(g, out):
         inner = _diag(g[0]) if 0 in g else 0
         if 1 in g:
             turn = matmul(_t(v), g[1])
@@ -86,7 +86,7 @@ def eigvalsh(a, UPLO="L"):
 def _svd_rule(tracked, ans, a):
     u, s, vh = ans
 
-    def pullback(g):
+    def pullback(g, out):
         inner, outer = (_diag(g[1]) if 1 in g else 0), 0
         rows, columns = s[..., None], s[..., None, :]
         if 0 in g:
@@ -137,7 +137,7 @@ def _qr_rule(tracked, ans, a):
     if not np.all(np.not_equal(ops.diagonal(r, axis1=-2, axis2=-1), 0)):
         raise np.linalg.LinAlgError("qr: the first columns are linearly dependent; Q and R have no derivative there, use pinv")
 
-    def pullback(g):
+    def pullback(g, out):
         dq, dr = (g.get(k, np.zeros_like(part)) for k, part in enumerate(ans))
         m = matmul(r, _t(dr)) - matmul(_t(dq), q)
         sums = dq + matmul(q, tril(m) + _t(tril(m, -1)))

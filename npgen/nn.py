@@ -43,6 +43,13 @@ class Parameters(dict):
     def __reduce__(self):
         return Parameters, (dict(self),)  # what is copied or unpickled are views of a buffer of their own
 
+    def over(self, flat):
+        """The same names and shapes over another flat buffer."""
+        other = Parameters.__new__(Parameters)
+        other.parts, other.flat = self.parts, flat
+        other.update({name: flat[part].reshape(self[name].shape) for name, part in self.parts.items()})
+        return other
+
     def copy(self, dtype=None):
         """The same parameters in a buffer of their own, in another dtype if one is given."""
         return Parameters(self, dtype or self.flat.dtype)

@@ -407,7 +407,7 @@ def stack(xs, axis=0):
 
 
 def _split_rule(tracked, ans, x, cuts, axis):
-    return lambda g: [concatenate([g[k] if k in g else np.zeros_like(piece) for k, piece in enumerate(ans)], axis=axis)]
+    return lambda g, out: [concatenate([g[k] if k in g else np.zeros_like(piece) for k, piece in enumerate(ans)], axis=axis)]
 
 
 def _pieces(x, cuts, axis):

@@ -10,10 +10,8 @@ import numpy as np
 from . import ops, optim
 from .engine import value_and_grad
 from .kernels import gather, norm
-from .kernels._cuda import is_device_array
 from .optim import BASE, RATE, STEP
 
-SMALL = 2**15  # parameters on the CPU, below which a gradient is put in one piece, as always on a GPU: kernels start for more
 
 @dataclasses.dataclass(eq=False)
 class Batch:
@@ -70,19 +68,15 @@ class Player:
 
 
 class Move:
-    """A player's step on a batch."""
+    """A player's step on a batch; gradient has the parameters' names, shapes and order, and room for their gradients."""
 
-    def __init__(self, player, params, options):
+    def __init__(self, player, params, gradient, options):
         self.player, self.params, self.limit = player, params, options.clip_norm
         self.names = tuple(params if player.moves is None else player.moves)
         span = params.span(self.names)
-        self.flat = params.flat[span]
-        at = [params.parts[name] for name in self.names]
-        self.spans, self.gradient = [slice(part.start - span.start, part.stop - span.start) for part in at], None
-        if len(at) > 1 and (is_device_array(self.flat) or self.flat.size < SMALL):
-            self.gradient = np.empty_like(self.flat)
-        self.scale, self.tick = np.ones_like(self.flat, shape=(1,)), np.asarray([1.0, 0, 0, 0], like=params.flat)
-        self.objective, self.all = value_and_grad(self._mean), self.names == tuple(params)
+        self.flat, self.gradient = params.flat[span], gradient.flat[span]
+        self.objective = value_and_grad(self._mean, out={name: gradient[name] for name in self.names})
+        self.tick, self.all = np.asarray([1.0, 0, 0, 0], like=params.flat), self.names == tuple(params)
         self.optimizer = optim.optimizer(options.optimizer if player.optimizer is None else player.optimizer)
         self.decay = options.weight_decay + getattr(self.optimizer, "decay", 0)
         self.base = options.learning_rate if player.learning_rate is None else player.learning_rate
@@ -104,22 +98,14 @@ class Move:
         if player.prepare:
             state.carry = state.carry | player.prepare(dict(self.params), state.carry, batch, state.stream)
         batch.carry = state.carry
-        value, gradients = self.objective({name: self.params[name] for name in self.names}, batch, state.stream)
-        pieces = [g.ravel() for g in gradients.values()]
-        length = sum([norm.squared(g)[0] for g in pieces])**0.5
-        nats = value + 0 * length  # 0 times what is not finite is NaN
-        self.scale[0] = self.limit / np.maximum(length, self.limit) + 0 * nats
+        value, _ = self.objective({name: self.params[name] for name in self.names}, batch, state.stream)
+        length = np.sqrt(norm.squared(self.gradient))
+        nats = value + 0 * length[0]  # 0 times what is not finite is NaN
+        scale = (self.limit / np.maximum(length, self.limit) + 0 * nats).astype(self.flat.dtype)
         clock += self.tick
         if self.scheduled:
             clock[RATE:RATE + 1] = clock[BASE:BASE + 1] * self.rates(clock[STEP:STEP + 1] / self.per_epoch, self.epochs)
         if self.decay:  # decoupled from the gradient (Loshchilov & Hutter, 2019)
             self.flat *= (1 - clock[RATE:RATE + 1] * self.decay).astype(self.flat.dtype)
-        moments = state.moments[player.name]
-        if self.gradient is not None:
-            pieces = [np.concatenate(pieces, out=self.gradient)]
-        if len(pieces) == 1:
-            self.optimizer.update(self.flat, pieces[0], moments, self.scale, clock)
-            return nats
-        for part, g in zip(self.spans, pieces, strict=True):
-            self.optimizer.update(self.flat[part], g, {k: v[part] for k, v in moments.items()}, self.scale, clock)
+        self.optimizer.update(self.flat, self.gradient, state.moments[player.name], scale, clock)
         return nats

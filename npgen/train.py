@@ -190,7 +190,9 @@ class _Step:
 
     def __init__(self, players, params, batch, options, monitor=None):
         self.params, self.batch, self.options = params, batch, options  # the batch of all rows
-        self.moves, self.monitor = [Move(player, params, options) for player in players], monitor or players[0].loss
+        gradient = params.over(np.empty_like(params.flat))  # one for all players, each of whom fills its own
+        self.moves = [Move(player, params, gradient, options) for player in players]
+        self.monitor = monitor or players[0].loss
         self.average = optim.average(options.average)
         self.shown = params.copy() if self.average else params  # what is validated and kept
         self.rolled_back = []  # what the loss became and when, in words

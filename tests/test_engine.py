@@ -53,6 +53,25 @@ def test_arguments_that_do_not_matter_have_gradient_zero():
     assert vjp(lambda x: np.ones(2), X)[1](np.ones(2))[0].tolist() == np.zeros((4, 3)).tolist()
 
 
+def test_a_gradient_is_written_where_it_is_wanted():
+    """Over what was there, whether its leaf is used once, by several ops, twice by one, or not at all."""
+    def pull(tracked, ans, *args):
+        return lambda g, out: [np.multiply(g, i + 1, out=to) for i, to in zip(tracked, out, strict=True)]
+
+    op = Primitive(lambda a, b: a + 2 * b, joint=pull)
+    f = lambda p: np.sum(op(p["once"], 3 * p["several"]) + op(p["several"], np.cos(p["several"]))  # noqa: E731
+                         + op(p["twice"], p["twice"]) + np.sin(p["plain"]))
+    p = {"once": X, "several": X + 1, "twice": X - 1, "plain": X + 2, "unused": X + 3}
+    wanted, out = value_and_grad(f)(p), {name: np.full_like(X, np.nan) for name in p}
+    for _ in range(2):
+        value, gradient = value_and_grad(f, out=out)(p)
+        assert value == wanted[0] and all(gradient[name] is out[name] for name in p)
+        assert all(out[name].tobytes() == wanted[1][name].tobytes() for name in p)
+    pair = np.empty_like(X), np.empty_like(X)
+    value_and_grad(lambda a, b, c: np.sum(a * b * c), argnum=(2, 0), out=pair)(X, X + 1, X + 2)
+    np.testing.assert_array_equal(pair, (X * (X + 1), (X + 1) * (X + 2)))
+
+
 def test_python_numbers_and_numpy_scalars():
     assert grad(lambda x: x ** 3)(2.0) == 12
     assert grad(lambda x: x ** 3)(np.float32(2)).dtype == np.float32
@@ -171,12 +190,12 @@ def test_a_tensor_of_an_outer_derivative_may_be_an_argument_inside():
 
 
 def _sine_and_cosine_rule(tracked, ans, x):
-    return lambda g: [g.get(0, 0.0) * ans[1] - g.get(1, 0.0) * ans[0]]
+    return lambda g, out: [g.get(0, 0.0) * ans[1] - g.get(1, 0.0) * ans[0]]
 
 
 sine_and_cosine = Primitive(lambda x: (np.sin(x), np.cos(x)), joint=_sine_and_cosine_rule, name="sine_and_cosine")
 times = Primitive(np.multiply.__call__, name="times",
-                  joint=lambda tracked, ans, x, y: lambda g: [g * (y, x)[i] for i in tracked])
+                  joint=lambda tracked, ans, x, y: lambda g, out: [g * (y, x)[i] for i in tracked])
 
 
 @pytest.mark.parametrize("f", [

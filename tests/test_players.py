@@ -8,8 +8,9 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 import npgen
-from npgen import MADE, checkpoint, train
+from npgen import MADE, MAF, VAE, RealNVP, checkpoint, train
 from npgen.engine import Tensor
+from npgen.kernels import adam, flow, mlp, norm
 from npgen.nn import Parameters
 from npgen.optim import SGD, Adam, Average, Constant, Cosine, Step
 from npgen.random import Stream
@@ -281,6 +282,28 @@ def test_a_chain_is_moved_before_every_step_and_seen_by_the_loss():
 
 
 # ---------------------------------------------------------------- models
+
+@pytest.mark.parametrize("build", [functools.partial(VAE, n_latent=2, hidden=(8,)), functools.partial(MAF, hidden=(8,)),
+                                   functools.partial(RealNVP, n_couplings=2, hidden=(8,))], ids=["vae", "maf", "realnvp"])
+def test_the_networks_write_their_gradients_into_one_over_which_goes_one_launch_each(build, monkeypatch):
+    launched = []
+
+    def watch(kernel):
+        def run(*args, inner=kernel.numba):
+            answers = inner(*args)
+            launched.append((kernel, args, answers))
+            return answers
+        monkeypatch.setattr(kernel, "numba", run)
+
+    for kernel in (norm.squared, adam.step, mlp.backward, flow.backward):
+        watch(kernel)
+    model = build(max_epochs=2, batch_size=10, random_state=0, preprocess=None, validation_fraction=0).fit(X)
+    gradients = [args[kernel is adam.step] for kernel, args, _ in launched if kernel in (norm.squared, adam.step)]
+    assert [kernel for kernel, *_ in launched if kernel in (norm.squared, adam.step)] == [norm.squared, adam.step] * 10
+    assert {g.size for g in gradients} == {model.params_.flat.size} and len({g.ctypes.data for g in gradients}) == 1
+    made = [answers[1] for kernel, _, answers in launched if kernel in (mlp.backward, flow.backward)]
+    assert len(made) >= 10 and all(np.shares_memory(dparams, gradients[0]) for dparams in made)
+
 
 SETTINGS = {"schedule": Cosine(floor=0.1), "warmup": 2, "optimizer": Adam(beta1=0.8, decay=0.01), "average": Average(0.5)}
 
