@@ -39,6 +39,6 @@ setup(
         "plot": ["matplotlib>=3.9"],
         "test": ["build", "coverage", "hypothesis", "matplotlib>=3.9", "mpmath", "pytest>=8", "ruff", "scikit-learn>=1.6",
                  "setuptools>=77", "nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"],
-        "bench": ["jax", "matplotlib>=3.9", "scikit-learn>=1.6", "torch"],
+        "bench": ["jax", "matplotlib>=3.9", "scikit-learn>=1.6", "torch", "zuko"],
     },
 )

@@ -1,11 +1,22 @@
-"""The models as they are usually written, for any array library: xp brings linear, relu, exp, tanh, square, concatenate,
-columns (in another order) and bernoulli_log_prob (summed over all rows and features).
+"""The models as they are usually written, for any array library: xp brings linear, relu, exp, log, tanh, square, where,
+concatenate, columns (in another order), softmax, softplus, logsumexp, cumsum and take (one value of each row) along an axis,
+and bernoulli_log_prob (summed over all rows and features).
 
 params are those of problems.py; losses are mean nats per row.
 
-Legend: n rows, d features, l latent dimensions.
+Legend: n rows, d features, l latent dimensions, c components, k bins.
 """
 import math
+
+import numpy as np
+
+LOG_2PI = math.log(2 * math.pi)
+LEAST = 1e-3  # of a spline's bin, as a share of the box, and of a derivative
+
+
+def loss(log_prob, *given):
+    """-log p(x), as a function of the parameters and the rows: log_prob(params, *given, x) is that of each row."""
+    return lambda params, x: -log_prob(params, *given, x).mean()
 
 
 def mlp(xp, params, x):
@@ -15,16 +26,41 @@ def mlp(xp, params, x):
     return xp.linear(x, *params[-2:])
 
 
-def made_logits(xp, params, masks, x):
-    """The Bernoulli logits (n, d) of a MADE whose weights are masked as they are used; no masks where they are already."""
-    if masks:
-        params = [p if i % 2 else p * masks[i // 2] for i, p in enumerate(params)]
-    return mlp(xp, params, x)
+def masked(params, masks):
+    """The parameters as a masked network uses them; the same where there are no masks."""
+    return [p if m is None else p * m for p, m in zip(params, masks, strict=True)] if masks else params
 
 
-def made_loss(xp, params, masks, x):
-    """-log p(x)."""
-    return -xp.bernoulli_log_prob(x, made_logits(xp, params, masks, x)) / len(x)
+def numbered(params):
+    """The place of every parameter, as arrays of their shapes: whoever keeps them otherwise arranges these likewise."""
+    starts = np.cumsum([0, *(p.size for p in params)])
+    return [np.arange(a, b).reshape(p.shape) for a, b, p in zip(starts, starts[1:], params, strict=False)]
+
+
+def in_place(arrays, numbers):
+    """One flat array of the arrays' values, each in the place that its number says."""
+    flat = np.empty(sum(a.size for a in numbers), arrays[0].dtype)
+    for a, number in zip(arrays, numbers, strict=True):
+        flat[number] = a
+    return flat
+
+
+def bounded(xp, a, limit):
+    """a, smoothly kept in (-limit, limit)."""
+    return limit * xp.tanh(a / limit)
+
+
+def made_loss(xp, params, x):
+    """-log p(x) of a MADE with a Bernoulli head."""
+    return -xp.bernoulli_log_prob(x, mlp(xp, params, x)) / len(x)
+
+
+def made_mixture_loss(xp, params, n_components, x):
+    """-log p(x) of a MADE with mixtures of normals: of each feature the logits, means and raw log-variances."""
+    outputs = mlp(xp, params, x).reshape(*x.shape, 3, n_components)
+    logits, mean, log_var = outputs[:, :, 0], outputs[:, :, 1], bounded(xp, outputs[:, :, 2], 15)
+    joint = logits - (log_var + xp.square(x[:, :, None] - mean) * xp.exp(-log_var)) / 2
+    return (xp.logsumexp(logits, -1) - xp.logsumexp(joint, -1)).sum() / len(x) + LOG_2PI * x.shape[1] / 2
 
 
 def vae_loss(xp, params, x, eps):
@@ -32,7 +68,7 @@ def vae_loss(xp, params, x, eps):
     half = len(params) // 2
     outputs = mlp(xp, params[:half], x)
     l = outputs.shape[1] // 2  # noqa: E741
-    mean, log_var = outputs[:, :l], 10 * xp.tanh(outputs[:, l:] / 10)
+    mean, log_var = outputs[:, :l], bounded(xp, outputs[:, l:], 10)
     logits = mlp(xp, params[half:], mean + xp.exp(log_var / 2) * eps)
     kl = (xp.square(mean) + xp.exp(log_var) - 1 - log_var).sum() / 2
     return (kl - xp.bernoulli_log_prob(x, logits)) / len(x)
@@ -47,10 +83,15 @@ def _couplings(params, orders, d):
         yield None if k % 2 else orders[k // 2], d - d // 2 if k % 2 else d // 2, shift, log_scale, network
 
 
+def _log_normal(xp, z):
+    """log N(z; 0, I), (n,)."""
+    return -xp.square(z).sum(1) / 2 - z.shape[1] / 2 * LOG_2PI
+
+
 def _scale_and_shift(xp, network, kept):
     outputs = mlp(xp, network, kept)
     n_moved = outputs.shape[1] // 2
-    return 3 * xp.tanh(outputs[:, :n_moved] / 3), outputs[:, n_moved:]
+    return bounded(xp, outputs[:, :n_moved], 3), outputs[:, n_moved:]
 
 
 def realnvp_log_prob(xp, params, orders, x):
@@ -64,12 +105,7 @@ def realnvp_log_prob(xp, params, orders, x):
         s, t = _scale_and_shift(xp, network, kept)
         x = xp.concatenate([(moved - t) * xp.exp(-s), kept], 1)
         log_det = log_det - log_scale.sum() - s.sum(1)
-    return log_det - xp.square(x).sum(1) / 2 - d / 2 * math.log(2 * math.pi)
-
-
-def realnvp_loss(xp, params, orders, x):
-    """-log p(x)."""
-    return -realnvp_log_prob(xp, params, orders, x).mean()
+    return log_det + _log_normal(xp, x)
 
 
 def realnvp_rows(xp, params, orders, backs, z):
@@ -83,3 +119,90 @@ def realnvp_rows(xp, params, orders, backs, z):
         if k % 2 == 0:
             z = xp.columns(z, backs[k // 2])
     return z
+
+
+def _stack(params, orders):
+    """(the order of the features before it, or None, shift, log_scale, network) of every step of a stack."""
+    size = len(params) // len(orders)
+    for k, order in enumerate(orders):
+        shift, log_scale, *network = params[k * size:(k + 1) * size]
+        yield order if k else None, shift, log_scale, network
+
+
+def _stacked_log_prob(xp, params, orders, x, step):
+    """log p(x) (n,) of steps that each normalise the features; step(network, x) -> z, log_det."""
+    log_det = 0.0
+    for order, shift, log_scale, network in _stack(params, orders):
+        if order is not None:
+            x = xp.columns(x, order)
+        x, more = step(network, (x - shift) * xp.exp(-log_scale))
+        log_det = log_det - log_scale.sum() + more
+    return log_det + _log_normal(xp, x)
+
+
+def maf_log_prob(xp, params, orders, x):
+    """log N(z; 0, I) + log |det dz/dx|, (n,)."""
+    def step(network, x):
+        outputs = mlp(xp, network, x)
+        log_var = bounded(xp, outputs[:, 1::2], 15)
+        return (x - outputs[:, ::2]) * xp.exp(-log_var / 2), -log_var.sum(1) / 2
+
+    return _stacked_log_prob(xp, params, orders, x, step)
+
+
+def maf_rows(xp, params, orders, backs, z, inverse):
+    """The rows that noise z stands for; inverse(network, z) is that of a step, which takes a pass for every feature."""
+    for (order, shift, log_scale, network), back in reversed(list(zip(_stack(params, orders), backs, strict=True))):
+        z = inverse(network, z) * xp.exp(log_scale) + shift
+        if order is not None:
+            z = xp.columns(z, back)
+    return z
+
+
+def maf_feature(xp, hidden, last, x, noise):
+    """One feature (n,) of the rows, its noise given, from those before it in x; `last` are its columns of the last layer."""
+    outputs = xp.linear(xp.relu(mlp(xp, hidden, x)), *last)
+    return outputs[:, 0] + xp.exp(bounded(xp, outputs[:, 1], 15) / 2) * noise
+
+
+def nsf_log_prob(xp, params, orders, bins, box, axis, x):
+    """log N(z; 0, I) + log |det dz/dx|, (n,); for axis see `spline`."""
+    def step(network, x):
+        kept, moved = x[:, :x.shape[1] // 2], x[:, x.shape[1] // 2:]
+        z, log_det = spline(xp, moved, mlp(xp, network, kept), bins, box, axis)
+        return xp.concatenate([kept, z], 1), log_det
+
+    return _stacked_log_prob(xp, params, orders, x, step)
+
+
+def spline(xp, x, raw, bins, box, axis):
+    """Every value by its own monotone rational-quadratic spline in (-box, box): z (n, d), log |det dz/dx| (n,).
+
+    raw are of each feature bins widths, heights and bins - 1 derivatives (axis 2), or those of all features one after the
+    other (axis 1): libraries are fast along different axes.
+    """
+    (n, d), each = x.shape, 3 * bins - 1
+    raw = raw.reshape((n, d, each) if axis == 2 else (n, each, d))
+
+    def part(a, first, end):
+        return a[:, :, first:end] if axis == 2 else a[:, first:end]
+
+    def along(a):
+        return a[:, :, None] if axis == 2 else a[:, None]
+
+    width, height = (2 * box * (LEAST + (1 - bins * LEAST) * xp.softmax(part(raw, i * bins, (i + 1) * bins), axis))
+                     for i in range(2))
+    left, low = (xp.cumsum(size, axis) - size - box for size in (width, height))
+    one = part(0 * raw + 1, 0, 1)
+    slope = LEAST + xp.softplus(part(raw, 2 * bins, each) + math.log(math.expm1(1 - LEAST)))
+    slope = xp.concatenate([one, slope, one], axis)
+    inside = abs(x) < box
+    v = xp.where(inside, x, 0.0)
+    number = (along(v) >= part(left, 1, bins)).sum(axis)
+    left, low, w, h, d0 = (xp.take(a, number, axis) for a in (left, low, width, height, slope))
+    s, d1 = h / w, xp.take(slope, number + 1, axis)
+    t = (v - left) / w
+    u = 1 - t
+    den = s + (d0 + d1 - 2 * s) * t * u
+    log_det = xp.where(inside, 2 * xp.log(s / den) + xp.log(d1 * t * t + 2 * s * t * u + d0 * u * u), 0.0)
+    return xp.where(inside, low + h * t * (s * t + d0 * u) / den, x), log_det.sum(1)

@@ -1,8 +1,9 @@
 """What is timed: data, first parameters and noise in NumPy, made once and handed to every library.
 
-A problem is a dict. params: the arrays of a model in order, weight (inputs, outputs) before bias; batches (b, n): the row
-numbers of b steps; eps, noise: the random numbers of a check, drawn as npgen draws them. Whoever times one may add device:
-"cpu", as without it, or "cuda", where training steps, made_sample and em_on_device run too.
+A problem is a dict. params: the arrays of a model in order, weight (inputs, outputs) before bias; masks: what is allowed of
+each of them, or None; batches (b, n): the row numbers of b steps; eps, noise: the random numbers of a check, drawn as npgen
+draws them. Whoever times one may add device: "cpu", as without it, or "cuda", where training steps, made_sample and
+em_on_device run too.
 
 Legend: n rows, d features, k components.
 """
@@ -30,14 +31,27 @@ def _binary_rows(rng, n, d):
     return (rng.uniform(size=(n, d)) < rng.uniform(size=d)).astype(np.float32)
 
 
+def _masked(rng, d, hidden, each):
+    """(params, masks) of a masked autoencoder of d features whose outputs are `each` of the first, then of the second, ..."""
+    *inner, last = (m.astype(np.float32) for m in masks.made_masks(d, hidden))
+    allowed = [a for m in (*inner, np.repeat(last, each, axis=1)) for a in (m, None)]
+    return [p if m is None else p * m for p, m in zip(_layers(rng, (d, *hidden, each * d)), allowed, strict=True)], allowed
+
+
 def made(d=784, hidden=500, batch=100, n_samples=100):
     """A MADE of one hidden layer on binary rows; noise (n_samples, d) are the uniforms that decide a sample."""
     rng = np.random.default_rng(0)
-    staircase = [m.astype(np.float32) for m in masks.made_masks(d, (hidden,))]
-    params = list(_layers(rng, (d, hidden, d)))
-    params[::2] = [w * m for w, m in zip(params[::2], staircase, strict=True)]
-    return {"params": params, "masks": staircase, "hidden": (hidden,), "x": _binary_rows(rng, N_BATCHES * batch, d),
+    params, allowed = _masked(rng, d, (hidden,), 1)
+    return {"params": params, "masks": allowed, "hidden": (hidden,), "x": _binary_rows(rng, N_BATCHES * batch, d),
             "batches": _batches(rng, batch), "noise": Stream(1).uniform((n_samples, d), np.float32), "stream": 1}
+
+
+def made_mixture(d=784, hidden=500, batch=100, components=10):
+    """A MADE of one hidden layer whose conditionals are mixtures of normals, on rows of normals."""
+    rng = np.random.default_rng(0)
+    params, allowed = _masked(rng, d, (hidden,), 3 * components)
+    return {"params": params, "masks": allowed, "hidden": (hidden,), "components": components, "batches": _batches(rng, batch),
+            "x": rng.normal(size=(N_BATCHES * batch, d)).astype(np.float32), "stream": 1}
 
 
 def vae(d=784, hidden=400, latent=20, batch=128):
@@ -48,19 +62,59 @@ def vae(d=784, hidden=400, latent=20, batch=128):
             "batches": _batches(rng, batch), "eps": Stream(1).normal((batch, latent), np.float32), "stream": 1}
 
 
+def _norm(rng, d):
+    """The shift and the log-scale of an ActNorm."""
+    return list(rng.normal(0, 0.1, (2, d)).astype(np.float32))
+
+
+def _near_identity(params):
+    """The parameters of a step's network, its outputs as small as a fit starts them."""
+    *network, last, bias = params
+    return [*network, last / 10, bias]
+
+
+def _flow(rng, d, batch, n_rows, n_noise):
+    """What the problems of all flows have: rows, batches, and noise (n_noise, d)."""
+    n = max(N_BATCHES * batch, n_rows)
+    return {"x": rng.normal(size=(n, d)).astype(np.float32), "batches": _batches(rng, batch), "n_rows": n_rows,
+            "noise": Stream(1).normal((n_noise, d), np.float32), "stream": 1}
+
+
 def realnvp(d=64, n_couplings=8, hidden=(128, 128), batch=512, n_rows=10_000):
     """A RealNVP; orders (n_couplings / 2, d) shuffle the features before each pair of couplings, noise (n_rows, d)."""
     rng = np.random.default_rng(0)
     params = []
     for k in range(n_couplings):
         n_kept = d // 2 if k % 2 == 0 else d - d // 2
-        norm = rng.normal(0, 0.1, (2, d)).astype(np.float32)
-        *network, last, bias = _layers(rng, (n_kept, *hidden, 2 * (d - n_kept)))
-        params += [*norm, *network, last / 10, bias]  # couplings near the identity, as a fit starts them
+        params += _norm(rng, d) + _near_identity(_layers(rng, (n_kept, *hidden, 2 * (d - n_kept))))
     orders = np.stack([rng.permutation(d) for _ in range((n_couplings + 1) // 2)])
-    n = max(N_BATCHES * batch, n_rows)
-    return {"params": params, "orders": orders, "hidden": hidden, "x": rng.normal(size=(n, d)).astype(np.float32),
-            "batches": _batches(rng, batch), "n_rows": n_rows, "noise": Stream(1).normal((n_rows, d), np.float32), "stream": 1}
+    return {"params": params, "orders": orders, "hidden": hidden, **_flow(rng, d, batch, n_rows, n_rows)}
+
+
+def maf(d=64, n_layers=5, hidden=(256, 256), batch=512, n_rows=10_000, n_samples=1000):
+    """A MAF, features reversed between steps (orders (n_layers, d), the first is not used); noise (n_samples, d).
+
+    A step's network has two hidden layers, as zuko's and nflows' have by default.
+    """
+    rng = np.random.default_rng(0)
+    params, allowed = [], []
+    for _ in range(n_layers):
+        network, of_network = _masked(rng, d, hidden, 2)
+        params += _norm(rng, d) + _near_identity(network)
+        allowed += [None, None, *of_network]
+    return {"params": params, "masks": allowed, "orders": np.tile(np.arange(d)[::-1], (n_layers, 1)), "hidden": hidden,
+            **_flow(rng, d, batch, n_rows, n_samples)}
+
+
+def nsf(d=64, n_layers=8, hidden=(128, 128), bins=8, batch=512, n_rows=10_000):
+    """An NSF of couplings, features shuffled between them (orders (n_layers, d), the first is not used); box 5."""
+    rng = np.random.default_rng(0)
+    params = []
+    for _ in range(n_layers):
+        params += _norm(rng, d) + _near_identity(_layers(rng, (d // 2, *hidden, (3 * bins - 1) * (d - d // 2))))
+    orders = np.stack([rng.permutation(d) for _ in range(n_layers)])
+    return {"params": params, "orders": orders, "hidden": hidden, "bins": bins, "box": 5.0,
+            **_flow(rng, d, batch, n_rows, n_rows)}
 
 
 def mixture(n=100_000, d=16, k=32):

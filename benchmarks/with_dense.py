@@ -59,4 +59,4 @@ def _products(problem):
     yield "numpy, products alone", dict, repeat(products)
 
 
-made_step = vae_step = realnvp_step = _products
+made_step = made_mixture_step = vae_step = realnvp_step = maf_step = nsf_step = _products

@@ -1,24 +1,36 @@
 """JAX's side of the benchmark: one jitted step with donated buffers. For the anatomy see with_npgen.py."""
 import itertools
+import re
 import types
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from . import formulas
+from .worker import instructions
+
+
+def _take(a, number, axis):
+    return jnp.take_along_axis(a, jnp.expand_dims(number, axis), axis, mode="promise_in_bounds").squeeze(axis)
+
 
 xp = types.SimpleNamespace(
-    linear=lambda x, weight, bias: x @ weight + bias, relu=jax.nn.relu, exp=jnp.exp, tanh=jnp.tanh, square=jnp.square,
-    concatenate=jnp.concatenate, columns=lambda x, order: x[:, order],
+    linear=lambda x, weight, bias: x @ weight + bias, relu=jax.nn.relu, exp=jnp.exp, log=jnp.log, tanh=jnp.tanh,
+    square=jnp.square, where=jnp.where, concatenate=jnp.concatenate, columns=lambda x, order: x[:, order],
+    softmax=jax.nn.softmax, softplus=jax.nn.softplus, logsumexp=jax.nn.logsumexp, cumsum=jnp.cumsum, take=_take,
     bernoulli_log_prob=lambda x, logits: (x * logits - jax.nn.softplus(logits)).sum())
 
 
 def facts():
-    """Versions, in words."""
-    return {"jax": f"{jax.__version__}, {jax.devices()[0].platform}"}
+    """Versions, in words, and the instructions that XLA says it compiled for; the products of Eigen and oneDNN say nothing."""
+    code = jax.jit(jnp.tanh).lower(jnp.ones(8)).compile().runtime_executable().serialize()
+    features = re.findall(rb"[+-][a-z0-9.-]+", code)
+    return {"jax": f"{jax.__version__}, {jax.devices()[0].platform}, XLA compiles for "
+                   f"{instructions(f.decode() for f in features)}; of its products it says nothing"}
 
 
 def reach(device):
@@ -35,15 +47,17 @@ def _adam(params, m, v, t, gradient):
     return jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) * root + 1e-8), params, m, v), m, v
 
 
-def _steps(problem, loss, *, name="", masks=None, draw=lambda key: ()):
+def _steps(problem, loss, *, name="", masks=None, draw=lambda key: (), arrange=list):
     """The training step of loss(params, rows, *noise), the parameters as a list of arrays and as one flat buffer.
 
-    masks, like the parameters, are of the gradients; draw(key) gives the noise of a step.
+    masks, like the parameters, are of the gradients; draw(key) gives the noise of a step; arrange(arrays) are the parameters
+    as the loss takes them.
     """
     x, batches = jnp.asarray(problem["x"]), [jnp.asarray(b, jnp.int32) for b in problem["batches"]]
     noise = tuple(jnp.asarray(problem[n]) for n in ("eps",) if n in problem)
-    listed = [jnp.asarray(p) for p in problem["params"]]
+    listed = [jnp.asarray(p) for p in arrange(problem["params"])]
     flat, unravel = ravel_pytree(listed)
+    numbers = arrange(formulas.numbered(problem["params"]))
 
     def variant(params, loss, masks):
         def derive(params, rows, *noise):
@@ -68,7 +82,8 @@ def _steps(problem, loss, *, name="", masks=None, draw=lambda key: ()):
             for batch in batches[:5]:
                 state, loss = step(state, x, batch, *noise)
                 losses.append(loss)
-            return {"gradient": np.asarray(ravel_pytree(gradient)[0]), "loss": float(value), "losses": np.array(losses)}
+            gradient = formulas.in_place(unravel(ravel_pytree(gradient)[0]), numbers)
+            return {"gradient": gradient, "loss": float(value), "losses": np.array(losses)}
 
         state, order = start(), itertools.cycle(batches)
 
@@ -85,12 +100,20 @@ def _steps(problem, loss, *, name="", masks=None, draw=lambda key: ()):
                                               None if masks is None else ravel_pytree(masks)[0])
 
 
+def _masked_steps(problem, loss):
+    """Weights masked as they are used, or their gradients."""
+    masks = [None if m is None else jnp.asarray(m) for m in problem["masks"]]
+    of_gradients = [jnp.ones(p.shape) if m is None else m for p, m in zip(problem["params"], masks, strict=True)]
+    yield from _steps(problem, lambda params, x: loss(formulas.masked(params, masks), x))
+    yield from _steps(problem, loss, name=", masked gradients", masks=of_gradients)
+
+
 def made_step(problem):
-    masks = [jnp.asarray(m) for m in problem["masks"]]
-    of_gradients = [jnp.ones(p.shape) if p.ndim == 1 else masks[i // 2] for i, p in enumerate(problem["params"])]
-    yield from _steps(problem, lambda params, x: formulas.made_loss(xp, params, masks, x))
-    yield from _steps(problem, lambda params, x: formulas.made_loss(xp, params, (), x), name=", masked gradients",
-                      masks=of_gradients)
+    yield from _masked_steps(problem, partial(formulas.made_loss, xp))
+
+
+def made_mixture_step(problem):
+    yield from _masked_steps(problem, lambda params, x: formulas.made_mixture_loss(xp, params, problem["components"], x))
 
 
 def vae_step(problem):
@@ -99,7 +122,29 @@ def vae_step(problem):
 
 
 def realnvp_step(problem):
-    yield from _steps(problem, lambda params, x: formulas.realnvp_loss(xp, params, problem["orders"], x))
+    yield from _steps(problem, formulas.loss(partial(formulas.realnvp_log_prob, xp), problem["orders"]))
+
+
+def maf_step(problem):
+    yield from _masked_steps(problem, formulas.loss(partial(formulas.maf_log_prob, xp), problem["orders"]))
+
+
+def _nsf_given(problem):
+    return problem["orders"], problem["bins"], problem["box"], 1
+
+
+def _by_bins(problem, arrays):
+    """Outputs in the order in which splines are fastest here: the first of every feature, then the second, ..."""
+    arrays, each = list(arrays), 3 * problem["bins"] - 1
+    size = len(arrays) // len(problem["orders"])
+    for k in range(size, len(arrays) + 1, size):
+        arrays[k - 2:k] = [a.reshape(*a.shape[:-1], -1, each).swapaxes(-1, -2).reshape(a.shape) for a in arrays[k - 2:k]]
+    return arrays
+
+
+def nsf_step(problem):
+    yield from _steps(problem, formulas.loss(partial(formulas.nsf_log_prob, xp), *_nsf_given(problem)),
+                      arrange=partial(_by_bins, problem))
 
 
 def _query(call, *args):
@@ -110,20 +155,50 @@ def _query(call, *args):
     return run
 
 
-def realnvp_log_prob(problem):
-    params, x = [jnp.asarray(p) for p in problem["params"]], jnp.asarray(problem["x"][:problem["n_rows"]])
-    call = jax.jit(lambda params, x: formulas.realnvp_log_prob(xp, params, problem["orders"], x))
+def _log_prob(problem, log_prob, *given, arrange=list):
+    params, x = [jnp.asarray(p) for p in arrange(problem["params"])], jnp.asarray(problem["x"][:problem["n_rows"]])
+    call = jax.jit(lambda params, x: log_prob(xp, params, *given, x))
     yield "jax", lambda: {"log_prob": np.asarray(call(params, x))}, _query(call, params, x)
 
 
-def realnvp_sample(problem):
-    params, orders, noise = [jnp.asarray(p) for p in problem["params"]], problem["orders"], jnp.asarray(problem["noise"])
+def realnvp_log_prob(problem):
+    yield from _log_prob(problem, formulas.realnvp_log_prob, problem["orders"])
 
-    def rows(params, noise):
-        return formulas.realnvp_rows(xp, params, orders, np.argsort(orders), noise)
 
+def maf_log_prob(problem):
+    yield from _log_prob(problem, formulas.maf_log_prob, problem["orders"])
+
+
+def nsf_log_prob(problem):
+    yield from _log_prob(problem, formulas.nsf_log_prob, *_nsf_given(problem), arrange=partial(_by_bins, problem))
+
+
+def _sample(problem, rows):
+    """rows(params, noise), and the same of noise drawn anew."""
+    params, noise = [jnp.asarray(p) for p in problem["params"]], jnp.asarray(problem["noise"])
     draw = jax.jit(lambda params, key: rows(params, jax.random.normal(key, noise.shape)))
     yield "jax", lambda: {"rows": np.asarray(jax.jit(rows)(params, noise))}, _query(draw, params, jax.random.key(0))
+
+
+def maf_sample(problem):
+    """Every step takes a pass for each feature, of whose outputs alone the last layer is."""
+    orders = problem["orders"]
+
+    def inverse(network, z):
+        *hidden, weight, bias = network
+
+        def feature(j, x):
+            last = lax.dynamic_slice_in_dim(weight, 2 * j, 2, 1), lax.dynamic_slice_in_dim(bias, 2 * j, 2)
+            return x.at[:, j].set(formulas.maf_feature(xp, hidden, last, x, z[:, j]))
+
+        return lax.fori_loop(0, z.shape[1], feature, jnp.zeros_like(z))
+
+    yield from _sample(problem, lambda params, z: formulas.maf_rows(xp, params, orders, np.argsort(orders), z, inverse))
+
+
+def realnvp_sample(problem):
+    orders = problem["orders"]
+    yield from _sample(problem, lambda params, z: formulas.realnvp_rows(xp, params, orders, np.argsort(orders), z))
 
 
 def logsumexp(problem):

@@ -10,23 +10,28 @@ from pathlib import Path
 
 import numpy as np
 
-from npgen import MADE, VAE, GaussianMixture, RealNVP, kernels, ops, train, transforms
+from npgen import MADE, MAF, NSF, VAE, GaussianMixture, RealNVP, heads, kernels, ops, train, transforms
 from npgen.kernels._cuda import asnumpy
 from npgen.masks import Plan
 from npgen.nn import Parameters
 from npgen.optim import SGD, Adam
 from npgen.random import Stream
 
+from .worker import instructions
+
 
 def facts():
     """Versions and BLAS, in words."""
     import numba
+    from numba.core.registry import cpu_target
     from threadpoolctl import threadpool_info
     with kernels.session():
         pass  # SciPy's BLAS is loaded
     blas = {b["architecture"] for b in threadpool_info() if "scipy" in Path(b["filepath"]).parent.name}
-    return {"npgen": f"numba {numba.__version__}, {numba.get_num_threads()} threads, GEMM of SciPy's OpenBLAS "
-                     f"with its {' and '.join(sorted(blas))} kernels", "core type": min(blas, default="")}
+    _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    return {"npgen": f"numba {numba.__version__}, {numba.get_num_threads()} threads, compiles for {cpu} with "
+                     f"{instructions(features.split(','))}, GEMM of SciPy's OpenBLAS with its {' and '.join(sorted(blas))} "
+                     "kernels", "core type": min(blas, default="")}
 
 
 def _build(model, problem, orders=None):
@@ -49,6 +54,15 @@ def _made(problem):
 
 def _realnvp(problem):
     return _build(RealNVP(n_couplings=2 * len(problem["orders"]), hidden=problem["hidden"]), problem, problem["orders"])
+
+
+def _maf(problem):
+    return _build(MAF(n_layers=len(problem["orders"]), hidden=problem["hidden"]), problem, problem["orders"])
+
+
+def _nsf(problem):
+    return _build(NSF(n_layers=len(problem["orders"]), hidden=problem["hidden"], bins=problem["bins"], box=problem["box"]),
+                  problem, problem["orders"])
 
 
 def _steps(model, problem):
@@ -90,12 +104,25 @@ def made_step(problem):
     yield from _steps(_made(problem), problem)
 
 
+def made_mixture_step(problem):
+    head = heads.MixtureOfNormals(problem["components"])
+    yield from _steps(_build(MADE(hidden=problem["hidden"], head=head, order="natural"), problem), problem)
+
+
 def vae_step(problem):
     yield from _steps(_build(VAE(n_latent=problem["latent"], hidden=problem["hidden"], head="bernoulli"), problem), problem)
 
 
 def realnvp_step(problem):
     yield from _steps(_realnvp(problem), problem)
+
+
+def maf_step(problem):
+    yield from _steps(_maf(problem), problem)
+
+
+def nsf_step(problem):
+    yield from _steps(_nsf(problem), problem)
 
 
 def _repeat(call, check=dict):
@@ -117,14 +144,34 @@ def made_sample(problem):
     yield "npgen, scoring the rows", *_repeat(lambda: model.log_prob(rows))
 
 
-def realnvp_log_prob(problem):
-    model, x = _realnvp(problem), problem["x"][:problem["n_rows"]]
+def _log_prob(model, problem):
+    x = problem["x"][:problem["n_rows"]]
     yield "npgen", *_repeat(lambda: model.log_prob(x), lambda: {"log_prob": model.log_prob(x)})
 
 
-def realnvp_sample(problem):
-    model, n = _realnvp(problem), problem["n_rows"]
+def realnvp_log_prob(problem):
+    yield from _log_prob(_realnvp(problem), problem)
+
+
+def maf_log_prob(problem):
+    yield from _log_prob(_maf(problem), problem)
+
+
+def nsf_log_prob(problem):
+    yield from _log_prob(_nsf(problem), problem)
+
+
+def _sample(model, problem):
+    n = len(problem["noise"])
     yield "npgen", *_repeat(lambda: model.sample(n), lambda: {"rows": model.sample(n, rng=Stream(problem["stream"]))})
+
+
+def realnvp_sample(problem):
+    yield from _sample(_realnvp(problem), problem)
+
+
+def maf_sample(problem):
+    yield from _sample(_maf(problem), problem)
 
 
 def _mixture(problem, n, callbacks=()):

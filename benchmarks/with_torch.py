@@ -2,6 +2,7 @@
 import itertools
 import math
 import types
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,16 +14,20 @@ from .worker import n_cores
 torch.set_num_threads(n_cores())
 
 xp = types.SimpleNamespace(
-    linear=lambda x, weight, bias: torch.addmm(bias, x, weight), relu=torch.relu, exp=torch.exp, tanh=torch.tanh,
-    square=torch.square, concatenate=torch.cat, columns=lambda x, order: x.index_select(1, order),
+    linear=lambda x, weight, bias: torch.addmm(bias, x, weight), relu=torch.relu, exp=torch.exp, log=torch.log, tanh=torch.tanh,
+    square=torch.square, where=torch.where, concatenate=torch.cat, columns=lambda x, order: x.index_select(1, order),
+    softmax=torch.softmax, softplus=F.softplus, logsumexp=torch.logsumexp, cumsum=torch.cumsum,
+    take=lambda a, number, axis: a.gather(axis, number.unsqueeze(axis)).squeeze(axis),
     bernoulli_log_prob=lambda x, logits: -F.binary_cross_entropy_with_logits(logits, x, reduction="sum"))
 
 
 def facts():
     """Versions and BLAS, in words."""
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
     blas = "MKL" if torch.backends.mkl.is_available() else "no MKL"
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {"torch": f"{torch.__version__}, {torch.get_num_threads()} threads, {blas}, {capability}"}
+    compiled = str(pick_vec_isa()) or "no vector instructions"
+    return {"torch": f"{torch.__version__}, {torch.get_num_threads()} threads, {blas}; its own code of "
+                     f"{torch.backends.cpu.get_cpu_capability()}, compiled of {compiled}"}
 
 
 def reach(device):
@@ -40,18 +45,23 @@ def _compiled(loss, device):
     return torch.compile(loss, dynamic=False, mode="reduce-overhead" if device == "cuda" else None)
 
 
-def _tensors(arrays, **options):
-    return [torch.tensor(a, **options) for a in arrays]
+def tensors(arrays, **options):
+    """A tensor of each array, None where there is none."""
+    return [None if a is None else torch.tensor(np.ascontiguousarray(a), **options) for a in arrays]
 
 
-def _steps(problem, loss, *, name="", masks=(), draw=tuple):
-    """The training step of loss(params, rows, *noise); masks are of the gradients of the weights."""
+def steps(problem, loss, *, name="torch", compiled="torch.compile", masks=(), draw=tuple, arrange=list, place=tensors):
+    """The training step of loss(params, rows, *noise); masks are of the gradients.
+
+    arrange(arrays) are the parameters as the loss takes them, place(them) its tensors.
+    """
     device = problem.get("device", "cpu")
     x, batches = torch.from_numpy(problem["x"]).to(device), torch.from_numpy(problem["batches"]).to(device)
-    eps = _tensors([problem["eps"]], device=device) if "eps" in problem else []
+    eps = tensors([problem["eps"]], device=device) if "eps" in problem else []
+    numbers = formulas.numbered(problem["params"])
 
     def start(loss):
-        params = _tensors(problem["params"], requires_grad=True, device=device)
+        params = place(arrange(problem["params"]), requires_grad=True, device=device)
         if device == "cuda":
             for p in params:
                 torch._dynamo.mark_static_address(p)  # a CUDA graph then reads them where they are, and copies none
@@ -61,8 +71,9 @@ def _steps(problem, loss, *, name="", masks=(), draw=tuple):
             adam.zero_grad()
             value = loss(params, x.index_select(0, batch), *noise)
             value.backward()
-            for p, mask in zip(params[::2], masks, strict=False):
-                p.grad.mul_(mask)
+            for p, mask in zip(params, masks, strict=False):
+                if mask is not None:
+                    p.grad.mul_(mask)
             adam.step()
             return value
         return params, step
@@ -71,7 +82,7 @@ def _steps(problem, loss, *, name="", masks=(), draw=tuple):
         def check():
             params, step = start(loss)
             first = step(batches[0], eps).item()
-            gradient = torch.cat([p.grad.ravel() for p in params]).cpu().numpy()
+            gradient = formulas.in_place([p.grad.cpu().numpy() for p in params], arrange(numbers))
             return {"gradient": gradient, "loss": first, "losses": [first, *(step(b, eps).item() for b in batches[1:5])]}
 
         (_, step), order = start(loss), itertools.cycle(batches)
@@ -83,59 +94,85 @@ def _steps(problem, loss, *, name="", masks=(), draw=tuple):
 
         return check, run
 
-    yield "torch" + name, *variant(loss)
-    yield "torch.compile" + name, *variant(_compiled(loss, device))
+    yield name, *variant(loss)
+    yield compiled, *variant(_compiled(loss, device))
+
+
+def _masked_steps(problem, loss):
+    """Weights masked as they are used, or their gradients."""
+    masks = tensors(problem["masks"], device=problem.get("device"))
+    yield from steps(problem, lambda params, x: loss(formulas.masked(params, masks), x))
+    yield from steps(problem, loss, name="torch, masked gradients", compiled="torch.compile, masked gradients", masks=masks)
 
 
 def made_step(problem):
-    masks = _tensors(problem["masks"], device=problem.get("device"))
-    yield from _steps(problem, lambda params, x: formulas.made_loss(xp, params, masks, x))
-    yield from _steps(problem, lambda params, x: formulas.made_loss(xp, params, (), x), name=", masked gradients", masks=masks)
+    yield from _masked_steps(problem, lambda params, x: formulas.made_loss(xp, params, x))
+
+
+def made_mixture_step(problem):
+    yield from _masked_steps(problem, lambda params, x: formulas.made_mixture_loss(xp, params, problem["components"], x))
 
 
 def vae_step(problem):
     shape, device = problem["eps"].shape, problem.get("device")
-    yield from _steps(problem, lambda *args: formulas.vae_loss(xp, *args), draw=lambda: (torch.randn(shape, device=device),))
+    yield from steps(problem, lambda *args: formulas.vae_loss(xp, *args), draw=lambda: (torch.randn(shape, device=device),))
+
+
+def _orders(problem):
+    return tensors(problem["orders"], device=problem.get("device"))
 
 
 def realnvp_step(problem):
-    orders = _tensors(problem["orders"], device=problem.get("device"))
-    yield from _steps(problem, lambda params, x: formulas.realnvp_loss(xp, params, orders, x))
+    yield from steps(problem, formulas.loss(partial(formulas.realnvp_log_prob, xp), _orders(problem)))
 
 
-def _queries(call, name=None, given=tuple, draw=tuple):
-    """call(*draw()) without gradients, eager and compiled; what it makes of `given` is its answer, called `name`."""
-    def variant(call):
-        def check():
-            with torch.inference_mode():
-                return {name: call(*given()).numpy()} if name else {}
+def maf_step(problem):
+    yield from _masked_steps(problem, formulas.loss(partial(formulas.maf_log_prob, xp), _orders(problem)))
 
-        def run(n):
-            with torch.inference_mode():
-                for _ in range(n):
-                    call(*draw())
 
-        return check, run
+def _nsf_given(problem):
+    return _orders(problem), problem["bins"], problem["box"], 2
 
-    yield "torch", *variant(call)
-    yield "torch.compile", *variant(torch.compile(call, dynamic=False))
+
+def nsf_step(problem):
+    yield from steps(problem, formulas.loss(partial(formulas.nsf_log_prob, xp), *_nsf_given(problem)))
+
+
+def query(call, name=None, given=tuple, draw=tuple):
+    """(check, run) of call(*draw()) without gradients; what it makes of `given` is its answer, called `name`."""
+    def check():
+        with torch.inference_mode():
+            return {name: call(*given()).numpy()} if name else {}
+
+    def run(n):
+        with torch.inference_mode():
+            for _ in range(n):
+                call(*draw())
+
+    return check, run
+
+
+def _queries(call, *rest):
+    """A query eager and compiled."""
+    yield "torch", *query(call, *rest)
+    yield "torch.compile", *query(torch.compile(call, dynamic=False), *rest)
 
 
 def made_sample(problem):
     """One pass per dimension, the weights masked beforehand."""
     device = problem.get("device", "cpu")
-    params, uniforms = _tensors(problem["params"], device=device), torch.from_numpy(problem["noise"]).to(device)
+    params, uniforms = tensors(problem["params"], device=device), torch.from_numpy(problem["noise"]).to(device)
 
     def sample(noise):
         x = torch.zeros_like(noise)
         for d in range(x.shape[1]):
-            x[:, d] = noise[:, d] < torch.sigmoid(formulas.made_logits(xp, params, (), x)[:, d])
+            x[:, d] = noise[:, d] < torch.sigmoid(formulas.mlp(xp, params, x)[:, d])
         return x
 
     def check():
         with torch.inference_mode():
             x = torch.from_numpy(problem["x"]).to(device)
-            logits = formulas.made_logits(xp, params, (), x)
+            logits = formulas.mlp(xp, params, x)
             log_prob = -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
             return {"sample": sample(uniforms).cpu().numpy(), "log_prob": log_prob.cpu().numpy()}
 
@@ -148,14 +185,46 @@ def made_sample(problem):
     yield "torch", check, run
 
 
+def _log_prob(problem, log_prob, *given):
+    params, x = tensors(problem["params"]), torch.from_numpy(problem["x"][:problem["n_rows"]])
+    yield from _queries(lambda: log_prob(xp, params, *given, x), "log_prob")
+
+
 def realnvp_log_prob(problem):
-    params, orders = _tensors(problem["params"]), _tensors(problem["orders"])
-    x = torch.from_numpy(problem["x"][:problem["n_rows"]])
-    yield from _queries(lambda: formulas.realnvp_log_prob(xp, params, orders, x), "log_prob")
+    yield from _log_prob(problem, formulas.realnvp_log_prob, _orders(problem))
+
+
+def maf_log_prob(problem):
+    yield from _log_prob(problem, formulas.maf_log_prob, _orders(problem))
+
+
+def nsf_log_prob(problem):
+    yield from _log_prob(problem, formulas.nsf_log_prob, *_nsf_given(problem))
+
+
+def maf_sample(problem):
+    """Every step takes a pass for each feature, of whose outputs alone the last layer is."""
+    params, orders, backs = (tensors(a) for a in (problem["params"], problem["orders"], np.argsort(problem["orders"])))
+    noise = torch.from_numpy(problem["noise"])
+    d = noise.shape[1]
+
+    def rows(feature, z):
+        def inverse(network, z):
+            *hidden, weight, bias = network
+            x = torch.zeros_like(z)
+            for j in range(d):
+                x[:, j] = feature(hidden, (weight[:, 2 * j:2 * j + 2], bias[2 * j:2 * j + 2]), x, z[:, j])
+            return x
+
+        return formulas.maf_rows(xp, params, orders, backs, z, inverse)
+
+    feature = partial(formulas.maf_feature, xp)
+    for name, how in ("torch", feature), ("torch.compile", torch.compile(feature)):
+        yield name, *query(partial(rows, how), "rows", lambda: (noise,), lambda: (torch.randn(noise.shape),))
 
 
 def realnvp_sample(problem):
-    params, orders, backs = (_tensors(a) for a in (problem["params"], problem["orders"], np.argsort(problem["orders"])))
+    params, orders, backs = (tensors(a) for a in (problem["params"], problem["orders"], np.argsort(problem["orders"])))
     noise = torch.from_numpy(problem["noise"])
     yield from _queries(lambda z: formulas.realnvp_rows(xp, params, orders, backs, z), "rows",
                         lambda: (noise,), lambda: (torch.randn(noise.shape),))

@@ -11,10 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import problems, scaling, speed, with_dense, with_npgen  # noqa: E402
 
 TINY = {"made": {"d": 12, "hidden": 20, "batch": 8, "n_samples": 5}, "vae": {"d": 12, "hidden": 10, "latent": 3, "batch": 8},
+        "made_mixture": {"d": 6, "hidden": 9, "batch": 8, "components": 3},
         "realnvp": {"d": 5, "n_couplings": 4, "hidden": (8, 8), "batch": 8, "n_rows": 30},
+        "maf": {"d": 5, "n_layers": 3, "hidden": (8, 7), "batch": 8, "n_rows": 30, "n_samples": 6},
+        "nsf": {"d": 5, "n_layers": 3, "hidden": (8, 7), "bins": 4, "batch": 8, "n_rows": 30},
         "mixture": {"n": 200, "d": 2, "k": 3},
         "logsumexp": {"n": 7, "d": 5}, "normals": {"n": 5000}, "masked_product": {"d": 12, "hidden": 20, "batch": 8}}
-PEERS = {"torch": "torch", "jax": "jax", "numpy": "sklearn"}
+PEERS = {"torch": "torch", "zuko": "zuko", "jax": "jax", "numpy": "sklearn"}
 
 
 def kinds():
