@@ -180,7 +180,7 @@ def start():
 
 _started, _lock = False, threading.RLock()
 _jitted = []  # every function, until the first kernel runs
-_threads = np.zeros(1, np.int64)  # the address of Numba's function that runs a parallel loop on its threads; 0 to do without
+_threads = np.zeros(2, np.int64)  # the address of Numba's function that runs a loop on its threads, 0 to do without; 0
 _without_threads = False  # whether this process was forked from one that had started Numba's threads
 
 
@@ -198,7 +198,8 @@ if available and hasattr(os, "register_at_fork"):
 
 
 def _lead_loops(one_at_a_time):
-    """Compile npgen_parallel_for: the function in _threads, if one is there, or the loop itself, on the calling thread.
+    """Compile npgen_parallel_for: the function in _threads, if one is there, or the loop itself, on the calling thread, as
+    one of a single step is.
 
     one_at_a_time: whoever calls that function takes it out of _threads meanwhile, so that another thread finds none.
     """
@@ -211,7 +212,9 @@ def _lead_loops(one_at_a_time):
     module.triple = llvmlite.binding.get_process_triple()
     function = ir.Function(module, declared, "npgen_parallel_for")
     builder = ir.IRBuilder(function.append_basic_block())
-    cell = builder.inttoptr(size(_threads.ctypes.data), size.as_pointer())
+    steps = builder.load(builder.bitcast(function.args[2], size.as_pointer()))
+    cell = builder.inttoptr(builder.select(builder.icmp_signed(">", steps, size(1)), size(_threads.ctypes.data),
+                                           size(_threads[1:].ctypes.data)), size.as_pointer())
     if one_at_a_time:
         run = builder.atomic_rmw("xchg", cell, size(0), "seq_cst")
     else:
@@ -232,14 +235,26 @@ def _lead_loops(one_at_a_time):
     _threads[0] = 0 if _without_threads else llvmlite.binding.address_of_symbol("numba_parallel_for")
 
 
-def _linked_wrappers():
-    """Numba's compiler, but that the wrappers around a parallel loop are linked into the loop's function and no more, and call
-    npgen_parallel_for.
+def _compilers():
+    """Numba's compiler for entries and for what only they call, as options of njit.
+
+    An inner function is linked into whatever calls it, and compiled to machine code there alone, not by itself as well. The
+    wrappers around a loop of parallel=True are inner functions too, and call npgen_parallel_for.
     """
     from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
     from numba.core.compiler import Compiler
 
-    class Linked(JITCodeLibrary):
+    class Inner(JITCodeLibrary):
+        codegen = property(lambda self: self)
+
+        def set_env(self, name, env):  # of machine code of its own
+            pass
+
+        def _finalize_final_module(self):
+            self._finalize_dynamic_globals()
+            self._finalized = True
+
+    class Wrapper(Inner):
         def add_llvm_module(self, module):
             with contextlib.suppress(NameError):
                 module.get_function("numba_parallel_for").name = "npgen_parallel_for"
@@ -248,17 +263,18 @@ def _linked_wrappers():
         def _optimize_final_module(self):
             pass
 
-        def _finalize_final_module(self):
-            self._finalize_dynamic_globals()
-            self._finalized = True
+    class ForInner(Compiler):
+        def compile_extra(self, function):
+            self.state.library = Inner(self.state.targetctx.codegen(), function.__qualname__)
+            return super().compile_extra(function)
 
-    class LinkedWrappers(Compiler):
+    class ForEntries(Compiler):
         def compile_extra(self, function):  # runs under Numba's lock: no other thread compiles
             create = JITCPUCodegen.create_library
 
             def create_library(codegen, name, **options):
                 wrapper = name == "parallelgufuncwrapper" or "_GufuncWrapper object" in name
-                return Linked(codegen, name, **options) if wrapper else create(codegen, name, **options)
+                return Wrapper(codegen, name, **options) if wrapper else create(codegen, name, **options)
 
             JITCPUCodegen.create_library = create_library
             try:
@@ -266,31 +282,56 @@ def _linked_wrappers():
             finally:
                 JITCPUCodegen.create_library = create
 
-    return {"pipeline_class": LinkedWrappers}
+    return {"pipeline_class": ForEntries}, {"pipeline_class": ForInner, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-_compiler = _linked_wrappers() if available and KNOWN[0] <= numba.version_info[:2] <= KNOWN[1] else {}
+_known = available and KNOWN[0] <= numba.version_info[:2] <= KNOWN[1]
+_of_entries, _of_inner = _compilers() if _known else ({}, {})
 
 YES, NO, ZERO = np.bool_(True), np.bool_(False), np.int64(0)  # as arguments: for a literal, Numba compiles the callee anew
 
 
 def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
-    """Compile with Numba in nopython mode, cached on disk; where Numba is missing, return the function as it is."""
+    """Compile a function that compiled functions call, into them; where Numba is missing, return the function as it is.
+
+    parallel: make it an entry that has Numba's own parallel loops, prange, each of which takes a second to compile.
+    """
     if function is None:
-        return lambda f: jit(f, parallel=parallel, fastmath=fastmath, inline=inline)
+        return functools.partial(jit, parallel=parallel, fastmath=fastmath, inline=inline)
+    if parallel:
+        return entry(function, parallel=parallel, fastmath=fastmath, inline=inline)
     if not available:
         return function
-    name = function.__module__, function.__qualname__
-    _named[name] += 1
-    function.__qualname__ += str(_named[name])
-    compiled = numba.njit(function, parallel=parallel, fastmath=fastmath, inline=inline, error_model="numpy", nogil=True,
-                          **_compiler)
+    compiled = _compiled(function, fastmath=fastmath, inline=inline, **_of_inner)
+    if _known:
+        compiled._insert, compiled._compile_for_args = (lambda *args: None), functools.partial(_refuse, function.__name__)
+    return compiled
+
+
+def entry(function=None, **options):
+    """Compile a function that Python calls, cached on disk; where Numba is missing, return it as it is."""
+    if function is None:
+        return functools.partial(entry, **options)
+    if not available:
+        return function
+    compiled = _compiled(function, **options, **_of_entries)
     compiled.compile = uninterrupted()(compiled.compile)  # or load it from its cache
     if _started:
         _enable_caching(compiled)
     else:
         _jitted.append(compiled)
-    return compiled if _compiler or not parallel else _guarded(compiled)
+    return compiled if _known else _guarded(compiled)
+
+
+def _compiled(function, **options):
+    name = function.__module__, function.__qualname__
+    _named[name] += 1
+    function.__qualname__ += str(_named[name])
+    return numba.njit(function, error_model="numpy", nogil=True, **options)
+
+
+def _refuse(name, *args):
+    raise TypeError(f"{name} is compiled into compiled functions alone; a function that Python calls is an @entry")
 
 
 def jitable(function):
@@ -313,8 +354,8 @@ def _enable_caching(compiled):
 
 
 def _guarded(compiled):
-    """A parallel function of a Numba whose loops cannot be led elsewhere: refused after a fork, and on its own work queue one
-    launch at a time.
+    """An entry with a Numba whose loops cannot be led elsewhere: refused after a fork, and on its own work queue one launch at
+    a time.
     """
     @functools.wraps(compiled.py_func)
     def run(*args):
@@ -324,3 +365,68 @@ def _guarded(compiled):
         with _lock if numba.threading_layer() == "workqueue" else contextlib.nullcontext():
             return compiled(*args)
     return run
+
+
+if _known:
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    _SIZE, _BYTE = ir.IntType(64), ir.IntType(8).as_pointer()
+    _LOOP = ir.FunctionType(ir.VoidType(), [_BYTE] * 4)  # arguments, lengths, steps, data
+    _PARALLEL_FOR = ir.FunctionType(ir.VoidType(), [_BYTE] * 5 + [_SIZE] * 3)  # a loop, its arguments, two lengths, threads
+
+    @intrinsic
+    def parallel(typingctx, n, task, args):
+        """task(i, *args) for i in range(n) on Numba's threads, in a compiled function: task is one too, and returns nothing.
+
+        MemoryError if a task runs out of memory. prange takes a second to compile, this a few milliseconds: npgen_parallel_for
+        calls the task through a loop of a few instructions, with the arguments in one block of memory.
+        """
+        kinds = task.get_call_type(typingctx, (types.intp, *map(types.unliteral, args)), {}).args
+
+        def codegen(context, builder, signature, values):
+            count, _, packed = values
+            compiled = signature.args[1].dispatcher.overloads[kinds]
+            context.active_code_library.add_linking_library(compiled.library)
+            given = [context.cast(builder, *cast) for cast in zip(cgutils.unpack_tuple(builder, packed), args, kinds[1:],
+                                                                  strict=True)]
+            failed = cgutils.alloca_once_value(builder, cgutils.false_bit)
+            shared = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [failed, *given]))
+
+            loop = ir.Function(builder.module, _LOOP, builder.module.get_unique_name("loop"))
+            loop.linkage = "internal"
+            inside = ir.IRBuilder(loop.append_basic_block())
+            pointers, lengths = (inside.bitcast(arg, kind.as_pointer()) for arg, kind in zip(loop.args, (_SIZE, _SIZE),
+                                                                                             strict=False))
+            first, block = (inside.load(inside.gep(pointers, [_SIZE(k)])) for k in range(2))
+            flag, *taken = cgutils.unpack_tuple(inside, inside.load(inside.inttoptr(block, shared.type)))
+            with cgutils.for_range(inside, inside.load(lengths)) as step:
+                status, _ = context.call_internal_no_propagate(inside, compiled.fndesc, types.none(*kinds),
+                                                               [inside.add(first, step.index), *taken])
+                with inside.if_then(status.is_error, likely=False):
+                    inside.store(cgutils.true_bit, flag)
+            inside.ret_void()
+
+            def array(*numbers):
+                return builder.bitcast(cgutils.alloca_once_value(builder, cgutils.pack_array(builder, numbers)), _BYTE)
+
+            run = cgutils.get_or_insert_function(builder.module, _PARALLEL_FOR, "npgen_parallel_for")
+            threads = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_SIZE, []), "get_num_threads")
+            builder.call(run, [builder.bitcast(loop, _BYTE), array(_SIZE(0), builder.ptrtoint(shared, _SIZE)), array(count),
+                               array(_SIZE(1), _SIZE(0)), _BYTE(None), _SIZE(0), _SIZE(2), builder.call(threads, [])])
+            with builder.if_then(builder.load(failed), likely=False):
+                context.call_conv.return_user_exc(builder, MemoryError, ("in a parallel loop",))
+            return context.get_dummy_value()
+
+        return types.none(types.intp, task, args), codegen
+elif available:
+    @numba.njit(parallel=True)
+    def parallel(n, task, args):
+        for i in prange(n):
+            task(i, *args)
+else:
+    def parallel(n, task, args):
+        for i in range(n):
+            task(i, *args)

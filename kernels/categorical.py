@@ -20,7 +20,7 @@ import numpy as np
 from . import _cuda
 from ._cuda import KernelError
 from ._dispatch import Kernel, empty
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 from ._math import exp, log1p
 from .masked_matmul import _panels
 
@@ -118,43 +118,53 @@ def _sum(terms, rests):
     return total
 
 
-@jit(parallel=True)
-def _forward(x, logits, first, largest, ans):
+@jit
+def _forward_panel(p, panels, x, logits, first, largest, ans):
     (N, D), M, real = x.shape, logits.shape[1], x.dtype.type
-    panels, largest = _panels(N), real(largest)
-    for p in prange(panels):
-        odds, peaks, tops, rests = np.empty(M, x.dtype), np.empty(D, x.dtype), np.empty(D, np.int64), np.empty(D, x.dtype)
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            _odds(logits[n], first, largest, odds, peaks, tops, rests)
-            for d in range(D):
-                k = _column(x[n, d], first[d], first[d + 1])
-                if k >= 0:
-                    peaks[d] = _clip(logits[n, k], largest) - peaks[d]
-                else:  # missing, or no level
-                    peaks[d], rests[d] = real(0) if x[n, d] != x[n, d] else real(np.nan), real(0)
-            ans[n] = _sum(peaks, rests)
+    largest = real(largest)
+    odds, peaks, tops, rests = np.empty(M, x.dtype), np.empty(D, x.dtype), np.empty(D, np.int64), np.empty(D, x.dtype)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        _odds(logits[n], first, largest, odds, peaks, tops, rests)
+        for d in range(D):
+            k = _column(x[n, d], first[d], first[d + 1])
+            if k >= 0:
+                peaks[d] = _clip(logits[n, k], largest) - peaks[d]
+            else:  # missing, or no level
+                peaks[d], rests[d] = real(0) if x[n, d] != x[n, d] else real(np.nan), real(0)
+        ans[n] = _sum(peaks, rests)
 
 
-@jit(parallel=True)
-def _backward(g, x, logits, first, largest, dlogits):
+@entry
+def _forward(x, logits, first, largest, ans):
+    panels = _panels(len(x))
+    parallel(panels, _forward_panel, (panels, x, logits, first, largest, ans))
+
+
+@jit
+def _backward_panel(p, panels, g, x, logits, first, largest, dlogits):
     (N, D), real = x.shape, x.dtype.type
-    panels, largest = _panels(N), real(largest)
-    for p in prange(panels):
-        peaks, tops, rests = np.empty(D, x.dtype), np.empty(D, np.int64), np.empty(D, x.dtype)
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            odds = dlogits[n]
-            _odds(logits[n], first, largest, odds, peaks, tops, rests)
-            for d in range(D):
-                k, top, rest = _column(x[n, d], first[d], first[d + 1]), tops[d], rests[d]
-                if k >= 0:
-                    scale = g[n] / (real(1) + rest)
-                    others = rest if k == top else real(1) + rest - odds[k]
-                    odds[top] = real(1)
-                    for j in range(first[d], first[d + 1]):
-                        odds[j] *= -scale
-                    odds[k] = scale * others
-                else:
-                    odds[first[d]:first[d + 1]] = real(0) if x[n, d] != x[n, d] else real(np.nan)
+    largest = real(largest)
+    peaks, tops, rests = np.empty(D, x.dtype), np.empty(D, np.int64), np.empty(D, x.dtype)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        odds = dlogits[n]
+        _odds(logits[n], first, largest, odds, peaks, tops, rests)
+        for d in range(D):
+            k, top, rest = _column(x[n, d], first[d], first[d + 1]), tops[d], rests[d]
+            if k >= 0:
+                scale = g[n] / (real(1) + rest)
+                others = rest if k == top else real(1) + rest - odds[k]
+                odds[top] = real(1)
+                for j in range(first[d], first[d + 1]):
+                    odds[j] *= -scale
+                odds[k] = scale * others
+            else:
+                odds[first[d]:first[d + 1]] = real(0) if x[n, d] != x[n, d] else real(np.nan)
+
+
+@entry
+def _backward(g, x, logits, first, largest, dlogits):
+    panels = _panels(len(x))
+    parallel(panels, _backward_panel, (panels, g, x, logits, first, largest, dlogits))
 
 
 def _largest(x):

@@ -24,7 +24,7 @@ from . import _cuda
 from ._blas import gemm
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import NO, YES, jit, prange
+from ._jit import NO, YES, entry, jit, jitable, parallel
 from ._math import exp, log
 from .masked_matmul import THREADS, tiles
 
@@ -71,7 +71,7 @@ def _statistics_reference(x, weights, *parameters):
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
 
-@jit
+@jitable
 def _rows_at_once(K, D):
     return max(32, min(256, CHUNK // (K * max(D, 1)) // 16 * 16))
 
@@ -155,28 +155,36 @@ def _expect(x, centre, scale, offset, shift, factor, y, r, log_prob):
     _normalise(r, log_prob)
 
 
-@jit(parallel=True)
+@jit
+def _log_prob_chunk(chunk, rows, x, centre, scale, offset, shift, factor, log_prob):
+    part = x[chunk * rows:(chunk + 1) * rows]
+    y, r = np.empty((1, x.shape[1], len(part))), np.empty((len(offset), len(part)))
+    _expect(part, centre, scale, offset, shift, factor, y, r, log_prob[chunk * rows:(chunk + 1) * rows])
+
+
+@entry
 def _log_prob(x, centre, scale, offset, shift, factor):
-    (N, D), K = x.shape, len(offset)
-    rows, log_prob = _rows_at_once(K, D), np.empty(N)
-    for chunk in prange(-(-N // rows)):
-        part = x[chunk * rows:(chunk + 1) * rows]
-        y, r = np.empty((1, D, len(part))), np.empty((K, len(part)))
-        _expect(part, centre, scale, offset, shift, factor, y, r, log_prob[chunk * rows:(chunk + 1) * rows])
+    (N, D), log_prob = x.shape, np.empty(len(x))
+    rows = _rows_at_once(len(offset), D)
+    parallel(-(-N // rows), _log_prob_chunk, (rows, x, centre, scale, offset, shift, factor, log_prob))
     return log_prob
 
 
-@jit(parallel=True)
+@jit
+def _posterior_chunk(chunk, rows, x, centre, scale, offset, shift, factor, posterior):
+    part, K = x[chunk * rows:(chunk + 1) * rows], len(offset)
+    y, r = np.empty((1, x.shape[1], len(part))), np.empty((K, len(part)))
+    _expect(part, centre, scale, offset, shift, factor, y, r, np.empty(len(part)))
+    for i in range(len(part)):
+        for k in range(K):
+            posterior[chunk * rows + i, k] = r[k, i]
+
+
+@entry
 def _posterior(x, centre, scale, offset, shift, factor):
     (N, D), K = x.shape, len(offset)
     rows, posterior = _rows_at_once(K, D), np.empty((N, K), x.dtype)
-    for chunk in prange(-(-N // rows)):
-        part = x[chunk * rows:(chunk + 1) * rows]
-        y, r = np.empty((1, D, len(part))), np.empty((K, len(part)))
-        _expect(part, centre, scale, offset, shift, factor, y, r, np.empty(len(part)))
-        for i in range(len(part)):
-            for k in range(K):
-                posterior[chunk * rows + i, k] = r[k, i]
+    parallel(-(-N // rows), _posterior_chunk, (rows, x, centre, scale, offset, shift, factor, posterior))
     return posterior
 
 
@@ -253,24 +261,20 @@ def _sum_up(t, x, weights, centre, scale, offset, shift, factor, n, first, secon
                 _products(ry, y[k], second[t, k])
 
 
-@jit(parallel=True)
-def _statistics(x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
-    for t in prange(len(nats)):  # in uint64, for which _sum_up would be compiled once more
-        _sum_up(np.int64(t), x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
-
-
-@jit
-def _statistics_alone(x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
-    for t in range(len(nats)):
-        _sum_up(t, x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
+@entry
+def _statistics(alone, x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
+    if alone:
+        for t in range(len(nats)):
+            _sum_up(t, x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
+    else:
+        parallel(len(nats), _sum_up, (x, weights, centre, scale, offset, shift, factor, n, first, second, nats))
 
 
 def _statistics_numba(x, weights, centre, scale, offset, shift, factor):
     (N, D), (K, B) = x.shape, (len(offset), factor.shape[1])
     tasks = max(1, min(TASKS, SUMS // max(1, K * B * D), -(-N // _rows_at_once(K, D))))
     n, first, second, nats = (empty((tasks, *shape), np.float64) for shape in ((K,), (K, D), (K, B, D), ()))
-    run = _statistics_alone if N * K * (B * D + 16) < ALONE else _statistics
-    run(x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
+    _statistics(N * K * (B * D + 16) < ALONE, x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
     second = second.sum(axis=0)
     if B > 1:
         below = np.tri(D, k=-1, dtype=bool)

@@ -106,7 +106,7 @@ def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, 
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
 
-@jit
+@jitable
 def _cut(N):
     """The number of panels of a batch and their rows: at most 128, a multiple of 16 but for the last; two from 64 rows on."""
     panels = max(-(-N // 128), 1 if N < 64 else 2)

@@ -8,7 +8,7 @@ Numba: panels of rows. The rows lie scattered in memory, for which one thread wa
 from ._cuda import asarray, grid, launch
 from ._cuda import empty as empty_on_device
 from ._dispatch import Kernel, empty
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 from .masked_matmul import _panels
 
 
@@ -16,15 +16,19 @@ def _rows_reference(x, index):
     return x[index]
 
 
-@jit(parallel=True)
-def _rows(x, index, out):
+@jit
+def _panel(p, panels, x, index, out):
     N, D = out.shape
-    panels = _panels(N)
-    for p in prange(panels):
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            row, copy = x[index[n]], out[n]
-            for d in range(D):
-                copy[d] = row[d]
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        row, copy = x[index[n]], out[n]
+        for d in range(D):
+            copy[d] = row[d]
+
+
+@entry
+def _rows(x, index, out):
+    panels = _panels(len(out))
+    parallel(panels, _panel, (panels, x, index, out))
 
 
 def _rows_numba(x, index):

@@ -23,7 +23,7 @@ import numpy as np
 
 from . import _cuda
 from ._dispatch import Kernel, empty
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 from ._math import exp, log1p, tanh
 from .masked_matmul import _panels
 
@@ -113,27 +113,34 @@ def _sum_log1p(odds):
     return total
 
 
-@jit(parallel=True)
+@jit
+def _bernoulli_panel(p, panels, x, logits, ans):
+    N, odds = len(x), np.empty(x.shape[1], x.dtype)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        linear = _misses(x[n], logits[n], odds)
+        ans[n] = linear - _sum_log1p(odds[:_multiplied(odds)])
+
+
+@entry
 def _bernoulli_forward(x, logits, ans):
-    N, D = x.shape
-    panels = _panels(N)
-    for p in prange(panels):
-        odds = np.empty(D, x.dtype)
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            linear = _misses(x[n], logits[n], odds)
-            ans[n] = linear - _sum_log1p(odds[:_multiplied(odds)])
+    panels = _panels(len(x))
+    parallel(panels, _bernoulli_panel, (panels, x, logits, ans))
 
 
-@jit(parallel=True)
+@jit
+def _bernoulli_backward_panel(p, panels, g, x, logits, dlogits):
+    (N, D), zero, one = x.shape, x.dtype.type(0), x.dtype.type(1)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        for d in range(D):
+            odds = exp(-abs(logits[n, d]))
+            other = odds / (one + odds)
+            dlogits[n, d] = g[n] * ((x[n, d] - one) + other if logits[n, d] > zero else x[n, d] - other)
+
+
+@entry
 def _bernoulli_backward(g, x, logits, dlogits):
-    N, D = x.shape
-    panels, zero, one = _panels(N), x.dtype.type(0), x.dtype.type(1)
-    for p in prange(panels):
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            for d in range(D):
-                odds = exp(-abs(logits[n, d]))
-                other = odds / (one + odds)
-                dlogits[n, d] = g[n] * ((x[n, d] - one) + other if logits[n, d] > zero else x[n, d] - other)
+    panels = _panels(len(x))
+    parallel(panels, _bernoulli_backward_panel, (panels, g, x, logits, dlogits))
 
 
 @jit(fastmath={"reassoc"})
@@ -145,41 +152,51 @@ def _sum_normal(x, mean, log_var):
     return total
 
 
-@jit(parallel=True)
+@jit
+def _normal_panel(p, panels, x, outputs, limit, ans):
+    (N, D), real = x.shape, x.dtype.type
+    limit, half, constant = real(limit), real(0.5), real(D * LOG_2PI)
+    mean, log_var = np.empty(D, x.dtype), np.empty(D, x.dtype)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        for d in range(D):
+            mean[d] = outputs[n, 2 * d]
+            log_var[d] = limit * tanh(outputs[n, 2 * d + 1] / limit)
+        ans[n] = -half * (_sum_normal(x[n], mean, log_var) + constant)
+
+
+@entry
 def _normal_forward(x, outputs, limit, ans):
+    panels = _panels(len(x))
+    parallel(panels, _normal_panel, (panels, x, outputs, limit, ans))
+
+
+@jit
+def _normal_backward_panel(p, panels, g, x, outputs, limit, doutputs):
     (N, D), real = x.shape, x.dtype.type
-    panels, limit, half, constant = _panels(N), real(limit), real(0.5), real(D * LOG_2PI)
-    for p in prange(panels):
-        mean, log_var = np.empty(D, x.dtype), np.empty(D, x.dtype)
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            for d in range(D):
-                mean[d] = outputs[n, 2 * d]
-                log_var[d] = limit * tanh(outputs[n, 2 * d + 1] / limit)
-            ans[n] = -half * (_sum_normal(x[n], mean, log_var) + constant)
+    limit, half, one = real(limit), real(0.5), real(1)
+    mean, raw = np.empty(D, x.dtype), np.empty(D, x.dtype)  # then their gradients: side by side they are faster
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        for d in range(D):
+            mean[d] = outputs[n, 2 * d]
+            raw[d] = outputs[n, 2 * d + 1]
+        for d in range(D):  # in two loops, as one long chain of operations would wait for its own results
+            raw[d] = tanh(raw[d] / limit)
+        for d in range(D):
+            bounded = raw[d]
+            inverse_std = exp(-half * limit * bounded)
+            z = (x[n, d] - mean[d]) * inverse_std
+            mean[d] = g[n] * z * inverse_std
+            slope = (one - bounded) * (one + bounded)
+            raw[d] = half * g[n] * (z * (z * slope) - slope)
+        for d in range(D):
+            doutputs[n, 2 * d] = mean[d]
+            doutputs[n, 2 * d + 1] = raw[d]
 
 
-@jit(parallel=True)
+@entry
 def _normal_backward(g, x, outputs, limit, doutputs):
-    (N, D), real = x.shape, x.dtype.type
-    panels, limit, half, one = _panels(N), real(limit), real(0.5), real(1)
-    for p in prange(panels):
-        mean, raw = np.empty(D, x.dtype), np.empty(D, x.dtype)  # then their gradients: side by side they are faster
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            for d in range(D):
-                mean[d] = outputs[n, 2 * d]
-                raw[d] = outputs[n, 2 * d + 1]
-            for d in range(D):  # in two loops, as one long chain of operations would wait for its own results
-                raw[d] = tanh(raw[d] / limit)
-            for d in range(D):
-                bounded = raw[d]
-                inverse_std = exp(-half * limit * bounded)
-                z = (x[n, d] - mean[d]) * inverse_std
-                mean[d] = g[n] * z * inverse_std
-                slope = (one - bounded) * (one + bounded)
-                raw[d] = half * g[n] * (z * (z * slope) - slope)
-            for d in range(D):
-                doutputs[n, 2 * d] = mean[d]
-                doutputs[n, 2 * d + 1] = raw[d]
+    panels = _panels(len(x))
+    parallel(panels, _normal_backward_panel, (panels, g, x, outputs, limit, doutputs))
 
 
 @jit(fastmath={"reassoc"})
@@ -190,23 +207,32 @@ def _sum_squares(z):
     return total
 
 
-@jit(parallel=True)
-def _standard_normal_forward(z, ans):
+@jit
+def _standard_normal_panel(p, panels, z, ans):
     (N, D), real = z.shape, z.dtype.type
-    panels, half, constant = _panels(N), real(0.5), real(D * LOG_2PI)
-    for p in prange(panels):
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            ans[n] = -half * (_sum_squares(z[n]) + constant)
+    half, constant = real(0.5), real(D * LOG_2PI)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        ans[n] = -half * (_sum_squares(z[n]) + constant)
 
 
-@jit(parallel=True)
-def _standard_normal_backward(g, z, dz):
+@entry
+def _standard_normal_forward(z, ans):
+    panels = _panels(len(z))
+    parallel(panels, _standard_normal_panel, (panels, z, ans))
+
+
+@jit
+def _standard_normal_backward_panel(p, panels, g, z, dz):
     N, D = z.shape
-    panels = _panels(N)
-    for p in prange(panels):
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            for d in range(D):
-                dz[n, d] = -g[n] * z[n, d]
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        for d in range(D):
+            dz[n, d] = -g[n] * z[n, d]
+
+
+@entry
+def _standard_normal_backward(g, z, dz):
+    panels = _panels(len(z))
+    parallel(panels, _standard_normal_backward_panel, (panels, g, z, dz))
 
 
 def _filling(function, shape):

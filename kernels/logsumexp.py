@@ -17,7 +17,7 @@ import numpy as np
 
 from . import _cuda
 from ._dispatch import Kernel
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 from ._math import exp, exp_small, from_order, log, order
 
 PIECE = 4096    # values worked on at a time, which the first cache holds
@@ -124,7 +124,7 @@ def _piece(x, weights, tiled, piece):
 
 
 @jit
-def _forward_piece(x, weights, tiled, moderate, piece, ans):
+def _forward_piece(piece, x, weights, tiled, moderate, ans):
     low, high, x, w = _piece(x, weights, tiled, piece)
     shifts, terms, d, inf = ans[low:high], np.empty_like(x), tiled.shape[1], x.dtype.type(np.inf)
     sums = np.empty_like(shifts)
@@ -149,16 +149,15 @@ def _forward_piece(x, weights, tiled, moderate, piece, ans):
         shifts[i] += log(sums[i])
 
 
-@jit(parallel=True)
+@entry
 def _forward(x, weights):
     ans, tiled, moderate = np.empty(len(x), x.dtype), _repeated(x, weights), _moderate(weights)
     pieces = -(-len(x) // len(tiled))
     if x.size < SERIAL:
         for piece in range(pieces):
-            _forward_piece(x, weights, tiled, moderate, piece, ans)
+            _forward_piece(piece, x, weights, tiled, moderate, ans)
     else:
-        for piece in prange(pieces):
-            _forward_piece(x, weights, tiled, moderate, np.intp(piece), ans)  # of an unsigned one it would compile again
+        parallel(pieces, _forward_piece, (x, weights, tiled, moderate, ans))
     return ans
 
 
@@ -172,7 +171,7 @@ def _share_infinite(out, g, x, w, of_weights):
 
 
 @jit
-def _gradient_piece(g, ans, x, weights, tiled, of_weights, piece, out):
+def _gradient_piece(piece, g, ans, x, weights, tiled, of_weights, out):
     low, high, x, w = _piece(x, weights, tiled, piece)
     out, d, inf = out[low:high].reshape(x.size), tiled.shape[1], x.dtype.type(np.inf)
     for k in range(x.size):
@@ -195,16 +194,15 @@ def _gradient_piece(g, ans, x, weights, tiled, of_weights, piece, out):
                 row[j] *= cotangent
 
 
-@jit(parallel=True)
+@entry
 def _gradient(g, ans, x, weights, of_weights):
     out, tiled = np.empty_like(x), _repeated(x, weights)
     pieces = -(-len(x) // len(tiled))
     if x.size < SERIAL:
         for piece in range(pieces):
-            _gradient_piece(g, ans, x, weights, tiled, of_weights, piece, out)
+            _gradient_piece(piece, g, ans, x, weights, tiled, of_weights, out)
     else:
-        for piece in prange(pieces):
-            _gradient_piece(g, ans, x, weights, tiled, of_weights, np.intp(piece), out)
+        parallel(pieces, _gradient_piece, (g, ans, x, weights, tiled, of_weights, out))
     return out
 
 

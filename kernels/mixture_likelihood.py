@@ -21,7 +21,7 @@ import numpy as np
 
 from . import _cuda
 from ._dispatch import Kernel, empty
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 from ._math import exp, log, tanh
 from .likelihood import LOG_2PI
 from .masked_matmul import _panels
@@ -174,41 +174,51 @@ def _gradients(g, tile, sums, totals, weights, inverse_stds, dx):
             share[f] -= weight[f] * totals[f]
 
 
-@jit(parallel=True)
+@jit
+def _forward_panel(p, panels, x, outputs, components, limit, most, ans):
+    (N, D), C, real = x.shape, components, x.dtype.type
+    limit, most, constant = real(limit), real(most), real(D * LOG_2PI / 2)
+    space = np.empty((5 * C + 3) * TILE, x.dtype)
+    terms = np.empty(D, x.dtype)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        rows = outputs[n].reshape(D, 3 * C)
+        for first in range(0, D, TILE):
+            last = min(first + TILE, D)
+            tile, peaks, totals, sums, weights, inverse_stds = _cut(space, C, last - first)
+            _turn(rows[first:last], tile)
+            _densities(x[n, first:last], tile, limit, most, peaks, totals, weights, inverse_stds)
+            _responsibilities(tile[:C], peaks, sums)
+            _log_densities(peaks, sums, totals, terms[first:last])
+        ans[n] = _sum(terms) - constant
+
+
+@entry
 def _forward(x, outputs, components, limit, most, ans):
+    panels = _panels(len(x))
+    parallel(panels, _forward_panel, (panels, x, outputs, components, limit, most, ans))
+
+
+@jit
+def _backward_panel(p, panels, g, x, outputs, components, limit, most, doutputs, dx):
     (N, D), C, real = x.shape, components, x.dtype.type
-    panels, limit, most, constant = _panels(N), real(limit), real(most), real(D * LOG_2PI / 2)
-    for p in prange(panels):
-        space = np.empty((5 * C + 3) * TILE, x.dtype)
-        terms = np.empty(D, x.dtype)
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            rows = outputs[n].reshape(D, 3 * C)
-            for first in range(0, D, TILE):
-                last = min(first + TILE, D)
-                tile, peaks, totals, sums, weights, inverse_stds = _cut(space, C, last - first)
-                _turn(rows[first:last], tile)
-                _densities(x[n, first:last], tile, limit, most, peaks, totals, weights, inverse_stds)
-                _responsibilities(tile[:C], peaks, sums)
-                _log_densities(peaks, sums, totals, terms[first:last])
-            ans[n] = _sum(terms) - constant
+    limit, most = real(limit), real(most)
+    space = np.empty((5 * C + 3) * TILE, x.dtype)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        rows, drows = outputs[n].reshape(D, 3 * C), doutputs[n].reshape(D, 3 * C)
+        for first in range(0, D, TILE):
+            last = min(first + TILE, D)
+            tile, peaks, totals, sums, weights, inverse_stds = _cut(space, C, last - first)
+            _turn(rows[first:last], tile)
+            _densities(x[n, first:last], tile, limit, most, peaks, totals, weights, inverse_stds)
+            _responsibilities(tile[:C], peaks, sums)
+            _gradients(g[n], tile, sums, totals, weights, inverse_stds, dx[n, first:last])
+            _turn(tile, drows[first:last])
 
 
-@jit(parallel=True)
+@entry
 def _backward(g, x, outputs, components, limit, most, doutputs, dx):
-    (N, D), C, real = x.shape, components, x.dtype.type
-    panels, limit, most = _panels(N), real(limit), real(most)
-    for p in prange(panels):
-        space = np.empty((5 * C + 3) * TILE, x.dtype)
-        for n in range(p * N // panels, (p + 1) * N // panels):
-            rows, drows = outputs[n].reshape(D, 3 * C), doutputs[n].reshape(D, 3 * C)
-            for first in range(0, D, TILE):
-                last = min(first + TILE, D)
-                tile, peaks, totals, sums, weights, inverse_stds = _cut(space, C, last - first)
-                _turn(rows[first:last], tile)
-                _densities(x[n, first:last], tile, limit, most, peaks, totals, weights, inverse_stds)
-                _responsibilities(tile[:C], peaks, sums)
-                _gradients(g[n], tile, sums, totals, weights, inverse_stds, dx[n, first:last])
-                _turn(tile, drows[first:last])
+    panels = _panels(len(x))
+    parallel(panels, _backward_panel, (panels, g, x, outputs, components, limit, most, doutputs, dx))
 
 
 def _forward_numba(x, outputs, components, limit):

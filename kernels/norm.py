@@ -11,7 +11,7 @@ import numpy as np
 from ._cuda import empty as empty_on_device
 from ._cuda import launch
 from ._dispatch import Kernel
-from ._jit import jit, prange
+from ._jit import entry, jit, prange
 
 CHUNK = 16384  # values per task
 ALONE = 2**17  # values, below which a second thread costs more than it does
@@ -30,7 +30,7 @@ def _sum_of_squares(x):
     return total
 
 
-@jit
+@entry
 def _add_up(x, sums, out):
     out[0] = 0
     for chunk in range(sums.size):

@@ -20,7 +20,7 @@ import numpy as np
 
 from . import _cuda
 from ._dispatch import Kernel
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 from ._math import by_type, log, turn
 
 LANES = 64
@@ -146,19 +146,27 @@ _double = _fills(np.float64, np.int64, 52, 53, 53)
 fill_uniform, fill_normal = map(by_type, _single, _double)
 
 
-@jit(parallel=True)
+@jit
+def _uniform_chunk(chunk, out, key0, key1, start):
+    low = chunk * CHUNK
+    fill_uniform(out[low:low + CHUNK], key0, key1, start + low)
+
+
+@entry
 def _uniform(out, key0, key1, start):
-    for chunk in prange(-(-out.size // CHUNK)):
-        low = chunk * CHUNK
-        fill_uniform(out[low:low + CHUNK], key0, key1, start + low)
+    parallel(-(-out.size // CHUNK), _uniform_chunk, (out, key0, key1, start))
     return out
 
 
-@jit(parallel=True)
+@jit
+def _normal_chunk(chunk, out, key0, key1, start):
+    low = chunk * CHUNK
+    fill_normal(out[low:low + CHUNK], key0, key1, start + low)
+
+
+@entry
 def _normal(out, key0, key1, start):
-    for chunk in prange(-(-out.size // CHUNK)):
-        low = chunk * CHUNK
-        fill_normal(out[low:low + CHUNK], key0, key1, start + low)
+    parallel(-(-out.size // CHUNK), _normal_chunk, (out, key0, key1, start))
     return out
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _cuda, random
 from ._dispatch import Kernel
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 from ._math import exp
 from .random import CHUNK, counters, fill_normal
 
@@ -45,29 +45,37 @@ def _scaled_noise_into(out, log_var, key0, key1, start, half):
         out[i] *= exp(half * log_var[i])
 
 
-@jit(parallel=True)
+@jit
+def _forward_chunk(chunk, mean, log_var, key0, key1, start, z):
+    low, high, half = chunk * CHUNK, (chunk + 1) * CHUNK, mean.dtype.type(0.5)
+    out, center = z[low:high], mean[low:high]
+    _scaled_noise_into(out, log_var[low:high], key0, key1, start + low, half)
+    for i in range(out.size):
+        out[i] += center[i]
+
+
+@entry
 def _forward(mean, log_var, key0, key1, start):
-    z, size, half = np.empty_like(mean), mean.size, mean.dtype.type(0.5)
-    flat, flat_mean, flat_log_var = z.reshape(size), mean.reshape(size), log_var.reshape(size)
-    for chunk in prange(-(-size // CHUNK)):
-        low, high = chunk * CHUNK, (chunk + 1) * CHUNK
-        out, center = flat[low:high], flat_mean[low:high]
-        _scaled_noise_into(out, flat_log_var[low:high], key0, key1, start + low, half)
-        for i in range(out.size):
-            out[i] += center[i]
+    z, size = np.empty_like(mean), mean.size
+    parallel(-(-size // CHUNK), _forward_chunk,
+             (mean.reshape(size), log_var.reshape(size), key0, key1, start, z.reshape(size)))
     return z
 
 
-@jit(parallel=True)
+@jit
+def _backward_chunk(chunk, g, log_var, key0, key1, start, g_log_var):
+    low, high, half = chunk * CHUNK, (chunk + 1) * CHUNK, g.dtype.type(0.5)
+    out, cotangent = g_log_var[low:high], g[low:high]
+    _scaled_noise_into(out, log_var[low:high], key0, key1, start + low, half)
+    for i in range(out.size):
+        out[i] *= half * cotangent[i]
+
+
+@entry
 def _backward(g, log_var, key0, key1, start):
-    g_log_var, size, half = np.empty_like(g), g.size, g.dtype.type(0.5)
-    flat, flat_g, flat_log_var = g_log_var.reshape(size), g.reshape(size), log_var.reshape(size)
-    for chunk in prange(-(-size // CHUNK)):
-        low, high = chunk * CHUNK, (chunk + 1) * CHUNK
-        out, cotangent = flat[low:high], flat_g[low:high]
-        _scaled_noise_into(out, flat_log_var[low:high], key0, key1, start + low, half)
-        for i in range(out.size):
-            out[i] *= half * cotangent[i]
+    g_log_var, size = np.empty_like(g), g.size
+    parallel(-(-size // CHUNK), _backward_chunk,
+             (g.reshape(size), log_var.reshape(size), key0, key1, start, g_log_var.reshape(size)))
     return g_log_var
 
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from . import _cuda
 from ._dispatch import Kernel, empty
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 from ._math import exp, exp_small, log, log1p
 from .masked_matmul import _panels
 from .mlp import _sum
@@ -393,7 +393,7 @@ def _pull_derivatives(raw, number, dleft, dright):
 
 
 @jit
-def _panel(v, params, K, box, of_z, first, last, ans, logs):
+def _values(v, params, K, box, of_z, first, last, ans, logs):
     """Values first..last - 1, and the logarithms of their derivatives."""
     raw, flat = np.empty((3 * K - 1, LANES), v.dtype), np.zeros(KNOWN * LANES, v.dtype)
     known, edge, zero = flat.reshape((KNOWN, LANES)), v.dtype.type(box), v.dtype.type(0)
@@ -418,19 +418,24 @@ def _panel(v, params, K, box, of_z, first, last, ans, logs):
         first += count
 
 
-@jit(parallel=True)
-def _apply(v, params, K, D, box, of_z, ans, logs, log_det):
+@jit
+def _panel(p, panels, v, params, K, D, box, of_z, ans, logs, log_det):
     N = len(log_det)
-    panels = _panels(N)
-    for p in prange(panels):
-        low, high = p * N // panels, (p + 1) * N // panels
-        _panel(v, params, K, box, of_z, low * D, high * D, ans, logs)
-        for n in range(low, high):
-            log_det[n] = _sum(logs[n * D:(n + 1) * D])
+    low, high = p * N // panels, (p + 1) * N // panels
+    _values(v, params, K, box, of_z, low * D, high * D, ans, logs)
+    for n in range(low, high):
+        log_det[n] = _sum(logs[n * D:(n + 1) * D])
+
+
+@entry
+def _apply(v, params, K, D, box, of_z, ans, logs, log_det):
+    panels = _panels(len(log_det))
+    parallel(panels, _panel, (panels, v, params, K, D, box, of_z, ans, logs, log_det))
 
 
 @jit
-def _pull_panel(dout, dlog_det, x, params, D, box, of_inverse, want_params, first, last, dv, dparams):
+def _pull_panel(p, panels, dout, dlog_det, x, params, D, box, of_inverse, want_params, dv, dparams):
+    first, last = p * len(dlog_det) // panels * D, (p + 1) * len(dlog_det) // panels * D
     K = (params.shape[1] + 1) // 3
     raw, flat = np.empty((3 * K - 1, LANES), x.dtype), np.zeros(KNOWN * LANES, x.dtype)
     known, edge, zero = flat.reshape((KNOWN, LANES)), x.dtype.type(box), x.dtype.type(0)
@@ -457,13 +462,10 @@ def _pull_panel(dout, dlog_det, x, params, D, box, of_inverse, want_params, firs
         first += count
 
 
-@jit(parallel=True)
+@entry
 def _apply_pull(dout, dlog_det, x, params, D, box, of_inverse, want_params, dv, dparams):
-    N = len(dlog_det)
-    panels = _panels(N)
-    for p in prange(panels):
-        low, high = p * N // panels, (p + 1) * N // panels
-        _pull_panel(dout, dlog_det, x, params, D, box, of_inverse, want_params, low * D, high * D, dv, dparams)
+    panels = _panels(len(dlog_det))
+    parallel(panels, _pull_panel, (panels, dout, dlog_det, x, params, D, box, of_inverse, want_params, dv, dparams))
 
 
 def _numba(of_z):
