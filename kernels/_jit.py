@@ -238,8 +238,9 @@ def _lead_loops(one_at_a_time):
 def _compilers():
     """Numba's compiler for entries and for what only they call, as options of njit.
 
-    An inner function is linked into whatever calls it, and compiled to machine code there alone, not by itself as well. The
-    wrappers around a loop of parallel=True are inner functions too, and call npgen_parallel_for.
+    An inner function is linked into whatever calls it, and compiled to machine code there alone, not by itself as well. One
+    that may reorder a sum is optimised first, so that its order, and with it the bits, are the same wherever it is called.
+    The wrappers around a loop of parallel=True are inner functions too, and call npgen_parallel_for.
     """
     from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
     from numba.core.compiler import Compiler
@@ -248,6 +249,9 @@ def _compilers():
         codegen = property(lambda self: self)
 
         def set_env(self, name, env):  # of machine code of its own
+            pass
+
+        def _optimize_final_module(self):
             pass
 
         def _finalize_final_module(self):
@@ -260,12 +264,13 @@ def _compilers():
                 module.get_function("numba_parallel_for").name = "npgen_parallel_for"
             super().add_llvm_module(module)
 
-        def _optimize_final_module(self):
-            pass
+    class Reordered(Inner):
+        _optimize_final_module = JITCodeLibrary._optimize_final_module
 
     class ForInner(Compiler):
         def compile_extra(self, function):
-            self.state.library = Inner(self.state.targetctx.codegen(), function.__qualname__)
+            library = Reordered if self.state.flags.fastmath else Inner
+            self.state.library = library(self.state.targetctx.codegen(), function.__qualname__)
             return super().compile_extra(function)
 
     class ForEntries(Compiler):

@@ -195,7 +195,7 @@ def test_ctrl_c_while_a_kernel_compiles():
     @_jit.jit
     def helper(x):
         return x + 1
-    @_jit.jit
+    @_jit.entry
     def compiled(x):
         return helper(x)
     kernel = kernels.Kernel("named", "x(N)", reference=compiled, numba=compiled)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -204,7 +205,7 @@ assert got == [want] * 60""", unknown, NUMBA_THREADING_LAYER=layer, NPGEN_CACHE_
     assert "this process was forked after the first parallel kernel; start it by" in out
 
 
-@pytest.mark.skipif(not _jit._compiler, reason="a Numba that is not known")
+@pytest.mark.skipif(not _jit._known, reason="a Numba that is not known")
 def test_a_loop_runs_on_the_calling_thread_where_there_are_no_others():
     noise = random.normal(np.empty(300_000, np.float32), 1, 2, 0)
     kept = _jit._threads[0]
@@ -213,3 +214,58 @@ def test_a_loop_runs_on_the_calling_thread_where_there_are_no_others():
         np.testing.assert_array_equal(random.normal(np.empty_like(noise), 1, 2, 0), noise)
     finally:
         _jit._threads[0] = kept
+
+
+# ---------------------------------------------------------------- the driver of parallel loops
+
+@_jit.jit
+def _counted(i, step, counts, threads):
+    counts[i] += step
+    threads[i] = _jit.get_thread_id()
+
+
+@_jit.entry
+def _count(n, counts, threads):
+    _jit.parallel(n, _counted, (3, counts, threads))
+
+
+@_jit.jit
+def _hungry(i, most, out):
+    if i == most:
+        raise MemoryError
+    out[i] = 1
+
+
+@_jit.entry
+def _feed(most, out):
+    _jit.parallel(len(out), _hungry, (most, out))
+
+
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 100])
+def test_a_parallel_loop_runs_every_task_once(n):
+    random.normal(np.empty(3), 1, 2, 0)  # which starts the threads
+    counts, threads = np.zeros(n + 1), np.zeros(n + 1, np.int64)
+    _count(n, counts, threads)
+    assert counts[:n].tolist() == [3] * n and counts[n] == 0
+    assert len(set(threads[:n].tolist())) == min(n, numba.get_num_threads())
+
+
+@pytest.mark.skipif(not _jit._known, reason="a Numba that is not known")
+def test_a_task_without_memory_is_an_error_of_its_loop():
+    random.normal(np.empty(3), 1, 2, 0)
+    out = np.zeros(50)
+    with pytest.raises(MemoryError, match="in a parallel loop"):
+        _feed(40, out)
+    assert out[:25].all() and out[40] == 0
+    _feed(-1, out)
+    assert out.all()
+
+
+@pytest.mark.skipif(not _jit._known, reason="a Numba that is not known")
+def test_python_calls_entries_alone():
+    """Before the others are compiled and after."""
+    for _ in range(2):
+        with pytest.raises(TypeError, match="_counted is compiled into compiled functions alone; .* is an @entry"):
+            _counted(0, 3, np.zeros(1), np.zeros(1, np.int64))
+        _count(1, np.zeros(1), np.zeros(1, np.int64))
