@@ -27,29 +27,14 @@ along. Give it threads by starting it otherwise, as in multiprocessing.get_conte
     _cuda            CuPy: CUDA sources compiled, launches checked
     _gemm.cuh        what the CUDA sources share: products by tiles; _random.cuh, _reduce.cuh and _pack.cuh likewise
     _math            exp, log, tanh and their kin in polynomials; _math.cuh has the same bits
-    _jit             Numba, its cache folder and its threads
+    _jit             Numba, its cache folders and its threads
+    _later           what imports Numba is executed when it is first asked for something
     _blas            GEMM callable from jitted code, on one BLAS thread
 """
 if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
 
-from . import (
-    adam,
-    categorical,
-    em,
-    flow,
-    gather,
-    likelihood,
-    logsumexp,
-    made_sample,
-    masked_matmul,
-    mixture_likelihood,
-    mlp,
-    norm,
-    random,
-    reparameterize,
-    spline,
-)
+from . import _later  # noqa: F401  first: it puts the kernels' modules here, to be executed later
 from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, session, using
 

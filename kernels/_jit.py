@@ -43,7 +43,7 @@ except Exception as error:  # a broken llvmlite raises OSError, an unsupported N
 
 KNOWN = ((0, 61), (0, 68))  # the Numbas whose inside _linked_wrappers has been tested with; others compile for longer
 KEPT, UNUSED = 4, 21 * 24 * 3600  # a file's folders of other versions that stay, the last used; seconds, before others go
-ON_THE_HOST = {"_cuda", "_dispatch"}  # files of which no compiled function takes anything
+ON_THE_HOST = {"__init__", "_cuda", "_dispatch", "_later"}  # files of which no compiled function takes anything
 _BESIDE = re.compile(r"^\s*from \.(\w*) import (\([^)]*\)|.+)", re.MULTILINE)
 
 

@@ -25,10 +25,10 @@ import functools
 import numpy as np
 
 from . import _cuda, _math, mlp
+from ._constants import LOG_2PI
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import YES, ZERO, get_num_threads, get_thread_id, jit, jitable, prange
-from .likelihood import LOG_2PI
 from .mlp import _sum, layer_start, panel_backward, panel_forward, piece_backward
 
 

@@ -17,17 +17,14 @@ may differ in its last bits). Agreement with the reference: (16 + D / 16) eps of
 (20 + 4 limit + D / 16) eps, as exp(-v) carries the rounding of v; by far not reached.
 Source: Kingma & Welling, Auto-encoding variational Bayes (2014), appendix C.
 """
-import math
-
 import numpy as np
 
 from . import _cuda
+from ._constants import LOG_2PI
 from ._dispatch import Kernel, empty
 from ._jit import entry, jit, parallel
 from ._math import exp, log1p, tanh
 from .masked_matmul import _panels
-
-LOG_2PI = math.log(2 * math.pi)
 
 # --- reference -------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ import numpy as np
 
 from . import _cuda
 from ._blas import gemm
+from ._constants import BERNOULLI, CATEGORICAL, MIXTURE, NORMAL
 from ._cuda import KernelError
 from ._dispatch import Kernel
 from ._jit import NO, YES, jit, prange
@@ -39,7 +40,6 @@ from ._math import exp, tanh
 from .masked_matmul import _panels, _rows_of
 from .mlp import layer_of
 
-BERNOULLI, NORMAL, CATEGORICAL, MIXTURE = range(4)
 BLOCK = 32  # dimensions
 
 

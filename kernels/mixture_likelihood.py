@@ -20,10 +20,10 @@ Numba: the outputs of some features are turned, so that a component of all of th
 import numpy as np
 
 from . import _cuda
+from ._constants import LOG_2PI
 from ._dispatch import Kernel, empty
 from ._jit import entry, jit, parallel
 from ._math import exp, log, tanh
-from .likelihood import LOG_2PI
 from .masked_matmul import _panels
 
 TILE = 64  # features: what is worked on at a time stays in the first cache

@@ -24,8 +24,8 @@ from .kernels import likelihood as _likelihood_kernel
 from .kernels import mixture_likelihood as _mixture_kernel
 from .kernels import mlp as _mlp_kernel
 from .kernels import spline as _spline_kernel
+from .kernels._constants import LOG_2PI
 from .kernels._dispatch import placing
-from .kernels.likelihood import LOG_2PI
 from .ops import _c
 
 
@@ -227,18 +227,18 @@ def _spline_formula(v, params, bins, box, of_z):
     return np.where(inside, ans, v), np.sum(-log_slope if of_z else log_slope, axis=1)
 
 
-def _spline(name, of_z, forward, backward):
+def _spline(way, of_z):
     def pull(tracked, ans, g, v, params, bins, box):
         dout, dlog_det = (np.zeros_like(a) if c is None else c for a, c in zip(ans, g, strict=True))
+        backward = getattr(_spline_kernel, f"{way}_backward")
         both = backward(*_c(dout, dlog_det, ans[0] if of_z else v, params), bins, box, 0 in tracked, 1 in tracked)
         return [both[i] for i in tracked]
 
-    return fused(name, lambda v, params, bins, box: _spline_formula(v, params, bins, box, of_z),
-                 lambda v, params, bins, box: forward(*_c(v, params), bins, box), pull)
+    return fused(f"spline_{way}", lambda v, params, bins, box: _spline_formula(v, params, bins, box, of_z),
+                 lambda v, params, bins, box: getattr(_spline_kernel, way)(*_c(v, params), bins, box), pull)
 
 
-_to_noise = _spline("spline_to_noise", False, _spline_kernel.to_noise, _spline_kernel.to_noise_backward)
-_to_data = _spline("spline_to_data", True, _spline_kernel.to_data, _spline_kernel.to_data_backward)
+_to_noise, _to_data = _spline("to_noise", False), _spline("to_data", True)
 
 
 def spline_to_noise(x, params, bins=8, box=5.0):

@@ -139,6 +139,7 @@ class Mutant:
         """npgen, with this mistake, inside the block."""
         module_name, _, path = self.target.partition(":")
         module = importlib.import_module(f"npgen.{module_name}")
+        dir(module)  # which executes one that waits to be asked
         owner, _, name = path.rpartition(".")
         owner = getattr(module, owner) if owner else module
         original = inspect.getattr_static(owner, name)

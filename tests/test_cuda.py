@@ -102,7 +102,7 @@ def test_the_stream_has_the_same_bits_on_every_device(cupy, draw, dtype, n, star
 # --- launches --------------------------------------------------------------------------------------------------------
 
 def test_every_kernel_has_a_cuda_side():
-    modules = (getattr(kernels, name) for name in kernels.__all__)
+    modules = [m for m in map(vars(kernels).get, kernels.__all__) if dir(m)]  # which executes them
     records = [k for module in modules for k in vars(module).values() if isinstance(k, kernels.Kernel)]
     assert records and not [k for k in records if k.cuda is None]
 

@@ -381,7 +381,7 @@ def results(kernel, backend, args):
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 def test_every_kernel_has_a_case():
-    modules = (getattr(kernels, name) for name in kernels.__all__)
+    modules = [m for m in map(vars(kernels).get, kernels.__all__) if dir(m)]  # which executes them
     found = {k.name for module in modules for k in vars(module).values() if isinstance(k, kernels.Kernel)}
     assert found == {k.name for k in CASES} | JUDGED_ELSEWHERE
 
@@ -801,7 +801,7 @@ def test_an_array_that_is_too_long_or_too_short_is_refused(dtype):
                 except kernels.KernelError:
                     continue
                 accepted.add((kernel.name, dims[axis]))
-    modules = (getattr(kernels, name) for name in kernels.__all__)
+    modules = [m for m in map(vars(kernels).get, kernels.__all__) if dir(m)]  # which executes them
     assert seen == {k.name for module in modules for k in vars(module).values() if isinstance(k, kernels.Kernel)}
     assert accepted == {(name, dim) for name, dims in FREE.items() for dim in dims}
 

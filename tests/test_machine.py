@@ -30,7 +30,7 @@ def recorded(kernel, *args):
 
 kernels.Kernel.__call__ = recorded
 npgen.warmup({dtype!r})
-modules = (getattr(kernels, name) for name in kernels.__all__)
+modules = [m for m in map(vars(kernels).get, kernels.__all__) if dir(m)]  # which executes them
 assert called == {{k.name for module in modules for k in vars(module).values() if isinstance(k, kernels.Kernel)}}
 
 def late(dispatcher, signature):

@@ -5,14 +5,14 @@ Legend: n rows, d features, k components.
 import numpy as np
 
 from .. import fused, ops
-from ..kernels import made_sample
+from ..kernels._constants import BERNOULLI
 from .base import RAREST, Family, filled, linear, refuse, weigh, weighed, without
 
 
 class Bernoulli(Family):
     """x_d in {0, 1} with P(x_d = 1) = sigmoid(logit_d); outputs are the logits."""
 
-    name, code = "bernoulli", made_sample.BERNOULLI
+    name, code = "bernoulli", BERNOULLI
 
     def log_prob(self, x, outputs):
         return fused.bernoulli_log_prob(x, outputs)

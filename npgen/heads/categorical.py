@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..fused import categorical_log_prob
-from ..kernels import made_sample
+from ..kernels._constants import CATEGORICAL
 from .base import RAREST, Family, linear, refuse
 
 TABLE = 2**21     # values of rows times levels at once
@@ -21,7 +21,7 @@ class Categorical(Family):
     list of such lists. Raises ValueError for levels that are not finite numbers, or that are there twice.
     """
 
-    name, code = "categorical", made_sample.CATEGORICAL
+    name, code = "categorical", CATEGORICAL
 
     def __init__(self, levels):
         several = isinstance(levels, (list, tuple)) and levels and np.ndim(levels[0])

@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import ops
 from ..fused import mixture_log_prob
-from ..kernels import made_sample
+from ..kernels._constants import MIXTURE
 from .base import Head
 from .normal import mean_and_variance, raw_log_var, std
 
@@ -19,7 +19,7 @@ class MixtureOfNormals(Head):
     Raises ValueError for an n_components that is no positive integer.
     """
 
-    name, discrete, noises, code = "mixture", False, 2, made_sample.MIXTURE
+    name, discrete, noises, code = "mixture", False, 2, MIXTURE
 
     def __init__(self, n_components=10, limit=15.0):
         if type(n_components) is not int or n_components < 1:

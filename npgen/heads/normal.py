@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import fused, ops
 from ..fused import LOG_2PI
-from ..kernels import made_sample
+from ..kernels._constants import NORMAL
 from .base import EMPTY, RAREST, Family, filled, linear, weighed, without
 
 THINNEST = 1e-9   # standard deviation, in units of the data's, below which a component has collapsed
@@ -59,7 +59,7 @@ class Normal(Family):
     """
 
     name = "normal"
-    discrete, code, pieces = False, made_sample.NORMAL, 2  # the means, then the log-variances
+    discrete, code, pieces = False, NORMAL, 2  # the means, then the log-variances
 
     def __init__(self, limit=15.0):
         self.limit = limit

@@ -1,0 +1,39 @@
+"""The files that import Numba are executed when they are first asked for something: it takes longer than all of npgen."""
+import importlib.util
+import os
+import sys
+import threading
+import types
+
+LATER = ("_blas", "_jit", "_math", "adam", "categorical", "em", "flow", "gather", "likelihood", "logsumexp", "made_sample",
+         "masked_matmul", "mixture_likelihood", "mlp", "norm", "random", "reparameterize", "spline")
+
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+class _Later(types.ModuleType):
+    """A module before it is executed; then it is one like any other."""
+
+    def __getattr__(self, name):
+        with _lock:  # a second thread waits until the first is through
+            if type(self) is _Later and self.__spec__.loader_state is None and not name.startswith("__"):
+                self.__spec__.loader_state = "begun"
+                try:
+                    self.__spec__.loader.exec_module(self)
+                    self.__class__ = types.ModuleType
+                finally:
+                    self.__spec__.loader_state = None
+        return types.ModuleType.__getattribute__(self, name)
+
+    def __dir__(self):
+        hasattr(self, "anything")
+        return types.ModuleType.__dir__(self)
+
+
+for _name in LATER:
+    _spec = importlib.util.find_spec(f"{__package__}.{_name}")
+    _module = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
+    _module.__class__ = _Later
+    setattr(sys.modules[__package__], _name, _module)
