@@ -27,6 +27,11 @@ class _Later(types.ModuleType):
                     self.__spec__.loader_state = None
         return types.ModuleType.__getattribute__(self, name)
 
+    def __setattr__(self, name, value):
+        if not name.startswith("__"):
+            hasattr(self, "anything")
+        types.ModuleType.__setattr__(self, name, value)
+
     def __dir__(self):
         hasattr(self, "anything")
         return types.ModuleType.__dir__(self)

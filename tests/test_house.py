@@ -177,6 +177,8 @@ threads = [threading.Thread(target=lambda: got.append(gather.rows)) for _ in ran
 [t.start() for t in threads], [t.join() for t in threads]
 assert calls == [0, "heard", 2] and len(got) == 8 and set(got) == {kernels.gather.rows}, calls
 assert "rows" in dir(gather) and "forward" in dir(kernels.mlp) and "forward" in vars(kernels.mlp)
+kernels.adam.CHUNK = 5
+assert kernels.adam.step and kernels.adam.CHUNK == 5
 try:
     kernels.norm.nothing
 except AttributeError as error:
