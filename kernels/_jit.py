@@ -32,6 +32,8 @@ from pathlib import Path
 
 import numpy as np
 
+from . import _later
+
 try:
     import numba
     from numba import get_num_threads, get_thread_id, prange
@@ -181,15 +183,12 @@ def start():
 _started, _lock = False, threading.RLock()
 _jitted = []  # every function, until the first kernel runs
 _threads = np.zeros(2, np.int64)  # the address of Numba's function that runs a loop on its threads, 0 to do without; 0
-_without_threads = False  # whether this process was forked from one that had started Numba's threads
 
 
 def _forked():
     """In a forked process: its one thread does without those that did not come along."""
-    global _without_threads
-    with contextlib.suppress(ValueError):  # where no thread has been started
-        numba.threading_layer()
-        _without_threads, _threads[0] = True, 0
+    if _later.without_threads:
+        _threads[0] = 0
     _lock.release()
 
 
@@ -232,7 +231,7 @@ def _lead_loops(one_at_a_time):
     engine.finalize_object()
     _lead_loops.kept = engine  # whose memory the machine code lies in
     llvmlite.binding.add_symbol("npgen_parallel_for", engine.get_function_address("npgen_parallel_for"))
-    _threads[0] = 0 if _without_threads else llvmlite.binding.address_of_symbol("numba_parallel_for")
+    _threads[0] = 0 if _later.without_threads else llvmlite.binding.address_of_symbol("numba_parallel_for")
 
 
 def _compilers():
@@ -364,7 +363,7 @@ def _guarded(compiled):
     """
     @functools.wraps(compiled.py_func)
     def run(*args):
-        if _without_threads:
+        if _later.without_threads:
             raise RuntimeError("this process was forked after the first parallel kernel; start it by 'spawn' or 'forkserver', "
                                "as in multiprocessing.get_context('spawn'), or fork before any kernel runs")
         with _lock if numba.threading_layer() == "workqueue" else contextlib.nullcontext():

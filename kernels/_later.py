@@ -1,4 +1,5 @@
 """The files that import Numba are executed when they are first asked for something: it takes longer than all of npgen."""
+import contextlib
 import importlib.util
 import os
 import sys
@@ -9,8 +10,18 @@ LATER = ("_blas", "_jit", "_math", "adam", "categorical", "em", "flow", "gather"
          "masked_matmul", "mixture_likelihood", "mlp", "norm", "random", "reparameterize", "spline")
 
 _lock = threading.RLock()
+without_threads = False  # whether this process was forked from one that had started Numba's threads, by a kernel or otherwise
+
+
+def _forked():
+    global without_threads
+    with contextlib.suppress(KeyError, AttributeError, ValueError):  # where no thread has been started
+        without_threads = bool(sys.modules["numba"].threading_layer())
+    _lock.release()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forked)
 
 
 class _Later(types.ModuleType):
