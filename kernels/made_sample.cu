@@ -31,7 +31,7 @@ __device__ __forceinline__ real drawn(const real* out, Index n, Index code, cons
         raw = out[2 * (n / 3) + c];
         eps = noise[1];
     }
-    real log_var = limit * math::tanh(raw / limit);
+    real log_var = limit < math::infinity<real>() ? limit * math::tanh(raw / limit) : raw;
     return mean + math::exp(log_var / (real)2) * eps;
 }
 
@@ -41,8 +41,9 @@ extern "C" __global__ void sample(const REAL* __restrict__ params, const long lo
                                   const long long* __restrict__ cuts, const long long* __restrict__ first_input,
                                   const long long* __restrict__ first_output, const long long* __restrict__ codes,
                                   const REAL* __restrict__ direct, const REAL* __restrict__ context,
-                                  const REAL* __restrict__ noise, double limit, REAL* x, REAL* seen, REAL* sums, long long N,
-                                  long long D, long long L, long long U, long long noises, bool has_direct, long long rows) {
+                                  const REAL* __restrict__ known, const REAL* __restrict__ noise,
+                                  const REAL* __restrict__ limits, REAL* x, REAL* seen, REAL* sums, long long N, long long D,
+                                  long long L, long long U, long long noises, long long S, bool has_direct, long long rows) {
     const Index first_row = blockIdx.x * rows, last_row = min(N, first_row + rows);
     const Index inputs = layers[1], outputs = layers[3 * L - 1], before_outputs = U - outputs, given = first_input[D];
 
@@ -64,7 +65,8 @@ extern "C" __global__ void sample(const REAL* __restrict__ params, const long lo
         if (d >= 0) {
             for (Index n = first_row + threadIdx.x; n < last_row; n += blockDim.x) {
                 const real* out = sums + n * U + before_outputs + first_output[d];
-                real value = drawn(out, first_output[d + 1] - first_output[d], codes[d], noise + n * noises + used, (real)limit);
+                real value = d < S ? known[n * S + d] : drawn(out, first_output[d + 1] - first_output[d], codes[d],
+                                                              noise + n * noises + used, limits[d]);
                 x[n * D + d] = value;
                 for (Index k = own; k < end; ++k)
                     seen[n * inputs + k] = codes[d] == CATEGORICAL ? (real)(value == (real)(k - own)) : value;

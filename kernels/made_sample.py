@@ -13,11 +13,12 @@ codes (D,)           what a dimension's outputs are, and what it enters the netw
     MIXTURE          of C normals: C logits, C means, C raw log-variances; x
 direct (K, M)        the weight of connections from all inputs to all outputs, or (0, 0)
 context (N, W)       what is known of a row from the start: the last W inputs, of degree 0
+known (N, S)         the first S dimensions of x, S <= D, which are not drawn
 noise (N, U)         of each dimension a uniform in (0, 1), of a NORMAL a standard normal, of a MIXTURE one after the other
-limit                the bound of the log-variances: log_var = limit * tanh(raw / limit)
+limits (D,)          the bounds of the log-variances: log_var = limit * tanh(raw / limit), or raw where it is infinite
 
-x is (N, D). A level, or component, is the first whose cumulative probability is above the uniform. Entries of a weight where a
-mask would be 0 are not looked at.
+x is (N, D): known, then what is drawn given it, to the same bits as if known had been drawn, too. A level, or component, is the
+first whose cumulative probability is above the uniform. Entries of a weight where a mask would be 0 are not looked at.
 
 The hidden activation is ReLU. Any N, zero included; D >= 1. One pass costs what scoring the rows costs; a pass per
 dimension, as the reference does it, D times that. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), section 4.
@@ -57,11 +58,11 @@ def _drawn(out, noise, code, limit):
         if code == CATEGORICAL:
             return level
         mean, raw = (out[np.arange(len(out)), k * logits.shape[1] + level] for k in (1, 2))
-    log_var = limit * np.tanh(raw / limit)
+    log_var = limit * np.tanh(raw / limit) if limit < np.inf else raw
     return mean + np.exp(log_var / 2) * noise[:, -1]
 
 
-def _reference(params, widths, cuts, inputs, first, codes, direct, context, noise, limit):
+def _reference(params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits):
     D, at = len(codes), np.cumsum([0, *(1 + (codes == MIXTURE))])
     d = np.arange(1, D + 1)
     degrees = [np.concatenate([np.repeat(d, np.diff(inputs)), np.zeros(context.shape[1], int)]),
@@ -77,7 +78,8 @@ def _reference(params, widths, cuts, inputs, first, codes, direct, context, nois
         for (weight, bias), mask in zip(layers[:-1], masks[:-1], strict=True):
             h = np.maximum(h @ (weight * mask) + bias, 0)
         out = h @ (layers[-1][0] * masks[-1]) + seen @ skip + layers[-1][1]
-        x[:, j] = _drawn(out[:, first[j]:first[j + 1]], noise[:, at[j]:at[j + 1]], codes[j], limit)
+        drawn = _drawn(out[:, first[j]:first[j + 1]], noise[:, at[j]:at[j + 1]], codes[j], limits[j])
+        x[:, j] = known[:, j] if j < known.shape[1] else drawn
         if codes[j] == CATEGORICAL:
             seen[:, inputs[j]:inputs[j + 1]] = x[:, j, None] == np.arange(inputs[j + 1] - inputs[j])
         else:
@@ -141,9 +143,14 @@ def _draw_level(logits, noise, x):
 
 
 @jit
+def _bounded(raw, limit):
+    return limit * tanh(raw / limit) if limit < np.inf else raw
+
+
+@jit
 def _draw(outputs, noise, code, limit, x):
     """x (N,), given the outputs (J, N) of its dimension, and its noise (1 or 2, N)."""
-    half, one, bound = x.dtype.type(0.5), x.dtype.type(1), x.dtype.type(limit)
+    half, one = x.dtype.type(0.5), x.dtype.type(1)
     if code == BERNOULLI:
         logit, u = outputs[0], noise[0]
         for n in range(x.size):
@@ -151,7 +158,7 @@ def _draw(outputs, noise, code, limit, x):
     elif code == NORMAL:
         mean, raw, eps = outputs[0], outputs[1], noise[0]
         for n in range(x.size):
-            x[n] = mean[n] + exp(half * (bound * tanh(raw[n] / bound))) * eps[n]
+            x[n] = mean[n] + exp(half * _bounded(raw[n], limit)) * eps[n]
     elif code == CATEGORICAL:
         _draw_level(outputs, noise[0], x)
     else:
@@ -159,7 +166,7 @@ def _draw(outputs, noise, code, limit, x):
         _draw_level(outputs[:components], noise[0], x)
         for n in range(x.size):
             c = components + int(x[n])
-            x[n] = outputs[c, n] + exp(half * (bound * tanh(outputs[components + c, n] / bound))) * eps[n]
+            x[n] = outputs[c, n] + exp(half * _bounded(outputs[components + c, n], limit)) * eps[n]
 
 
 @jit
@@ -181,7 +188,7 @@ def _turn(values, out):
 
 
 @jit
-def _panel(params, widths, cuts, inputs, first, codes, direct, context, noise, limit, rows):
+def _panel(params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, rows):
     """Fill the rows (N, D) of one panel; inside, a unit's values for all of them lie side by side."""
     H, (N, D) = len(cuts), rows.shape
     offsets = np.zeros(H + 1, np.intp)  # where each hidden layer's units begin in h
@@ -192,6 +199,7 @@ def _panel(params, widths, cuts, inputs, first, codes, direct, context, noise, l
     _turn(noise, eps)
     given, drawn = inputs[D], 0  # the context's first input, and the noise used
     _turn(context, seen[given:])
+    _turn(known, x)
     for low in range(0, D, BLOCK):
         high = min(low + BLOCK, D)
         # what the values before this block give to its units: everything for units that saw nothing new (degree 0)
@@ -208,8 +216,8 @@ def _panel(params, widths, cuts, inputs, first, codes, direct, context, noise, l
                 _add_known(seen[:inputs[low]], weight[:inputs[low], a:b], z)
                 _add_known(seen[given:], weight[given:, a:b], z)
             else:
-                known = h[offsets[layer - 1]:offsets[layer - 1] + cuts[layer - 1, low]]
-                _add_known(known, weight[:len(known), a:b], z)
+                below = h[offsets[layer - 1]:offsets[layer - 1] + cuts[layer - 1, low]]
+                _add_known(below, weight[:len(below), a:b], z)
             if layer == H and direct.size > 0:
                 _add_known(seen[:inputs[low]], direct[:inputs[low], a:b], z)
                 _add_known(seen[given:], direct[given:, a:b], z)
@@ -217,7 +225,8 @@ def _panel(params, widths, cuts, inputs, first, codes, direct, context, noise, l
                 _relu(z[:cuts[layer, 0]])
         for d in range(low, high):
             own, later = slice(inputs[d], inputs[d + 1]), slice(first[d + 1], first[high])
-            _draw(out[first[d]:first[d + 1]], eps[drawn:drawn + 2], codes[d], limit, x[d])
+            if d >= known.shape[1]:
+                _draw(out[first[d]:first[d + 1]], eps[drawn:drawn + 2], codes[d], limits[d], x[d])
             _enter(x[d], codes[d], seen[own])
             drawn += 2 if codes[d] == MIXTURE else 1
             if direct.size > 0:
@@ -237,13 +246,14 @@ def _panel(params, widths, cuts, inputs, first, codes, direct, context, noise, l
 
 
 @jit(parallel=True)
-def _numba(params, widths, cuts, inputs, first, codes, direct, context, noise, limit):
+def _numba(params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits):
     N = len(noise)
     panels = _panels(N)
     x = np.empty((N, len(codes)), noise.dtype)
     for p in prange(panels):
         low, high = _rows_of(p, panels, N)
-        _panel(params, widths, cuts, inputs, first, codes, direct, context[low:high], noise[low:high], limit, x[low:high])
+        _panel(params, widths, cuts, inputs, first, codes, direct, context[low:high], known[low:high], noise[low:high], limits,
+               x[low:high])
     return x
 
 
@@ -259,12 +269,12 @@ def _sizes(*plan):
                           "outputs begin, as many as codes say")
     size = int(((widths[:-1] + 1) * widths[1:]).sum())
     return (("P", size), ("W", int(widths[0] - inputs[-1])), ("U", len(codes) + int((codes == MIXTURE).sum())),
-            ("K", 0, int(widths[0])), ("M", 0, int(widths[-1])))
+            ("K", 0, int(widths[0])), ("M", 0, int(widths[-1])), ("S", *range(len(codes) + 1)))
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
-def _cuda_side(params, widths, cuts, inputs, first, codes, direct, context, noise, limit):
+def _cuda_side(params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits):
     widths, N, D = _cuda.asnumpy(widths), len(noise), len(codes)
     sizes = (widths[:-1] + 1) * widths[1:]
     layers = np.stack([np.cumsum(sizes) - sizes, widths[:-1], widths[1:]], axis=1)
@@ -272,13 +282,13 @@ def _cuda_side(params, widths, cuts, inputs, first, codes, direct, context, nois
     x, seen, sums = (_cuda.empty((N, size), noise.dtype) for size in (D, int(widths[0]), units))
     rows = -(-N // (4 * _cuda.multiprocessors())) or 1  # they have nothing to do with one another, so no bit depends on it
     plans = map(_cuda.constant, (layers, cuts, inputs, first, codes))
-    _cuda.launch("made_sample", "sample", -(-N // rows), 256, params, *plans, direct, context, noise, limit, x, seen, sums,
-                 N, D, len(layers), units, noise.shape[1], direct.size > 0, rows)
+    _cuda.launch("made_sample", "sample", -(-N // rows), 256, params, *plans, direct, context, known, noise, limits, x,
+                 seen, sums, N, D, len(layers), units, noise.shape[1], known.shape[1], direct.size > 0, rows)
     return x
 
 
 sample = Kernel("made_sample.sample", "params(P) widths(L):int64 cuts(L-2,D+1):int64 inputs(D+1):int64 first(D+1):int64 "
-                "codes(D):int64 direct(K,M) context(N,W) noise(N,U) limit",
+                "codes(D):int64 direct(K,M) context(N,W) known(N,S) noise(N,U) limits(D)",
                 reference=_reference, numba=_numba, cuda=_cuda_side, blas=True,
                 sizes=lambda params, widths, cuts, inputs, first, codes, *rest:
                 _sizes(*map(_cuda.content, (widths, inputs, first, codes))))

@@ -4,6 +4,7 @@
     made_direct     the mask of connections that pass the hidden layers by
     made_cuts       where the units of a layer begin that see one feature more
     made_blind       the outputs of one that is too narrow to see all that it might
+    places           where the columns of some features lie among all of them
     Plan             a mask and the blocks of it that have to be multiplied
 
 Legend: i inputs (rows of a mask), j outputs (columns).
@@ -54,6 +55,11 @@ class Plan:
             partial = np.any(self.blocks[:, 2] < self.blocks[:, 3])
             self._cast[key] = np.asarray(self.mask.astype(dtype) if partial else np.zeros((0, 0), dtype), like=like)
         return self._cast[key]
+
+
+def places(first, features):
+    """The numbers from first[j] to first[j + 1] for every one of these features j, in their order."""
+    return np.concatenate([np.arange(first[j], first[j + 1]) for j in features])
 
 
 def made_degrees(n_features, hidden, n_context=0):

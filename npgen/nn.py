@@ -18,7 +18,7 @@ from .engine import Tensor
 from .kernels import made_sample
 from .kernels._cuda import is_device_array
 from .layout import Layout
-from .masks import Plan, made_cuts, made_direct, made_masks
+from .masks import Plan, made_cuts, made_direct, made_masks, places
 from .ops import _c
 
 
@@ -229,8 +229,8 @@ class MaskedMLP(MLP):
         if not self.free:
             return p
         like, n_features = value_of(p[self.name]), int(self.seen.sum())
-        rows = np.concatenate([_blocks(np.cumsum([0, *self.seen]), order), n_features + np.arange(self._made[2])])
-        columns = _blocks(self.first, order)
+        rows = np.concatenate([places(np.cumsum([0, *self.seen]), order), n_features + np.arange(self._made[2])])
+        columns = places(self.first, order)
         found = {self.name: _shuffled(p[self.name], rows, columns, self.layout) * self.of(order).flat_mask(like)}
         if self.direct:
             found[f"{self.name}.direct"] = np.take(np.take(p[f"{self.name}.direct"], rows, axis=0), columns, axis=1)
@@ -246,43 +246,49 @@ class MaskedMLP(MLP):
             self._flat_masks[key] = np.asarray(flat, like=like)
         return self._flat_masks[key]
 
-    def draw(self, p, noise, codes, limit=0.0, c=None):
-        """The rows (n, d) that noise makes of the outputs, in one pass: kernels/made_sample.py has the noise and the codes."""
+    def draw(self, p, noise, codes, limits=math.inf, c=None, known=None):
+        """The rows (n, d) that noise makes of the outputs, given their first columns, in one pass: kernels/made_sample.py."""
+        d, none = self._made[0], np.zeros_like(noise, shape=(len(noise), 0))
         direct = p[f"{self.name}.direct"] if self.direct else np.zeros_like(noise, shape=(0, 0))
-        context = np.zeros_like(noise, shape=(len(noise), 0)) if c is None else c
+        limits = np.asarray(np.broadcast_to(limits, d).astype(noise.dtype), like=noise)
         return made_sample.sample(*_c(p[self.name]), self.layout.cut[0], self.cuts, np.cumsum([0, *self.seen]), self.first,
-                                  np.broadcast_to(codes, self._made[0]).copy(), *_c(direct, context, noise), limit)
+                                  np.broadcast_to(codes, d).astype(np.int64), *_c(direct, none if c is None else c,
+                                                                        none if known is None else known, noise), limits)
 
     def sample(self, p, noise, c=None, known=None):
         """The rows (n, d), in the network's order, that a head's noise stands for, given context and first columns (n, s)."""
-        s, d, code = 0 if known is None else known.shape[1], self._made[0], self.head.code
-        x = np.zeros_like(noise, shape=(len(noise), d))
-        if s:
-            x[:, :s] = known
-        if code is None or s and code not in (made_sample.BERNOULLI, made_sample.NORMAL):
-            for j in range(s, d):  # each pass makes one more column right
-                x[:, j] = self.head.sample(noise, self(p, beside(self.inputs(x), c)))[:, j]
-            return x
-        if s:
-            noise = noise.copy()
-            noise[:, :s] = _noise_of(self.head, x, self(p, beside(x, c)))[:, :s]
-        drawn = self.draw(p, noise, code, getattr(self.head, "limit", 0.0), c)
-        if s:
-            drawn[:, :s] = known  # but for rounding
-        return drawn if code != made_sample.CATEGORICAL else self.head.values(drawn)
+        head, d, s = self.head, self._made[0], 0 if known is None else known.shape[1]
+        if None in head.codes(d):
+            return self._sample_apart(p, noise, c, known if s else noise[:, :0])
+        known = head.of(np.arange(s)).numbers(known) if s else None
+        return head.values(self.draw(p, noise, head.codes(d), head.limits(d), c, known))
+
+    def _sample_apart(self, p, noise, c, known):
+        """sample for heads that the kernel does not know, by its steps: a complete unit is added to those that see it."""
+        head, d, last = self.head, self._made[0], len(self.gains) - 1
+        x, inputs, noises = np.zeros_like(noise, shape=(len(noise), d)), np.cumsum([0, *self.seen]), head.first_noise(d)
+        weights, biases = zip(*(self.layout.weight_and_bias(p[self.name], k) for k in range(last + 1)), strict=True)
+        sums = [np.zeros_like(noise, shape=(len(noise), len(bias))) + bias for bias in biases]
+        x[:, :known.shape[1]], c = known, noise[:, :0] if c is None else c
+        for j in range(-1, d):  # -1: the context, and the units that see no column
+            if j >= known.shape[1]:
+                own = noise[:, noises[j]:noises[j + 1]]
+                x[:, j] = head.of([j]).sample(own, sums[last][:, self.first[j]:self.first[j + 1]])[:, 0]
+            new, at = (c, inputs[d]) if j < 0 else (head.of([j]).inputs(x[:, [j]]), inputs[j])
+            if self.direct:
+                _add(new, p[f"{self.name}.direct"][at:], sums[last], 0 if j < 0 else self.first[j + 1])
+            for layer in range(last + 1):
+                see = 0 if j < 0 else self.cuts[layer, j] if layer < last else self.first[j + 1]
+                _add(new, weights[layer][at:], sums[layer], see)
+                if layer < last:
+                    new, at = np.maximum(sums[layer][:, see:self.cuts[layer, j + 1]], 0), see
+        return x
 
 
-def _noise_of(head, x, outputs):
-    """The noise of which the head makes x."""
-    if head.name == "bernoulli":
-        return 1 - x
-    mean, log_var = head.split(outputs)
-    return (x - mean) * ops.exp(-log_var / 2)
-
-
-def _blocks(first, order):
-    """The numbers from first[k] to first[k + 1], for every k in this order."""
-    return np.concatenate([np.arange(first[k], first[k + 1]) for k in order])
+def _add(values, weight, sums, see):
+    """sums += values weight, from the output `see` on: by rows of the weight, so that a row's bits depend on no other row."""
+    for k in range(values.shape[1]):
+        sums[:, see:] += values[:, [k]] * weight[k, see:]
 
 
 def _shuffle(flat, rows, columns, layout):

@@ -773,7 +773,8 @@ def launches_of_networks(dtype):
     made = Layout((8, 9, 7, 12))
     for direct in np.zeros((0, 0), dtype), np.zeros((8, 12), dtype):
         yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), np.tile(np.arange(5), (2, 1)), one_hot,
-                                   first, np.arange(4), direct, x[:, :2].copy(), np.zeros((6, 5), dtype), 3.0)
+                                   first, np.arange(4), direct, x[:, :2].copy(), x[:, :1].copy(), np.zeros((6, 5), dtype),
+                                   np.full(4, 3.0, dtype))
 
 
 # Dims that no other argument has a say in: more rows, or more parts of a plan, make another launch that is sound.
@@ -781,7 +782,7 @@ FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm
         "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT", "flow.inverse": "NT",
-        "flow.forward": "NT", "flow.backward": "T"}
+        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S"}
 
 
 @DTYPES

@@ -105,12 +105,14 @@ def test_a_wrong_launch_is_refused():
 class Made:
     """A MADE with random weights, unmasked ones among them, and its forward pass in plain NumPy.
 
-    heads: 1 Bernoulli, 2 normal, or 0 for any head at every dimension; context: columns; direct: whether inputs see outputs.
+    heads: 1 Bernoulli, 2 normal, or 0 for any head at every dimension, of several limits; context: columns; direct: whether
+    outputs see inputs.
     """
 
     def __init__(self, d, hidden, heads, dtype, seed, gain=1.0, context=0, direct=False):
         r = np.random.default_rng(seed)
-        self.d, self.limit, self.codes = d, 7.0, np.full(d, heads - 1) if heads else r.integers(0, 4, d)
+        self.d, self.codes = d, np.full(d, heads - 1) if heads else r.integers(0, 4, d)
+        self.limits = np.where(np.arange(d) % 3 == 2, np.inf, 7.0).astype(dtype)
         each = [(1, 2, c, 3 * c)[code] for code, c in zip(self.codes, r.integers(1, 5, d), strict=True)]
         self.first = np.concatenate([[0], np.cumsum(each)])
         self.inputs = np.concatenate([[0], np.cumsum(np.where(self.codes == made_sample.CATEGORICAL, each, 1))])
@@ -133,9 +135,10 @@ class Made:
         shape = n, len(normal)
         return np.where(normal, r.normal(size=shape), r.uniform(0.001, 0.999, size=shape)).astype(self.params.dtype)
 
-    def launch(self, noise):
+    def launch(self, noise, known=None):
+        known = noise[:, :0].copy() if known is None else known
         return (self.params, self.widths, self.cuts, self.inputs, self.first, self.codes, self.direct,
-                self.context[:len(noise)].copy(), noise, self.limit)
+                self.context[:len(noise)].copy(), known, noise, self.limits)
 
     def outputs(self, x):
         columns = [x[:, [j]] == np.arange(b - a) if code == made_sample.CATEGORICAL else x[:, [j]]
@@ -165,7 +168,8 @@ class Made:
                 assert may_be[np.arange(len(x)), own.astype(int)].all() and (own == np.floor(own)).all()
             else:
                 mean, raw = (of[:, -2 * logits.shape[1]:][:, k * logits.shape[1]:][:, :logits.shape[1]] for k in (0, 1))
-                std = np.exp(self.limit * np.tanh(raw / self.limit) / 2)
+                limit = float(self.limits[j])
+                std = np.exp((limit * np.tanh(raw / limit) if limit < np.inf else raw) / 2)
                 near = np.abs(own[:, None] - mean - std * noise[:, [at - 1]]) < rtol * scale[:, None] * (1 + std)
                 assert (near & may_be).any(axis=1).all()
 
@@ -193,6 +197,25 @@ def test_samples_are_those_of_their_conditionals(dtype, heads, context, direct, 
 
 @DTYPES
 @HEADS
+@EXTRAS
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_what_is_known_is_not_drawn_and_the_rest_has_the_same_bits(dtype, heads, context, direct, backend):
+    made = Made(35, (20, 12), heads, dtype, 3, context=context, direct=direct)
+    noise = made.noise(9, 3)
+    with using(backend):
+        x = made_sample.sample(*made.launch(noise))
+        for s in (1, 2, 31, 32, 34, 35):
+            again = made_sample.sample(*made.launch(noise, x[:, :s].copy()))
+            rounded = backend == "reference" and dtype == np.float32  # which draws in float64
+            np.testing.assert_allclose(again, x, rtol=1e-4 * rounded, atol=1e-4 * rounded)
+            other = np.where(np.isin(made.codes[:s], (0, 2)), 0, x[:, :s] + 1).astype(dtype)  # a 0, or the first level
+            np.testing.assert_array_equal(made_sample.sample(*made.launch(noise, other))[:, :s], other)
+    with pytest.raises(KernelError, match="S is 36 in"):
+        made_sample.sample(*made.launch(noise, np.zeros((9, 36), dtype)))
+
+
+@DTYPES
+@HEADS
 def test_samples_of_a_wide_made(dtype, heads):
     made = Made(130, (300, 200), heads, dtype, 0, gain=0.5, context=5, direct=True)
     noise = made.noise(40, 0)
@@ -209,7 +232,7 @@ def test_samples_follow_their_context(backend):
     noise = np.stack([rng.random(2 * n), rng.normal(size=2 * n)], axis=1)
     plan = np.array([3, 1, 6]), np.array([[1, 1]]), np.array([0, 1]), np.array([0, 6]), np.array([made_sample.MIXTURE])
     with using(backend):
-        x = made_sample.sample(np.zeros(3 + 1 + 6 + 6), *plan, direct, context, noise, 7.0)
+        x = made_sample.sample(np.zeros(3 + 1 + 6 + 6), *plan, direct, context, noise[:, :0].copy(), noise, np.full(1, 7.0))
     for drawn, (a, b) in zip(np.split(x[:, 0], 2), context[[0, -1]], strict=True):
         share = special.expit(2 * a)
         assert abs(drawn.mean() - 2 * b * share) < 6 * np.sqrt((1 + 4 * b**2 * share * (1 - share)) / n)
@@ -221,7 +244,8 @@ def test_outputs_that_do_not_fit_a_code_are_refused(code, n_inputs, n_outputs):
     params, noise = np.zeros((n_inputs + 1) * 2 + 3 * n_outputs), np.zeros((4, 1 + (code == 3)))
     with pytest.raises(KernelError, match="as many as codes say"):
         made_sample.sample(params, np.array([n_inputs, 2, n_outputs]), np.array([[0, 2]]), np.array([0, n_inputs]),
-                           np.array([0, n_outputs]), np.array([code]), np.zeros((0, 0)), np.zeros((4, 0)), noise, 3.0)
+                           np.array([0, n_outputs]), np.array([code]), np.zeros((0, 0)), *np.zeros((2, 4, 0)), noise,
+                           np.full(1, 3.0))
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
@@ -245,7 +269,7 @@ def test_normal_samples_where_the_log_variance_meets_its_bound(backend):
     made.params = np.concatenate([a.ravel() for layer in made.layers for a in layer])
     with using(backend):
         x = made_sample.sample(*made.launch(noise))
-    np.testing.assert_allclose(x, [10, 20] + np.exp([made.limit / 2, -made.limit / 2]) * noise)
+    np.testing.assert_allclose(x, [10, 20] + np.exp(made.limits * [1, -1] / 2) * noise)
 
 
 @DTYPES

@@ -8,8 +8,11 @@ import pytest
 
 import npgen
 from npgen.engine import jacobian
+from npgen.heads import Bernoulli, Categorical, Columns, MixtureOfNormals, Normal, Poisson
 from npgen.models import MADE
 from npgen.models.made import Order
+from npgen.nn import MaskedMLP, beside
+from npgen.random import Stream
 
 RNG = np.random.default_rng(0)
 D = 5
@@ -96,6 +99,55 @@ def test_nothing_is_seen_too_early_in_any_order(case, context):
         seen = jacobian(lambda x, net=net, p=p: net(p, x[None])[0])(RNG.normal(size=D + w))
         assert not seen[:, :D][~np.tri(D, k=-1, dtype=bool)].any()
         assert not w or (seen[:, D:] != 0).any(axis=1).all()
+
+
+class Own(Normal):
+    """A head of the user's, which the sampler's kernel does not know."""
+
+    name, code = "own", None
+
+
+HEADS = {"normal": Normal(), "unbounded": Normal(limit=None), "bernoulli": Bernoulli(), "poisson": Poisson(),
+         "categorical": Categorical([[2, 7, 9], [0, 1], [0.5, 3, 4, 5], [1]]), "mixture": MixtureOfNormals(3), "own": Own(),
+         "columns": Columns([Normal(limit=2.0), Categorical([3, 5]), MixtureOfNormals(2), Normal()]),
+         "columns, poisson": Columns([Poisson(), Categorical([3, 5, 6]), MixtureOfNormals(2, limit=3.0), Poisson()])}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("context, direct", [(0, False), (2, False), (2, True), (0, True)])
+@pytest.mark.parametrize("hidden", [(9,), (7, 12)], ids=str)
+def test_one_pass_draws_what_a_pass_for_each_column_draws(head, free, context, direct, hidden):
+    """And some of its columns given, the others are the same to the bit."""
+    rng, order, n = np.random.default_rng(1), np.array([2, 0, 3, 1]), 25
+    net = MaskedMLP("net", 4, hidden, HEADS[head] if free else HEADS[head].of(order), context, direct=direct, free=free)
+    p = {name: rng.normal(size=shape) * 0.5 for name, shape in net.shapes().items()}
+    p["net"] *= 1 if free else net.flat_mask(p["net"])
+    one, p = net.of(order), net.ordered(p, order)
+    c = rng.normal(size=(n, context)) if context else None
+    noise = one.head.noise(Stream(0), (n, 4), np.float64)
+    x = np.zeros((n, 4))
+    for j in range(4):
+        x[:, j] = one.head.sample(noise, one(p, beside(one.inputs(x), c)))[:, j]
+    drawn = one.sample(p, noise, c)
+    np.testing.assert_allclose(drawn, x, rtol=1e-9, atol=1e-9)
+    for s in range(5):
+        np.testing.assert_array_equal(one.sample(p, noise, c, drawn[:, :s].copy()), drawn)
+    if direct:
+        p = p | {"net.direct": -9 * p["net.direct"]}
+        with np.errstate(over="ignore", invalid="ignore"):
+            assert (one.sample(p, noise, c) != drawn).any()
+
+
+@pytest.mark.parametrize("head", ["columns", "columns, poisson"])
+def test_no_sample_of_a_table_runs_the_network_for_each_column(head, monkeypatch):
+    model = MADE(head=HEADS[head], order="any", **QUICK).fit(HEADS[head].sample(
+        HEADS[head].noise(Stream(1), (200, 4), np.float64), RNG.normal(size=(200, HEADS[head].n_outputs(4)))))
+    holes = model.sample(20, rng=0)
+    holes[::2, 1], holes[1::2, [0, 2]] = np.nan, np.nan
+    monkeypatch.setattr(MaskedMLP, "__call__", None)
+    assert np.isfinite(model.impute(holes, rng=0)).all()
+    assert np.isfinite(model.condition([1], holes[1, [1]]).sample(5, rng=0)).all()
 
 
 def test_levels_of_unequal_number_in_several_orders():

@@ -26,11 +26,12 @@ class Head(Part, abc.ABC):
     discrete  whether its values are countable; an array (d,) where it has columns of both kinds
     noises    how many numbers sample takes for a feature, where all its features are of one kind
     code      how kernels/made_sample.py draws it, or None
+    limit     nats that log-variances are bounded to, or None
     pieces    of how many arrays beside one another its outputs were, in files of formats 1 and 2
     """
 
     name: str
-    discrete, noises, code = True, 1, None
+    discrete, noises, code, limit = True, 1, None, None
     pieces = 1
 
     @abc.abstractmethod
@@ -44,6 +45,18 @@ class Head(Part, abc.ABC):
     @abc.abstractmethod
     def noise(self, stream, shape, dtype, like=None):
         """What sample makes rows of this shape (..., d) of, (..., m): drawn from a stream, on the device if `like` is there."""
+
+    def first_noise(self, d):
+        """Where the noise of each of d features begins, and that of the last one ends, (d + 1,)."""
+        return self.noises * np.arange(d + 1)
+
+    def codes(self, d):
+        """The code of each of d features."""
+        return [self.code] * d
+
+    def limits(self, d):
+        """The limit of each of d features, (d,), infinite where there is none."""
+        return np.full(d, np.inf if self.limit is None else self.limit)
 
     @abc.abstractmethod
     def mean(self, outputs):
@@ -82,6 +95,14 @@ class Head(Part, abc.ABC):
     def inputs(self, x):
         """Rows x (n, d) as a network sees them: levels as indicators, all others as they are."""
         return x
+
+    def numbers(self, x):
+        """Rows x (n, d) with a level's number, 0, 1, ..., in its place."""
+        return x
+
+    def values(self, numbers):
+        """The rows (n, d) of which `numbers` gives these."""
+        return numbers
 
     @abc.abstractmethod
     def check(self, x, name, columns=None, shown=None):

@@ -84,8 +84,10 @@ class Categorical(Family):
     def inputs(self, x):
         return _indicated(x, self)
 
+    def numbers(self, x):
+        return _number_levels(x, self)
+
     def values(self, numbers):
-        """The levels (n, d) that have these numbers, 0, 1, ..., each in its feature."""
         return stack([levels[column] for levels, column in zip(self.levels, numbers.astype(np.int64).T, strict=True)], numbers)
 
     def of(self, features):

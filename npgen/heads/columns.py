@@ -7,6 +7,7 @@ Legend: n rows, d features, j outputs.
 import numpy as np
 
 from .. import ops
+from ..masks import places
 from .base import Head
 from .categorical import Categorical
 
@@ -25,9 +26,10 @@ class Columns(Head):
             raise ValueError(f"Columns: heads must be one likelihood head for each column, got {heads!r}"[:200])
         widths = [head.n_outputs(1) for head in self.heads]
         self._first = np.concatenate([[0], np.cumsum(widths)])
-        self._parts = [(_joined([self.heads[j] for j in columns]), columns,
-                        np.concatenate([np.arange(self._first[j], self._first[j + 1]) for j in columns]))
-                       for columns in _alike(self.heads)]  # a head, its columns, their outputs
+        self._first_noise = np.cumsum([0, *(head.noises for head in self.heads)])
+        # a head, its columns, and where their outputs and their noise are
+        self._parts = [(_joined([self.heads[j] for j in columns]), columns, places(self._first, columns),
+                        places(self._first_noise, columns)) for columns in _alike(self.heads)]
         self.discrete = np.array([head.discrete for head in self.heads])
 
     def __repr__(self):
@@ -38,14 +40,14 @@ class Columns(Head):
 
     def _views(self, outputs):
         """(head, its columns, its outputs) of every head."""
-        for head, columns, places in self._parts:
-            yield head, columns, outputs if len(self._parts) == 1 else outputs[..., places]
+        for head, columns, at, _ in self._parts:
+            yield head, columns, outputs if len(self._parts) == 1 else outputs[..., at]
 
     def _filled(self, answers, like):
         """(..., d) from the answers, one for the columns of each head, in the dtype of `like`."""
         answers = list(answers)
         x = np.empty_like(like, shape=(*answers[0].shape[:-1], len(self.heads)))
-        for (_, columns, _), answer in zip(self._parts, answers, strict=True):
+        for (_, columns, *_), answer in zip(self._parts, answers, strict=True):
             x[..., columns] = answer
         return x
 
@@ -53,15 +55,24 @@ class Columns(Head):
         return sum(head.log_prob(x[..., columns], view) for head, columns, view in self._views(outputs))
 
     def noise(self, stream, shape, dtype, like=None):
-        """That of every head, one after another."""
-        parts = (head.noise(stream.spawn(), (*shape[:-1], len(columns)), dtype, like) for head, columns, _ in self._parts)
-        return np.concatenate(list(parts), axis=-1)
+        """That of the first column's head, then of the second's, ...; heads that are alike draw theirs together."""
+        noise = np.empty((*shape[:-1], self._first_noise[-1]), dtype, like=like)
+        for head, columns, _, at in self._parts:
+            noise[..., at] = head.noise(stream.spawn(), (*shape[:-1], len(columns)), dtype, like)
+        return noise
 
     def sample(self, noise, outputs):
-        ends = np.cumsum([head.noises * len(columns) for head, columns, _ in self._parts])
-        noises = np.split(noise, ends[:-1], axis=-1)
-        return self._filled((head.sample(part, view) for part, (head, _, view) in
-                             zip(noises, self._views(outputs), strict=True)), outputs)
+        return self._filled((head.sample(noise[..., at], view) for (*_, at), (head, _, view) in
+                             zip(self._parts, self._views(outputs), strict=True)), outputs)
+
+    def first_noise(self, d):
+        return self._first_noise
+
+    def codes(self, d):
+        return [head.code for head in self.heads]
+
+    def limits(self, d):
+        return np.concatenate([head.limits(1) for head in self.heads])
 
     def mean(self, outputs):
         return self._filled((head.mean(view) for head, _, view in self._views(outputs)), outputs)
@@ -79,8 +90,8 @@ class Columns(Head):
 
     def initial(self, x, weights=None):
         answer = np.empty(self._first[-1])
-        for head, columns, places in self._parts:
-            answer[places] = head.initial(x[:, columns], weights)
+        for head, columns, at, _ in self._parts:
+            answer[at] = head.initial(x[:, columns], weights)
         return answer
 
     def n_inputs(self, d):
@@ -89,11 +100,17 @@ class Columns(Head):
     def inputs(self, x):
         return ops.concatenate([head.inputs(x[:, [j]]) for j, head in enumerate(self.heads)], axis=1)
 
+    def numbers(self, x):
+        return self._filled((head.numbers(x[..., columns]) for head, columns, *_ in self._parts), x)
+
+    def values(self, numbers):
+        return self._filled((head.values(numbers[..., columns]) for head, columns, *_ in self._parts), numbers)
+
     def of(self, features):
         return Columns([self.heads[j] for j in features])
 
     def check(self, x, name, columns=None, shown=None):
-        for head, own, _ in self._parts:
+        for head, own, *_ in self._parts:
             numbers = own if columns is None else np.asarray(columns)[own]
             head.check(x[:, own], name, numbers, None if shown is None else shown[:, own])
 

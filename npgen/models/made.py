@@ -89,8 +89,7 @@ class MADE(GradientModel):
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     encode gives the noise (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal head and one order, and
-    else the last hidden layer's features (n, l), in the first order, from which decode gives the mean. Under Poisson heads, and
-    heads of several kinds, samples take a pass for every column.
+    else the last hidden layer's features (n, l), in the first order, from which decode gives the mean.
     Attribute: order_ (d,), or (m, d) of several, the columns in the order of the factorisation.
     Reference: Germain et al. (2015).
     """

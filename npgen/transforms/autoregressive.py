@@ -55,7 +55,7 @@ class Autoregressive(Transform):
 
     def in_one_pass(self, z, params, c):
         """to_data of an affine element."""
-        return self.net.draw({self.net.name: params}, z, made_sample.NORMAL, self.element.head.limit, c)
+        return self.net.draw({self.net.name: params}, z, made_sample.NORMAL, self.element.head.limits(1), c)
 
 
 def _formula(z, params, c, step):
