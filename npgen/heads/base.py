@@ -124,6 +124,11 @@ class Head(Part, abc.ABC):
 class Family(Head):
     """A head of the components of a mixture: it has an M-step. A missing value is NaN, and left out."""
 
+    @classmethod
+    def of_columns(cls, levels):
+        """The head of so many columns, of which those that have levels (c,) have these, and the others None."""
+        return cls()
+
     @abc.abstractmethod
     def log_prob_each(self, x, outputs):
         """log_prob of every row under each component, (n, k) float64."""

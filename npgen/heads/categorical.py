@@ -32,6 +32,10 @@ class Categorical(Family):
         self._scattered = [j for j, each in enumerate(self.levels)  # no consecutive integers, which their numbers follow from
                            if each[-1] - each[0] != len(each) - 1 or each[0] != np.floor(each[0])]
 
+    @classmethod
+    def of_columns(cls, levels):
+        return cls(levels)
+
     def __repr__(self):
         return f"Categorical(levels={self._options()['levels']})"
 

@@ -64,6 +64,10 @@ class Normal(Family):
     def __init__(self, limit=15.0):
         self.limit = limit
 
+    @classmethod
+    def of_columns(cls, levels):
+        return cls(limit=None)
+
     def _options(self):
         return {} if self.limit == 15.0 else {"limit": self.limit}
 

@@ -45,19 +45,23 @@ def _gaussians(model, x):
 
 
 def _columns(model, x):
-    """sum_j log p_kj(x_j), of normal columns, counts, and tables of probabilities (k, c)."""
+    """sum_j log p_kj(x_j), of normal columns, counts, tables of probabilities (k, c), and by the head itself of other kinds."""
     joint, reals = np.zeros((len(x), len(model.weights_))), zip(model.means_.T, model.variances_.T, strict=True)
     rates, tables = iter(model.rates_.T), zip(model.levels_, model.probabilities_, strict=True)
-    for values, kind in zip(x.T, model.kinds_, strict=True):
+    for j, (values, kind) in enumerate(zip(x.T, model.kinds_, strict=True)):
         if kind == "normal":
             mean, variance = next(reals)
             joint -= 0.5 * ((values[:, None] - mean) ** 2 / variance + np.log(variance) + LOG_2PI)
         elif kind == "poisson":
             rate = next(rates)
             joint += values[:, None] * np.log(rate) - rate - ops.gammaln(values + 1)[:, None]
-        else:
+        elif kind in ("bernoulli", "categorical"):
             levels, table = next(tables)
             joint += np.log(table)[:, np.abs(values[:, None] - levels).argmin(axis=1)].T
+        else:  # a head of one's own has no attributes
+            inner = model.inner()
+            head, place = inner.parts["columns"].heads[kind], model.kinds_[:j].count(kind)
+            joint += head.of([place]).log_prob(values[:, None, None], head.take(inner.params[kind], [place]))
     return joint
 
 

@@ -219,10 +219,22 @@ class Subject:
         else:
             low, high = self.pilot.min(axis=0), self.pilot.max(axis=0)
             margin = high - low + 5
-            axes = [np.arange(a - m, b + m + 1) for a, b, m in zip(low, high, margin, strict=True)]
+            axes = [self._accepted_values(j, np.arange(a - m, b + m + 1)) for j, (a, b, m) in enumerate(
+                zip(low, high, margin, strict=True))]
         if math.prod(map(len, axes)) > MANY_STATES:
             raise Skip(f"more than {MANY_STATES:,} states")
         return np.array(list(itertools.product(*axes)))
+
+    def _accepted_values(self, j, values):
+        """Those that the model takes in column j: all, or one by one."""
+        rows = np.where(np.arange(self.d) == j, values[:, None], self.pilot[0])
+        with np.errstate(all="ignore"):
+            try:
+                self.model.log_prob(rows)
+                return values
+            except ValueError:
+                return values[:0] if len(values) == 1 else np.concatenate([
+                    self._accepted_values(j, part) for part in np.split(values, [len(values) // 2])])
 
     @functools.cached_property
     def mass(self):

@@ -244,7 +244,7 @@ class Mixture(MixtureModel):
                 vars(self).update(means_=head.mean(outputs), variances_=head.variance(outputs))
             elif name == "poisson":
                 vars(self)["rates_"] = head.mean(outputs)
-            else:
+            elif with_levels([name]):
                 parts = head.log_probabilities(outputs)
                 tables |= {j: np.exp(part) for j, part in zip(self._columns.numbers[name], parts, strict=True)}
         vars(self)["probabilities_"] = tuple(tables[j] for j in sorted(tables))
@@ -253,8 +253,8 @@ class Mixture(MixtureModel):
 
     @property
     def n_parameters_(self):
-        k = len(self.weights_)
-        return k - 1 + self.means_.size + self.variances_.size + self.rates_.size + sum(p.size - k for p in self.probabilities_)
+        k, outputs = len(self.weights_), sum(self.params_[name].size for name in self._columns.heads)
+        return k - 1 + outputs - k * self.kinds_.count("categorical")  # of levels one follows from the others
 
     @property
     def _rows_per_call(self):

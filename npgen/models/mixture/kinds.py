@@ -5,13 +5,14 @@ Legend: n rows, d columns, k components, c levels of one.
 import numpy as np
 
 from ...checks import check_parameter, one_line
-from ...heads import Bernoulli, Categorical, Normal, Poisson
+from ...heads import HEADS, Categorical, Family
 from ...heads.categorical import levels_in
 from ...nn import Part
 
-KINDS = {"normal": lambda levels: Normal(limit=None), "bernoulli": lambda levels: Bernoulli(),
-         "poisson": lambda levels: Poisson(),
-         "categorical": Categorical}  # of the levels of each column
+
+def families():
+    """The names of the heads that a column of a mixture can have: those with an M-step."""
+    return [name for name, head in HEADS.items() if issubclass(head, Family)]
 
 
 class ColumnHeads(Part):
@@ -22,14 +23,15 @@ class ColumnHeads(Part):
     """
 
     def __init__(self, k, d, kinds, levels):
-        if len(kinds) != d or not all(kind in KINDS for kind in kinds) or len(levels) != len(with_levels(kinds)) or \
+        if len(kinds) != d or not all(kind in families() for kind in kinds) or len(levels) != len(with_levels(kinds)) or \
                 not all(isinstance(each, (list, tuple)) for each in levels):
             raise ValueError(f"kinds_ {kinds} and levels_ {levels} are not of {d} columns"[:200])
         self.k, self.kinds = k, list(kinds)
         self.levels = tuple(Categorical(list(each)).levels[0] for each in levels)
         by_column = dict(zip(with_levels(kinds), self.levels, strict=True))
-        self.numbers = {name: np.flatnonzero(np.array(kinds) == name) for name in KINDS if name in kinds}
-        self.heads = {name: KINDS[name]([by_column.get(j) for j in columns]) for name, columns in self.numbers.items()}
+        self.numbers = {name: np.flatnonzero(np.array(kinds) == name) for name in families() if name in kinds}
+        self.heads = {name: HEADS[name].of_columns([by_column.get(j) for j in columns])
+                      for name, columns in self.numbers.items()}
         self.reals = self.numbers.get("normal", np.empty(0, int))
 
     def shapes(self):
@@ -69,8 +71,9 @@ def column_heads(heads, x):
         return ["bernoulli" if ((c == 0) | (c == 1) | np.isnan(c)).all() else "normal" for c in x.T]
     given, heads = heads, [heads] * d if isinstance(heads, (str, Categorical)) else heads
     if not isinstance(heads, (list, tuple, np.ndarray)) or len(heads) != d or not all(
-            len(head.levels) == 1 if isinstance(head, Categorical) else head in KINDS for head in heads):
-        raise ValueError(f"heads must be 'auto', one of {', '.join(KINDS)}, Categorical(levels), or {d} of these, "
+            len(head.levels) == 1 if isinstance(head, Categorical) else isinstance(head, str) and head in families()
+            for head in heads):
+        raise ValueError(f"heads must be 'auto', one of {', '.join(families())}, Categorical(levels), or {d} of these, "
                          f"got {given!r}"[:400])
     return [head if isinstance(head, Categorical) else str(head) for head in heads]
 
@@ -86,6 +89,8 @@ def levels_of(x, column, head):
 
 def column_parameter(column, kind, value, k, n_levels):
     """What from_parameters was given for a column. Raises ValueError for what no column of this kind can have."""
+    if kind not in ("normal", "bernoulli", "poisson", "categorical"):
+        raise ValueError(f"from_parameters: heads[{column}] is {kind!r}, of which it takes no parameters; fit it to rows")
     value = check_parameter(f"parameters[{column}]", value, {"normal": (2, k), "categorical": (k, n_levels)}.get(kind, (k,)))
     sound, words = {"normal": (value[-1:] > 0, "variances above 0"),
                     "bernoulli": ((value >= 0) & (value <= 1), "probabilities, 0 to 1"),
