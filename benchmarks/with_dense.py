@@ -8,10 +8,10 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 
-def blas():
-    """NumPy's BLAS, in words."""
+def blas(owner="numpy"):
+    """The BLAS of NumPy's wheel, or of SciPy's, in words."""
     return "; ".join(f"{b['internal_api']} {b['version']} {b.get('architecture', '')}, {b['num_threads']} threads"
-                     for b in threadpool_info() if "numpy" in Path(b["filepath"]).parent.name)
+                     for b in threadpool_info() if owner in Path(b["filepath"]).parent.name)
 
 
 def facts():

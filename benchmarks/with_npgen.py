@@ -29,9 +29,10 @@ def facts():
         pass  # SciPy's BLAS is loaded
     blas = {b["architecture"] for b in threadpool_info() if "scipy" in Path(b["filepath"]).parent.name}
     _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    widest = instructions(features.split(","))
     return {"npgen": f"numba {numba.__version__}, {numba.get_num_threads()} threads, compiles for {cpu} with "
-                     f"{instructions(features.split(','))}, GEMM of SciPy's OpenBLAS with its {' and '.join(sorted(blas))} "
-                     "kernels", "core type": min(blas, default="")}
+                     f"{widest}, GEMM of SciPy's OpenBLAS with its {' and '.join(sorted(blas))} "
+                     "kernels", "core type": min(blas, default=""), "instructions": widest}
 
 
 def _build(model, problem, orders=None):

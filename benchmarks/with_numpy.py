@@ -13,7 +13,9 @@ from .worker import n_cores
 
 def facts():
     """Versions and BLAS, in words."""
-    return {"numpy": f"{np.__version__}, {blas()}", "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    return {"numpy": f"{np.__version__}, its own loops with {[*simd['baseline'], *simd.get('found', ())][-1]}, {blas()}",
+            "scipy": f"{scipy.__version__}, {blas('scipy')}", "scikit-learn": f"{sklearn.__version__}, on both"}
 
 
 def _start(problem):

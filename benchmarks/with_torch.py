@@ -25,9 +25,8 @@ def facts():
     """Versions and BLAS, in words."""
     from torch._inductor.cpu_vec_isa import pick_vec_isa
     blas = "MKL" if torch.backends.mkl.is_available() else "no MKL"
-    compiled = str(pick_vec_isa()) or "no vector instructions"
-    return {"torch": f"{torch.__version__}, {torch.get_num_threads()} threads, {blas}; its own code of "
-                     f"{torch.backends.cpu.get_cpu_capability()}, compiled of {compiled}"}
+    return {"torch": f"{torch.__version__}, {torch.get_num_threads()} threads, {blas}, its own kernels with "
+                     f"{torch.backends.cpu.get_cpu_capability()}, torch.compile for {pick_vec_isa() or 'no vectors'}"}
 
 
 def reach(device):

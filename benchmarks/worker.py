@@ -27,7 +27,7 @@ def instructions(features):
     has = {feature[1:] for feature in features if feature[0] == "+"}
     widest = [words for name, words in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX"), ("sse2", "SSE2"),
                                         ("sve", "SVE"), ("neon", "NEON")) if name in has]
-    return ", ".join([*widest[:1], *(["FMA"] if "fma" in has else [])]) or "no vector instructions"
+    return widest[0] if widest else "no vector instructions"
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ import inspect
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import problems, scaling, speed, with_dense, with_npgen  # noqa: E402
+from benchmarks import formulas, problems, scaling, speed, with_dense, with_npgen  # noqa: E402
+from benchmarks.worker import instructions  # noqa: E402
 
 TINY = {"made": {"d": 12, "hidden": 20, "batch": 8, "n_samples": 5}, "vae": {"d": 12, "hidden": 10, "latent": 3, "batch": 8},
         "made_mixture": {"d": 6, "hidden": 9, "batch": 8, "components": 3},
@@ -52,18 +54,59 @@ def test_a_disagreement_is_found():
 
 def test_every_bar_is_judged_against_its_own_peers():
     seconds = {"npgen": [2.0, 1.0, 9.0], "torch": [8.0, 4.0, 5.0], "jax": [5.0, 4.5, 4.5], "npgen, scoring the rows": [1.0]}
-    steps, scoring = speed.BARS[0], speed.BARS[2]
+    bars = speed.bars("AVX2")
+    steps, scoring = bars[0], bars[2]
     assert speed.judge(steps, seconds) == ("jax", 2.0, 4.5, 2.0 / 4.5, 1.0 / 4.0)
     assert speed.judge(scoring, seconds)[3] == 2.0
-    table = "\n".join(speed.bars_table({"MADE step": seconds}))
+    table = "\n".join(speed.bars_table({"MADE step": seconds}, bars))
     assert "**0.44** | 0.25 | yes" in table and table.count("\n") == 2
 
 
 def test_bars_and_curves_name_what_there_is():
-    assert {bar.work for bar in speed.BARS} == set(speed.WORKS)
+    for kind in "AVX2", "AVX-512":
+        assert {bar.work for bar in speed.bars(kind)} == set(speed.WORKS)
     for make, kind, parameter, values, sizes in scaling.CURVES.values():
         assert hasattr(with_npgen, kind) and len(values) > 1
         assert {parameter, *sizes} <= set(inspect.signature(getattr(problems, make)).parameters)
+
+
+def test_a_report_leaves_those_of_other_kinds_of_cpu(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    for text in "# on A\n\n## old\n", "# on B\n\n## theirs\n", "# on A\n\n## new\n":
+        speed.write(path, text)
+    assert path.read_text() == "# on A\n\n## new\n\n# on B\n\n## theirs\n"
+
+
+def test_a_cpu_is_named_by_its_widest_instructions():
+    assert instructions(["+avx", "+avx2", "+fma", "-avx512f"]) == "AVX2"
+    assert instructions(["+avx2", "+avx512f"]) == "AVX-512"
+    assert instructions(["+crc"]) == "no vector instructions"
+
+
+def test_a_slow_variant_has_its_share_and_no_more(monkeypatch):
+    """One of 3 s a call, beside one of 1 ms, in 10 rounds of 0.2 s: it takes two turns, the other ten."""
+    asked, seconds = [], {"npgen": 1e-3, "slow": 3.0}
+
+    def worker(method, *args):
+        if method == "prepare":
+            return {variant: {} for variant in seconds}
+        asked.append(args[0])
+        return [seconds[args[0]]]
+
+    monkeypatch.setattr(speed.time, "sleep", lambda _: None)
+    taken = speed.measure([worker], "normals", 10, 0.2)
+    assert [len(taken[variant]) for variant in seconds] == [10, 2] and asked.count("slow") == 2
+
+
+def test_parameters_that_are_kept_otherwise_find_their_places():
+    params = [np.arange(6.0).reshape(2, 3), np.array([6.0, 7.0, 8.0])]
+
+    def turned(arrays):
+        weight, bias = arrays
+        return [bias[::-1], weight.T[::-1]]
+
+    back = formulas.in_place(turned(params), turned(formulas.numbered(params)))
+    assert (back == np.arange(9.0)).all()
 
 
 def test_ratios_read_well():
