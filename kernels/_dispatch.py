@@ -40,9 +40,10 @@ class _Pool(threading.local):
 
     held, most    bytes of them all, and the most that have been in use at once, as far as is known
     places        arrays that are handed out before all others
+    recording     what writes down the kernels that run and the arrays that are handed out (npgen.record), or None
     """
 
-    arrays, held, most, places = None, 0, 0, ()
+    arrays, held, most, places, recording = None, 0, 0, (), None
 
 
 _pool, _asked = _Pool(), itertools.count()
@@ -86,11 +87,49 @@ class placing:
         _pool.places = self.before
 
 
+class recorded_by:
+    """A block in which recording.kernel(kernel, args) runs every kernel, and empty() hands out recording.place(array)."""
+
+    def __init__(self, recording):
+        self.recording = recording
+
+    def __enter__(self):
+        self.before, _pool.recording = _pool.recording, self.recording
+
+    def __exit__(self, *error):
+        _pool.recording = self.before
+
+
+def again(calls, places):
+    """Make these calls, which find in empty() what was handed out when they were recorded."""
+    places = list(places)
+    with _blas.one_pool(), placing(places):
+        _heard(_make, calls)
+    if places:
+        raise RuntimeError("a kernel asked for other memory than when it was recorded")
+
+
+def _make(calls):
+    for call in calls:
+        call()
+
+
 def empty(shape, dtype):
     """np.empty for a kernel's results."""
+    shape = shape if type(shape) is tuple else (shape,)
+    array = _place(shape, dtype) if _pool.places else None
+    array = _recycled(shape, dtype) if array is None else array
+    return array if _pool.recording is None else _pool.recording.place(array)
+
+
+def _place(shape, dtype):
     for k, array in enumerate(_pool.places):
         if array.shape == shape and array.dtype == dtype:
             return _pool.places.pop(k)
+    return None
+
+
+def _recycled(shape, dtype):
     if _pool.arrays is None:
         return np.empty(shape, dtype)
     alike = _pool.arrays.get((shape, dtype))
@@ -173,6 +212,16 @@ class Kernel:
         return f"<kernel {self.name}({self.signature})>"
 
     def __call__(self, *args):
+        if _pool.recording is not None:
+            return _pool.recording.kernel(self, args)
+        return self.run(self.side(args), args)
+
+    def run(self, side, args):
+        """side(*args), with BLAS held to one thread if need be."""
+        return _heard(_alone if self.blas and side is self.numba else _call, side, *args)
+
+    def side(self, args):
+        """The implementation that these arguments, which are checked, take."""
         device = self.check(args)
         backend = "cuda" if device else _forced.get() or "numba"
         run = getattr(self, backend)
@@ -181,23 +230,12 @@ class Kernel:
         if backend == "numba" and not _jit.available:
             _warn_once()
             run = None
-        try:
-            if run is None:
-                return self.reference(*args)
-            if backend == "numba":
-                _blas.load()
-                _jit.start()
-                if self.blas:
-                    with _blas.one_pool():
-                        return run(*args)
-            return run(*args)
-        except SystemError as error:  # what Numba makes of a Ctrl-C that comes while it looks at the arguments
-            cause = error
-            while cause is not None:
-                if isinstance(cause, KeyboardInterrupt):
-                    raise KeyboardInterrupt from None
-                cause = cause.__cause__ or cause.__context__
-            raise
+        if run is None:
+            return self.reference
+        if backend == "numba":
+            _blas.load()
+            _jit.start()
+        return run
 
     def check(self, args):
         """Whether the arrays are on the device; KernelError unless dtypes, shapes and C order are as the signature declares."""
@@ -240,6 +278,28 @@ class Kernel:
         known = [d if d.isdigit() or not set(re.findall(r"[A-Za-z]\w*", d)) <= set(bound) else
                  f"{d}={'|'.join(map(str, _sizes(d)(bound)))}" for d in dims]
         return KernelError(f"kernel {self.name}: {name} has shape {tuple(shape)}, expected ({', '.join(known)})")
+
+
+def _call(run, *args):
+    return run(*args)
+
+
+def _alone(run, *args):
+    with _blas.one_pool():
+        return run(*args)
+
+
+def _heard(run, *args):
+    """run(*args), but for a Ctrl-C that comes while Numba looks at the arguments, of which it makes a SystemError."""
+    try:
+        return run(*args)
+    except SystemError as error:
+        cause = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._cuda import empty as empty_on_device
 from ._cuda import launch
-from ._dispatch import Kernel
+from ._dispatch import Kernel, empty
 from ._jit import entry, jit, prange
 
 CHUNK = 16384  # values per task
@@ -46,7 +46,7 @@ def _sum_chunks(x, sums):
 
 
 def _squared_numba(x):
-    out, sums = np.empty(1), np.empty(-(-x.size // CHUNK))
+    out, sums = empty((1,), np.float64), empty((-(-x.size // CHUNK),), np.float64)
     if x.size >= ALONE:
         _sum_chunks(x, sums)
     _add_up(x, sums, out)

@@ -52,6 +52,8 @@ class Player:
                    with the parameters
     optimizer      as in Training; None for the one there
     learning_rate  as in Training; None for the one there
+    repeats        whether the loss is a function of its arguments alone, so that a step may be recorded once and run again on
+                   other rows (npgen.record): what it does beside, to Python's objects, is then done once. Not with prepare
     """
 
     loss: collections.abc.Callable
@@ -61,6 +63,7 @@ class Player:
     prepare: collections.abc.Callable | None = None
     optimizer: object = None
     learning_rate: float | None = None
+    repeats: bool = False
 
     def __post_init__(self):
         if not isinstance(self.steps, int) or self.steps < 1:
@@ -71,11 +74,11 @@ class Move:
     """A player's step on a batch; gradient has the parameters' names, shapes and order, and room for their gradients."""
 
     def __init__(self, player, params, gradient, options):
-        self.player, self.params, self.limit = player, params, options.clip_norm
+        self.player, self.params, self.options, self.limit = player, params, options, options.clip_norm
         self.names = tuple(params if player.moves is None else player.moves)
         span = params.span(self.names)
         self.flat, self.gradient = params.flat[span], gradient.flat[span]
-        self.objective = value_and_grad(self._mean, out={name: gradient[name] for name in self.names})
+        self.gradients = {name: gradient[name] for name in self.names}
         self.tick, self.all = np.asarray([1.0, 0, 0, 0], like=params.flat), self.names == tuple(params)
         self.optimizer = optim.optimizer(options.optimizer if player.optimizer is None else player.optimizer)
         self.decay = options.weight_decay + getattr(self.optimizer, "decay", 0)
@@ -86,7 +89,13 @@ class Move:
 
     def _mean(self, moved, batch, stream):
         losses = self.player.loss(moved if self.all else {**self.params, **moved}, batch, stream)
-        return ops.mean(losses) if batch.weights is None else ops.sum(losses * batch.weights) / len(batch)
+        return ops.sum(losses if batch.weights is None else losses * batch.weights) / len(batch)
+
+    def over(self, params, gradient):
+        """The same player's step on other arrays."""
+        other = Move(self.player, params, gradient, self.options)
+        other.per_epoch = self.per_epoch
+        return other
 
     def rates(self, epoch, epochs):
         """The shares of the learning rate at these times, in epochs, (t,)."""
@@ -98,7 +107,8 @@ class Move:
         if player.prepare:
             state.carry = state.carry | player.prepare(dict(self.params), state.carry, batch, state.stream)
         batch.carry = state.carry
-        value, _ = self.objective({name: self.params[name] for name in self.names}, batch, state.stream)
+        moved = {name: self.params[name] for name in self.names}
+        value, _ = value_and_grad(self._mean, out=self.gradients)(moved, batch, state.stream)
         length = np.sqrt(norm.squared(self.gradient))
         nats = value + 0 * length[0]  # 0 times what is not finite is NaN
         scale = (self.limit / np.maximum(length, self.limit) + 0 * nats).astype(self.flat.dtype)

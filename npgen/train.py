@@ -7,16 +7,19 @@ arrays while the validation rows are scored.
 Legend: n rows, p parameters.
 """
 import contextlib
+import copy
 import dataclasses
 import math
 
 import numpy as np
 
 from . import optim
+from .engine import map_arrays
 from .kernels._cuda import asnumpy, is_device_array
 from .optim import BASE, COUNTER, RATE, STEP
 from .players import Batch, Move, Player
 from .random import Stream
+from .record import Recording, n_threads
 from .warn import warn
 
 _ATTEMPTS = 10  # to go on from an epoch whose loss was not finite
@@ -190,11 +193,13 @@ class _Step:
 
     def __init__(self, players, params, batch, options, monitor=None):
         self.params, self.batch, self.options = params, batch, options  # the batch of all rows
-        gradient = params.over(np.empty_like(params.flat))  # one for all players, each of whom fills its own
-        self.moves = [Move(player, params, gradient, options) for player in players]
+        self.gradient = params.over(np.empty_like(params.flat))  # one for all players, each of whom fills its own
+        self.moves = [Move(player, params, self.gradient, options) for player in players]
         self.monitor = monitor or players[0].loss
         self.average = optim.average(options.average)
         self.shown = params.copy() if self.average else params  # what is validated and kept
+        self.repeats = not is_device_array(params.flat) and all(player.repeats and not player.prepare for player in players)
+        self.work, self.recorded = None, {}  # the arrays that steps change, and recorded steps on them
         self.rolled_back = []  # what the loss became and when, in words
         self.on_device = is_device_array(params.flat)
         *self.ends, self.n_steps = np.cumsum([player.steps for player in players])  # of each player's among a batch's
@@ -224,8 +229,51 @@ class _Step:
         if not np.isfinite(self.params.flat).all():
             raise ValueError("fit: the first parameters are not finite; look at the scale of X")
 
+    def ahead(self, state):
+        """A State whose arrays the steps may change: copies, where steps are recorded in the same memory every time."""
+        arrays = {"clock": state.clock, "moments": state.moments, "carry": state.carry}
+        if self.work is None or not self.repeats:
+            self.work = map_arrays(lambda a: a.copy(), arrays)
+        else:
+            map_arrays(np.copyto, self.work, arrays)
+        return dataclasses.replace(state, **self.work)
+
     def train(self, state, rows):
         """Every player's steps on the rows of these numbers; returns the nats of each."""
+        key = len(rows), state.stream.key, n_threads()
+        if self.repeats and key not in self.recorded:
+            return self._record(key, state, rows)
+        if not self.repeats or self.recorded[key] is None:
+            return self.take(state, rows)
+        recording, numbers, nats = self.recorded[key]
+        numbers[:] = rows
+        recording.replay(state.stream)
+        return [a[()] for a in nats]
+
+    def _record(self, key, state, rows):
+        """train, recorded; if it cannot be, it and all that are like it are taken the ordinary way."""
+        recording, numbers, changing = Recording(state.stream), rows.copy(), (self.params.flat, self.work)
+        before = map_arrays(lambda a: a.copy(), changing)
+        other, on = copy.copy(self), recording.array
+        other.params, gradient = (each.over(on(each.flat)) for each in (self.params, self.gradient))
+        other.batch, other.moves = self.batch.to(on), [move.over(other.params, gradient) for move in self.moves]
+        try:
+            with recording:
+                nats = other.take(dataclasses.replace(state, stream=recording.stream, **map_arrays(on, self.work)), on(numbers))
+        except Exception as error:
+            if recording.sound and not isinstance(error, TypeError):  # of an array that is no np.ndarray
+                raise
+            recording.sound = False
+        if recording.sound:
+            state.stream.counter += recording.blocks
+            self.recorded[key] = recording, numbers, [np.asarray(recording.value(a)) for a in nats]
+            return [a[()] for a in self.recorded[key][-1]]
+        self.recorded[key] = None
+        map_arrays(np.copyto, changing, before)
+        return self.take(state, rows)
+
+    def take(self, state, rows):
+        """train, one step after the other."""
         batch, nats = self.batch.take(rows), []
         for k, move in enumerate(self.moves):
             for _ in range(move.player.steps):
@@ -253,8 +301,7 @@ def _epoch(step, state, rows, held_out):
 
     The pass works on a copy, so that the state is one at the end of an epoch whenever an error or Ctrl-C comes.
     """
-    ahead = dataclasses.replace(state, clock=state.clock.copy(), carry={k: v.copy() for k, v in state.carry.items()},
-                                moments={k: {name: v.copy() for name, v in each.items()} for k, each in state.moments.items()})
+    ahead = step.ahead(state)
     state.stream = Stream.from_state(state.stream.state())
     order = np.asarray(rows[ahead.stream.permutation(len(rows))], like=step.batch.x)
     ahead.clock[:, COUNTER] = ahead.stream.counter
@@ -289,6 +336,7 @@ def _epoch(step, state, rows, held_out):
                                       "valid_nats": valid_nats if validates else None,
                                       "learning_rate": ahead.learning_rate, "rollbacks": ahead.rollbacks,
                                       **({"losses": losses} if len(losses) > 1 else {})}]
+    vars(ahead).update(map_arrays(lambda a: a.copy(), step.work) if step.repeats else {})
     vars(state).update(vars(ahead))  # in one piece: a signal comes before it or after
     return True
 

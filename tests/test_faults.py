@@ -511,10 +511,11 @@ def test_a_nan_in_the_optimiser_at_the_last_step_of_an_epoch(moment, monkeypatch
     steps = []
 
     def step(param, grad, m, v, *rest):
-        original(param, grad, m, v, *rest)
+        answer = original(param, grad, m, v, *rest)
         steps.append(moment)
         if len(steps) == 10:  # of 5 a epoch
             {"params": param, "m": m, "v": v}[moment][3] = np.nan
+        return answer
 
     monkeypatch.setattr(record, "numba", step)
     model = MADE(hidden=(6,), max_epochs=4, batch_size=16, validation_fraction=0, random_state=0)

@@ -28,7 +28,7 @@ RANKS = [
      "transforms.base", "transforms.row_noise", "transforms.standardize", "transforms.dequantize", "transforms.logit",
      "transforms.columns", "transforms.choice", "transforms.atoms", "transforms.actnorm", "transforms.permute", "transforms.lu",
      "transforms.elements", "transforms.coupling", "transforms.autoregressive", "transforms", "priors", "optim"],
-    ["players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source", "data"],
+    ["record", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source", "data"],
     ["models.overflow", "models.context", "models.device", "models.estimator", "models.older", "models.files", "models.run",
      "models.inner", "models.base", "models.gradient", "models.mixture.covariances",
      "models.mixture.rows", "models.mixture.starts", "models.mixture.em", "models.mixture.gaussian_em", "models.mixture.kinds",

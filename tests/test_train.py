@@ -613,7 +613,7 @@ def test_rows_to_stop_by_that_the_space_does_not_hold_are_refused():
 @pytest.mark.filterwarnings("ignore:fit. hidden=.* is too narrow")
 def test_training_holds_no_copy_of_all_rows(build, weighted, monkeypatch):
     monkeypatch.setattr(base, "session", contextlib.nullcontext)  # without memory that kernels keep to use again
-    x, held = np.random.default_rng(0).normal(size=(20_000, 100)), []
+    x, held = np.random.default_rng(0).normal(size=(60_000, 100)), []
     build(max_epochs=1, batch_size=1000, random_state=0).fit(x)  # compiles, and warms caches
     tracemalloc.start()
     try:

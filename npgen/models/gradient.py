@@ -70,8 +70,8 @@ class GradientModel(Model, train.Training):
 
 
 def follower(model):
-    """The player that follows the gradient of a model's _loss."""
-    return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context))
+    """The player that follows the gradient of a model's _loss, a function of its arguments."""
+    return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context), repeats=True)
 
 
 def descend(model, params, x, c, weights, run, players=None, monitor=None):
