@@ -211,10 +211,12 @@ class MaskedMLP(MLP):
 
     def __call__(self, p, x):
         outputs = super().__call__(p, x)
-        if not self.direct:
-            return outputs
-        none = np.zeros_like(outputs, shape=(self.widths[-1],))
-        return outputs + ops.masked_matmul(x, p[f"{self.name}.direct"], none, self.direct_plan)
+        return outputs + self.skip(p, x) if self.direct else outputs
+
+    def skip(self, p, x):
+        """What the inputs give to the outputs directly, (n, j)."""
+        weight = p[f"{self.name}.direct"]
+        return ops.masked_matmul(x, weight, np.zeros_like(weight, shape=(self.widths[-1],)), self.direct_plan)
 
     # orders of the features
 

@@ -62,6 +62,19 @@ def test_every_order_is_a_density_and_the_conditional_of_any_subset_is_that_of_i
             np.testing.assert_allclose(found, joint - np.logaddexp.reduce(joint), atol=1e-10)
 
 
+@pytest.mark.parametrize("options", [{}, {"order": "any"}, {"order": "any", "n_masks": 2}], ids=str)
+def test_a_conditional_is_that_of_log_prob_where_one_order_has_the_columns_first_and_only_there(options):
+    model = MADE(**QUICK | options).fit(BITS)
+    first, alone = model._orders[0].order, len(model._orders) == 1
+    for s in range(1, D):
+        for columns in {tuple(first[:s][::-1]), *((tuple(first[-s:]),) if "order" in options else ())}:
+            known = BITS[3, list(columns)]
+            joint = model.log_prob(STATES[(STATES[:, list(columns)] == known).all(axis=1)])
+            found = model.condition(list(columns), known).log_prob(np.array(list(itertools.product([0.0, 1.0], repeat=D - s))))
+            same = np.allclose(found, joint - np.logaddexp.reduce(joint), atol=1e-10)
+            assert same == (alone and set(columns) == set(first[:s]))
+
+
 @pytest.mark.long
 @cases
 def test_samples_follow_the_density(case):
@@ -156,6 +169,23 @@ def test_levels_of_unequal_number_in_several_orders():
     assert abs(np.exp(model.log_prob(states)).sum() - 1) < 1e-10
     drawn = model.sample(500, rng=0)
     assert np.isfinite(model.log_prob(drawn)).all() and set(drawn[:, 2]) <= {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("head, x", [("bernoulli", BITS), ("categorical", LEVELS), ("normal", BITS)])
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("context", [False, True])
+def test_decode_gives_the_means_of_what_the_density_is_made_of(head, x, direct, context):
+    c = np.arange(len(x)) % 2 if context else None
+    model = MADE(head=head, direct=direct, n_masks=2, **QUICK).fit(x, context=c)
+    order = model._orders[0]
+    net, p = model._net.of(order.order), model._net.ordered(model._at(np.float64), order.order)
+    z = model.preprocess_.to_noise(None, x)[0]
+    numbers = model._check_context("log_prob", c, x)
+    mean = order.undo(net.head.mean(net(p, beside(net.inputs(order.take(z)), numbers))))
+    decoded = model.decode(model.encode(x, context=c), context=c)
+    np.testing.assert_allclose(decoded, model.preprocess_.data(None, mean), atol=1e-9)
+    assert model.encode(x, context=c).shape[1] == model.n_latent_ == 24 + direct * int(net.seen.sum())
+    assert ("inputs" in model.capabilities.representation) == direct
 
 
 def test_columns_that_do_not_come_first_are_refused():

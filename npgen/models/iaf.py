@@ -19,7 +19,9 @@ class IAF(StackedFlow):
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
-    A step's gradient takes d passes through its network: for data of many columns a MAF learns faster.
+    Drawing takes one pass through each step's network. So do log_prob and encode, by the one-pass sampler, one feature after
+    another, with a second pass for the log-determinant. A training step's gradient takes d passes through each network more:
+    for data of many columns a MAF learns faster.
     encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly.
     Attribute: orders_ (n_layers, d), the orders of the features before the steps; the first is not used.
     Reference: Kingma et al. (2016).

@@ -81,7 +81,7 @@ class MADE(GradientModel):
                    MixtureOfNormals(3) or Categorical(levels), or a list of one for each column; "auto": Bernoulli for data of
                    0 and 1, normal for others
     order          "natural", "random", or a permutation of the columns: the order of the factorisation; "any": every training
-                   step draws another, so that each subset of the columns has its exact conditional (condition, impute)
+                   step draws another, so that condition and impute answer for any subset of the columns
     n_masks        orders that the density is the mean of, p(x) = 1/m sum_k p_k(x), drawn once; training goes through them step
                    by step, unless order is "any"
     direct         whether outputs see the inputs before them directly, too
@@ -89,7 +89,8 @@ class MADE(GradientModel):
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     encode gives the noise (x_d - mean_d) / std_d (n, d), which decode inverts exactly, under a normal head and one order, and
-    else the last hidden layer's features (n, l), in the first order, from which decode gives the mean.
+    else what the outputs are a linear map of: the last hidden layer's features (n, l), and with direct=True the inputs behind
+    them, in the first order; from these decode gives the means of the conditionals, E[x_d | x_<d].
     Attribute: order_ (d,), or (m, d) of several, the columns in the order of the factorisation.
     Reference: Germain et al. (2015).
     """
@@ -106,7 +107,8 @@ class MADE(GradientModel):
     def _capabilities(self):
         if self._gives_noise:
             return Capabilities("exact", "noise", invertible=True)
-        return Capabilities("exact", "features of the last hidden layer", invertible=False)
+        more = ", and the inputs" if self._parts["net"].direct else ""
+        return Capabilities("exact", f"features of the last hidden layer{more}", invertible=False)
 
     @property
     def _gives_noise(self):
@@ -114,7 +116,9 @@ class MADE(GradientModel):
 
     @property
     def n_latent_(self):
-        return self.n_features_in_ if self._gives_noise else self.hidden_[-1]
+        if self._gives_noise:
+            return self.n_features_in_
+        return self.hidden_[-1] + (int(self._net.seen.sum()) if self.direct_ else 0)
 
     def _choose(self, z, c, stream):
         d, head, hidden = z.shape[1], head_for(self.head, z), check_widths("hidden", self.hidden)
@@ -203,7 +207,8 @@ class MADE(GradientModel):
         order = self._orders[0]
         net, p, x = self._net.of(order.order), self._net.ordered(p, order.order), order.take(z)
         if not self._gives_noise:
-            return net.hidden(p, beside(net.inputs(x), c))
+            h = net.hidden(p, beside(net.inputs(x), c))
+            return beside(h, net.inputs(x)) if self.direct_ else h
         mean, log_var = net.head.split(net(p, beside(net.inputs(x), c)))
         return (x - mean) / std(log_var)
 
@@ -211,16 +216,23 @@ class MADE(GradientModel):
         order = self._orders[0]
         if self._gives_noise:
             return self._from_noise(p, h, c, order)
-        net = self._net.of(order.order)
-        return order.undo(net.head.mean(net.last(self._net.ordered(p, order.order), h)))
+        net, p, width = self._net.of(order.order), self._net.ordered(p, order.order), self.hidden_[-1]
+        outputs = net.last(p, np.ascontiguousarray(h[:, :width]))
+        if self.direct_:
+            outputs = outputs + net.skip(p, np.ascontiguousarray(beside(h[:, width:], c)))
+        return order.undo(net.head.mean(outputs))
 
     # ------------------------------------------------------------ some of the columns
 
     def condition(self, columns, values, *, context=None):
-        """p(x_m | x_s) of the other columns, in their order, given the values (s,) of some: a Conditional, exact.
+        """p(x_m | x_s) of the other columns, in their order, given the values (s,) of some: a Conditional.
 
-        The columns have to come first in an order of the factorisation, as all do with order="any". Raises ValueError where
-        they do not, for columns that X does not have, or twice, and for values of another shape, NaN or infinities.
+        The columns have to come first in an order of the factorisation: in one of order_, or with order="any" in one that is
+        made for them. It is the exact conditional of that order's density. That is log_prob's where order_ is one order and
+        they come first in it; else log_prob is the mean of other orders' densities, which training draws near to this one, but
+        whose own conditional is a sum over all values of the missing columns.
+        Raises ValueError where they do not come first, for columns that X does not have, or twice, and for values of another
+        shape, NaN or infinities.
         """
         self._check_fitted("condition")
         columns, others, values = columns_of(self, "condition", columns, values)
@@ -233,8 +245,8 @@ class MADE(GradientModel):
     def impute(self, X, *, context=None, rng=None):
         """X (n, d) with every missing value (NaN) replaced by a draw, given the row's other values.
 
-        Exact where those columns come first in an order of the factorisation, as all do with order="any"; the density is of
-        other orders then, which say much the same. rng: None for draws by noise that is a function of the row; an int,
+        By the exact conditional of an order that has those columns first, which is log_prob's density or not as condition
+        says. rng: None for draws by noise that is a function of the row; an int,
         SeedSequence, Generator or npgen.random.Stream for others.
         Raises ValueError where they do not, for rows of another width, and infinities.
         """
@@ -274,11 +286,11 @@ class MADE(GradientModel):
 
     def _order_from(self, method, columns):
         """An order that has these columns first."""
-        if self.any_order_:
-            return Order(np.concatenate([columns, [j for j in self._orders[0].order if j not in columns]]).astype(np.int64))
         for order in self._orders:
             if set(order.order[:len(columns)].tolist()) == set(np.asarray(columns).tolist()):
                 return order
+        if self.any_order_:
+            return Order(np.concatenate([columns, [j for j in self._orders[0].order if j not in columns]]).astype(np.int64))
         raise ValueError(f"{method}: columns {one_line(np.asarray(columns).tolist())} do not come first in the order of this "
                          "MADE's factorisation; fit it with order='any'")
 
