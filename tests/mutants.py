@@ -357,8 +357,7 @@ MUTANTS = [
     M("features of another layer", "MADE, bits", "models.made:MADE._represent", "net.hidden(p, beside(net.inputs(x), c))",
       "net.hidden(p, 1 - x)"),
     M("features decoded in another order", "MADE, bits", "models.made:MADE._reconstruct",
-      "order.undo(net.head.mean(net.last(self._net.ordered(p, order.order), h)))",
-      "net.head.mean(net.last(p, h))"),
+      "order.undo(net.head.mean(outputs))", "net.head.mean(outputs)"),
     # columns: their levels, their names
     M("levels are not rounded", "RealNVP, counts", "transforms.dequantize:Dequantize.to_data", "np.floor(", "np.asarray("),
     M("one bit is never drawn", "mixture, mixed columns", "heads.bernoulli:Bernoulli.sample", "noise < ", "noise < 0 * "),
