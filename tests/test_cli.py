@@ -638,6 +638,18 @@ def test_rows_are_drawn_for_a_context(here, capsys, conditional):
         assert np.array_equal(rows, conditional.sample(n or 1, context=given("kind", "age"), rng=1).reshape(right, 2))
 
 
+def test_the_laws_are_checked_given_contexts(here, capsys, conditional):
+    assert run("check", "m", "--data", "train.csv") == 0
+    out = capsys.readouterr().out
+    assert "ok    a row's context is its own" in out and " given red, dark, 0.0; " in out and "0 are broken" in out
+    assert run("check", "realnvp", "--data", "train.csv", "--context", "kind,4", "--epochs", 1, "--set", "hidden=8") == 0
+    assert " given red, dark, 0.0; " in capsys.readouterr().out
+    assert "m was fitted with a context; give rows that have it, --data DATA" in fails(capsys, "check", "m")
+    assert run(*fast(*SMALL)) == 0
+    capsys.readouterr()
+    assert "--context kind: m was fitted without a context; leave it out" in fails(capsys, "check", "m", "--context", "kind")
+
+
 def test_rows_to_stop_by_have_a_context_too(here, capsys):
     context_csv("train.csv", ["a", "kind", "b"])
     context_csv("valid.csv", ["kind", "b", "a"])

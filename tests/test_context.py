@@ -2,6 +2,7 @@
 import functools
 import itertools
 
+import mutants
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ import npgen
 from npgen import data
 from npgen.models import IAF, MADE, MAF, NSF, VAE, RealNVP
 from npgen.models.context import ContextMap
+from npgen.testing import check_generative_model
 
 RNG = np.random.default_rng(0)
 LABELS = np.array(["low", "high"])[(RNG.random(300) < 0.5).astype(int)]
@@ -147,3 +149,30 @@ def test_a_run_of_another_context_is_not_gone_on_from(tmp_path):
     model.fit(BITS, context=LABELS, checkpoint=tmp_path / "run")
     with pytest.raises(ValueError, match="is of other rows or weights"):
         model.fit(BITS, context=LABELS[::-1], checkpoint=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("case", ["MADE, Bernoulli", "MADE, normal", "RealNVP", "VAE"])
+def test_the_checkers_laws_hold_given_each_context(case):
+    report = check_generative_model(fitted(case), CASES[case][1], context=LABELS, n_samples=5000)
+    assert report.passed, str(report)
+    assert " given low; high: density" in str(report) or " given high; low: density" in str(report)
+
+
+@pytest.mark.parametrize(("target", "old", "new", "law"), [
+    ("models.made:MADE._log_density_in", "beside(net.inputs(x), c)", "beside(net.inputs(x), c[:1] + 0 * c)",
+     "a row's context is its own"),
+    ("models.made:MADE._from_noise", "noise, c)", "noise, 1 - c)", "samples follow the density over states"),
+    ("models.made:MADE._log_density_in", "x, net(", "x[:, ::-1], net(", "samples follow the density over states")])
+def test_a_mistake_about_a_context_is_found(target, old, new, law):
+    with mutants.Mutant(law, "", target, old, new).made():
+        report = check_generative_model(fitted("MADE, Bernoulli"), context=np.array(["low", "high"]), n_samples=5000)
+    assert law in report.broken and "given " in report[law].note, str(report)
+
+
+def test_a_context_that_the_checker_cannot_give_is_refused():
+    with pytest.raises(ValueError, match="check_generative_model: this GaussianMixture was fitted without a context"):
+        check_generative_model(npgen.GaussianMixture(random_state=0).fit(REAL), context=LABELS)
+    with pytest.raises(ValueError, match="has the label 'medium' in column 0"):
+        check_generative_model(fitted("MADE, normal"), context=["medium"])
+    with pytest.raises(ValueError, match="was fitted with a context"):
+        check_generative_model(fitted("MADE, normal"))

@@ -54,14 +54,22 @@ def check(args):
     from ..testing import check_generative_model
     if args.model in MODELS and not os.path.exists(args.model):
         source = args.data or "moons"
-        x, _ = training_rows(source)
-        model = build(args).fit(x)
+        x, context = training_rows(source, args.context)
+        model = build(args).fit(x, context=context)
         x = x.rows
         print(f"{describe(model)}, fitted to {source} in {count(model.n_epochs_, passes(model))}\n")
     else:
         model = files.load(args.model)
-        x = None if args.data is None else rows_of(data.Source(args.data), names_of(model), model.n_features_in_, args.model)
-    report = check_generative_model(model, None if x is None else named(model, x[:2000]), seed=args.seed)
+        x = context = None
+        if args.data is not None:
+            found = data.Source(args.data)
+            context, without = contexts.of(model, found, args.model, args.context)
+            x = rows_of(found, names_of(model), model.n_features_in_, args.model, without=without)
+        elif args.context is not None or model.context_:
+            raise ValueError(f"{args.model} was fitted with a context; give rows that have it, --data DATA" if model.context_
+                             else f"--context {args.context}: {args.model} was fitted without a context; leave it out")
+    report = check_generative_model(model, None if x is None else named(model, x[:2000]), seed=args.seed,
+                                    context=None if context is None else context[:2000])
     print(report)
     return 0 if report.passed else 1
 
@@ -213,6 +221,8 @@ allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
 {DATA}""", examples=["npgen check digits.npgen --data digits", "npgen check realnvp", "npgen check gmm --set n_components=3"])
     sub.add_argument("model", metavar="FILE|MODEL", help=f"a fitted model, or one to fit first: {', '.join(sorted(MODELS))}")
     sub.add_argument("--data", metavar="DATA", help="rows to look at (default: drawn from FILE; moons for a MODEL)")
+    sub.add_argument("--context", metavar="COLUMNS", help="the columns of DATA that are the context, as for npgen fit; laws "
+                     "are run given three different rows of it, at most (default: those that FILE was fitted with)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="of the check and of the fit (default: 0)")
     sub.add_argument("--epochs", type=int, default=20, metavar="N", help="of the fit (default: 20)")
     sub.add_argument("--set", action="append", default=[], metavar="key=value", help="as for npgen fit; can be repeated")

@@ -59,6 +59,8 @@ def _common(s):
     """Slices and log p of rows of the model p and of the reference q, and how much of each is in both, in pq / (p + q)."""
     if s.density not in ("exact", "estimate"):
         raise Skip("log_prob is a bound")
+    if s.density == "estimate" and not hasattr(s.model, "importance_log_prob"):
+        raise Skip("log_prob is an estimate without its error")
     if s.adds_noise:
         raise Skip("integers are spread by noise")
     x, y = s.drawn, s.reference.sample(s.n, s.generator(2))

@@ -5,6 +5,7 @@ import textwrap
 import warnings
 
 from .bounds import ALARM
+from .given import givens
 from .law import Finding
 from .laws import LAWS
 from .subject import Skip, Subject
@@ -49,12 +50,14 @@ class Report:
         return "\n".join(lines)
 
 
-def check_generative_model(model, X=None, *, seed=0, n_samples=None, laws=None):
+def check_generative_model(model, X=None, *, context=None, seed=0, n_samples=None, laws=None):
     """Check the mathematics of a fitted generative model; returns a Report: print it, or ask for `report.passed`.
 
     model       fitted; anything with log_prob(X) -> (n,) and sample(n) -> (n, d). `rng=` of sample makes the check repeatable.
                 What a model of npgen promises besides (see its capabilities) is checked too
     X           rows (n, d) like those that it was fitted on; by default rows drawn from the model
+    context     of a model fitted with one: rows of it, of which three that differ, at most, are given in turn; a law's worst
+                finding is reported. Laws that look inside a model are of those without a context
     seed        of the checker's choices and of the rows that it draws
     n_samples   rows that the statistical laws look at, at least 100; by default 20,000
     laws        names of the laws to run; by default all of npgen.testing.laws.LAWS
@@ -72,14 +75,28 @@ def check_generative_model(model, X=None, *, seed=0, n_samples=None, laws=None):
     unknown = set(laws or ()) - set(LAWS)
     if unknown:
         raise ValueError(f"laws: there is no law {sorted(unknown)[0]!r}; choose from {', '.join(LAWS)}")
-    subject = Subject(model, X, seed, n_samples)
     chosen = {name: law for name, law in LAWS.items() if laws is None or name in laws}
+    models = [model] if context is None else givens(model, context)
+    subjects = [Subject(each, X if context is None else each.of(X), seed, n_samples) for each in models]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have valid feature names")  # of what is drawn
-        subject.model.log_prob(subject.x[:2])
-        findings = [dataclasses.replace(_run(law, subject), law=name) for name, law in chosen.items()]
+        for subject in subjects:
+            subject.model.log_prob(subject.x[:2])
+        findings = [dataclasses.replace(_worst([_run(law, subject) for subject in subjects], models), law=name)
+                    for name, law in chosen.items()]
+    subject, given = subjects[0], "" if context is None else f" given {'; '.join(each.shown for each in models)}"
     what = f"density {subject.density}, samples {subject.support}, {subject.d} column{'s' if subject.d > 1 else ''}"
-    return Report(f"{model!r:.100}: {what}; seed {seed}", findings)
+    return Report(f"{model!r:.100}{given}: {what}; seed {seed}", findings)
+
+
+def _worst(findings, models):
+    """The finding that is worst; of several contexts it says by which."""
+    findings, models = zip(*[each for each in zip(findings, models, strict=True) if not each[0].skipped] or
+                           [(findings[0], models[0])], strict=True)
+    i = min(range(len(findings)), key=lambda k: (findings[k].passed, -findings[k].measured / (findings[k].tolerance or 1)))
+    if len(models) == 1 or findings[i].passed:
+        return findings[i]
+    return dataclasses.replace(findings[i], note=f"given {models[i].shown}: {findings[i].note or findings[i].catches}")
 
 
 def _run(law, subject):

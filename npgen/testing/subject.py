@@ -99,7 +99,7 @@ class Subject:
 
         A row that the model refuses has no density.
         """
-        estimated = self.density == "estimate" and hasattr(self.model, "importance_log_prob")
+        estimated = self.density == "estimate" and self.is_npgen and hasattr(self.model, "importance_log_prob")
         ask = self._marginal if estimated else self.model.log_prob
         with np.errstate(all="ignore"):
             try:
@@ -245,10 +245,10 @@ class Subject:
             return fine, np.abs(fine - coarse)
         if self.density == "exact":
             return np.exp(self.log_prob(self.states)), np.zeros(len(self.states))
-        if self.density == "estimate":
+        if self.density == "estimate" and hasattr(self.model, "importance_log_prob"):
             log_prob, error = self.model.importance_log_prob(self.states, n_importance=2000)
             return np.exp(log_prob), np.exp(log_prob) * error
-        raise Skip("log_prob is a bound")
+        raise Skip(f"log_prob is {'a bound' if self.density == 'bound' else 'an estimate without its error'}")
 
     def spread(self, n_points):
         """The density of a dequantised model before its integers are rounded, on a grid of about n_points cells.
