@@ -16,7 +16,7 @@ import numpy as np
 
 from . import _cuda
 from ._dispatch import Kernel
-from ._jit import jit, prange
+from ._jit import entry, jit, parallel
 
 CHUNK = 16384  # values per task: small enough to balance, large enough to hide its start
 
@@ -33,21 +33,24 @@ def _step_reference(param, grad, m, v, clip_scale, clock, beta1, beta2, eps):
     return param
 
 
-@jit(parallel=True)
+@jit
+def _chunk(chunk, param, grad, m, v, scale, keep_m, add_m, keep_v, add_v, rate, root, floor):
+    part = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, param.size))
+    p, g, mean, square = param[part], grad[part], m[part], v[part]
+    for i in range(p.size):  # from 0: with other bounds Numba allows for negative indices, and nothing vectorises
+        step_i = scale * g[i]
+        mean[i] = keep_m * mean[i] + add_m * step_i
+        square[i] = keep_v * square[i] + add_v * (step_i * step_i)
+        p[i] -= rate * mean[i] / (np.sqrt(square[i]) * root + floor)
+
+
+@entry
 def _step(param, grad, m, v, clip_scale, clock, beta1, beta2, eps):
-    real = param.dtype.type
-    scale, floor = clip_scale[0], real(eps)
-    keep_m, add_m, keep_v, add_v = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
-    t, lr = clock[0], clock[1]
-    rate, root = real(lr / (1 - beta1**t)), real(1 / np.sqrt(1 - beta2**t))
-    for chunk in prange(-(-param.size // CHUNK) * np.isfinite(scale)):
-        part = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, param.size))
-        p, g, mean, square = param[part], grad[part], m[part], v[part]
-        for i in range(p.size):  # from 0: with other bounds Numba allows for negative indices, and nothing vectorises
-            step_i = scale * g[i]
-            mean[i] = keep_m * mean[i] + add_m * step_i
-            square[i] = keep_v * square[i] + add_v * (step_i * step_i)
-            p[i] -= rate * mean[i] / (np.sqrt(square[i]) * root + floor)
+    real, scale, t, lr = param.dtype.type, clip_scale[0], clock[0], clock[1]
+    if np.isfinite(scale):
+        parallel(-(-param.size // CHUNK), _chunk,
+                 (param, grad, m, v, scale, real(beta1), real(1 - beta1), real(beta2), real(1 - beta2),
+                  real(lr / (1 - beta1**t)), real(1 / np.sqrt(1 - beta2**t)), real(eps)))
     return param
 
 
