@@ -7,13 +7,11 @@ Legend: n rows, d = 64 pixels.
 import importlib.util
 import math
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 from . import data
 from .kernels import _jit
+from .machine import another_process
 from .models import MODELS
 
 INK = 8  # of 16: a pixel with so much is black once the digits are binarised
@@ -63,13 +61,8 @@ def run(folder, *, quick=False, seed=0):
 
 
 def start_compiling():
-    """A second process of this same npgen, wherever the first was started, that fills this cache with the last models' kernels.
-
-    The first meanwhile compiles those before them.
-    """
-    env = os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder())}
-    return subprocess.Popen([sys.executable, "-c", "from npgen import demo; demo.compile_last()"], env=env,
-                            cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """A second process that fills the cache with the last models' kernels, while the first compiles those before them."""
+    return another_process("from npgen import demo; demo.compile_last()")
 
 
 def compile_last():

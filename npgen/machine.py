@@ -2,6 +2,8 @@
 import inspect
 import os
 import platform
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -18,16 +20,25 @@ from .version import __version__
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "tqdm", "safetensors", "matplotlib")
 
 
-def warmup(dtype=np.float32, *, models=tuple(MODELS)):
+APART = ("realnvp", "gmm", "mixture")  # models that share few kernels with the others
+
+
+def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
     """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache or compile, a good minute.
 
     models: names as on the command line; by default every one, and the kernels that no model uses.
+    processes: with 2, another one compiles some of them into the cache meanwhile.
     Raises ValueError for a dtype other than float32 or float64, or a name that is no model's.
     """
     if np.dtype(dtype).char not in "fd":
         raise ValueError(f"warmup: dtype must be float32 or float64, got {np.dtype(dtype)}")
     if unknown := set(models) - set(MODELS):
         raise ValueError(f"warmup: models must be among {', '.join(sorted(MODELS))}, got {', '.join(map(repr, unknown))}")
+    everything, apart = set(models) == set(MODELS), [name for name in APART if name in models]
+    if processes > 1 and 0 < len(apart) < len(models) and _jit.cache_folder():
+        with another_process(f"import npgen; npgen.warmup({np.dtype(dtype).name!r}, models={apart})"):
+            warmup(dtype, models=[name for name in models if name not in apart])
+        models = apart  # once the other is through: from the cache
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype(dtype)
     small = {"hidden": (4,), "max_epochs": 1, "n_components": 2, "max_iter": 2}
     for cls in map(MODELS.get, models):
@@ -42,7 +53,7 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS)):
                 model.log_prob(x)
                 model.sample()
                 model.decode(model.encode(x))
-    if set(models) < set(MODELS):
+    if not everything:
         return
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
     for product, *args in ((lambda x, w, b: ops.masked_matmul(x, w, b, plan), rows, weight, weight[0]),
@@ -53,6 +64,12 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS)):
                            (lambda logits: fused.categorical_log_prob(np.zeros_like(rows), logits, np.arange(5)), rows)):
         answer, pull = vjp(product, *args)
         pull(answer)
+
+
+def another_process(code):
+    """Python in a second process with this same npgen, wherever the first was started, and its cache; it prints nothing."""
+    return subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder())},
+                            cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def facts():

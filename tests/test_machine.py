@@ -1,5 +1,6 @@
 """npgen.warmup launches every kernel, and after it none is compiled or loaded any more; cache folders; which BLAS runs."""
 import ast
+import contextlib
 import os
 import shutil
 import subprocess
@@ -64,6 +65,35 @@ def test_warmup_refuses_other_dtypes():
 def test_warmup_refuses_a_name_that_is_no_models():
     with pytest.raises(ValueError, match="warmup: models must be among gmm, iaf, made, maf, mixture, .*vae, got 'gan'"):
         npgen.warmup(models=["made", "gan"])
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+def test_a_warmup_in_two_processes_makes_ready_what_one_does(monkeypatch):
+    """The other has models of its own, and this one has them after it: from the cache."""
+    order, start = [], machine.another_process
+
+    @contextlib.contextmanager
+    def another_process(code):
+        order.append(code)
+        with start(code) as process:
+            yield
+        assert process.returncode == 0
+        order.append("ended")
+
+    def noted(model):
+        fit = model.fit
+        monkeypatch.setattr(model, "fit", lambda *args, **kwargs: order.append(model.__name__) or fit(*args, **kwargs))
+
+    monkeypatch.setattr(machine, "another_process", another_process)
+    for model in npgen.GaussianMixture, npgen.VAE:
+        noted(model)
+    npgen.warmup(models=["gmm", "vae"], processes=2)
+    assert list(dict.fromkeys(order)) == ["import npgen; npgen.warmup('float32', models=['gmm'])", "VAE", "ended",
+                                          "GaussianMixture"]
+    order.clear()
+    npgen.warmup(models=["gmm"], processes=2)
+    assert set(order) == {"GaussianMixture"}
 
 
 # ---------------------------------------------------------------- the cache folder

@@ -46,7 +46,7 @@ def config(args):
 def warmup(args):
     """npgen warmup"""
     from .. import machine
-    machine.warmup(models=args.models or tuple(MODELS))
+    machine.warmup(models=args.models or tuple(MODELS), processes=2)
 
 
 def demo(args):
