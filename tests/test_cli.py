@@ -1,5 +1,6 @@
 """The command line: what it writes, what it prints, and one line with status 2 for whatever the user can put right."""
 import importlib.util
+import itertools
 import os
 import signal
 import subprocess
@@ -858,3 +859,58 @@ def test_as_a_process(here, models):
     piped = subprocess.run(f"'{sys.executable}' -m npgen info '{models['digits']}' | head -c 1", shell=True, env=env,
                            capture_output=True, text=True, timeout=900)
     assert "Traceback" not in piped.stderr
+
+
+# ---------------------------------------------------------------- missing values
+
+def holes():
+    """Rows of ROWS' first two columns, every fifth value of b missing, in a .csv and a .npy; the rows."""
+    x = ROWS[:, :2].astype(float)
+    x[::5, 1] = np.nan
+    words = itertools.cycle(["", "NA", "?", "nan"])
+    lines = ["a,b", *(f"{a!r},{next(words) if np.isnan(b) else repr(b)}" for a, b in x.tolist())]
+    Path("holes.csv").write_text("\n".join(lines) + "\n")
+    np.save("holes.npy", x)
+    return x
+
+
+@pytest.mark.parametrize("model", ["gmm", "mixture"])
+def test_empty_cells_are_missing_values_of_mixtures(here, capsys, model):
+    x = holes()
+    for source in ("holes.csv", "holes.npy"):
+        plain = ("--set", "preprocess=None") if model == "gmm" else ()
+        assert run("fit", model, "--data", source, *plain, "--out", "m") == 0
+        right = npgen.models.MODELS[model](random_state=0).fit(x)
+        for query, seed, want in (("score", None, right.log_prob(x)[:, None]), ("impute", None, right.impute(x)),
+                                  ("impute", 3, right.impute(x, rng=3))):
+            many = () if seed is None else ("--seed", seed)
+            found, _ = answers(capsys, query, "m", "--data", source, *many, "--out", "o.csv")
+            np.testing.assert_allclose(found, want, rtol=1e-12)
+
+
+def test_made_imputes_and_what_takes_no_missing_values_says_where_one_is(here, capsys):
+    x = holes()
+    full = np.where(np.isnan(x), 0.5, x)
+    model = npgen.MADE(order="any", hidden=(8,), max_epochs=1, random_state=0).fit(full)
+    model.save("m")
+    found, _ = answers(capsys, "impute", "m", "--data", "holes.npy", "--out", "o.npy")
+    np.testing.assert_array_equal(found, model.impute(x))
+    assert "holes.csv: row 1 (line 2), column 2 ('b') is empty" in fails(capsys, "score", "m", "--data", "holes.csv")
+    assert "holes.csv: row 1 (line 2), column 2 ('b') is empty" in fails(capsys, *fast(*SMALL, source="holes.csv"))
+    assert "row 1 (line 2), column 2 ('b') is empty" in fails(capsys, "fit", "gmm", "--data", "holes.csv", "--out", "m2")
+    assert "holes.npy: row 1, column 2 (x[0, 1]) is nan" in fails(capsys, *fast(*SMALL, source="holes.npy"))
+    npgen.RealNVP(**{"hidden": (8,), "n_couplings": 2}, max_epochs=1, random_state=0).fit(full).save("m")
+    assert "m holds a RealNVP, which has no impute" in fails(
+        capsys, "impute", "m", "--data", "holes.csv", "--out", "o.csv")
+    Path("bad.csv").write_text("a,b\n1,2\n3,red\n")
+    assert "bad.csv: row 2 (line 3), column 2 ('b') is 'red', not a number" in fails(
+        capsys, "fit", "gmm", "--data", "bad.csv", "--out", "m")
+
+
+def test_a_classifiers_file_is_not_asked(here, capsys):
+    y = np.arange(60) % 2
+    npgen.BayesClassifier(npgen.GaussianMixture(1, random_state=0)).fit(ROWS, y).save("m")
+    for argv in (("score", "m", "--data", "digits"), ("sample", "m", "--out", "o.csv"), ("info", "m"),
+                 ("encode", "m", "--data", "digits", "--out", "o.csv")):
+        assert "m holds a BayesClassifier, which the command line does not ask" in fails(capsys, *argv)
+    assert run("check", "m") == 0 and "the likeliest class is predicted" in capsys.readouterr().out

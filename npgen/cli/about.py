@@ -4,16 +4,16 @@ import textwrap
 
 from .. import checkpoint
 from ..checks import one_line
-from ..models import MODELS, files
+from ..models import MODELS
 from . import contexts
 from .parser import add_command, add_file
-from .sources import names_of
+from .sources import model_in, names_of
 from .words import count, describe, print_table, size, training
 
 
 def info(args):
     """npgen info FILE"""
-    model = files.load(args.file)
+    model = model_in(args.file)
     header = checkpoint.read(args.file)[1]
     can = model.capabilities
     print_table([

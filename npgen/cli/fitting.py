@@ -16,7 +16,7 @@ from .. import data
 from ..models import MODELS, files
 from . import contexts
 from .parser import DATA, add_command, add_data, add_device
-from .sources import check_output, named, names_of, rows_of
+from .sources import check_output, named, names_of, rows_of, takes_missing
 from .words import count, describe, passes, print_table, say, training
 
 OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
@@ -29,7 +29,7 @@ def fit(args):
     partial = f"{args.out}.checkpoint"
     if os.path.exists(partial) and not args.resume:
         raise ValueError(f"{partial} is there from a run that did not finish; go on from it with --resume, or delete it")
-    x, context = training_rows(args.data, args.context)
+    x, context = training_rows(args.data, args.context, takes_missing(model))
     valid = None if args.valid is None else _validation(args, x, context)
     begin = time.perf_counter()
     with _ctrl_c() as pressed:
@@ -54,8 +54,9 @@ def check(args):
     from ..testing import check_generative_model
     if args.model in MODELS and not os.path.exists(args.model):
         source = args.data or "moons"
-        x, context = training_rows(source, args.context)
-        model = build(args).fit(x, context=context)
+        model = build(args)
+        x, context = training_rows(source, args.context, takes_missing(model))
+        model.fit(x, context=context)
         x = x.rows
         print(f"{describe(model)}, fitted to {source} in {count(model.n_epochs_, passes(model))}\n")
     else:
@@ -109,9 +110,9 @@ def _literal(text):
         return tuple(_literal(part.strip()) for part in text.split(",")) if several else text
 
 
-def training_rows(source, context=None):
+def training_rows(source, context=None, missing=False):
     """The Table of a source to fit a model to, and that of the columns that a --context names, or None."""
-    found = data.Source(source)
+    found = data.Source(source, missing=missing)
     known = [] if context is None else contexts.chosen(found, context)
     rest = [j for j in range(found.width) if j not in known]
     table = data.Table(found.rows(rest if known else None), found.names and [found.names[j] for j in rest])
@@ -129,7 +130,7 @@ def training_rows(source, context=None):
 
 def _validation(args, x, context):
     """The rows of --valid, of the columns of --data, as fit takes them."""
-    found = data.Source(args.valid)
+    found = data.Source(args.valid, missing=takes_missing(build(args)))
     numbers = () if context is None else contexts.chosen(found, args.context)
     rows = data.Table(rows_of(found, x.columns, x.shape[1], args.data, "has", numbers), x.columns)
     return rows if context is None else (rows, None, contexts.table(found, numbers, context.columns, [
@@ -186,6 +187,8 @@ def add_fit(commands):
         notes=f"""\
 MODEL is one of
 {_models()}
+Empty cells and NaN are missing values to mixture, and to gmm with --set preprocess=None; the
+others refuse them.
 Integers, but 0 and 1 and what a mixture of columns takes as they are, are spread over their
 cells by preprocess='auto', and their density is a lower bound then.
 

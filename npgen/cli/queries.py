@@ -1,4 +1,4 @@
-"""npgen score, sample and encode: a model's answers about rows.
+"""npgen score, sample, encode and impute: a model's answers about rows.
 
 Legend: n rows.
 """
@@ -8,11 +8,10 @@ import math
 import numpy as np
 
 from .. import data
-from ..models import files
 from ..random import as_stream
 from . import contexts
 from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_file, natural
-from .sources import FILES, TABLES, check_output, named, names_of, rows_of
+from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of, takes_missing
 from .words import bits, count, print_table
 
 _ANSWERS = {"exact": "exact", "bound": "a lower bound", "estimate": "an estimate"}
@@ -36,7 +35,7 @@ def score(args):
 def sample(args):
     """npgen sample FILE -n N --out OUT"""
     check_output(args.out, FILES)
-    model = files.load(args.file).to(args.device)
+    model = model_in(args.file, args.device)
     draw = _picture(args.out, model)
     if args.data is None:
         context, n = contexts.values(model, args.file, args.context), args.n or 64
@@ -59,18 +58,28 @@ def encode(args):
         data.write(args.out, z, [f"z{j}" for j in range(1, z.shape[1] + 1)])
 
 
+def impute(args):
+    """npgen impute FILE --data DATA --out OUT"""
+    check_output(args.out, TABLES)
+    model, full = _answer(args, "impute", {} if args.seed is None else {"rng": as_stream(args.seed)})
+    data.write(args.out, full, names_of(model))
+
+
 def given(context):
     """The argument of a query, if there is a context."""
     return {} if context is None else {"context": context}
 
 
-def _answer(args, query):
+def _answer(args, query, options=None):
     """The model in args.file, and its answer to a query about the rows of args.data."""
-    model, found = files.load(args.file).to(args.device), data.Source(args.data)
+    model = model_in(args.file, args.device)
+    if not hasattr(model, query):
+        raise ValueError(f"{args.file} holds a {type(model).__name__}, which has no {query}; mixtures, MADE and VAE have")
+    found = data.Source(args.data, missing=takes_missing(model) or query == "impute")
     context, without = contexts.of(model, found, args.file, args.context)
     x = rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)
     try:
-        return model, getattr(model, query)(named(model, x), **given(context))
+        return model, getattr(model, query)(named(model, x), **given(context), **options or {})
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from None
 
@@ -128,4 +137,23 @@ def add_encode(commands):
     add_data(sub)
     add_context(sub)
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
+    add_device(sub)
+
+
+def add_impute(commands):
+    """npgen impute"""
+    sub = add_command(commands, impute, "fill in what is missing", notes=f"""\
+Empty cells of a .csv, NA, ? and the like, and NaN of an array are filled in given the other values
+of their row: by a mixture or a VAE with the mean (of levels the likeliest), by MADE with a draw,
+exact if it was fitted with --set order=any. With --seed all of them draw.
+
+{DATA}
+{OUT.format(png="").replace(", .csv or .png", " or .csv")}""", examples=[
+        "npgen impute faithful.npgen --data holes.csv --out whole.csv",
+        "npgen impute faithful.npgen --data holes.csv --seed 1 --out drawn.csv"])
+    add_file(sub)
+    add_data(sub)
+    add_context(sub)
+    sub.add_argument("--seed", type=int, metavar="S", help="draw the values, the same for the same seed (default: see above)")
+    sub.add_argument("--out", required=True, metavar="OUT", help="where to write the rows, see below")
     add_device(sub)

@@ -16,14 +16,14 @@ _DEFLATE = 1032  # the most that deflate can expand a byte
 _IDX = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
-def read_npy(path):
+def read_npy(path, missing=False):
     with open(path, "rb") as file:
         names = _check_header(path, file, os.path.getsize(path))
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return check_finite(path, _unstructured(array) if names else _native(array)), names
+    return check_finite(path, _unstructured(array) if names else _native(array), missing=missing), names
 
 
-def read_npz(path):
+def read_npz(path, missing=False):
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         name = next((name for name in ("x", "X", "data") if name in entries), None)
@@ -40,7 +40,7 @@ def read_npz(path):
             array = np.lib.format.read_array(file, allow_pickle=False)
         if name and not names and "columns" in entries:
             names = _read_names(archive, entries["columns"], size(entries["columns"]))
-        return check_finite(label, _unstructured(array) if array.dtype.names else _native(array)), names
+        return check_finite(label, _unstructured(array) if array.dtype.names else _native(array), missing=missing), names
 
 
 def _read_names(archive, info, size):
@@ -90,7 +90,7 @@ def _check_shape(path, shape):
         raise DataError(f"{path} has shape {shape}: it needs at least one row and one column")
 
 
-def read_idx(path):
+def read_idx(path, missing=False):
     packed = path.lower().endswith(".gz")
     with gzip.open(path) if packed else open(path, "rb") as file:
         magic = file.read(4)

@@ -14,7 +14,7 @@ from .toys import BUILT_IN, TOYS, digits
 
 
 class Source:
-    """A built-in data set or a file; n and seed as npgen.data.load takes them.
+    """A built-in data set or a file; n and seed as npgen.data.load takes them. missing: whether cells may be (NaN).
 
     width   the number of its columns, d
     names   of its columns (d,), or None
@@ -22,7 +22,7 @@ class Source:
     Raises DataError for what does not exist or is damaged, and names for two that are the same or for too few of them.
     """
 
-    def __init__(self, source, *, n=None, seed=0):
+    def __init__(self, source, *, n=None, seed=0, missing=False):
         self.path, self._n = os.fspath(source), n
         if n is not None and n < 1:
             raise DataError(f"n is {n}; ask for at least one row")
@@ -31,7 +31,7 @@ class Source:
         elif self.path == "digits":
             self._read = _Whole(digits()[0], None)
         else:
-            self._read = self._trying(_reader(self.path), self.path)
+            self._read = self._trying(_reader(self.path), self.path, missing)
         self.width = self._read.width
 
     @functools.cached_property
@@ -92,7 +92,7 @@ class _Whole:
 
 
 def _reader(path):
-    """What reads a file of this kind: a function of the path."""
+    """What reads a file of this kind: a function of the path, and of whether cells may be missing."""
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file, nor built-in data of that name; built in are {', '.join(BUILT_IN)}")
     if not os.path.isfile(path):
@@ -107,4 +107,4 @@ def _reader(path):
         raise DataError(f"{path} has no known format; give a .npy, .npz, .csv or idx file")
     if os.path.getsize(path) == 0:
         raise DataError(f"{path} is empty")
-    return read if read is Text else lambda path: _Whole(*read(path))
+    return read if read is Text else lambda path, missing: _Whole(*read(path, missing))

@@ -48,11 +48,13 @@ class Table:
         return Table(self.rows[key], self.columns)
 
 
-def check_finite(path, array, place=None):
-    """Return the array, or raise DataError naming its first cell that is NaN or infinite."""
+def check_finite(path, array, place=None, missing=False):
+    """Return the array, or raise DataError naming its first cell that is infinite, or NaN unless it may be missing."""
     step = max(1, _BLOCK // array.shape[1])
     for start in range(0, len(array) if array.dtype.kind == "f" else 0, step):
         finite = np.isfinite(array[start:start + step])
+        if missing:
+            finite |= np.isnan(array[start:start + step])
         if not finite.all():
             row, column = np.argwhere(~finite)[0] + [start, 0]
             where = place(row, column) if place else f"row {row + 1}, column {column + 1} (x[{row}, {column}])"

@@ -17,10 +17,13 @@ _MISSING = {"", "?", "-", "na", "n/a", "null", "none"}
 
 
 class Text:
-    """A .csv, .tsv or .txt file: the names of its columns or None, their number, and its rows, read when they are asked for."""
+    """A .csv, .tsv or .txt file: the names of its columns or None, their number, and its rows, read when they are asked for.
 
-    def __init__(self, path):
-        self.path = path
+    missing: whether a cell that is empty, or says so in another way (NA, ?, null, ...), is NaN; else it is refused.
+    """
+
+    def __init__(self, path, missing=False):
+        self.path, self._missing = path, missing
         with _opened(path) as file:
             lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
             number, first = next(lines, (0, ""))
@@ -39,7 +42,8 @@ class Text:
             with _opened(self.path) as file:
                 for _ in range(self._n_skip):
                     file.readline()
-                array = np.loadtxt(file, delimiter=self.delimiter, comments=None, quotechar='"', ndmin=2, usecols=columns)
+                array = np.loadtxt(file, delimiter=self.delimiter, comments=None, quotechar='"', ndmin=2, usecols=columns,
+                                   encoding=None, converters=_number if self._missing else None)
         except ValueError as error:
             raise self._fault(columns, error) from None
         if columns is None and self.width != array.shape[1] or columns is not None and any(
@@ -50,7 +54,7 @@ class Text:
             line, _ = next(islice(self._lines(), row, None))
             return self._place(row, line, column if columns is None else columns[column])
 
-        return check_finite(self.path, array, place)
+        return check_finite(self.path, array, place, self._missing)
 
     def column(self, j):
         """One column (n,): integers, floats or, if its cells are no numbers, strings. Raises DataError for an empty cell."""
@@ -80,7 +84,8 @@ class Text:
             if len(fields) != self.width:
                 return DataError(f"{self.path}: row {row + 1} (line {line}) has {len(fields)} columns, {model} has "
                                  f"{self.width}; correct or remove it")
-            column = next((j for j in columns or range(self.width) if not _is_number(fields[j])), None)
+            column = next((j for j in columns or range(self.width) if not (
+                _is_number(fields[j]) or self._missing and _is_missing(fields[j]))), None)
             if column is not None:
                 what = repr(fields[column][:40]) + ", not a number" if fields[column].strip() else "empty"
                 return DataError(f"{self.path}: {self._place(row, line, column)} is {what}; correct it, or remove the row or "
@@ -94,7 +99,7 @@ class Text:
 
 def is_name(field):
     """Neither a number, nor a missing value, nor a misspelt number: a first row with one of these is a header."""
-    return not (_is_number(field) or field.strip().lower() in _MISSING or re.match(r"\s*[\d+.-]", field))
+    return not (_is_number(field) or _is_missing(field) or re.match(r"\s*[\d+.-]", field))
 
 
 def _is_number(field):
@@ -103,6 +108,15 @@ def _is_number(field):
     except ValueError:
         return False
     return field.isascii() and "_" not in field
+
+
+def _is_missing(field):
+    return field.strip().lower() in _MISSING
+
+
+def _number(field):
+    """The number in a cell, or NaN for a missing one. Raises ValueError for any other."""
+    return float("nan") if _is_missing(field) else float(field)
 
 
 def _opened(path):

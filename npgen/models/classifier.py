@@ -44,6 +44,7 @@ class BayesClassifier(Estimator, Saved):
     Reference: Hastie & Tibshirani, Discriminant analysis by Gaussian mixtures (1996).
     """
 
+    context_ = None  # of its own: a conditional density's is the label
     density: object = dataclasses.field(kw_only=False)
     prior: object = "empirical"
     conditional: object = "auto"
