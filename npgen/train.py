@@ -109,6 +109,7 @@ class State:
     since_best: int = 0
     rollbacks: int = 0
     history: list = dataclasses.field(default_factory=list)  # one dict per epoch
+    statistics: dict = dataclasses.field(default_factory=dict)  # of the rows trained on, at the end; they follow from the rest
 
     step = property(lambda self: int(self.clock[0, STEP]), doc="Steps of the first player.")
     learning_rate = property(lambda self: float(self.clock[0, RATE]), doc="Of the first player.")
@@ -117,7 +118,8 @@ class State:
         """(arrays, JSON-able dict) that restore() takes back."""
         moments = {f"moment.{player}.{k}": v for player, each in self.moments.items() for k, v in each.items()}
         arrays = {"params": self.params, "best": self.best, "clock": self.clock, **moments}
-        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in (*arrays, "moments", "carry")}
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) 
+                if f.name not in (*arrays, "moments", "carry", "statistics")}
         rest |= {"split": self.split.state(), "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
         return arrays | {f"carry.{k}": v for k, v in self.carry.items()}, rest
 
@@ -140,7 +142,8 @@ class State:
         return cls(**kept, **rest)
 
 
-def fit(players, params, batch, *, validation=None, stream, options=None, monitor=None, resume=None, save=None):
+def fit(players, params, batch, *, validation=None, stream, options=None, monitor=None, statistics=None, resume=None,
+        save=None):
     """Minimise the mean loss over the rows of a Batch; params (npgen.nn.Parameters) end at the best epoch's values.
 
     players      a loss, which moves all parameters, or several Players, who take turns at every batch
@@ -149,6 +152,8 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
     stream       random numbers for the split, the order and the loss
     options      a Training, or whatever has its attributes, as a model that inherits it
     monitor      what is scored on the rows to stop by, a function like a loss; None: the first player's loss
+    statistics   what rows are scored by beside the parameters: statistics(params, batch) -> {name: array}, of all rows that are
+                 trained on, before each validation, and of the parameters that are kept (State.statistics); None: nothing
     resume       a State to go on from; save(state) is called after every epoch, whose arrays no later epoch writes to
     It runs where batch and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
@@ -158,7 +163,7 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
     """
     options, players = options or Training(), (Player(loss=players),) if callable(players) else tuple(players)
     check_training(options)
-    step = _Step(players, params, batch, options, monitor)
+    step = _Step(players, params, batch, options, monitor, statistics)
     state = resume or step.begin(stream)
     order = Stream.from_state(state.split.state()).permutation(len(batch))
     n_valid = min(int(round(len(batch) * options.validation_fraction)), len(batch) - 1) if validation is None else 0
@@ -179,6 +184,7 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
             state.interrupted = True
             warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept", ConvergenceWarning)
     params.flat[:] = state.best if options.restore_best else state.carry.get("average", state.params)
+    state.statistics = step.statistics_of(params, rows)
     if step.rolled_back:
         n = len(step.rolled_back)
         became = step.rolled_back[0] + (f", the first of {n} times" if n > 1 else "")
@@ -191,11 +197,11 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
 class _Step:
     """All players' steps on a batch, and the nats of rows without one."""
 
-    def __init__(self, players, params, batch, options, monitor=None):
+    def __init__(self, players, params, batch, options, monitor=None, statistics=None):
         self.params, self.batch, self.options = params, batch, options  # the batch of all rows
         self.gradient = params.over(np.empty_like(params.flat))  # one for all players, each of whom fills its own
         self.moves = [Move(player, params, self.gradient, options) for player in players]
-        self.monitor = monitor or players[0].loss
+        self.monitor, self.statistics = monitor or players[0].loss, statistics
         self.average = optim.average(options.average)
         self.shown = params.copy() if self.average else params  # what is validated and kept
         self.repeats = not is_device_array(params.flat) and all(player.repeats and not player.prepare for player in players)
@@ -282,12 +288,17 @@ class _Step:
             self.average.update(state.carry["average"], self.params.flat, state.clock[0])
         return nats
 
-    def nats(self, batch, rows, stream, carry):
-        """The (weighted) mean nats of some rows of a Batch, without a step."""
-        sums, weights = [], batch.weights
+    def statistics_of(self, params, rows):
+        """Of the rows of these numbers, for these parameters: {} unless there are any."""
+        return self.statistics(params, self.batch.take(np.asarray(rows, like=self.batch.x))) if self.statistics else {}
+
+    def nats(self, batch, rows, stream, carry, trained):
+        """The (weighted) mean nats of some rows of a Batch, without a step; trained: the numbers of those trained on."""
+        sums, weights, found = [], batch.weights, self.statistics_of(self.shown, trained)
+        params = dict(self.shown) | found if found else self.shown
         for part in map(batch.take, _cut(rows, 1000)):
             part.carry = carry
-            losses = self.monitor(self.shown, part, stream)
+            losses = self.monitor(params, part, stream)
             sums.append(np.sum(losses if weights is None else losses * part.weights, dtype=np.float64))
         return float(np.sum(np.stack(sums))) / (len(rows) if weights is None else float(weights[rows].sum(dtype=np.float64)))
 
@@ -320,7 +331,7 @@ def _epoch(step, state, rows, held_out):
     if step.average:
         step.shown.flat[:] = ahead.carry["average"]
     validates = len(held_out[-1]) > 0
-    valid_nats = step.nats(*held_out, Stream(0), ahead.carry) if validates else train_nats  # the same noise every epoch
+    valid_nats = step.nats(*held_out, Stream(0), ahead.carry, rows) if validates else train_nats  # the same noise every epoch
     if not math.isfinite(valid_nats):
         return _roll_back(step, state, valid_nats)
     kept = [step.params.flat, *ahead.carry.values(), *(v for each in ahead.moments.values() for v in each.values())]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npgen import MADE, fused
+from npgen import MADE, MAF, fused
 from npgen.engine import jacobian, vjp
 from npgen.heads.normal import Normal
 from npgen.masks import made_masks
@@ -422,6 +422,28 @@ def test_a_chain_finds_the_statistics_of_each_step_behind_those_before_it():
     np.testing.assert_array_equal(t.statistics(stale, REAL)["b.statistics"], both["b.statistics"])
 
 
+@pytest.mark.parametrize("options", [{}, {"average": 0.9}, {"restore_best": False, "patience": 99}], ids=str)
+def test_held_out_rows_are_scored_by_the_statistics_of_the_rows_trained_on(options):
+    model = batch_normalised(6, options)
+    nats = [epoch["valid_nats"] for epoch in model.history_]
+    shown = nats[-1] if "restore_best" in options else min(nats)
+    np.testing.assert_allclose(model.score(FEW), -shown, rtol=1e-5)
+
+
+FEW = 0.2 * np.random.default_rng(0).normal(size=(9, D)) + 0.5  # rows whose own moments are others
+
+
+def batch_normalised(max_epochs, options, **more):
+    model = MAF(norm="batch", n_layers=2, hidden=(8,), max_epochs=max_epochs, random_state=0, **options)
+    return model.fit(np.random.default_rng(1).normal(size=(300, D)), validation_data=FEW, **more)
+
+
+def test_a_run_with_statistics_goes_on_to_the_same_bits(tmp_path):
+    whole, _ = batch_normalised(6, {}), batch_normalised(3, {}, checkpoint=tmp_path / "run")
+    again = batch_normalised(6, {}, checkpoint=tmp_path / "run", resume=True)
+    assert again.history_ == whole.history_ and again.params_.flat.tobytes() == whole.params_.flat.tobytes()
+
+
 def test_it_lies_where_its_arrays_are_put():
     seen = []
     t = Chain([Permute(ORDER), Inverse(LU("l", D, ORDER)), Standardize().fit(REAL)])
@@ -442,7 +464,7 @@ MISTAKES = [  # where, what becomes what, and the law that has to find it
     ("logit:Logit.to_data", "-size - 2", "-size - 1", test_to_data_undoes_to_noise_and_to_noise_to_data, "logit", 0),
     ("columns:Columns.to_data", "log_det = log_det + more", "log_det = more",
      test_to_data_undoes_to_noise_and_to_noise_to_data, "columns", 0),
-    ("autoregressive:Autoregressive.in_one_pass", "head.limit, c", "head.limit, 0 * c",
+    ("autoregressive:Autoregressive.in_one_pass", "head.limits(1), c", "head.limits(1), 0 * c",
      test_to_data_undoes_to_noise_and_to_noise_to_data, "autoregressive, affine", 2),
     ("lu:LU.to_noise", "ops.sum(log_diagonal)", "2 * ops.sum(log_diagonal)",
      test_log_det_is_that_of_the_numerical_jacobian, "lu", 0),
@@ -484,12 +506,14 @@ MISTAKES = [  # where, what becomes what, and the law that has to find it
      test_a_training_steps_gradient_goes_through_the_moments_of_the_batch),
     ("base:Chain.statistics", "p |= found", "pass", test_a_chain_finds_the_statistics_of_each_step_behind_those_before_it),
     ("base:Chain.to", "step.to(place)", "step", test_it_lies_where_its_arrays_are_put),
+    ("train:_Step.nats", "self.statistics_of(self.shown, trained)", "{}",
+     test_held_out_rows_are_scored_by_the_statistics_of_the_rows_trained_on, {}),
 ]
 
 
 @pytest.mark.parametrize(("where", "old", "new", "law", "args"), [(*m[:4], m[4:]) for m in MISTAKES],
                          ids=[f"{m[0]}, {m[2]}" for m in MISTAKES])
 def test_a_planted_mistake_breaks_its_law(where, old, new, law, args):
-    where = where if where.startswith("masks") else f"transforms.{where}"
+    where = where if where.startswith(("masks", "train")) else f"transforms.{where}"
     with mutants.Mutant(law.__name__, "", where, old, new).made(), pytest.raises(AssertionError), np.errstate(all="ignore"):
         law(*args)

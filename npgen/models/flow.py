@@ -10,7 +10,6 @@ import abc
 import numpy as np
 
 from ..checks import check_order, check_widths, one_line
-from ..nn import Parameters
 from ..transforms import LU, ActNorm, BatchNorm, Chain, Permute
 from .base import Capabilities, Follows
 from .gradient import GradientModel, warn_of_one_gaussian
@@ -32,12 +31,8 @@ class FlowModel(GradientModel):
     def n_latent_(self):
         return self.n_features_in_
 
-    def _learn(self, x, c, weights, run):
-        super()._learn(x, c, weights, run)
-        if self._flow.query_shapes() != self._flow.shapes():  # a query's parameters have statistics of all rows, too
-            z = self.preprocess_.to_noise(None, self._place(x), stream=run.stream)[0]
-            found = self._flow.statistics(self.params_, z, c if c is None else self._place(c))
-            self.params_ = Parameters(dict(self.params_) | found, self.params_.flat.dtype)
+    def _statistics(self, p, z, c=None):
+        return self._flow.statistics(p, z, c)
 
     def _log_density(self, p, z, c=None):
         return self._flow.log_prob(p, z, c)
@@ -57,7 +52,8 @@ class StackedFlow(FlowModel):
 
     n_layers       steps
     hidden         widths of the ReLU layers in each step's network
-    norm           "actnorm" (Kingma & Dhariwal, 2018), "batch" (batch normalisation, of all training rows in a query) or None
+    norm           "actnorm" (Kingma & Dhariwal, 2018), "batch" (batch normalisation; rows are scored by the moments of all rows
+                   trained on, which a pass over them finds after each epoch) or None
     mix            what comes between steps: "reverse" turns the order of the features round, "random" draws orders, "lu" is a
                    learned linear map behind a drawn order (Kingma & Dhariwal, 2018)
 

@@ -10,6 +10,7 @@ from .. import train, transforms
 from ..heads import untouched
 from ..kernels._cuda import asnumpy, is_device_array
 from ..nn import Parameters
+from ..random import Stream
 from ..warn import warn
 from .base import Model
 
@@ -25,6 +26,7 @@ class GradientModel(Model, train.Training):
     preprocess: object = "auto"
     _validates = True
     _monitor = None  # (p, batch, stream) -> (n,), by which training stops
+    _statistics = None  # (p, z, c) -> {name: array} of the rows trained on, where a part has query_shapes of its own
 
     @property
     def _untouched(self):
@@ -95,13 +97,21 @@ def descend(model, params, x, c, weights, run, players=None, monitor=None):
     def preparing(prepare):
         return prepare and (lambda p, carry, batch, stream: prepare(p, carry, in_space(batch, stream)[0], stream))
 
+    def statistics(p, batch):
+        seen = in_space(batch, Stream(0))[0]  # the same noise every time
+        return model._statistics(p, seen.x, seen.context)
+
+    more = any(part.query_shapes() != part.shapes() for part in model._parts.values())
     players = [dataclasses.replace(player, loss=of_rows(player.loss), prepare=preparing(player.prepare))
                for player in players or (follower(model),)]
     before, validation = run.read(), _checked(model, run.validation)
     batch = train.Batch(x, c, weights).to(model._place)
     before = before and train.State.restore(*before, like=batch.x)
     state = train.fit(players, model.params_, batch, validation=validation and validation.to(model._place), stream=run.stream,
-                      options=options_of(model), monitor=monitor and of_rows(monitor), resume=before, save=run.write)
+                      options=options_of(model), monitor=monitor and of_rows(monitor), statistics=statistics if more else None,
+                      resume=before, save=run.write)
+    if more:
+        model.params_ = Parameters(dict(model.params_) | state.statistics, model.params_.flat.dtype)
     model.history_, model.n_epochs_ = state.history, state.epoch
 
 

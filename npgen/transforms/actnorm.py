@@ -41,10 +41,11 @@ def moments(x):
 class BatchNorm(Transform):
     """z = (x - mean) exp(log_gain) / sqrt(variance + EPS) + shift, mean and variance those of rows (Papamakarios et al., 2017).
 
-    In a training step they are the batch's own, and the gradient goes through them. In a query they are those of all training
-    rows: `statistics` finds them, and p has them under `name.statistics` (2 d,), mean, then variance. They are no parameters,
-    as no gradient moves them; and no attribute, as a transform holds no numbers of its own and a file keeps what p has. So a
-    step is called with the parameters alone, and a query with both.
+    In a training step they are the batch's own, and the gradient goes through them. Where rows are scored, those held out after
+    each epoch and those of a query, they are those of all rows trained on: `statistics` finds them, in a pass over them, and
+    p has them under `name.statistics` (2 d,), mean, then variance. They are no parameters, as no gradient moves them; and no
+    attribute, as a transform holds no numbers of its own and a file keeps what p has. So a step is called with the parameters
+    alone, and a query with both.
 
     Its parameters are one array, `name` (2 d,), 0 at first: shift, then log_gain.
     """

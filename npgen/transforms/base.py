@@ -16,6 +16,7 @@ from ..checkpoint import LoadError
 from ..kernels._cuda import asnumpy
 from ..nn import Part
 
+ROWS = 2**14  # at once, where a chain's steps see all rows: bounds the memory of their networks
 _CLASSES, _NAMES = {}, {}  # registered transforms, by the name of their class and by their own
 
 
@@ -177,7 +178,9 @@ class Chain(Transform):
     def _walk(self, p, x, c):
         """Every step, and what those before it make of the rows, by what p has when they are asked for."""
         for i, step in enumerate(self.steps):
-            x = x if i == 0 else self.steps[i - 1].to_noise(p, x, c)[0]
+            if i:
+                x = np.concatenate([self.steps[i - 1].to_noise(p, x[k:k + ROWS], c if c is None else c[k:k + ROWS])[0]
+                                    for k in range(0, max(len(x), 1), ROWS)])
             yield step, x
 
     def to_noise(self, p, x, c=None, stream=None):
