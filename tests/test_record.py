@@ -112,11 +112,11 @@ def squares(params, batch, stream):
 
 
 def run(players, start, **options):
-    params = Parameters({name: a.copy() for name, a in start.items()})
+    """The parameters, and the states after every epoch, read at the end."""
+    params, states = Parameters({name: a.copy() for name, a in start.items()}), []
     options = Training(**{"learning_rate": 0.05, "max_epochs": 3, "batch_size": 10} | options)
-    state = train.fit(players, params, Batch(REAL), stream=Stream(0), options=options)
-    (arrays, rest) = state.save()
-    return {name: a.tobytes() for name, a in arrays.items()} | {"params": params.flat.tobytes()}, rest
+    train.fit(players, params, Batch(REAL), stream=Stream(0), options=options, save=lambda state: states.append(state.save()))
+    return params.flat.tobytes(), [({name: a.tobytes() for name, a in arrays.items()}, rest) for arrays, rest in states]
 
 
 @pytest.mark.parametrize("options", [{}, {"average": 0.9}, {"schedule": Cosine(), "optimizer": Adam(decay=0.1)},
@@ -132,6 +132,19 @@ def test_players_who_take_turns_are_recorded(options, recordings):
     start = {"a": np.zeros(3), "b": np.ones(3)}
     assert run(game(True), start, **options) == run(game(False), start, **options)
     assert recordings == [True] * len(recordings) and recordings
+
+
+def test_players_go_back_to_where_they_were():
+    def steep(params, batch, stream):
+        return np.sum(np.exp(params["w"]) - batch.x * params["w"], axis=1)
+
+    options = {"learning_rate": 3000.0, "clip_norm": 1e300, "max_epochs": 4}
+    with pytest.warns(train.ConvergenceWarning):
+        one_by_one = run((Player(loss=steep),), {"w": np.zeros(3)}, **options)
+    with pytest.warns(train.ConvergenceWarning):
+        assert run((Player(loss=steep, repeats=True),), {"w": np.zeros(3)}, **options) == one_by_one
+    last = one_by_one[1][-1][1]
+    assert last["rollbacks"] > 0 and last["epoch"] == 4
 
 
 def test_a_loss_that_is_no_function_of_its_arguments_is_called_at_every_step():
@@ -158,6 +171,7 @@ LOOKING = {
     "numbers": lambda a, batch, stream: a + stream.permutation(len(batch)),
     "another stream": lambda a, batch, stream: a + stream.spawn().normal(len(batch)),
     "an error that is heard": lambda a, batch, stream: a + heard(batch),
+    "an array of its own": lambda a, batch, stream: a + added(np.ones(len(batch)), batch.x[:, 0]),
     "an attribute": lambda a, batch, stream: a + batch.x.tobytes()[0],
 }
 
@@ -191,8 +205,13 @@ def test_a_step_that_cannot_be_recorded_at_its_end_is_undone(recordings):
 
 
 def test_an_error_in_a_step_that_is_recorded_is_an_error():
+    calls = []
+
     def loss(params, batch, stream):
-        raise MemoryError
+        calls.append(0)
+        if len(calls) == 1:
+            raise MemoryError
+        return squares(params, batch, stream)
 
     with pytest.raises(MemoryError):
         run((Player(loss=loss, repeats=True),), {"w": np.zeros(3)})
