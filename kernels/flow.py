@@ -94,7 +94,7 @@ def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, 
         da_moved = dz[:, :J] * np.exp(-s)
         draw = (-dz[:, :J] * moved - dlog_det[:, None]) * (1 - (s / limit) ** 2)
         dkept, dnet[:] = mlp.backward.reference(np.concatenate([draw, -da_moved], axis=1), kept, hidden[step], net,
-                                                widths[step], blocks[step], blocks[step], np.zeros(0), True)
+                                                widths[step], blocks[step], blocks[step], np.zeros(0), True, True)
         da = np.concatenate([dz[:, J:] + dkept, da_moved], axis=1)
         a = np.concatenate([kept, moved * np.exp(s) + t], axis=1)
         dz = np.empty_like(da)
@@ -215,7 +215,8 @@ def _step_backward(dz, dlog_det, z, outputs, params, order, widths, blocks, limi
             dt[n] = -dz_j[n] * shrink[n]
             term[n] = dt[n] * (z_j[n] / shrink[n] + t[n])
         dnorm[D + kept + j] = _sum(term)
-    panel_backward(g, net, widths, blocks, low, hidden, delta, dkept, YES, YES)
+    for layer in range(len(widths) - 2, -1, -1):
+        panel_backward(g, net, widths, blocks, layer, ZERO, widths[layer], low, hidden, delta, dkept, YES)
     for d in range(D):
         after, scale = dx[order[d]], _math.exp(-log_scale[d])
         if d < kept:

@@ -10,18 +10,18 @@ blocks (B, 4): a cut of the columns, each row (first, last + 1, full, end): in t
 where no block does. Units sorted by degree make the mask of a MADE a staircase, and half of the work goes away.
 Any N, K, M, zero included. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), eqs. 8 and 9.
 
-Numba: GEMM per block inside prange, one BLAS thread each. The cut of the rows depends on the shapes alone, never on the
-number of threads, so neither does any bit of the result. CUDA: tiles of the result, those of dw once per part of a large batch.
+Numba: panels of _tile.py, blocks and parts of the rows inside prange. Every value is a sum in a fixed order, so that no bit
+depends on the number of threads, and none of a row on other rows. CUDA: tiles of the result, those of dw once per part of a large batch.
 """
 import functools
 
 import numpy as np
 
 from . import _cuda
-from ._blas import gemm
 from ._cuda import launch
 from ._dispatch import Kernel
 from ._jit import NO, YES, jit, prange
+from ._tile import multiply, pack, panel_product, part_of, scratch, tile_columns
 
 
 def _masked(weight, mask, blocks):
@@ -71,72 +71,100 @@ def _evenly(i, n):
 
 
 @jit
-def _masked_block(weight, mask, top, bottom, first, last):
-    """weight * mask in rows top..bottom - 1 and columns first..last - 1."""
-    out = np.empty((max(0, bottom - top), last - first), weight.dtype)
-    for k in range(len(out)):
-        row, w, seen = out[k], weight[top + k, first:last], mask[top + k, first:last]
-        for m in range(row.size):
-            row[m] = w[m] * seen[m]
-    return out[:, :]
+def _split(N, columns):
+    """In how many parts the rows of a product go, so that a part stays in the cache, and there are parts for many threads."""
+    return max(-(-N // 128), min(-(-N // 32), -(-16 // max(columns, 1))))
+
+
+@jit
+def _forward_block(x, weight, bias, mask, block, y):
+    """The columns of a block of y."""
+    first, last, full, end = block
+    columns, step = tile_columns(y), max(1, part_of(end))
+    panel, tile = scratch(y, end)
+    for j in range(first, last, columns):
+        width = min(columns, last - j)
+        for k in range(0, max(end, 1), step):
+            part = panel[:max(0, min(step, end - k))]
+            pack(weight, NO, k, j, width, part)
+            for r in range(max(full, k), k + len(part)):
+                for q in range(width):
+                    part[r - k, q] *= mask[r, j + q]
+            panel_product(x, NO, 0, k, part, k > 0, y, j, width, tile)
+        shift = bias[j:j + width]
+        for n in range(len(y)):
+            row = y[n, j:j + width]
+            for m in range(row.size):
+                row[m] += shift[m]
 
 
 @jit(parallel=True)
 def _forward_numba(x, weight, bias, mask, blocks):
-    N, M = x.shape[0], weight.shape[1]
-    B, panels = len(blocks), _panels(N)
-    y = np.empty((N, M), x.dtype)
-    for task in prange(B * panels):
+    N, B = x.shape[0], len(blocks)
+    y, parts = np.empty((N, weight.shape[1]), x.dtype), _split(x.shape[0], len(blocks))
+    for task in prange(B * parts):
         p, b = task // B, _evenly(task % B, B)
-        first, last, full, end = blocks[b]
-        low, high = _rows_of(p, panels, N)
-        start = bias[first:last]
-        for n in range(low, high):
-            row = y[n, first:last]
-            for m in range(row.size):
-                row[m] = start[m]
-        out = y[low:high, first:last]
-        if full > 0:
-            gemm(1.0, x[low:high, :full], NO, weight[:full, first:last], NO, 1.0, out)
-        if end > full:
-            edge = _masked_block(weight, mask, full, end, first, last)
-            gemm(1.0, x[low:high, full:end], NO, edge, NO, 1.0, out)
+        low, high = p * N // parts, (p + 1) * N // parts
+        _forward_block(x[low:high], weight, bias, mask, blocks[b], y[low:high])
     return y
+
+
+@jit
+def _mask_turned(panel, start, unit, width, mask, blocks):
+    """panel[k, q] *= mask[unit + q, start + k]."""
+    for b in range(len(blocks)):
+        first, last, full, end = blocks[b]
+        if full < unit + width:
+            for k in range(max(0, first - start), min(len(panel), last - start)):
+                for q in range(max(0, full - unit), width):
+                    if unit + q >= end:
+                        panel[k, q] = 0
+                    else:
+                        panel[k, q] *= mask[unit + q, start + k]
+
+
+@jit
+def _backward_units(g, weight, mask, blocks, unit, width, dx):
+    """The columns unit..unit + width - 1 of dx, as many as a panel has, from those of g that they were seen by."""
+    start, stop = g.shape[1], 0
+    for b in range(len(blocks)):
+        if blocks[b, 3] > unit:
+            start, stop = min(start, blocks[b, 0]), max(stop, blocks[b, 1])
+    start = min(start, stop)
+    step = max(1, part_of(stop - start))
+    panel, tile = scratch(dx, stop - start)
+    for k in range(start, max(stop, start + 1), step):
+        part = panel[:max(0, min(step, stop - k))]
+        pack(weight, YES, k, unit, width, part)
+        _mask_turned(part, k, unit, width, mask, blocks)
+        panel_product(g, NO, 0, k, part, k > start, dx, unit, width, tile)
 
 
 @jit(parallel=True)
 def _backward_x_numba(g, weight, mask, blocks):
     N, K = g.shape[0], weight.shape[0]
-    stripes = min(4, max(1, K // 128))  # of the columns of dx: panels of few rows would be slower
-    panels = _panels(N) if stripes < 4 else max(1, N // 1024)
     dx = np.empty((N, K), g.dtype)
-    for task in prange(stripes * panels):
-        p, s = task // stripes, _evenly(task % stripes, stripes)
-        low, high = _rows_of(p, panels, N)
-        top, bottom = s * K // stripes, (s + 1) * K // stripes
-        dx[low:high, top:bottom] = 0
-        for b in range(len(blocks)):
-            first, last, full, end = blocks[b]
-            k = min(bottom, end)
-            if k <= full:
-                part = weight[top:k, first:last]
-            else:
-                part = _masked_block(weight, mask, top, k, first, last)
-            if k > top:
-                gemm(1.0, g[low:high, first:last], NO, part, YES, 1.0, dx[low:high, top:k])
+    width = tile_columns(dx)
+    columns = -(-K // width)
+    parts = _split(N, columns)
+    for task in prange(columns * parts):
+        p, unit = task // columns, _evenly(task % columns, columns) * width
+        low, high = p * N // parts, (p + 1) * N // parts
+        _backward_units(g[low:high], weight, mask, blocks, unit, min(width, K - unit), dx[low:high])
     return dx
 
 
 @jit(parallel=True)
 def _backward_weight_numba(x, g, mask, blocks):
-    K, M, B = x.shape[1], g.shape[1], len(blocks)
+    N, K, M, B = x.shape[0], x.shape[1], g.shape[1], len(blocks)
     dw = np.empty((K, M), x.dtype)
     for task in prange(B):
         first, last, full, end = blocks[_evenly(task, B)]
-        gemm(1.0, x[:, :end], YES, g[:, first:last], NO, 0.0, dw[:end, first:last])
-        if end > full:
-            dw[full:end, first:last] = _masked_block(dw, mask, full, end, first, last)
-        dw[end:, first:last] = 0
+        multiply(x, YES, 0, g, NO, 0, N, dw[:end], first, last)
+        for k in range(full, K):
+            row = dw[k, first:last]
+            for m in range(row.size):
+                row[m] = row[m] * mask[k, first + m] if k < end else 0
     return dw
 
 
@@ -208,9 +236,8 @@ def add_up(values):
 
 
 forward = Kernel("masked_matmul.forward", "x(N,K) weight(K,M) bias(M) mask(K|0,M|0) blocks(B,4):int64",
-                 reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda, blas=True)
+                 reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda)
 backward_x = Kernel("masked_matmul.backward_x", "g(N,M) weight(K,M) mask(K|0,M|0) blocks(B,4):int64",
-                    reference=_backward_x_reference, numba=_backward_x_numba, cuda=_backward_x_cuda, blas=True)
+                    reference=_backward_x_reference, numba=_backward_x_numba, cuda=_backward_x_cuda)
 backward_weight = Kernel("masked_matmul.backward_weight", "x(N,K) g(N,M) mask(K|0,M|0) blocks(B,4):int64",
-                         reference=_backward_weight_reference, numba=_backward_weight_numba, cuda=_backward_weight_cuda,
-                         blas=True)
+                         reference=_backward_weight_reference, numba=_backward_weight_numba, cuda=_backward_weight_cuda)

@@ -1,7 +1,7 @@
-"""A multilayer perceptron, masked or not, in one kernel: every layer of a few rows while they are in the cache.
+"""A multilayer perceptron, masked or not, in one kernel: every layer, forward and backward.
 
     forward      h_1 = relu(x W_1 + b_1), ..., y = h_{L-1} W_L + b_L
-    backward     dx and the gradient of every weight and bias, given g = dy
+    backward     dx and the gradient of every weight and bias, given g = dy; each empty if it is not wanted
 
 x (N, K), y and g (N, M). hidden (Q,): the hidden layers (N, h), one after another. params (P,): weight (inputs, outputs) and
 bias of every layer, likewise. widths (L + 1,): K, the hidden widths, M. One dtype, float32 or float64; any N.
@@ -12,8 +12,9 @@ row `full` is 1 and from row `end` on is 0, so that only rows below `end` are mu
 layers one after another; only rows full..end of a block look at it, and it may be empty where none does. pieces (T, 5) is
 a finer cut of the same kind, for the gradients of the weights.
 
-Numba: two parallel regions, one over panels of rows, one over pieces of weights, GEMM on one BLAS thread inside. The cuts
-depend on shapes alone, so no bit depends on the number of threads. CUDA: a launch per layer, tiles as in masked_matmul.py, and
+Numba: the products of _tile.py. A batch goes through the layers one by one, their columns spread over the threads; one of many
+rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Every value is a sum
+in a fixed order, so that no bit depends on the number of threads, and none of a row on other rows. CUDA: a launch per layer, tiles as in masked_matmul.py, and
 one for all gradients of weights. Source: the chain rule; masks as in Germain et al. (2015).
 """
 import functools
@@ -22,11 +23,15 @@ import typing
 import numpy as np
 
 from . import _cuda
-from ._blas import gemm
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, jit, jitable, prange
-from .masked_matmul import THREADS, _panels, _rows_of, add_up, bounds, parts, tiles
+from ._tile import multiply
+from .masked_matmul import THREADS, _evenly, _split, add_up, bounds, parts, tiles
+
+UNITS = 16  # of a layer's inputs, whose cotangents are computed at once
+ROWS = 1024  # of a batch that goes through all layers in panels
+WORK = 2**20  # products of a row and a parameter, from which on every layer is worth a parallel region
 
 
 @jitable
@@ -68,7 +73,7 @@ def _forward_reference(x, params, widths, blocks, pieces, mask):
     return h.astype(x.dtype), np.concatenate(hidden).astype(x.dtype)
 
 
-def _backward_reference(g, x, hidden, params, widths, blocks, pieces, mask, want_dx):
+def _backward_reference(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, want_dparams):
     g = g.astype(np.float64)
     dparams = np.zeros(params.shape)
     for layer in reversed(range(len(widths) - 1)):
@@ -80,7 +85,7 @@ def _backward_reference(g, x, hidden, params, widths, blocks, pieces, mask, want
         g = g @ weight.T.astype(np.float64)
         if layer:
             g = g * (below > 0)
-    return (g if want_dx else np.empty((0, 0))).astype(x.dtype), dparams.astype(x.dtype)
+    return (g if want_dx else np.empty((0, 0))).astype(x.dtype), (dparams if want_dparams else np.empty(0)).astype(x.dtype)
 
 
 def _masked(weight, widths, layer, blocks, mask):
@@ -93,23 +98,17 @@ def _masked(weight, widths, layer, blocks, mask):
 
 
 @jit
-def _units(a, turned, first, last):
-    """Some units of a (N, units), or of a (units, N) if turned."""
-    return a[first:last] if turned else a[:, first:last]
-
-
-@jit
-def _multiply(a, a_turned, b, b_turned, beta, c, c_turned):
-    """c = a b + beta c, where each may be stored turned."""
+def _multiply(a, a_turned, row, b, b_turned, start, stop, c, c_turned, first, last):
+    """c[:, first:last] = a[row:, start:stop] b[start:stop, first:last], where each may be stored turned."""
     if c_turned:
-        gemm(1.0, b, not b_turned, a, not a_turned, beta, c)
+        multiply(b, not b_turned, first, a, not a_turned, start, stop, c[first:last], ZERO, c.shape[1])
     else:
-        gemm(1.0, a, a_turned, b, b_turned, beta, c)
+        multiply(a, a_turned, row, b, b_turned, start, stop, c, first, last)
 
 
 @jit
 def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
-    """Fill y, and rows low.. of hidden, for a panel of rows; turned: x and y are (K, N) and (M, N)."""
+    """Fill what blocks tell of y, and of rows low.. of hidden, for a panel of rows; turned: x and y are (K, N) and (M, N)."""
     last_layer, high, zero = len(widths) - 2, low + (x.shape[1] if turned else x.shape[0]), x.dtype.type(0)
     for b in range(len(blocks)):
         layer, first, last, _, end = blocks[b]
@@ -117,8 +116,7 @@ def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
         below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)[low:high]
         above = y if layer == last_layer else layer_of_hidden(hidden, widths, layer + 1)[low:high]
         below_turned, above_turned = turned and layer == 0, turned and layer == last_layer
-        _multiply(_units(below, below_turned, ZERO, end), below_turned, weight[:end, first:last], NO, 0.0,
-                  _units(above, above_turned, first, last), above_turned)
+        _multiply(below, below_turned, ZERO, weight, NO, ZERO, end, above, above_turned, first, last)
         shift = bias[first:last]
         for n in range(shift.size if above_turned else len(above)):
             if above_turned:
@@ -136,26 +134,34 @@ def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
 
 
 @jit
-def panel_backward(g, params, widths, blocks, low, hidden, delta, dx, want_dx, turned):
-    """Fill dx, and rows low.. of delta, the cotangents of the hidden layers before their ReLU, for a panel of rows."""
+def _seen(blocks, layer, unit):
+    """Of a layer's outputs, the first and the last + 1 of those that see this input or one after it."""
+    start, stop = ZERO, ZERO
+    for b in range(len(blocks)):
+        if blocks[b, 0] == layer and blocks[b, 4] > unit:
+            start = blocks[b, 1] if stop == 0 else min(start, blocks[b, 1])
+            stop = max(stop, blocks[b, 2])
+    return start, stop
+
+
+@jit
+def panel_backward(g, params, widths, blocks, layer, first, last, low, hidden, delta, dx, turned):
+    """Fill what is below units first..last - 1 of a layer's inputs, for a panel of rows: columns of dx, or of rows low.. of delta,
+    the cotangents of a hidden layer before its ReLU.
+    """
     last_layer, high, zero = len(widths) - 2, low + (g.shape[1] if turned else g.shape[0]), g.dtype.type(0)
-    b = len(blocks) - 1
-    for layer in range(last_layer, -1 if want_dx else 0, -1):
-        weight, _ = layer_of(params, widths, layer)
-        above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)[low:high]
-        out = dx if layer == 0 else layer_of_hidden(delta, widths, layer)[low:high]
-        above_turned, out_turned = turned and layer == last_layer, turned and layer == 0
-        for n in range(len(out)):
-            out[n, :] = zero
-        while b >= 0 and blocks[b, 0] == layer:
-            _, first, last, _, end = blocks[b]
-            _multiply(_units(above, above_turned, first, last), above_turned, weight[:end, first:last], YES, 1.0,
-                      _units(out, out_turned, ZERO, end), out_turned)
-            b -= 1
+    weight, _ = layer_of(params, widths, layer)
+    above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)[low:high]
+    out = dx if layer == 0 else layer_of_hidden(delta, widths, layer)[low:high]
+    above_turned, out_turned = turned and layer == last_layer, turned and layer == 0
+    for unit in range(first, last, UNITS):
+        until = min(unit + UNITS, last)
+        start, stop = _seen(blocks, layer, unit)
+        _multiply(above, above_turned, ZERO, weight, YES, start, stop, out, out_turned, unit, until)
         if layer > 0:
             below = layer_of_hidden(hidden, widths, layer)[low:high]
             for n in range(len(out)):
-                row, active = out[n], below[n]
+                row, active = out[n, unit:until], below[n, unit:until]
                 for k in range(row.size):
                     value = row[k]  # read whatever it is: a branch would not vectorise
                     row[k] = value if active[k] > zero else zero
@@ -170,8 +176,8 @@ def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams, turned):
     below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)
     above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)
     below_turned, above_turned = turned and layer == 0, turned and layer == last_layer
-    _multiply(_units(below, below_turned, ZERO, end), not below_turned, _units(above, above_turned, first, last), above_turned,
-              0.0, weight[:end, first:last], NO)
+    rows = above.shape[1] if above_turned else len(above)
+    multiply(below, not below_turned, ZERO, above, above_turned, ZERO, rows, weight[:end], first, last)
     if full < end:
         start = 0
         for k in range(layer):
@@ -181,7 +187,8 @@ def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams, turned):
             edge, seen = weight[k, first:last], masks[k, first:last]
             for m in range(edge.size):
                 edge[m] *= seen[m]
-    weight[end:, first:last] = 0
+    for k in range(end, len(weight)):
+        weight[k, first:last] = 0
     total = bias[first:last]
     total[:] = 0
     if above_turned:
@@ -202,23 +209,81 @@ def _sum(values):
     return total
 
 
+@jit
+def _cut(N, size):
+    """In how many panels a batch goes through all the layers at once; or none, if layers go through the threads one by one.
+
+    A panel packs every weight anew, so that narrow ones cost; but many rows pass through the cache, and few values are not
+    worth a parallel region per layer.
+    """
+    if N >= ROWS:
+        return max(16, -(-N // 128))
+    if N * size >= WORK:
+        return 0
+    return 1 if N < 64 else 2
+
+
+@jit
+def _first_block(blocks, layer):
+    """The number of a layer's first block."""
+    b = 0
+    while b < len(blocks) and blocks[b, 0] < layer:
+        b += 1
+    return b
+
+
+@jit
+def _forward_task(t, stage, panels, x, params, widths, blocks, y, hidden):
+    """Task t of a stage: all layers of a panel of rows, or a block of the layer that the stage is, of a part of the rows."""
+    N = len(x)
+    b, to = (0, len(blocks)) if panels else (_first_block(blocks, stage), _first_block(blocks, stage + 1))
+    parts = panels if panels else _split(N, to - b)
+    part = t if panels else t // (to - b)
+    if not panels:
+        b += _evenly(t % (to - b), to - b)
+        to = b + 1
+    low, high = part * N // parts, (part + 1) * N // parts
+    panel_forward(x[low:high], params, widths, blocks[b:to], low, hidden, y[low:high], NO)
+
+
 @jit(parallel=True)
 def _forward(x, params, widths, blocks, y, hidden):
-    N = len(x)
-    panels = _panels(N)
-    for p in prange(panels):
-        low, high = _rows_of(p, panels, N)
-        panel_forward(x[low:high], params, widths, blocks, low, hidden, y[low:high], NO)
+    N, panels = len(x), _cut(len(x), params.size)
+    for stage in range(1 if panels else len(widths) - 1):
+        columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
+        tasks = panels if panels else columns * _split(N, columns)
+        for t in prange(tasks):
+            _forward_task(np.int64(t), stage, panels, x, params, widths, blocks, y, hidden)
+
+
+@jit
+def _backward_task(t, layer, panels, g, x, hidden, params, widths, blocks, want_dx, delta, dx):
+    """Task t: all layers for a panel of rows, or UNITS of what is below one layer, for a part of the rows."""
+    N, lowest = len(x), 0 if want_dx else 1
+    columns = -(-widths[layer] // UNITS)
+    parts = panels if panels else _split(N, columns)
+    part = t if panels else t // columns
+    low, high = part * N // parts, (part + 1) * N // parts
+    if panels:
+        for k in range(len(widths) - 2, lowest - 1, -1):
+            panel_backward(g[low:high], params, widths, blocks, k, ZERO, widths[k], low, hidden, delta, dx[low:high], NO)
+    else:
+        unit = _evenly(t % columns, columns) * UNITS
+        panel_backward(g[low:high], params, widths, blocks, layer, unit, min(unit + UNITS, widths[layer]), low, hidden, delta,
+                       dx[low:high], NO)
 
 
 @jit(parallel=True)
 def _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams):
-    N = len(x)
-    panels = _panels(N)
-    for p in prange(panels):
-        low, high = _rows_of(p, panels, N)
-        panel_backward(g[low:high], params, widths, blocks, low, hidden, delta, dx[low:high], want_dx, NO)
-    for t in prange(len(pieces)):
+    N, panels, lowest, layer = len(x), _cut(len(x), params.size), 0 if want_dx else 1, len(widths) - 2
+    while layer >= lowest:
+        columns = -(-widths[layer] // UNITS)
+        tasks = panels if panels else columns * _split(N, columns)
+        for t in prange(tasks):
+            _backward_task(np.int64(t), layer, panels, g, x, hidden, params, widths, blocks, want_dx, delta, dx)
+        layer = -1 if panels else layer - 1
+    gradients = len(pieces) if dparams.size else 0
+    for t in prange(gradients):
         piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, NO)
 
 
@@ -228,8 +293,8 @@ def _forward_numba(x, params, widths, blocks, pieces, mask):
     return y, hidden
 
 
-def _backward_numba(g, x, hidden, params, widths, blocks, pieces, mask, want_dx):
-    dx, dparams = empty(x.shape if want_dx else (0, 0), x.dtype), empty(params.shape, x.dtype)
+def _backward_numba(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, want_dparams):
+    dx, dparams = empty(x.shape if want_dx else (0, 0), x.dtype), empty(params.shape if want_dparams else (0,), x.dtype)
     _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, empty(hidden.shape, x.dtype), dx, dparams)
     return dx, dparams
 
@@ -288,7 +353,7 @@ def _forward_cuda(x, params, widths, blocks, pieces, mask):
     return y, hidden
 
 
-def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx):
+def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, want_dparams):
     layers, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
     N, above, delta = len(x), g, _cuda.empty(hidden.shape, x.dtype)
     dx = _cuda.empty(x.shape if want_dx else (0, 0), x.dtype)
@@ -299,6 +364,8 @@ def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx):
         launch("mlp", "backward", count, THREADS, above, params, _cuda.constant(stairs), hidden[N * layer.hidden:], below, N,
                layer.K, layer.M, layer.start, layer.bounds, n > 0, large)
         above = below
+    if not want_dparams:
+        return dx, _cuda.empty((0,), x.dtype)
     return dx, weight_gradients(x, hidden, g, delta, mask, stairs, jobs, N, params.size)
 
 
@@ -315,8 +382,8 @@ def _of_backward(g, x, hidden, params, widths, *rest):
 
 
 forward = Kernel("mlp.forward", "x(N,K) params(P) widths(W):int64 blocks(B,5):int64 pieces(T,5):int64 mask(R)",
-                 reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda, blas=True,
+                 reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda,
                  sizes=lambda x, params, widths, *rest: _sizes(_cuda.content(widths))[:3])
 backward = Kernel("mlp.backward", "g(N,M) x(N,K) hidden(Q) params(P) widths(W):int64 blocks(B,5):int64 "
-                  "pieces(T,5):int64 mask(R) want_dx", reference=_backward_reference, numba=_backward_numba,
-                  cuda=_backward_cuda, blas=True, sizes=_of_backward)
+                  "pieces(T,5):int64 mask(R) want_dx want_dparams", reference=_backward_reference, numba=_backward_numba,
+                  cuda=_backward_cuda, sizes=_of_backward)

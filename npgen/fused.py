@@ -80,7 +80,8 @@ def _mlp_forward(x, params, layout):
 def _mlp_backward(tracked, ans, g, x, params, layout):
     if g[0] is None or g[1] is not None:
         return None
-    dx, dparams = _mlp_kernel.backward(*_c(g[0], x), ans[1], *_c(params), *layout.cut, layout.mask_as(x.dtype, x), 0 in tracked)
+    dx, dparams = _mlp_kernel.backward(*_c(g[0], x), ans[1], *_c(params), *layout.cut, layout.mask_as(x.dtype, x),
+                                       0 in tracked, 1 in tracked)
     return [(dx, dparams)[i] for i in tracked]
 
 

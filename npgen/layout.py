@@ -31,9 +31,8 @@ class Layout:
         self.starts = np.cumsum([0] + [(i + 1) * j for i, j in shapes])
         self.size = int(self.starts[-1])
         pieces = np.array([(layer, *block) for layer, plan in enumerate(self.plans) for block in plan.blocks], dtype=np.int64)
-        whole = np.array([(layer, 0, j, i, i) for layer, (i, j) in enumerate(shapes)], dtype=np.int64)
         even = _balanced(np.argsort(-(pieces[:, 2] - pieces[:, 1]) * pieces[:, 4], kind="stable"))
-        self.cut = np.array(self.widths, dtype=np.int64), whole if masks is None else pieces, pieces[even]
+        self.cut = np.array(self.widths, dtype=np.int64), pieces, pieces[even]
         self._cast = {}
 
     def __getstate__(self):
@@ -72,11 +71,12 @@ class FlowLayout:
                              f"{self.orders.shape}; each step needs one, from n_kept to 2 ({d} - n_kept)")
         self.starts = np.cumsum([0] + [2 * d + net.size for net in self.nets])
         self.size = int(self.starts[-1])
-        widths, blocks, _ = zip(*(net.cut for net in self.nets), strict=True)
+        widths = np.array([net.widths for net in self.nets], dtype=np.int64)
+        blocks = [[(layer, 0, j, i, i) for layer, (i, j) in enumerate(zip(row, row[1:], strict=False))] for row in widths]
         pieces = [(s, layer, first, min(first + PIECE_COLUMNS, j), i, i) for s, net in enumerate(self.nets)
                   for layer, (i, j) in enumerate(zip(net.widths, net.widths[1:], strict=False))
                   for first in range(0, j, PIECE_COLUMNS)]
-        self.cut = self.orders, np.stack(widths), np.stack(blocks), np.array(pieces, dtype=np.int64).reshape(-1, 6)
+        self.cut = self.orders, widths, np.array(blocks, dtype=np.int64), np.array(pieces, dtype=np.int64).reshape(-1, 6)
 
     def step(self, s):
         """The layout of one step by itself."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from .kernels._cuda import is_device_array
 
-BLOCK_COLUMNS = 64  # narrower blocks follow a staircase more closely, wider ones multiply faster; GEMM likes multiples of 16
+BLOCK_COLUMNS = 16  # a panel of float32, or two of float64, in kernels/_tile.py
 
 
 class Plan:

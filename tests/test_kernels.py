@@ -763,7 +763,7 @@ def launches_of_networks(dtype):
     params, rest = np.zeros(layout.size, dtype), (*layout.cut, np.zeros(0, dtype))
     yield mlp.forward, (x, params, *rest)
     y, hidden = mlp.forward.reference(x, params, *rest)
-    yield mlp.backward, (y, x, hidden, params, *rest, True)
+    yield mlp.backward, (y, x, hidden, params, *rest, True, True)
     chain = FlowLayout([np.arange(4)] * 3, [Layout((3, 9, 8, 2)), Layout((1, 9, 8, 6)), Layout((2, 9, 8, 4))])
     flows = (np.zeros(chain.size, dtype), *chain.cut, 3.0)
     yield from ((flow.inverse, (x, *flows, True)), (flow.forward, (x, *flows)))

@@ -51,11 +51,11 @@ def test_mlp_agrees_with_its_reference(dtype, seed, n, n_in, hidden, n_out, made
         y, h = mlp.forward(x, params, *rest)
     check_kernel(mlp.forward, x, params, *rest, rtol=0, atol=tolerance(dtype, x, h, y) * 4)
     g = rng.normal(size=y.shape).astype(dtype)
-    for want_dx in (True, False):
+    for wanted in ((True, True), (False, True), (True, False)):
         with kernels.using("reference"):
-            dx, dparams = mlp.backward(g, x, h, params, *rest, want_dx)
+            dx, dparams = mlp.backward(g, x, h, params, *rest, *wanted)
             atol = tolerance(dtype, x, h, g, dx, dparams)
-        check_kernel(mlp.backward, g, x, h, params, *rest, want_dx, rtol=0, atol=atol)
+        check_kernel(mlp.backward, g, x, h, params, *rest, *wanted, rtol=0, atol=atol)
 
 
 @DTYPES
@@ -113,7 +113,7 @@ def test_the_bits_do_not_depend_on_the_threads():
     def everything():
         y, h = mlp.forward(x, params, *rest)
         z, log_det, log_prob, *kept = flow.inverse(x, *steps, True)
-        return [y, *mlp.backward(y, x, h, params, *rest, True), z, log_det, log_prob, *flow.forward(x, *steps),
+        return [y, *mlp.backward(y, x, h, params, *rest, True, True), z, log_det, log_prob, *flow.forward(x, *steps),
                 *flow.backward(x, log_det, *kept, *steps)]
 
     both, before = everything(), numba.get_num_threads()
