@@ -1,18 +1,18 @@
 """Products of matrices for jitted code: a micro-kernel that keeps a tile of the result in the registers of the CPU.
 
-    multiply         c[:, first:last] = op(a)[:, start:stop] op(b)[start:stop, first:last], op the matrix as it lies, or turned
+    multiply         c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], op: as it lies, or turned
     pack             what it does to some columns of b; panel_product, what it does with them
 
-a, b, c are 2-D with contiguous rows, of one dtype, float32 or float64. Whoever wants a column cut, or rows from another on, says
-so by numbers, and not by a view, so that one function is compiled for all.
+a, b, c are 2-D with contiguous rows, of one dtype, float32 or float64. Whoever wants some columns, or rows from another on,
+says so by numbers, and not by a view, so that one function is compiled for all.
 
 The columns of c go in panels of 64 bytes, 16 float32 or 8 float64. A panel of b is packed: row beside row, and zeros where c
 has no more columns. Then a tile of so many rows of c as registers hold is summed up at a time: a value of a, handed to all
 lanes of a vector, times a row of the panel, is added to a row of the tile. LLVM makes of these vectors what the CPU has:
 AVX-512, AVX2 or NEON. At 6 rows of two registers, or 10 of one, a core does nothing else than multiply and add.
 
-Every value of c is a sum in the order of k, in even parts of at most DEPTH, so that a panel stays in the cache; it depends on no other
-row or column, nor on how many there are, nor on threads: a row has the same bits whatever is beside it.
+Every value of c is a sum in the order of k, in even parts of at most DEPTH, so that a panel stays in the cache. It depends on
+no other row or column, nor on how many there are, nor on threads: a row has the same bits whatever is beside it.
 Source: Goto & van de Geijn, Anatomy of high-performance matrix multiplication (2008).
 """
 import numpy as np
@@ -213,7 +213,7 @@ def part_of(depth):
 
 @jit
 def multiply(a, a_turned, row, b, b_turned, start, stop, c, first, last):
-    """c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], for the rows that c has; zeros for no product."""
+    """c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], for the rows that c has; 0 for no terms."""
     columns, step = tile_columns(c), max(1, part_of(stop - start))
     panel, tile = scratch(c, stop - start)
     for j in range(first, last, columns):

@@ -11,7 +11,8 @@ where no block does. Units sorted by degree make the mask of a MADE a staircase,
 Any N, K, M, zero included. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), eqs. 8 and 9.
 
 Numba: panels of _tile.py, blocks and parts of the rows inside prange. Every value is a sum in a fixed order, so that no bit
-depends on the number of threads, and none of a row on other rows. CUDA: tiles of the result, those of dw once per part of a large batch.
+depends on the number of threads, and none of a row on other rows.
+CUDA: tiles of the result, those of dw once per part of a large batch.
 """
 import functools
 

@@ -14,8 +14,9 @@ a finer cut of the same kind, for the gradients of the weights.
 
 Numba: the products of _tile.py. A batch goes through the layers one by one, their columns spread over the threads; one of many
 rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Every value is a sum
-in a fixed order, so that no bit depends on the number of threads, and none of a row on other rows. CUDA: a launch per layer, tiles as in masked_matmul.py, and
-one for all gradients of weights. Source: the chain rule; masks as in Germain et al. (2015).
+in a fixed order, so that no bit depends on the number of threads, and none of a row on other rows.
+CUDA: a launch per layer, tiles as in masked_matmul.py, and one for all gradients of weights. Source: the chain rule; masks as
+in Germain et al. (2015).
 """
 import functools
 import typing
@@ -146,8 +147,8 @@ def _seen(blocks, layer, unit):
 
 @jit
 def panel_backward(g, params, widths, blocks, layer, first, last, low, hidden, delta, dx, turned):
-    """Fill what is below units first..last - 1 of a layer's inputs, for a panel of rows: columns of dx, or of rows low.. of delta,
-    the cotangents of a hidden layer before its ReLU.
+    """Fill the cotangents of units first..last - 1 of a layer's inputs, for a panel of rows: columns of dx, or of rows low.. of
+    delta, those of a hidden layer before its ReLU.
     """
     last_layer, high, zero = len(widths) - 2, low + (g.shape[1] if turned else g.shape[0]), g.dtype.type(0)
     weight, _ = layer_of(params, widths, layer)

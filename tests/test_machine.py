@@ -12,8 +12,7 @@ import pytest
 
 import npgen
 from npgen import machine
-from npgen.kernels import _blas, _jit, masked_matmul
-from npgen.masks import Plan
+from npgen.kernels import _blas, _jit, em
 from npgen.testing import check_kernel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -330,14 +329,15 @@ print(_blas.products()["architecture"], _blas._small_products[0])
 @pytest.mark.skipif(not _jit.available, reason="no Numba")
 def test_machine_code_asks_the_process_that_runs_it_and_either_way_is_right(monkeypatch):
     """Products cut into small ones or not, by one and the same machine code."""
-    r, plan, calls = np.random.default_rng(0), Plan.dense(300, 200), []
-    x, w, b = r.normal(size=(500, 300)), r.normal(size=(300, 200)), r.normal(size=200)
+    r, calls = np.random.default_rng(0), []
+    mixture = np.zeros(130), np.ones(130), np.zeros(2), np.zeros((2, 130)), np.triu(r.normal(size=(2, 130, 130)))
+    x = r.normal(size=(500, 130))
     before = _blas._small_products[0]
     try:
         for small in 0, 1:
             _blas._small_products[0] = small
-            check_kernel(masked_matmul.forward, x, w, b, plan.mask_as(x.dtype), plan.blocks, rtol=0, atol=1e-11)
-            calls.append(masked_matmul.forward(x, w, b, plan.mask_as(x.dtype), plan.blocks).tobytes())
+            check_kernel(em.log_prob, x, *mixture, rtol=0, atol=1e-9)
+            calls.append(em.log_prob(x, *mixture).tobytes())
     finally:
         _blas._small_products[0] = before
     assert calls[0] != calls[1]  # sums over the depth in other parts: that either way was taken
