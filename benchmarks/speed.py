@@ -1,4 +1,4 @@
-"""npgen's speed beside torch, JAX, scikit-learn, SciPy and NumPy on this machine, in one run.
+"""npgen's speed beside torch, zuko, JAX, scikit-learn, SciPy and NumPy on this machine, in one run.
 
     python -m benchmarks.speed [--only TEXT ...] [--repeats N] [--threads 2 1] [--no-memory] [--out FILE]
 
