@@ -40,6 +40,9 @@ class Node:
         self.parents, self.pull, self.partly, self.out = parents, pull, partly, out
 
 
+HOST = np.ndarray, np.generic
+
+
 class Selected:
     """The cotangent of an answer of which some entries alone were used, as by np.where or x[index]: `used` says which.
 
@@ -150,8 +153,8 @@ def backward(root, g, *, retain=False):
     while ready:
         node = ready.pop()
         g = cotangents.pop(node)
-        if type(g) is Selected and (not node.partly or (mask := g.used).all()):
-            g = g.value
+        if type(g) is Selected and (not node.partly or isinstance(mask := g.used, HOST) and mask.all()):
+            g = g.value  # the entries on a GPU are not asked: it would be waited for
         if not node.parents:
             leaves[node] = g
         if type(g) is Selected:
