@@ -180,10 +180,10 @@ arccosh = op(np.arccosh, lambda ans, x: lambda g: g / sqrt(x * x - 1))
 arctanh = op(np.arctanh, lambda ans, x: lambda g: g / (1 - x * x))
 logaddexp = op(np.logaddexp, lambda ans, x, y: like(ans, x, lambda g: g * sigmoid(_apart(x, y))),
                lambda ans, x, y: like(ans, y, lambda g: g * sigmoid(_apart(y, x))))
-maximum = op(np.maximum, lambda ans, x, y: like(ans, x, lambda g: _share(x, y, np.greater, g)),  # ties share equally
-             lambda ans, x, y: like(ans, y, lambda g: _share(y, x, np.greater, g)))
-minimum = op(np.minimum, lambda ans, x, y: like(ans, x, lambda g: _share(x, y, np.less, g)),
-             lambda ans, x, y: like(ans, y, lambda g: _share(y, x, np.less, g)))
+maximum = op(np.maximum, lambda ans, x, y: like(ans, x, lambda g: _split_ties(x, y, np.greater, g)),  # ties share equally
+             lambda ans, x, y: like(ans, y, lambda g: _split_ties(y, x, np.greater, g)))
+minimum = op(np.minimum, lambda ans, x, y: like(ans, x, lambda g: _split_ties(x, y, np.less, g)),
+             lambda ans, x, y: like(ans, y, lambda g: _split_ties(y, x, np.less, g)))
 where = op(np.where, None, lambda ans, c, x, y: like(ans, x, lambda g: selected(g, np.logical_and(c, True))),
            lambda ans, c, x, y: like(ans, y, lambda g: selected(g, np.logical_not(c))), partly=by_entries)
 
@@ -204,7 +204,7 @@ def _unless(condition, x, g):
     return where(condition, np.ones_like(g, shape=(1,) * np.ndim(g)), x)
 
 
-def _share(x, y, wins, g):
+def _split_ties(x, y, wins, g):
     won, tied = wins(x, y), np.equal(x, y)
     return Selected(g * (won.astype(g.dtype) + tied.astype(g.dtype) / 2), won | tied)
 

@@ -400,7 +400,7 @@ MUTANTS = [
     M("partial_fit counts rows that weigh nothing", "mixture, tied", "checks:total_weight", "if sample_weight is None",
       "if True"),
     M("partial_fit forgets what was before", "mixture, mixed columns", "models.mixture.base:MixtureModel._learn_more",
-      "self._remember(components) * (1 - share)", "statistics * ((1 - share) / statistics.weight)"),
+      "self._statistics_of(components) * (1 - share)", "statistics * ((1 - share) / statistics.weight)"),
     M("attributes can be set", "mixture, full", "models.mixture.base:Follows.__set__", "raise AttributeError(",
       "vars(model)[self._name] = value\n    return\n    raise AttributeError("),
     M("attributes can be written to", "mixture, tied", "models.base:Follows.__get__", "return read_only(value)",

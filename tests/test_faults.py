@@ -587,7 +587,7 @@ def test_a_partial_fit_that_fails_anywhere_changes_nothing(kind):
     for k in itertools.count(1, 2):
         with contextlib.suppress(RuntimeError):
             with Fault(k, RuntimeError, {"_learn_more", "_prepare_rows", "_maximise", "_expect", "expect", "maximise", "reseed",
-                                         "draw", "_remember", "remember", "_keep", "_finish", "around"}):
+                                         "draw", "_statistics_of", "statistics_of", "_keep", "_finish", "around"}):
                 model.partial_fit(x[:5])
             break
         assert state() == before

@@ -265,18 +265,19 @@ def test_every_row_under_every_component_is_log_prob_of_the_values_seen(name, dt
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "categorical", "normal, unbounded", "poisson"])
-@pytest.mark.parametrize("share", [0, 0.01])
-def test_the_likeliest_outputs_have_no_slope_and_are_remembered(name, share):
-    """One row of outputs per component: the gradient of the weighted log-likelihood, and of the share, is zero there."""
+@pytest.mark.parametrize("smoothing", [0, 0.01])
+def test_the_likeliest_outputs_have_no_slope_and_give_moments(name, smoothing):
+    """One row of outputs per component: the gradient of the weighted log-likelihood, and of the smoothing, is zero there."""
     head, rng = OF[name], np.random.default_rng(2)
     x = holes(head.sample(head.noise(Stream(3), (60, D), np.float64), OUTPUTS[name][:1].repeat(60, axis=0)))
     r, start, pooled = rng.random((60, 3)), OUTPUTS[name][1:4], OUTPUTS[name][4:5]
-    new = head.maximise(head.moments(x, r, start), start, pooled, share)
-    for moments in (head.moments(x, r, new), head.remember(new, r.sum(axis=0), pooled, share)):  # the same from any outputs
-        again = head.maximise(moments, new, pooled, share)
+    new = head.maximise(head.moments(x, r, start), start, pooled, smoothing)
+    for moments in (head.moments(x, r, new),  # the same from any outputs
+                    head.expected_moments(new, r.sum(axis=0), pooled, smoothing)):
+        again = head.maximise(moments, new, pooled, smoothing)
         np.testing.assert_allclose(head.mean(again), head.mean(new), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(head.variance(again), head.variance(new), rtol=1e-9, atol=1e-12)
-    if share:
+    if smoothing:
         return
 
     def total(outputs):

@@ -61,7 +61,7 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                                          'covariance_type == "none"', lambda: same("LDA", "empirical")),
     "GaussianNB: weights do not count": ("models.classifier:BayesClassifier._rows_of", "weights[rows]",
                                          "np.ones(len(rows))", lambda: weighted("GaussianNB")),
-    "BernoulliNB: smoothing of the ones alone": ("heads.bernoulli:Bernoulli.maximise", "seen - ones + share", "seen - ones",
+    "BernoulliNB: smoothing of the ones alone": ("heads.bernoulli:Bernoulli.maximise", "seen - ones + smoothing", "seen - ones",
                                                  lambda: same("BernoulliNB, alpha 1", "empirical")),
     "CategoricalNB: smoothing not by rows": ("models.mixture.columns_em:maximise", "smoothing * statistics.weight", "smoothing",
                                              lambda: same("CategoricalNB, alpha 1", "empirical")),

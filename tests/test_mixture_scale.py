@@ -12,7 +12,7 @@ import npgen
 from npgen import ConvergenceWarning, GaussianMixture
 from npgen.models.mixture import covariances, starts
 from npgen.models.mixture.em import Statistics
-from npgen.models.mixture.gaussian_em import Components, equal_components, expect, maximise, remember
+from npgen.models.mixture.gaussian_em import Components, equal_components, expect, maximise, statistics_of
 from npgen.models.mixture.rows import Rows
 from npgen.random import Stream
 
@@ -172,8 +172,8 @@ def test_remembered_statistics_give_the_components_back(kind, ridge):
     rows = Rows(x, None, np.zeros(3), np.full(3, 3.0))
     start = equal_components(form, x[:3] / 3, 1.0)
     components = maximise(start, expect(start, rows), ridge)[0]
-    again, lost = maximise(components, remember(components), ridge)
-    assert not lost.any() and isinstance(again, Components) and isinstance(remember(components), Statistics)
+    again, lost = maximise(components, statistics_of(components), ridge)
+    assert not lost.any() and isinstance(again, Components) and isinstance(statistics_of(components), Statistics)
     for name in ("log_weights", "means", "factor"):
         np.testing.assert_allclose(getattr(again, name), getattr(components, name), rtol=1e-9, atol=1e-9)
 

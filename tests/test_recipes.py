@@ -189,13 +189,13 @@ FAMILY = """
             x, missing = filled(x.astype(float))
             return np.stack([r.sum(axis=0)[:, None] - r[:len(missing)].T @ missing, weigh(x, r)])
 
-        def maximise(self, moments, outputs, pooled, share):
+        def maximise(self, moments, outputs, pooled, smoothing):
             seen, total = moments
-            return np.log(np.maximum(total + share, RAREST)) - np.log(np.maximum(seen, EMPTY))
+            return np.log(np.maximum(total + smoothing, RAREST)) - np.log(np.maximum(seen, EMPTY))
 
-        def remember(self, outputs, n, pooled, share):
+        def expected_moments(self, outputs, n, pooled, smoothing):
             seen = np.broadcast_to(n[:, None], outputs.shape)
-            return np.stack([seen, self.mean(outputs) * seen - share])
+            return np.stack([seen, self.mean(outputs) * seen - smoothing])
 
         def around(self, x, pooled):
             return np.where(np.isnan(x), pooled, np.log(x.astype(float) + 0.5))
@@ -301,8 +301,8 @@ HEAD_LAWS = [test_heads.test_samples_are_drawn_from_the_distribution, test_heads
                 test_heads.test_samples_keep_the_dtype_and_the_support))]
 FAMILY_LAWS = [
     functools.partial(test_heads.test_every_row_under_every_component_is_log_prob_of_the_values_seen, dtype=np.float64),
-    *(functools.partial(test_heads.test_the_likeliest_outputs_have_no_slope_and_are_remembered, share=share)
-      for share in (0, 0.01)),
+    *(functools.partial(test_heads.test_the_likeliest_outputs_have_no_slope_and_give_moments, smoothing=smoothing)
+      for smoothing in (0, 0.01)),
     test_heads.test_a_component_around_a_row_is_the_likeliest_of_those_around_rows, test_heads.test_guesses_and_parts]
 CASES = {"laplace": (HEAD, "Laplace", lambda head, o: stats.laplace(o[0], np.exp(o[1]))),
          "geometric": (FAMILY, "Geometric", lambda head, o: stats.geom(1 / (1 + np.exp(o[0])), loc=-1))}
@@ -324,8 +324,8 @@ MISTAKES = [  # a head, an edit of its file, a law that finds it
     ("geometric", "np.floor(", "np.ceil(", "test_samples_are_drawn_from_the_distribution"),
     ("geometric", "without(missing, linear(", "without(missing[:0], linear(",
      "test_every_row_under_every_component_is_log_prob_of_the_values_seen"),
-    ("geometric", "total + share", "total", "test_the_likeliest_outputs_have_no_slope_and_are_remembered"),
-    ("geometric", "(seen, EMPTY)", "(seen + 1, EMPTY)", "test_the_likeliest_outputs_have_no_slope_and_are_remembered"),
+    ("geometric", "total + smoothing", "total", "test_the_likeliest_outputs_have_no_slope_and_give_moments"),
+    ("geometric", "(seen, EMPTY)", "(seen + 1, EMPTY)", "test_the_likeliest_outputs_have_no_slope_and_give_moments"),
     ("geometric", "np.log((x + 0.5) / (x + 1.5))", "np.log((x + 0.5) / (x + 2.5))",
      "test_a_component_around_a_row_is_the_likeliest_of_those_around_rows"),
     ("geometric", "self.mean(outputs).T", "outputs.T", "test_guesses_and_parts"),

@@ -138,15 +138,15 @@ class Family(Head):
         """What maximise has to know of rows of which r (n, k) belong to the components with these outputs; sums over rows."""
 
     @abc.abstractmethod
-    def maximise(self, moments, outputs, pooled, share):
+    def maximise(self, moments, outputs, pooled, smoothing):
         """The likeliest outputs, from moments under the last ones; NaN where a component has collapsed.
 
-        pooled: the outputs of all rows as one component. share: what keeps the likeliest from extremes, for a Normal the
+        pooled: the outputs of all rows as one component. smoothing: what keeps the likeliest from extremes, for a Normal the
         shares (d,) of the pooled variances that are added, else a number of rows that is added to every count.
         """
 
     @abc.abstractmethod
-    def remember(self, outputs, n, pooled, share):
+    def expected_moments(self, outputs, n, pooled, smoothing):
         """Moments, of n (k,) rows, from which maximise makes these same outputs."""
 
     @abc.abstractmethod

@@ -60,13 +60,13 @@ class Bernoulli(Family):
         x, missing = filled(x)
         return np.stack([r.sum(axis=0)[:, None] - r[:len(missing)].T @ missing, weigh(x, r)])
 
-    def maximise(self, moments, outputs, pooled, share):
+    def maximise(self, moments, outputs, pooled, smoothing):
         seen, ones = moments
-        return np.log(np.maximum(ones + share, RAREST)) - np.log(np.maximum(seen - ones + share, RAREST))
+        return np.log(np.maximum(ones + smoothing, RAREST)) - np.log(np.maximum(seen - ones + smoothing, RAREST))
 
-    def remember(self, outputs, n, pooled, share):
+    def expected_moments(self, outputs, n, pooled, smoothing):
         seen = np.broadcast_to(n[:, None], outputs.shape)
-        return np.stack([seen, ops.sigmoid(outputs) * (seen + 2 * share) - share])
+        return np.stack([seen, ops.sigmoid(outputs) * (seen + 2 * smoothing) - smoothing])
 
     def around(self, x, pooled):
         share = self.mean(pooled)

@@ -134,11 +134,11 @@ class Categorical(Family):
         """(k, sum of c): the weights of every level."""
         return np.ascontiguousarray((self._indicators(x).T @ r).T)
 
-    def maximise(self, moments, outputs, pooled, share):
-        return self._normalised(np.log(np.maximum(moments + share * self._portion, RAREST)))
+    def maximise(self, moments, outputs, pooled, smoothing):
+        return self._normalised(np.log(np.maximum(moments + smoothing * self._portion, RAREST)))
 
-    def remember(self, outputs, n, pooled, share):
-        return np.exp(self._normalised(outputs)) * (n[:, None] + 2 * share) - share * self._portion
+    def expected_moments(self, outputs, n, pooled, smoothing):
+        return np.exp(self._normalised(outputs)) * (n[:, None] + 2 * smoothing) - smoothing * self._portion
 
     @property
     def _portion(self):

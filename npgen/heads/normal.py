@@ -130,11 +130,11 @@ class Normal(Family):
         sums = [(w @ y, w @ (y * y)) for w, y in zip(r.T, self._whitened(x, outputs), strict=True)]
         return np.stack([r.T @ ~np.isnan(x), *np.swapaxes(sums, 0, 1)])
 
-    def maximise(self, moments, outputs, pooled, share):
+    def maximise(self, moments, outputs, pooled, smoothing):
         (mean, log_var), all_log_var = self.split(outputs), self.split(pooled)[1]
         seen, shift, variance = self._spread(moments)
         with np.errstate(divide="ignore"):
-            new = np.logaddexp(log_var + np.log(variance), np.log(share) + all_log_var)
+            new = np.logaddexp(log_var + np.log(variance), np.log(smoothing) + all_log_var)
         new[new < all_log_var + 2 * np.log(THINNEST)] = np.nan
         return interleaved(mean + shift * std(log_var), new)
 
@@ -150,10 +150,10 @@ class Normal(Family):
         seen, _, variance = self._spread(moments)
         return typical_variance(variance * np.exp(self.split(outputs)[1] - self.split(pooled)[1]), seen)
 
-    def remember(self, outputs, n, pooled, share):
+    def expected_moments(self, outputs, n, pooled, smoothing):
         log_var, all_log_var = self.split(outputs)[1], self.split(pooled)[1]
         seen = np.broadcast_to(n[:, None], log_var.shape)
-        return np.stack([seen, 0 * seen, seen * (1 - share * np.exp(all_log_var - log_var))])
+        return np.stack([seen, 0 * seen, seen * (1 - smoothing * np.exp(all_log_var - log_var))])
 
     def around(self, x, pooled):
         mean, log_var = self.split(pooled)

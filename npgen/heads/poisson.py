@@ -58,13 +58,13 @@ class Poisson(Family):
         x, missing = filled(_count(x))
         return np.stack([r.sum(axis=0)[:, None] - r[:len(missing)].T @ missing, weigh(x, r)])
 
-    def maximise(self, moments, outputs, pooled, share):
+    def maximise(self, moments, outputs, pooled, smoothing):
         seen, total = moments
-        return np.log(np.maximum(total + share, RAREST)) - np.log(np.maximum(seen, EMPTY))
+        return np.log(np.maximum(total + smoothing, RAREST)) - np.log(np.maximum(seen, EMPTY))
 
-    def remember(self, outputs, n, pooled, share):
+    def expected_moments(self, outputs, n, pooled, smoothing):
         seen = np.broadcast_to(n[:, None], outputs.shape)
-        return np.stack([seen, self.mean(outputs) * seen - share])
+        return np.stack([seen, self.mean(outputs) * seen - smoothing])
 
     def around(self, x, pooled):
         return np.where(np.isnan(x), pooled, np.log(_count(x) + 0.5))

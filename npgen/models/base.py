@@ -28,7 +28,7 @@ from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word 
 from .files import Saved
 from .inner import Inner
 from .overflow import FAR, beyond_numbers, without_overflow
-from .run import Run
+from .run import RunFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         check_rows("fit", x[:2], minimum=2, missing=self._missing)
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, column_names("fit", X)
         validation = None if validation_data is None else learner._check_validation(validation_data)
-        with session(), Run(checkpoint, resume, self, (x, c, weights), n_seen, validation) as run:
+        with session(), RunFile(checkpoint, resume, self, (x, c, weights), n_seen, validation) as run:
             learner.stream_ = run.stream.spawn()
             learner.preprocess_ = transforms.make(self.preprocess, x, self._untouched).fit(x, sample_weight=weights)
             learner._learn(x, c, weights, run)

@@ -14,7 +14,7 @@ from .files import params_to_json, same
 WRITE_EVERY = 5.0  # seconds, at least, between two writes of a run's state
 
 
-class Run:
+class RunFile:
     """What a fit begins with, or goes on from, and where it writes; the file knows the data and hyperparameters it is of.
 
     stream      the random numbers of the fit; those that the run in the file began with, if it goes on from one

@@ -30,7 +30,7 @@ IMPUTED = 2**22     # values of rows times components, completed at once
 class MixtureModel(Model):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
-    A subclass writes _prepare_rows, _start, _expect, _maximise, _remember, _restore_components, _components, _finish,
+    A subclass writes _prepare_rows, _start, _expect, _maximise, _statistics_of, _restore_components, _components, _finish,
     _draw_components, _impute, _marginal, _conditional, _conditional_moments, n_parameters_, and what Model asks for.
     components.arrays() are what a run keeps of them, components.params() what the model does.
     """
@@ -68,7 +68,7 @@ class MixtureModel(Model):
         """The M-step: new components, and which of them (k,) had to be seeded anew."""
 
     @abc.abstractmethod
-    def _remember(self, components):
+    def _statistics_of(self, components):
         """The statistics, of weight 1, from which an M-step makes these same components."""
 
     @abc.abstractmethod
@@ -198,7 +198,7 @@ class MixtureModel(Model):
         statistics = self._expect(components, rows)
         self.n_seen_ = (self.n_seen_ or n * self.n_batches_) + n
         self.n_batches_, share = self.n_batches_ + 1, (n / self.n_seen_)**0.7
-        blend = self._remember(components) * (1 - share) + statistics * (share / statistics.weight)
+        blend = self._statistics_of(components) * (1 - share) + statistics * (share / statistics.weight)
         components, lost = self._maximise(components, blend, rows, self.stream_)
         self._keep(components)
         self.lower_bound_ = self._mean_nats(statistics)

@@ -22,7 +22,7 @@ from ...transforms import warn_of_atoms
 from ...warn import warn
 from ..base import Follows
 from .base import ALONE, MixtureModel, draw_each
-from .columns_em import SHOWN, Products, expect, maximise, remember
+from .columns_em import SHOWN, Products, expect, maximise, statistics_of
 from .covariances import COVARIANCES
 from .kinds import ColumnHeads, column_heads, column_parameter, levels_of, with_levels
 from .rows import Rows, spread
@@ -203,7 +203,7 @@ class Mixture(MixtureModel):
         few = np.full(k, 0.1 * weights.sum() / k)
         for name, head, view in views:
             all_rows = self.pooled_[name].repeat(k, axis=0)
-            moments = head.moments(view, member, all_rows) + head.remember(all_rows, few, all_rows, 0.0)
+            moments = head.moments(view, member, all_rows) + head.expected_moments(all_rows, few, all_rows, 0.0)
             outputs[name] = head.maximise(moments, all_rows, all_rows, 0.0)
         return Products.equal(self._columns, outputs)
 
@@ -222,8 +222,8 @@ class Mixture(MixtureModel):
             new.log_weights -= float(ops.logsumexp(new.log_weights))
         return new, lost
 
-    def _remember(self, components):
-        return remember(components, self.pooled_, float(self.smoothing))
+    def _statistics_of(self, components):
+        return statistics_of(components, self.pooled_, float(self.smoothing))
 
     def _restore_components(self, arrays):
         return Products(self._columns, arrays["log_weights"], {name: arrays[name] for name in self._columns.heads},

@@ -98,9 +98,10 @@ def maximise(products, statistics, pooled, reg_covar, smoothing):
     return Products(products.columns, np.log(n / n.sum()), outputs, floor), lost
 
 
-def remember(products, pooled, smoothing):
+def statistics_of(products, pooled, smoothing):
     """The statistics, of weight 1, from which an M-step makes these same components."""
     n = np.exp(products.log_weights)
-    moments = tuple(head.remember(products.outputs[name], n, pooled[name], products.floor if name == "normal" else smoothing)
+    moments = tuple(head.expected_moments(products.outputs[name], n, pooled[name],
+                                          products.floor if name == "normal" else smoothing)
                     for name, head in products.columns.heads.items())
     return Statistics(n, moments, 0.0, 1.0)

@@ -18,7 +18,7 @@ from ..base import Follows
 from ..gradient import descend
 from .base import ALONE, MixtureModel, draw_each
 from .covariances import COVARIANCES
-from .gaussian_em import SHARP, Components, Gaussians, equal_components, expect, maximise, remember, reseed
+from .gaussian_em import SHARP, Components, Gaussians, equal_components, expect, maximise, reseed, statistics_of
 from .rows import BLOCK, Rows, patterns, spread
 from .starts import STARTS
 
@@ -230,8 +230,8 @@ class GaussianMixture(MixtureModel):
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         return Rows(z, weights, self.centre_, self.scale_, self.device)
 
-    def _remember(self, components):
-        return remember(components)
+    def _statistics_of(self, components):
+        return statistics_of(components)
 
     @property
     def _form(self):

@@ -149,7 +149,7 @@ def maximise(components, statistics, reg_covar):
     return Components(form, np.log(n / n.sum()), means, factor, floor), ~sound | (statistics.n <= EMPTY)
 
 
-def remember(components):
+def statistics_of(components):
     """The statistics, of weight 1, from which an M-step makes these same components."""
     form, (k, d), n = components.form, components.means.shape, np.exp(components.log_weights)
     second = form.moments(np.eye(d)[None]) - form.matrices(form.whitened(components.floor, components.factor), d)
