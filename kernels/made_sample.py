@@ -36,7 +36,7 @@ from ._blas import gemm
 from ._constants import BERNOULLI, CATEGORICAL, MIXTURE, NORMAL
 from ._cuda import KernelError
 from ._dispatch import Kernel
-from ._jit import NO, YES, jit, prange
+from ._jit import NO, YES, entry, jit, parallel
 from ._math import exp, tanh
 from .masked_matmul import _panels, _rows_of
 from .mlp import layer_of
@@ -245,15 +245,17 @@ def _panel(params, widths, cuts, inputs, first, codes, direct, context, known, n
     _turn(x.T, rows.T)
 
 
-@jit(parallel=True)
+@jit
+def _panel_of(p, panels, params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, x):
+    low, high = _rows_of(p, panels, len(noise))
+    _panel(params, widths, cuts, inputs, first, codes, direct, context[low:high], known[low:high], noise[low:high], limits,
+           x[low:high])
+
+
+@entry
 def _numba(params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits):
-    N = len(noise)
-    panels = _panels(N)
-    x = np.empty((N, len(codes)), noise.dtype)
-    for p in prange(panels):
-        low, high = _rows_of(p, panels, N)
-        _panel(params, widths, cuts, inputs, first, codes, direct, context[low:high], known[low:high], noise[low:high], limits,
-               x[low:high])
+    panels, x = _panels(len(noise)), np.empty((len(noise), len(codes)), noise.dtype)
+    parallel(panels, _panel_of, (panels, params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, x))
     return x
 
 

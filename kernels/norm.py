@@ -11,7 +11,7 @@ import numpy as np
 from ._cuda import empty as empty_on_device
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import entry, jit, prange
+from ._jit import entry, jit, parallel
 
 CHUNK = 16384  # values per task
 ALONE = 2**17  # values, below which a second thread costs more than it does
@@ -30,26 +30,26 @@ def _sum_of_squares(x):
     return total
 
 
+@jit
+def _sum_chunk(chunk, x, sums):
+    sums[chunk] = _sum_of_squares(x[chunk * CHUNK:(chunk + 1) * CHUNK])
+
+
 @entry
-def _add_up(x, sums, out):
+def _squared(x, sums, out):
+    if x.size < ALONE:
+        for chunk in range(sums.size):
+            _sum_chunk(chunk, x, sums)
+    else:
+        parallel(sums.size, _sum_chunk, (x, sums))
     out[0] = 0
     for chunk in range(sums.size):
-        if x.size < ALONE:
-            sums[chunk] = _sum_of_squares(x[chunk * CHUNK:(chunk + 1) * CHUNK])
         out[0] += sums[chunk]
-
-
-@jit(parallel=True)
-def _sum_chunks(x, sums):
-    for chunk in prange(sums.size):
-        sums[chunk] = _sum_of_squares(x[chunk * CHUNK:(chunk + 1) * CHUNK])
 
 
 def _squared_numba(x):
     out, sums = empty((1,), np.float64), empty((-(-x.size // CHUNK),), np.float64)
-    if x.size >= ALONE:
-        _sum_chunks(x, sums)
-    _add_up(x, sums, out)
+    _squared(x, sums, out)
     return out
 
 
