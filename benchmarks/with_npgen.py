@@ -76,10 +76,10 @@ def _steps(model, problem):
     def start(optimizer, learning_rate):
         params = model.params_.copy()
         options = train.Training(learning_rate=learning_rate, clip_norm=1e30, optimizer=optimizer)
-        step = train._Step((train.Player(loss=loss),), params, train.Batch(x), options)
+        step = train._Step((train.Player(loss=loss, repeats=True),), params, train.Batch(x), options)  # as models fit
         state = step.begin(Stream(0))
         state.stream = Stream(problem["stream"])
-        return step, state
+        return step, step.ahead(state)
 
     def take(step, state, batches):
         with kernels.session(), np.errstate(all="ignore"):
