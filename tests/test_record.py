@@ -28,6 +28,7 @@ MODELS = {  # name -> the model, its rows
     "VAE, bits": (VAE(n_latent=2, n_importance=9, **SMALL), BITS),
     "VAE, counts": (VAE(n_latent=2, n_importance=9, preprocess="dequantize+logit", **SMALL), COUNTS),
     "VAE, variance": (VAE(n_latent=2, n_importance=9, variance="shared", **SMALL), REAL),
+    "VAE, free bits": (VAE(n_latent=2, n_importance=9, free_bits=0.1, **SMALL), REAL),
     "VAE, iwae, mixture": (VAE(n_latent=2, n_importance=9, objective="iwae", k=3, prior="mixture", **SMALL), REAL),
     "VAE, flow": (VAE(n_latent=2, n_importance=9, prior="flow", **SMALL), BITS),
     "RealNVP": (RealNVP(n_couplings=2, **SMALL), REAL),
@@ -43,7 +44,6 @@ ONE_BY_ONE = {
     "MADE, orders": (MADE(order="any", **SMALL), REAL),  # draws an order
     "MADE, masks": (MADE(n_masks=3, **SMALL), BITS),
     "MADE, levels": (MADE(head="categorical", **SMALL), COUNTS),  # asks which are missing
-    "VAE, free bits": (VAE(n_latent=2, n_importance=9, free_bits=0.1, **SMALL), REAL),  # and which of two is the larger
 }
 
 
