@@ -238,7 +238,8 @@ def _compilers():
     """Numba's compiler for entries and for what only they call, as options of njit.
 
     An inner function is linked into whatever calls it, and compiled to machine code there alone, not by itself as well. One
-    that may reorder a sum is optimised first, so that its order, and with it the bits, are the same wherever it is called.
+    that may reorder a sum is optimised first, so that its order, and with it the bits, are the same wherever it is called; so
+    is one that asks for it.
     The wrappers around a loop of parallel=True are inner functions too, and call npgen_parallel_for.
     """
     from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
@@ -263,14 +264,19 @@ def _compilers():
                 module.get_function("numba_parallel_for").name = "npgen_parallel_for"
             super().add_llvm_module(module)
 
-    class Reordered(Inner):
+    class Optimised(Inner):
         _optimize_final_module = JITCodeLibrary._optimize_final_module
 
     class ForInner(Compiler):
+        optimised = False
+
         def compile_extra(self, function):
-            library = Reordered if self.state.flags.fastmath else Inner
+            library = Optimised if self.optimised or self.state.flags.fastmath else Inner
             self.state.library = library(self.state.targetctx.codegen(), function.__qualname__)
             return super().compile_extra(function)
+
+    class ForOptimised(ForInner):
+        optimised = True
 
     class ForEntries(Compiler):
         def compile_extra(self, function):  # runs under Numba's lock: no other thread compiles
@@ -286,27 +292,29 @@ def _compilers():
             finally:
                 JITCPUCodegen.create_library = create
 
-    return {"pipeline_class": ForEntries}, {"pipeline_class": ForInner, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return {"pipeline_class": ForEntries}, {"pipeline_class": ForInner} | alone, {"pipeline_class": ForOptimised} | alone
 
 
 _known = available and KNOWN[0] <= numba.version_info[:2] <= KNOWN[1]
-_of_entries, _of_inner = _compilers() if _known else ({}, {})
+_of_entries, _of_inner, _of_optimised = _compilers() if _known else ({}, {}, {})
 
 YES, NO, ZERO = np.bool_(True), np.bool_(False), np.int64(0)  # as arguments: for a literal, Numba compiles the callee anew
 
 
-def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
+def jit(function=None, *, parallel=False, fastmath=False, inline="never", optimised=False):
     """Compile a function that compiled functions call, into them; where Numba is missing, return the function as it is.
 
     parallel: make it an entry that has Numba's own parallel loops, prange, each of which takes a second to compile.
+    optimised: before it is linked, for loops that only vectorise while nothing stands around them; compiles for longer.
     """
     if function is None:
-        return functools.partial(jit, parallel=parallel, fastmath=fastmath, inline=inline)
+        return functools.partial(jit, parallel=parallel, fastmath=fastmath, inline=inline, optimised=optimised)
     if parallel:
         return entry(function, parallel=parallel, fastmath=fastmath, inline=inline)
     if not available:
         return function
-    compiled = _compiled(function, fastmath=fastmath, inline=inline, **_of_inner)
+    compiled = _compiled(function, fastmath=fastmath, inline=inline, **(_of_optimised if optimised else _of_inner))
     if _known:
         compiled._insert, compiled._compile_for_args = (lambda *args: None), functools.partial(_refuse, function.__name__)
     return compiled

@@ -143,7 +143,7 @@ LANES = 64
 ENDS, RAW, ODDS, SLOPES, STEEP = range(5)  # the first rows in pairs: of both ends of the bin
 
 
-@jit
+@jit(optimised=True)
 def _load(params, first, count, raw):
     """Parameters of `count` values from `first` on, turned; 0 for the lanes beyond."""
     for i in range(count):
@@ -154,7 +154,7 @@ def _load(params, first, count, raw):
         raw[j, count:] = 0
 
 
-@jit
+@jit(optimised=True)
 def _store(values, first, count, out):
     for i in range(count):
         row = out[first + i]
@@ -169,7 +169,7 @@ def _fetch(values, first, count, out):
     out[count:] = 0
 
 
-@jit
+@jit(optimised=True)
 def _softmax(raw, top, total):
     """Softmax along the first axis, in place."""
     lowest = raw.dtype.type(-79)  # what is below counts for nothing beside LEAST
@@ -194,7 +194,7 @@ def _softmax(raw, top, total):
             row[i] /= total[i]
 
 
-@jit
+@jit(optimised=True)
 def _count(p, at, box, number, knot):
     """How many knots, but for the first, are at or below `at`."""
     real = p.dtype.type
@@ -209,7 +209,7 @@ def _count(p, at, box, number, knot):
             number[i] += one if at[i] >= knot[i] else zero
 
 
-@jit
+@jit(optimised=True)
 def _pick(p, number, box, start, size):
     """Where the bin begins, and its size."""
     real = p.dtype.type
@@ -224,7 +224,7 @@ def _pick(p, number, box, start, size):
             size[i] = value if this == number[i] else size[i]
 
 
-@jit
+@jit(optimised=True)
 def _derivatives(raw, number, left, right):
     """The raw ones at both ends of the bin, of (K - 1, LANES)."""
     real = raw.dtype.type
@@ -238,7 +238,7 @@ def _derivatives(raw, number, left, right):
             right[i] = value if bin == this else right[i]
 
 
-@jit
+@jit(optimised=True)
 def _softplus(flat, K):
     """The derivatives for the raw ones, and theirs by these; at an end of the box 1 and 0."""
     both, real = flat.reshape((KNOWN // 2, 2 * LANES)), flat.dtype.type
@@ -295,7 +295,7 @@ def _q(t, u, s, d0, d1):
     return a + v * (w * ((s - a) + (s - a)) + v * (b - a))
 
 
-@jit
+@jit(optimised=True)
 def _to_noise(flat, box):
     known, real = flat.reshape((KNOWN, LANES)), flat.dtype.type
     one, zero, edge = real(1), real(0), real(box)
@@ -312,7 +312,7 @@ def _to_noise(flat, box):
         known[LOG, i] = log(known[LOG, i])
 
 
-@jit
+@jit(optimised=True)
 def _to_data(flat, box):
     known, real = flat.reshape((KNOWN, LANES)), flat.dtype.type
     one, zero, two, edge = real(1), real(0), real(2), real(box)
@@ -334,7 +334,7 @@ def _to_data(flat, box):
         known[LOG, i] = -log(known[LOG, i])
 
 
-@jit
+@jit(optimised=True)
 def _pull(flat, of_inverse):
     """Gradients by x, and by start, sizes and derivatives of the bin."""
     known, real = flat.reshape((KNOWN, LANES)), flat.dtype.type
@@ -362,7 +362,7 @@ def _pull(flat, of_inverse):
         known[DRIGHT, i] = (-dv * h * (mix * per) * share + dlog * t * (t / q - two * u * per)) * known[STEEP_RIGHT, i]
 
 
-@jit
+@jit(optimised=True)
 def _pull_sizes(p, number, box, dstart, dsize, mean):
     """The gradient by raw widths, or heights, in place of p; dstart is what the sizes of the bins before the value's have."""
     real = p.dtype.type
@@ -380,7 +380,7 @@ def _pull_sizes(p, number, box, dstart, dsize, mean):
             row[i] = factor * row[i] * ((before if this < number[i] else own if this == number[i] else zero) - mean[i])
 
 
-@jit
+@jit(optimised=True)
 def _pull_derivatives(raw, number, dleft, dright):
     """The gradient by the raw derivatives, in their place."""
     real = raw.dtype.type
