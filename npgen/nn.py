@@ -69,8 +69,8 @@ class Part:
         """{name: shape} of its parameters: of integers alone, so that a file is held against it before anything is made."""
         return {}
 
-    def init(self, z, c, stream):
-        """First parameters {name: array} of z's dtype, for rows z (n, d) and their context c (n, w) or None."""
+    def init(self, z, c, stream, weights=None):
+        """First parameters {name: array} of z's dtype, for rows z (n, d), their context c (n, w) or None, and weights (n,)."""
         return {}
 
     def query_shapes(self):
@@ -87,12 +87,15 @@ class MLP(Part):
 
     Its parameters are one array, `name`: weight and bias of every layer. Weights are drawn from N(0, gain^2 / fan_in), fan_in
     the inputs that the mask leaves, gain sqrt(2) before a ReLU (He et al., 2015) and `last_gain` at the end; biases are zero.
-    head: the likelihood head (npgen.heads) that reads the outputs, if one does; it has an order for their draws.
+    head: the likelihood head (npgen.heads) that reads the outputs, if one does. The last layer's weights are zero then and its
+    bias is Head.initial, so that training begins at the rows' marginals, each column by itself: on few rows of many columns
+    what outputs of N(0, 1) say of a column is never quite unlearned. On 500 rows of 500 columns of words the density of a held
+    out row is 10 of 188 nats better, and of all gains (1, 0.3, 0.1, 0) the least was best, or as good, on every table tried.
     """
 
     def __init__(self, name, widths, masks=None, *, last_gain=1.0, head=None):
         self.name, self.widths, self._masks, self.head = name, tuple(widths), masks, head
-        self.gains = [math.sqrt(2)] * (len(widths) - 2) + [last_gain]
+        self.gains = [math.sqrt(2)] * (len(widths) - 2) + [last_gain if head is None else 0.0]
 
     def masks(self):
         """The masks (i, j) of its layers, or None."""
@@ -108,18 +111,18 @@ class MLP(Part):
             raise ValueError(f"a network has widths {self.widths}"[:200])
         return {self.name: (sum((i + 1) * j for i, j in zip(self.widths, self.widths[1:], strict=False)),)}
 
-    def init(self, z, c, stream):
+    def init(self, z, c, stream, weights=None):
         params = np.zeros(self.layout.size, z.dtype)
         for layer in range(len(self.gains)):
             self.layout.weight_and_bias(params, layer)[0][...] = self._first_weight(layer, z, stream)
+        if self.head is not None:
+            self.last_layer({self.name: params})[1][...] = self.head.initial(z, weights)
         return {self.name: params}
 
     def _first_weight(self, layer, z, stream):
         plan, gain = self.layout.plans[layer], self.gains[layer]
-        drawn = stream.normal(plan.shape, z.dtype)
-        if self.head is not None and layer == len(self.gains) - 1:
-            drawn = drawn[:, self.head.drawn(plan.shape[1])]
-        return drawn * plan.mask * (gain / np.sqrt(np.maximum(plan.mask.sum(axis=0), 1))).astype(z.dtype)
+        scale = (gain / np.sqrt(np.maximum(plan.mask.sum(axis=0), 1))).astype(z.dtype)
+        return stream.normal(plan.shape, z.dtype) * plan.mask * scale
 
     def __call__(self, params, x):
         return fused.mlp(x, params[self.name], self.layout)[0]
@@ -131,8 +134,11 @@ class MLP(Part):
 
     def last(self, params, h):
         """The outputs (n, j), given the last hidden layer."""
-        layer = len(self.gains) - 1
-        return ops.masked_matmul(h, *self.layout.weight_and_bias(params[self.name], layer), self.layout.plans[layer])
+        return ops.masked_matmul(h, *self.last_layer(params), self.layout.plans[-1])
+
+    def last_layer(self, params):
+        """The weight (h, j) and bias (j,) of the last layer, views of the parameters."""
+        return self.layout.weight_and_bias(params[self.name], len(self.gains) - 1)
 
 
 def value_of(a):
@@ -150,16 +156,19 @@ def beside(x, c):
 class MaskedMLP(MLP):
     """A masked autoencoder of d features (masks.made_masks): what the head reads of a feature sees the features before it only.
 
-    hidden: widths of its layers; head: a likelihood head, or an element of npgen.transforms; n_context: columns of context
-    behind the features, which all outputs see. direct: outputs see the inputs before them directly too, by a matrix
-    `name.direct`. free: the network serves any order of the features: its weights have them in their own order, no mask is on
-    them, and `ordered` puts them into an order and masks them.
+    hidden: widths of its layers; head: a likelihood head, or an element of npgen.transforms; order: in which the network has
+    the head's columns, None as they are; n_context: columns of context behind the features, which all outputs see. direct:
+    outputs see the inputs before them directly too, by a matrix `name.direct`, zero at first. free: the network serves any
+    order of the features: its weights have them in their own order, no mask is on them, and `ordered` puts them into an order
+    and masks them.
     """
 
-    def __init__(self, name, d, hidden, head, n_context=0, *, last_gain=1.0, direct=False, free=False):
+    def __init__(self, name, d, hidden, head, n_context=0, *, order=None, direct=False, free=False):
+        head = head if order is None else head.of(order)
         self.seen = head.n_inputs(d) if hasattr(head, "n_inputs") else np.ones(d, np.int64)  # inputs of each feature
-        super().__init__(name, (int(self.seen.sum()) + n_context, *hidden, head.n_outputs(d)), last_gain=last_gain, head=head)
-        self._made, self.direct, self.free, self._flat_masks = (d, tuple(hidden), n_context), direct, free, {}
+        super().__init__(name, (int(self.seen.sum()) + n_context, *hidden, head.n_outputs(d)), head=head)
+        self._made, self.order, self.direct, self.free = (d, tuple(hidden), n_context), order, direct, free
+        self._flat_masks = {}
 
     def __getstate__(self):
         return self.__dict__ | {"_flat_masks": {}}
@@ -198,16 +207,16 @@ class MaskedMLP(MLP):
         more = {f"{self.name}.direct": (self.widths[0], self.widths[-1])} if self.direct else {}
         return super().shapes() | more
 
-    def init(self, z, c, stream):
+    def init(self, z, c, stream, weights=None):
         more = {f"{self.name}.direct": np.zeros((self.widths[0], self.widths[-1]), z.dtype)} if self.direct else {}
-        return super().init(z, c, stream) | more
+        return super().init(z if self.order is None else z[:, self.order], c, stream, weights) | more
 
     def _first_weight(self, layer, z, stream):
-        if not self.free or layer not in (0, len(self.gains) - 1):
+        if not self.free or layer:
             return super()._first_weight(layer, z, stream)
-        plan = self.layout.plans[layer]
+        plan = self.layout.plans[0]
         inputs = max(plan.mask.sum(axis=0).mean(), 1)  # what an order leaves of them, on average
-        return stream.normal(plan.shape, z.dtype) * z.dtype.type(self.gains[layer] / math.sqrt(inputs))
+        return stream.normal(plan.shape, z.dtype) * z.dtype.type(self.gains[0] / math.sqrt(inputs))
 
     def __call__(self, p, x):
         outputs = super().__call__(p, x)

@@ -84,7 +84,7 @@ class Mixture(Prior):
     def shapes(self):
         return {self.name: (self.n_components, 2 * self.d + 1)}
 
-    def init(self, z, c, stream):
+    def init(self, z, c, stream, weights=None):
         outputs = np.zeros((self.n_components, self.d, 2), z.dtype)
         outputs[..., 0] = stream.normal(outputs.shape[:2], z.dtype)
         return {self.name: np.concatenate([outputs.reshape(self.n_components, -1), outputs[:, 0, 1:]], axis=1)}
@@ -113,7 +113,7 @@ class Flow(Prior):
     def shapes(self):
         return self.transform.shapes()
 
-    def init(self, z, c, stream):
+    def init(self, z, c, stream, weights=None):
         rows = np.sqrt(z.dtype.type(self.d)) * np.concatenate([np.eye(self.d, dtype=z.dtype), -np.eye(self.d, dtype=z.dtype)])
         return self.transform.init(rows, np.zeros((len(rows), self.n_context), z.dtype) if self.n_context else None, stream)
 

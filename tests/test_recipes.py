@@ -50,8 +50,8 @@ PLAIN = """
         def shapes(self):
             return {"outputs": (2 * self.d,)}
 
-        def init(self, z, c, stream):
-            return {"outputs": np.zeros(2 * self.d, z.dtype)}
+        def init(self, z, c, stream, weights=None):
+            return {"outputs": Normal().initial(z, weights).astype(z.dtype)}
 
 
     class Independent(GradientModel):

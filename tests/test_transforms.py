@@ -487,7 +487,7 @@ MISTAKES = [  # where, what becomes what, and the law that has to find it
      test_every_feature_that_moves_sees_the_context, "coupling, affine"),
     ("coupling:Coupling.__init__", "last_gain=0.0", "last_gain=0.1",
      test_it_is_the_identity_at_its_first_parameters, "coupling, affine", 0),
-    ("actnorm:moments", "x.std(axis=0)", "x.var(axis=0)", test_actnorm_standardises_the_rows_it_begins_with),
+    ("actnorm:moments", "np.sqrt(variance)", "variance", test_actnorm_standardises_the_rows_it_begins_with),
     ("masks:made_masks", "< degrees[0]", "<= degrees[0]", test_what_the_masks_forbid_has_a_derivative_of_zero),
     ("masks:made_degrees", "0 if n_context else 1", "1", test_every_output_of_wide_layers_sees_the_context),
     ("elements:Affine.log_prob", "log_prob(x, ", "log_prob(x * (1 + 1e-15), ",

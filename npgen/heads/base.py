@@ -17,6 +17,7 @@ from ..nn import Part
 
 EMPTY = 1e-8      # rows, below which a component has none
 RAREST = 1e-300   # rows that are counted where there are none, so that every logarithm is finite
+BLOCK = 2**15     # values at once
 
 
 class Head(Part, abc.ABC):
@@ -75,7 +76,7 @@ class Head(Part, abc.ABC):
         """Where the outputs of each of d features begin, and those of the last one end, (d + 1,) int64."""
 
     def drawn(self, j):
-        """Which of j outputs each one was in files of formats 1 and 2, and is of a network's first draws, (j,)."""
+        """Which of j outputs each one was in files of formats 1 and 2, (j,)."""
         return np.arange(j).reshape(self.pieces, -1).T.ravel()
 
     @abc.abstractmethod
@@ -174,10 +175,18 @@ def refuse(wrong, x, name, columns, words, levels=None):
         raise ValueError(f"{name}: X[{row}, {column if columns is None else columns[column]}] is {x[row, column]:g}, {words}")
 
 
-def weighed(x, weights):
-    """The weights (n, d) of the values of x (n, d), 0 where one is missing, and x with 0 for it; float64."""
-    seen, w = ~np.isnan(x), 1.0 if weights is None else np.asarray(weights, np.float64)[:, None]
-    return seen * w, np.where(seen, x, 0).astype(np.float64)
+def totals(x, weights, of=np.asarray):
+    """Sums over rows x (n, d) of the weights of what is there, and of weights times of(x), (d,) float64 each.
+
+    By blocks that a cache holds: as many numbers of float64 as there are values take longer to write.
+    """
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+    answer, rows = np.zeros((2, x.shape[1])), max(1, BLOCK // max(1, x.shape[1]))
+    for i in range(0, len(x), rows):
+        values = of(x[i:i + rows].astype(np.float64))
+        seen = ~np.isnan(values) * w[i:i + rows, None]
+        answer += seen.sum(axis=0), (seen * np.where(seen, values, 0)).sum(axis=0)
+    return answer
 
 
 def filled(x):

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import fused, ops
 from ..kernels._constants import BERNOULLI
-from .base import RAREST, Family, filled, linear, refuse, weigh, weighed, without
+from .base import RAREST, Family, filled, linear, refuse, totals, weigh, without
 
 
 class Bernoulli(Family):
@@ -40,8 +40,8 @@ class Bernoulli(Family):
         return list(np.moveaxis(-ops.softplus(np.stack([outputs, -outputs], axis=-1)), -2, 0))
 
     def initial(self, x, weights=None):
-        w, x = weighed(x, weights)
-        return np.log((w * x).sum(axis=0) + 1) - np.log((w * (1 - x)).sum(axis=0) + 1)
+        seen, ones = totals(x, weights)
+        return np.log(ones + 1) - np.log(seen - ones + 1)
 
     def of(self, features):
         return self

@@ -7,7 +7,7 @@ import numpy as np
 from .. import fused, ops
 from ..fused import LOG_2PI
 from ..kernels._constants import NORMAL
-from .base import EMPTY, RAREST, Family, filled, linear, weighed, without
+from .base import EMPTY, RAREST, Family, filled, linear, totals, without
 
 THINNEST = 1e-9   # standard deviation, in units of the data's, below which a component has collapsed
 
@@ -24,10 +24,10 @@ def normal_log_prob(x, mean, log_var):
 
 def mean_and_variance(x, weights):
     """Of the columns of rows x (n, d) with weights (n,) or None: (d,) float64 each, 0 and 1 of a column without values."""
-    w, x = weighed(x, weights)
-    n = np.maximum(w.sum(axis=0), RAREST)
-    mean = (w * x).sum(axis=0) / n
-    return mean, np.where(w.any(axis=0), (w * np.square(x - mean)).sum(axis=0) / n, 1.0)
+    seen, total = totals(x, weights)
+    n = np.maximum(seen, RAREST)
+    mean = total / n
+    return mean, np.where(seen > 0, totals(x, weights, lambda x: np.square(x - mean))[1] / n, 1.0)
 
 
 def raw_log_var(variance, limit):

@@ -5,7 +5,7 @@ Legend: n rows, d features, k components.
 import numpy as np
 
 from .. import ops
-from .base import EMPTY, RAREST, Family, filled, linear, refuse, weigh, weighed, without
+from .base import EMPTY, RAREST, Family, filled, linear, refuse, totals, weigh, without
 
 MOST = 1e300      # a count beyond is taken to be there, so that no term of a density overflows
 
@@ -37,8 +37,8 @@ class Poisson(Family):
         return np.arange(d + 1)
 
     def initial(self, x, weights=None):
-        w, x = weighed(_count(x), weights)
-        return np.log((w * x).sum(axis=0) + 1) - np.log(w.sum(axis=0) + 1)
+        seen, total = totals(x, weights, _count)
+        return np.log(total + 1) - np.log(seen + 1)
 
     def of(self, features):
         return self

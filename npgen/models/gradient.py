@@ -40,9 +40,10 @@ class GradientModel(Model, train.Training):
 
     def _learn(self, x, c, weights, run):
         train.check_training(self)  # refuses what it must before the work starts
-        descend(self, self._first(x, c, run.stream), x, c, weights, run, players=self._players(), monitor=self._monitor)
+        first = self._first(x, c, weights, run.stream)
+        descend(self, first, x, c, weights, run, players=self._players(), monitor=self._monitor)
 
-    def _first(self, x, c, stream):
+    def _first(self, x, c, weights, stream):
         """The parts made, and their first parameters; all rows in the preprocessed space take memory here only."""
         z = self.preprocess_.to_noise(None, x, stream=stream)[0]
         self._build(self._choose(z, c, self.stream_))
@@ -55,7 +56,7 @@ class GradientModel(Model, train.Training):
             transforms.warn_of_atoms("fit", x[:, reals], z[:, reals], reals)
         first = {}
         for part in self._parts.values():
-            first |= part.init(z, c, stream)
+            first |= part.init(z, c, stream, weights)
         return Parameters(first, x.dtype)
 
     def _check(self, method, X, name="X", missing=None):

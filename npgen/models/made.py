@@ -155,7 +155,8 @@ class MADE(GradientModel):
         for order in orders:
             check_order(order, d)
         free = any_order or len(orders) > 1
-        net = MaskedMLP("net", d, chosen["hidden"], head if free else head.of(orders[0]), w, direct=direct, free=free)
+        net = MaskedMLP("net", d, chosen["hidden"], head, w, order=None if free else orders[0], direct=direct,
+                        free=free)
         return {"head": head, "net": net, "orders": Orders(orders)}
 
     # ------------------------------------------------------------ density

@@ -19,7 +19,7 @@ import numpy as np
 from .. import ops, priors
 from ..checks import check_widths
 from ..heads import from_config, head_for
-from ..heads.normal import interleaved, normal_log_prob, std
+from ..heads.normal import interleaved, mean_and_variance, normal_log_prob, raw_log_var, std
 from ..kernels._cuda import asnumpy, is_device_array
 from ..nn import MLP, Part, beside
 from ..random import as_stream, row_normals, row_streams
@@ -36,18 +36,22 @@ IMPUTED = 2**22  # random numbers of impute at once
 class Homoscedastic(Part):
     """A decoder whose network gives the means of a normal head; their log-variances are parameters, the same for every z.
 
-    n_variances: d, one for each feature, or 1 for all. They begin at the log-variances of the rows.
+    n_variances: d, one for each feature, or 1 for all. Means and log-variances begin at those of the rows.
     """
 
-    def __init__(self, name, widths, n_variances):
-        self.net, self.log_var, self.n_variances = MLP(name, widths), f"{name}_log_var", n_variances
+    def __init__(self, name, widths, n_variances, head):
+        self.net, self.log_var = MLP(name, widths, last_gain=0.0), f"{name}_log_var"
+        self.n_variances, self.head = n_variances, head
 
     def shapes(self):
         return self.net.shapes() | {self.log_var: (self.n_variances,)}
 
-    def init(self, z, c, stream):
-        variance = np.broadcast_to(z.var(axis=0) if self.n_variances > 1 else z.var(axis=0).mean(), self.n_variances)
-        return self.net.init(z, c, stream) | {self.log_var: np.log(np.where(variance > 0, variance, 1)).astype(z.dtype)}
+    def init(self, z, c, stream, weights=None):
+        mean, variance = mean_and_variance(z, weights)
+        variance = variance if self.n_variances > 1 else variance.mean(keepdims=True)
+        params = self.net.init(z, c, stream, weights)
+        self.net.last_layer(params)[1][...] = mean
+        return params | {self.log_var: raw_log_var(variance, self.head.limit).astype(z.dtype)}
 
     def __call__(self, p, x):
         mean = self.net(p, x)
@@ -125,7 +129,7 @@ class VAE(GradientModel):
         if variance == "network":
             decoder = MLP("decoder", (*widths, head.n_outputs(d)), head=head)
         elif head.name == "normal":
-            decoder = Homoscedastic("decoder", (*widths, d), d if variance == "feature" else 1)
+            decoder = Homoscedastic("decoder", (*widths, d), d if variance == "feature" else 1, head)
         else:
             raise ValueError(f"variance={variance!r} is of a normal head, but the head is {head.name}; leave it at 'network'")
         return {"head": head, "prior": priors.from_config(chosen["prior"], n_latent, w),

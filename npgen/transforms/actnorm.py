@@ -5,6 +5,7 @@ Legend: n rows, d features.
 import numpy as np
 
 from .. import ops
+from ..heads.normal import mean_and_variance
 from .base import Transform
 
 
@@ -20,8 +21,8 @@ class ActNorm(Transform):
     def shapes(self):
         return {self.name: (2 * self.d,)}
 
-    def init(self, z, c, stream):
-        return {self.name: np.concatenate(moments(z)).astype(z.dtype, copy=False)}
+    def init(self, z, c, stream, weights=None):
+        return {self.name: np.concatenate(moments(z, weights))}
 
     def to_noise(self, p, x, c=None, stream=None):
         shift, log_scale = p[self.name][:self.d], p[self.name][self.d:]
@@ -32,10 +33,11 @@ class ActNorm(Transform):
         return z * ops.exp(log_scale) + shift, np.zeros_like(z, shape=(len(z),)) + ops.sum(log_scale)
 
 
-def moments(x):
-    """The mean (d,) of rows, and the logarithm of their standard deviation, 0 where they are all but constant."""
-    std = x.std(axis=0)
-    return x.mean(axis=0), np.log(np.where(std > 1e-6 * (1 + abs(x).max(axis=0)), std, 1))
+def moments(x, weights=None):
+    """The mean (d,) of rows, and the logarithm of their standard deviation, 0 where they are all but constant; of x's dtype."""
+    mean, variance = mean_and_variance(x, weights)
+    std = np.sqrt(variance)
+    return mean.astype(x.dtype), np.log(np.where(std > 1e-6 * (1 + abs(x).max(axis=0)), std, 1)).astype(x.dtype)
 
 
 class BatchNorm(Transform):
@@ -58,7 +60,7 @@ class BatchNorm(Transform):
     def shapes(self):
         return {self.name: (2 * self.d,)}
 
-    def init(self, z, c, stream):
+    def init(self, z, c, stream, weights=None):
         return {self.name: np.zeros(2 * self.d, z.dtype)}
 
     def query_shapes(self):

@@ -28,13 +28,13 @@ class Autoregressive(Transform):
 
     def __init__(self, name, d, hidden, element=None, n_context=0):
         self.d, self.element = d, Affine() if element is None else element
-        self.net = MaskedMLP(name, d, hidden, self.element, n_context, last_gain=0.0)
+        self.net = MaskedMLP(name, d, hidden, self.element, n_context)
 
     def shapes(self):
         return self.net.shapes()
 
-    def init(self, z, c, stream):
-        return self.net.init(z, c, stream)
+    def init(self, z, c, stream, weights=None):
+        return self.net.init(z, c, stream, weights)
 
     def to_noise(self, p, x, c=None, stream=None):
         return self.element.to_noise(x, self.net(p, beside(x, c)))

@@ -162,10 +162,10 @@ class Chain(Transform):
     def query_shapes(self):
         return {name: shape for step in self.steps for name, shape in step.query_shapes().items()}
 
-    def init(self, z, c, stream):
+    def init(self, z, c, stream, weights=None):
         p = {}
         for step, rows in self._walk(p, z, c):
-            p |= step.init(rows, c, stream)
+            p |= step.init(rows, c, stream, weights)
         return p
 
     def statistics(self, p, x, c=None):
@@ -247,8 +247,8 @@ class Inverse(Transform):
     def shapes(self):
         return self.transform.shapes()
 
-    def init(self, z, c, stream):
-        return self.transform.init(z, c, stream)
+    def init(self, z, c, stream, weights=None):
+        return self.transform.init(z, c, stream, weights)
 
     def to(self, place):
         return Inverse(self.transform.to(place))

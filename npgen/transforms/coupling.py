@@ -27,8 +27,8 @@ class Coupling(Transform):
     def shapes(self):
         return self.net.shapes()
 
-    def init(self, z, c, stream):
-        return self.net.init(z, c, stream)
+    def init(self, z, c, stream, weights=None):
+        return self.net.init(z, c, stream, weights)
 
     def _apply(self, way, p, x, c):
         kept, moved = x[:, :self.n_kept], x[:, self.n_kept:]
@@ -71,12 +71,12 @@ class AffineCouplings(Transform):
     def shapes(self):
         return {self.name: (sum(2 * self.d + net.shapes()[self.name][0] for net in self.nets),)}
 
-    def init(self, z, c, stream):
+    def init(self, z, c, stream, weights=None):
         """Parameters with which each step, given what the ones before it make of the rows, standardises and moves nothing."""
         parts, x = [], z
         for k, net in enumerate(self.nets):
-            shift, log_scale = moments(x[:, self.orders[k]])
-            parts.append(np.concatenate([shift, log_scale, net.init(x, c, stream)[self.name]]))
+            shift, log_scale = moments(x[:, self.orders[k]], weights)
+            parts.append(np.concatenate([shift, log_scale, net.init(x, c, stream, weights)[self.name]]))
             x = fused.flow_inverse(beside(x, c), self._step(parts[-1], net), self.layout.step(k))[0][:, :self.d]
         return {self.name: np.concatenate(parts)}
 

@@ -26,9 +26,9 @@ class Element:
         """Where the outputs of each of d features begin, and those of the last one end, (d + 1,)."""
         return self.each * np.arange(d + 1)
 
-    def drawn(self, j):
-        """The order of a network's first draws: that of its j outputs."""
-        return np.arange(j)
+    def initial(self, x, weights=None):
+        """The outputs (j,) of the identity, whatever the rows."""
+        return np.zeros(self.n_outputs(x.shape[1]))
 
     def log_prob(self, x, outputs):
         """log N(z; 0, I) + log |det dz/dx|, (n,) nats."""

@@ -25,7 +25,7 @@ class LU(Transform):
     def shapes(self):
         return {self.name: (self.d + 1, self.d)}
 
-    def init(self, z, c, stream):
+    def init(self, z, c, stream, weights=None):
         return {self.name: np.zeros((self.d + 1, self.d), z.dtype)}
 
     def _of(self, p):
