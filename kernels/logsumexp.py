@@ -9,8 +9,9 @@ x (N, D), weights (W, D) with W = 1 (the same for every row; ones for a plain lo
 No term, because D = 0 or every x is -inf or every w is 0: ans = -inf and both gradients are 0. A weight of 0 drops its
 entry, whatever its x. Entries of +inf: ans = +inf, the gradient is shared among them by weight, the rest get 0. A NaN
 in x, or a weight that is NaN or negative: value and gradients are NaN in that row alone. Weights are finite.
-Rows are independent, so the bits are the same for any thread count (between CPUs whose vectors differ in length, a sum
-may differ in its last bits). Agreement with the reference: (8 + D) eps of max(1, |ans|), by far not reached.
+Rows are independent, so the bits are the same for any thread count. Between CPUs whose vectors differ in length, or of which
+one has no fused multiply-add, a sum may differ in its last bits. Agreement with the reference: (8 + D) eps of max(1, |ans|),
+by far not reached.
 Reference: Blanchard, Higham & Higham (2021), Accurately computing log-sum-exp and softmax.
 """
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from . import _cuda
 from ._dispatch import Kernel
 from ._jit import entry, jit, parallel
-from ._math import exp, exp_small, from_order, log, order
+from ._math import exp_fused, exp_small_fused, from_order, log, order
 
 PIECE = 4096    # values worked on at a time, which the first cache holds
 SERIAL = 65536  # values up to which waking other threads would cost more than it saves
@@ -67,13 +68,12 @@ def _entry(x, w, inf):
 
 
 @jit
-def _bounds(x):
-    """The least and the greatest of x in order."""
-    least, greatest = order(x.dtype.type(np.inf)), order(x.dtype.type(-np.inf))
+def _tame(x):
+    """Whether |x| < TAME everywhere."""
+    greatest = order(x.dtype.type(0))
     for j in range(x.size):
-        code = order(x[j])
-        least, greatest = min(least, code), max(greatest, code)
-    return least, greatest
+        greatest = max(greatest, order(abs(x[j])))
+    return greatest < order(x.dtype.type(TAME))
 
 
 @jit
@@ -81,17 +81,21 @@ def _moderate(weights):
     """Whether all rows have the same weights, and none is far from 1."""
     if len(weights) != 1:
         return False
-    least, greatest = _bounds(weights[0])
-    return least > order(weights.dtype.type(1 / MODERATE)) and greatest < order(weights.dtype.type(MODERATE))
+    for w in weights[0]:
+        if not 1 / MODERATE < w < MODERATE:
+            return False
+    return True
 
 
 @jit
 def _shift(x, moderate):
     """What to take off the entries x: nothing where no sum can overflow or vanish, else the largest if that is finite."""
-    (least, greatest), limit = _bounds(x), x.dtype.type(TAME)
+    greatest = order(x.dtype.type(-np.inf))
+    for j in range(x.size):
+        greatest = max(greatest, order(x[j]))
     largest = from_order(greatest)
-    tame = moderate and least > order(-limit) and greatest < order(limit)
-    return largest if abs(largest) < x.dtype.type(np.inf) and not tame else x.dtype.type(0), tame
+    tame = moderate and abs(largest) < TAME and _tame(x)
+    return largest if abs(largest) < x.dtype.type(np.inf) and not tame else x.dtype.type(0)
 
 
 @jit(fastmath={"reassoc"})  # lets the sum, and nothing else, be taken in lanes
@@ -128,21 +132,20 @@ def _forward_piece(piece, x, weights, tiled, moderate, ans):
     low, high, x, w = _piece(x, weights, tiled, piece)
     shifts, terms, d, inf = ans[low:high], np.empty_like(x), tiled.shape[1], x.dtype.type(np.inf)
     sums = np.empty_like(shifts)
-    _, tame = _shift(x, moderate)
-    if tame:
+    if moderate and _tame(x):
         shifts[:] = 0
         for k in range(x.size):
-            terms[k] = w[k] * exp_small(x[k])
+            terms[k] = w[k] * exp_small_fused(x[k])
     else:
         for k in range(x.size):
             terms[k] = _entry(x[k], w[k], inf)
         for i in range(shifts.size):
             row = terms[i * d:(i + 1) * d]
-            shifts[i], _ = _shift(row, moderate)
+            shifts[i] = _shift(row, moderate)
             for j in range(row.size):
                 row[j] -= shifts[i]
         for k in range(x.size):
-            terms[k] = w[k] * exp(terms[k])
+            terms[k] = w[k] * exp_fused(terms[k])
     for i in range(sums.size):
         sums[i] = _sum(terms[i * d:(i + 1) * d])
     for i in range(sums.size):
@@ -181,7 +184,7 @@ def _gradient_piece(piece, g, ans, x, weights, tiled, of_weights, out):
         for j in range(d):
             row[j] -= log_sum
     for k in range(x.size):
-        out[k] = exp(out[k]) * (1 if of_weights else w[k])
+        out[k] = exp_fused(out[k]) * (1 if of_weights else w[k])
     for i in range(high - low):
         part, cotangent = slice(i * d, (i + 1) * d), g[low + i]
         row = out[part]

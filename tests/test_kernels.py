@@ -673,6 +673,8 @@ SINGLE, DOUBLE = np.finfo(np.float32), np.finfo(np.float64)
 ELEMENTWISE = {  # a jitted loop, the exact function, the accuracy in ulp, the range in float32 and in float64
     "exp": (looped(lambda x: _math.exp(x)), mpmath.exp, 1.5, (-104, 88.7), (-745, 709.7)),
     "exp_small": (looped(lambda x: _math.exp_small(x)), mpmath.exp, 1.5, (-80, 80), (-80, 80)),
+    "exp_fused": (looped(lambda x: _math.exp_fused(x)), mpmath.exp, 1.5, (-104, 88.7), (-745, 709.7)),
+    "exp_small_fused": (looped(lambda x: _math.exp_small_fused(x)), mpmath.exp, 1.5, (-80, 80), (-80, 80)),
     "log": (looped(lambda x: _math.log(x)), mpmath.log, 1,
             (SINGLE.smallest_subnormal, SINGLE.max), (DOUBLE.smallest_subnormal, DOUBLE.max)),
     "log1p": (looped(lambda x: _math.log1p(x)), mpmath.log1p, 1,
@@ -698,7 +700,8 @@ def test_elementwise_accuracy_in_ulp(name, dtype):
 @pytest.mark.long(but={"dtype": [np.float32]})
 @DTYPES
 @pytest.mark.parametrize("name, x, want", [
-    ("exp", [0, -0.0, INF, -INF, 1e30, -1e30], [1, 1, INF, 0, INF, 0]), ("exp", [NAN, -NAN], [NAN, NAN]),
+    *((name, x, want) for name in ("exp", "exp_fused") for x, want in (
+        ([0, -0.0, INF, -INF, 1e30, -1e30], [1, 1, INF, 0, INF, 0]), ([NAN, -NAN], [NAN, NAN]))),
     ("log", [1, 0, -0.0, INF], [0, -INF, -INF, INF]), ("log", [NAN, -NAN, -1, -INF], [NAN] * 4),
     ("log1p", [0, -0.0, -1, INF], [0, -0.0, -INF, INF]), ("log1p", [NAN, -NAN, -1.001, -INF], [NAN] * 4),
     ("tanh", [0, -0.0, INF, -INF, 1e30, -1e30], [0, -0.0, 1, -1, 1, -1]), ("tanh", [NAN, -NAN], [NAN, NAN]),
