@@ -15,6 +15,7 @@ import npgen
 from npgen import checkpoint, cli, data, machine, train
 from npgen.cli import fitting
 from npgen.models import RealNVP
+from npgen.models.gradient import GradientModel
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -582,7 +583,7 @@ def conditional(here, capsys):
     return npgen.load("m")
 
 
-CONDITIONAL = [name for name, cls in npgen.models.MODELS.items() if cls._takes_context]
+CONDITIONAL = [name for name, cls in npgen.models.MODELS.items() if issubclass(cls, GradientModel)]
 
 
 @pytest.mark.parametrize("model", CONDITIONAL)

@@ -580,8 +580,8 @@ def test_a_partial_fit_that_fails_anywhere_changes_nothing(kind):
     model.fit(x)
 
     def state():
-        arrays, header = model._to_file("save")
-        return {name: np.asarray(a).tobytes() for name, a in arrays.items()}, json.dumps(header)
+        arrays, fitted = model.state()
+        return {name: np.asarray(a).tobytes() for name, a in arrays.items()}, json.dumps([fitted, model.stream_.state()])
 
     before, failed = state(), 0
     for k in itertools.count(1, 2):

@@ -39,8 +39,7 @@ def fitted(case, context=False):
 @cases
 def test_the_density_sums_to_one_and_is_the_mean_of_those_of_its_orders(case):
     model = fitted(case)
-    each = np.stack([model._log_density_in(model._at(np.float64), STATES, None, model._orders[k])
-                     for k in range(len(model._orders))])
+    each = np.stack([model.inner(np.float64).log_density_in(order, STATES) for order in np.atleast_2d(model.order_)])
     np.testing.assert_allclose(np.exp(each).sum(axis=1), 1, rtol=1e-10)
     np.testing.assert_allclose(model.log_prob(STATES), np.logaddexp.reduce(each) - math.log(len(each)), rtol=1e-10)
 
@@ -48,16 +47,18 @@ def test_the_density_sums_to_one_and_is_the_mean_of_those_of_its_orders(case):
 @pytest.mark.parametrize("case", ["any", "any, deep, direct"])
 def test_every_order_is_a_density_and_the_conditional_of_any_subset_is_that_of_its_order(case):
     model = fitted(case)
-    p = model._at(np.float64)
+    inner = model.inner(np.float64)
     for order in ORDERS[::7]:
-        assert abs(np.exp(model._log_density_in(p, STATES, None, Order(order))).sum() - 1) < 1e-10
+        assert abs(np.exp(inner.log_density_in(order, STATES)).sum() - 1) < 1e-10
     for s in range(1, D):
         for columns in itertools.combinations(range(D), s):
             values = BITS[3, list(columns)]
             given = model.condition(list(columns), values)
             rest = np.array(list(itertools.product([0.0, 1.0], repeat=D - s)))
             found = given.log_prob(rest)
-            joint = model._log_density_in(p, STATES, None, model._order_from("condition", np.array(columns)))
+            own = [order for order in np.atleast_2d(model.order_) if set(order[:s]) == set(columns)]
+            made = [*columns, *(j for j in np.atleast_2d(model.order_)[0] if j not in columns)]  # those known first
+            joint = inner.log_density_in(own[0] if own else np.array(made), STATES)
             joint = joint[(STATES[:, list(columns)] == values).all(axis=1)]
             np.testing.assert_allclose(found, joint - np.logaddexp.reduce(joint), atol=1e-10)
 
@@ -65,7 +66,7 @@ def test_every_order_is_a_density_and_the_conditional_of_any_subset_is_that_of_i
 @pytest.mark.parametrize("options", [{}, {"order": "any"}, {"order": "any", "n_masks": 2}], ids=str)
 def test_a_conditional_is_that_of_log_prob_where_one_order_has_the_columns_first_and_only_there(options):
     model = MADE(**QUICK | options).fit(BITS)
-    first, alone = model._orders[0].order, len(model._orders) == 1
+    first, alone = np.atleast_2d(model.order_)[0], model.order_.ndim == 1
     for s in range(1, D):
         for columns in {tuple(first[:s][::-1]), *((tuple(first[-s:]),) if "order" in options else ())}:
             known = BITS[3, list(columns)]
@@ -104,11 +105,10 @@ def test_imputed_draws_follow_the_conditional():
 def test_nothing_is_seen_too_early_in_any_order(case, context):
     """The Jacobian of the outputs is zero, to the bit, by every input that comes no earlier; the context is seen by all."""
     model = fitted(case, context)
-    params = {name: a + 0.3 * RNG.normal(size=a.shape) for name, a in model._at(np.float64).items()}
-    w = 2 if context else 0
-    for k in range(len(model._orders)):
-        order = model._orders[k].order
-        net, p = model._net.of(order), model._net.ordered(params, order)
+    inner, w = model.inner(np.float64), 2 if context else 0
+    params = {name: a + 0.3 * RNG.normal(size=a.shape) for name, a in inner.params.items()}
+    for order in np.atleast_2d(model.order_):
+        net, p = inner.parts["net"].of(order), inner.parts["net"].ordered(params, order)
         seen = jacobian(lambda x, net=net, p=p: net(p, x[None])[0])(RNG.normal(size=D + w))
         assert not seen[:, :D][~np.tri(D, k=-1, dtype=bool)].any()
         assert not w or (seen[:, D:] != 0).any(axis=1).all()
@@ -177,10 +177,10 @@ def test_levels_of_unequal_number_in_several_orders():
 def test_decode_gives_the_means_of_what_the_density_is_made_of(head, x, direct, context):
     c = np.arange(len(x)) % 2 if context else None
     model = MADE(head=head, direct=direct, n_masks=2, **QUICK).fit(x, context=c)
-    order = model._orders[0]
-    net, p = model._net.of(order.order), model._net.ordered(model._at(np.float64), order.order)
+    order, whole, params = Order(model.order_[0]), model.inner(np.float64).parts["net"], model.inner(np.float64).params
+    net, p = whole.of(order.order), whole.ordered(params, order.order)
     z = model.preprocess_.to_noise(None, x)[0]
-    numbers = model._check_context("log_prob", c, x)
+    numbers = None if c is None else np.eye(2)[c]
     mean = order.undo(net.head.mean(net(p, beside(net.inputs(order.take(z)), numbers))))
     decoded = model.decode(model.encode(x, context=c), context=c)
     np.testing.assert_allclose(decoded, model.preprocess_.data(None, mean), atol=1e-9)

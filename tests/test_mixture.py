@@ -466,7 +466,7 @@ def test_gradient_is_zero_where_em_rests(kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # tol=0 asks for the last bit
         model.fit(x)
-    gradient = grad(lambda params: np.mean(model._log_density(params, x)))(dict(model.params_))
+    gradient = grad(lambda params: np.mean(model.inner().log_density(x, p=params)))(dict(model.params_))
     assert max(abs(g).max() for g in gradient.values()) < 1e-6
 
 

@@ -80,12 +80,12 @@ def test_a_couplings_scale_is_bounded():
 @pytest.mark.parametrize("n_couplings", [2, 4])
 def test_every_feature_is_moved_by_one_of_two_couplings(d, n_couplings):
     model = RealNVP(n_couplings=n_couplings, hidden=(4,), max_epochs=1, random_state=0).fit(RNG.normal(size=(20, d)))
-    layout, params = model._flow.layout, np.zeros_like(model.params_["flow"])
+    layout, params = model.inner().parts["flow"].layout, np.zeros_like(model.params_["flow"])
     for k, net in enumerate(layout.nets):
         outputs = net.widths[-1]
         params[layout.part(k)][net.size + 2 * d - outputs:][:outputs // 2] = 0.7  # s = 0.7, t = 0, always
     params = {"flow": params}
-    j = jacobian(lambda row: model._represent(params, row[None])[0])(RNG.normal(size=d))
+    j = jacobian(lambda row: model.inner().represent(row[None], p=params)[0])(RNG.normal(size=d))
     s = 3 * math.tanh(0.7 / 3)
     np.testing.assert_allclose(np.sort(np.abs(j).sum(axis=0)), math.exp(-s * n_couplings / 2), rtol=1e-12)
 
@@ -94,7 +94,7 @@ def test_every_feature_is_moved_by_one_of_two_couplings(d, n_couplings):
 def test_every_noise_depends_on_every_feature(d):
     model = RealNVP(n_couplings=6, hidden=(16,), max_epochs=1, random_state=0).fit(RNG.normal(size=(40, d)))
     params = {k: a + 0.3 * RNG.normal(size=a.shape) for k, a in model.params_.items()}
-    j = [jacobian(lambda row: model._represent(params, row[None])[0])(row) for row in RNG.normal(size=(20, d))]
+    j = [jacobian(lambda row: model.inner().represent(row[None], p=params)[0])(row) for row in RNG.normal(size=(20, d))]
     assert (np.abs(j).max(axis=0) > 1e-6).all()
 
 
@@ -129,8 +129,9 @@ def test_moons_are_learnt(moons):
 
 def test_the_two_directions_of_the_model(moons):
     model, x = moons
-    z, log_det = model._flow.to_noise(model.params_, x[:50])
-    back, forward = model._flow.to_data(model.params_, z)
+    flow = model.inner().parts["flow"]
+    z, log_det = flow.to_noise(model.params_, x[:50])
+    back, forward = flow.to_data(model.params_, z)
     tolerance = 1e-4 if x.dtype == np.float32 else 1e-10
     np.testing.assert_allclose(back, x[:50], atol=tolerance)
     np.testing.assert_allclose(forward, -log_det, atol=tolerance)

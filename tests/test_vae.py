@@ -44,13 +44,13 @@ def fitted(case):
 
 
 def log_prior(model, z):
-    return model._prior.log_prob(model.params_, z)
+    return model.inner().parts["prior"].log_prob(model.params_, z)
 
 
 def exact(model, x):
     """log p(x) = log of the integral of p(z) p(x | z) over z, plus the preprocessing's log-determinant."""
     rows, log_det = model.preprocess_.to_noise(None, x)
-    outputs = model._decoder(model.params_, Z[:, None])
+    outputs = model.inner().parts["decoder"](model.params_, Z[:, None])
     joint = np.stack([model.head_.log_prob(row[None], outputs) for row in rows]) + log_prior(model, Z[:, None])
     return np.logaddexp.reduce(joint, axis=1) + math.log(STEP) + log_det
 
@@ -58,10 +58,11 @@ def exact(model, x):
 def exact_elbo(model, x):
     """E_q[log p(x | z)] - KL(q || prior), both by quadrature over z."""
     rows, log_det = model.preprocess_.to_noise(None, x)
-    mean, log_var = model._posterior(model.params_, rows)
+    mean, log_var = model.inner().posterior(rows)
     z = mean + np.exp(log_var / 2) * Z  # q's own coordinates
     q = stats.norm.pdf(Z) * STEP
-    likely = np.stack([model.head_.log_prob(row[None], model._decoder(model.params_, at[:, None]))
+    decoder = model.inner().parts["decoder"]
+    likely = np.stack([model.head_.log_prob(row[None], decoder(model.params_, at[:, None]))
                        for row, at in zip(rows, z, strict=True)])
     log_ratio = log_prior(model, z.reshape(-1, 1)).reshape(z.shape) - stats.norm.logpdf(Z) + log_var / 2
     return (likely + log_ratio) @ q + log_det
@@ -85,7 +86,7 @@ def test_one_sample_elbos_are_unbiased(case):
     def draw(mean, log_var):
         return mean + np.exp(log_var / 2) * stream.normal(mean.shape)
 
-    terms = (model._terms(model.params_, rows, draw) for _ in range(1500))
+    terms = (model.inner().terms(rows, draw) for _ in range(1500))
     drawn = np.stack([log_prob - kl + log_det for log_prob, kl in terms])
     error = drawn.std(axis=0) / math.sqrt(len(drawn))
     deviation = (drawn.mean(axis=0) - exact_elbo(model, x)) / error
@@ -102,7 +103,7 @@ def test_one_sample_elbos_are_unbiased(case):
 def test_training_follows_the_same_bound(case):
     model, x, _ = fitted(case)
     rows, log_det = model.preprocess_.to_noise(None, x)
-    losses = np.mean([model._loss(model.params_, rows, stream) for stream in [Stream(2)] for _ in range(1500)], axis=0)
+    losses = np.mean([model.inner().loss(rows, stream) for stream in [Stream(2)] for _ in range(1500)], axis=0)
     found, bound = -losses.mean() + log_det.mean(), exact_elbo(model, x).mean()
     if model.objective == "iwae":
         assert bound + 0.02 < found < exact(model, x).mean()
@@ -127,7 +128,7 @@ def test_the_estimate_rises_with_its_samples_up_to_the_exact_log_prob(case):
     params = {k: a + 0.3 * np.sin(np.arange(a.size)).reshape(a.shape) * k.startswith("encoder")  # a bad posterior
               for k, a in model.params_.items()}
     often = np.concatenate([rows + 1e-9 * k for k in range(50)])  # every row again with noise of its own
-    means = [np.mean(model._importance(params, often, s)[0]) + log_det.mean() for s in (1, 2, 8, 64)]
+    means = [np.mean(model.inner().importance(often, s, p=params)[0]) + log_det.mean() for s in (1, 2, 8, 64)]
     assert means[0] < means[1] - 0.02 < means[2] - 0.04 and means[2] < means[3] < log_prob.mean() + 0.02
 
 
@@ -146,7 +147,7 @@ def test_the_kl_divergence_in_closed_form_is_that_of_samples():
         z_of["q"] = mean, log_var
         return mean
 
-    kl = model._terms(model.params_, x, draw)[1]
+    kl = model.inner().terms(x, draw)[1]
     mean, log_var = (a[:, None] for a in z_of["q"])
     z = mean + np.exp(log_var / 2) * RNG.normal(size=(10, 20000, 3))
     ratio = stats.norm(mean, np.exp(log_var / 2)).logpdf(z).sum(axis=2) - standard_normal_log_prob(z)
@@ -161,7 +162,7 @@ def test_beta_weighs_the_divergence_in_the_loss_and_nowhere_else():
     assert spread[0.0] > spread[1.0] > spread[30.0]
     for model in models.values():
         rows, keep = BITS[:20], model.beta
-        at = [model._loss(model.set_params(beta=b).params_, rows, Stream(0)) for b in (0.0, 1.0, 3.0)]
+        at = [model.set_params(beta=b).inner().loss(rows, Stream(0)) for b in (0.0, 1.0, 3.0)]
         np.testing.assert_allclose(at[2] - at[0], 3 * (at[1] - at[0]), rtol=1e-9)
         bounds = [model.set_params(beta=b).elbo(rows) for b in (0.0, 3.0)]
         np.testing.assert_array_equal(*bounds)
@@ -195,9 +196,9 @@ def test_encode_is_the_posterior_mean_and_decode_the_mean_of_x(case):
     """Surely found: a mean off by 0.08 standard deviations of x."""
     model, x, _ = fitted(case)
     rows, _ = model.preprocess_.to_noise(None, x)
-    np.testing.assert_array_equal(model.encode(x), model._posterior(model.params_, rows)[0])
+    np.testing.assert_array_equal(model.encode(x), model.inner().posterior(rows)[0])
     z = RNG.normal(size=(5, 1))
-    given = model._decoder(model.params_, z)
+    given = model.inner().parts["decoder"](model.params_, z)
     noise = model.head_.noise(Stream(0), (20000, x.shape[1]), np.float64)
     for row, outputs in zip(model.decode(z), given, strict=True):
         drawn = model.preprocess_.to_data(None, model.head_.sample(noise, np.tile(outputs, (20000, 1))))[0]
@@ -305,7 +306,7 @@ def test_beside_the_exact_posterior_the_bounds_rise_from_the_elbo_to_log_p(prior
 def test_one_sample_of_iwae_is_the_elbo_by_one_sample(prior, monkeypatch):
     model, _, _ = pca(prior, off=0.5)
     x = RNG.normal(size=(9, 4))
-    monkeypatch.setattr(type(model._prior), "kl", lambda *args: None)
+    monkeypatch.setattr(type(model.inner().parts["prior"]), "kl", lambda *args: None)
     elbo = model.set_params(objective="elbo", beta=0.7).inner().loss(x, Stream(3))
     np.testing.assert_allclose(model.set_params(objective="iwae", k=1).inner().loss(x, Stream(3)), elbo, rtol=1e-12)
 
@@ -366,9 +367,10 @@ def test_the_prior_integrates_to_one_and_its_draws_follow_it(case):
     model, _, _ = fitted(case)
     p = np.exp(log_prior(model, Z[:, None])) * STEP
     np.testing.assert_allclose(p.sum(), 1, atol=1e-6)
-    drawn = model._prior.sample(model.params_, 10000, None, Stream(7), np.float64)[:, 0]
+    prior = model.inner().parts["prior"]
+    drawn = prior.sample(model.params_, 10000, None, Stream(7), np.float64)[:, 0]
     assert stats.kstest(drawn, lambda t: np.interp(t, Z, np.cumsum(p))).pvalue > ALARM
-    np.testing.assert_array_equal(model._prior.sample(model.params_, 3, None, Stream(7), np.float64)[:, 0], drawn[:3])
+    np.testing.assert_array_equal(prior.sample(model.params_, 3, None, Stream(7), np.float64)[:, 0], drawn[:3])
 
 
 @cases
@@ -495,7 +497,7 @@ def test_files_keep_every_choice_and_forged_ones_are_refused(options, tmp_path):
     np.testing.assert_array_equal(again.sample(9, rng=0), model.sample(9, rng=0))
     gaps = holed(REAL[:5], [0])
     np.testing.assert_array_equal(again.impute(gaps, n_sweeps=5), model.impute(gaps, n_sweeps=5))
-    arrays, header = model._to_file("save")
+    arrays, header = checkpoint.read(tmp_path / "model")
     forged = [{"variance_": "none"}, {"variance_": None}, {"prior_": {"prior": "uniform"}}, {"prior_": {"prior": []}},
               {"prior_": {"prior": "mixture", "size": 10**9}}, {"prior_": {"prior": "mixture", "size": 3, "more": 1}},
               {"prior_": {"prior": "flow", "size": 3, "hidden": [10**9]}}, {"prior_": "normal"}, {"prior_": {}},

@@ -51,5 +51,17 @@ class Inner:
         """Of a VAE: mean and log-variance of q(h | z), (n, l) each."""
         return self._model._posterior(self._at(p), z, c)
 
+    def terms(self, z, draw, c=None, p=None):
+        """Of a VAE: log p(z | h) at one h = draw(mean, log_var) of q(h | z), and the KL divergence to the prior, (n,) each."""
+        return self._model._terms(self._at(p), z, draw, c)
+
+    def importance(self, z, n_importance, c=None, p=None):
+        """Of a VAE: the importance-weighted log-density of so many samples, and its standard error, (n,) each."""
+        return self._model._importance(self._at(p), z, n_importance, c)
+
+    def log_density_in(self, order, z, c=None, p=None):
+        """Of a MADE: log p(z | c) in one order of the columns, (n,) nats."""
+        return self._model._log_density_in(self._at(p), z, c, type(self.parts["orders"])((order,))[0])
+
     def _at(self, p):
         return self.params if p is None else p
