@@ -371,11 +371,14 @@ def test_integer_weights_are_repeated_rows_in_a_models_gradient(x):
     weights = np.array([2, 1, 3] * 16 + [1, 1])
     build = functools.partial(MADE, hidden=(8,), order="natural", preprocess=None, random_state=0, max_epochs=1, batch_size=999,
                               validation_fraction=0, restore_best=False, optimizer="sgd", clip_norm=1e9)
-    start = build(learning_rate=1e-300).fit(x).params_.flat
-    one = build(learning_rate=0.1).fit(x, sample_weight=weights).params_.flat - start
-    other = build(learning_rate=0.1).fit(x.repeat(weights, axis=0)).params_.flat - start
-    np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
-    assert np.abs(one - (build(learning_rate=0.1).fit(x).params_.flat - start)).max() > 1e-4
+
+    def moved(x, weights=None):
+        start, end = (build(learning_rate=rate).fit(x, sample_weight=weights).params_.flat for rate in (1e-300, 0.1))
+        return end - start
+
+    one = moved(x, weights)
+    np.testing.assert_allclose(one, moved(x.repeat(weights, axis=0)), rtol=1e-9, atol=1e-12)
+    assert np.abs(one - moved(x)).max() > 1e-4
 
 
 # ---------------------------------------------------------------- settings

@@ -140,7 +140,7 @@ FAMILY = """
 
     from npgen import ops
     from npgen.heads import Family
-    from npgen.heads.base import EMPTY, RAREST, filled, linear, refuse, weigh, weighed, without
+    from npgen.heads.base import EMPTY, RAREST, filled, linear, refuse, totals, weigh, without
 
 
     class Geometric(Family):
@@ -170,8 +170,8 @@ FAMILY = """
             return np.arange(d + 1)
 
         def initial(self, x, weights=None):
-            w, x = weighed(x, weights)
-            return np.log((w * x).sum(axis=0) + 1) - np.log(w.sum(axis=0) + 1)
+            seen, total = totals(x, weights)
+            return np.log(total + 1) - np.log(seen + 1)
 
         def of(self, features):
             return self

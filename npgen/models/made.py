@@ -107,7 +107,7 @@ class MADE(GradientModel):
     def _capabilities(self):
         if self._gives_noise:
             return Capabilities("exact", "noise", invertible=True)
-        more = ", and the inputs" if self._parts["net"].direct else ""
+        more = ", and the inputs" if getattr(self, "direct_", self.direct) else ""
         return Capabilities("exact", f"features of the last hidden layer{more}", invertible=False)
 
     @property
