@@ -218,9 +218,9 @@ class MADE(GradientModel):
         if self._gives_noise:
             return self._from_noise(p, h, c, order)
         net, p, width = self._net.of(order.order), self._net.ordered(p, order.order), self.hidden_[-1]
-        outputs = net.last(p, np.ascontiguousarray(h[:, :width]))
+        outputs = net.last(p, np.copy(h[:, :width]))
         if self.direct_:
-            outputs = outputs + net.skip(p, np.ascontiguousarray(beside(h[:, width:], c)))
+            outputs = outputs + net.skip(p, np.copy(beside(h[:, width:], c)))
         return order.undo(net.head.mean(outputs))
 
     # ------------------------------------------------------------ some of the columns
@@ -281,7 +281,7 @@ class MADE(GradientModel):
 
     def _completed(self, both, c, s, order):
         """Rows in the data's space, of their first s columns in the order and noise, side by side."""
-        known, noise, p = np.ascontiguousarray(both[:, :s]), np.ascontiguousarray(both[:, s:]), self._at(both.dtype)
+        known, noise, p = np.copy(both[:, :s]), np.copy(both[:, s:]), self._at(both.dtype)
         z = self._net.of(order.order).sample(self._net.ordered(p, order.order), noise, c, known)
         return self.preprocess_.data(None, order.undo(z))
 
