@@ -66,7 +66,6 @@ def test_only_log_prob_is_differentiable_by_its_rows(method):
         grad(lambda x: np.sum(getattr(model, method)(x)))(rows[:5])
 
 
-@pytest.mark.filterwarnings("ignore")
 def by_parts(model, x):
     """log p(x), of all rows at once."""
     inner = model.inner()
@@ -74,6 +73,7 @@ def by_parts(model, x):
     return inner.log_density(z) + log_det
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_dequantised_rows_move_as_their_cells_do():
     counts = rng.integers(0, 9, size=(200, 3)).astype(float)
     model = RealNVP(n_couplings=2, hidden=(8,), preprocess="dequantize+logit", **QUICK).fit(counts)
