@@ -70,7 +70,7 @@ def first(model, head, x, *, context=None, weights=None, **more):
     fitted = kind(**options, **more, head=head, preprocess=None, max_epochs=1, random_state=0).fit(
         x, context=context, sample_weight=weights)
     found, c = {}, None if context is None else fitted.context_.encode("fit", context, x.dtype)
-    rows, w = (x, None) if weights is None else (x[weights > 0], weights[weights > 0])
+    rows, w = (x, None) if weights is None else (x[weights > 0], weights[weights > 0] / weights[weights > 0].mean())
     for part in fitted.inner().parts.values():
         found |= part.init(rows, c, Stream(0), w)
     fitted.params_ = Parameters(found, x.dtype)

@@ -40,8 +40,7 @@ class GradientModel(Model, train.Training):
 
     def _learn(self, x, c, weights, run):
         train.check_training(self)  # refuses what it must before the work starts
-        counts = None if weights is None else weights * (run.n_seen / len(x))  # an integer weight is so many rows
-        first = self._first(x, c, counts, run.stream)
+        first = self._first(x, c, weights, run.stream)
         descend(self, first, x, c, weights, run, players=self._players(), monitor=self._monitor)
 
     def _first(self, x, c, weights, stream):
