@@ -941,3 +941,15 @@ def test_a_model_that_cannot_hold_the_rows_says_so_once(name):
     assert len(seen) == (words is not None), [str(w.message) for w in seen]
     for warning in seen:
         assert re.search(words, str(warning.message)) and "\n" not in str(warning.message) and warning.filename == __file__
+
+
+@pytest.mark.long(but={"kind": [MADE]})
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [MADE, VAE, RealNVP, MAF, NSF, IAF])
+def test_check_estimator(kind):
+    """All but one check: a row drawn once by weight 2 is not drawn as two rows are; the gradient's law is test_players.py's."""
+    check = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is not installed").check_estimator
+    drawn = {"check_sample_weight_equivalence_on_dense_data": "batches and held-out rows are drawn"}
+    model = kind(hidden=(8,), max_epochs=2, random_state=0)
+    results = check(model, on_skip=None, expected_failed_checks=drawn)  # raises where another fails
+    assert sum(result["status"] == "passed" for result in results) > 45
