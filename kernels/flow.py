@@ -28,7 +28,7 @@ from . import _cuda, _math, mlp
 from ._constants import LOG_2PI
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import YES, ZERO, get_num_threads, get_thread_id, jit, jitable, prange
+from ._jit import YES, ZERO, entry, get_num_threads, get_thread_id, jit, jitable, parallel
 from .mlp import _sum, layer_start, panel_backward, panel_forward, piece_backward
 
 
@@ -236,7 +236,7 @@ def _step_backward(dz, dlog_det, z, outputs, params, order, widths, blocks, limi
         dnorm[D + d] -= of_rows
 
 
-@jit  # by itself: in a parallel function every array expression would start the threads
+@jit
 def _add_up(dnorm, widths, dparams):
     """dshift and dlog_scale of every step, from those of its panels."""
     D = dnorm.shape[2] // 2
@@ -250,70 +250,87 @@ def _add_up(dnorm, widths, dparams):
                 dlog_scale[d] += dnorm[k, p, D + d]
 
 
-@jit(parallel=True)
+@jit
+def _inverse_panel(p, x, params, orders, widths, blocks, limit, keep, scratch, z, log_det, log_prob, between, outputs, hidden):
+    """Task p of inverse: every step for a panel of rows."""
+    (N, D), S, width, rows = x.shape, len(orders), outputs.shape[1], _cut(len(x))[1]
+    low, high = min(p * rows, N), min((p + 1) * rows, N)
+    states, of_net, units = _carve(scratch[get_thread_id()], high - low, D, width, 0 if keep else widths[0, 1:-1].sum())
+    of_rows = log_det[low:high]
+    of_rows[:] = 0
+    _turn(x[low:high], states[1])
+    for k in range(S):
+        after, st = states[k % 2], of_net[0, :widths[k, -1]]
+        _step_inverse(states[(k + 1) % 2], step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit,
+                      low if keep else 0, after, of_rows, st, hidden[k] if keep else units)
+        if keep:
+            _copy(after, between[k], low)
+            _copy(st, outputs[k], low)
+    _log_prob(states[(S + 1) % 2], of_rows, log_prob[low:high])
+    _turn(states[(S + 1) % 2].T, z[low:high].T)
+
+
+@entry
 def _inverse(x, params, orders, widths, blocks, limit, keep, scratch, z, log_det, log_prob, between, outputs, hidden):
-    (N, D), S, width = x.shape, len(orders), outputs.shape[1]
-    panels, rows = _cut(N)
-    for p in prange(panels):
-        low, high = min(p * rows, N), min((p + 1) * rows, N)
-        states, of_net, units = _carve(scratch[get_thread_id()], high - low, D, width, 0 if keep else widths[0, 1:-1].sum())
-        of_rows = log_det[low:high]
-        of_rows[:] = 0
-        _turn(x[low:high], states[1])
-        for k in range(S):
-            after, st = states[k % 2], of_net[0, :widths[k, -1]]
-            _step_inverse(states[(k + 1) % 2], step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit,
-                          low if keep else 0, after, of_rows, st, hidden[k] if keep else units)
-            if keep:
-                _copy(after, between[k], low)
-                _copy(st, outputs[k], low)
-        _log_prob(states[(S + 1) % 2], of_rows, log_prob[low:high])
-        _turn(states[(S + 1) % 2].T, z[low:high].T)
+    parallel(_cut(len(x))[0], _inverse_panel,
+             (x, params, orders, widths, blocks, limit, keep, scratch, z, log_det, log_prob, between, outputs, hidden))
 
 
-@jit(parallel=True)
+@jit
+def _forward_panel(p, z, params, orders, widths, width, blocks, limit, scratch, x, log_det):
+    (N, D), S, rows = z.shape, len(orders), _cut(len(z))[1]
+    low, high = min(p * rows, N), min((p + 1) * rows, N)
+    states, of_net, units = _carve(scratch[get_thread_id()], high - low, D, width, widths[0, 1:-1].sum())
+    of_rows = log_det[low:high]
+    of_rows[:] = 0
+    _turn(z[low:high], states[S % 2])
+    for i in range(S):
+        k = S - 1 - i
+        _step_forward(states[(k + 1) % 2], step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit,
+                      states[k % 2], of_rows, of_net[0, :widths[k, -1]], units)
+    _turn(states[0].T, x[low:high].T)
+
+
+@entry
 def _forward(z, params, orders, widths, width, blocks, limit, scratch, x, log_det):
-    (N, D), S = z.shape, len(orders)
-    panels, rows = _cut(N)
-    for p in prange(panels):
-        low, high = min(p * rows, N), min((p + 1) * rows, N)
-        states, of_net, units = _carve(scratch[get_thread_id()], high - low, D, width, widths[0, 1:-1].sum())
-        of_rows = log_det[low:high]
-        of_rows[:] = 0
-        _turn(z[low:high], states[S % 2])
-        for i in range(S):
-            k = S - 1 - i
-            _step_forward(states[(k + 1) % 2], step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit,
-                          states[k % 2], of_rows, of_net[0, :widths[k, -1]], units)
-        _turn(states[0].T, x[low:high].T)
+    parallel(_cut(len(z))[0], _forward_panel, (z, params, orders, widths, width, blocks, limit, scratch, x, log_det))
 
 
-@jit(parallel=True)
+@jit
+def _backward_panel(p, dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, limit, scratch, g, delta, dx,
+                    dnorm):
+    (N, D), S, width, rows = dz.shape, len(orders), outputs.shape[1], _cut(len(dz))[1]
+    low, high = min(p * rows, N), min((p + 1) * rows, N)
+    cotangents, of_net, rest = _carve(scratch[get_thread_id()], high - low, D, width, 2 * D)
+    z, dkept = rest.reshape((2, D, high - low))[0], rest.reshape((2, D, high - low))[1]
+    _turn(dz[low:high], cotangents[S % 2])
+    for i in range(S):
+        k = S - 1 - i
+        st, g_net = of_net[0, :widths[k, -1]], of_net[1, :widths[k, -1]]
+        _fetch(between[k], low, z)
+        _fetch(outputs[k], low, st)
+        _step_backward(cotangents[(k + 1) % 2], dlog_det[low:high], z, st, step_of(params, widths, k, D), orders[k],
+                       widths[k], blocks[k], limit, low, hidden[k], g_net, delta[k], cotangents[k % 2],
+                       dkept[:widths[k, 0]], dnorm[k, p])
+        _copy(g_net, g[k], low)
+    _turn(cotangents[0].T, dx[low:high].T)
+
+
+@jit
+def _gradients_piece(t, pieces, between, hidden, g, delta, widths, dparams):
+    k, D = pieces[t, 0], between.shape[1]
+    piece_backward(pieces[t, 1:], g[k, :widths[k, -1]], between[k, D - widths[k, 0]:], hidden[k], delta[k], widths[k],
+                   np.empty(0, g.dtype), step_of(dparams, widths, k, D)[2], YES)
+
+
+@entry
 def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, scratch, g, delta, dx,
               dparams):
-    (N, D), S, width = dz.shape, len(orders), outputs.shape[1]
-    panels, rows = _cut(N)
-    dnorm = np.empty((S, panels, 2 * D), dz.dtype)
-    for p in prange(panels):
-        low, high = min(p * rows, N), min((p + 1) * rows, N)
-        cotangents, of_net, rest = _carve(scratch[get_thread_id()], high - low, D, width, 2 * D)
-        z, dkept = rest.reshape((2, D, high - low))[0], rest.reshape((2, D, high - low))[1]
-        _turn(dz[low:high], cotangents[S % 2])
-        for i in range(S):
-            k = S - 1 - i
-            st, g_net = of_net[0, :widths[k, -1]], of_net[1, :widths[k, -1]]
-            _fetch(between[k], low, z)
-            _fetch(outputs[k], low, st)
-            _step_backward(cotangents[(k + 1) % 2], dlog_det[low:high], z, st, step_of(params, widths, k, D), orders[k],
-                           widths[k], blocks[k], limit, low, hidden[k], g_net, delta[k], cotangents[k % 2],
-                           dkept[:widths[k, 0]], dnorm[k, p])
-            _copy(g_net, g[k], low)
-        _turn(cotangents[0].T, dx[low:high].T)
-    no_mask = np.empty(0, dz.dtype)
-    for t in prange(len(pieces)):
-        k = pieces[t, 0]
-        piece_backward(pieces[t, 1:], g[k, :widths[k, -1]], between[k, D - widths[k, 0]:], hidden[k], delta[k], widths[k],
-                       no_mask, step_of(dparams, widths, k, D)[2], YES)
+    panels, _ = _cut(len(dz))
+    dnorm = np.empty((len(orders), panels, 2 * dz.shape[1]), dz.dtype)
+    parallel(panels, _backward_panel, (dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, limit, scratch,
+                                       g, delta, dx, dnorm))
+    parallel(len(pieces), _gradients_piece, (pieces, between, hidden, g, delta, widths, dparams))
     _add_up(dnorm, widths, dparams)
 
 
