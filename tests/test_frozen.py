@@ -15,6 +15,8 @@ def test_a_fit_has_the_bits_that_were_recorded(name):
         assert (answer.dtype, answer.shape) == (before.dtype, before.shape), query
         if machine == frozen.here():
             assert answer.tobytes() == before.tobytes(), f"{query} has changed; python tests/frozen.py says what else has"
+        elif (case[:3], query) == ("vae", "log_prob"):
+            continue  # an estimate, whose noise is a hash of a row's bytes: it is another where a row's last bit is
         else:  # another processor, BLAS or version rounds otherwise, and a fit carries that on
             tolerance = 1e-2 if dtype == "float32" else 1e-6
             np.testing.assert_allclose(answer, before, rtol=tolerance, atol=tolerance * np.abs(before).max(), err_msg=query)
