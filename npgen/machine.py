@@ -50,9 +50,10 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # that so few epochs do not converge
                     model.fit(x)
-                model.log_prob(x)
+                model.score(x)
                 model.sample()
-                model.decode(model.encode(x))
+                if model.n_latent_:
+                    model.decode(model.encode(x))
     if not everything:
         return
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()

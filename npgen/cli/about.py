@@ -23,7 +23,7 @@ def info(args):
         *([("context", contexts.words(model))] if model.context_ else []),
         ("density", can.density),
         ("representation", f"{can.representation}, {count(model.n_latent_, 'column')}"
-                           + (", invertible" if can.invertible else "")),
+                           + (", invertible" if can.invertible else "") if model.n_latent_ else "none"),
         ("parameters", f"{model.n_parameters_:,}"),
         ("settings", ", ".join(f"{name}={one_line(value)}" for name, value in model.get_params().items()
                                if name not in ("callbacks", "verbose"))),

@@ -21,6 +21,11 @@ def score(args):
     """npgen score FILE --data DATA"""
     if args.out:
         check_output(args.out, TABLES)
+    elif model_in(args.file).capabilities.density == "none":
+        model, distance = _answer(args, "score")
+        print_table([("energy distance", f"{-distance:.4f} between the rows and rows that the model draws"),
+                     ("answer", f"a {type(model).__name__} has no density; score is minus this distance")])
+        return
     model, log_prob = _answer(args, "log_prob")
     if args.out:
         data.write(args.out, log_prob)
@@ -100,7 +105,8 @@ def _picture(path, model):
 
 def add_score(commands):
     """npgen score"""
-    sub = add_command(commands, score, "print the mean log-likelihood of data under a model", notes=DATA, examples=[
+    sub = add_command(commands, score, "print the mean log-likelihood of data under a model, or how far its samples are from "
+                      "them, if it has none", notes=DATA, examples=[
         "npgen score digits.npgen --data test.csv",
         "npgen score digits.npgen --data test.csv --out nats.csv"])
     add_file(sub)

@@ -35,7 +35,9 @@ def training(model, x=None):
         best = min(history, key=lambda e: e["train_nats"] if e["valid_nats"] is None else e["valid_nats"])
         yield f"{passes(model)}s", f"{history[-1]['epoch']}, best {best['epoch']}"
         for name, part in (("train_nats", "fitted"), ("valid_nats", "held out")):
-            if best[name] is not None:
+            if best[name] is not None and model.capabilities.density == "none":
+                yield part, f"loss {best[name]:.4f}"
+            elif best[name] is not None:
                 yield part, f"{-best[name]:.4f} nats per row, {bits(-best[name], d):.4f} bits per dimension"
     elif x is not None:
         nats = model.score(x)

@@ -1,6 +1,6 @@
 """The contract of every model: three queries, checked at the door, in the data's own space.
 
-    density          log_prob(X) -> (n,) nats; score(X), its mean
+    density          log_prob(X) -> (n,) nats; score(X), its mean; of a model without one, score is minus the energy distance
     sampling         sample(n) -> (n, d)
     representation   encode(X) -> (n, l), decode(Z) -> (n, d)
 
@@ -22,6 +22,7 @@ from ..heads import head_for
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array
 from ..random import as_stream
+from .capabilities import Capabilities, check_density, score_by_draws  # noqa: F401  models import the first from here
 from .context import ContextMap
 from .device import OnDevice
 from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
@@ -31,20 +32,6 @@ from .overflow import FAR, beyond_numbers, without_overflow
 from .run import RunFile
 
 
-@dataclasses.dataclass(frozen=True)
-class Capabilities:
-    """What a model's answers are.
-
-    density         "exact", "bound" (a lower bound on the log-density) or "estimate"
-    representation  what encode returns, in words
-    invertible      decode(encode(X)) == X
-    """
-
-    density: str
-    representation: str
-    invertible: bool
-
-
 class Model(Estimator, OnDevice, Saved, abc.ABC):
     """A generative model: fit, log_prob, score, sample, encode, decode, save; its hyperparameters are fields (see Estimator).
 
@@ -52,7 +39,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     or None. A subclass writes, as mathematics in that space, of checked arguments,
 
         _learn(x, c, weights, run)      sets params_, history_ and n_epochs_ (GradientModel does)
-        _log_density(p, z, c)           (n,) nats
+        _log_density(p, z, c)           (n,) nats, unless capabilities say that there are none
         _draw(p, n, stream, c)          n rows
         _represent(p, z, c)             what encode gives, (n, n_latent_), and _reconstruct(p, h, c), what decode gives
         _assemble(d, w, chosen)         {name: Part}, set as self._name, for d columns, w of context and what _choose gave
@@ -128,8 +115,9 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         Of rows inside a derivative of npgen.engine it is differentiable: grad(lambda X: np.sum(model.log_prob(X))).
         context: of every row, as in fit, or of one for all: then this is log p(x | context).
         It is finite, or -inf for a row so far out that the dtype of X does not hold its log-density; never NaN.
-        Raises NotFittedError, and ValueError for rows of another width, NaN or infinities.
+        Raises NotFittedError, and ValueError for rows of another width, NaN or infinities, and of a model without a density.
         """
+        check_density(self, "log_prob")
         if isinstance(X, Tensor):
             return self._tracked_log_prob(X, context)
         return beyond_numbers(self._rowwise(self._log_prob, *self._check_both("log_prob", X, context)))
@@ -153,8 +141,13 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         return self.log_prob(X)
 
     def score(self, X, y=None, *, context=None, sample_weight=None):
-        """The mean of log_prob over the rows, weighted if sample_weight (n,) is given; a float, in nats."""
+        """The mean of log_prob over the rows, weighted if sample_weight (n,) is given; a float, in nats.
+
+        Of a model without a density: minus the energy distance between the rows and rows drawn with rng=0.
+        """
         check_constant("score", X)
+        if self._capabilities.density == "none":
+            return score_by_draws(self, *self._check_both("score", X, context), sample_weight)
         log_prob = asnumpy(self.log_prob(X, context=context))
         weights = check_weights("score", sample_weight, log_prob)
         if not len(log_prob):
@@ -176,6 +169,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
 
     def sample_and_log_prob(self, n_samples=None, *, context=None, rng=None):
         """Rows drawn from the model and their log_prob, without its last dimension. context, rng, errors: see sample."""
+        check_density(self, "sample_and_log_prob")
         n, c, shape = self._check_draw("sample_and_log_prob", n_samples, context)
         x = asnumpy(self._drawn(lambda n, stream: self._sample(n, c, stream), n, rng))
         log_prob = beyond_numbers(self._rowwise(self._log_prob, self._check("log_prob", self._named(x)), c))
@@ -252,9 +246,9 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     def _learn(self, x, c, weights, run):
         """Set params_, history_ and n_epochs_; x is checked, weights (n,) have mean 1 or are None; preprocess_ is fitted."""
 
-    @abc.abstractmethod
     def _log_density(self, p, z, c=None):
         """(n,) log-density of preprocessed rows."""
+        raise NotImplementedError(f"{type(self).__name__} has no _log_density")
 
     @abc.abstractmethod
     def _draw(self, p, n, stream, c=None):

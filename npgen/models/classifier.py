@@ -223,6 +223,8 @@ class BayesClassifier(Estimator, Saved):
         if isinstance(density, type) or asked or not (hasattr(density, "log_prob") or hasattr(density, "score_samples")):
             raise TypeError("density must be a model with fit, log_prob or score_samples, and sample, got "
                             f"{one_line(density)}")
+        if getattr(getattr(density, "capabilities", None), "density", "exact") == "none":
+            raise ValueError(f"density must have a log_prob, which a {type(density).__name__} has not; choose another")
         for name, word in (("prior", "empirical"), ("conditional", "auto")):
             value = getattr(self, name)
             if isinstance(value, str) and value != word:

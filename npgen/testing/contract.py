@@ -23,11 +23,12 @@ def shapes(s):
     model, checks = s.model, []
     for dtype in (np.float32, np.float64) if s.is_npgen else (np.float64,):
         x = s.x[:5].astype(dtype)
-        p, none = np.asarray(model.log_prob(x)), model.log_prob(x[:0]) if s.is_npgen else np.zeros(0, dtype)
-        right = p.dtype == dtype if s.is_npgen else p.dtype.kind == "f"
-        checks += [(f"log_prob of {dtype.__name__} rows has dtype {p.dtype}", right),
-                   (f"log_prob of {x.shape} rows has shape {p.shape}", p.shape == (len(x),)),
-                   (f"log_prob of no rows has shape {none.shape}", none.shape == (0,) and none.dtype == dtype)]
+        if "log_prob" in s.queries:
+            p, none = np.asarray(model.log_prob(x)), model.log_prob(x[:0]) if s.is_npgen else np.zeros(0, dtype)
+            right = p.dtype == dtype if s.is_npgen else p.dtype.kind == "f"
+            checks += [(f"log_prob of {dtype.__name__} rows has dtype {p.dtype}", right),
+                       (f"log_prob of {x.shape} rows has shape {p.shape}", p.shape == (len(x),)),
+                       (f"log_prob of no rows has shape {none.shape}", none.shape == (0,) and none.dtype == dtype)]
         if s.represents:
             z = model.encode(x)
             back = model.decode(z)
@@ -41,7 +42,7 @@ def shapes(s):
     return every(*checks)
 
 
-@law("log_prob is finite")
+@law("log_prob is finite", of="density")
 def finite(s):
     """log p(x) is finite for rows drawn from the model; rows far out are improbable, not NaN.
 
@@ -57,7 +58,7 @@ def finite(s):
     return every(*checks)
 
 
-@law("log_prob of any number is a number")
+@law("log_prob of any number is a number", of="density")
 def extremes(s):
     """log_prob of rows that hold the largest, huge and the smallest numbers of either dtype is finite or -inf, and
     responsibilities are probabilities; or the rows are refused.
@@ -93,7 +94,9 @@ def rows_alone(s):
     """
     x = s.drawn[:4500 if s.density == "exact" else 300]
     worst = Finding(0.0, 1e-11 if s.is_npgen else 1e-8)
-    for query in ("log_prob", "encode") if s.represents else ("log_prob",):
+    if not s.queries:
+        raise Skip("the model answers no query of rows")
+    for query in s.queries:
         ask = getattr(s.model, query)
         whole = ask(x)
         for what, answer in (("split", np.concatenate([ask(x[i:i + 97]) for i in range(0, len(x), 97)])),
@@ -144,11 +147,11 @@ def threads(s):
     try:
         for n in (1, numba.config.NUMBA_NUM_THREADS):
             numba.set_num_threads(n)
-            found.append([s.model.log_prob(x), s.model.encode(x) if s.represents else x, s.model.sample(1000, rng=0)])
+            found.append([*(getattr(s.model, query)(x) for query in s.queries), s.model.sample(1000, rng=0)])
     finally:
         numba.set_num_threads(before)
     return every(*((f"{query} depends on the number of threads", a.tobytes() == b.tobytes())
-                   for query, a, b in zip(("log_prob", "encode", "sample"), *found, strict=True)))
+                   for query, a, b in zip((*s.queries, "sample"), *found, strict=True)))
 
 
 @law("save, then load")
@@ -166,16 +169,15 @@ def files(s):
         again = load(path)
 
     def answers(model):
-        z = model.encode(s.x[:20]) if s.represents else s.x[:20]
-        return {"log_prob": model.log_prob(s.x[:20]), "encode": z, "decode": model.decode(z) if s.represents else z,
-                "sample": model.sample(9, rng=3)}
+        found = s.answers(s.x[:20], model)
+        return found | ({"decode": model.decode(found["encode"])} if s.represents else {}) | {"sample": model.sample(9, rng=3)}
 
     mine, its = answers(s.model), answers(again)
     return every(*((f"{query} differs", mine[query].tobytes() == its[query].tobytes()) for query in mine),
                  ("the loaded model's own stream is at another place", again.stream_.state() == state))
 
 
-@law("score is the mean of log_prob")
+@law("score is the mean of log_prob", of="density")
 def score(s):
     """score(X) = mean of log_prob(X); score_samples is log_prob.
 
@@ -187,3 +189,21 @@ def score(s):
     found = close(s.model.score(x), np.mean(s.model.log_prob(x)), 1e-9, "score")
     other = close(s.model.score_samples(x), s.model.log_prob(x), 0.0, "score_samples")
     return found if other.passed else other
+
+
+@law("score is minus the energy distance")
+def distance(s):
+    """Of a model without a density: score(X) = -(2 E|x - y| - E|x - x'| - E|y - y'|), y rows drawn with rng=0, in ten batches
+    whose answers are averaged; rows of one batch that are the same row are no pair.
+
+    Look for a sign, a factor 2, a pair of a drawn row with itself.
+    """
+    if not s.is_npgen or s.density != "none":
+        raise Skip("the model has a density")
+    x, y = s.x[:100], s.sample(2000, 0).reshape(10, 200, s.d)
+
+    def between(a, b):
+        return np.sqrt(np.square(a[..., :, None, :] - b[..., None, :, :]).sum(axis=-1)).mean(axis=(-1, -2))
+
+    want = 2 * between(x, y) - between(x, x) - np.array([between(batch, batch) for batch in y]) * 200 / 199
+    return close(s.model.score(x), -want.mean(), 1e-9)

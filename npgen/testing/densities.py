@@ -15,7 +15,7 @@ STEEP = 0.02  # share of rows whose cell of a grid may say nothing about them
 ROUNDED = 0.025  # share of the rows that a rounded real number may have
 
 
-@law("the density sums or integrates to one")
+@law("the density sums or integrates to one", of="density")
 def total(s):
     """The sum of P(x) over all states, or the integral of p(x) dx, is one; measured is the log of it.
 
@@ -81,7 +81,7 @@ def _bridge(s):
     return Finding(abs(math.log(max(a, 1e-300) / max(b, 1e-300))), min(tolerance, 3.0), _factor(2 * tolerance))
 
 
-@law("samples follow the density over states")
+@law("samples follow the density over states", of="density")
 def frequencies(s):
     """Pearson's chi-square of the samples' frequencies f against P over all states, as its root per row: the root of
     sum_k (f_k - P_k)^2 / P_k. Rare states count as one.
@@ -101,7 +101,7 @@ def frequencies(s):
                    f"probabilities {2 * tolerance:.1%} off (root mean square)")
 
 
-@law("probability integral transform")
+@law("probability integral transform", of="density")
 def transform(s):
     """F(x_1) and F(x_2 | x_1) of samples are uniform, F from the density on a grid (Rosenblatt, 1952).
 
@@ -130,7 +130,7 @@ def transform(s):
     return Finding(distance(u).max(), tolerance, f"{2 * tolerance:.1%} of the mass displaced along an axis")
 
 
-@law("samples follow the density along slices")
+@law("samples follow the density along slices", of="density")
 def slices(s):
     """Rows of the model, kept with probability q / (p + q), are spread as rows of q kept with p / (p + q), on every slice:
     both are pq / (p + q), for any density q that is known to be one (Barker, 1965). A sliced Kolmogorov-Smirnov distance.
@@ -154,7 +154,7 @@ def slices(s):
     return Finding(apart, tolerance, f"{min(2 * tolerance / overlap, 1):.1%} of the mass displaced along a slice")
 
 
-@law("a Metropolis step leaves samples alone")
+@law("a Metropolis step leaves samples alone", of="density")
 def stationary(s):
     """A sampler of p is at rest under Metropolis steps towards p: every slice goes up as often as down, because (x, x') is
     exchangeable if x ~ p and the step is reversible (Metropolis et al., 1953). It works without a normaliser and for any d.
@@ -227,7 +227,7 @@ def atoms(s):
     return Finding(float(worst), tolerance, f"a value that {tolerance:.1%} of the rows have", note)
 
 
-@law("noise in the cells is a lower bound")
+@law("noise in the cells is a lower bound", of="density")
 def dequantised(s):
     """log_prob of integers is log p(k + u) for one u in the cell: on average the mean over the cell, at most log P(k).
 

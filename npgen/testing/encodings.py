@@ -63,7 +63,7 @@ def features(s):
     return Finding(float(np.quantile(error, 0.9)), 1e-6 * s.d)
 
 
-@law("log_prob counts every change of variables")
+@law("log_prob counts every change of variables", of="density")
 def change_of_variables(s):
     """log p(x) = log N(encode(x); 0, I) + log |det d encode / dx|, derivatives by central differences, in the data's space.
 
@@ -83,7 +83,7 @@ def change_of_variables(s):
     return Finding(float(np.quantile(error, 0.75)), 1e-4 * s.d)
 
 
-@law("log-det is that of the Jacobian")
+@law("log-det is that of the Jacobian", of="density")
 def jacobian(s):
     """log p(z) = log N(e(z); 0, I) + log |det de/dz|, derivatives by npgen.engine, in the preprocessed space.
 

@@ -69,7 +69,7 @@ def givens(model, context):
             for i, j in zip(chosen, np.roll(chosen, -1).tolist(), strict=True)]
 
 
-@law("a row's context is its own")
+@law("a row's context is its own", of="density")
 def own(s):
     """log_prob of rows with different contexts is, row by row, that given its own; encode and decode, which are inverse where
     the model promises it, are so given a context of each row.

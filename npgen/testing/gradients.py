@@ -69,7 +69,7 @@ def gradient_of_the_loss(s):
     return _derivatives([(value, at) for at in _places(s, 7)], s.generator(8))
 
 
-@law("gradient by the rows")
+@law("gradient by the rows", of="density")
 def gradient_of_the_density(s):
     """d log p(x) / dx along random directions is what finite differences give.
 
@@ -85,7 +85,7 @@ def gradient_of_the_density(s):
     return _derivatives([(density(params), {"x": z}) for params in _places(s, 9)], s.generator(10))
 
 
-@law("the loss is minus log_prob")
+@law("the loss is minus log_prob", of="density")
 def loss(s):
     """What fit minimises is -log p(x), or minus the bound at z = mean + std * eps, eps the stream's own normals: one sample's
     ELBO, its KL divergence in closed form if there is one, no less than free_bits in a dimension; or log 1/k sum_s w_s.

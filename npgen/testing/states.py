@@ -81,13 +81,16 @@ def queries(s):
     """
     model, x = s.model, s.x[:8]
 
+    def answers(model):
+        return {query: _bits(answer) for query, answer in s.answers(x.copy(), model).items()}
+
     def state(model=model):
         if s.is_npgen:
             arrays, fitted = model.state()
             return {name: _bits(a) for name, a in arrays.items()} | {name: repr(value) for name, value in fitted.items()} | {
                 "hyperparameters": repr(model.get_params()), "the model's own stream": repr(model.stream_.state())}
         twin = _twin(model)
-        return {"log_prob": _bits(twin.log_prob(x.copy())), "sample": _bits(twin.sample(9))}
+        return answers(twin) | {"sample": _bits(twin.sample(9))}
 
     def by_chance(ask):
         """Whether a copy shares a stream: else, ten times of ten, it draws alike until it was asked. Chance: 4^-10."""
@@ -100,10 +103,10 @@ def queries(s):
         return False
 
     fresh = None if s.is_npgen else _twin(model)
-    log_prob, before, checks = _bits(model.log_prob(x.copy())), state(), []
+    first, before, checks = answers(model), state(), []
     if state() != before:
         raise Skip("a copy of the model does not draw as the model does")
-    for name, ask in QUERIES.items() if s.is_npgen else [("log_prob", QUERIES["log_prob"])]:
+    for name, ask in QUERIES.items() if s.is_npgen else [(query, QUERIES[query]) for query in s.queries]:
         rows = x.copy()
         try:
             ask(model, rows)
@@ -115,7 +118,8 @@ def queries(s):
         checks += [(f"{name} changes {', '.join(key for key in before if before[key] != after.get(key))}", after == before),
                    (f"{name} writes to its rows", _bits(rows) == _bits(x))]
         before = after
-    return every(*checks, ("log_prob of the same rows is another afterwards", _bits(model.log_prob(x.copy())) == log_prob))
+    last = answers(model)
+    return every(*checks, *((f"{query} of the same rows is another afterwards", last[query] == first[query]) for query in last))
 
 
 def _arrays(s):
@@ -165,7 +169,8 @@ def _written(model, name, i, how):
 
 @law("attributes are what the model answers with")
 def attributes(s):
-    """A documented array refuses to be changed; or log_prob, sample and the file that save writes all follow, or none does.
+    """A documented array refuses to be changed; or log_prob, encode, sample and the file that save writes all follow, or none
+    does.
 
     Look for two copies of one number, of which each query reads another: what is derived from parameters is read-only.
     """
@@ -177,7 +182,7 @@ def attributes(s):
         try:
             drawn = twin.sample(20, rng=1) if s.takes_rng else twin.sample(20)
             decoded = {"decode": _bits(twin.decode(z))} if s.represents else {}
-            return {"log_prob": _bits(twin.log_prob(x)), "sample": _bits(drawn)} | decoded
+            return {query: _bits(answer) for query, answer in s.answers(x, twin).items()} | {"sample": _bits(drawn)} | decoded
         except Exception:
             return None
 
@@ -231,7 +236,7 @@ def names(s):
     if s.d > 1:
         wrong["in another order"] = [known[j] for j in turned], x[:, turned]
     for whose, model in models.items():
-        for query in (name for name in ("log_prob", "score", "encode", "predict_proba", "elbo") if hasattr(model, name)):
+        for query in (name for name in (*s.queries, "score", "predict_proba", "elbo") if hasattr(model, name)):
             right = _bits(getattr(model, query)(_frame(s, known, x)))
             for what, (columns, values) in wrong.items():
                 try:

@@ -29,7 +29,7 @@ class Skip(Exception):
 class Subject:
     """A fitted model, and what several laws need of it, computed once.
 
-    density   "exact", "bound" or "estimate", as the model's capabilities say; "exact" for a model without any
+    density   "exact", "bound", "estimate" or "none", as the model's capabilities say; "exact" for a model without any
     support   what its samples are: "binary", "integers", "real", or "mixed" columns of whole and other numbers
     """
 
@@ -69,14 +69,14 @@ class Subject:
     def _refuse(model, seed, n_samples):
         if isinstance(model, type):
             raise TypeError(f"check_generative_model: {model.__name__} is a class; give a fitted model")
-        for name in ("log_prob", "sample"):
+        density = getattr(getattr(model, "capabilities", None), "density", "exact")
+        if density not in ("exact", "bound", "estimate", "none"):
+            raise ValueError(f"check_generative_model: capabilities.density is {density!r}; it must be 'exact', 'bound', "
+                             "'estimate' or 'none'")
+        for name in ("log_prob", "sample")[density == "none":]:
             if not callable(getattr(model, name, None)):
                 raise TypeError(f"check_generative_model: {type(model).__name__} has no method {name}; give a model with "
                                 "log_prob(X) -> (n,) and sample(n) -> (n, d)")
-        density = getattr(getattr(model, "capabilities", None), "density", "exact")
-        if density not in ("exact", "bound", "estimate"):
-            raise ValueError(f"check_generative_model: capabilities.density is {density!r}; it must be 'exact', 'bound' or "
-                             "'estimate'")
         for name, value, least in (("seed", seed, 0), ("n_samples", 100 if n_samples is None else n_samples, 100)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"check_generative_model: {name} must be an integer of at least {least}, got {value!r}")
@@ -173,6 +173,15 @@ class Subject:
     def represents(self):
         """Whether it is a model of npgen that has a representation."""
         return self.is_npgen and self.model.n_latent_ > 0
+
+    @property
+    def queries(self):
+        """Those of rows, by name, that the model answers: "log_prob", "encode", both or none."""
+        return ["log_prob"] * (self.density != "none") + ["encode"] * self.represents
+
+    def answers(self, x, model=None):
+        """{query: answer} of all these, of the model or of a twin of it."""
+        return {query: getattr(model or self.model, query)(x) for query in self.queries}
 
     @property
     def several_orders(self):

@@ -1,0 +1,51 @@
+"""What a model's answers are, and what a model without a density is asked in place of one.
+
+Legend: n rows, d features, w columns of context.
+"""
+import dataclasses
+
+import numpy as np
+
+from .. import divergences
+from ..checks import check_weights
+from ..kernels._cuda import asnumpy
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What a model's answers are.
+
+    density         "exact", "bound" (a lower bound on the log-density), "estimate", or "none": there is no log_prob, and score
+                    is minus an energy distance
+    representation  what encode returns, in words, or "none"
+    invertible      decode(encode(X)) == X
+    """
+
+    density: str
+    representation: str
+    invertible: bool
+
+
+def check_density(model, method):
+    """Raise ValueError for a model that has no density, and NotFittedError as other queries do."""
+    model._check_fitted(method)
+    if model._capabilities.density == "none":
+        asked = "sample, encode and decode" if model.n_latent_ else "sample"
+        raise ValueError(f"{method}: a {type(model).__name__} has no density; ask for {asked}, or for score(X), minus "
+                         "the energy distance between X and its samples")
+
+
+def score_by_draws(model, x, c, sample_weight):
+    """Minus the energy distance between rows x and what the model draws with rng=0.
+
+    Given a context, a row is drawn for each, and both have their context (n, w), as numbers, beside them.
+    """
+    x = asnumpy(x)
+    if not len(x):
+        raise ValueError("score: X has no rows; pass at least one")
+    weights = check_weights("score", sample_weight, x)
+    if c is None:
+        return -divergences.energy_distance(x, model, p_weights=weights).value
+    y = asnumpy(model._drawn(lambda n, stream: model._sample(n, model._place(c), stream), len(x), 0))
+    x, y = (np.hstack([rows, asnumpy(c)]) for rows in (x, y))
+    return -divergences.energy_distance(x, y, p_weights=weights, q_weights=weights).value
