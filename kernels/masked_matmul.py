@@ -10,7 +10,7 @@ blocks (B, 4): a cut of the columns, each row (first, last + 1, full, end): in t
 where no block does. Units sorted by degree make the mask of a MADE a staircase, and half of the work goes away.
 Any N, K, M, zero included. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), eqs. 8 and 9.
 
-Numba: panels of _tile.py, blocks and parts of the rows inside prange. Every value is a sum in a fixed order, so that no bit
+Numba: panels of _tile.py, blocks and parts of the rows in parallel. Every value is a sum in a fixed order, so that no bit
 depends on the number of threads, and none of a row on other rows.
 CUDA: tiles of the result, those of dw once per part of a large batch.
 """
@@ -20,8 +20,8 @@ import numpy as np
 
 from . import _cuda
 from ._cuda import launch
-from ._dispatch import Kernel
-from ._jit import NO, YES, jit, prange
+from ._dispatch import Kernel, empty
+from ._jit import NO, YES, ZERO, entry, jit, parallel
 from ._tile import multiply, pack, panel_product, part_of, scratch, tile_columns
 
 
@@ -91,7 +91,7 @@ def _forward_block(x, weight, bias, mask, block, y):
             for r in range(max(full, k), k + len(part)):
                 for q in range(width):
                     part[r - k, q] *= mask[r, j + q]
-            panel_product(x, NO, 0, k, part, k > 0, y, j, width, tile)
+            panel_product(x, NO, ZERO, k, part, k > 0, y, j, width, tile)
         shift = bias[j:j + width]
         for n in range(len(y)):
             row = y[n, j:j + width]
@@ -99,14 +99,23 @@ def _forward_block(x, weight, bias, mask, block, y):
                 row[m] += shift[m]
 
 
-@jit(parallel=True)
+@jit
+def _forward_task(t, parts, x, weight, bias, mask, blocks, y):
+    N, B = len(x), len(blocks)
+    p, b = t // B, _evenly(t % B, B)
+    low, high = p * N // parts, (p + 1) * N // parts
+    _forward_block(x[low:high], weight, bias, mask, blocks[b], y[low:high])
+
+
+@entry
+def _forward(x, weight, bias, mask, blocks, y):
+    parts = _split(len(x), len(blocks))
+    parallel(len(blocks) * parts, _forward_task, (parts, x, weight, bias, mask, blocks, y))
+
+
 def _forward_numba(x, weight, bias, mask, blocks):
-    N, B = x.shape[0], len(blocks)
-    y, parts = np.empty((N, weight.shape[1]), x.dtype), _split(x.shape[0], len(blocks))
-    for task in prange(B * parts):
-        p, b = task // B, _evenly(task % B, B)
-        low, high = p * N // parts, (p + 1) * N // parts
-        _forward_block(x[low:high], weight, bias, mask, blocks[b], y[low:high])
+    y = empty((len(x), weight.shape[1]), x.dtype)
+    _forward(x, weight, bias, mask, blocks, y)
     return y
 
 
@@ -138,34 +147,48 @@ def _backward_units(g, weight, mask, blocks, unit, width, dx):
         part = panel[:max(0, min(step, stop - k))]
         pack(weight, YES, k, unit, width, part)
         _mask_turned(part, k, unit, width, mask, blocks)
-        panel_product(g, NO, 0, k, part, k > start, dx, unit, width, tile)
+        panel_product(g, NO, ZERO, k, part, k > start, dx, unit, width, tile)
 
 
-@jit(parallel=True)
+@jit
+def _backward_x_task(t, columns, parts, g, weight, mask, blocks, dx):
+    (N, K), width = dx.shape, tile_columns(dx)
+    p, unit = t // columns, _evenly(t % columns, columns) * width
+    low, high = p * N // parts, (p + 1) * N // parts
+    _backward_units(g[low:high], weight, mask, blocks, unit, min(width, K - unit), dx[low:high])
+
+
+@entry
+def _backward_x(g, weight, mask, blocks, dx):
+    columns = -(-dx.shape[1] // tile_columns(dx))
+    parts = _split(len(dx), columns)
+    parallel(columns * parts, _backward_x_task, (columns, parts, g, weight, mask, blocks, dx))
+
+
 def _backward_x_numba(g, weight, mask, blocks):
-    N, K = g.shape[0], weight.shape[0]
-    dx = np.empty((N, K), g.dtype)
-    width = tile_columns(dx)
-    columns = -(-K // width)
-    parts = _split(N, columns)
-    for task in prange(columns * parts):
-        p, unit = task // columns, _evenly(task % columns, columns) * width
-        low, high = p * N // parts, (p + 1) * N // parts
-        _backward_units(g[low:high], weight, mask, blocks, unit, min(width, K - unit), dx[low:high])
+    dx = empty((len(g), len(weight)), g.dtype)
+    _backward_x(g, weight, mask, blocks, dx)
     return dx
 
 
-@jit(parallel=True)
+@jit
+def _backward_weight_task(t, x, g, mask, blocks, dw):
+    first, last, full, end = blocks[_evenly(t, len(blocks))]
+    multiply(x, YES, ZERO, g, NO, ZERO, len(x), dw[:end], first, last)
+    for k in range(full, len(dw)):
+        row = dw[k, first:last]
+        for m in range(row.size):
+            row[m] = row[m] * mask[k, first + m] if k < end else 0
+
+
+@entry
+def _backward_weight(x, g, mask, blocks, dw):
+    parallel(len(blocks), _backward_weight_task, (x, g, mask, blocks, dw))
+
+
 def _backward_weight_numba(x, g, mask, blocks):
-    N, K, M, B = x.shape[0], x.shape[1], g.shape[1], len(blocks)
-    dw = np.empty((K, M), x.dtype)
-    for task in prange(B):
-        first, last, full, end = blocks[_evenly(task, B)]
-        multiply(x, YES, 0, g, NO, 0, N, dw[:end], first, last)
-        for k in range(full, K):
-            row = dw[k, first:last]
-            for m in range(row.size):
-                row[m] = row[m] * mask[k, first + m] if k < end else 0
+    dw = empty((x.shape[1], g.shape[1]), x.dtype)
+    _backward_weight(x, g, mask, blocks, dw)
     return dw
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from . import _cuda
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import NO, YES, ZERO, jit, jitable, prange
+from ._jit import NO, YES, ZERO, entry, jit, jitable, parallel
 from ._tile import multiply
 from .masked_matmul import THREADS, _evenly, _split, add_up, bounds, parts, tiles
 
@@ -247,14 +247,13 @@ def _forward_task(t, stage, panels, x, params, widths, blocks, y, hidden):
     panel_forward(x[low:high], params, widths, blocks[b:to], low, hidden, y[low:high], NO)
 
 
-@jit(parallel=True)
+@entry
 def _forward(x, params, widths, blocks, y, hidden):
     N, panels = len(x), _cut(len(x), params.size)
     for stage in range(1 if panels else len(widths) - 1):
         columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
         tasks = panels if panels else columns * _split(N, columns)
-        for t in prange(tasks):
-            _forward_task(np.int64(t), stage, panels, x, params, widths, blocks, y, hidden)
+        parallel(tasks, _forward_task, (stage, panels, x, params, widths, blocks, y, hidden))
 
 
 @jit
@@ -274,18 +273,21 @@ def _backward_task(t, layer, panels, g, x, hidden, params, widths, blocks, want_
                        dx[low:high], NO)
 
 
-@jit(parallel=True)
+@jit
+def _gradient_task(t, g, x, hidden, delta, widths, pieces, mask, dparams):
+    piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, NO)
+
+
+@entry
 def _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams):
     N, panels, lowest, layer = len(x), _cut(len(x), params.size), 0 if want_dx else 1, len(widths) - 2
     while layer >= lowest:
         columns = -(-widths[layer] // UNITS)
         tasks = panels if panels else columns * _split(N, columns)
-        for t in prange(tasks):
-            _backward_task(np.int64(t), layer, panels, g, x, hidden, params, widths, blocks, want_dx, delta, dx)
+        parallel(tasks, _backward_task, (layer, panels, g, x, hidden, params, widths, blocks, want_dx, delta, dx))
         layer = -1 if panels else layer - 1
-    gradients = len(pieces) if dparams.size else 0
-    for t in prange(gradients):
-        piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, NO)
+    if dparams.size:
+        parallel(len(pieces), _gradient_task, (g, x, hidden, delta, widths, pieces, mask, dparams))
 
 
 def _forward_numba(x, params, widths, blocks, pieces, mask):
