@@ -17,6 +17,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     em               the E-step of a mixture of Gaussians: densities, responsibilities, statistics
     gather           rows of a matrix by their numbers: a batch
     made_sample      ancestral samples of a MADE in one pass
+    gibbs            chains of restricted Boltzmann machines, at one temperature or annealed, with importance weights
+    gray             the weights of all states of a restricted Boltzmann machine's layer
     norm             the sum of squares of a gradient
     adam             one Adam step on a flat parameter buffer
 
@@ -38,6 +40,6 @@ from . import _later  # noqa: F401  first: it puts the kernels' modules here, to
 from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, session, using
 
-__all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "likelihood", "logsumexp",
-           "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "random", "reparameterize", "session", "spline",
-           "using"]
+__all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "gibbs", "gray", "likelihood",
+           "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "random", "reparameterize",
+           "session", "spline", "using"]

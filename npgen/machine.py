@@ -45,7 +45,8 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
         takes = inspect.signature(cls).parameters
         kinds = ("full", "tied", "diag", "spherical") if "covariance_type" in takes else ()
         for kind in [{"covariance_type": kind} for kind in kinds] or [{}]:
-            for x in [(rows > 0).astype(dtype), rows] if {"head", "heads"} & set(takes) else [rows]:  # for either likelihood
+            both = {"head", "heads", "visible"} & set(takes)  # likelihoods
+            for x in [(rows > 0).astype(dtype), rows] if both else [rows]:
                 model = cls(**{key: value for key, value in small.items() if key in takes}, **kind)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # that so few epochs do not converge

@@ -151,7 +151,8 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
     validation   a Batch to stop by, or None: a share of the rows of batch
     stream       random numbers for the split, the order and the loss
     options      a Training, or whatever has its attributes, as a model that inherits it
-    monitor      what is scored on the rows to stop by, a function like a loss; None: the first player's loss
+    monitor      what is scored on the rows to stop by, a function like a loss; None: the first player's loss. With a monitor
+                 and no such rows nothing says which epoch is best: all max_epochs are taken, and the last parameters kept
     statistics   what rows are scored by beside the parameters: statistics(params, batch) -> {name: array}, of all rows that are
                  trained on, before each validation, and of the parameters that are kept (State.statistics); None: nothing
     resume       a State to go on from; save(state) is called after every epoch, whose arrays no later epoch writes to
@@ -201,7 +202,7 @@ class _Step:
         self.params, self.batch, self.options = params, batch, options  # the batch of all rows
         self.gradient = params.over(np.empty_like(params.flat))  # one for all players, each of whom fills its own
         self.moves = [Move(player, params, self.gradient, options) for player in players]
-        self.monitor, self.statistics = monitor or players[0].loss, statistics
+        self.monitor, self.statistics, self.loss_decides = monitor or players[0].loss, statistics, monitor is None
         self.average = optim.average(options.average)
         self.shown = params.copy() if self.average else params  # what is validated and kept
         self.repeats = not is_device_array(params.flat) and all(player.repeats and not player.prepare for player in players)
@@ -340,7 +341,7 @@ def _epoch(step, state, rows, held_out):
     ahead.params = step.params.flat.copy()
     ahead.epoch += 1
     ahead.since_best += 1
-    if valid_nats < ahead.best_nats:
+    if valid_nats < ahead.best_nats or not (validates or step.loss_decides):
         ahead.best = step.shown.flat.copy() if step.average else ahead.params
         ahead.best_nats, ahead.since_best = valid_nats, 0
     ahead.history = [*state.history, {"epoch": ahead.epoch, "train_nats": train_nats,

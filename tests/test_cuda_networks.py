@@ -7,9 +7,10 @@ import pytest
 from test_em_kernels import bounds, launch
 from test_made_kernels import EXTRAS, HEADS, MASKS, Made
 from test_network_kernels import mlp_inputs, tolerance
+from test_rbm import chain_inputs
 
 from npgen import kernels, masks
-from npgen.kernels import _cuda, em, flow, made_sample, masked_matmul, mlp
+from npgen.kernels import _cuda, em, flow, gibbs, gray, made_sample, masked_matmul, mlp
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan, made_masks
 
@@ -297,3 +298,25 @@ def test_a_planted_mistake_is_found(cupy, monkeypatch, name):
     finally:
         _cuda._module.cache_clear()
     assert any(planted)
+
+
+# --- restricted Boltzmann machines -----------------------------------------------------------------------------------
+
+@pytest.mark.long(but=SINGLE)
+@DTYPES
+@pytest.mark.parametrize("code", [0, 1], ids=["bernoulli", "normal"])
+@pytest.mark.parametrize("n, v, h, steps", [(0, 3, 2, 1), (1, 1, 1, 0), (3, 0, 2, 2), (3, 2, 0, 2), (33, 40, 70, 2)])
+def test_gibbs(cupy, n, v, h, steps, code, dtype):
+    args = chain_inputs(np.random.default_rng(n), n, v, h, steps, dtype, code)
+    loose = 1e-3 if dtype == np.float32 else 1e-11
+    agree(cupy, gibbs.chain, args, loose, loose)
+
+
+@pytest.mark.long(but=SINGLE)
+@DTYPES
+@pytest.mark.parametrize("code", [0, 1], ids=["bernoulli", "normal"])
+@pytest.mark.parametrize("k, d", [(0, 3), (3, 0), (5, 300)])
+def test_gray(cupy, k, d, code, dtype):
+    rng = np.random.default_rng(k)
+    args = (*(rng.normal(size=shape).astype(dtype) for shape in (k, d, (k, d))), code)
+    agree(cupy, gray.log_weights, args, 1e-3 if dtype == np.float32 else 1e-10)

@@ -19,7 +19,7 @@ from test_ops import CASES, ON_HOST
 import npgen
 from npgen import cli, train
 from npgen.engine import grad, hvp, jacobian, map_arrays
-from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
+from npgen.models import MADE, RBM, VAE, GaussianMixture, Mixture, RealNVP
 from npgen.models.estimator import NotFittedError
 from npgen.nn import Parameters
 from npgen.optim import SGD
@@ -198,6 +198,9 @@ MODELS = {
     "RealNVP": (RealNVP(n_couplings=3, hidden=(6,)), REAL),
     "RealNVP, an outlier and counts": (RealNVP(n_couplings=2, hidden=(6,)), FAR),
     "RealNVP, counts": (RealNVP(n_couplings=2, hidden=(6,)), np.round(REAL)),
+    "RBM": (RBM(n_hidden=4), BITS),
+    "RBM, normal": (RBM(n_hidden=3), REAL.astype(np.float64)),
+    "RBM, annealed": (RBM(n_hidden=21, n_annealed=3), REAL.astype(np.float64)),
     "GaussianMixture": (GaussianMixture(2), REAL),
     "GaussianMixture, counts": (GaussianMixture(2, covariance_type="diag", preprocess="dequantize+logit"), np.round(REAL)),
     "GaussianMixture, by gradient": (GaussianMixture(2, solver="adam"), REAL.astype(np.float64)),

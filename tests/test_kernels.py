@@ -16,6 +16,8 @@ from npgen.kernels import (
     em,
     flow,
     gather,
+    gibbs,
+    gray,
     likelihood,
     logsumexp,
     made_sample,
@@ -365,6 +367,7 @@ CASES = {
     masked_matmul.backward_weight: (matmul_inputs(["x", "g"]), matmul_bound),
 }
 JUDGED_ELSEWHERE = {"em.log_prob", "em.posterior", "em.statistics",  # in test_em_kernels
+                    "gibbs.chain", "gray.log_weights",  # in test_rbm
                     "made_sample.sample",  # against the naive sampler; the others in test_network_kernels
                     "mlp.forward", "mlp.backward", "flow.inverse", "flow.forward", "flow.backward"}
 KERNELS = pytest.mark.parametrize("kernel", CASES, ids=lambda kernel: kernel.name)
@@ -774,6 +777,8 @@ def launches_of_networks(dtype):
     yield flow.backward, (z, log_det, *(a.astype(dtype) for a in kept), *flows)
     first, one_hot = np.array([0, 1, 3, 6, 12]), np.array([0, 1, 2, 5, 6])  # a dimension of each head
     made = Layout((8, 9, 7, 12))
+    yield gibbs.chain, (x[:4].copy(), *np.zeros((3, 4), dtype), np.ones(3, dtype), x[:, :4].copy(), 0, 1, 2, 0, 0)
+    yield gray.log_weights, (x[0, :3].copy(), x[0].copy(), x[:3].copy(), 0)
     for direct in np.zeros((0, 0), dtype), np.zeros((8, 12), dtype):
         yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), np.tile(np.arange(5), (2, 1)), one_hot,
                                    first, np.arange(4), direct, x[:, :2].copy(), x[:, :1].copy(), np.zeros((6, 5), dtype),
@@ -785,7 +790,7 @@ FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm
         "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT", "flow.inverse": "NT",
-        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S"}
+        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S", "gibbs.chain": "NL"}
 
 
 @DTYPES

@@ -11,6 +11,7 @@ import test_classifier
 import test_heads
 import test_made_orders
 import test_players
+import test_rbm
 import test_vae
 
 same = test_classifier.test_scikit_learns_classifiers_are_special_cases
@@ -54,6 +55,42 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "a bound that does not rise with k": (
         "models.vae:VAE._iwae", "ops.logsumexp(log_w.reshape(n, k), axis=1) - math.log(k)", "log_w.reshape(n, k)[:, 0]",
         lambda: test_vae.test_beside_the_exact_posterior_the_bounds_rise_from_the_elbo_to_log_p("normal")),
+    # restricted Boltzmann machines: every law is of test_rbm
+    "RBM: inverted energy": (
+        "models.rbm:Boltzmann.contrast", "energies[:len(z)] - ops.sum(energies[len(z):]) / len(chain)",
+        "ops.sum(energies[len(z):]) / len(chain) - energies[:len(z)]",
+        test_rbm.test_sign_law_a_step_makes_the_data_likelier_and_what_the_model_dreams_less),
+    "RBM: no negative phase": ("models.rbm:Boltzmann.contrast", " - ops.sum(energies[len(z):]) / len(chain)", "",
+                               lambda: test_rbm.test_the_gradient_of_contrastive_divergence_is_that_of_powers_of_the_kernel(1)),
+    "RBM: the chain is the data": ("kernels.gibbs:_reference", "return v.astype(dtype)", "return state.astype(dtype)",
+                                   test_rbm.test_chains_move_by_the_gibbs_kernel),
+    "RBM: units that are off are on": ("kernels.gibbs:_heads", "np.exp(-logits)", "np.exp(logits)",
+                                       test_rbm.test_chains_move_by_the_gibbs_kernel),
+    "RBM: the hidden units are not centred": ("models.rbm:Boltzmann.contrast", "seen, active)", "seen, 0 * active)",
+                                              test_rbm.test_the_centred_gradient_is_that_of_centred_parameters),
+    "RBM: the visible units are not centred": ("models.rbm:Boltzmann.contrast", "seen, active)", "0 * seen, active)",
+                                               test_rbm.test_the_centred_gradient_forgets_which_of_0_and_1_is_which),
+    "RBM: log Z without the hidden biases": ("kernels.gray:_reference", "h @ outer.astype(np.float64) + ", "",
+                                             lambda: test_rbm.test_log_z_over_hidden_states_is_that_over_visible_ones(0)),
+    "RBM: log Z without the normal's constant": ("models.rbm:Boltzmann.log_weights", "self.d / 2 * LOG_2PI if", "0.0 if",
+                                                 test_rbm.test_of_normal_columns_it_is_a_tied_spherical_mixture),
+    "RBM: variance for standard deviation": ("models.rbm:Boltzmann.scaled", 'ops.exp(-p["log_var"] / 2)',
+                                             'ops.exp(-p["log_var"])',
+                                             test_rbm.test_of_normal_columns_it_is_a_tied_spherical_mixture),
+    "RBM: a scale without its determinant": ("models.rbm:Boltzmann.free_energy", 'energy + self.d / 2 * p["log_var"]', "energy",
+                                             test_rbm.test_of_normal_columns_it_is_a_tied_spherical_mixture),
+    "AIS: weighed after the step": ("kernels.gibbs:_reference", "(t - before) * (v @", "t * (v @",
+                                    lambda: test_rbm.test_annealed_weights_average_to_the_ratio_of_normalisers_for_any_ladder(
+                                        False, [0, 0.3, 1])),
+    "AIS: one temperature for both layers": (
+        "kernels.gibbs:_reference", "(1 - t) * base + t * (visible", "base + t * (visible",
+        lambda: test_rbm.test_annealed_weights_average_to_the_ratio_of_normalisers_for_any_ladder(True, [0, 0.3, 1])),
+    "AIS: hidden states are not counted": ("models.rbm:Boltzmann.annealed", "self.k * math.log(2)", "0.0",
+                                           test_rbm.test_the_bracket_holds_log_z),
+    "reverse AIS goes up": ("models.rbm:Boltzmann.annealed", "ladder[::-1].copy()", "ladder",
+                            test_rbm.test_the_bracket_holds_log_z),
+    "a contrast stops the fit": ("train:_epoch", "or not (validates or step.loss_decides)", "",
+                                 test_rbm.test_the_last_parameters_are_kept_where_a_contrast_decides_nothing),
     # classifiers
     "QDA: classes as likely as one another": ("models.classifier:BayesClassifier._choose_priors", "counts / counts.sum()",
                                               "np.full(len(counts), 1 / len(counts))", lambda: same("QDA", "empirical")),

@@ -18,7 +18,7 @@ import pytest
 
 import npgen
 from npgen import checkpoint, data
-from npgen.models import IAF, MADE, MAF, NSF, VAE, GaussianMixture, Mixture, RealNVP
+from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, GaussianMixture, Mixture, RealNVP
 from npgen.models.flow import FlowModel
 from npgen.random import Stream
 from npgen.testing import check_generative_model
@@ -73,6 +73,8 @@ CASES = {
     "VAE, normal": (vae(), REAL),
     "VAE, counts": (vae(), COUNTS),
     "VAE, 1 latent, linear": (vae(n_latent=1, hidden=()), MOONS),
+    "RBM, Bernoulli": (RBM(n_hidden=5, **QUICK), BITS),
+    "RBM, normal": (RBM(n_hidden=3, **QUICK), REAL),
     "GaussianMixture, full": (mixture(), MOONS),
     "GaussianMixture, tied": (mixture(covariance_type="tied"), REAL),
     "GaussianMixture, diagonal": (mixture(covariance_type="diag"), REAL[:, :2]),
@@ -780,6 +782,11 @@ BAD_PARAMS = {
     "n_couplings": [0, -1, 1.5, None, "4", (2, 3)],
     "n_latent": [0, -1, 1.5, None, "4", (2, 3)],
     "n_importance": [0, 1.5, None],
+    "n_hidden": [0, -1, 1.5, None, "4"],
+    "visible": ["poisson", None, 3],
+    "n_chains": [0, 1.5, None],
+    "n_steps": [0, 1.5, None],
+    "n_annealed": [0, 1.5, None],
     "beta": [-1, math.nan, math.inf, "big", None],
     "max_epochs": [0, -1, 1.5, None, True, "9"],
     "batch_size": [0, 1.5, None],
@@ -831,6 +838,8 @@ QUERIES = {
     "save": lambda m, x: m.save("nowhere"),
     "elbo": lambda m, x: m.elbo(x),
     "importance_log_prob": lambda m, x: m.importance_log_prob(x),
+    "free_energy": lambda m, x: m.free_energy(x),
+    "log_prob_bracket": lambda m, x: m.log_prob_bracket(x),
     "predict": lambda m, x: m.predict(x),
     "predict_proba": lambda m, x: m.predict_proba(x),
     "aic": lambda m, x: m.aic(x),
@@ -908,7 +917,7 @@ def test_bits_are_asked_for_where_the_head_needs_them(case):
         with pytest.raises(ValueError, match=r"X\[4500, 0\] is 0.5, but a Bernoulli head needs 0 or 1"):
             query(put(rows, 0.5, (4500, 0)))
     with pytest.raises(ValueError, match=r"fit: X\[3, 0\] is 2, but a Bernoulli head needs 0 or 1"):
-        asked = {"head": "bernoulli", "heads": "bernoulli", "preprocess": None}
+        asked = dict.fromkeys(("head", "heads", "visible"), "bernoulli") | {"preprocess": None}
         fresh(case, **{k: v for k, v in asked.items() if k in model.get_params()}).fit(put(x, 2, (3, 0)))
 
 
@@ -945,11 +954,11 @@ def test_a_model_that_cannot_hold_the_rows_says_so_once(name):
 
 @pytest.mark.long(but={"kind": [MADE]})
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", [MADE, VAE, RealNVP, MAF, NSF, IAF])
+@pytest.mark.parametrize("kind", [MADE, VAE, RealNVP, MAF, NSF, IAF, RBM])
 def test_check_estimator(kind):
     """All but one check: a row drawn once by weight 2 is not drawn as two rows are; the gradient's law is test_players.py's."""
     check = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is not installed").check_estimator
     drawn = {"check_sample_weight_equivalence_on_dense_data": "batches and held-out rows are drawn"}
-    model = kind(hidden=(8,), max_epochs=2, random_state=0)
+    model = kind(**{"n_hidden": 8} if kind is RBM else {"hidden": (8,)}, max_epochs=2, random_state=0)
     results = check(model, on_skip=None, expected_failed_checks=drawn)  # raises where another fails
     assert sum(result["status"] == "passed" for result in results) > 45

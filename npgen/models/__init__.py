@@ -5,12 +5,13 @@ from .made import MADE
 from .maf import MAF
 from .mixture import GaussianMixture, Mixture, select_n_components
 from .nsf import NSF
+from .rbm import RBM
 from .realnvp import RealNVP
 from .vae import VAE
 
-MODELS = {"gmm": GaussianMixture, "iaf": IAF, "made": MADE, "maf": MAF, "mixture": Mixture, "nsf": NSF, "realnvp": RealNVP,
-          "vae": VAE}
+MODELS = {"gmm": GaussianMixture, "iaf": IAF, "made": MADE, "maf": MAF, "mixture": Mixture, "nsf": NSF, "rbm": RBM,
+          "realnvp": RealNVP, "vae": VAE}
 CLASSES = {cls.__name__: cls for cls in (*MODELS.values(), BayesClassifier)}
 
-__all__ = ["BayesClassifier", "CLASSES", "GaussianMixture", "IAF", "MADE", "MAF", "MODELS", "Mixture", "NSF", "RealNVP", "VAE",
-           "select_n_components"]
+__all__ = ["BayesClassifier", "CLASSES", "GaussianMixture", "IAF", "MADE", "MAF", "MODELS", "Mixture", "NSF", "RBM", "RealNVP",
+           "VAE", "select_n_components"]

@@ -326,7 +326,8 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         if context is None:
             return None
         if not self._takes_context:
-            raise ValueError(f"fit: a {type(self).__name__} takes no context; fit it on all the columns, and call condition")
+            raise ValueError(f"fit: a {type(self).__name__} takes no context; fit it on all the columns"
+                             + (", and call condition" if hasattr(self, "condition") else ""))
         return ContextMap.of(context, n, weights)
 
     def _check_context(self, method, context, x):

@@ -31,6 +31,7 @@ QUERIES = {  # what is asked of a model and its rows; a query that is refused ha
     "predict_proba": lambda model, x: model.predict_proba(x),
     "elbo": lambda model, x: model.elbo(x),
     "importance_log_prob": lambda model, x: model.importance_log_prob(x, n_importance=3),
+    "free_energy": lambda model, x: model.free_energy(x),
     "aic": lambda model, x: model.aic(x),
     "bic": lambda model, x: model.bic(x),
     "impute": lambda model, x: model.impute(_holes(x)),
