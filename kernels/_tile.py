@@ -2,6 +2,7 @@
 
     multiply         c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], op: as it lies, or turned
     pack             what it does to some columns of b; panel_product, what it does with them
+    add_products     a tile of a product added to what c holds, for whoever keeps panels and results himself
 
 a, b, c are 2-D with contiguous rows, of one dtype, float32 or float64. Whoever wants some columns, or rows from another on,
 says so by numbers, and not by a view, so that one function is compiled for all.
@@ -66,12 +67,8 @@ if available:
         def store(self, value, address):
             self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = self.itemsize
 
-    @intrinsic
-    def _sum_products(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
-        """c[ci + r, cj + q] = sum_k op(a)[i + r, start + k] panel[k, q] for all rows r of a tile, and all its columns q.
-
-        Where a has fewer rows, the last of them is taken again and again.
-        """
+    def _tile(onto, a, panel, c):
+        """The signature and the code of what sums a tile up, from 0 or onto what c holds."""
         def codegen(context, builder, sig, args):
             turned, i, rows, start, depth, ci, cj = (args[n] for n in (1, 2, 3, 4, 5, 8, 9))
             A, B, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 6, 7))
@@ -81,7 +78,7 @@ if available:
                 builder.module, ir.FunctionType(vector, [vector] * 3),
                 f"llvm.fmuladd.v{lanes}{'f32' if C.itemsize == 4 else 'f64'}")
             everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-            nothing, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0.0] * lanes)
+            nothing, starts = ir.Constant(vector, ir.Undefined), [ir.Constant(vector, [0.0] * lanes)] * n_rows
             turned = builder.trunc(turned, ir.IntType(1)) if turned.type.width > 1 else turned
             along_rows, along_k = (builder.select(turned, A.strides[1 - n], A.strides[n]) for n in (0, 1))
             first = builder.add(A.address, builder.add(builder.mul(i, along_rows), builder.mul(start, along_k)))
@@ -89,6 +86,9 @@ if available:
             for r in range(n_rows):
                 row = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
                 row_starts.append(builder.add(first, builder.mul(row, along_rows)))
+            places = [C.at(builder.add(ci, SIZE(r)), cj) for r in range(n_rows)]
+            if onto:
+                starts = [C.load(place, vector) for place in places]
 
             before, loop, end = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
             builder.cbranch(builder.icmp_signed(">", depth, SIZE(0)), loop, end)
@@ -102,24 +102,35 @@ if available:
                 more.append(builder.call(multiply_add, [builder.shuffle_vector(value, nothing, everywhere), of_panel, total]))
             following = builder.add(k, SIZE(1)), builder.add(shift, along_k), builder.add(at, SIZE(LINE))
             builder.cbranch(builder.icmp_signed("<", following[0], depth), loop, end)
-            for phi, begin, then in zip((k, shift, at, *sums), (SIZE(0), SIZE(0), B.address, *[zeros] * n_rows),
+            for phi, begin, then in zip((k, shift, at, *sums), (SIZE(0), SIZE(0), B.address, *starts),
                                         (*following, *more), strict=True):
                 phi.add_incoming(begin, before)
                 phi.add_incoming(then, loop)
 
             builder.position_at_end(end)
             results = [builder.phi(vector) for _ in range(n_rows)]
-            for result, then in zip(results, more, strict=True):
-                result.add_incoming(zeros, before)
+            for result, begin, then in zip(results, starts, more, strict=True):
+                result.add_incoming(begin, before)
                 result.add_incoming(then, loop)
-            to = C.at(ci, cj)
-            for result in results:
-                C.store(result, to)
-                to = builder.add(to, C.strides[0])
+            for result, place in zip(results, places, strict=True):
+                C.store(result, place)
             return context.get_dummy_value()
 
         sig = types.void(a, types.boolean, types.intp, types.intp, types.intp, types.intp, panel, c, types.intp, types.intp)
         return sig, codegen
+
+    @intrinsic
+    def _sum_products(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
+        """c[ci + r, cj + q] = sum_k op(a)[i + r, start + k] panel[k, q] for all rows r of a tile, and all its columns q.
+
+        Where a has fewer rows, the last of them is taken again and again.
+        """
+        return _tile(False, a, panel, c)
+
+    @intrinsic
+    def add_products(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
+        """The same added to c, product by product."""
+        return _tile(True, a, panel, c)
 
     @intrinsic
     def _move(typingctx, a, i, j, out, oi):
@@ -158,7 +169,7 @@ if available:
             return context.get_dummy_value()
         return types.void(a, types.intp, types.intp, out, types.intp, types.intp), codegen
 else:
-    tile_rows = tile_columns = None
+    tile_rows = tile_columns = add_products = None
 
 
 @jit

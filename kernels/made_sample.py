@@ -23,25 +23,26 @@ first whose cumulative probability is above the uniform. Entries of a weight whe
 The hidden activation is ReLU. Any N, zero included; D >= 1. One pass costs what scoring the rows costs; a pass per
 dimension, as the reference does it, D times that. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), section 4.
 
-Numba: dimensions go in blocks. What earlier blocks contribute to a block comes from one GEMM per layer; inside the block
-each new value is added to the units that see it, and a unit is activated when its last input has arrived. CUDA: the same
-without the blocks, a few rows for every block of threads.
+Numba: rows go in groups of a vector's lanes, dimensions in blocks. What earlier blocks contribute to a block is one product
+per layer, of _tile.py, whose panels are the groups' values; inside the block each new value is added to the units that see it,
+and a unit is activated when its last input has arrived. Every value is its bias, to which products are added one by one, so
+that no bit of a row depends on other rows. CUDA: the same without the blocks, a few rows for every block of threads.
 """
 import functools
 
 import numpy as np
 
 from . import _cuda
-from ._blas import gemm
 from ._constants import BERNOULLI, CATEGORICAL, MIXTURE, NORMAL
 from ._cuda import KernelError
 from ._dispatch import Kernel
-from ._jit import NO, YES, entry, jit, parallel
+from ._jit import YES, ZERO, entry, get_num_threads, jit, parallel
 from ._math import exp, tanh
-from .masked_matmul import _panels, _rows_of
+from ._tile import add_products, pack, tile_columns, tile_rows
 from .mlp import layer_of
 
-BLOCK = 32  # dimensions
+BLOCK = 30  # dimensions, so that as many outputs are whole tiles, of 10 rows or of 6
+TOGETHER = 8  # groups that take the weights from the cache together
 
 
 def _drawn(out, noise, code, limit):
@@ -88,38 +89,30 @@ def _reference(params, widths, cuts, inputs, first, codes, direct, context, know
 
 
 @jit
-def _fill(bias, out):
-    for m in range(len(out)):
-        out[m, :] = bias[m]
+def _begin(bias, sums, at):
+    """sums[:, at:] = bias, for all groups."""
+    for g in range(len(sums)):
+        for m in range(bias.size):
+            for q in range(tile_columns(sums)):
+                sums[g, at + m, q] = bias[m]
 
 
 @jit
-def _add_known(x, weight, out):
-    """out += weight^T x."""
-    if len(x) > 0:
-        gemm(1.0, weight, YES, x, NO, 1.0, out)
+def _add(values, weight, row, first, last, sums, at):
+    """sums[:, at:] += weight[row:, first:last]^T values, for all groups. Up to a tile of units behind these become anything."""
+    step, depth = tile_rows(), values.shape[1]
+    for m in range(first, last if depth > 0 else first, step):
+        for g in range(len(values)):
+            add_products(weight, YES, m, min(step, last - m), row, depth, values[g], sums[g], at + m - first, ZERO)
 
 
 @jit
-def _add_product(x, weight, out):
-    """out += weight^T x for a few rows of x; for one or two, a GEMM call would cost more than its work."""
-    if len(x) > 2:
-        gemm(1.0, weight, YES, x, NO, 1.0, out)
-        return
-    for k in range(len(x)):
-        values = x[k]
-        for m in range(len(out)):
-            sums, slope = out[m], weight[k, m]
-            for n in range(sums.size):
-                sums[n] += slope * values[n]
-
-
-@jit
-def _relu(x):
-    for m in range(len(x)):
-        row = x[m]
-        for n in range(row.size):
-            row[n] = max(row[n], x.dtype.type(0))
+def _relu(units):
+    zero = units.dtype.type(0)
+    for g in range(len(units)):
+        for m in range(units.shape[1]):
+            for q in range(tile_columns(units)):
+                units[g, m, q] = max(units[g, m, q], zero)
 
 
 @jit
@@ -171,35 +164,60 @@ def _draw(outputs, noise, code, limit, x):
 
 @jit
 def _enter(x, code, columns):
-    """The inputs (I, N) of a dimension, from its values."""
-    if code == CATEGORICAL:
-        for c in range(len(columns)):
-            for n in range(x.size):
-                columns[c, n] = 1 if x[n] == c else 0
-    else:
-        columns[0, :] = x
+    """The inputs (G, I, lanes) of a dimension, from its values (G lanes,)."""
+    lanes = tile_columns(x)
+    for g in range(len(columns)):
+        for c in range(columns.shape[1]):
+            for q in range(lanes):
+                columns[g, c, q] = x[g * lanes + q] if code != CATEGORICAL else 1 if x[g * lanes + q] == c else 0
 
 
 @jit
-def _turn(values, out):
-    for n in range(len(values)):
-        for d in range(values.shape[1]):
-            out[d, n] = values[n, d]
+def _take(rows, at, groups):
+    """groups (G, K, lanes) = columns at.. of the rows, turned; 0 in lanes without a row."""
+    lanes = tile_columns(rows)
+    for g in range(len(groups)):
+        pack(rows, YES, at, g * lanes, min(lanes, len(rows) - g * lanes), groups[g])
 
 
 @jit
-def _panel(params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, rows):
-    """Fill the rows (N, D) of one panel; inside, a unit's values for all of them lie side by side."""
-    H, (N, D) = len(cuts), rows.shape
-    offsets = np.zeros(H + 1, np.intp)  # where each hidden layer's units begin in h
+def _give(values, rows, at):
+    """Columns at.. of the rows = values (K, N), turned."""
+    for n in range(len(rows)):
+        row = rows[n]
+        for k in range(len(values)):
+            row[at + k] = values[k, n]
+
+
+@jit
+def _most(first, D):
+    """The most outputs that a block has."""
+    most = 0
+    for low in range(0, D, BLOCK):
+        most = max(most, first[min(low + BLOCK, D)] - first[low])
+    return most
+
+
+@jit
+def _grouped(values, groups):
+    """values (K, G lanes) as (G, K, lanes)."""
+    return values.reshape((len(values), groups, tile_columns(values))).transpose((1, 0, 2))
+
+
+@jit
+def _sample(params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, rows):
+    """Fill the rows (N, D), in groups of which each has a vector for every input, unit and output."""
+    H, (N, D), S, lanes = len(cuts), rows.shape, known.shape[1], tile_columns(rows)
+    groups, offsets = -(-N // lanes), np.zeros(H + 1, np.intp)  # offsets: where each hidden layer's units begin in h
     for layer in range(H):
-        offsets[layer + 1] = offsets[layer] + widths[layer + 1]
-    h, out = np.empty((offsets[H], N), rows.dtype), np.empty((first[D], N), rows.dtype)
-    x, seen, eps = np.empty((D, N), rows.dtype), np.empty((widths[0], N), rows.dtype), np.empty(noise.T.shape, rows.dtype)
-    _turn(noise, eps)
-    given, drawn = inputs[D], 0  # the context's first input, and the noise used
-    _turn(context, seen[given:])
-    _turn(known, x)
+        offsets[layer + 1] = offsets[layer] + widths[layer + 1] + tile_rows()
+    h, seen = np.empty((groups, offsets[H], lanes), rows.dtype)[:, 0:], np.empty((groups, widths[0], lanes), rows.dtype)
+    # of a block: values of all groups lie side by side
+    x, eps = np.empty((BLOCK, groups * lanes), rows.dtype), np.empty((2 * BLOCK, groups * lanes), rows.dtype)
+    out = np.empty((_most(first, D) + tile_rows(), groups * lanes), rows.dtype)
+    to_outputs = _grouped(out, groups)
+    given, used = inputs[D], 0  # the context's first input, and the noise used
+    _take(context, ZERO, seen[:, given:])
     for low in range(0, D, BLOCK):
         high = min(low + BLOCK, D)
         # what the values before this block give to its units: everything for units that saw nothing new (degree 0)
@@ -207,56 +225,75 @@ def _panel(params, widths, cuts, inputs, first, codes, direct, context, known, n
             weight, bias = layer_of(params, widths, layer)
             if layer < H:
                 a, b = 0 if low == 0 else cuts[layer, low], cuts[layer, high]
-                z = h[offsets[layer] + a:offsets[layer] + b]
+                sums, at = h, offsets[layer] + a
             else:
                 a, b = first[low], first[high]
-                z = out[a:b]
-            _fill(bias[a:b], z)
+                sums, at = to_outputs, 0
+            _begin(bias[a:b], sums, at)
             if layer == 0:
-                _add_known(seen[:inputs[low]], weight[:inputs[low], a:b], z)
-                _add_known(seen[given:], weight[given:, a:b], z)
+                _add(seen[:, :inputs[low]], weight, ZERO, a, b, sums, at)
+                _add(seen[:, given:], weight, given, a, b, sums, at)
             else:
-                below = h[offsets[layer - 1]:offsets[layer - 1] + cuts[layer - 1, low]]
-                _add_known(below, weight[:len(below), a:b], z)
+                below = offsets[layer - 1]
+                _add(h[:, below:below + cuts[layer - 1, low]], weight, ZERO, a, b, sums, at)
             if layer == H and direct.size > 0:
-                _add_known(seen[:inputs[low]], direct[:inputs[low], a:b], z)
-                _add_known(seen[given:], direct[given:, a:b], z)
+                _add(seen[:, :inputs[low]], direct, ZERO, a, b, sums, at)
+                _add(seen[:, given:], direct, given, a, b, sums, at)
             if layer < H and low == 0:
-                _relu(z[:cuts[layer, 0]])
+                _relu(h[:, at:at + cuts[layer, 0]])
+        before, start = used, first[low]
         for d in range(low, high):
-            own, later = slice(inputs[d], inputs[d + 1]), slice(first[d + 1], first[high])
-            if d >= known.shape[1]:
-                _draw(out[first[d]:first[d + 1]], eps[drawn:drawn + 2], codes[d], limits[d], x[d])
-            _enter(x[d], codes[d], seen[own])
-            drawn += 2 if codes[d] == MIXTURE else 1
+            used += 2 if codes[d] == MIXTURE else 1
+        _take(noise[:, before:used], ZERO, _grouped(eps[:used - before], groups))
+        _take(known[:, low:high], ZERO, _grouped(x[:max(0, min(high, S) - low)], groups))
+        used = before
+        for d in range(low, high):
+            own, after, end = slice(inputs[d], inputs[d + 1]), first[d + 1], first[high]
+            if d >= S:
+                _draw(out[first[d] - start:after - start], eps[used - before:], codes[d], limits[d], x[d - low])
+            _enter(x[d - low], codes[d], seen[:, own])
+            used += 2 if codes[d] == MIXTURE else 1
             if direct.size > 0:
-                _add_product(seen[own], direct[own, later], out[later])
-            new, row = seen[own], inputs[d]  # the newest values of the layer below, and their first row there
+                _add(seen[:, own], direct, inputs[d], after, end, to_outputs, after - start)
+            new, row = seen[:, own], inputs[d]  # the newest values of the layer below, and their first row there
             for layer in range(H + 1):
                 weight, bias = layer_of(params, widths, layer)
-                seeing = weight[row:row + len(new)]
                 if layer < H:
-                    a, b, end = cuts[layer, d], cuts[layer, d + 1], cuts[layer, high]
-                    _add_product(new, seeing[:, a:end], h[offsets[layer] + a:offsets[layer] + end])
-                    new, row = h[offsets[layer] + a:offsets[layer] + b], a
+                    a, b, at = cuts[layer, d], cuts[layer, d + 1], offsets[layer]
+                    _add(new, weight, row, a, cuts[layer, high], h, at + a)
+                    new, row = h[:, at + a:at + b], a
                     _relu(new)
                 else:
-                    _add_product(new, seeing[:, later], out[later])
-    _turn(x.T, rows.T)
+                    _add(new, weight, row, after, end, to_outputs, after - start)
+        _give(x[:high - low], rows, low)
 
 
 @jit
-def _panel_of(p, panels, params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, x):
-    low, high = _rows_of(p, panels, len(noise))
-    _panel(params, widths, cuts, inputs, first, codes, direct, context[low:high], known[low:high], noise[low:high], limits,
-           x[low:high])
+def _sample_part(p, parts, params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, x):
+    low, high = _rows_of(p, parts, x)
+    _sample(params, widths, cuts, inputs, first, codes, direct, context[low:high], known[low:high], noise[low:high], limits,
+            x[low:high])
+
+
+@jit
+def _rows_of(p, parts, x):
+    """The first row of a part, and the last + 1: whole groups, as even as they go."""
+    lanes = tile_columns(x)
+    groups = -(-len(x) // lanes)
+    return p * groups // parts * lanes, min((p + 1) * groups // parts * lanes, len(x))
 
 
 @entry
-def _numba(params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits):
-    panels, x = _panels(len(noise)), np.empty((len(noise), len(codes)), noise.dtype)
-    parallel(panels, _panel_of, (panels, params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, x))
+def _parts(threads, params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits):
+    x = np.empty((len(noise), len(codes)), noise.dtype)
+    groups = -(-len(x) // tile_columns(x))
+    parts = min(groups, max(threads, -(-groups // TOGETHER)))
+    parallel(parts, _sample_part, (parts, params, widths, cuts, inputs, first, codes, direct, context, known, noise, limits, x))
     return x
+
+
+def _numba(*args):
+    return _parts(get_num_threads(), *args)
 
 
 @functools.lru_cache(maxsize=256)
@@ -291,6 +328,6 @@ def _cuda_side(params, widths, cuts, inputs, first, codes, direct, context, know
 
 sample = Kernel("made_sample.sample", "params(P) widths(L):int64 cuts(L-2,D+1):int64 inputs(D+1):int64 first(D+1):int64 "
                 "codes(D):int64 direct(K,M) context(N,W) known(N,S) noise(N,U) limits(D)",
-                reference=_reference, numba=_numba, cuda=_cuda_side, blas=True,
+                reference=_reference, numba=_numba, cuda=_cuda_side,
                 sizes=lambda params, widths, cuts, inputs, first, codes, *rest:
                 _sizes(*map(_cuda.content, (widths, inputs, first, codes))))

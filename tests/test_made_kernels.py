@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from npgen.kernels import KernelError, _blas, made_sample, masked_matmul, using
+from npgen.kernels import KernelError, made_sample, masked_matmul, using
 from npgen.masks import Plan, made_degrees
 from npgen.testing import check_kernel
 
@@ -273,12 +273,10 @@ def test_normal_samples_where_the_log_variance_meets_its_bound(backend):
 @DTYPES
 @HEADS
 def test_a_row_of_a_sample_has_the_same_bits_in_any_panel(dtype, heads):
-    if dtype == np.float32 and not _blas._avx512():
-        pytest.skip("without AVX-512 BLAS rounds float32 by the number of rows")
     made = Made(33, (20,), heads, dtype, 0, context=2, direct=heads == 0)
     noise = made.noise(700, 0)
     whole = made_sample.sample(*made.launch(noise))
-    for n in (4, 68, 76, 100, 516, 692):
+    for n in (1, 15, 16, 17, 68, 100, 516, 692):
         np.testing.assert_array_equal(made_sample.sample(*made.launch(noise[:n].copy())), whole[:n])
 
 
