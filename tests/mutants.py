@@ -24,6 +24,7 @@ from npgen import data
 from npgen.heads import MixtureOfNormals
 from npgen.kernels import Kernel
 from npgen.models import MADE, MAF, NSF, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP
+from npgen.priors import Flow
 from npgen.testing import check_generative_model
 from npgen.transforms import Chain, Dequantize, Logit
 
@@ -98,7 +99,7 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "VAE, moons": (lambda s: VAE(n_latent=2, hidden=(16,), n_importance=50, random_state=s, **LONGER), moons),
     "VAE, moons, mixture prior": (lambda s: VAE(n_latent=2, hidden=(16,), n_importance=50, prior="mixture", prior_size=3, k=3,
                                                 variance="feature", objective="iwae", random_state=s, **LONGER), moons),
-    "VAE, bits, flow prior": (lambda s: VAE(n_latent=2, hidden=(12,), n_importance=50, prior="flow", prior_size=2,
+    "VAE, bits, flow prior": (lambda s: VAE(n_latent=2, hidden=(12,), n_importance=50, prior=Flow(2, (12,)),
                                             free_bits=0.2, random_state=s, **LONGER), bits),
     "VAE, moons, free bits": (lambda s: VAE(n_latent=2, hidden=(16,), n_importance=50, free_bits=3.0, variance="shared",
                                             random_state=s, **LONGER), moons),

@@ -93,7 +93,7 @@ def test_fit_help_lists_every_setting_of_every_model(capsys):
     ("gmm", "digits", ("--set", "n_components=3", "--set", "covariance_type=diag")),
     ("made", "digits", ("--set", "hidden=16,16")),
     ("realnvp", "eight-gaussians", SMALL),
-    ("vae", "digits", ("--set", "hidden=(16,)", "--set", "n_latent=2")),
+    ("vae", "digits", ("--set", "hidden=(16,)", "--set", "n_latent=2", "--set", "prior=Mixture(3)")),
     ("mixture", "moons", ("--set", "n_components=3", "--set", "heads=('normal','normal')")),
 ])
 def test_fit_writes_a_model_that_loads(here, capsys, model, source, settings):
@@ -735,6 +735,8 @@ BAD_SETTINGS = {
     "unknown model": (("fit", "gan", "--data", "moons", "--out", "m"), ("gan", "gmm", "made", "realnvp", "vae")),
     "unknown key": (fast("--set", "layers=3"), ("layers=3", "n_couplings", "hidden")),
     "no value": (fast("--set", "hidden"), ("key=value", "n_couplings")),
+    "prior of no size": (fast("--set", "prior=Mixture(0)", model="vae"), ("--set prior=Mixture(0): n_components must be",)),
+    "prior of unknown options": (fast("--set", "prior=Flow(size=3)", model="vae"), ("--set prior=Flow(size=3): ", "'size'")),
     "flag by --set": (fast("--set", "random_state=1"), ("random_state=1", "hidden")),
     "bad value": (fast("--set", "learning_rate=fast"), ("learning_rate", "'fast'")),
     "bad width": (fast("--set", "hidden=0"), ("hidden", "0")),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import npgen
-from npgen import checkpoint, data
+from npgen import checkpoint, data, priors
 from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, GaussianMixture, Mixture, RealNVP
 from npgen.models.flow import FlowModel
 from npgen.random import Stream
@@ -71,7 +71,7 @@ CASES = {
     "NSF, autoregressive, counts": (NSF(coupling=False, mix="lu", **stacked), COUNTS),
     "VAE, Bernoulli": (vae(), BITS),
     "VAE, normal": (vae(), REAL),
-    "VAE, counts": (vae(), COUNTS),
+    "VAE, counts": (vae(prior=priors.Flow(2, (6,), coupling=False, bins=3)), COUNTS),
     "VAE, 1 latent, linear": (vae(n_latent=1, hidden=()), MOONS),
     "RBM, Bernoulli": (RBM(n_hidden=5, **QUICK), BITS),
     "RBM, normal": (RBM(n_hidden=3, **QUICK), REAL),

@@ -5,34 +5,34 @@ import pytest
 
 from npgen import fused
 from npgen.engine import vjp
-from npgen.priors import Flow, Mixture, StandardNormal
+from npgen.priors import Flow, Mixture, Prior, StandardNormal, from_config
 from npgen.random import Stream
 from npgen.testing import check_grads
-from npgen.transforms import ActNorm, Additive, AffineCouplings, Autoregressive, Chain, Coupling, Permute
+from npgen.transforms import BatchNorm
 
-SWAP = np.array([1, 0])
-CASES = {  # of 2 dimensions, for w columns of context
-    "standard normal": (lambda w: StandardNormal(2), False),
-    "mixture": (lambda w: Mixture("prior", 2, 3), False),
-    "mixture of one": (lambda w: Mixture("prior", 2, 1), False),
-    "flow, identity": (lambda w: Flow(Chain(), 2), False),
-    "flow, autoregressive": (lambda w: Flow(Chain([ActNorm("a", 2), Autoregressive("m", 2, (6,), n_context=w), Permute(SWAP),
-                                                   Coupling("k", 2, 1, (5,), Additive(), w)]), 2, w), True),
-    "flow, couplings": (lambda w: Flow(AffineCouplings("f", np.stack([SWAP, SWAP]), (1, 1), (6,), w), 2, w), True),
+CASES = {  # whether they see a context
+    "standard normal": (StandardNormal(), False),
+    "mixture": (Mixture(3), False),
+    "mixture of one": (Mixture(1), False),
+    "flow, autoregressive": (Flow(2, (6,), coupling=False), True),
+    "flow, autoregressive splines": (Flow(2, (5,), coupling=False, bins=3), True),
+    "flow, couplings": (Flow(2, (6,)), True),
+    "flow, couplings of splines": (Flow(3, (5,), bins=3), True),
 }
+FLOWS = [name for name in CASES if name.startswith("flow")]
 priors = pytest.mark.parametrize(("name", "w"), [(name, w) for name, (_, sees) in CASES.items()
                                                  for w in ((0, 2) if sees else (0,))])
 
 
 def made(name, w, dtype=np.float64, first=False):
-    prior, stream = CASES[name][0](w), Stream(1)
+    prior, stream = CASES[name][0].of(2, w), Stream(1)
     if not first and isinstance(prior, Flow):
         for step in (prior.transform, *prior.transform.inner):
             for net in (*getattr(step, "nets", ()), *([step.net] if hasattr(step, "net") else ())):
                 net.gains[-1] = 0.3
     p = prior.init(np.zeros((1, 7), dtype), np.zeros((1, w), dtype) if w else None, stream)
     assert {k: v.shape for k, v in p.items()} == prior.shapes() and all(v.dtype == dtype for v in p.values())
-    if not first and "prior" in p:
+    if not first and isinstance(prior, Mixture):
         p["prior"] += 0.5 * stream.normal(p["prior"].shape, dtype)
     return prior, p
 
@@ -85,14 +85,21 @@ def test_gradients_are_those_of_finite_differences(name, w):
 
 def test_a_flow_and_its_context_begin_at_the_standard_normal():
     z = np.random.default_rng(3).normal(size=(9, 2))
-    for name, w in (("flow, autoregressive", 2), ("flow, couplings", 2), ("flow, couplings", 0), ("flow, identity", 0)):
+    for name, w in [(name, w) for name in FLOWS for w in (0, 2)]:
         prior, p = made(name, w, first=True)
         np.testing.assert_allclose(prior.log_prob(p, z, context(w, 9)), fused.standard_normal_log_prob(z), rtol=1e-13)
-    mixture, p = Mixture("prior", 2, 1), {"prior": np.zeros((1, 5))}
+    mixture, p = Mixture(1).of(2), {"prior": np.zeros((1, 5))}
     np.testing.assert_allclose(mixture.log_prob(p, z), fused.standard_normal_log_prob(z), rtol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["flow, autoregressive", "flow, couplings"])
+@pytest.mark.parametrize("name", ["flow, couplings", "flow, couplings of splines"])
+def test_both_features_move(name):
+    prior, p = made(name, 0)
+    z = np.random.default_rng(3).normal(size=(9, 2))
+    assert (np.abs(prior.transform.to_noise(p, z)[0] - z) > 1e-9).all()
+
+
+@pytest.mark.parametrize("name", FLOWS)
 def test_a_flow_sees_its_context(name):
     prior, p = made(name, 2)
     z = np.random.default_rng(3).normal(size=(9, 2))
@@ -102,19 +109,59 @@ def test_a_flow_sees_its_context(name):
 def test_the_divergence_is_its_integral_and_its_rules_are_its_derivatives():
     mean, log_var = np.array([[0.3, -1.1]]), np.array([[-0.7, 0.4]])
     log_q = -0.5 * (np.log(2 * np.pi) + log_var + (GRID - mean)**2 / np.exp(log_var)).sum(axis=1)
-    prior = StandardNormal(2)
+    prior = StandardNormal().of(2)
     integral = np.sum(np.exp(log_q) * (log_q - prior.log_prob({}, GRID))) * (SIDE[1] - SIDE[0])**2
     np.testing.assert_allclose(prior.kl(mean, log_var), integral, rtol=1e-9)
     check_grads(lambda m, v: np.sum(np.sin(prior.kl(m, v))), mean, log_var, order=2)
-    assert Mixture("prior", 2, 3).kl(mean, log_var) is None and Flow(Chain(), 2).kl(mean, log_var) is None
+    assert Mixture(3).of(2).kl(mean, log_var) is None and Flow().of(2).kl(mean, log_var) is None
 
 
 def test_components_are_drawn_by_their_weights():
     """Of 10,000 rows, 7,000 of the component of weight 0.7, within 6 standard errors. False alarms: 2e-9."""
-    prior = Mixture("prior", 2, 2)
+    prior = Mixture(2).of(2)
     p = {"prior": np.array([[-5, 0, 0, 0, np.log(0.3)], [5, 0, 0, 0, np.log(0.7)]])}
     share = (prior.sample(p, 10000, None, Stream(0), np.float64)[:, 0] > 0).mean()
     assert abs(share - 0.7) < 6 * np.sqrt(0.21 / 10000)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_its_config_and_its_repr(name):
+    prior = CASES[name][0]
+    for again in (from_config(prior.config()), eval(repr(prior))):
+        assert repr(again) == repr(prior) and again.of(2, 1).shapes() == prior.of(2, 1).shapes() and prior.d is None
+
+
+class Normalised(Prior):
+    """Noise that a batch normalisation has moved."""
+
+    name = "normalised"
+
+    def _bind(self):
+        self.norm = BatchNorm("prior", self.d)
+
+    def shapes(self):
+        return self.norm.shapes()
+
+    def query_shapes(self):
+        return self.norm.query_shapes()
+
+    def log_prob(self, p, z, c=None):
+        return self.norm.log_prob(p, z)
+
+    def sample(self, p, n, c, stream, dtype, like=None):
+        return self.norm.data(p, stream.normal((n, self.d), dtype))
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: Mixture(0), "n_components must be an integer from 1 to 1000, got 0"),
+    (lambda: Flow(2.5), "n_layers must be an integer from 1 to 1000, got 2.5"),
+    (lambda: Flow(bins=1), "bins must be an integer from 2 to 1000, got 1"),
+    (lambda: Flow(hidden=(0,)), "hidden must be made of positive integers, got 0"),
+    (lambda: Flow(hidden=(), coupling=False), "Flow: hidden must name at least one layer where coupling=False"),
+    (lambda: Normalised().of(2), "prior: Normalised has statistics of rows, as batch normalisation has")])
+def test_what_cannot_be_is_refused_in_one_sentence(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 @pytest.mark.parametrize(("where", "old", "new", "law", "args"), [
@@ -129,8 +176,10 @@ def test_components_are_drawn_by_their_weights():
      test_dtypes_are_kept_and_the_same_seed_draws_the_same_rows, ("mixture", 0, np.float32)),
     ("Flow.init", "np.sqrt(z.dtype.type(self.d)) * ", "", test_a_flow_and_its_context_begin_at_the_standard_normal, ()),
     ("Flow.log_prob", "c if self.n_context", "0 * c if self.n_context", test_a_flow_sees_its_context, ("flow, couplings",)),
+    ("Flow._steps", "np.arange(d)[::-1]", "np.arange(d)", test_both_features_move, ("flow, couplings of splines",)),
+    ("Flow.config", "self.bins is None", "True", test_it_is_its_config_and_its_repr, ("flow, couplings of splines",)),
     ("_kl", "- 1 - log_var", "- log_var", test_the_divergence_is_its_integral_and_its_rules_are_its_derivatives, ()),
-], ids=range(8))
+], ids=range(10))
 def test_a_planted_mistake_breaks_its_law(where, old, new, law, args):
     with mutants.Mutant(law.__name__, "", f"priors:{where}", old, new).made(), pytest.raises((AssertionError, IndexError)):
         law(*args)

@@ -26,9 +26,10 @@ DATA = {"Bernoulli": (BITS, {}), "normal": (REAL, {}), "normal, 1 feature": (LIN
         "Bernoulli, mixture": (BITS, {"prior": "mixture", "prior_size": 3}),
         "normal, flow, feature": (REAL, {"prior": "flow", "prior_size": 3, "variance": "feature"}),
         "normal, mixture, shared, IWAE": (REAL, {"prior": "mixture", "variance": "shared", "objective": "iwae"}),
+        "Bernoulli, couplings of splines": (BITS, {"prior": priors.Flow(2, (6,), bins=4)}),
         "levels": (WHOLE, {"head": "categorical"}), "mixtures of normals": (REAL, {"head": "mixture"}),
-        "columns, flow": (np.column_stack([REAL[:, 0], WHOLE]), {"head": ["normal", "poisson", "bernoulli"], "prior": "flow",
-                                                                 "prior_size": 2})}
+        "columns, flow": (np.column_stack([REAL[:, 0], WHOLE]), {"head": ["normal", "poisson", "bernoulli"],
+                                                                 "prior": priors.Flow(2, (6,), coupling=False)})}
 cases = pytest.mark.parametrize("case", DATA)
 Z, STEP = np.linspace(-12, 12, 6001, retstep=True)
 _models = {}
@@ -224,7 +225,8 @@ LOADINGS = np.array([[2.0, 0.4, -1.0, 0.7], [0.2, 1.1, 0.9, -0.3]])
 ORTHOGONAL = np.linalg.svd(LOADINGS, full_matrices=False)[2] * np.array([[1.7], [0.9]])
 CENTRE, NOISE = np.array([0.5, -2.0, 1.0, 0.0]), {"shared": np.full(4, 0.6), "feature": np.array([0.3, 0.9, 0.5, 1.4])}
 NOISE["network"] = NOISE["feature"]
-PRIORS = {"normal": {}, "mixture": {"prior": "mixture", "prior_size": 1}, "flow": {"prior": "flow", "prior_size": 3}}
+PRIORS = {"normal": {}, "mixture": {"prior": "mixture", "prior_size": 1}, "flow": {"prior": "flow", "prior_size": 3},
+          "couplings of splines": {"prior": priors.Flow(2, (5,), bins=3)}}
 priors_of = pytest.mark.parametrize("prior", PRIORS)
 
 
@@ -253,8 +255,9 @@ def pca(prior="normal", variance="shared", *, off=0.0, **options):
         p["decoder_log_var"][...] = 15 * np.arctanh(np.log(s if variance == "feature" else s[0]) / 15)
     if prior == "mixture":
         p["prior"][...] = 0
-    if prior == "flow":
-        p["prior"][...] = parts["prior"].init(x, None, Stream(0))["prior"]
+    elif prior != "normal":
+        for name, a in parts["prior"].init(x, None, Stream(0)).items():
+            p[name][...] = a
     return model, CENTRE, w.T @ w + np.diag(s)
 
 
@@ -315,7 +318,7 @@ def test_one_sample_of_iwae_is_the_elbo_by_one_sample(prior, monkeypatch):
 @pytest.mark.parametrize("objective", ["elbo", "iwae"])
 def test_beta_0_is_blind_to_the_prior(prior, objective):
     model, _, _ = pca(prior, off=0.5, objective=objective, beta=0.0)
-    other = {name: a + 0.3 * (name == "prior") for name, a in model.params_.items()}
+    other = {name: a + 0.3 * name.startswith("prior") for name, a in model.params_.items()}
     inner, x = model.inner(), RNG.normal(size=(9, 4))
     np.testing.assert_array_equal(inner.loss(x, Stream(0), p=other), inner.loss(x, Stream(0)))
     model.set_params(beta=1.0)
@@ -346,7 +349,7 @@ def test_free_bits_are_a_floor_of_each_dimension_and_of_the_loss_alone(prior):
     model, _, _ = pca(prior, off=0.5)
     x = RNG.normal(size=(200, 4))
     mean, log_var = model.inner().posterior(x)
-    each, plain = priors.StandardNormal(2).kl_each(mean, log_var), model.inner().loss(x, Stream(0))
+    each, plain = priors.StandardNormal().of(2).kl_each(mean, log_var), model.inner().loss(x, Stream(0))
     bounds, most = model.elbo(x), 3 * np.abs(each).max()
     for nats in (0.4, 0.9, most):
         freed = model.set_params(free_bits=nats).inner().loss(x, Stream(0))
@@ -485,14 +488,15 @@ def test_a_context_goes_into_the_priors_the_lines_and_the_chains():
         model.impute(gaps)
 
 
-@pytest.mark.parametrize("options", [{"prior": "mixture"}, {"prior": "flow", "prior_size": 2}, {"variance": "feature"},
-                                     {"variance": "shared", "free_bits": 0.2}, {"objective": "iwae", "k": 2, "beta": 0.5}],
+@pytest.mark.parametrize("options", [{"prior": "mixture"}, {"prior": priors.Flow(2, (3,), coupling=False, bins=3)},
+                                     {"variance": "feature"}, {"variance": "shared", "free_bits": 0.2},
+                                     {"objective": "iwae", "k": 2, "beta": 0.5}],
                          ids=str)
 def test_files_keep_every_choice_and_forged_ones_are_refused(options, tmp_path):
     model = VAE(n_latent=2, hidden=(4,), max_epochs=2, random_state=0, **options).fit(REAL)
     model.save(tmp_path / "model")
     again = npgen.load(tmp_path / "model")
-    assert again.get_params() == model.get_params() and (again.prior_, again.variance_) == (model.prior_, model.variance_)
+    assert repr(again) == repr(model) and (again.prior_, again.variance_) == (model.prior_, model.variance_)
     np.testing.assert_array_equal(again.log_prob(REAL), model.log_prob(REAL))
     np.testing.assert_array_equal(again.sample(9, rng=0), model.sample(9, rng=0))
     gaps = holed(REAL[:5], [0])
@@ -502,15 +506,33 @@ def test_files_keep_every_choice_and_forged_ones_are_refused(options, tmp_path):
               {"prior_": {"prior": "mixture", "size": 10**9}}, {"prior_": {"prior": "mixture", "size": 3, "more": 1}},
               {"prior_": {"prior": "flow", "size": 3, "hidden": [10**9]}}, {"prior_": "normal"}, {"prior_": {}},
               {"prior_": {"prior": "flow", "size": 10**9, "hidden": []}},
-              {"prior_": {"prior": "flow", "size": 3, "hidden": "x"}}]
+              {"prior_": {"prior": "flow", "size": 3, "hidden": "x"}},
+              {"prior_": {"prior": "flow", "size": 3, "hidden": [4], "bins": 10**9}},
+              {"prior_": {"prior": "flow", "size": 3, "hidden": [10**9], "coupling": False}}]
     for part in forged:
         checkpoint.write(tmp_path / "forged", arrays, header | {"fitted": header["fitted"] | part})
         with pytest.raises(npgen.LoadError):
             npgen.load(tmp_path / "forged")
 
 
+class Unregistered(priors.StandardNormal):
+    name = "unregistered"
+
+
+@pytest.mark.parametrize(("named", "made"), [
+    ({}, priors.StandardNormal()), ({"prior": "mixture", "prior_size": 3}, priors.Mixture(3)),
+    ({"prior": "flow", "prior_size": 3}, priors.Flow(3, (4,)))], ids=str)
+def test_a_prior_by_name_is_that_object_bit_for_bit(named, made):
+    one, other = (VAE(n_latent=2, hidden=(4,), max_epochs=2, random_state=0, **options).fit(REAL)
+                  for options in (named, {"prior": made}))
+    assert one.params_.flat.tobytes() == other.params_.flat.tobytes() and one.prior_ == other.prior_ == made.config()
+    assert made.d is None  # the user's object is as it was
+
+
 def test_what_cannot_be_is_refused_in_one_sentence():
-    refused = [({"prior": "uniform"}, "prior: expected one of normal, mixture, flow, got 'uniform'"),
+    refused = [({"prior": "uniform"}, "prior: expected one of normal, mixture, flow, or a prior of npgen.priors, got 'unif"),
+               ({"prior": priors.Mixture}, "prior: expected one of normal, mixture, flow, or a prior of npgen.priors, got <"),
+               ({"prior": Unregistered()}, "prior: Unregistered is a class of your own; register it, here and before load: "),
                ({"prior_size": 0}, "prior_size must be made of positive integers, got 0"),
                ({"prior": "mixture", "prior_size": 10**6}, "prior_size must be an integer from 1 to 1000, got 1000000"),
                ({"objective": "vlb"}, "objective: expected one of elbo, iwae, got 'vlb'"),

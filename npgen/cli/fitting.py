@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from .. import data
+from .. import data, heads, priors
 from ..models import MODELS, files
 from . import contexts
 from .parser import DATA, add_command, add_data, add_device
@@ -88,7 +88,7 @@ def build(args):
         name, equals, text = setting.partition("=")
         if not equals or name not in settable:
             raise ValueError(f"--set {setting}: give key=value, the key one of {', '.join(settable)}")
-        value = _literal(text)
+        value = _literal(text, setting)
         several = isinstance(defaults[name], tuple) and not isinstance(value, (tuple, list, str))
         model.set_params(**{name: (value,) if several else value})
     return model
@@ -101,13 +101,29 @@ def _defaults(cls):
     return defaults | ({"preprocess": "auto"} if "preprocess" in defaults else {})
 
 
-def _literal(text):
-    """A Python literal, else a text, of which commas make several: hidden=400,200, heads=normal,bernoulli."""
+PARTS = {cls.__name__: cls for cls in (*heads.HEADS.values(), *priors.PRIORS.values())}
+
+
+def _literal(text, setting):
+    """A Python literal; a head or prior by its constructor, prior=Flow(5, hidden=(64,)); else a text, of which commas make
+    several: hidden=400,200, heads=normal,bernoulli."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        if text.partition("(")[0] in PARTS:
+            return _part(text, setting)
         several = "," in text and re.fullmatch(r"[\w\s.,-]+", text)
-        return tuple(_literal(part.strip()) for part in text.split(",")) if several else text
+        return tuple(_literal(part.strip(), setting) for part in text.split(",")) if several else text
+
+
+def _part(text, setting):
+    """The head or prior that a call of its constructor stands for. Raises ValueError where there is none."""
+    try:
+        call = ast.parse(text, mode="eval").body
+        return PARTS[call.func.id](*map(ast.literal_eval, call.args),
+                                   **{word.arg: ast.literal_eval(word.value) for word in call.keywords})
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(f"--set {setting}: {' '.join(str(error).split())}") from None
 
 
 def training_rows(source, context=None, missing=False):

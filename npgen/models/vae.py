@@ -69,8 +69,9 @@ class VAE(GradientModel):
                    0 and 1, normal for others
     variance       of a normal head: "network", a function of z; "feature", one parameter for each column; "shared", one for all
     prior          of z: "normal", N(0, I); learned are "mixture", of diagonal normals, and "flow", of affine couplings whose
-                   networks have `hidden`'s layers and see the context
-    prior_size     normals of the mixture, or couplings of the flow
+                   networks have `hidden`'s layers and see the context; or a prior of npgen.priors, such as Mixture(20),
+                   Flow(5, hidden=(64,), coupling=False) or one of your own
+    prior_size     normals of "mixture", or couplings of "flow"
     objective      what is maximised: "elbo", or "iwae", whose gradient is the plain one, of all that depends on parameters
     k              samples per row of "iwae"
     beta           weight of the KL divergence while fitting (Higgins et al., 2017); of "iwae", the power of p(z) / q(z | x)
@@ -89,7 +90,7 @@ class VAE(GradientModel):
     hidden: tuple = (256,)
     head: object = "auto"
     variance: str = "network"
-    prior: str = "normal"
+    prior: object = "normal"
     prior_size: int = 10
     objective: str = "elbo"
     k: int = 5
@@ -116,8 +117,7 @@ class VAE(GradientModel):
         if self.free_bits and self.objective != "elbo":
             raise ValueError(f"free_bits={self.free_bits!r} is a floor of the ELBO's KL divergence; leave it out, or take "
                              "objective='elbo'")
-        prior = {"prior": self.prior, **({} if self.prior == "normal" else {"size": size}),
-                 **({"hidden": list(hidden)} if self.prior == "flow" else {})}
+        prior = priors.prior_for(self.prior, size, hidden).config()
         return {"head": head_for(self.head, z).config(), "hidden": hidden, "n_latent": n_latent, "variance": self.variance,
                 "prior": prior}
 
@@ -132,7 +132,7 @@ class VAE(GradientModel):
             decoder = Homoscedastic("decoder", (*widths, d), d if variance == "feature" else 1, head)
         else:
             raise ValueError(f"variance={variance!r} is of a normal head, but the head is {head.name}; leave it at 'network'")
-        return {"head": head, "prior": priors.from_config(chosen["prior"], n_latent, w),
+        return {"head": head, "prior": priors.from_config(chosen["prior"]).of(n_latent, w),
                 "encoder": MLP("encoder", (d + w, *hidden, 2 * n_latent)), "decoder": decoder}
 
     def _posterior(self, p, x, c=None):

@@ -115,6 +115,6 @@ def _bound(model, inner, x, seed):
     ratio = inner.parts["prior"].log_prob(inner.params, z) + ((eps ** 2 + LOG_2PI + log_var) / 2).sum(axis=1)
     if model.objective == "iwae":
         return np.logaddexp.reduce((likely + model.beta * ratio).reshape(-1, k), axis=1) - np.log(k)
-    if model.prior != "normal":
+    if inner.parts["prior"].kl(mean, log_var) is None:
         return likely - model.beta * np.maximum(-ratio, model.free_bits * mean.shape[1] if model.free_bits else -np.inf)
     return likely - model.beta * np.maximum((mean ** 2 + np.exp(log_var) - 1 - log_var) / 2, model.free_bits).sum(axis=1)
