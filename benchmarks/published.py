@@ -1,0 +1,249 @@
+"""Published numbers beside npgen's, on the published data.
+
+    python -m benchmarks.published [--only TEXT] [--resume] [--hours H] [--work FOLDER] [--list]
+
+Runs every row of benchmarks/published_rows.py whose model and data have TEXT in them, and writes benchmarks/PUBLISHED.md. What
+is done is kept in FOLDER (build/published) and not done again: a run that was stopped goes on where it was. Settings are chosen
+by the rows that training stops by; the test's rows are scored once, by the chosen model. A fit that takes longer than H hours
+(1) is left where it is, with its learning curve; --resume gives it as many hours again.
+"""
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import npgen
+from npgen.models.estimator import clone
+from npgen.models.gradient import GradientModel
+
+from .speed import machine
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table: what is fitted to what, the bar, what was published, and how it is found out.
+
+    bar   (sign, figure): a figure that is "<=" or ">=" this meets it; None where there is none
+    run   run(Work) -> Result
+    """
+
+    model: str
+    data: str
+    bar: tuple | None
+    published: str
+    run: object
+
+    @property
+    def key(self):
+        return f"{self.model} | {self.data}"
+
+
+@dataclasses.dataclass
+class Result:
+    """What a row came to.
+
+    figure    nats of a test row or another measure; None of a fit that is not done
+    error     its standard error, or None
+    settings  of the model
+    looked    (settings, nats of the rows stopped by) of each that was looked at
+    seconds   of fitting, of all that was looked at
+    curve     nats of the rows stopped by after each epoch, of a fit that is not done
+    """
+
+    figure: float | None
+    error: float | None = None
+    settings: str = ""
+    looked: list = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    note: str = ""
+    curve: list = dataclasses.field(default_factory=list)
+
+    def met(self, bar):
+        """Whether the bar is met; None if there is none, or no figure."""
+        if bar is None or self.figure is None:
+            return None
+        return self.figure <= bar[1] if bar[0] == "<=" else self.figure >= bar[1]
+
+
+class OutOfTime(Exception):
+    """A fit has had its hours."""
+
+
+@dataclasses.dataclass
+class Fit:
+    """A fitted model, its settings, its nats of the rows that it was stopped by, the seconds; curve as Result has it."""
+
+    model: object
+    settings: str
+    nats: float
+    seconds: float
+    curve: list
+
+
+class Work:
+    """Where fits are kept, each in a file of its own, so that no fit is made twice."""
+
+    def __init__(self, folder, hours=1.0, resume=False):
+        self.folder, self.hours, self.resume = Path(folder), hours, resume
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def fit(self, data, model, x, valid):
+        """The Fit of a model to rows x, stopped by rows valid. Raises OutOfTime, with the curve so far and its seconds."""
+        words = f"{data} {model!r}"
+        name = self.folder / f"{data}-{type(model).__name__}-{hashlib.sha256(words.encode()).hexdigest()[:10]}"
+        done, notes, run = (name.with_name(name.name + end) for end in (".npgen", ".json", ".run"))
+        before = json.loads(notes.read_text()) if notes.exists() else {"settings": words, "seconds": 0.0, "curve": []}
+        if done.exists():
+            return Fit(npgen.load(done), repr(model), min(before["curve"]), before["seconds"], before["curve"])
+        if before["seconds"] >= 3600 * self.hours and not self.resume:
+            raise OutOfTime(before["curve"], before["seconds"])
+        curve, begin = before["curve"], time.perf_counter()
+
+        def after(entry):
+            del curve[entry["epoch"] - 1:]  # epochs that the checkpoint did not have are made again
+            curve.append(entry["valid_nats"])
+            if time.perf_counter() - begin > 3600 * self.hours:
+                raise OutOfTime(curve, before["seconds"] + time.perf_counter() - begin)
+
+        trained, settings = isinstance(model, GradientModel), repr(model)
+        model = clone(model)
+        try:
+            if trained:
+                with warnings.catch_warnings(record=True) as told:
+                    warnings.simplefilter("always")
+                    model.set_params(callbacks=(after,)).fit(x, validation_data=valid, checkpoint=run, resume=True)
+                if any("interrupted" in str(each.message) for each in told):  # fit keeps what it has, and goes on
+                    raise KeyboardInterrupt
+            else:
+                model.fit(x, checkpoint=run, resume=True)
+                curve.append(-model.score(valid))
+        finally:
+            seconds = before["seconds"] + time.perf_counter() - begin
+            notes.write_text(json.dumps(before | {"curve": curve, "seconds": seconds}))
+        if trained:
+            model.set_params(callbacks=())
+        model.save(done)
+        run.unlink(missing_ok=True)
+        return Fit(model, settings, min(curve), seconds, curve)
+
+    def best(self, data, models, x, valid):
+        """(the Fit of least nats of valid, [(settings, these nats)], seconds of all)."""
+        fits = [self.fit(data, model, x, valid) for model in models]
+        looked = [(fit.settings, fit.nats) for fit in fits]
+        return min(fits, key=lambda fit: fit.nats), looked, sum(fit.seconds for fit in fits)
+
+
+def mean(values):
+    """(mean, its standard error) of values, one for each row."""
+    values = np.asarray(values, np.float64)
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def nll(data, load, *models):
+    """A Row's run: the nats of a test row under the best of these models by the rows that training stops by."""
+    def run(work):
+        x, valid, test = load()
+        fit, looked, seconds = work.best(data, models, x, valid)
+        return Result(*mean(-fit.model.log_prob(test)), fit.settings, looked, seconds)
+    return run
+
+
+def judged(result, bar):
+    return {None: "", True: "yes", False: "**no**"}[result.met(bar)]
+
+
+def report(rows, results):
+    """The Markdown text."""
+    yield "# Published numbers beside npgen's"
+    yield ""
+    yield "Written by `python -m benchmarks.published`. Nats of a test row, lower is better, unless the bar is `>=`; ± is one"
+    yield "standard error, of the rows of the test or of the folds. Settings were chosen by the nats of the rows that training"
+    yield "stops by; the test was scored once. Seconds are those of all fits that were looked at, on two cores."
+    yield ""
+    yield f"- {time.strftime('%Y-%m-%d')}; {machine()}; npgen {npgen.__version__}"
+    yield ""
+    yield "| model | data | bar | published | npgen | met | seconds |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in rows:
+        bar, result = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:g}", results.get(row.key)
+        if result is None:
+            yield f"| {row.model} | {row.data} | {bar} | {row.published} | not run yet | | |"
+        elif result.figure is None:
+            yield (f"| {row.model} | {row.data} | {bar} | {row.published} | not done: {len(result.curve)} epochs, see below | "
+                   f"| {result.seconds:,.0f} |")
+        else:
+            error = "" if result.error is None else f" ± {result.error:.2g}"
+            yield (f"| {row.model} | {row.data} | {bar} | {row.published} | {result.figure:.6g}{error} | "
+                   f"{judged(result, row.bar)} | {result.seconds:,.0f} |")
+    yield ""
+    yield "## What was looked at"
+    for row in rows:
+        result = results.get(row.key)
+        if result is None:
+            continue
+        yield ""
+        yield f"**{row.model}, {row.data}**" + (f": `{result.settings}`" if result.settings else "")
+        if result.note:
+            yield f"  \n{result.note}"
+        yield ""
+        for settings, nats in result.looked:
+            yield f"- `{settings}`: {nats:.6g}"
+        if result.figure is None:
+            shown = result.curve[::max(1, len(result.curve) // 20)]
+            yield "- nats of the rows stopped by, from epoch to epoch: " + ", ".join(f"{nats:.5g}" for nats in shown)
+
+
+def main(argv=None):
+    """Run the rows that are not done, write the table after each."""
+    from .published_rows import ROWS  # a row's data are read when it runs
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.published", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", metavar="TEXT", default="", help="the rows whose model or data have this in them")
+    parser.add_argument("--resume", action="store_true", help="go on with fits that have had their hours")
+    parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="that one fit may take (1)")
+    parser.add_argument("--work", metavar="FOLDER", default=str(HERE.parent / "build" / "published"),
+                        help="where fits are kept (build/published)")
+    parser.add_argument("--out", metavar="FILE", default=str(HERE / "PUBLISHED.md"))
+    parser.add_argument("--list", action="store_true", help="print the rows and stop")
+    args = parser.parse_args(argv)
+    chosen = [row for row in ROWS if args.only.lower() in row.key.lower()]
+    if args.list or not chosen:
+        print("\n".join(row.key for row in chosen or ROWS))
+        return bool(chosen)
+    return run(ROWS, chosen, Work(args.work, args.hours, args.resume), Path(args.out))
+
+
+def run(rows, chosen, work, out):
+    """Run the chosen rows, keep what they came to, write the table of all; True if every bar of the chosen ones is met."""
+    kept = work.folder / "results.json"
+    results = {key: Result(**result) for key, result in json.loads(kept.read_text()).items()} if kept.exists() else {}
+    for row in chosen:
+        if row.key in results and results[row.key].figure is not None:
+            continue
+        print(f"{row.key} ...", file=sys.stderr, flush=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", npgen.ConvergenceWarning)
+                results[row.key] = row.run(work)
+        except OutOfTime as stop:
+            curve, seconds = stop.args
+            results[row.key] = Result(None, curve=list(curve), seconds=seconds)
+        text = json.dumps({key: dataclasses.asdict(result) for key, result in results.items()})
+        kept.write_text(text)
+        out.write_text("\n".join(report(rows, results)) + "\n", encoding="utf-8")
+        print(f"{row.key}: {results[row.key].figure} {judged(results[row.key], row.bar)}", flush=True)
+    return all(results[row.key].met(row.bar) is not False for row in chosen)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(not main())

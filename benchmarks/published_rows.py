@@ -1,0 +1,279 @@
+"""The rows of benchmarks/PUBLISHED.md: a model, data, the bar and what was published, and how it is found out.
+
+Legend: n rows, d columns. Sources: Germain et al., MADE (2015); Papamakarios et al., Masked autoregressive flow (2017);
+Burda et al., Importance weighted autoencoders (2016); Uria et al., RNADE (2013); Lauritzen & Spiegelhalter (1988).
+"""
+import functools
+import itertools
+import math
+import sys
+
+import numpy as np
+
+import npgen
+from npgen import data
+from npgen.heads import MixtureOfNormals
+from npgen.models.estimator import clone
+
+from . import yardsticks
+from .published import HERE, Result, Row, mean, nll
+
+SEED = 0
+STATES = 2**12  # rows that are scored at once
+LIMIT = 8.0  # of a mixture head's log-variances: the least standard deviation is exp(-4) of a column's
+
+# --- MADE of binary columns ------------------------------------------------------------------------------------------
+
+BINARY = ("adult", "mushrooms", "dna", "nltcs", "plants", "jester", "accidents")
+MADE = functools.partial(npgen.MADE, hidden=(500,), patience=30, random_state=SEED)
+DEFAULTS = tuple(MADE(weight_decay=decay, average=0.999, direct=direct) for decay in (0.1, 0.3) for direct in (False, True))
+
+
+def one_for_all(name):
+    """The run of a set: the settings are those of the least nats over all sets, of the rows that training stops by."""
+    def run(work):
+        sets = {each: yardsticks.binary(each) for each in BINARY}
+        fits = [{each: work.fit(each, model, *x[:2]) for each, x in sets.items()} for model in DEFAULTS]
+        sums = [sum(fit.nats for fit in each.values()) for each in fits]
+        best = int(np.argmin(sums))
+        return Result(*mean(-fits[best][name].model.log_prob(sets[name][2])), repr(DEFAULTS[best]),
+                      [(repr(model), total) for model, total in zip(DEFAULTS, sums, strict=True)],
+                      sum(each[name].seconds for each in fits), note="Looked at: sums over the seven sets.")
+    return run
+
+
+def binary(name):
+    return functools.partial(yardsticks.binary, name)
+
+
+# --- MADE of every order ---------------------------------------------------------------------------------------------
+
+def states(d):
+    """All rows of d bits, (2^d, d)."""
+    return np.array(list(itertools.product([0.0, 1.0], repeat=d)))
+
+
+def log_joint(model, order, rows):
+    """log p of rows in one order of the factorisation, in float64."""
+    inner = model.inner(np.float64)
+    return np.concatenate([inner.log_density_in(order, rows[i:i + STATES]) for i in range(0, len(rows), STATES)])
+
+
+def sums_to_one(work):
+    """The largest | sum of p - 1 | over twenty orders of nltcs."""
+    x, valid, _ = yardsticks.binary("nltcs")
+    fit, looked, seconds = work.best("nltcs", [MADE(order="any", patience=10)], x, valid)
+    rows, rng = states(16), np.random.default_rng(SEED)
+    off = [abs(math.fsum(np.exp(log_joint(fit.model, rng.permutation(16), rows))) - 1) for _ in range(20)]
+    return Result(max(off), None, fit.settings, looked, seconds)
+
+
+def conditionals(work):
+    """The largest difference between condition's log-probabilities and the joint's, over all subsets of ten pixels."""
+    digits = (data.digits()[0][:, [18, 20, 21, 26, 28, 34, 36, 42, 44, 53]] > 7).astype(np.float32)
+    x, valid = data.train_test_split(digits, 0.2, seed=SEED)
+    fit, looked, seconds = work.best("ten-pixels", [MADE(order="any", patience=10)], x, valid)
+    model, rows, worst = fit.model, states(10), 0.0
+    for s in range(1, 10):
+        for columns in map(list, itertools.combinations(range(10), s)):
+            values = valid[s, columns].astype(np.float64)
+            order = np.array([*columns, *(j for j in model.order_ if j not in columns)])
+            if set(model.order_[:s]) == set(columns):
+                order = model.order_
+            joint = log_joint(model, order, rows[(rows[:, columns] == values).all(axis=1)])
+            found = model.condition(columns, values).log_prob(states(10 - s))
+            worst = max(worst, float(np.abs(found - (joint - np.logaddexp.reduce(joint))).max()))
+    return Result(worst, None, fit.settings, looked, seconds, note="1,022 subsets, each given the values of a digit.")
+
+
+# --- real columns ----------------------------------------------------------------------------------------------------
+
+def log_likelihood(load, name, *models):
+    """A Row's run: as nll, of log-likelihoods."""
+    def run(work):
+        result = nll(name, load, *models)(work)
+        result.figure = -result.figure
+        return result
+    return run
+
+
+def red_wine(*models):
+    """Ten folds, standardised by their own rows; a tenth of which training stops by; the log-densities are of the standardised
+    rows, as published.
+    """
+    def run(work):
+        figures, totals, seconds = [], np.zeros(len(models)), 0.0
+        for k, (x, test) in enumerate(yardsticks.red_wine(), 1):
+            centre, scale = x.mean(axis=0), x.std(axis=0)
+            x, valid = data.train_test_split((x - centre) / scale, 0.1, seed=k)
+            fits = [work.fit(f"red-wine-{k}", model, x, valid) for model in models]
+            totals += [fit.nats / 10 for fit in fits]
+            figures.append([fit.model.log_prob((test - centre) / scale).mean() for fit in fits])
+            seconds += sum(fit.seconds for fit in fits)
+        best = int(np.argmin(totals))
+        looked = [(repr(model), float(total)) for model, total in zip(models, totals, strict=True)]
+        return Result(*mean(np.array(figures)[:, best]), repr(models[best]), looked, seconds,
+                      note=f"The least standard deviation of a component is {math.exp(-LIMIT / 2):.3f} of a column's.")
+    return run
+
+
+MNIST_FLOW = {"hidden": (1024, 1024), "preprocess": "standardize", "learning_rate": 1e-4, "patience": 30,
+              "random_state": SEED}
+
+# --- levels ----------------------------------------------------------------------------------------------------------
+
+def asia(work):
+    """10,000 rows to fit and stop by, the cross-entropy by the network itself: no rows of a test."""
+    x, valid = data.train_test_split(yardsticks.asia(10_000, SEED), 0.1, seed=SEED)
+    models = [MADE(hidden=(64,), head="categorical", order="natural", weight_decay=decay, average=0.999, direct=direct)
+              for decay in (0.0, 0.1) for direct in (False, True)]
+    fit, looked, seconds = work.best("asia", models, x, valid)
+    rows = states(8)
+    p = np.exp(yardsticks.asia_log_prob(rows))
+    rows, p = rows[p > 0], p[p > 0]
+    return Result(float(-(p * fit.model.log_prob(rows)).sum()), None, fit.settings, looked,
+                  seconds, note="Not of drawn rows, but the sum over all states by their probability.")
+
+
+# --- VAE -------------------------------------------------------------------------------------------------------------
+
+VAE = functools.partial(npgen.VAE, n_latent=40, hidden=(400,), n_importance=200, patience=30, random_state=SEED)
+
+# --- densities of two columns ----------------------------------------------------------------------------------------
+
+ENTROPY = {"eight-gaussians": (2.144717, 0.02), "moons": (2.393879, 0.02), "rings": (2.845351, 0.05),
+           "checkerboard": (3.465736, 0.10)}
+TOY = {"batch_size": 512, "learning_rate": 2e-3, "schedule": "cosine", "average": 0.995, "max_epochs": 100,
+       "random_state": SEED}
+FLOWS = {"NSF": npgen.NSF(n_layers=6, hidden=(64, 64), mix="lu", **TOY),
+         "MAF": npgen.MAF(n_layers=8, hidden=(64, 64), **TOY),
+         "RealNVP": npgen.RealNVP(n_couplings=16, hidden=(64, 64), **TOY)}
+
+
+def divergence(name, model):
+    """Nats of 100,000 fresh rows less the entropy: the KL divergence, estimated; a picture beside it."""
+    def run(work):
+        x, valid, test = (data.load(name, n=n, seed=seed) for n, seed in ((50_000, 1), (5_000, 2), (100_000, 3)))
+        fit, looked, seconds = work.best(name, [model], x, valid)
+        nats, error = mean(-fit.model.log_prob(test))
+        picture = HERE / "published" / f"{type(model).__name__.lower()}-{name}.png"
+        picture.parent.mkdir(exist_ok=True)
+        from npgen import plot
+        plot.density(picture, fit.model.log_prob, [(x[:, 0].min(), x[:, 0].max()), (x[:, 1].min(), x[:, 1].max())],
+                     title=f"{type(model).__name__}, {name}")
+        return Result(nats - ENTROPY[name][0], error, repr(model), looked, seconds,
+                      note=f"![density](published/{picture.name})")
+    return run
+
+
+# --- mixtures --------------------------------------------------------------------------------------------------------
+
+def mixture_of_normals(name, k):
+    """The log-likelihood of all rows together, as published; the rows are those that were fitted."""
+    def run(work):
+        x = yardsticks.loader().table(name)["x"].astype(np.float64)
+        model = npgen.GaussianMixture(k, reg_covar=0, tol=1e-10, max_iter=5000, n_init=10, random_state=SEED)
+        fit = work.fit(f"{name}-{k}", model, x, x)
+        return Result(fit.model.score(x) * len(x), None, repr(model), [], fit.seconds)
+    return run
+
+
+def mixture_of_bernoullis(k):
+    """As in benchmarks/mnist_mixtures.py: 60 iterations of EM from random rows."""
+    model = npgen.Mixture(k, heads="bernoulli", max_iter=60, tol=0, init_params="random_from_data", random_state=SEED)
+    return nll("mnist", yardsticks.mnist_static, model)
+
+
+# --- a classifier from densities -------------------------------------------------------------------------------------
+
+DENSITIES = {"MADE": npgen.MADE(max_epochs=60, random_state=SEED),
+             "RealNVP": npgen.RealNVP(max_epochs=60, random_state=SEED),
+             "GaussianMixture": npgen.GaussianMixture(2, reg_covar=1e-2, random_state=SEED)}
+
+
+def digits(name, split):
+    """(rows to fit, their labels, rows of the test, theirs) of a split; black and white for MADE."""
+    x, y = data.digits()
+    (x, test), (y, y_test) = data.train_test_split(x, 0.2, seed=split), data.train_test_split(y, 0.2, seed=split)
+    return (x > 7, y, test > 7, y_test) if name == "MADE" else (x, y, test, y_test)
+
+
+def classifiers(name):
+    try:
+        from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        sys.exit("NOT RUN: scikit-learn is not installed; pip install -e '.[bench]'")
+    return {"npgen": npgen.BayesClassifier(clone(DENSITIES[name]), random_state=SEED),
+            "logistic regression": LogisticRegression(max_iter=5000), "QDA": QuadraticDiscriminantAnalysis(reg_param=0.1)}
+
+
+def accuracy(name):
+    """The share of the digits of the test that are told, over five splits, beside two of scikit-learn's on the same rows."""
+    def run(work):
+        right = {}
+        for split in range(5):
+            x, y, test, y_test = digits(name, split)
+            for each, model in classifiers(name).items():
+                right.setdefault(each, []).append(float((model.fit(x, y).predict(test) == y_test).mean()))
+        peers = ", ".join(f"{each} {mean(shares)[0]:.4f}" for each, shares in right.items() if each != "npgen")
+        return Result(*mean(right["npgen"]), repr(DENSITIES[name]), note=f"scikit-learn on the same rows: {peers}.")
+    return run
+
+
+def auroc(name):
+    """P(log p of a digit of the test > log p of a digit of another source), over five splits: ours in 8 x 8, MNIST's shrunk."""
+    def run(work):
+        areas = []
+        for split in range(5):
+            x, y, test, _ = digits(name, split)
+            other = yardsticks.mnist_small(len(test))
+            model = classifiers(name)["npgen"].fit(x, y)
+            theirs, ours = model.log_prob(other > 7 if name == "MADE" else other), model.log_prob(test)
+            areas.append(float((ours[:, None] > theirs).mean() + (ours[:, None] == theirs).mean() / 2))
+        return Result(*mean(areas), repr(DENSITIES[name]))
+    return run
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+BARS = dict(zip(BINARY, (13.23, 9.70, 84.8, 6.004, 12.38, 51.8, 26.5), strict=True))
+PAPER = dict(zip(BINARY, ("13.12", "9.68", "83.63", "6.015", "12.54", "52.56", "26.98"), strict=True))
+
+ROWS = (
+    *(Row("MADE 1x500, one order", name, ("<=", BARS[name]), PAPER[name], one_for_all(name)) for name in BINARY),
+    *(Row("MADE 1x500, 32 masks", name, ("<=", bar), published, nll(
+        name, binary(name), *(MADE(n_masks=32, weight_decay=decay, average=0.999) for decay in (0.1, 0.3))))
+      for name, bar, published in (("dna", 80.0, "79.66"), ("adult", 13.12, "13.12"))),
+    Row("MADE 1x500", "static MNIST", ("<=", 94.4), "94.5; 94.44", nll(
+        "mnist", yardsticks.mnist_static, MADE(weight_decay=0.1, average=0.999))),
+    Row("MADE, every order: off one", "nltcs", ("<=", 1e-10), "", sums_to_one),
+    Row("MADE, every order: conditionals off enumeration", "ten pixels", ("<=", 1e-10), "", conditionals),
+    Row("MADE, mixture head of 10", "MNIST-logit", (">=", -1038.0), "-1038.5; -1023.1", log_likelihood(
+        yardsticks.mnist_logit, "mnist-logit",
+        npgen.MADE(hidden=(1024,), head=MixtureOfNormals(10, LIMIT), preprocess="standardize", order="natural",
+                   average=0.999, schedule="cosine", max_epochs=60, random_state=SEED))),
+    Row("MADE, mixture head of 10", "red wine", (">=", -9.4), "RNADE-MoG -9.36", red_wine(*(
+        npgen.MADE(hidden=(100,), head=MixtureOfNormals(10, LIMIT), preprocess=None, weight_decay=decay, average=0.99,
+                   patience=50, random_state=SEED) for decay in (0.1, 1.0)))),
+    Row("RealNVP(5)", "MNIST-logit", (">=", -1323.0), "-1323.2; -1279.8", log_likelihood(
+        yardsticks.mnist_logit, "mnist-logit", npgen.RealNVP(n_couplings=5, **MNIST_FLOW))),
+    Row("MAF(5)", "MNIST-logit", (">=", -1300.0), "-1300.5; -1272.7", log_likelihood(
+        yardsticks.mnist_logit, "mnist-logit", npgen.MAF(n_layers=5, norm="batch", **MNIST_FLOW))),
+    Row("MADE, categorical head", "Asia network, 10,000 rows", ("<=", 2.240), "entropy 2.237029", asia),
+    Row("VAE 784-400-[40], IS-200", "static MNIST", ("<=", 92.7), "92.70", nll(
+        "mnist", yardsticks.mnist_static, VAE(schedule="cosine", max_epochs=200))),
+    Row("VAE 784-400-[40], flow prior, IS-200", "static MNIST", ("<=", 90.0), "", nll(
+        "mnist", yardsticks.mnist_static, VAE(prior="flow", schedule="cosine", max_epochs=200))),
+    *(Row(f"{model}: NLL minus entropy", name, ("<=", bar), f"entropy {entropy}", divergence(name, FLOWS[model]))
+      for model in FLOWS for name, (entropy, bar) in ENTROPY.items()),
+    *(Row(f"GaussianMixture({k}), sum over the rows", name, (">=", bar), f"{published}", mixture_of_normals(table, k))
+      for name, table, k, bar, published in (
+          ("Old Faithful", "old_faithful", 2, -1130.26397, -1130.263960),
+          ("Old Faithful", "old_faithful", 3, -1119.21398, -1119.213971),
+          ("iris", "sklearn_iris", 2, -214.35471, -214.354704), ("iris", "sklearn_iris", 3, -180.18548, -180.185477))),
+    Row("Mixture of 10 Bernoullis", "static MNIST", ("<=", 166.8), "168.95; 166.8", mixture_of_bernoullis(10)),
+    Row("Mixture of 500 Bernoullis", "static MNIST", ("<=", 127.0), "137.64; 125.8", mixture_of_bernoullis(500)),
+    *(Row(f"BayesClassifier({name}): accuracy", "digits, 5 splits", None, "", accuracy(name)) for name in DENSITIES),
+    *(Row(f"BayesClassifier({name}): AUROC of log p", "digits beside MNIST's", None, "", auroc(name)) for name in DENSITIES),
+)
