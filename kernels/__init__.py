@@ -19,6 +19,7 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     made_sample      ancestral samples of a MADE in one pass
     gibbs            chains of restricted Boltzmann machines, at one temperature or annealed, with importance weights
     gray             the weights of all states of a restricted Boltzmann machine's layer
+    pairwise         sums over the pairs of two sets of rows: of distances, of Gaussian kernels
     norm             the sum of squares of a gradient
     adam             one Adam step on a flat parameter buffer
 
@@ -41,5 +42,5 @@ from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, session, using
 
 __all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "gibbs", "gray", "likelihood",
-           "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "random", "reparameterize",
-           "session", "spline", "using"]
+           "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "pairwise", "random",
+           "reparameterize", "session", "spline", "using"]

@@ -8,6 +8,7 @@ encode(X) and decode(Z).
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
     heads           what outputs say about a feature: normal, mixture of normals, Bernoulli, Poisson, categorical, columns
     transforms      standardise, dequantise, logit, counted in log_prob; the steps of flows
+    divergences     how far two models, or sets of rows, are apart: KL and its kin, energy distance, MMD, Wasserstein, Stein
     priors          of a representation: standard normal, mixture, flow
     ops, fused      every differentiable op: a table of derivatives, and those that one kernel computes
     linalg, compositions    decompositions, norms; NumPy functions that are written in ops
@@ -32,7 +33,7 @@ if importlib.util.find_spec("npgen.kernels") is None:  # a checkout that is not 
     sys.modules["npgen.kernels"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["npgen.kernels"])
 
-from . import compositions, kernels, linalg  # noqa: F401  two of them are there for what they register
+from . import compositions, divergences, kernels, linalg  # noqa: F401  two of them are there for what they register
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
@@ -43,8 +44,8 @@ from .train import ConvergenceWarning
 from .version import __version__
 
 __all__ = ["BayesClassifier", "ConvergenceWarning", "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF",
-           "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE", "__version__", "data", "grad", "hvp", "jacobian",
-           "kernels", "load", "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
+           "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE", "__version__", "data", "divergences", "grad", "hvp",
+           "jacobian", "kernels", "load", "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
 
 
 def __getattr__(name):

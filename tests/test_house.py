@@ -23,7 +23,7 @@ RANKS = [
     ["masks", "layout", "ops", "linalg", "compositions.elementwise", "compositions.reductions", "compositions.calculus",
      "compositions.products", "compositions.shapes", "compositions.fourier", "compositions.refused", "compositions", "fused",
      "random"],
-    ["divergences",
+    ["divergences.base", "divergences.pairs", "divergences.rows", "divergences.densities", "divergences.scores", "divergences",
      "nn", "heads.base", "heads.normal", "heads.bernoulli", "heads.poisson", "heads.categorical", "heads.mixture",
      "heads.columns", "heads", "checkpoint",
      "transforms.base", "transforms.row_noise", "transforms.standardize", "transforms.dequantize", "transforms.logit",

@@ -25,6 +25,7 @@ from npgen.kernels import (
     mixture_likelihood,
     mlp,
     norm,
+    pairwise,
     random,
     reparameterize,
     spline,
@@ -84,6 +85,33 @@ def random_inputs(rng, n, d, dtype):
 
 def squared_inputs(rng, n, d, dtype):
     return (floats(rng, n * d, dtype, [0, 1e25] if rng.random() < 0.5 else [INF, NAN]),)
+
+
+def pairwise_inputs(backward, gaussian):
+    def inputs(rng, n, d, dtype):
+        m = int(rng.integers(0, 300))
+        extreme = [0, INF, -INF, NAN] if rng.random() < 0.2 else [0]
+        x, y = (sometimes(rng, floats(rng, (k, d), dtype), floats(rng, (k, d), dtype, extreme)) for k in (n, m))
+        if n and m:
+            y[rng.random(m) < 0.1] = x[0]
+        scales = (np.abs(floats(rng, int(rng.integers(0, 4)), dtype)) + dtype(0.01),) if gaussian else ()
+        return *((floats(rng, n, dtype),) if backward else ()), x, y, floats(rng, m, dtype), *scales
+    return inputs
+
+
+def pairwise_bound(backward, gaussian):
+    def bound(eps, want, *args):
+        g, args = (args[0], args[1:]) if backward else (1.0, args)
+        x, y, weights, *scales = args
+        apart = x[:, None].astype(float) - y
+        r = np.sqrt(np.square(apart).sum(axis=2))
+        size = r[:, :, None] if not gaussian else np.exp(-0.5 * (r[:, :, None] / scales[0].astype(float)) ** 2) * (
+            1 + (r[:, :, None] / scales[0]) ** 2) / (scales[0].astype(float) ** 2 if backward else 1)
+        if backward and not gaussian:
+            size = np.where(size > 0, 1 / size, 0)
+        size = (80 + x.shape[1]) * eps * np.abs(weights) * size.sum(axis=2)
+        return [np.abs(g)[:, None] * (size[:, :, None] * np.abs(apart)).sum(axis=1) if backward else size.sum(axis=1)]
+    return bound
 
 
 def rows_inputs(rng, n, d, dtype):
@@ -361,6 +389,10 @@ CASES = {
     random.normal: (random_inputs, lambda eps, want, *args: [4 * np.spacing(np.abs(want[0]))]),
     adam.step: (adam_inputs, adam_bound),
     norm.squared: (squared_inputs, lambda eps, want, x: [1e-14 * want[0]]),
+    pairwise.distance: (pairwise_inputs(False, False), pairwise_bound(False, False)),
+    pairwise.distance_backward: (pairwise_inputs(True, False), pairwise_bound(True, False)),
+    pairwise.gaussian: (pairwise_inputs(False, True), pairwise_bound(False, True)),
+    pairwise.gaussian_backward: (pairwise_inputs(True, True), pairwise_bound(True, True)),
     gather.rows: (rows_inputs, lambda eps, want, x, index: [0.0]),
     masked_matmul.forward: (matmul_inputs(["x", "weight", "bias"]), matmul_bound),
     masked_matmul.backward_x: (matmul_inputs(["g", "weight"]), matmul_bound),
@@ -787,6 +819,7 @@ def launches_of_networks(dtype):
 
 # Dims that no other argument has a say in: more rows, or more parts of a plan, make another launch that is sound.
 FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm.squared": "P", "logsumexp.forward": "N",
+        "pairwise.distance": "N", "pairwise.gaussian": "NS", "pairwise.gaussian_backward": "S",
         "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT", "flow.inverse": "NT",

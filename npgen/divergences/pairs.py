@@ -1,0 +1,48 @@
+"""Sums over pairs of rows as differentiable ops, by the kernels of kernels/pairwise.py.
+
+Legend: n, m rows, d columns, s scales.
+"""
+import numpy as np
+
+from .. import ops
+from ..fused import fused
+from ..kernels import pairwise as _kernel
+from ..ops import _c
+
+
+def _squares(x, y):
+    return ops.sum(ops.square(x[:, None] - y), axis=2)
+
+
+def _distances_formula(x, y, weights):
+    r = _squares(x, y)
+    return ops.sum(np.where(r == 0, 0.0, ops.sqrt(np.where(r == 0, 1.0, r))) * weights, axis=1)
+
+
+def _gaussians_formula(x, y, weights, scales):
+    r = _squares(x, y)
+    return ops.sum(sum(ops.exp(-0.5 / scale**2 * r) for scale in scales) * weights, axis=1)
+
+
+def _backward(forward, backward):
+    def pull(tracked, ans, g, x, y, weights, *scales):
+        by = [lambda: backward(*_c(g, x, y, weights, *scales)), lambda: backward(*_c(weights, y, x, g, *scales)),
+              lambda: forward(*_c(y, x, g, *scales))]
+        return [by[i]() for i in tracked] if max(tracked) < 3 else None
+    return pull
+
+
+_distances = fused("pairwise_distance", _distances_formula, lambda *args: _kernel.distance(*_c(*args)),
+                   _backward(_kernel.distance, _kernel.distance_backward))
+_gaussians = fused("pairwise_gaussian", _gaussians_formula, lambda *args: _kernel.gaussian(*_c(*args)),
+                   _backward(_kernel.gaussian, _kernel.gaussian_backward))
+
+
+def distances(x, y, weights):
+    """sum_j w_j |x_i - y_j| of rows x (n, d) and y (m, d), weights (m,): (n,). The derivative of 0 distances is 0."""
+    return _distances(x, y, weights)
+
+
+def gaussians(x, y, weights, scales):
+    """sum_j w_j sum_s exp(-|x_i - y_j|^2 / (2 scale_s^2)) of rows x (n, d) and y (m, d), weights (m,), scales (s,): (n,)."""
+    return _gaussians(x, y, weights, scales)
