@@ -106,8 +106,8 @@ def _picture(path, model):
 
 def add_score(commands):
     """npgen score"""
-    sub = add_command(commands, score, "print the mean log-likelihood of data under a model, or how far its samples are from "
-                      "them, if it has none", notes=DATA, examples=[
+    sub = add_command(commands, score, "print the mean log-likelihood of data, or how far a model's samples are from them",
+                      notes=DATA, examples=[
         "npgen score digits.npgen --data test.csv",
         "npgen score digits.npgen --data test.csv --out nats.csv"])
     add_file(sub)

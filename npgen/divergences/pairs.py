@@ -24,18 +24,22 @@ def _gaussians_formula(x, y, weights, scales):
     return ops.sum(sum(ops.exp(-0.5 / scale**2 * r) for scale in scales) * weights, axis=1)
 
 
-def _backward(forward, backward):
+def _op(name, formula):
+    def forward(*args):
+        return getattr(_kernel, name)(*_c(*args))
+
+    def backward(*args):
+        return getattr(_kernel, f"{name}_backward")(*_c(*args))
+
     def pull(tracked, ans, g, x, y, weights, *scales):
-        by = [lambda: backward(*_c(g, x, y, weights, *scales)), lambda: backward(*_c(weights, y, x, g, *scales)),
-              lambda: forward(*_c(y, x, g, *scales))]
+        by = [lambda: backward(g, x, y, weights, *scales), lambda: backward(weights, y, x, g, *scales),
+              lambda: forward(y, x, g, *scales)]
         return [by[i]() for i in tracked] if max(tracked) < 3 else None
-    return pull
+
+    return fused(f"pairwise_{name}", formula, forward, pull)
 
 
-_distances = fused("pairwise_distance", _distances_formula, lambda *args: _kernel.distance(*_c(*args)),
-                   _backward(_kernel.distance, _kernel.distance_backward))
-_gaussians = fused("pairwise_gaussian", _gaussians_formula, lambda *args: _kernel.gaussian(*_c(*args)),
-                   _backward(_kernel.gaussian, _kernel.gaussian_backward))
+_distances, _gaussians = _op("distance", _distances_formula), _op("gaussian", _gaussians_formula)
 
 
 def distances(x, y, weights):
