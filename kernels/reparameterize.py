@@ -14,8 +14,10 @@ import numpy as np
 from . import _cuda, random
 from ._dispatch import Kernel
 from ._jit import entry, jit, parallel
-from ._math import exp
+from ._math import exp, exp_small, order
 from .random import CHUNK, counters, fill_normal
+
+SMALL = 160  # log-variances that exp_small takes the half of, to exp's bits
 
 # --- reference -------------------------------------------------------------------------------------------------------
 
@@ -38,11 +40,24 @@ def _backward_reference(g, log_var, key0, key1, start):
 # --- Numba -----------------------------------------------------------------------------------------------------------
 
 @jit
+def _small(log_var):
+    """Whether |log_var| < SMALL everywhere."""
+    greatest = order(log_var.dtype.type(0))
+    for i in range(log_var.size):
+        greatest = max(greatest, order(abs(log_var[i])))
+    return greatest < order(log_var.dtype.type(SMALL))
+
+
+@jit
 def _scaled_noise_into(out, log_var, key0, key1, start, half):
     """out = exp(log_var / 2) eps for one chunk."""
     fill_normal(out, key0, key1, start)
-    for i in range(out.size):
-        out[i] *= exp(half * log_var[i])
+    if _small(log_var):
+        for i in range(out.size):
+            out[i] *= exp_small(half * log_var[i])
+    else:
+        for i in range(out.size):
+            out[i] *= exp(half * log_var[i])
 
 
 @jit

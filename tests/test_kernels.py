@@ -561,6 +561,18 @@ def test_reparameterize_noise_is_the_stream(backend, dtype):
                                       random.normal(np.empty(1200, dtype), *KEY, 777))
 
 
+@DTYPES
+@pytest.mark.parametrize("kernel", [reparameterize.forward, reparameterize.backward], ids=["forward", "backward"])
+def test_reparameterize_entries_have_the_same_bits_beside_one_of_a_large_log_variance(kernel, dtype):
+    rng = np.random.default_rng(0)
+    mean, log_var = rng.normal(size=(2, 30, 40)).astype(dtype)
+    log_var[:9] *= 50
+    want, others = kernel(mean, log_var, *KEY, 5), np.ones((30, 40), bool)
+    for large in (161, -500, np.nan):
+        log_var[20, 3], others[20, 3] = large, False
+        np.testing.assert_array_equal(kernel(mean, log_var, *KEY, 5)[others], want[others])
+
+
 @BACKENDS
 def test_likelihood_gradients_are_the_derivatives(backend):
     rng = np.random.default_rng(0)
