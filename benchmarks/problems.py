@@ -147,3 +147,9 @@ def masked_product(d=784, hidden=500, batch=1000):
     x, g = rng.normal(size=(batch, d)).astype(np.float32), rng.normal(size=(batch, hidden)).astype(np.float32)
     weight, bias = _layers(rng, (d, hidden))
     return {"x": x, "g": g, "mask": mask, "weight": weight * mask, "bias": bias}
+
+
+def product(n=100, d=784, m=500):
+    """x (n, d) and weight (d, m)."""
+    rng = np.random.default_rng(0)
+    return {"x": rng.normal(size=(n, d)).astype(np.float32), "weight": rng.normal(size=(d, m)).astype(np.float32)}

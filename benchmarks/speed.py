@@ -83,6 +83,8 @@ WORKS = {
     "normals": Work("normals", "normals"),
     "masked product, batch 1,000": Work("masked_product", "masked_product", {"batch": 1000}),
     "masked product, batch 100": Work("masked_product", "masked_product", {"batch": 100}),
+    "product, 120 x 240 x 120": Work("product", "product", {"n": 120, "d": 240, "m": 120}),
+    "product, 100 x 784 x 500": Work("product", "product"),
 }
 
 def bars(kind):
@@ -124,6 +126,9 @@ def bars(kind):
         *(Bar(f"masked product, batch {n}", "masked product, sorted MADE mask 784 x 500, forward and both backward, "
               f"batch {n}, against the dense products at the same BLAS kernels", limit, ("numpy, dense",))
           for n, limit in (("1,000", 0.65), ("100", 0.75))),
+        *(Bar(f"product, {size}", f"product by the micro-kernel, {size}, one core, against as many multiply-adds in registers",
+              1 / share, ("npgen, multiply-adds in registers",))
+          for size, share in (("120 x 240 x 120", by(0.95, 0.85)), ("100 x 784 x 500", by(0.75, 0.65)))),
     ]
 
 

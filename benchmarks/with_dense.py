@@ -5,7 +5,7 @@ For the anatomy see with_npgen.py.
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_info
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 
 def blas(owner="numpy"):
@@ -41,6 +41,18 @@ def masked_product(problem):
         return {"y": y, "dx": dx, "dw": dw * mask}
 
     yield "numpy, dense", check, repeat(products)
+
+
+def product(problem):
+    x, weight = problem["x"], problem["weight"]
+    y, threads = np.empty((len(x), weight.shape[1]), x.dtype), ThreadpoolController()  # made once: it looks at all libraries
+
+    def run(n):
+        with threads.limit(limits=1, user_api="blas"):
+            for _ in range(n):
+                np.matmul(x, weight, out=y)
+
+    yield "numpy, dense, one BLAS thread", lambda: {"y": x @ weight}, run
 
 
 def _products(problem):

@@ -31,8 +31,8 @@ def facts():
     _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     widest = instructions(features.split(","))
     return {"npgen": f"numba {numba.__version__}, {numba.get_num_threads()} threads, compiles for {cpu} with "
-                     f"{widest}, GEMM of SciPy's OpenBLAS with its {' and '.join(sorted(blas))} "
-                     "kernels", "core type": min(blas, default=""), "instructions": widest}
+                     f"{widest}, products of its own, EM's of SciPy's OpenBLAS with its "
+                     f"{' and '.join(sorted(blas))} kernels", "core type": min(blas, default=""), "instructions": widest}
 
 
 def _build(model, problem, orders=None):
@@ -230,6 +230,23 @@ def normals(problem):
         return {}
 
     yield "npgen", *_repeat(draw, check)
+
+
+def product(problem):
+    """Of the micro-kernel, on one core; and as many multiply-adds that wait for nothing."""
+    from .multiply_adds import matmul, multiply_adds
+    x, weight = problem["x"], problem["weight"]
+    y, n = np.empty((len(x), weight.shape[1]), x.dtype), x.size * weight.shape[1]
+    with kernels.session():
+        kernels.random.uniform(np.empty(1, x.dtype), 1, 2, 0)  # the kernels' compiler is ready
+
+    def check():
+        matmul(x, weight, y)
+        return {"y": y}
+
+    yield "npgen", *_repeat(lambda: matmul(x, weight, y), check)
+    out = np.empty(1, x.dtype)
+    yield "npgen, multiply-adds in registers", *_repeat(lambda: multiply_adds(out, n))
 
 
 def masked_product(problem):
