@@ -192,7 +192,7 @@ def mixture_of_normals(name, k):
 
 
 def mixture_of_bernoullis(k):
-    """As in benchmarks/mnist_mixtures.py: 60 iterations of EM from random rows."""
+    """60 iterations of EM from random rows."""
     model = npgen.Mixture(k, heads="bernoulli", max_iter=60, tol=0, init_params="random_from_data", random_state=SEED)
     return nll("mnist", yardsticks.mnist_static, model)
 
