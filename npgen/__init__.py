@@ -3,7 +3,7 @@
 Every model answers three queries about data x (n, d): density, log_prob(X); sampling, sample(n); representation,
 encode(X) and decode(Z).
 
-    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM; BayesClassifier, made of them
+    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM, GMMN; BayesClassifier of them
     train, players, optim    the fit loop, who moves which parameters by which loss, Adam and its like
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
     heads           what outputs say about a feature: normal, mixture of normals, Bernoulli, Poisson, categorical, columns
@@ -37,15 +37,29 @@ from . import compositions, divergences, kernels, linalg  # noqa: F401  two of t
 from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
-from .models import IAF, MADE, MAF, NSF, RBM, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP, select_n_components
+from .models import (
+    GMMN,
+    IAF,
+    MADE,
+    MAF,
+    NSF,
+    RBM,
+    VAE,
+    BayesClassifier,
+    GaussianMixture,
+    Mixture,
+    RealNVP,
+    select_n_components,
+)
 from .models.estimator import NotFittedError
 from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["BayesClassifier", "ConvergenceWarning", "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF",
-           "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE", "__version__", "data", "divergences", "grad",
-           "hvp", "jacobian", "kernels", "load", "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
+__all__ = ["BayesClassifier", "ConvergenceWarning", "GMMN", "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture",
+           "NSF", "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE", "__version__", "data", "divergences",
+           "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components", "testing", "value_and_grad", "vjp",
+           "warmup"]
 
 
 def __getattr__(name):

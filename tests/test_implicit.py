@@ -61,11 +61,14 @@ def model(request, monkeypatch):
 
 
 def test_what_it_has_not_is_refused_with_what_to_ask(model):
-    for query in (model.log_prob, model.score_samples, lambda x: model.sample_and_log_prob(3)):
+    for query in (model.log_prob, lambda x: model.sample_and_log_prob(3)):
         before = model.stream_.state()
         with pytest.raises(ValueError, match=r"log_prob: a \w+ has no density; ask for sample.*, or for score"):
             query(MOONS)
         assert model.stream_.state() == before
+    with pytest.raises(AttributeError, match="has no score_samples, as it has no density"):
+        model.score_samples(MOONS)
+    assert not hasattr(model, "score_samples") and hasattr(model, "transform") == (model.n_latent_ > 0)
     with pytest.raises(npgen.NotFittedError, match="log_prob"):
         type(model)().log_prob(MOONS)
     with pytest.raises(ValueError, match="density must have a log_prob"):

@@ -22,7 +22,7 @@ from ..heads import head_for
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array
 from ..random import as_stream
-from .capabilities import Capabilities, check_density, score_by_draws  # noqa: F401  models import the first from here
+from .capabilities import Capabilities, check_density, only, score_by_draws  # noqa: F401  the first: for models
 from .context import ContextMap
 from .device import OnDevice
 from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
@@ -52,9 +52,10 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
 
     def __sklearn_tags__(self):
         from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags  # only scikit-learn calls this
+        transforms = self._capabilities.representation != "none"
         return Tags(estimator_type="density_estimator", target_tags=TargetTags(required=False),
                     input_tags=InputTags(allow_nan=self._missing),
-                    transformer_tags=TransformerTags(preserves_dtype=["float64", "float32"]))
+                    transformer_tags=TransformerTags(preserves_dtype=["float64", "float32"]) if transforms else None)
 
     def __sklearn_clone__(self):
         return clone(self)
@@ -136,6 +137,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     def _log_prob(self, x, c=None):
         return self._in_space(lambda p, z, c, log_det: self._log_density(p, z, c) + log_det, x, c)
 
+    @only("density")
     def score_samples(self, X):
         """log_prob under the name that scikit-learn gives it."""
         return self.log_prob(X)
@@ -211,14 +213,17 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         return without_overflow(lambda z, log_det: function(self._at(z.dtype), z, _as(c, z.dtype), log_det),
                                 lambda x: self.preprocess_.to_noise(None, x), x, **how)
 
+    @only("representation")
     def transform(self, X):
         """encode under the name that scikit-learn gives it."""
         return self.encode(X)
 
+    @only("representation")
     def fit_transform(self, X, y=None, **fit_params):
         """fit, then encode the same rows."""
         return self.fit(X, y, **fit_params).encode(X)
 
+    @only("representation")
     def inverse_transform(self, Z):
         """decode under the name that scikit-learn gives it."""
         return self.decode(Z)

@@ -26,6 +26,23 @@ class Capabilities:
     invertible: bool
 
 
+class Only:
+    """A method of models that have a density or a representation alone: by methods, scikit-learn knows what an estimator is."""
+
+    def __init__(self, method, of):
+        self.method, self.of, self.__doc__ = method, of, method.__doc__
+
+    def __get__(self, model, owner=None):
+        if model is not None and getattr(model._capabilities, self.of) == "none":
+            raise AttributeError(f"a {type(model).__name__} has no {self.method.__name__}, as it has no {self.of}")
+        return self.method.__get__(model, owner)
+
+
+def only(of):
+    """The decorator of methods of models that have a "density", or a "representation"."""
+    return lambda method: Only(method, of)
+
+
 def check_density(model, method):
     """Raise ValueError for a model that has no density, and NotFittedError as other queries do."""
     model._check_fitted(method)
