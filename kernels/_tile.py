@@ -3,6 +3,9 @@
     multiply         c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], op: as it lies, or turned
     pack             what it does to some columns of b; panel_product, what it does with them
     add_products     a tile of a product added to what c holds, for whoever keeps panels and results himself
+    add_few          the same of a small tile, and products_and_squares: for what is triangular or symmetric, of which every
+                     eight rows or columns are multiplied no further than they go
+    turn             eight rows and columns; turn_weighted, so many rows, times weights
 
 a, b, c are 2-D with contiguous rows, of one dtype, float32 or float64. Whoever wants some columns, or rows from another on,
 says so by numbers, and not by a view, so that one function is compiled for all.
@@ -67,6 +70,44 @@ if available:
         def store(self, value, address):
             self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = self.itemsize
 
+    def _summed(A, row_starts, along_k, B, at, step, depth, starts):
+        """starts[r] + sum_k a_rk b_k, vectors: a_rk lies k along_k bytes behind a row's start, b_k k step bytes behind `at`."""
+        builder, vector = A.builder, starts[0].type
+        before, loop, end = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
+        builder.cbranch(builder.icmp_signed(">", depth, SIZE(0)), loop, end)
+
+        builder.position_at_end(loop)
+        k, shift, line = (builder.phi(SIZE) for _ in range(3))  # the number, the bytes into a row of a, where b_k is
+        sums = [builder.phi(vector) for _ in starts]
+        of_b, more = B.load(line, vector), []
+        for row, total in zip(row_starts, sums, strict=True):
+            value = _everywhere(builder, A.load(builder.add(row, shift), A.real), vector)
+            more.append(_multiply_add(builder, value, of_b, total))
+        following = builder.add(k, SIZE(1)), builder.add(shift, along_k), builder.add(line, step)
+        builder.cbranch(builder.icmp_signed("<", following[0], depth), loop, end)
+        for phi, begin, then in zip((k, shift, line, *sums), (SIZE(0), SIZE(0), at, *starts), (*following, *more), strict=True):
+            phi.add_incoming(begin, before)
+            phi.add_incoming(then, loop)
+
+        builder.position_at_end(end)
+        results = [builder.phi(vector) for _ in starts]
+        for result, begin, then in zip(results, starts, more, strict=True):
+            result.add_incoming(begin, before)
+            result.add_incoming(then, loop)
+        return results
+
+    def _multiply_add(builder, a, b, c):
+        """a b + c of vectors, rounded once where the CPU can."""
+        kind = ir.FunctionType(a.type, [a.type] * 3)
+        name = f"llvm.fmuladd.v{a.type.count}{'f32' if a.type.element == ir.FloatType() else 'f64'}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
+
+    def _everywhere(builder, value, vector):
+        """A value in all lanes of a vector."""
+        nothing = ir.Constant(vector, ir.Undefined)
+        return builder.shuffle_vector(builder.insert_element(nothing, value, ir.IntType(32)(0)), nothing,
+                                      ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
+
     def _tile(onto, a, panel, c):
         """The signature and the code of what sums a tile up, from 0 or onto what c holds."""
         def codegen(context, builder, sig, args):
@@ -74,11 +115,6 @@ if available:
             A, B, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 6, 7))
             n_rows, lanes = _rows(context), LINE // C.itemsize
             vector = ir.VectorType(C.real, lanes)
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fmuladd.v{lanes}{'f32' if C.itemsize == 4 else 'f64'}")
-            everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-            nothing, starts = ir.Constant(vector, ir.Undefined), [ir.Constant(vector, [0.0] * lanes)] * n_rows
             turned = builder.trunc(turned, ir.IntType(1)) if turned.type.width > 1 else turned
             along_rows, along_k = (builder.select(turned, A.strides[1 - n], A.strides[n]) for n in (0, 1))
             first = builder.add(A.address, builder.add(builder.mul(i, along_rows), builder.mul(start, along_k)))
@@ -87,31 +123,8 @@ if available:
                 row = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
                 row_starts.append(builder.add(first, builder.mul(row, along_rows)))
             places = [C.at(builder.add(ci, SIZE(r)), cj) for r in range(n_rows)]
-            if onto:
-                starts = [C.load(place, vector) for place in places]
-
-            before, loop, end = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
-            builder.cbranch(builder.icmp_signed(">", depth, SIZE(0)), loop, end)
-
-            builder.position_at_end(loop)
-            k, shift, at = (builder.phi(SIZE) for _ in range(3))  # the number, the bytes into a row of a, the row of the panel
-            sums = [builder.phi(vector) for _ in range(n_rows)]
-            of_panel, more = B.load(at, vector), []
-            for row, total in zip(row_starts, sums, strict=True):
-                value = builder.insert_element(nothing, A.load(builder.add(row, shift), A.real), ir.IntType(32)(0))
-                more.append(builder.call(multiply_add, [builder.shuffle_vector(value, nothing, everywhere), of_panel, total]))
-            following = builder.add(k, SIZE(1)), builder.add(shift, along_k), builder.add(at, SIZE(LINE))
-            builder.cbranch(builder.icmp_signed("<", following[0], depth), loop, end)
-            for phi, begin, then in zip((k, shift, at, *sums), (SIZE(0), SIZE(0), B.address, *starts),
-                                        (*following, *more), strict=True):
-                phi.add_incoming(begin, before)
-                phi.add_incoming(then, loop)
-
-            builder.position_at_end(end)
-            results = [builder.phi(vector) for _ in range(n_rows)]
-            for result, begin, then in zip(results, starts, more, strict=True):
-                result.add_incoming(begin, before)
-                result.add_incoming(then, loop)
+            starts = [C.load(place, vector) if onto else ir.Constant(vector, [0.0] * lanes) for place in places]
+            results = _summed(A, row_starts, along_k, B, B.address, SIZE(LINE), depth, starts)
             for result, place in zip(results, places, strict=True):
                 C.store(result, place)
             return context.get_dummy_value()
@@ -145,8 +158,19 @@ if available:
     FOURS = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]  # two by two,
     EIGHTS = [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]  # and four by four: shuffles that AVX has
 
+    def _turned(builder, rows):
+        """The columns of eight vectors of eight."""
+        for lanes, apart in (PAIRS, 1), (FOURS, 2), (EIGHTS, 4):
+            mixed = [None] * 8
+            for p in range(8):
+                if not p & apart:
+                    mixed[p], mixed[p + apart] = (builder.shuffle_vector(
+                        rows[p], rows[p + apart], ir.Constant(ir.VectorType(ir.IntType(32), 8), order)) for order in lanes)
+            rows = mixed
+        return [rows[(p & 4) | (p & 1) << 1 | (p & 2) >> 1] for p in range(8)]
+
     @intrinsic
-    def _turn(typingctx, a, i, j, out, oi, oj):
+    def turn(typingctx, a, i, j, out, oi, oj):
         """out[oi + q, oj + p] = a[i + p, j + q] for p, q < 8, in registers."""
         def codegen(context, builder, sig, args):
             A, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 3))
@@ -155,21 +179,82 @@ if available:
             for _ in range(8):
                 rows.append(A.load(at, vector))
                 at = builder.add(at, A.strides[0])
-            for lanes, apart in (PAIRS, 1), (FOURS, 2), (EIGHTS, 4):
-                mixed = [None] * 8
-                for p in range(8):
-                    if not p & apart:
-                        mixed[p], mixed[p + apart] = (builder.shuffle_vector(
-                            rows[p], rows[p + apart], ir.Constant(ir.VectorType(ir.IntType(32), 8), order)) for order in lanes)
-                rows = mixed
             to = C.at(args[4], args[5])
-            for p in range(8):
-                C.store(rows[(p & 4) | (p & 1) << 1 | (p & 2) >> 1], to)
+            for column in _turned(builder, rows):
+                C.store(column, to)
                 to = builder.add(to, C.strides[0])
             return context.get_dummy_value()
         return types.void(a, types.intp, types.intp, out, types.intp, types.intp), codegen
+
+    @intrinsic
+    def turn_weighted(typingctx, a, i, depth, weights, k, out, sums):
+        """out[j, p] = weights[k, j] a[i + p, j] and sums[i + p, j % 8] += that, for p < 8 and j < depth, a multiple of 8."""
+        def codegen(context, builder, sig, args):
+            _, i, depth, _, k, _, _ = args
+            A, W, C, S = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 3, 5, 6))
+            vector = ir.VectorType(C.real, 8)
+            eight = [builder.add(i, SIZE(p)) for p in range(8)]
+            totals = [cgutils.alloca_once_value(builder, S.load(S.at(row, SIZE(0)), vector)) for row in eight]
+            with cgutils.for_range_slice(builder, SIZE(0), depth, SIZE(8)) as (j, _):
+                weight, rows = W.load(W.at(k, j), vector), []
+                for row, total in zip(eight, totals, strict=True):
+                    rows.append(builder.fmul(weight, A.load(A.at(row, j), vector)))
+                    builder.store(builder.fadd(builder.load(total), rows[-1]), total)
+                for q, column in enumerate(_turned(builder, rows)):
+                    C.store(column, C.at(builder.add(j, SIZE(q)), SIZE(0)))
+            for row, total in zip(eight, totals, strict=True):
+                S.store(builder.load(total), S.at(row, SIZE(0)))
+            return context.get_dummy_value()
+        return types.void(a, types.intp, types.intp, weights, types.intp, out, sums), codegen
+
+    def _few(context):
+        """Rows of a small tile: enough to keep a core busy, if just, and a part of 8."""
+        return 8 if _rows(context) > 8 else 4
+
+    @intrinsic
+    def few_rows(typingctx):
+        """The rows of a small tile, a constant for the compiler."""
+        return types.intp(), lambda context, builder, sig, args: SIZE(_few(context))
+
+    def _small_tile(A, i, B, j, depth, starts):
+        """starts[r] + sum_{k < depth} a[i + r, k] b[k, j:]."""
+        row_starts = [A.at(A.builder.add(i, SIZE(r)), SIZE(0)) for r in range(len(starts))]
+        return _summed(A, row_starts, A.strides[1], B, B.at(SIZE(0), j), B.strides[0], depth, starts)
+
+    @intrinsic
+    def add_few(typingctx, a, i, panel, depth, c, j):
+        """c[i + r, j + q] += sum_{k < depth} a[i + r, k] panel[k, q] for the rows r of a small tile, and all its columns q."""
+        def codegen(context, builder, sig, args):
+            _, i, _, depth, _, j = args
+            A, B, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 2, 4))
+            vector = ir.VectorType(C.real, LINE // C.itemsize)
+            rows = [C.at(builder.add(i, SIZE(r)), j) for r in range(_few(context))]
+            results = _small_tile(A, i, B, SIZE(0), depth, [C.load(row, vector) for row in rows])
+            for row, result in zip(rows, results, strict=True):
+                C.store(result, row)
+            return context.get_dummy_value()
+        return types.void(a, types.intp, panel, types.intp, c, types.intp), codegen
+
+    @intrinsic
+    def products_and_squares(typingctx, a, i, b, j, depth, start, k, c, squares):
+        """c[i + r, j + q] = start[k, i + r] + sum_{l < depth} a[i + r, l] b[l, j + q] for the rows r of a small tile, and
+        squares[k, j + q] += sum_r of their squares.
+        """
+        def codegen(context, builder, sig, args):
+            _, i, _, j, depth, _, k, _, _ = args
+            A, B, S, C, Q = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 2, 5, 7, 8))
+            vector = ir.VectorType(C.real, LINE // C.itemsize)
+            rows = [builder.add(i, SIZE(r)) for r in range(_few(context))]
+            starts = [_everywhere(builder, S.load(S.at(k, row), S.real), vector) for row in rows]
+            total = Q.load(Q.at(k, j), vector)
+            for row, result in zip(rows, _small_tile(A, i, B, j, depth, starts), strict=True):
+                C.store(result, C.at(row, j))
+                total = _multiply_add(builder, result, result, total)
+            Q.store(total, Q.at(k, j))
+            return context.get_dummy_value()
+        return types.void(a, types.intp, b, types.intp, types.intp, start, types.intp, c, squares), codegen
 else:
-    tile_rows = tile_columns = add_products = None
+    tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
 
 
 @jit
@@ -187,7 +272,7 @@ def pack(b, turned, start, first, width, panel):
     eights = len(panel) // 8 * 8 if width == columns else 0
     for k in range(0, eights, 8):
         for q in range(0, columns, 8):
-            _turn(b, first + q, start + k, panel, k, q)
+            turn(b, first + q, start + k, panel, k, q)
     for k in range(eights, len(panel)):
         for q in range(columns):
             panel[k, q] = b[first + q, start + k] if q < width else 0

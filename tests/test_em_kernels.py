@@ -60,6 +60,19 @@ def test_same_bits_for_any_thread_count(size, diagonal):
     check_kernel(em.statistics, x, weights, *parameters, atol=bounds(x, weights, *parameters)[1])  # several chunks in a task
 
 
+@each_dtype
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("diagonal", [False, True])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 400), d=st.integers(1, 20), k=st.integers(1, 9), data=st.data())
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(dtype, shared, diagonal, seed, n, d, k, data):
+    x, _, *parameters = launch(seed, n, d, k, shared, diagonal, dtype)
+    first = data.draw(st.integers(0, n - 1))
+    part = slice(first, data.draw(st.integers(first + 1, n)))
+    for kernel in em.log_prob, em.posterior:
+        assert kernel(x[part], *parameters).tobytes() == kernel(x, *parameters)[part].tobytes(), kernel.name
+
+
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_a_thin_component_keeps_its_digits(diagonal):
     """Spreads down to 1e-6 of the data's: second moments beside those of extended precision."""
