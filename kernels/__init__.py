@@ -21,6 +21,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     gray             the weights of all states of a restricted Boltzmann machine's layer
     pairwise         sums over the pairs of two sets of rows: of distances, of Gaussian kernels
     norm             the sum of squares of a gradient
+    silu             the smooth activation, with its gradient
+    trajectory       the solution of an ODE whose velocity is a network, with its log-determinant
     adam             one Adam step on a flat parameter buffer
 
 Every kernel runs in a process forked after the first one too, to the same bits, on one thread: those of Numba do not come
@@ -43,4 +45,4 @@ from ._dispatch import Kernel, KernelError, session, using
 
 __all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "gibbs", "gray", "likelihood",
            "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "pairwise", "random",
-           "reparameterize", "session", "spline", "using"]
+           "reparameterize", "session", "silu", "spline", "trajectory", "using"]

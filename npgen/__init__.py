@@ -3,12 +3,14 @@
 Every model answers three queries about data x (n, d): density, log_prob(X); sampling, sample(n); representation,
 encode(X) and decode(Z).
 
-    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM, GMMN; BayesClassifier of them
+    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM, GMMN, FlowMatching, Diffusion;
+                    BayesClassifier of them
     train, players, optim    the fit loop, who moves which parameters by which loss, Adam and its like
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
     heads           what outputs say about a feature: normal, mixture of normals, Bernoulli, Poisson, categorical, columns
     transforms      standardise, dequantise, logit, counted in log_prob; the steps of flows
     divergences     how far two models, or sets of rows, are apart: KL and its kin, energy distance, MMD, Wasserstein, Stein
+    ode             equations whose velocity is a network, with their log-determinants
     priors          of a representation: standard normal, mixture, flow
     ops, fused      every differentiable op: a table of derivatives, and those that one kernel computes
     linalg, compositions    decompositions, norms; NumPy functions that are written in ops
@@ -46,6 +48,8 @@ from .models import (
     RBM,
     VAE,
     BayesClassifier,
+    Diffusion,
+    FlowMatching,
     GaussianMixture,
     Mixture,
     RealNVP,
@@ -56,10 +60,10 @@ from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["BayesClassifier", "ConvergenceWarning", "GMMN", "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture",
-           "NSF", "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE", "__version__", "data", "divergences",
-           "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components", "testing", "value_and_grad", "vjp",
-           "warmup"]
+__all__ = ["BayesClassifier", "ConvergenceWarning", "Diffusion", "FlowMatching", "GMMN", "GaussianMixture", "IAF", "LoadError",
+           "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE", "__version__",
+           "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components", "testing",
+           "value_and_grad", "vjp", "warmup"]
 
 
 def __getattr__(name):

@@ -166,17 +166,14 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
     check_training(options)
     step = _Step(players, params, batch, options, monitor, statistics)
     state = resume or step.begin(stream)
-    order = Stream.from_state(state.split.state()).permutation(len(batch))
-    n_valid = min(int(round(len(batch) * options.validation_fraction)), len(batch) - 1) if validation is None else 0
-    rows, held_out = np.sort(order[n_valid:]), (batch, np.sort(order[:n_valid]))
-    if validation is not None:
-        held_out = validation, np.arange(len(validation))
-    held_out = held_out[0], np.asarray(held_out[1], like=batch.x)
+    rows, out = held_out(state.split, len(batch), options.validation_fraction if validation is None else 0)
+    scored = (batch, out) if validation is None else (validation, np.arange(len(validation)))
+    scored = scored[0], np.asarray(scored[1], like=batch.x)
     step.over(rows, state)
     with _progress(options, state) as bar, np.errstate(all="ignore"):  # a loss that is not finite is dealt with below
         try:
             while state.epoch < options.max_epochs and state.since_best < options.patience:
-                advanced = _epoch(step, state, rows, held_out)
+                advanced = _epoch(step, state, rows, scored)
                 if save:
                     save(state)
                 if advanced:
@@ -193,6 +190,12 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
                else f"with learning_rate={state.learning_rate:g}")
         warn(f"fit: the loss became {became}; went back to the last good parameters {end}", ConvergenceWarning)
     return state
+
+
+def held_out(split, n, fraction):
+    """The numbers of the rows that a fit trains on, of n, and of those that it stops by; split: State.split."""
+    order, n_valid = Stream.from_state(split.state()).permutation(n), min(int(round(n * fraction)), n - 1)
+    return np.sort(order[n_valid:]), np.sort(order[:n_valid])
 
 
 class _Step:

@@ -23,7 +23,7 @@ import npgen
 from npgen import data
 from npgen.heads import MixtureOfNormals
 from npgen.kernels import Kernel
-from npgen.models import MADE, MAF, NSF, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP
+from npgen.models import MADE, MAF, NSF, VAE, BayesClassifier, Diffusion, FlowMatching, GaussianMixture, Mixture, RealNVP
 from npgen.priors import Flow
 from npgen.testing import check_generative_model
 from npgen.transforms import Chain, Dequantize, Logit
@@ -90,6 +90,10 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "MADE, several orders": (lambda s: MADE(hidden=(12,), n_masks=3, direct=True, random_state=s, **TRAINING), bits),
     "MAF, real": (lambda s: MAF(n_layers=2, hidden=(12,), mix="random", random_state=s, **TRAINING), normals),
     "NSF, moons": (lambda s: NSF(n_layers=2, hidden=(12,), random_state=s, **TRAINING), moons),
+    "FlowMatching, moons": (lambda s: FlowMatching(hidden=(12,), n_steps=24, random_state=s, **TRAINING), moons),
+    "Diffusion, moons": (lambda s: Diffusion(hidden=(12,), n_steps=24, random_state=s, **TRAINING), moons),
+    "Diffusion, moons, wide": (lambda s: Diffusion(hidden=(12,), n_steps=24, preprocess=None, random_state=s, **TRAINING),
+                               lambda s: 3 * moons(s)),
     "RealNVP, moons": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), moons),
     "RealNVP, real": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), normals),
     "RealNVP, counts": (lambda s: RealNVP(n_couplings=2, hidden=(8,), random_state=s, **TRAINING), counts),
@@ -230,6 +234,15 @@ MUTANTS = [
     M("sampler: noise off by one", "MADE, real", "kernels.made_sample:_reference", "noise[:, at[j]:at[j + 1]]",
       "noise[:, [j - 1]]"),
     M("sampler: bias of the output forgotten", "MADE, bits", "kernels.made_sample:_reference", " + layers[-1][1]", ""),
+    # equations
+    M("ODE: drawn backwards in time", "FlowMatching, moons", "ode:Trajectory.to_data", "False, 1.0, -1.0", "False, 0.0, -1.0"),
+    M("ODE: noise too wide", "FlowMatching, moons", "models.ode:ODEModel._draw", "w = stream", "w = 1.3 * stream"),
+    M("ODE: the noise's density forgotten", "Diffusion, moons", "models.ode:ODEModel._solved", "standard_normal_log_prob(w) + ",
+      ""),
+    M("diffusion: scale forgotten in the draws", "Diffusion, moons, wide", "models.ode:ODEModel._draw",
+      "self.scale_ * self._ode", "self._ode"),
+    M("diffusion: scale not counted", "Diffusion, moons, wide", "models.ode:ODEModel._solved",
+      " - z.shape[1] * math.log(self.scale_)", ""),
     # preprocessing
     M("standardise: log-det dropped", "MADE, real", "transforms.standardize:Standardize._mapped", "self._log_det", "0.0"),
     M("standardise: sign of the log-det", "RealNVP, real", "transforms.standardize:Standardize._mapped", "self._log_det",

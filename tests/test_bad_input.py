@@ -17,7 +17,9 @@ from npgen import cli, data, transforms
 X = REAL[:60, :3].copy()
 SETTINGS = {"MADE": {"hidden": (4,), "head": "normal", "order": "random"}, "RealNVP": {"n_couplings": 2, "hidden": (4,)},
             "VAE": {"n_latent": 2, "hidden": (4,), "head": "normal", "n_importance": 3}, "GaussianMixture": {"n_components": 2},
-            "Mixture": {"n_components": 2}} | {name: {"n_layers": 2, "hidden": (4,)} for name in ("IAF", "MAF", "NSF")}
+            "Mixture": {"n_components": 2}, "FlowMatching": {"hidden": (4,), "n_steps": 3},
+            "Diffusion": {"hidden": (4,), "n_steps": 3}} | {
+                name: {"n_layers": 2, "hidden": (4,)} for name in ("IAF", "MAF", "NSF")}
 
 pytestmark = pytest.mark.long
 

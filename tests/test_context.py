@@ -8,7 +8,7 @@ import pytest
 
 import npgen
 from npgen import data
-from npgen.models import IAF, MADE, MAF, NSF, VAE, RealNVP
+from npgen.models import IAF, MADE, MAF, NSF, VAE, Diffusion, FlowMatching, RealNVP
 from npgen.models.context import ContextMap
 from npgen.testing import check_generative_model
 
@@ -28,6 +28,10 @@ CASES = {
     "IAF": (IAF(**STACK), REAL),
     "NSF": (NSF(**STACK), REAL),
     "NSF, autoregressive": (NSF(coupling=False, **STACK), REAL),
+    "FlowMatching": (FlowMatching(hidden=(16,), n_steps=8, **QUICK), REAL),
+    "FlowMatching, optimal transport, guided": (FlowMatching(hidden=(16,), n_steps=8, coupling="ot", guidance=1.5, **QUICK),
+                                                REAL),
+    "Diffusion": (Diffusion(hidden=(16,), n_steps=12, **QUICK), REAL),
     "VAE": (VAE(n_latent=2, hidden=(16,), n_importance=200, **QUICK), BITS),
 }
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. hidden")]

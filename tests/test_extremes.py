@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from npgen.models import MADE, VAE, GaussianMixture, Mixture, RealNVP
+from npgen.models import MADE, VAE, Diffusion, FlowMatching, GaussianMixture, Mixture, RealNVP
 
 D = 3
 RNG = np.random.default_rng(0)
@@ -29,6 +29,9 @@ MODELS = {
     "VAE, as given": (VAE(n_latent=2, hidden=(8,), n_importance=1, preprocess=None, **QUICK), REAL),
     "VAE, levels": (VAE(n_latent=2, hidden=(8,), n_importance=8, preprocess="dequantize+logit", **QUICK), LEVELS),
     "VAE, bits": (VAE(n_latent=2, hidden=(8,), n_importance=8, preprocess=None, **QUICK), BITS),
+    "FlowMatching": (FlowMatching(hidden=(8,), n_steps=4, preprocess="standardize", **QUICK), REAL),
+    "FlowMatching, levels": (FlowMatching(hidden=(8,), n_steps=4, preprocess="dequantize+logit", **QUICK), LEVELS),
+    "Diffusion, as given": (Diffusion(hidden=(8,), n_steps=4, preprocess=None, **QUICK), REAL),
     **{f"GaussianMixture, {form}": (GaussianMixture(2, covariance_type=form, tol=0.1, random_state=0), REAL)
        for form in ("full", "tied", "diag", "spherical")},
     "GaussianMixture, standardised": (GaussianMixture(2, tol=0.1, preprocess="standardize", random_state=0), REAL),

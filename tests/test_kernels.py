@@ -28,7 +28,9 @@ from npgen.kernels import (
     pairwise,
     random,
     reparameterize,
+    silu,
     spline,
+    trajectory,
 )
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan
@@ -364,6 +366,23 @@ def with_cotangent(inputs):
     return both
 
 
+def silu_inputs(rng, n, d, dtype):
+    return (floats(rng, n * d, dtype, [0, 1e30, -1e30, 700, -700]),)
+
+
+def silu_bound(eps, want, x):
+    return [np.where(overflows(x), 1, 4 * eps) * np.abs(want[0])]
+
+
+def overflows(x):
+    """Whether exp(-x) is more than the dtype holds, or close to it."""
+    return -x > np.log(np.finfo(x.dtype).max) - 1
+
+
+def silu_backward_bound(eps, want, g, x):
+    return [np.where(overflows(x), 1, 6 * eps) * np.abs(g) * silu.sigmoid(x) * (1 + np.abs(x))]
+
+
 CASES = {
     likelihood.bernoulli_forward: (bernoulli_inputs, bernoulli_bound),
     likelihood.bernoulli_backward: (with_cotangent(bernoulli_inputs), bernoulli_backward_bound),
@@ -387,6 +406,8 @@ CASES = {
     reparameterize.backward: (reparameterize_inputs, reparameterize_bound),
     random.uniform: (random_inputs, lambda eps, want, *args: [0.0]),
     random.normal: (random_inputs, lambda eps, want, *args: [4 * np.spacing(np.abs(want[0]))]),
+    silu.forward: (silu_inputs, silu_bound),
+    silu.backward: (lambda rng, n, d, dtype: (floats(rng, n * d, dtype), *silu_inputs(rng, n, d, dtype)), silu_backward_bound),
     adam.step: (adam_inputs, adam_bound),
     norm.squared: (squared_inputs, lambda eps, want, x: [1e-14 * want[0]]),
     pairwise.distance: (pairwise_inputs(False, False), pairwise_bound(False, False)),
@@ -401,7 +422,8 @@ CASES = {
 JUDGED_ELSEWHERE = {"em.log_prob", "em.posterior", "em.statistics",  # in test_em_kernels
                     "gibbs.chain", "gray.log_weights",  # in test_rbm
                     "made_sample.sample",  # against the naive sampler; the others in test_network_kernels
-                    "mlp.forward", "mlp.backward", "flow.inverse", "flow.forward", "flow.backward"}
+                    "mlp.forward", "mlp.backward", "flow.inverse", "flow.forward", "flow.backward",
+                    "trajectory.solve"}  # in test_trajectory
 KERNELS = pytest.mark.parametrize("kernel", CASES, ids=lambda kernel: kernel.name)
 
 
@@ -827,6 +849,9 @@ def launches_of_networks(dtype):
         yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), np.tile(np.arange(5), (2, 1)), one_hot,
                                    first, np.arange(4), direct, x[:, :2].copy(), x[:, :1].copy(), np.zeros((6, 5), dtype),
                                    np.full(4, 3.0, dtype))
+    net = Layout((4 + 1 + 5, 9, 8, 4))
+    yield trajectory.solve, (x, np.zeros(net.size, dtype), net.cut[0], x[:, :2].copy(), np.ones(2), np.ones((7, 3, 5)),
+                             np.ones((7, 3)), np.ones(3), np.ones(3), True)
 
 
 # Dims that no other argument has a say in: more rows, or more parts of a plan, make another launch that is sound.
@@ -835,7 +860,7 @@ FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm
         "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT", "flow.inverse": "NT",
-        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S", "gibbs.chain": "NL"}
+        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S", "gibbs.chain": "NL", "silu.forward": "Q"}
 
 
 @DTYPES

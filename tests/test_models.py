@@ -18,7 +18,7 @@ import pytest
 
 import npgen
 from npgen import checkpoint, data, priors
-from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, GaussianMixture, Mixture, RealNVP
+from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, Diffusion, FlowMatching, GaussianMixture, Mixture, RealNVP
 from npgen.models.flow import FlowModel
 from npgen.random import Stream
 from npgen.testing import check_generative_model
@@ -39,6 +39,8 @@ QUICK = {"max_epochs": 4, "random_state": 0}
 made = functools.partial(MADE, hidden=(16,), **QUICK)
 flow = functools.partial(RealNVP, n_couplings=4, hidden=(8,), **QUICK)
 stacked = {"n_layers": 2, "hidden": (8,), **QUICK}
+matching = functools.partial(FlowMatching, hidden=(8, 7), n_steps=12, **QUICK)
+denoising = functools.partial(Diffusion, hidden=(8, 7), n_steps=16, **QUICK)
 vae = functools.partial(VAE, n_latent=2, hidden=(8,), n_importance=20, **QUICK)
 mixture = functools.partial(GaussianMixture, n_components=3, tol=1e-2, random_state=0)
 columns = functools.partial(Mixture, n_components=3, tol=1e-2, random_state=0)
@@ -69,6 +71,12 @@ CASES = {
     "IAF": (IAF(**stacked), MOONS),
     "NSF": (NSF(**stacked), REAL),
     "NSF, autoregressive, counts": (NSF(coupling=False, mix="lu", **stacked), COUNTS),
+    "FlowMatching": (matching(), REAL),
+    "FlowMatching, optimal transport, 1 feature": (matching(coupling="ot"), REAL[:, 1:2]),
+    "FlowMatching, counts": (matching(solver="heun"), COUNTS),
+    "FlowMatching, raw, several steps": (matching(preprocess=None, solver="dpm++"), MOONS),
+    "Diffusion": (denoising(), MOONS),
+    "Diffusion, counts, several steps": (denoising(solver="dpm++"), COUNTS),
     "VAE, Bernoulli": (vae(), BITS),
     "VAE, normal": (vae(), REAL),
     "VAE, counts": (vae(prior=priors.Flow(2, (6,), coupling=False, bins=3)), COUNTS),
@@ -664,9 +672,10 @@ def test_a_density_has_units(case):
     scaled = fresh(case).fit(1024 * x)  # a power of two: the preprocessed rows have the same bits
     np.testing.assert_allclose(scaled.log_prob(1024 * x), model.log_prob(x) - x.shape[1] * math.log(1024), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(scaled.sample(9, rng=1), 1024 * model.sample(9, rng=1), rtol=1e-9)
+    units = x.shape[1] * math.log(1024) if model.inner().by_likelihood else 0  # a squared error of preprocessed rows has none
     for now, before in zip(scaled.history_, model.history_, strict=True):
         for key in ("train_nats", "valid_nats"):
-            assert before[key] is None or math.isclose(now[key], before[key] + x.shape[1] * math.log(1024), rel_tol=1e-9)
+            assert before[key] is None or math.isclose(now[key], before[key] + units, rel_tol=1e-9)
 
 
 @where(lambda model, x: of_reals(x))
@@ -954,7 +963,7 @@ def test_a_model_that_cannot_hold_the_rows_says_so_once(name):
 
 @pytest.mark.long(but={"kind": [MADE]})
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", [MADE, VAE, RealNVP, MAF, NSF, IAF, RBM])
+@pytest.mark.parametrize("kind", [MADE, VAE, RealNVP, MAF, NSF, IAF, RBM, FlowMatching, Diffusion])
 def test_check_estimator(kind):
     """All but one check: a row drawn once by weight 2 is not drawn as two rows are; the gradient's law is test_players.py's."""
     check = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is not installed").check_estimator

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from npgen import IAF, MADE, MAF, NSF, VAE, GaussianMixture, RealNVP, train
+from npgen import IAF, MADE, MAF, NSF, VAE, Diffusion, FlowMatching, GaussianMixture, RealNVP, train
 from npgen.engine import Tensor
 from npgen.heads import MixtureOfNormals
 from npgen.nn import Parameters
@@ -37,10 +37,13 @@ MODELS = {  # name -> the model, its rows
     "IAF": (IAF(n_layers=2, **SMALL), REAL),
     "NSF": (NSF(n_layers=2, **SMALL), REAL),
     "NSF, couplings": (NSF(n_layers=2, coupling=True, **SMALL), REAL),
+    "FlowMatching": (FlowMatching(n_steps=3, **SMALL | {"hidden": (6, 5)}), REAL),
+    "Diffusion": (Diffusion(n_steps=3, **SMALL), REAL),
     "mixture by gradient": (GaussianMixture(2, solver="adam", max_epochs=3, batch_size=12, random_state=0), REAL[:, :2]),
     "settings": (MADE(optimizer=SGD(0.9, decay=0.1), schedule="cosine", warmup=1, average=0.9, clip_norm=0.1, **SMALL), REAL),
 }
 ONE_BY_ONE = {
+    "FlowMatching, optimal transport": (FlowMatching(coupling="ot", n_steps=3, **SMALL | {"hidden": (6, 5)}), REAL),  # assigns
     "MADE, orders": (MADE(order="any", **SMALL), REAL),  # draws an order
     "MADE, masks": (MADE(n_masks=3, **SMALL), BITS),
     "MADE, levels": (MADE(head="categorical", **SMALL), COUNTS),  # asks which are missing

@@ -22,6 +22,8 @@ def info(args):
         *zip(["names"] + [""] * model.n_features_in_, textwrap.wrap(", ".join(names_of(model) or []), 86), strict=False),
         *([("context", contexts.words(model))] if model.context_ else []),
         ("density", can.density),
+        *([("solver", f"{model.n_steps_} steps; twice as many move log_prob by {model.solver_error_:.1e} nats at most")]
+          if hasattr(model, "solver_error_") else []),
         ("representation", f"{can.representation}, {count(model.n_latent_, 'column')}"
                            + (", invertible" if can.invertible else "") if model.n_latent_ else "none"),
         ("parameters", f"{model.n_parameters_:,}"),

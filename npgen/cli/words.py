@@ -36,7 +36,7 @@ def training(model, x=None):
         best = best if normalised or best["valid_nats"] is not None else history[-1]  # a contrast tells no epoch from another
         yield f"{passes(model)}s", f"{history[-1]['epoch']}, best {best['epoch']}"
         for name, part in (("train_nats", "fitted"), ("valid_nats", "held out")):
-            if best[name] is not None and model.capabilities.density == "none":
+            if best[name] is not None and (model.capabilities.density == "none" or not model.inner().by_likelihood):
                 yield part, f"loss {best[name]:.4f}"
             elif best[name] is not None and (normalised or name == "valid_nats"):
                 yield part, f"{-best[name]:.4f} nats per row, {bits(-best[name], d):.4f} bits per dimension"

@@ -25,6 +25,7 @@ class GradientModel(Model, train.Training):
 
     preprocess: object = "auto"
     _validates = True
+    _likelihood = True  # whether _loss is minus the log-density, or minus a bound, in nats
     _monitor = None  # (p, batch, stream) -> (n,), by which training stops
     _statistics = None  # (p, z, c) -> {name: array} of the rows trained on, where a part has query_shapes of its own
 
@@ -41,7 +42,7 @@ class GradientModel(Model, train.Training):
     def _learn(self, x, c, weights, run):
         train.check_training(self)  # refuses what it must before the work starts
         first = self._first(x, c, weights, run.stream)
-        descend(self, first, x, c, weights, run, players=self._players(), monitor=self._monitor)
+        return descend(self, first, x, c, weights, run, players=self._players(), monitor=self._monitor)
 
     def _first(self, x, c, weights, stream):
         """The parts made, and their first parameters; all rows in the preprocessed space take memory here only."""
@@ -80,9 +81,10 @@ def follower(model):
 def descend(model, params, x, c, weights, run, players=None, monitor=None):
     """Train from these parameters on; players (by default the follower) and monitor see preprocessed rows.
 
-    A loss of a model with a density becomes one of the rows in their own space: the log-determinant is taken off.
+    Returns the last State. A loss in nats of a model with a density becomes one of the rows in their own space: the
+    log-determinant is taken off.
     """
-    model.params_, dense = params, model._capabilities.density != "none"
+    model.params_, dense = params, model._capabilities.density != "none" and getattr(model, "_likelihood", True)
     model._move()
 
     def in_space(batch, stream):
@@ -114,6 +116,7 @@ def descend(model, params, x, c, weights, run, players=None, monitor=None):
     if more:
         model.params_ = Parameters(dict(model.params_) | state.statistics, model.params_.flat.dtype)
     model.history_, model.n_epochs_ = state.history, state.epoch
+    return state
 
 
 def options_of(model):

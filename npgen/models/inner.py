@@ -35,6 +35,11 @@ class Inner:
         """What training minimises, (n,) nats; minus log_density, if a model does not say otherwise."""
         return self._model._loss(self._at(p), z, stream, c)
 
+    @property
+    def by_likelihood(self):
+        """Whether loss is minus log_density, or minus a bound on it; else it is no likelihood, as a squared error."""
+        return getattr(self._model, "_likelihood", True)
+
     def draw(self, n, stream, c=None, p=None):
         """n rows."""
         return self._model._draw(self._at(p), n, stream, c)

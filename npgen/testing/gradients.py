@@ -97,6 +97,8 @@ def loss(s):
         raise Skip("not a model of npgen")
     if s.several_orders:
         raise Skip("a step takes one order of the density's")
+    if not s.inner.by_likelihood:
+        raise Skip("its loss is no likelihood")
     model, inner, x = s.model, s.inner, s.drawn[:2000]
     z, log_det = inner.enter(x)
     found = log_det - inner.loss(z, Stream(s.seed))

@@ -30,7 +30,7 @@ class _Unchecked:
 
 def _bounds(s):
     """The model and 2,000 rows that all differ, as noise that is a function of the row needs: bits are moved by 1e-9."""
-    if not (s.is_parametric and hasattr(s.model, "elbo")):
+    if not (s.is_parametric and hasattr(s.model, "importance_log_prob")):
         raise Skip("not a model with an ELBO")
     x, model = s.drawn[:2000], copy.copy(s.model)
     if s.support != "binary":

@@ -1,0 +1,196 @@
+"""Models whose rows are carried to noise, and back, by an ordinary differential equation: flow matching, diffusion.
+
+    w = alpha(tau) x + sigma(tau) eps,  x = z / scale,  eps ~ N(0, I)       tau from 0, data, to 1, noise
+    F(w, c; tau) is fitted to E[-(alpha' x + sigma' eps) | w]               alpha sigma' - alpha' sigma = 1
+    dw/dtau = rate(tau) F,  w(1) ~ N(0, I)    log p(z) = log N(w(1); 0, I) + log |det dw(1)/dw(0)| - d log scale
+
+The loss is a squared error, no likelihood; but the model is its equation, solved in fixed steps, and log_prob, encode and
+decode are of the same equation and steps: log_prob is that of the rows that the model draws, up to the solver's error. This is
+measured when the model is fitted, by twice as many steps.
+
+Legend: n rows, d columns, w columns of context.
+References: Song et al., Score-based generative modeling through stochastic differential equations (2021), the equation; Ho &
+Salimans, Classifier-free diffusion guidance (2022); Lu et al., DPM-Solver++ (2022).
+"""
+import abc
+import math
+import sys
+
+import numpy as np
+
+from .. import ops, train
+from ..checks import check_widths
+from ..fused import standard_normal_log_prob
+from ..ode import SOLVERS, Trajectory, features
+from ..random import Stream
+from .base import Capabilities, Follows, _as
+from .gradient import GradientModel
+
+MULTISTEP = "dpm++"
+EXACT = 1e-3  # nats by which twice the steps may move log_prob of any row
+MEASURED = 256  # rows
+
+
+class ODEModel(GradientModel):
+    """A model of an equation; a subclass writes _path, _rate and _times, and may write _noise and _scale_of.
+
+    hidden         widths of the network's two SiLU layers, or one for both
+    n_steps        of the solver, from data to noise or back
+    solver         of sample: "rk4", "heun", "euler", or "dpm++", DPM-Solver++(2M), of one evaluation a step; log_prob, encode
+                   and decode take "rk4"
+    guidance       g of F = F_u + g (F_c - F_u), F_u the network that sees no context: 1 is the model given its context
+    drop_context   share of the rows whose context is hidden from the network while fitting, from which F_u is learned
+
+    encode gives noise (n, d), standard normal under the model; decode inverts it up to the solver's error.
+    solver_error_: the most nats by which twice the steps move log_prob of a row held out (at most 256 of them).
+    """
+
+    hidden: tuple = (128, 128)
+    n_steps: int = 40
+    solver: str = "rk4"
+    guidance: float = 1.0
+    drop_context: float = 0.1
+    _takes_context = True
+    _likelihood = False
+    _keeps = {"solver_error_": (float,)}
+    hidden_, n_steps_ = Follows(), Follows()
+
+    @property
+    def _capabilities(self):
+        exact = vars(self).get("solver_error_", math.inf) < EXACT
+        return Capabilities("exact" if exact else "estimate", "noise, by an equation", invertible=False)
+
+    @property
+    def n_latent_(self):
+        return self.n_features_in_
+
+    # ------------------------------------------------------------ what a model writes
+
+    @abc.abstractmethod
+    def _path(self, tau):
+        """alpha, sigma, alpha', sigma' at these times, derivatives by the same parameter, alpha sigma' - alpha' sigma = 1."""
+
+    @abc.abstractmethod
+    def _rate(self, tau):
+        """Minus the derivative of that parameter by tau."""
+
+    @abc.abstractmethod
+    def _times(self, stream, x):
+        """The times at which the loss of rows x is taken, (n,)."""
+
+    def _noise(self, x, stream, c):
+        """The noise that belongs to rows x in the loss, (n, d)."""
+        return stream.normal(x.shape, x.dtype, like=x)
+
+    def _scale_of(self, z):
+        """The scale of preprocessed rows, a float."""
+        return 1.0
+
+    # ------------------------------------------------------------ fitting
+
+    def _choose(self, z, c, stream):
+        hidden, (n_steps,) = check_widths("hidden", self.hidden), check_widths("n_steps", (self.n_steps,))
+        hidden = hidden * 2 if len(hidden) == 1 else hidden
+        if len(hidden) != 2:
+            raise ValueError(f"hidden must name two layers, of which the divergence is known, or one width for both, got "
+                             f"{self.hidden!r}")
+        if self.solver not in (*SOLVERS, MULTISTEP):
+            raise ValueError(f"solver must be one of {', '.join((*SOLVERS, MULTISTEP))}, got {self.solver!r}")
+        for name, most in (("guidance", math.inf), ("drop_context", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.number)) or not 0 <= value < most:
+                raise ValueError(f"{name} must be a number from 0 to below {most:g}, got {value!r}")
+        if c is not None and self.guidance != 1 and self.drop_context == 0:
+            raise ValueError(f"guidance={self.guidance!r} needs a network that has learned to see no context; take "
+                             "drop_context=0.1")
+        return {"hidden": hidden, "n_steps": n_steps, "scale": self._scale_of(z)}
+
+    def _assemble(self, d, w, chosen):
+        scale = chosen["scale"]
+        if not isinstance(scale, float) or not 0 < scale < math.inf or len(chosen["hidden"]) != 2:
+            raise ValueError(f"scale {scale!r} and hidden {chosen['hidden']!r} are of no such model")
+        return {"ode": Trajectory("ode", d, w + 1 if w else 0, tuple(chosen["hidden"]), self._path, self._rate)}
+
+    def _loss(self, p, z, stream, c=None):
+        x = z / self.scale_
+        tau = self._times(stream, x)
+        alpha, sigma, d_alpha, d_sigma = (a[:, None] for a in self._ode.path(tau))
+        if c is not None:
+            seen = (stream.uniform((len(z), 1), z.dtype, like=z) >= self.drop_context).astype(z.dtype)
+            c = np.concatenate([c * seen, seen], axis=1)
+        eps = self._noise(x, stream, c)
+        F = self._ode.field(p, alpha * x + sigma * eps, x[:, :0] if c is None else c, features(tau))
+        return ops.sum(ops.square(F + d_alpha * x + d_sigma * eps), axis=1)
+
+    def _learn(self, x, c, weights, run):
+        state = super()._learn(x, c, weights, run)
+        if run.validation is None:
+            rows = train.held_out(state.split, len(x), self.validation_fraction)[1][:MEASURED]
+            rows = rows if len(rows) else np.arange(len(x))[:MEASURED]
+            x, c = x[rows], c if c is None else c[rows]
+        else:
+            x, c = (a if a is None else a[:MEASURED] for a in run.validation[:2])
+        self.solver_error_ = self._solver_error(*(a if a is None else self._place(a) for a in (x, c)))
+
+    def _solver_error(self, x, c):
+        z, c = self.preprocess_.to_noise(None, x.astype(np.float64), stream=Stream(0))[0], _as(c, np.float64)
+        once, twice = (self._solved(self._at(z.dtype), z, c, k * self.n_steps_) for k in (1, 2))
+        with np.errstate(invalid="ignore"):
+            error = float(np.max(abs(once - twice)))
+        return error if math.isfinite(error) else sys.float_info.max
+
+    # ------------------------------------------------------------ queries
+
+    def _contexts(self, c, like):
+        """What the network is given for rows `like`, (n, g (w + 1)), and what each is worth: F_u + guidance (F_c - F_u)."""
+        if c is None:
+            return like[:, :0], (1.0,)
+        seen = np.concatenate([c, np.ones_like(c[:, :1])], axis=1)
+        if self.guidance == 1:
+            return seen, (1.0,)
+        return np.concatenate([np.zeros_like(seen), seen], axis=1), (1 - self.guidance, self.guidance)
+
+    def _solved(self, p, z, c, n_steps):
+        w, log_det = self._ode.to_noise(p, z / self.scale_, *self._contexts(c, z), n_steps)
+        return standard_normal_log_prob(w) + log_det - z.shape[1] * math.log(self.scale_)
+
+    def _log_density(self, p, z, c=None):
+        return self._solved(p, z, c, self.n_steps_)
+
+    def _represent(self, p, z, c=None):
+        return self._ode.to_noise(p, z / self.scale_, *self._contexts(c, z), self.n_steps_, want=False)[0]
+
+    def _reconstruct(self, p, h, c=None):
+        return self.scale_ * self._ode.to_data(p, h, *self._contexts(c, h), self.n_steps_)
+
+    def _draw(self, p, n, stream, c=None):
+        w = stream.normal((n, self.n_features_in_), p.flat.dtype, like=p.flat)
+        if self.solver == MULTISTEP:
+            return self.scale_ * self._multistep(p, w, c)
+        return self.scale_ * self._ode.to_data(p, w, *self._contexts(c, w), self.n_steps_, self.solver)
+
+    def _velocity(self, p, w, c, tau):
+        """F at the times of all rows, (n,), or at one."""
+        contexts, shares = self._contexts(c, w)
+        e = features(np.asarray(tau, dtype=w.dtype, like=w))
+        e = np.broadcast_to(e, (len(w), e.shape[-1]))
+        return sum(share * self._ode.field(p, w, each, e) for share, each in
+                   zip(shares, np.split(contexts, len(shares), axis=1), strict=True))
+
+    def _multistep(self, p, w, c):
+        """DPM-Solver++(2M), for lambda = log alpha / sigma and the row D = sigma' w + sigma F that is expected of w:
+
+        w <- sigma_new / sigma w + alpha_new (1 - e^-h) (D + h / (2 h_before) (D - D_before)), first-order at both ends.
+        """
+        tau = np.linspace(1, 0, self.n_steps_ + 1)
+        with np.errstate(divide="ignore"):
+            alpha, sigma, _, d_sigma = self._ode.path(tau)
+            h = np.diff(np.log(alpha) - np.log(sigma))
+        before = None
+        for k in range(self.n_steps_):
+            row = float(d_sigma[k]) * w + float(sigma[k]) * self._velocity(p, w, c, tau[k])
+            inside = 0 < k < self.n_steps_ - 1 and math.isfinite(h[k - 1])
+            ahead = row + float(h[k] / (2 * h[k - 1])) * (row - before) if inside else row
+            w = float(sigma[k + 1] / sigma[k]) * w + float(alpha[k + 1] * -math.expm1(-h[k])) * ahead
+            before = row
+        return w

@@ -1,0 +1,133 @@
+"""Ordinary differential equations whose velocity is a network: what carries data to noise and back, with its log-determinant.
+
+    dw/dtau = rate(tau) F(w, c; tau),    tau from 0 (data) to 1 (noise)
+    log |det dw(1)/dw(0)| = integral of rate div F,    div F = p_2^T [W_2 * (W_1 W_3)^T] p_1
+
+F is a network of two hidden layers with a smooth activation, f and p = f', which makes its divergence one product more, exact
+in any number of dimensions. SOLVERS are explicit Runge-Kutta methods in fixed steps: (alpha, beta) as kernels/trajectory.py
+has them, where alpha are also the times of the stages.
+
+Legend: n rows, d columns, w columns of context, e features of time, t steps, s stages, g contexts of guidance.
+References: Chen et al., Neural ordinary differential equations (2018); Grathwohl et al., FFJORD (2019).
+"""
+import math
+
+import numpy as np
+
+from . import ops
+from .fused import fused
+from .kernels import silu as _silu_kernel
+from .kernels import trajectory as _kernel
+from .nn import MLP, Part, value_of
+from .ops import _c
+
+SOLVERS = {"euler": ([0], [1]), "heun": ([0, 1], [1 / 2, 1 / 2]), "rk4": ([0, 1 / 2, 1 / 2, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6])}
+N_FEATURES = 8  # of time
+
+silu = fused("silu", lambda x: x * ops.sigmoid(x), lambda x: _silu_kernel.forward(*_c(x.ravel())).reshape(x.shape),
+             lambda tracked, ans, g, x: [_silu_kernel.backward(*_c(g.ravel(), x.ravel())).reshape(x.shape)])
+
+
+def features(tau):
+    """cos(k pi tau), k = 1..N_FEATURES, (..., e): what the network sees of time."""
+    return np.cos(np.stack([k * math.pi * tau for k in range(1, N_FEATURES + 1)], axis=-1))
+
+
+class Field(Part):
+    """The network F(w, c; tau) of d outputs, parameters `name`: two hidden layers of SiLU, and a last one that begins at 0."""
+
+    def __init__(self, name, d, n_context, hidden):
+        self.name, self.d, self.n_context = name, d, n_context
+        self.net = MLP(name, (d + n_context + N_FEATURES, *hidden, d), last_gain=0.0)
+        self.layout = self.net.layout
+
+    def shapes(self):
+        return self.net.shapes()
+
+    def init(self, z, c, stream, weights=None):
+        return self.net.init(z, c, stream, weights)
+
+    def __call__(self, p, w, c, e):
+        """F (n, d) at rows w (n, d), their context c (n, n_context) and features of their times e (n, e)."""
+        return self._layers(p[self.name], w, c, e)[0]
+
+    def _layers(self, params, w, c, e):
+        """F, and the sums that enter both activations."""
+        h, sums = ops.concatenate([w, c, e], axis=1), []
+        for layer, plan in enumerate(self.layout.plans):
+            z = ops.masked_matmul(h, *self.layout.weight_and_bias(params, layer), plan)
+            h = silu(z) if layer < 2 else z
+            sums.append(z)
+        return h, sums[:2]
+
+    def with_divergence(self, params, w, c, e):
+        """F (n, d) and its divergence by w, (n,)."""
+        F, sums = self._layers(params, w, c, e)
+        p1, p2 = (s * (1 + z * (1 - s)) for z, s in ((z, ops.sigmoid(z)) for z in sums))
+        first, second, third = (self.layout.weight_and_bias(params, layer)[0] for layer in range(3))
+        return F, ops.sum((p1 @ (second * np.transpose(third @ first[:self.d]))) * p2, axis=1)
+
+
+def integrate(velocity, w, rates, alpha, beta):
+    """(w, log_det) after the steps of rates (t, s), for velocity(w, t, s) -> F (n, d), div F (n,): differentiable."""
+    log_det = 0.0
+    for t, rate in enumerate(rates):
+        start, k = w, 0.0
+        for s in range(len(alpha)):
+            F, div = velocity(start + float(alpha[s]) * k, t, s)
+            k = float(rate[s]) * F
+            w, log_det = w + float(beta[s]) * k, log_det + float(beta[s] * rate[s]) * div
+    return w, log_det
+
+
+def _solve_formula(w, params, field, contexts, shares, at, rates, alpha, beta, want):
+    at = np.asarray(at.astype(w.dtype), like=value_of(w))
+
+    def velocity(w, t, s):
+        F, div = 0.0, 0.0
+        for g, share in enumerate(shares):
+            c = contexts[:, g * field.n_context:(g + 1) * field.n_context]
+            e = np.broadcast_to(at[t, s], (len(w), N_FEATURES))
+            one, more = field.with_divergence(params, w, c, e)
+            F, div = F + float(share) * one, div + float(share) * more
+        return F, div if want else 0 * div
+    return integrate(velocity, w, rates, alpha, beta)
+
+
+def _solve_forward(w, params, field, contexts, shares, at, rates, alpha, beta, want):
+    return _kernel.solve(*_c(w, params), field.layout.cut[0], *_c(contexts), shares, at, rates, alpha, beta, want)
+
+
+_solve = fused("trajectory", _solve_formula, _solve_forward, lambda *args: None)
+
+
+class Trajectory(Part):
+    """The equation of a field F: rows go to their noise, and noise to its row.
+
+    path and rate, functions of tau: alpha, sigma and their derivatives (models/ode.py), and the rate.
+    contexts (n, g n_context) and shares (g,): F = sum_g share_g F(w, c_g; tau), as guidance has it.
+    """
+
+    def __init__(self, name, d, n_context, hidden, path, rate):
+        self.field, self.path, self.rate = Field(name, d, n_context, hidden), path, rate
+
+    def shapes(self):
+        return self.field.shapes()
+
+    def init(self, z, c, stream, weights=None):
+        return self.field.init(z, c, stream, weights)
+
+    def to_noise(self, p, w, contexts, shares, n_steps, solver="rk4", want=True):
+        """w at tau = 1 for rows w at tau = 0, (n, d), and log |det| (n,), nats; 0 unless it is wanted."""
+        return self._solved(p, w, contexts, shares, n_steps, solver, want, 0.0, 1.0)
+
+    def to_data(self, p, w, contexts, shares, n_steps, solver="rk4"):
+        """w at tau = 0 for rows w at tau = 1, (n, d)."""
+        return self._solved(p, w, contexts, shares, n_steps, solver, False, 1.0, -1.0)[0]
+
+    def _solved(self, p, w, contexts, shares, n_steps, solver, want, start, sign):
+        alpha, beta = (np.array(a, np.float64) for a in SOLVERS[solver])
+        tau = start + sign * (np.arange(n_steps)[:, None] + alpha) / n_steps
+        rates = sign / n_steps * self.rate(tau)
+        return _solve(w, p[self.field.name], self.field, contexts, np.array(shares, np.float64), features(tau), rates, alpha,
+                      beta, want)

@@ -1,0 +1,323 @@
+"""Laws of flow matching and diffusion: against closed forms, and of their solvers; each beside a mistake that it finds.
+
+The closed forms are of a mixture of Gaussians: what F of models/ode.py is where all is known. A statistical law raises a false
+alarm for fewer than one seed in a million (six standard errors of a mean of 40,000 rows or more), and the seeds are fixed.
+"""
+import functools
+import itertools
+import math
+
+import mutants
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from npgen import data, ops
+from npgen.engine import grad
+from npgen.models import Diffusion, FlowMatching
+from npgen.models.flow_matching import paired
+from npgen.ode import SOLVERS, integrate
+from npgen.random import Stream
+
+MEANS = np.array([[1.0, -0.5], [-0.8, 0.9], [0.2, 0.1]])
+STDS, WEIGHTS = np.array([0.3, 0.5, 0.2]), np.array([0.5, 0.3, 0.2])
+QUICK = {"hidden": (12,), "max_epochs": 3, "batch_size": 64, "learning_rate": 3e-3, "preprocess": None, "random_state": 0}
+KINDS = {"FlowMatching": FlowMatching, "Diffusion": Diffusion}
+kinds = pytest.mark.parametrize("kind", KINDS)
+RNG = np.random.default_rng(0)
+
+
+def rows(n, seed=0):
+    rng = np.random.default_rng(seed)
+    k = rng.choice(3, size=n, p=WEIGHTS)
+    return MEANS[k] + STDS[k, None] * rng.normal(size=(n, 2))
+
+
+def log_density(x):
+    square = ((x[:, None] - MEANS)**2).sum(axis=2) / STDS**2
+    return logsumexp(np.log(WEIGHTS) - square / 2 - np.log(2 * np.pi * STDS**2), axis=1)
+
+
+@functools.cache
+def fitted(kind, n_steps=40, **more):
+    return KINDS[kind](n_steps=n_steps, **QUICK | more).fit(rows(400))
+
+
+class Known:
+    """Stands for a fitted Trajectory: F of the mixture, by E[x | w], for w = alpha x + sigma eps in units of a scale."""
+
+    name = "ode"
+
+    def __init__(self, known, scale, first=0.0):
+        self.path, self.rate, self.scale, self.first, self.field = known.path, known.rate, scale, first, self
+
+    def to(self, place):
+        return self
+
+    def of(self, w, tau):
+        """E[-(alpha' x + sigma' eps) | w] = (E[x | w] - sigma' w) / sigma, as eps = (w - alpha x) / sigma."""
+        alpha, sigma, _, d_sigma = self.path(np.asarray(tau, np.float64))
+        alpha, sigma, d_sigma = (np.reshape(a, (-1, 1)) for a in (alpha, sigma, d_sigma))
+        means, var = MEANS / self.scale, (STDS / self.scale)**2
+        total = alpha**2 * var + sigma**2  # (n, 3)
+        off = np.expand_dims(w, 1) - np.expand_dims(alpha, 1) * means
+        r = ops.softmax(np.log(WEIGHTS) - ops.sum(off**2, axis=2) / (2 * total) - np.log(total), axis=1)
+        x = ops.sum(np.expand_dims(r, 2) * (means + np.expand_dims(alpha * var / total, 2) * off), axis=1)
+        return (x - d_sigma * w) / np.maximum(sigma, 1e-12)
+
+    def __call__(self, p, w, c, e):
+        return self.of(w, np.arccos(np.clip(np.asarray(e, np.float64)[:, 0], -1, 1)) / np.pi)  # whose first is cos(pi tau)
+
+    def _solved(self, w, n_steps, solver, start, sign):
+        alpha, beta = map(np.array, SOLVERS[solver])
+        tau = np.maximum(start + sign * (np.arange(n_steps)[:, None] + alpha) / n_steps, self.first)
+
+        def velocity(w, t, s):
+            div = sum(grad(lambda w, k=k: np.sum(self.of(w, tau[t, s])[:, k]))(w)[:, k] for k in range(2))
+            return self.of(w, tau[t, s]), div
+        return integrate(velocity, w, sign / n_steps * self.rate(tau), alpha, beta)
+
+    def to_noise(self, p, w, contexts, shares, n_steps, solver="rk4", want=True):
+        return self._solved(w, n_steps, solver, 0.0, 1.0)
+
+    def to_data(self, p, w, contexts, shares, n_steps, solver="rk4"):
+        return self._solved(w, n_steps, solver, 1.0, -1.0)[0]
+
+
+def known(kind, n_steps=40, **more):
+    """A model whose equation is that of the mixture."""
+    model = KINDS[kind](n_steps=n_steps, **QUICK | {"max_epochs": 1} | more).fit(rows(400))
+    first = 1e-3 if kind == "FlowMatching" else 0.0  # F is 0 / 0 where there is no noise
+    model.install({"ode": Known(model.inner().parts["ode"], model.scale_, first)})
+    return model
+
+
+# ---------------------------------------------------------------- closed forms
+
+@kinds
+def test_the_equation_of_a_known_field_has_the_mixtures_density(kind):
+    """And decode inverts encode, up to the solver. Of diffusion where noise is large: what is left of a mean is not."""
+    model, x = known(kind, 120, **{"sigma_max": 1000.0} if kind == "Diffusion" else {}), rows(100, seed=1)
+    assert abs(model.log_prob(x) - log_density(x)).max() < 5e-3
+    z = model.encode(x)
+    assert abs(model.decode(z) - x).max() < 5e-3
+
+
+@kinds
+def test_the_loss_is_least_at_the_known_field(kind):
+    """E[(target - F*) g(w)] = 0 for any g: F* + g and F* - g lose the same, and both more than F*."""
+    model = known(kind)
+    inner, ode = model.inner(np.float64), model.inner().parts["ode"]
+    z, of = rows(40_000, seed=2), ode.of
+    losses = {}
+    for sign in (1, 0, -1):
+        ode.of = lambda w, tau, sign=sign: of(w, tau) + sign * 0.1 * np.stack([w[:, 0], np.sin(3 * w[:, 1])], axis=1)
+        losses[sign] = np.asarray(inner.loss(z, Stream(3)))
+    cross = losses[1] - losses[-1]
+    assert abs(cross.mean()) < 6 * cross.std() / len(z)**0.5
+    assert losses[0].mean() < min(losses[1].mean(), losses[-1].mean())
+
+
+@kinds
+def test_the_density_integrates_to_one(kind):
+    """A fitted network's, on a grid: by the midpoint rule, to what is left outside of it."""
+    model, axis = fitted(kind, n_steps=20, max_epochs=40), np.linspace(-5, 5, 101)
+    total = np.exp(model.log_prob(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2))).sum() * (axis[1] - axis[0])**2
+    assert abs(total - 1) < 2e-3
+
+
+def test_flow_matching_of_a_gaussian_has_the_known_velocity_and_one_euler_step_under_optimal_transport():
+    """u = m + (t S - (1 - t) I) ((1 - t)^2 I + t^2 S)^-1 (x - t m), a flow to m + S^1/2 x_0; optimal transport's lines
+    (m + S^1/2 z) t + (1 - t) z never cross, so that a single Euler step is exact."""
+    rng = np.random.default_rng(4)
+    m, root = rng.normal(size=3), rng.normal(size=(3, 3))
+    root = root @ root.T / 3 + np.eye(3) / 2
+    S, one, z = root @ root, np.eye(3), rng.normal(size=(50, 3))
+    alpha, beta = map(np.array, SOLVERS["rk4"])
+    times = (np.arange(200)[:, None] + alpha) / 200
+
+    def velocity(x, k, s):
+        t = times[k, s]
+        A = (t * S - (1 - t) * one) @ np.linalg.inv((1 - t)**2 * one + t**2 * S)
+        return m + (x - t * m) @ A.T, np.full(len(x), np.trace(A))
+
+    x, log_det = integrate(velocity, z, np.full((200, 4), 1 / 200), alpha, beta)
+    np.testing.assert_allclose(x, m + z @ root, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(root)[1], rtol=0, atol=1e-8)
+
+    def straight(x, k, s):  # at t = 0
+        return x @ (root - one) + m, np.zeros(len(x))
+
+    np.testing.assert_allclose(integrate(straight, z, np.ones((1, 1)), *map(np.array, SOLVERS["euler"]))[0], x, atol=1e-7)
+
+
+def test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale():
+    """F = 0: exactly N(0, scale^2 I), and its bound is that in expectation."""
+    x = rows(500)
+    model = Diffusion(**QUICK | {"learning_rate": 1e-30, "max_epochs": 1}).fit(x)
+    want = -(x**2).sum(axis=1) / (2 * model.scale_**2) - np.log(2 * np.pi * model.scale_**2)
+    assert model.scale_ == math.sqrt(np.mean(x**2)) and model.solver_error_ < 1e-12
+    np.testing.assert_allclose(model.log_prob(x), want, rtol=0, atol=1e-12)
+    off = model.elbo(x) - want
+    assert abs(off.mean()) < 6 * off.std() / len(x)**0.5
+
+
+@pytest.mark.parametrize(("sigmas", "least"), [((0.004, 20.0), 0.02), ((0.01, 40.0), 0.02), ((0.004, 1.0), 0.1)])
+def test_a_true_denoisers_bound_is_its_density_for_any_schedule(sigmas, least):
+    """ELBO <= log p in expectation, and equal but for the ends: where noise ends at 1, rows are not quite normal."""
+    model, x = known("Diffusion", sigma_min=sigmas[0], sigma_max=sigmas[1]), rows(20_000, seed=5)
+    off = model.elbo(x) - log_density(x)
+    error = 6 * off.std() / len(x)**0.5
+    assert -least - error < off.mean() < error
+
+
+# ---------------------------------------------------------------- solvers
+
+@kinds
+@pytest.mark.parametrize(("solver", "slope"), [("euler", 1), ("heun", 2), ("rk4", 4), ("dpm++", 2)])
+def test_solvers_have_their_order(kind, slope, solver):
+    """Twice the steps, and the error falls by 2^order at least; all end where many steps do."""
+    counts = 16, 32, 64
+    best, *drawn = (draws(kind, *each) for each in (("rk4", 512), *((solver, n) for n in counts)))
+    errors = [np.sqrt(np.mean((rows - best)**2)) for rows in drawn]
+    found = math.log2(errors[1] / errors[2])
+    assert errors[2] < 0.1 and found > slope - 0.45, (found, errors)
+
+
+def draws(kind, solver, n_steps):
+    """The same rows by this solver and so many steps."""
+    if solver == "dpm++":  # the fit takes no steps: its parameters are the same
+        return fitted(kind, n_steps=n_steps, solver=solver, max_epochs=40).sample(200, rng=1)
+    model = fitted(kind, max_epochs=40)
+    inner, w = model.inner(), Stream(1).normal((200, 2))
+    return model.scale_ * inner.parts["ode"].to_data(inner.params, w, w[:, :0], (1.0,), n_steps, solver)
+
+
+@kinds
+def test_the_solvers_error_is_by_how_much_twice_the_steps_move_log_prob(kind):
+    x, held_out = rows(400), rows(50, seed=6)
+    models = [KINDS[kind](n_steps=n, **QUICK).fit(x, validation_data=held_out) for n in (5, 10)]
+    assert models[0].params_.flat.tobytes() == models[1].params_.flat.tobytes()
+    once, twice = (model.log_prob(held_out) for model in models)
+    assert math.isclose(models[0].solver_error_, abs(once - twice).max(), rel_tol=1e-9)
+    rough = fitted(kind, n_steps=1, max_epochs=40)
+    assert rough.solver_error_ > 1e-3 and rough.capabilities.density == "estimate"
+    assert fitted(kind, n_steps=40).solver_error_ < 1e-3 and fitted(kind, n_steps=40).capabilities.density == "exact"
+
+
+@kinds
+def test_hyperparameters_that_cannot_be_are_refused_in_one_sentence(kind):
+    x = rows(30)
+    for wrong, words in (({"hidden": (4, 4, 4)}, "hidden must name two layers"), ({"solver": "rk5"}, "solver must be one of"),
+                         ({"guidance": -1}, "guidance must be"), ({"drop_context": 1.0}, "drop_context must be"),
+                         ({"n_steps": 0}, "n_steps")):
+        with pytest.raises(ValueError, match=words):
+            KINDS[kind](**QUICK | wrong).fit(x)
+    with pytest.raises(ValueError, match="guidance=2 needs a network that has learned to see no context"):
+        KINDS[kind](**QUICK, guidance=2, drop_context=0).fit(x, context=x[:, 0])
+    for wrong, words in (({"coupling": "sinkhorn"}, "coupling must be"),) if kind == "FlowMatching" else (
+            ({"sigma_min": 0}, "sigma_min must be"), ({"sigma_min": 30}, "=30 must be below"), ({"p_std": 0}, "p_std")):
+        with pytest.raises(ValueError, match=words):
+            KINDS[kind](**QUICK | wrong).fit(x)
+
+
+# ---------------------------------------------------------------- context and coupling
+
+@kinds
+def test_guidance_is_the_unconditional_field_and_w_times_the_difference(kind):
+    """One Euler step from noise moves by F_u + w (F_c - F_u): 0 ignores the context, 1 is the model given it."""
+    x = rows(400)
+    label = np.where(x[:, 0] > 0, "b", "a")
+    model = KINDS[kind](n_steps=1, solver="euler", **QUICK | {"max_epochs": 10}).fit(x, context=label)
+    drawn = {(w, c): model.set_params(guidance=w).sample(20, context=c, rng=0) for w in (0, 1, 3, 0.5) for c in "ab"}
+    np.testing.assert_array_equal(drawn[0, "a"], drawn[0, "b"])
+    assert abs(drawn[1, "a"] - drawn[1, "b"]).max() > 1e-2
+    for w in (3, 0.5):
+        want = drawn[0, "a"] + w * (drawn[1, "a"] - drawn[0, "a"])
+        np.testing.assert_allclose(drawn[w, "a"], want, rtol=0, atol=1e-10)
+
+
+def test_pairs_are_of_least_cost_and_keep_their_context():
+    rng = np.random.default_rng(7)
+    eps, x = rng.normal(size=(7, 2)), rng.normal(size=(7, 2))
+    cost = ((eps[None] - x[:, None])**2).sum(axis=2)
+    best = min(sum(cost[i, p[i]] for i in range(7)) for p in itertools.permutations(range(7)))
+    assert math.isclose(cost[np.arange(7), paired(eps, x)].sum(), best)
+    eps, x, c = rng.normal(size=(150, 2)), rng.normal(size=(150, 2)), np.eye(2)[rng.integers(0, 2, 150)]
+    chosen = paired(eps, x, c)
+    assert sorted(chosen) == list(range(150)) and (chosen // 64 == np.arange(150) // 64).all()
+    assert (c[chosen] == c).all()
+
+
+@pytest.mark.slow
+def test_optimal_transport_draws_in_one_step_what_independent_pairs_do_not():
+    """Lines that do not cross are straight: one Euler step."""
+    from scipy.optimize import linear_sum_assignment
+    x, test = (data.load("eight-gaussians", n=4000, seed=seed) for seed in (0, 1))
+    found = {}
+    for coupling in ("independent", "ot"):
+        model = FlowMatching(coupling=coupling, hidden=(64,), n_steps=1, solver="euler", max_epochs=60, learning_rate=3e-3,
+                             random_state=0, batch_size=256).fit(x)
+        cost = ((model.sample(500, rng=0)[:, None] - test[None, :500])**2).sum(axis=2)
+        found[coupling] = math.sqrt(cost[linear_sum_assignment(cost)].mean())
+    assert found["ot"] < 0.5 * found["independent"], found
+
+
+# ---------------------------------------------------------------- each law beside a mistake
+
+density = test_the_equation_of_a_known_field_has_the_mixtures_density
+least = test_the_loss_is_least_at_the_known_field
+guided = test_guidance_is_the_unconditional_field_and_w_times_the_difference
+whole = test_the_density_integrates_to_one
+MISTAKES = {  # what went wrong -> where, what becomes what, and the law that has to find it
+    "the target's sign": ("models.ode:ODEModel._loss", "F + d_alpha * x", "F - d_alpha * x", lambda: least("FlowMatching")),
+    "noise of another size": ("models.diffusion:Diffusion._path", "return cosine, s * cosine", "return cosine, s * s * cosine",
+                              lambda: least("Diffusion")),
+    "the rate of another time": ("models.diffusion:Diffusion._rate", "(1 + s * s)", "(1 + s)", lambda: density("Diffusion")),
+    "variance for standard deviation": ("models.diffusion:Diffusion._scale_of",
+                                        "math.sqrt(float(np.mean(np.square(z, dtype=np.float64))))",
+                                        "float(np.mean(np.square(z, dtype=np.float64)))",
+                                        test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale),
+    "the scale is not counted": ("models.ode:ODEModel._solved", " - z.shape[1] * math.log(self.scale_)", "",
+                                 test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale),
+    "guidance by the other convention": ("models.ode:ODEModel._contexts", "(1 - self.guidance, self.guidance)",
+                                         "(-self.guidance, 1 + self.guidance)", lambda: guided("FlowMatching")),
+    "the context is not hidden from F_u": ("models.ode:ODEModel._contexts", "[np.zeros_like(seen), seen]", "[seen, seen]",
+                                           lambda: guided("Diffusion")),
+    "pairs of the other way round": ("models.flow_matching:paired", "(a[None, rows] - b[rows, None])",
+                                     "(a[rows, None] - b[None, rows])", test_pairs_are_of_least_cost_and_keep_their_context),
+    "pairs change their context": ("models.flow_matching:paired", "(APART, c, c)", "(0, c, c)",
+                                   test_pairs_are_of_least_cost_and_keep_their_context),
+    "the bound forgets its prior": ("models.diffusion:Diffusion._bound", "/ 2 - kl", "/ 2",
+                                    lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 1.0), 0.1)),
+    "the bound's prior without the data's variance": (
+        "models.diffusion:Diffusion._bound", "variance = high**2 + 1", "variance = high**2",
+        lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 1.0), 0.1)),
+    "the bound's weight": ("models.diffusion:Diffusion._bound", "alpha[..., 0]**2", "alpha[..., 0]",
+                           lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 20.0), 0.02)),
+    "two steps are one": ("models.ode:ODEModel._multistep", "h[k] / (2 * h[k - 1])", "h[k] / (3 * h[k - 1])",
+                          lambda: test_solvers_have_their_order("Diffusion", 2, "dpm++")),
+    "stages without their times": ("ode:Trajectory._solved", "[:, None] + alpha)", "[:, None] + 0 * alpha)",
+                                   lambda: test_solvers_have_their_order("FlowMatching", 4, "rk4")),
+    "sign of the divergence": ("kernels.trajectory:_reference", "log_det += ", "log_det -= ", lambda: whole("FlowMatching")),
+    "divergence without the outer slope": ("kernels.trajectory:_velocity", " * p2).sum", ").sum", lambda: whole("Diffusion")),
+    "divergence of units for slopes": ("kernels.trajectory:_velocity", "((p1 @ ", "((h1 @ ", lambda: whole("Diffusion")),
+    "stages all count the same": ("kernels.trajectory:_reference", "y = y + beta[s] * k", "y = y + k / len(beta)",
+                                  lambda: whole("FlowMatching")),
+    "the rate is not in the divergence": ("kernels.trajectory:_reference", "beta[s] * rate[s] * div", "beta[s] * div",
+                                          lambda: whole("Diffusion")),
+    "the error of other steps": (
+        "models.ode:ODEModel._solver_error", "for k in (1, 2)", "for k in (1, 3)",
+        lambda: test_the_solvers_error_is_by_how_much_twice_the_steps_move_log_prob("FlowMatching")),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_law_finds_the_mistake(mistake):
+    *edit, law = MISTAKES[mistake]
+    fitted.cache_clear()
+    law()
+    fitted.cache_clear()
+    with mutants.Mutant(mistake, "", *edit).made(), pytest.raises(AssertionError):
+        law()
+    fitted.cache_clear()
