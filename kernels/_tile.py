@@ -255,6 +255,7 @@ if available:
         return types.void(a, types.intp, b, types.intp, types.intp, start, types.intp, c, squares), codegen
 else:
     tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
+    _move = _sum_products = None
 
 
 @jit

@@ -5,20 +5,23 @@
                                               log_det -= sum_d log_scale_d + sum_j s_j
                 and, from the last z,         log_prob = sum_d log N(z_d; 0, 1) + log_det
     forward     noise -> data, the inverse of that from the last step to the first, with the opposite log_det
-    backward    dx and the gradient of every parameter, given dz and dlog_det of `inverse`
+    backward    dx and the gradient of every parameter, given dz and dlog_det of `inverse`; empty if it is not wanted
 
 x, z (N, D), log_det and log_prob (N,) nats, S steps. a_kept are the first D - J features of a,
-J the number that moves, half of the outputs of the step's network; it may differ between steps.
+J the number that moves, half of the outputs of the step's network; it may differ between steps. limit < 80.
 orders (S, D), widths (S, L + 1), blocks (S, L, 5); pieces (T, 6), a step before what mlp.py has; no mask here.
 params (P,): for every step shift (D,), log_scale (D,), then the mlp's.
 between (S, D, N), what the steps make of x, outputs (S, O, N), s and t in the first 2 J rows of each, and hidden (S, Q), see
-mlp.py, are what `backward` needs; told not to keep them, `inverse` leaves them empty. A feature's values lie side by side in
-them, so that every loop over rows is as long for two features as for many. float32 or float64; any N; D >= 1, J >= 0.
+mlp.py, are what `backward` needs; told not to keep them, `inverse` leaves them empty. float32 or float64; any N; D >= 1,
+J >= 0.
 Sources: Dinh, Sohl-Dickstein & Bengio, Real NVP (2017), section 3; Kingma & Dhariwal, Glow (2018), section 3.1.
 
-Numba: all steps of a panel of rows while it is in the cache, then the weights' gradients, as in mlp.py. CUDA likewise, a panel
-a block; between is (S, N, D) there, outputs (S, N, O), and a hidden layer (N, h), whatever their shapes say: nobody else
-reads them.
+Numba: a panel of rows goes through all steps while it is in the cache, by blocks of as many rows as a tile of _tile.py has
+columns. A block is what is called a panel there, a line of the rows' values for every feature: a layer is one product, of which
+nothing is packed, and every other loop runs over whole lines. Then the gradients of the weights, piece by piece. The sums of a
+row depend on no other; those over rows on the number of rows alone.
+CUDA: a panel a block; between is (S, N, D) there, outputs (S, N, O), and a hidden layer (N, h), whatever their shapes say:
+nobody else reads them.
 """
 import functools
 
@@ -28,8 +31,15 @@ from . import _cuda, _math, mlp
 from ._constants import LOG_2PI
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import YES, ZERO, entry, get_num_threads, get_thread_id, jit, jitable, parallel
-from .mlp import _sum, layer_start, panel_backward, panel_forward, piece_backward
+from ._jit import NO, YES, ZERO, available, entry, jit, jitable, parallel
+from ._tile import _move, _sum_products, multiply, pack, part_of, tile_columns, tile_rows, turn
+from .mlp import _sum, layer_of, layer_start
+
+if available:
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+    from numba.np.arrayobj import populate_array
 
 
 @jitable
@@ -83,7 +93,7 @@ def _forward_reference(z, params, orders, widths, blocks, pieces, limit):
     return x.astype(z.dtype, order="C"), log_det.astype(z.dtype)
 
 
-def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit):
+def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, want_dparams):
     D, dtype, dparams = dz.shape[1], dz.dtype, np.zeros(params.shape)
     dlog_det, between, outputs, hidden, params = (v.astype(np.float64) for v in (dlog_det, between, outputs, hidden, params))
     for step in reversed(range(len(orders))):
@@ -101,7 +111,7 @@ def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, 
         dz[:, orders[step]] = da * np.exp(-log_scale)
         dshift -= (da * np.exp(-log_scale)).sum(axis=0)
         dlog_scale -= (da * a).sum(axis=0) + dlog_det.sum()
-    return dz.astype(dtype, order="C"), dparams.astype(dtype)
+    return dz.astype(dtype, order="C"), (dparams if want_dparams else np.empty(0)).astype(dtype)
 
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
@@ -114,126 +124,348 @@ def _cut(N):
 
 
 @jit
-def _carve(scratch, n, D, outputs, units):
-    """The states before and after a step (2, D, n), two of a network's outputs (2, outputs, n), and its hidden layers."""
-    a, b = 2 * D * n, 2 * (D + outputs) * n
-    return scratch[:a].reshape((2, D, n)), scratch[a:b].reshape((2, outputs, n)), scratch[b:b + units * n]
+def _blocks(p, N, lanes):
+    """The first row of panel p, and the number of its blocks."""
+    rows = _cut(N)[1]
+    low = min(p * rows, N)
+    return low, -(-(min(low + rows, N) - low) // lanes)
+
+
+if available:
+    def _view(n_dim):
+        """Values of a contiguous array, from its number `start` on, as an array of so many dimensions. A slice would count as a
+        reference to the array, and reshape() ask whether it can: for a block that takes as long as the work itself. So these
+        are for arrays that the caller's caller holds.
+        """
+        @intrinsic
+        def view(typingctx, array, start, shape):
+            kind = types.Array(array.dtype, n_dim, "C")
+
+            def codegen(context, builder, signature, args):
+                before, after = context.make_array(array)(context, builder, args[0]), context.make_array(kind)(context, builder)
+                sizes, strides = cgutils.unpack_tuple(builder, args[2]), [before.itemsize]
+                for size in sizes[:0:-1]:
+                    strides.insert(0, builder.mul(strides[0], size))
+                populate_array(after, builder.gep(before.data, [args[1]]), sizes, strides, before.itemsize, None)
+                return after._getvalue()
+            return kind(array, types.intp, types.UniTuple(types.intp, n_dim)), codegen
+        return view
+
+    _values, _grid = _view(1), _view(2)
+else:
+    _values = _grid = None
 
 
 @jit
-def _turn(values, out):
-    for n in range(len(values)):
-        for d in range(values.shape[1]):
-            out[d, n] = values[n, d]
+def _lines(block, first, last):
+    """All values of some lines, one after another: every loop but those over rows is one over these."""
+    return _values(block, first * tile_columns(block), ((last - first) * tile_columns(block),))
 
 
 @jit
-def _copy(panel, out, low):
-    """Into columns low.. of out; the steps themselves have contiguous panels, for the sake of GEMM and the cache."""
-    for d in range(len(panel)):
-        for n in range(panel.shape[1]):
-            out[d, low + n] = panel[d, n]
+def _units(hidden, widths, layer, N):
+    """The values (N, h) of a hidden layer, for a block."""
+    start = 0
+    for k in range(1, layer):
+        start += N * widths[k]
+    return _grid(hidden, start, (N, widths[layer]))
 
 
 @jit
-def _fetch(values, low, panel):
-    for d in range(len(panel)):
-        for n in range(panel.shape[1]):
-            panel[d, n] = values[d, low + n]
+def _load(values, turned, low, block):
+    """block (D, lanes) = rows low.. of values (D, N), or of (N, D) if turned; 0 where there are no more."""
+    pack(values, turned, ZERO, low, min(tile_columns(block), values.shape[0 if turned else 1] - low), block)
 
 
 @jit
-def _bound(raw, limit):
-    """limit tanh(raw / limit), in place."""
-    limit = raw.dtype.type(limit)
-    for n in range(raw.size):
-        raw[n] = limit * _math.tanh(raw[n] / limit)
+def _store(block, values, low):
+    """Rows low.. of values (D, N) = block, as far as they go."""
+    there = values[:, low:]
+    if there.shape[1] >= tile_columns(block):
+        for d in range(len(there)):
+            _move(block, d, 0, there, d)
+    else:
+        for d in range(len(there)):
+            for n in range(there.shape[1]):
+                there[d, n] = block[d, n]
 
 
 @jit
-def _log_prob(z, log_det, log_prob):
-    half, constant = z.dtype.type(0.5), z.dtype.type(len(z) * LOG_2PI / 2)
-    log_prob[:] = constant
-    for d in range(len(z)):
-        values = z[d]
-        for n in range(values.size):
-            log_prob[n] += half * values[n] * values[n]
-    for n in range(log_prob.size):
-        log_prob[n] = log_det[n] - log_prob[n]
+def _store_turned(block, values, low):
+    """Rows low.. of values (N, D) = block."""
+    rows = min(tile_columns(block), len(values) - low)
+    eights = values.shape[1] // 8 * 8 if rows == tile_columns(block) else 0
+    for d in range(0, eights, 8):
+        for n in range(0, rows, 8):
+            turn(block, d, n, values, low + n, d)
+    for n in range(rows):
+        for d in range(eights, values.shape[1]):
+            values[low + n, d] = block[d, n]
 
 
 @jit
-def _step_inverse(x, params, order, widths, blocks, limit, low, z, log_det, outputs, hidden):
-    """A step for a panel of rows: fills z, outputs, rows low.. of hidden, and subtracts from log_det."""
-    (shift, log_scale, net), J = params, widths[-1] // 2
-    kept = len(x) - J
-    for d in range(len(x)):
-        before, after, centre, scale = x[order[d]], z[J + d if d < kept else d - kept], shift[d], _math.exp(-log_scale[d])
-        for n in range(after.size):
-            after[n] = (before[n] - centre) * scale
-    panel_forward(z[J:], net, widths, blocks, low, hidden, outputs, YES)
-    for j in range(J):
-        s, t, moved = outputs[j], outputs[J + j], z[j]
-        _bound(s, limit)
-        for n in range(s.size):
-            log_det[n] -= s[n]
-            moved[n] = (moved[n] - t[n]) * _math.exp(-s[n])
-    log_det -= _sum(log_scale)
+def _product(weight, turned, h, first, depth, out):
+    """The lines out[m] = sum_{k < depth} op(weight)[m, k] h[first + k]; those of a tile behind them are written too."""
+    M, step = weight.shape[1] if turned else len(weight) - 1, max(1, part_of(depth))
+    for k in range(0, max(depth, 1), step):
+        stop = min(k + step, depth)
+        part, to = _lines(h, first + k, first + stop), out
+        if k > 0:
+            to = np.empty((M + tile_rows(), tile_columns(h)), h.dtype)
+        for m in range(0, M, tile_rows()):
+            _sum_products(weight, turned, m, min(tile_rows(), M - m), k, stop - k, part, to, m, 0)
+        if k > 0:
+            for m in range(M):
+                for n in range(tile_columns(h)):
+                    out[m, n] += to[m, n]
 
 
 @jit
-def _step_forward(z, params, order, widths, blocks, limit, x, log_det, outputs, hidden):
-    (shift, log_scale, net), J = params, widths[-1] // 2
-    kept = len(z) - J
-    panel_forward(z[J:], net, widths, blocks, ZERO, hidden, outputs, YES)
-    for d in range(len(x)):
-        before, after, centre, scale = z[J + d if d < kept else d - kept], x[order[d]], shift[d], _math.exp(log_scale[d])
-        if d < kept:
-            for n in range(after.size):
-                after[n] = before[n] * scale + centre
-        else:
-            s, t = outputs[d - kept], outputs[J + d - kept]
-            _bound(s, limit)
-            for n in range(after.size):
-                log_det[n] += s[n]
-                after[n] = (before[n] * _math.exp(s[n]) + t[n]) * scale + centre
-    log_det += _sum(log_scale)
+def _weight_of(net, widths, layer):
+    """A layer's weight and below it its bias (inputs + 1, outputs), a view of net: the bias is the weight of a line of ones."""
+    return _grid(net, layer_start(widths, layer), (widths[layer] + 1, widths[layer + 1]))
 
 
 @jit
-def _step_backward(dz, dlog_det, z, outputs, params, order, widths, blocks, limit, low, hidden, g, delta, dx, dkept, dnorm):
-    """Fills dx, g (the cotangent of the network's outputs), rows low.. of delta, and this panel's dshift and dlog_scale."""
-    (_, log_scale, net), J, real = params, widths[-1] // 2, dz.dtype.type
-    D, one, steepness = len(dz), real(1), real(1 / limit**2)
-    kept, shrink, term = D - J, np.empty(dz.shape[1], dz.dtype), np.empty(dz.shape[1], dz.dtype)
-    for j in range(J):
-        s, t, z_j, dz_j, draw, dt = outputs[j], outputs[J + j], z[j], dz[j], g[j], g[J + j]
-        for n in range(s.size):
-            shrink[n] = _math.exp(-s[n])
-        for n in range(s.size):
-            draw[n] = (-dz_j[n] * z_j[n] - dlog_det[n]) * (one - s[n] * s[n] * steepness)
-            dt[n] = -dz_j[n] * shrink[n]
-            term[n] = dt[n] * (z_j[n] / shrink[n] + t[n])
-        dnorm[D + kept + j] = _sum(term)
-    for layer in range(len(widths) - 2, -1, -1):
-        panel_backward(g, net, widths, blocks, layer, ZERO, widths[layer], low, hidden, delta, dkept, YES)
+def _outputs(z, first, net, widths, limit, keep, units, N, low, work, st):
+    """st = s and t of the network, for the features of a block from the first kept one on, and a line of ones behind them; and
+    of units, if they are kept, rows low..
+    """
+    limit, zero, one, last, h = z.dtype.type(limit), z.dtype.type(0), z.dtype.type(1), len(widths) - 2, z
+    for layer in range(last):
+        M = widths[layer + 1]
+        _product(_weight_of(net, widths, layer), YES, h, first, widths[layer] + 1, work[2])
+        first, h = 0, work[layer % 2]
+        sums, values, ones = _lines(work[2], 0, M), _lines(h, 0, M), _lines(h, M, M + 1)
+        for i in range(sums.size):
+            value = sums[i]
+            values[i] = zero if value < zero else value  # a NaN stays one; in place, or with max(), this would not vectorise
+        for n in range(ones.size):
+            ones[n] = one
+        if keep:
+            _store_turned(h, _units(units, widths, layer + 1, N), low)
+    _product(_weight_of(net, widths, last), YES, h, first, widths[last] + 1, st)
+    s = _lines(st, 0, widths[-1] // 2)
+    for i in range(s.size):
+        s[i] = limit * _math.tanh(s[i] / limit)
+
+
+@jit
+def _norm(shift, log_scale, inverse, lines):
+    """lines (2 D, lanes) = shift and the factor of a step, for every row."""
+    for d in range(shift.size):
+        factor = _math.exp(-log_scale[d] if inverse else log_scale[d])
+        for n in range(tile_columns(lines)):
+            lines[d, n], lines[shift.size + d, n] = shift[d], factor
+
+
+@jit
+def _inverse_block(x, norm, net, order, widths, limit, keep, units, N, low, work, z, st, sums):
+    """A step for a block of rows, which x and z have a line of ones below: fills z and st, and adds s to sums."""
+    D, J = len(order), widths[-1] // 2
+    K = D - J
     for d in range(D):
-        after, scale = dx[order[d]], _math.exp(-log_scale[d])
-        if d < kept:
-            network, dz_d, z_d = dkept[d], dz[J + d], z[J + d]
-            for n in range(after.size):
-                da = network[n] + dz_d[n]
-                term[n] = da * z_d[n]
-                after[n] = da * scale
-            dnorm[D + d] = -_sum(term)
-        else:
-            dt = g[J + d - kept]
-            for n in range(after.size):
-                after[n] = -dt[n] * scale
-        dnorm[d] = -_sum(after)
-    of_rows = _sum(dlog_det)
+        _move(x, order[d], 0, z, J + d if d < K else d - K)
+    kept, shift, factor = _lines(z, J, D), _lines(norm, 0, K), _lines(norm, D, D + K)
+    for i in range(kept.size):
+        kept[i] = (kept[i] - shift[i]) * factor[i]
+    _outputs(z, J, net, widths, limit, keep, units, N, low, work, st)
+    moved, shift, factor = _lines(z, 0, J), _lines(norm, K, D), _lines(norm, D + K, 2 * D)
+    s, t, total = _lines(st, 0, J), _lines(st, J, 2 * J), _lines(sums, 0, J)
+    for i in range(s.size):
+        moved[i] = ((moved[i] - shift[i]) * factor[i] - t[i]) * _math.exp_small(-s[i])
+        total[i] += s[i]
+
+
+@jit
+def _forward_block(z, norm, net, order, widths, limit, work, st, x, sums):
+    """The inverse of that. It uses z up."""
+    D, J = len(order), widths[-1] // 2
+    K = D - J
+    _outputs(z, J, net, widths, limit, NO, net, ZERO, ZERO, work, st)
+    moved, shift, factor = _lines(z, 0, J), _lines(norm, K, D), _lines(norm, D + K, 2 * D)
+    s, t, total = _lines(st, 0, J), _lines(st, J, 2 * J), _lines(sums, 0, J)
+    for i in range(s.size):
+        moved[i] = (moved[i] * _math.exp_small(s[i]) + t[i]) * factor[i] + shift[i]
+        total[i] += s[i]
+    kept, shift, factor = _lines(z, J, D), _lines(norm, 0, K), _lines(norm, D, D + K)
+    for i in range(kept.size):
+        kept[i] = kept[i] * factor[i] + shift[i]
     for d in range(D):
-        dnorm[D + d] -= of_rows
+        _move(z, J + d if d < K else d - K, 0, x, order[d])
+
+
+@jit
+def _backward_block(dz, dlog_det, z, st, norm, net, order, widths, limit, units, N, low, work, g, delta, want, da, dx, dnorm):
+    """A step for a block of rows: fills dx, g (the cotangent of the network's outputs) and, if they are wanted, rows low.. of
+    delta, and adds the rows' shares of dshift and dlog_scale to dnorm (2 D, lanes), those of dlog_det itself left out.
+    """
+    D, J, real = len(order), widths[-1] // 2, dz.dtype.type
+    zero, one, steepness, K = real(0), real(1), real(1 / limit**2), D - J
+    s, t, moved, dmoved, of_rows = (_lines(st, 0, J), _lines(st, J, 2 * J), _lines(z, 0, J), _lines(dz, 0, J),
+                                    _lines(dlog_det, 0, J))
+    draw, dt, da_moved, dscale = _lines(g, 0, J), _lines(g, J, 2 * J), _lines(da, K, D), _lines(dnorm, D + K, 2 * D)
+    for i in range(s.size):
+        shrink = _math.exp_small(-s[i])
+        draw[i] = (-dmoved[i] * moved[i] - of_rows[i]) * (one - s[i] * s[i] * steepness)
+        da_moved[i] = dmoved[i] * shrink
+        dt[i] = -da_moved[i]
+        dscale[i] -= da_moved[i] * (moved[i] / shrink + t[i])
+    above = g
+    for layer in range(len(widths) - 2, 0, -1):
+        below, M = work[layer % 2], widths[layer]
+        _product(_weight_of(net, widths, layer), NO, above, ZERO, widths[layer + 1], below)
+        _load(_units(units, widths, layer, N), YES, low, _grid(work[2], ZERO, (M, tile_columns(dz))))
+        values, active = _lines(below, 0, M), _lines(work[2], 0, M)
+        for i in range(values.size):
+            value = values[i]  # read whatever it is: a branch would not vectorise
+            values[i] = value if active[i] > zero else zero
+        if want:
+            _store_turned(below, _units(delta, widths, layer, N), low)
+        above = below
+    _product(_weight_of(net, widths, 0), NO, above, ZERO, widths[1], work[0])
+    through, kept, dkept, da_kept, dscale = (_lines(work[0], 0, K), _lines(z, J, D), _lines(dz, J, D), _lines(da, 0, K),
+                                             _lines(dnorm, D, D + K))
+    for i in range(through.size):
+        da_kept[i] = through[i] + dkept[i]
+        dscale[i] -= da_kept[i] * kept[i]
+    values, factor, dshift = _lines(da, 0, D), _lines(norm, D, 2 * D), _lines(dnorm, 0, D)
+    for i in range(values.size):
+        values[i] *= factor[i]
+        dshift[i] -= values[i]
+    for d in range(D):
+        _move(da, d, 0, dx, order[d])
+
+
+@jit
+def _work(widths, D, like):
+    """Scratch for a block: lines of three layers, twice those of a network's outputs, and shifts and factors."""
+    spare, lanes = tile_rows(), tile_columns(like)
+    return (np.empty((3, max(D, widths[:, :-1].max()) + spare, lanes), like.dtype),
+            np.empty((2, widths[:, -1].max() + spare, lanes), like.dtype), np.empty((2 * D, lanes), like.dtype))
+
+
+@jit
+def _inverse_panel(p, x, params, orders, widths, limit, keep, z, log_det, log_prob, between, outputs, hidden):
+    """Task p of inverse: every step for a panel of rows, and of each step every block."""
+    (N, D), S, lanes = x.shape, len(orders), tile_columns(x)
+    low, blocks = _blocks(p, N, lanes)
+    (work, of_net, norm), states = _work(widths, D, x), np.ones((2, blocks, D + 1, lanes), x.dtype)
+    sums, scales = np.zeros((blocks, D, lanes), x.dtype), x.dtype.type(0)
+    for b in range(blocks):
+        _load(x, YES, low + b * lanes, states[1, b, :D])
+    for k in range(S):
+        shift, log_scale, net = step_of(params, widths, k, D)
+        _norm(shift, log_scale, YES, norm)
+        scales += _sum(log_scale)
+        for b in range(blocks):
+            after, at = states[k % 2, b], low + b * lanes
+            _inverse_block(states[(k + 1) % 2, b], norm, net, orders[k], widths[k], limit, keep, hidden[k] if keep else params,
+                           N, at, work, after, of_net[0], sums[b])
+            if keep:
+                _store(after, between[k], at)
+                _store(of_net[0], outputs[k, :widths[k, -1]], at)
+    half, constant = x.dtype.type(0.5), x.dtype.type(D * LOG_2PI / 2)
+    for b in range(blocks):
+        noise, at = states[(S + 1) % 2, b], low + b * lanes
+        _store_turned(noise, z, at)
+        for n in range(min(lanes, N - at)):
+            lost, squares = scales, constant
+            for d in range(D):
+                lost += sums[b, d, n]
+                squares += half * noise[d, n] * noise[d, n]
+            log_det[at + n] = -lost
+            log_prob[at + n] = -lost - squares
+
+
+@entry
+def _inverse(x, params, orders, widths, limit, keep, z, log_det, log_prob, between, outputs, hidden):
+    parallel(_cut(len(x))[0], _inverse_panel,
+             (x, params, orders, widths, limit, keep, z, log_det, log_prob, between, outputs, hidden))
+
+
+@jit
+def _forward_panel(p, z, params, orders, widths, limit, x, log_det):
+    (N, D), S, lanes = z.shape, len(orders), tile_columns(z)
+    low, blocks = _blocks(p, N, lanes)
+    (work, of_net, norm), states = _work(widths, D, z), np.ones((2, blocks, D + 1, lanes), z.dtype)
+    sums, scales = np.zeros((blocks, D, lanes), z.dtype), z.dtype.type(0)
+    for b in range(blocks):
+        _load(z, YES, low + b * lanes, states[S % 2, b, :D])
+    for k in range(S - 1, -1, -1):
+        shift, log_scale, net = step_of(params, widths, k, D)
+        _norm(shift, log_scale, NO, norm)
+        scales += _sum(log_scale)
+        for b in range(blocks):
+            _forward_block(states[(k + 1) % 2, b], norm, net, orders[k], widths[k], limit, work, of_net[0], states[k % 2, b],
+                           sums[b])
+    for b in range(blocks):
+        at = low + b * lanes
+        _store_turned(states[0, b], x, at)
+        for n in range(min(lanes, N - at)):
+            gained = scales
+            for d in range(D):
+                gained += sums[b, d, n]
+            log_det[at + n] = gained
+
+
+@entry
+def _forward(z, params, orders, widths, limit, x, log_det):
+    parallel(_cut(len(z))[0], _forward_panel, (z, params, orders, widths, limit, x, log_det))
+
+
+@jit
+def _backward_panel(p, dz, dlog_det, between, outputs, hidden, params, orders, widths, limit, want, g, delta, dx, dnorm):
+    """Task p of backward: the cotangents of a panel of rows, and its dshift and dlog_scale of every step, dnorm[:, p]."""
+    (N, D), S, lanes = dz.shape, len(orders), tile_columns(dz)
+    low, blocks = _blocks(p, N, lanes)
+    (work, of_net, norm), states = _work(widths, D, dz), np.empty((2, blocks, D, lanes), dz.dtype)
+    of_rows = np.zeros((blocks, D, lanes), dz.dtype)  # dlog_det, in every line
+    z, da, sums = np.empty((D, lanes), dz.dtype), np.empty((D, lanes), dz.dtype), np.empty((2 * D, lanes), dz.dtype)
+    for b in range(blocks):
+        _load(dz, YES, low + b * lanes, states[S % 2, b])
+        for n in range(min(lanes, N - low - b * lanes)):
+            of_rows[b, :, n] = dlog_det[low + b * lanes + n]
+    for k in range(S - 1, -1, -1):
+        shift, log_scale, net = step_of(params, widths, k, D)
+        _norm(shift, log_scale, YES, norm)
+        sums[:] = 0
+        for b in range(blocks):
+            st, g_net, at = of_net[0], of_net[1], low + b * lanes
+            _load(between[k], NO, at, z)
+            _load(outputs[k], NO, at, st[:widths[k, -1]])
+            _backward_block(states[(k + 1) % 2, b], of_rows[b], z, st, norm, net, orders[k], widths[k], limit, hidden[k], N,
+                            at, work, g_net, delta[k] if want else params, want, da, states[k % 2, b], sums)
+            if want:
+                _store(g_net, g[k, :widths[k, -1]], at)
+        if want:
+            total = _sum(dlog_det[low:min(low + blocks * lanes, N)])
+            for d in range(D):
+                dnorm[k, p, d], dnorm[k, p, D + d] = _sum(sums[d]), _sum(sums[D + d]) - total
+    for b in range(blocks):
+        _store_turned(states[0, b], dx, low + b * lanes)
+
+
+@jit
+def _piece(t, pieces, between, hidden, g, delta, widths, dparams):
+    """Task t of the gradients: some columns of a weight, and of its bias."""
+    k, layer, first, last = pieces[t, 0], pieces[t, 1], pieces[t, 2], pieces[t, 3]
+    D, N = between.shape[1:]
+    weight, bias = layer_of(step_of(dparams, widths, k, D)[2], widths[k], layer)
+    of_features, of_outputs = layer == 0, layer == widths.shape[1] - 2  # which have a feature's values side by side
+    below = between[k, D - widths[k, 0]:] if of_features else _units(hidden[k], widths[k], layer, N)
+    above = g[k] if of_outputs else _units(delta[k], widths[k], layer + 1, N)
+    multiply(below, not of_features, ZERO, above, of_outputs, ZERO, N, weight, first, last)
+    total = bias[first:last]
+    total[:] = 0
+    if of_outputs:
+        for m in range(total.size):
+            total[m] = _sum(above[first + m])
+    else:
+        for n in range(N):
+            row = above[n, first:last]
+            for m in range(row.size):
+                total[m] += row[m]
 
 
 @jit
@@ -250,94 +482,15 @@ def _add_up(dnorm, widths, dparams):
                 dlog_scale[d] += dnorm[k, p, D + d]
 
 
-@jit
-def _inverse_panel(p, x, params, orders, widths, blocks, limit, keep, scratch, z, log_det, log_prob, between, outputs, hidden):
-    """Task p of inverse: every step for a panel of rows."""
-    (N, D), S, width, rows = x.shape, len(orders), outputs.shape[1], _cut(len(x))[1]
-    low, high = min(p * rows, N), min((p + 1) * rows, N)
-    states, of_net, units = _carve(scratch[get_thread_id()], high - low, D, width, 0 if keep else widths[0, 1:-1].sum())
-    of_rows = log_det[low:high]
-    of_rows[:] = 0
-    _turn(x[low:high], states[1])
-    for k in range(S):
-        after, st = states[k % 2], of_net[0, :widths[k, -1]]
-        _step_inverse(states[(k + 1) % 2], step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit,
-                      low if keep else 0, after, of_rows, st, hidden[k] if keep else units)
-        if keep:
-            _copy(after, between[k], low)
-            _copy(st, outputs[k], low)
-    _log_prob(states[(S + 1) % 2], of_rows, log_prob[low:high])
-    _turn(states[(S + 1) % 2].T, z[low:high].T)
-
-
 @entry
-def _inverse(x, params, orders, widths, blocks, limit, keep, scratch, z, log_det, log_prob, between, outputs, hidden):
-    parallel(_cut(len(x))[0], _inverse_panel,
-             (x, params, orders, widths, blocks, limit, keep, scratch, z, log_det, log_prob, between, outputs, hidden))
-
-
-@jit
-def _forward_panel(p, z, params, orders, widths, width, blocks, limit, scratch, x, log_det):
-    (N, D), S, rows = z.shape, len(orders), _cut(len(z))[1]
-    low, high = min(p * rows, N), min((p + 1) * rows, N)
-    states, of_net, units = _carve(scratch[get_thread_id()], high - low, D, width, widths[0, 1:-1].sum())
-    of_rows = log_det[low:high]
-    of_rows[:] = 0
-    _turn(z[low:high], states[S % 2])
-    for i in range(S):
-        k = S - 1 - i
-        _step_forward(states[(k + 1) % 2], step_of(params, widths, k, D), orders[k], widths[k], blocks[k], limit,
-                      states[k % 2], of_rows, of_net[0, :widths[k, -1]], units)
-    _turn(states[0].T, x[low:high].T)
-
-
-@entry
-def _forward(z, params, orders, widths, width, blocks, limit, scratch, x, log_det):
-    parallel(_cut(len(z))[0], _forward_panel, (z, params, orders, widths, width, blocks, limit, scratch, x, log_det))
-
-
-@jit
-def _backward_panel(p, dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, limit, scratch, g, delta, dx,
-                    dnorm):
-    (N, D), S, width, rows = dz.shape, len(orders), outputs.shape[1], _cut(len(dz))[1]
-    low, high = min(p * rows, N), min((p + 1) * rows, N)
-    cotangents, of_net, rest = _carve(scratch[get_thread_id()], high - low, D, width, 2 * D)
-    z, dkept = rest.reshape((2, D, high - low))[0], rest.reshape((2, D, high - low))[1]
-    _turn(dz[low:high], cotangents[S % 2])
-    for i in range(S):
-        k = S - 1 - i
-        st, g_net = of_net[0, :widths[k, -1]], of_net[1, :widths[k, -1]]
-        _fetch(between[k], low, z)
-        _fetch(outputs[k], low, st)
-        _step_backward(cotangents[(k + 1) % 2], dlog_det[low:high], z, st, step_of(params, widths, k, D), orders[k],
-                       widths[k], blocks[k], limit, low, hidden[k], g_net, delta[k], cotangents[k % 2],
-                       dkept[:widths[k, 0]], dnorm[k, p])
-        _copy(g_net, g[k], low)
-    _turn(cotangents[0].T, dx[low:high].T)
-
-
-@jit
-def _gradients_piece(t, pieces, between, hidden, g, delta, widths, dparams):
-    k, D = pieces[t, 0], between.shape[1]
-    piece_backward(pieces[t, 1:], g[k, :widths[k, -1]], between[k, D - widths[k, 0]:], hidden[k], delta[k], widths[k],
-                   np.empty(0, g.dtype), step_of(dparams, widths, k, D)[2], YES)
-
-
-@entry
-def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, scratch, g, delta, dx,
-              dparams):
+def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, pieces, limit, want, g, delta, dx, dparams):
     panels, _ = _cut(len(dz))
     dnorm = np.empty((len(orders), panels, 2 * dz.shape[1]), dz.dtype)
-    parallel(panels, _backward_panel, (dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, limit, scratch,
-                                       g, delta, dx, dnorm))
-    parallel(len(pieces), _gradients_piece, (pieces, between, hidden, g, delta, widths, dparams))
-    _add_up(dnorm, widths, dparams)
-
-
-def _scratch(N, widths, D, dtype):
-    """Memory for a panel on every thread: more would not stay in the cache, and less would be fetched anew for every panel."""
-    size = 2 * (D + widths[:, -1].max()) + max(widths[0, 1:-1].sum(), 2 * D)
-    return empty((get_num_threads(), size * _cut(N)[1]), dtype)
+    parallel(panels, _backward_panel,
+             (dz, dlog_det, between, outputs, hidden, params, orders, widths, limit, want, g, delta, dx, dnorm))
+    if want:
+        parallel(len(pieces), _piece, (pieces, between, hidden, g, delta, widths, dparams))
+        _add_up(dnorm, widths, dparams)
 
 
 def _inverse_numba(x, params, orders, widths, blocks, pieces, limit, keep):
@@ -345,22 +498,21 @@ def _inverse_numba(x, params, orders, widths, blocks, pieces, limit, keep):
     z, log_det, log_prob = empty((N, D), dtype), empty((N,), dtype), empty((N,), dtype)
     between, outputs = empty((S, D, N), dtype), empty((S, widths[:, -1].max(), N), dtype)
     hidden = empty((S, N * widths[0, 1:-1].sum()), dtype)
-    _inverse(x, params, orders, widths, blocks, limit, keep, _scratch(N, widths, D, dtype), z, log_det, log_prob, between,
-             outputs, hidden)
+    _inverse(x, params, orders, widths, limit, keep, z, log_det, log_prob, between, outputs, hidden)
     return z, log_det, log_prob, between, outputs, hidden
 
 
 def _forward_numba(z, params, orders, widths, blocks, pieces, limit):
     x, log_det = empty(z.shape, z.dtype), empty(z.shape[:1], z.dtype)
-    _forward(z, params, orders, widths, widths[:, -1].max(), blocks, limit, _scratch(len(z), widths, z.shape[1], z.dtype), x,
-             log_det)
+    _forward(z, params, orders, widths, limit, x, log_det)
     return x, log_det
 
 
-def _backward_numba(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit):
-    dx, dparams, dtype = empty(dz.shape, dz.dtype), empty(params.shape, dz.dtype), dz.dtype
-    _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit,
-              _scratch(len(dz), widths, dz.shape[1], dtype), empty(outputs.shape, dtype), empty(hidden.shape, dtype), dx,
+def _backward_numba(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, want_dparams):
+    dx, dtype, S = empty(dz.shape, dz.dtype), dz.dtype, len(orders) if want_dparams else 0
+    g, delta = empty((S, *outputs.shape[1:]), dtype), empty((S, *hidden.shape[1:]), dtype)
+    dparams = empty(params.shape if want_dparams else (0,), dtype)
+    _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, pieces, limit, want_dparams, g, delta, dx,
               dparams)
     return dx, dparams
 
@@ -412,7 +564,7 @@ def _forward_cuda(z, params, orders, widths, blocks, pieces, limit):
     return x, log_det
 
 
-def _backward_cuda(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit):
+def _backward_cuda(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, want_dparams):
     plan, (D, S, L, width, Q), jobs = _plan(_cuda.content(orders), _cuda.content(widths), len(orders))
     N, dtype = len(dz), dz.dtype
     dx, g, delta = _cuda.empty((N, D), dtype), _cuda.empty((S, N, width + 2 * D), dtype), _cuda.empty(hidden.shape, dtype)
@@ -420,6 +572,8 @@ def _backward_cuda(dz, dlog_det, between, outputs, hidden, params, orders, width
     launch("flow", "backward", -(-N // ROWS), mlp.THREADS, dz, dlog_det, between, outputs, hidden, params,
            _cuda.constant(orders), _cuda.constant(plan), limit, g, delta, dx, *scratch, N, D, S, L, width, Q)
     nothing = _cuda.empty((0,), dtype)
+    if not want_dparams:
+        return dx, nothing
     return dx, mlp.weight_gradients(between, hidden, g, delta, nothing, np.zeros(0, np.int64), jobs, N, params.size)
 
 
@@ -447,6 +601,6 @@ inverse = Kernel("flow.inverse", f"x(N,D) {_FLOW} keep", reference=_inverse_refe
                  cuda=_inverse_cuda, blas=True, sizes=_of_params)
 forward = Kernel("flow.forward", f"z(N,D) {_FLOW}", reference=_forward_reference, numba=_forward_numba,
                  cuda=_forward_cuda, blas=True, sizes=_of_params)
-backward = Kernel("flow.backward", f"dz(N,D) dlog_det(N) between(S,D,N) outputs(S,O,N) hidden(S,Q) {_FLOW}",
+backward = Kernel("flow.backward", f"dz(N,D) dlog_det(N) between(S,D,N) outputs(S,O,N) hidden(S,Q) {_FLOW} want_dparams",
                   reference=_backward_reference, numba=_backward_numba, cuda=_backward_cuda, blas=True,
                   sizes=lambda dz, dlog_det, between, outputs, hidden, *flow: _of_params(dz, *flow) + _of_kept(dz, *flow))

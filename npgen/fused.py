@@ -149,7 +149,7 @@ def _inverse_backward(tracked, ans, g, x, params, layout, keep):
         dlog_det = dlog_prob if dlog_det is None else dlog_det + dlog_prob
     dz = np.zeros_like(z) if dz is None else dz
     dlog_det = np.zeros_like(z[:, 0]) if dlog_det is None else dlog_det
-    both = _flow_kernel.backward(*_c(dz, dlog_det), *kept, *_c(params), *layout.cut, COUPLING_LIMIT)
+    both = _flow_kernel.backward(*_c(dz, dlog_det), *kept, *_c(params), *layout.cut, COUPLING_LIMIT, 1 in tracked)
     return [both[i] for i in tracked]
 
 

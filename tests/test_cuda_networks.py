@@ -145,13 +145,15 @@ def test_flow(cupy, monkeypatch, n, d, moved, hidden, dtype):
     agree(cupy, flow.forward, (x, *rest), loose * 10, loose * 10)
     dz, dlog_det = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=n).astype(dtype)
     with kernels.using("reference"):
-        want = flow.backward(dz, dlog_det, *answers[3:], *rest)
+        want = flow.backward(dz, dlog_det, *answers[3:], *rest, True)
     loose = tolerance(dtype, *answers, *want) * max(d, *hidden, 1) * len(moved)
     for schedule in 0, 1, 2:  # the two sides keep the same values in different places
-        gradients = on_device(cupy, flow.backward, (dz, dlog_det, *got[3:], *rest), schedule)
+        gradients = on_device(cupy, flow.backward, (dz, dlog_det, *got[3:], *rest, True), schedule)
         for one, expected in zip(gradients, want, strict=True):
             assert one.dtype == dtype and one.shape == expected.shape
             np.testing.assert_allclose(one, expected, rtol=0, atol=loose)
+        dx, nothing = on_device(cupy, flow.backward, (dz, dlog_det, *got[3:], *rest, False), schedule)
+        assert dx.tobytes() == gradients[0].tobytes() and nothing.shape == (0,)
 
 
 # --- made_sample -----------------------------------------------------------------------------------------------------

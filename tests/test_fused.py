@@ -1,9 +1,11 @@
 """A fused op is its formula: values, gradients through its kernels, and derivatives of those."""
+import mutants
 import numpy as np
 import pytest
 
 from npgen import fused, kernels
 from npgen.engine import grad, hvp
+from npgen.kernels import flow as flow_kernel
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import made_masks
 
@@ -133,6 +135,38 @@ def test_mlp_refuses_shapes_that_do_not_fit():
     (x, params), layout = network((3, 7, 5))
     with pytest.raises(ValueError, match=r"x has shape \(33, 2\) and params \(68,\), but the layout needs \(n, 3\)"):
         fused.mlp(x[:, :2], params, layout)
+
+
+def law_of_gradients_asked_for(backend, ask=lambda want_dparams: want_dparams):
+    """A gradient by x alone is dx, to the same bits, and none of a weight; `ask` is between the op and the kernel."""
+    (x, params), layout = flow(5, 3, 2)
+    run, seen = getattr(flow_kernel.backward, backend), []
+
+    def f(x, params):
+        return np.sum(fused.flow_log_prob(x, params, layout))
+
+    with kernels.using(backend), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow_kernel.backward, backend, lambda *args: seen.append(run(*args[:-1], ask(args[-1]))) or seen[-1])
+        both, alone, weights = grad(f, (0, 1))(x, params), grad(f)(x, params), grad(f, 1)(x, params)
+    assert [dparams.shape for _, dparams in seen] == [params.shape, (0,), params.shape]
+    assert alone.tobytes() == both[0].tobytes() and weights.tobytes() == both[1].tobytes()
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_a_flow_computes_the_gradients_that_are_asked_for(backend):
+    law_of_gradients_asked_for(backend)
+
+
+@pytest.mark.parametrize("ask", [lambda want: True, lambda want: not want], ids=["always", "the other way round"])
+def test_a_gradient_asked_for_wrongly_is_seen(ask):
+    with pytest.raises(AssertionError):
+        law_of_gradients_asked_for("numba", ask)
+
+
+def test_a_gradient_that_nobody_asked_for_is_seen():
+    mistake = mutants.Mutant("", "", "kernels.flow:_backward_reference", "dparams if want_dparams else np.empty(0)", "dparams")
+    with mistake.made(), pytest.raises(AssertionError):
+        law_of_gradients_asked_for("reference")
 
 
 def test_a_flow_refuses_shapes_that_do_not_fit():

@@ -840,7 +840,7 @@ def launches_of_networks(dtype):
     flows = (np.zeros(chain.size, dtype), *chain.cut, 3.0)
     yield from ((flow.inverse, (x, *flows, True)), (flow.forward, (x, *flows)))
     z, log_det, _, *kept = flow.inverse.reference(x, *flows, True)
-    yield flow.backward, (z, log_det, *(a.astype(dtype) for a in kept), *flows)
+    yield flow.backward, (z, log_det, *(a.astype(dtype) for a in kept), *flows, True)
     first, one_hot = np.array([0, 1, 3, 6, 12]), np.array([0, 1, 2, 5, 6])  # a dimension of each head
     made = Layout((8, 9, 7, 12))
     yield gibbs.chain, (x[:4].copy(), *np.zeros((3, 4), dtype), np.ones(3, dtype), x[:, :4].copy(), 0, 1, 2, 0, 0)
