@@ -3,8 +3,8 @@
 Every model answers three queries about data x (n, d): density, log_prob(X); sampling, sample(n); representation,
 encode(X) and decode(Z).
 
-    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM, GMMN, FlowMatching, Diffusion;
-                    BayesClassifier of them
+    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM, EnergyModel, GMMN, FlowMatching,
+                    Diffusion; BayesClassifier of them
     train, players, optim    the fit loop, who moves which parameters by which loss, Adam and its like
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
     heads           what outputs say about a feature: normal, mixture of normals, Bernoulli, Poisson, categorical, columns
@@ -49,6 +49,7 @@ from .models import (
     VAE,
     BayesClassifier,
     Diffusion,
+    EnergyModel,
     FlowMatching,
     GaussianMixture,
     Mixture,
@@ -60,9 +61,9 @@ from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["BayesClassifier", "ConvergenceWarning", "Diffusion", "FlowMatching", "GMMN", "GaussianMixture", "IAF", "LoadError",
-           "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE", "__version__",
-           "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components", "testing",
+__all__ = ["BayesClassifier", "ConvergenceWarning", "Diffusion", "EnergyModel", "FlowMatching", "GMMN", "GaussianMixture", "IAF",
+           "LoadError", "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE",
+           "__version__", "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components", "testing",
            "value_and_grad", "vjp", "warmup"]
 
 

@@ -583,7 +583,8 @@ def conditional(here, capsys):
     return npgen.load("m")
 
 
-CONDITIONAL = [name for name, cls in npgen.models.MODELS.items() if issubclass(cls, GradientModel)]
+CONDITIONAL = [name for name, cls in npgen.models.MODELS.items() if issubclass(cls, GradientModel)
+               and name not in ("energy", "rbm")]  # whose log Z would be another for every context
 
 
 @pytest.mark.parametrize("model", CONDITIONAL)

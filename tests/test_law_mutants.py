@@ -8,6 +8,7 @@ import mutants
 import numpy as np
 import pytest
 import test_classifier
+import test_energy
 import test_heads
 import test_made_orders
 import test_players
@@ -91,6 +92,25 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                             test_rbm.test_the_bracket_holds_log_z),
     "a contrast stops the fit": ("train:_epoch", "or not (validates or step.loss_decides)", "",
                                  test_rbm.test_the_last_parameters_are_kept_where_a_contrast_decides_nothing),
+    # energy models: every law is of test_energy
+    "energy model: inverted energy": ("models.energy:_score", " - _slope(f, z)", " + _slope(f, z)",
+                                      lambda: test_energy.test_sign_law("dsm")),
+    "Langevin: a step without the 2": (
+        "models.energy:langevin", "math.sqrt(2 * step)", "math.sqrt(step)",
+        lambda: test_energy.test_langevin_on_a_normal_has_the_variance_of_its_step_and_mala_none_of_that(0.5)),
+    "MALA without the way back": ("models.energy:langevin", "np.sum(np.square(noise), axis=1) / 2 - back", "0.0",
+                                  test_energy.test_mala_keeps_a_mixture),
+    "MALA: the score stays behind": ("models.energy:langevin", "np.where(accept[:, None], its, score)", "score",
+                                     test_energy.test_mala_keeps_a_mixture),
+    "energy model: no negative phase": ("models.energy:EnergyModel._advance", "self._chain(p, z, self.n_steps, stream)[0]",
+                                        "batch.x", lambda: test_energy.test_it_learns_what_its_base_cannot_hold("pcd")),
+    "score matching without the bend": ("models.energy:_bend", "ops.sum(_slope(", "0.0 * ops.sum(_slope(",
+                                        lambda: test_energy.test_score_matching_of_a_quadratic_is_the_sample_covariance(
+                                            "score_matching")),
+    "log Z of the inverted energy": ("models.energy:EnergyModel._statistics", "-asnumpy(", "asnumpy(",
+                                     lambda: test_energy.test_the_density_integrates_to_one("nce")),
+    "log Z without its sign": ("models.energy:EnergyModel._log_density", '- p["estimates"][0]', '+ p["estimates"][0]',
+                               lambda: test_energy.test_the_density_integrates_to_one("dsm")),
     # classifiers
     "QDA: classes as likely as one another": ("models.classifier:BayesClassifier._choose_priors", "counts / counts.sum()",
                                               "np.full(len(counts), 1 / len(counts))", lambda: same("QDA", "empirical")),

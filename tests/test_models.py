@@ -18,7 +18,7 @@ import pytest
 
 import npgen
 from npgen import checkpoint, data, priors
-from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, Diffusion, FlowMatching, GaussianMixture, Mixture, RealNVP
+from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, Diffusion, EnergyModel, FlowMatching, GaussianMixture, Mixture, RealNVP
 from npgen.models.flow import FlowModel
 from npgen.random import Stream
 from npgen.testing import check_generative_model
@@ -83,6 +83,7 @@ CASES = {
     "VAE, 1 latent, linear": (vae(n_latent=1, hidden=()), MOONS),
     "RBM, Bernoulli": (RBM(n_hidden=5, **QUICK), BITS),
     "RBM, normal": (RBM(n_hidden=3, **QUICK), REAL),
+    "EnergyModel": (EnergyModel(hidden=(8,), n_importance=500, n_burn=5, **QUICK), MOONS),
     "GaussianMixture, full": (mixture(), MOONS),
     "GaussianMixture, tied": (mixture(covariance_type="tied"), REAL),
     "GaussianMixture, diagonal": (mixture(covariance_type="diag"), REAL[:, :2]),
@@ -117,7 +118,7 @@ def of_the_data(model, x):
 
 
 def exact(model):
-    return not isinstance(model, VAE)
+    return not isinstance(model, (EnergyModel, VAE))
 
 
 def to_noise(model, x):
@@ -796,6 +797,12 @@ BAD_PARAMS = {
     "n_chains": [0, 1.5, None],
     "n_steps": [0, 1.5, None],
     "n_annealed": [0, 1.5, None],
+    "n_burn": [0, 1.5, None],
+    "objective": ["mle", None, 3],
+    "sampler": ["hmc", None],
+    "sigma": [0, -1, math.nan, "wide", None],
+    "step": [0, -1, math.inf, "long", None],
+    "base": [3, "gmm"],
     "beta": [-1, math.nan, math.inf, "big", None],
     "max_epochs": [0, -1, 1.5, None, True, "9"],
     "batch_size": [0, 1.5, None],
@@ -849,6 +856,7 @@ QUERIES = {
     "importance_log_prob": lambda m, x: m.importance_log_prob(x),
     "free_energy": lambda m, x: m.free_energy(x),
     "log_prob_bracket": lambda m, x: m.log_prob_bracket(x),
+    "energy": lambda m, x: m.energy(x),
     "predict": lambda m, x: m.predict(x),
     "predict_proba": lambda m, x: m.predict_proba(x),
     "aic": lambda m, x: m.aic(x),

@@ -12,7 +12,7 @@ from ..random import as_stream
 from . import contexts
 from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_file, natural
 from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of, takes_missing
-from .words import bits, count, normaliser, print_table
+from .words import bits, count, print_table
 
 _ANSWERS = {"exact": "exact", "bound": "a lower bound", "estimate": "an estimate"}
 
@@ -34,7 +34,7 @@ def score(args):
     print_table([("log p(x)", f"{nats.mean():.4f}{error} nats per row, mean ± standard error"),
                   ("", f"{bits(nats.mean(), model.n_features_in_):.4f} bits per dimension"),
                   ("answer", _ANSWERS[model.capabilities.density]),
-                  *normaliser(model),
+                  *([("log Z", model.normaliser)] if hasattr(model, "normaliser") else []),
                   ("rows", f"{len(nats):,}")])
 
 

@@ -30,7 +30,7 @@ def _maps(preprocessing):
 
 def training(model, x=None):
     """Rows of a table: how long the model was fitted, and to what."""
-    history, d, normalised = getattr(model, "history_", None), model.n_features_in_, not hasattr(model, "log_z_")
+    history, d, normalised = getattr(model, "history_", None), model.n_features_in_, not hasattr(model, "normaliser")
     if history:
         best = min(history, key=lambda e: e["train_nats"] if e["valid_nats"] is None else e["valid_nats"])
         best = best if normalised or best["valid_nats"] is not None else history[-1]  # a contrast tells no epoch from another
@@ -43,16 +43,8 @@ def training(model, x=None):
     if x is not None and not (history and normalised):
         nats = model.score(x)
         yield "fitted", f"{nats:.4f} nats per row, {bits(nats, d):.4f} bits per dimension"
-    yield from normaliser(model)
-
-
-def normaliser(model):
-    """Rows of a table: what is known of log Z, of a model that has one, and how far log p(x) may be off for it."""
-    if hasattr(model, "log_z_"):
-        low, high = model.log_z_
-        exact = model.capabilities.density == "exact"
-        yield "log Z", f"{high:.4f}, exact" if exact else (
-            f"from {low:.4f} to {high:.4f}, {model.normaliser}; log p(x) is by the second, and up to {high - low:.4f} more")
+    if not normalised:
+        yield "log Z", model.normaliser
 
 
 def passes(model):

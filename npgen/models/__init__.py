@@ -1,6 +1,7 @@
 """The models, one file each; MODELS maps the name on the command line, and CLASSES the name in a file, to the class."""
 from .classifier import BayesClassifier
 from .diffusion import Diffusion
+from .energy import EnergyModel
 from .flow_matching import FlowMatching
 from .gmmn import GMMN
 from .iaf import IAF
@@ -12,9 +13,9 @@ from .rbm import RBM
 from .realnvp import RealNVP
 from .vae import VAE
 
-MODELS = {"diffusion": Diffusion, "flowmatching": FlowMatching, "gmm": GaussianMixture, "gmmn": GMMN, "iaf": IAF, "made": MADE,
-          "maf": MAF, "mixture": Mixture, "nsf": NSF, "rbm": RBM, "realnvp": RealNVP, "vae": VAE}
+MODELS = {"diffusion": Diffusion, "energy": EnergyModel, "flowmatching": FlowMatching, "gmm": GaussianMixture, "gmmn": GMMN,
+          "iaf": IAF, "made": MADE, "maf": MAF, "mixture": Mixture, "nsf": NSF, "rbm": RBM, "realnvp": RealNVP, "vae": VAE}
 CLASSES = {cls.__name__: cls for cls in (*MODELS.values(), BayesClassifier)}
 
-__all__ = ["BayesClassifier", "CLASSES", "Diffusion", "FlowMatching", "GMMN", "GaussianMixture", "IAF", "MADE", "MAF", "MODELS",
-           "Mixture", "NSF", "RBM", "RealNVP", "VAE", "select_n_components"]
+__all__ = ["BayesClassifier", "CLASSES", "Diffusion", "EnergyModel", "FlowMatching", "GMMN", "GaussianMixture", "IAF", "MADE",
+           "MAF", "MODELS", "Mixture", "NSF", "RBM", "RealNVP", "VAE", "select_n_components"]

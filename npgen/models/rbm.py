@@ -71,11 +71,12 @@ class Boltzmann(Part):
 
     def init(self, z, c, stream, weights=None):
         weight = 0.01 * stream.normal((self.d, self.k), z.dtype)
-        first = {"weight": weight, "visible": self.independent(z, weights), "hidden": np.zeros(self.k, z.dtype)}
+        first = {"weight": weight, "visible": self.independent(z, weights)}
         if self.normal:
             log_var = np.log(np.maximum(mean_and_variance(z, weights)[1].mean(keepdims=True), 1e-30)).astype(z.dtype)
             first |= {"visible": first["visible"] * np.exp(-log_var / 2), "log_var": log_var}
-        return first
+        typical = first["visible"] if self.normal else ops.sigmoid(first["visible"])
+        return first | {"hidden": -typical @ weight}  # at a typical row units are on as often as off, whichever is called 1
 
     def independent(self, z, weights=None):
         """Biases (d,) of independent units with the means of rows z; those of 0 and 1 are smoothed by a row of each."""
@@ -189,7 +190,6 @@ class RBM(GradientModel):
     learning_rate: float = 3e-3
     validation_fraction: float = 0.0
     n_hidden_ = Follows()
-    normaliser = "by annealed importance sampling and its reverse"
 
     @property
     def _capabilities(self):
@@ -210,6 +210,14 @@ class RBM(GradientModel):
         """log Z (2,): from below and from above, of rows where preprocessing leads to."""
         self._check_fitted("log_z_")
         return read_only(self.params_["log_z"])
+
+    @property
+    def normaliser(self):
+        """What is known of log Z, in words."""
+        low, high = self.log_z_
+        return f"{high:.4f}, exact" if self._machine.few else (
+            f"from {low:.4f} to {high:.4f}, by annealed importance sampling and its reverse; log p(x) is by the second, and up "
+            f"to {high - low:.4f} more")
 
     def _choose(self, z, c, stream):
         if not isinstance(self.visible, str) or self.visible not in VISIBLE:
@@ -238,7 +246,7 @@ class RBM(GradientModel):
         if "chain" not in carry:
             seen = machine.mean(p | ({"log_var": 0 * p["log_var"]} if machine.normal else {}), np.zeros_like(p["hidden"])[None])
             carry = {"chain": machine.begin(p["visible"], self.n_chains, stream), "seen": seen[0],
-                     "active": ops.sigmoid(p["hidden"])}
+                     "active": ops.sigmoid(machine.activation(p, seen))[0]}
         u = machine.scaled(p, batch.x)
         active = ops.sigmoid(machine.activation(p, u))
         chain = machine.gibbs(p, carry["chain"], np.ones(self.n_steps + 1), stream)[0]

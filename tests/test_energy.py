@@ -1,0 +1,218 @@
+"""Residual energy models: their objectives, chains, and what importance sampling says of log Z.
+
+A statistical test states its false alarms, at most 1e-6 by its bound or for normal means; the seeds are fixed.
+"""
+import functools
+import math
+
+import numpy as np
+import pytest
+
+import npgen
+from npgen import data, ops
+from npgen.engine import grad
+from npgen.models import VAE, EnergyModel, GaussianMixture
+from npgen.models.energy import OBJECTIVES, langevin
+from npgen.random import Stream
+
+MOONS = data.moons(400)
+objectives = pytest.mark.parametrize("objective", OBJECTIVES)
+
+
+def normal(variance, d=1):
+    """N(0, variance I), known."""
+    return GaussianMixture.from_parameters([1.0], np.zeros((1, d)), [variance * np.eye(d)])
+
+
+class Flat:
+    """A base without a slope."""
+
+    @staticmethod
+    def log_prob(z):
+        return ops.sum(0.0 * z, axis=1)
+
+
+def fitted(objective="nce", x=MOONS, **options):
+    base = GaussianMixture(2, tol=1e-2, random_state=0)
+    return EnergyModel(**{"objective": objective, "hidden": (8,), "base": base, "max_epochs": 3, "random_state": 0,
+                          "n_burn": 20, "n_importance": 2000} | options).fit(x)
+
+
+# ---------------------------------------------------------------- objectives
+
+@objectives
+def test_sign_law(objective):
+    """E = x^2 / 8 + a x^2 / 2, of data from N(0, 1), at a = 0: the data are narrower than the base, N(0, 4), and a is to grow.
+
+    Of 20,000 rows, d loss / da is -.17 or less, and its standard error .01.
+    """
+    base, n = normal(4.0), 20_000
+    z, chain = Stream(0).normal((n, 1)), 2 * Stream(1).normal((n, 1))
+
+    def loss(a):
+        def energy(x):
+            return a * ops.sum(ops.square(x), axis=1) / 2
+        return np.mean(OBJECTIVES[objective](energy, base, z, Stream(2), chain, 0.5))
+
+    assert grad(loss)(np.array(0.0)) < -0.1
+
+
+@pytest.mark.parametrize("objective", ["score_matching", "sliced"])
+def test_score_matching_of_a_quadratic_is_the_sample_covariance(objective):
+    """E = x^T A x / 2 on a flat base: no gradient at A = (X^T X / n)^-1; of the sliced one, on average over slices."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3))
+    moment = x.T @ x / len(x)
+
+    def loss(a):
+        rows = np.tile(x, (1 if objective == "score_matching" else 500, 1))
+        def energy(z):
+            return ops.sum((z @ a) * z, axis=1) / 2
+        return np.mean(OBJECTIVES[objective](energy, Flat, rows, Stream(1), None, None))
+
+    at = np.linalg.inv(moment)
+    g = grad(loss)(at)
+    allowed = 1e-10 if objective == "score_matching" else 7 * 2 / math.sqrt(200 * 500)
+    assert np.abs(g + g.T).max() < allowed
+    away = grad(loss)(1.5 * at)
+    assert np.sum(away * at) > 0.1
+
+
+def test_noise_contrastive_estimation_is_blind_at_the_truth():
+    """Where the base is the data's density and f is 0, the gradient vanishes: within 7 standard errors of 50,000 rows."""
+    base, n = normal(1.0), 50_000
+    z = Stream(0).normal((n, 1))
+
+    def loss(ab):
+        return np.mean(OBJECTIVES["nce"](lambda x: ab[0] * x[:, 0] + ab[1], base, z, Stream(1), None, None))
+
+    assert np.abs(grad(loss)(np.zeros(2))).max() < 7 / math.sqrt(n)
+
+
+# ---------------------------------------------------------------- chains
+
+@pytest.mark.parametrize("step", [0.1, 0.5])
+def test_langevin_on_a_normal_has_the_variance_of_its_step_and_mala_none_of_that(step):
+    """1 / (1 - step / 2), and 1: of 100,000 chains after 100 steps, within 7 standard errors."""
+    n = 100_000
+    for adjusted in (False, True):
+        z, taken = langevin(lambda z: -ops.sum(ops.square(z), axis=1) / 2, Stream(0).normal((n, 1)), step, 100, Stream(1),
+                            adjusted)
+        want = 1.0 if adjusted else 1 / (1 - step / 2)
+        assert abs(z.var() - want) < 7 * want * math.sqrt(2 / n)
+        assert taken == 1 if not adjusted else 0.5 < taken < 1
+
+
+def test_mala_keeps_a_mixture():
+    """Of 50,000 rows of a mixture, moved by 30 long steps: Kolmogorov-Smirnov's distance, alarm 1e-6."""
+    target = GaussianMixture.from_parameters([0.3, 0.7], [[-1.0], [1.0]], [[[0.1]], [[0.5]]])
+    z = langevin(target.log_prob, target.sample(50_000, rng=0), 0.1, 30, Stream(1), True)[0][:, 0]
+    grid = np.linspace(-3, 4, 400)
+    from scipy import stats
+    cdf = 0.3 * stats.norm.cdf(grid, -1, math.sqrt(0.1)) + 0.7 * stats.norm.cdf(grid, 1, math.sqrt(0.5))
+    apart = np.abs(np.searchsorted(np.sort(z), grid) / len(z) - cdf).max()
+    assert apart < math.sqrt(math.log(2 / 1e-6) / (2 * len(z)))
+
+
+# ---------------------------------------------------------------- the model
+
+class Still:
+    """An optimiser that takes no step."""
+
+    def init(self, flat):
+        return {}
+
+    def update(self, flat, gradient, moments, scale, clock):
+        pass
+
+
+def without_energy(model):
+    """The model with f = 0, and what then is known of log Z."""
+    model.params_.flat[:] = 0
+    return model
+
+
+def test_without_an_energy_it_is_its_base_bit_for_bit():
+    for dtype in (np.float32, np.float64):
+        model = without_energy(fitted(x=MOONS.astype(dtype), preprocess=None))
+        x = MOONS.astype(dtype)
+        assert model.log_prob(x).tobytes() == model.base_.log_prob(x).tobytes()
+    untrained = fitted(optimizer=Still(), preprocess=None)
+    assert untrained.log_z_ == 0 and untrained.log_z_error_ == 0 and untrained.effective_sample_size_ == 2000
+    assert untrained.log_prob(MOONS).tobytes() == untrained.base_.log_prob(MOONS).tobytes()
+
+
+@objectives
+def test_the_density_integrates_to_one(objective):
+    """By quadrature, within 5 standard errors of log Z and the grid's .002."""
+    model = fitted(objective, max_epochs=20, learning_rate=0.01, n_importance=20_000)
+    axis = np.linspace(-6, 6, 400)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    total = np.exp(model.log_prob(grid)).sum() * (axis[1] - axis[0])**2
+    assert abs(math.log(total)) < 5 * model.log_z_error_ + 2e-3
+    assert 0 < model.effective_sample_size_ <= 20_000 and 0.3 < model.acceptance_ <= 1
+    np.testing.assert_allclose(model.log_prob(MOONS), model.base_.log_prob(model.preprocess_.to_noise(None, MOONS)[0])
+                               - model.energy(MOONS) - model.log_z_ + model.preprocess_.to_noise(None, MOONS)[1], rtol=1e-9)
+
+
+@objectives
+def test_it_learns_what_its_base_cannot_hold(objective):
+    """Two moons, of which the base is one Gaussian."""
+    x = data.moons(1500)
+    model = fitted(objective, x, base=GaussianMixture(1), hidden=(32, 32), max_epochs=20, learning_rate=0.01, sigma=0.2,
+                   step=0.1)
+    base = GaussianMixture(1).fit(x).score(x)
+    assert model.score(x) > base + 0.2
+
+
+def test_samples_follow_the_density():
+    """20,000 rows by MALA: the mean of each column against that by quadrature, within 7 standard errors and .02."""
+    model = fitted(max_epochs=30, learning_rate=0.01, hidden=(16,), n_burn=200, step=0.1, base=GaussianMixture(1))
+    axis = np.linspace(-6, 6, 400)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    p = np.exp(model.log_prob(grid)) * (axis[1] - axis[0])**2
+    drawn = model.sample(20_000, rng=0)
+    for moment in (lambda x: x, np.square):
+        values = moment(drawn)
+        off = np.abs(values.mean(axis=0) - p @ moment(grid) / p.sum())
+        assert (off < 7 * values.std(axis=0) / math.sqrt(20_000) + 0.02).all()
+
+
+def test_the_number_of_rows_changes_no_row_of_a_sample():
+    model = fitted()
+    np.testing.assert_allclose(model.sample(70, rng=3)[:5], model.sample(5, rng=3), rtol=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["pcd", "nce", "sliced"])
+def test_a_run_goes_on_with_its_chains_to_the_same_bits(objective, tmp_path):
+    def die(entry):
+        if entry["epoch"] == 2:
+            raise InterruptedError
+
+    build = functools.partial(EnergyModel, objective=objective, hidden=(8,), base=GaussianMixture(2, tol=1e-2), max_epochs=4,
+                              random_state=0, n_importance=100)
+    whole = build().fit(MOONS)
+    with pytest.raises(InterruptedError):
+        build(callbacks=[die]).fit(MOONS, checkpoint=tmp_path / "run")
+    again = build().fit(MOONS, checkpoint=tmp_path / "run", resume=True)
+    assert again.params_.flat.tobytes() == whole.params_.flat.tobytes() and again.history_ == whole.history_
+    assert again.base_.log_prob(MOONS).tobytes() == whole.base_.log_prob(MOONS).tobytes()
+
+
+def test_its_file_has_its_base(tmp_path):
+    model = fitted()
+    model.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    assert again.log_prob(MOONS).tobytes() == model.log_prob(MOONS).tobytes() and again.normaliser == model.normaliser
+    assert again.sample(5, rng=0).tobytes() == model.sample(5, rng=0).tobytes()
+    assert again.encode(MOONS).shape == (400, 2)
+
+
+def test_what_it_cannot_be_is_refused():
+    for name, value in (("objective", "mle"), ("sampler", "hmc"), ("step", 0), ("sigma", math.nan), ("n_chains", 0),
+                        ("n_steps", 1.5), ("n_burn", None), ("n_importance", "9"), ("hidden", ()), ("base", VAE()),
+                        ("base", 3)):
+        with pytest.raises(ValueError, match=f"{name} must"):
+            fitted(**{name: value})
+    with pytest.raises(npgen.NotFittedError):
+        EnergyModel().log_z_  # noqa: B018
