@@ -61,10 +61,10 @@ from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["BayesClassifier", "ConvergenceWarning", "Diffusion", "EnergyModel", "FlowMatching", "GMMN", "GaussianMixture", "IAF",
-           "LoadError", "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor", "VAE",
-           "__version__", "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load", "plot", "select_n_components", "testing",
-           "value_and_grad", "vjp", "warmup"]
+__all__ = ["BayesClassifier", "ConvergenceWarning", "Diffusion", "EnergyModel", "FlowMatching", "GMMN", "GaussianMixture",
+           "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor",
+           "VAE", "__version__", "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load", "plot",
+           "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
 
 
 def __getattr__(name):
