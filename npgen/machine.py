@@ -24,7 +24,7 @@ APART = ("realnvp", "gmm", "mixture")  # models that share few kernels with the 
 
 
 def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
-    """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache or compile, a good minute.
+    """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache or compile, about a minute.
 
     models: names as on the command line; by default every one, and the kernels that no model uses.
     processes: with 2, another one compiles some of them into the cache meanwhile.

@@ -222,6 +222,8 @@ MUTANTS = [
     M("mean of logarithms for the logarithm of a mean", "MADE, several orders", "models.made:MADE._log_density",
       "ops.logsumexp(np.stack(each, axis=1)) - math.log(len(each))", "np.mean(np.stack(each, axis=1), axis=1)"),
     M("rows of the first order alone", "MADE, several orders", "models.made:MADE._draw", "* len(self._orders))", "* 1)"),
+    M("direct: features decoded without it", "MADE, several orders", "models.made:MADE._reconstruct", "if self.direct_:",
+      "if False:"),
     M("direct: an output sees itself", "MADE, several orders", "masks:made_direct", "<= np.arange(n_features)",
       "<= np.arange(1, n_features + 1)"),
     M("MAF: log-det of the steps dropped", "MAF, real", "transforms.base:Chain.log_prob", " + log_det", ""),

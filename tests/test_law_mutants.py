@@ -8,14 +8,22 @@ import mutants
 import numpy as np
 import pytest
 import test_classifier
+import test_context
 import test_energy
 import test_heads
 import test_made_orders
+import test_mixed
+import test_mixture_columns
+import test_models
 import test_players
 import test_rbm
 import test_vae
 
+from npgen import MADE
+
 same = test_classifier.test_scikit_learns_classifiers_are_special_cases
+repeated = test_players.test_integer_weights_are_repeated_rows_in_a_models_gradient
+normalised = test_context.test_it_sums_or_integrates_to_one_for_every_context
 weighted = test_classifier.test_weights_count_as_they_do_there
 seen_early = test_made_orders.test_nothing_is_seen_too_early_in_any_order
 LAWS = {  # what went wrong -> where, what becomes what, and the law that has to find it
@@ -28,7 +36,10 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                                test_players.test_a_chain_is_moved_before_every_step_and_seen_by_the_loss),
     "weights do not count in a step": (
         "players:Move._mean", "losses * batch.weights", "losses",
-        lambda: test_players.test_integer_weights_are_repeated_rows_in_a_models_gradient(test_players.X)),
+        lambda: repeated(test_players.X, MADE)),
+    "weights do not count in a batch's normalisation": (
+        "models.gradient:descend", "batch.weights is not None", "False",
+        lambda: repeated(test_players.X, test_players.NORMALISED)),
     "no schedule": ("players:Move.rates", "self.schedule(epoch, epochs) * ", "1.0 * ",
                     lambda: test_players.test_cosine_begins_at_1_and_ends_at_its_floor(7)),
     "an average forgets too fast": ("optim:Average.update", "9 / (10 + t)", "8 / (10 + t)",
@@ -41,6 +52,29 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "p(x_m | x_s) without x_m": (
         "models.made:MADE._conditional_log_prob", ".log_prob(z[:, s:], ", ".log_prob(0 * z[:, s:], ",
         lambda: test_made_orders.test_every_order_is_a_density_and_the_conditional_of_any_subset_is_that_of_its_order("any")),
+    # contexts that leak into the normalisation
+    "MAF: a density that a context scales": (
+        "transforms.autoregressive:Autoregressive.log_prob", "self.element.log_prob(x, self.net(p, beside(x, c)))",
+        "self.element.log_prob(x, self.net(p, beside(x, c))) + (0 if c is None else 0.1 * c[:, 0])",
+        lambda: normalised("MAF")),
+    "IAF: a log-det without the context": (
+        "transforms.autoregressive:Autoregressive.to_data", "beside(x, c))", "beside(x, c if c is None else 0 * c))",
+        lambda: normalised("IAF")),
+    "NSF: a log-det that a context scales": (
+        "transforms.coupling:Coupling._apply", "axis=1), log_det", "axis=1), log_det * (1 if c is None else 1 + 0.1 * c[:, 0])",
+        lambda: normalised("NSF")),
+    # scikit-learn's conventions
+    "check_estimator: fit gives another model": ("models.base:Model.fit", "return self", "return learner",
+                                                 lambda: test_models.test_check_estimator(MADE)),
+    "check_estimator: rows of another width": ("models.estimator:Estimator._check", "!= self.n_features_in_", "< 0",
+                                               lambda: test_models.test_check_estimator(MADE)),
+    # log p(x, y) = log p(x) + log p(y | x)
+    "mixtures: a condition tells nothing of the component": (
+        "models.mixture.base:MixtureModel.condition", "seen._rowwise(seen._encode, x)", "np.tile(self.weights_, (len(x), 1))",
+        lambda: test_mixture_columns.test_condition_is_the_quotient_of_densities("full")),
+    "mixtures of columns: a condition keeps the weights": (
+        "models.mixture.columns:Mixture._conditional", "log_weights, others", "np.log(self.weights_), others",
+        lambda: test_mixed.test_condition_is_the_quotient_of_densities(None)),
     # heads
     "one component draws by the variance": ("heads.mixture:MixtureOfNormals.sample", "std(log_var) *", "std(2 * log_var) *",
                                             lambda: test_heads.test_a_mixture_of_one_is_the_normal(np.float64)),
@@ -128,7 +162,7 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
 @pytest.fixture(autouse=True)
 def _fit_anew():
     """A model that another test has fitted does not have the mistake, and one that has it is for no other test."""
-    caches = [value for module in (test_classifier, test_made_orders, test_vae) for value in vars(module).values()
+    caches = [value for module in (test_classifier, test_context, test_made_orders, test_vae) for value in vars(module).values()
               if isinstance(value, functools._lru_cache_wrapper)]
     for cache in caches:
         cache.cache_clear()

@@ -969,6 +969,13 @@ def test_a_model_that_cannot_hold_the_rows_says_so_once(name):
         assert re.search(words, str(warning.message)) and "\n" not in str(warning.message) and warning.filename == __file__
 
 
+@pytest.mark.parametrize("ask", ["terms", "posterior", "importance", "log_density_in"])
+def test_what_a_models_mathematics_has_not_is_one_sentence(ask):
+    inner = columns().fit(BITS).inner()
+    with pytest.raises(TypeError, match=rf"^inner\(\).{ask} is of a .*, and this model is a Mixture; ask log_density$"):
+        getattr(inner, ask)(BITS, 3)
+
+
 @pytest.mark.long(but={"kind": [MADE]})
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [MADE, VAE, RealNVP, MAF, NSF, IAF, RBM, FlowMatching, Diffusion])

@@ -367,12 +367,14 @@ def test_a_models_players_and_monitor_see_preprocessed_rows_and_go_on(tmp_path):
 
 
 BITS = (X[:25] > 1.5).astype(float)  # with their opposites half of a column is 1: the smoothed start knows no number of rows
+NORMALISED = functools.partial(MAF, norm="batch", n_layers=2)
 
 
-@pytest.mark.parametrize("x", [X, np.concatenate([BITS, 1 - BITS])], ids=["normal", "bernoulli"])
-def test_integer_weights_are_repeated_rows_in_a_models_gradient(x):
+@pytest.mark.parametrize(("x", "kind"), [(X, MADE), (np.concatenate([BITS, 1 - BITS]), MADE), (X, NORMALISED)],
+                         ids=["normal", "bernoulli", "batch normalisation"])
+def test_integer_weights_are_repeated_rows_in_a_models_gradient(x, kind):
     weights = np.array([2, 1, 3] * 8 + [1]).repeat(2).reshape(25, 2).T.ravel()
-    build = functools.partial(MADE, hidden=(8,), order="natural", preprocess=None, random_state=0, max_epochs=1, batch_size=999,
+    build = functools.partial(kind, hidden=(8,), preprocess=None, random_state=0, max_epochs=1, batch_size=999,
                               validation_fraction=0, restore_best=False, optimizer="sgd", clip_norm=1e9)
 
     def moved(x, weights=None):

@@ -20,6 +20,7 @@ from npgen.nn import MLP, MaskedMLP, beside
 from npgen.random import Stream
 from npgen.transforms import (
     LU,
+    WEIGHTS,
     ActNorm,
     Additive,
     Affine,
@@ -422,6 +423,20 @@ def test_a_chain_finds_the_statistics_of_each_step_behind_those_before_it():
     np.testing.assert_array_equal(t.statistics(stale, REAL)["b.statistics"], both["b.statistics"])
 
 
+def test_statistics_of_integer_weights_are_those_of_repeated_rows_in_a_step_and_in_a_query():
+    t = Chain([BatchNorm("a", D), LU("l", D), BatchNorm("b", D)])
+    p, weights = t.init(REAL, None, Stream(0)), np.arange(len(REAL)) % 4
+    p["l"] = 0.3 * np.random.default_rng(1).normal(size=p["l"].shape)
+    repeated = REAL.repeat(weights, axis=0)
+    by_weight, by_copies = t.statistics(p, REAL, None, weights), t.statistics(p, repeated)
+    for name, a in by_copies.items():
+        np.testing.assert_allclose(by_weight[name], a, rtol=1e-9, atol=1e-12)
+    assert np.abs(by_weight["a.statistics"] - t.statistics(p, REAL)["a.statistics"]).max() > 0.01
+    in_step = t.to_noise(p | {WEIGHTS: weights}, REAL)
+    for some, all_rows in zip(in_step, t.to_noise(p, repeated), strict=True):
+        np.testing.assert_allclose(some.repeat(weights, axis=0), all_rows, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("options", [{}, {"average": 0.9}, {"restore_best": False, "patience": 99}], ids=str)
 def test_held_out_rows_are_scored_by_the_statistics_of_the_rows_trained_on(options):
     model = batch_normalised(6, options)
@@ -500,10 +515,12 @@ MISTAKES = [  # where, what becomes what, and the law that has to find it
      test_an_inverse_autoregressive_step_is_the_step_the_other_way_with_opposite_log_dets, 0),
     ("actnorm:BatchNorm._of", "0.5 * ops.log", "ops.log",
      test_a_batch_is_normalised_by_its_own_moments_until_there_are_statistics),
-    ("actnorm:BatchNorm._of",
-     "ops.mean(x, axis=0), ops.var(x, axis=0)",
-     "ops.stop_gradient(ops.mean(x, axis=0)), ops.stop_gradient(ops.var(x, axis=0))",
+    ("actnorm:BatchNorm._of", "_moments_of(x, p.get(WEIGHTS))", "_moments_of(ops.stop_gradient(x), None)",
      test_a_training_steps_gradient_goes_through_the_moments_of_the_batch),
+    ("base:Chain.statistics", "rows, c, weights", "rows, c",
+     test_statistics_of_integer_weights_are_those_of_repeated_rows_in_a_step_and_in_a_query),
+    ("actnorm:BatchNorm._of", "p.get(WEIGHTS)", "None",
+     test_statistics_of_integer_weights_are_those_of_repeated_rows_in_a_step_and_in_a_query),
     ("base:Chain.statistics", "p |= found", "pass", test_a_chain_finds_the_statistics_of_each_step_behind_those_before_it),
     ("base:Chain.to", "step.to(place)", "step", test_it_lies_where_its_arrays_are_put),
     ("train:_Step.nats", "self.statistics_of(self.shown, trained)", "{}",

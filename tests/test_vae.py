@@ -11,7 +11,7 @@ import npgen
 from npgen import checkpoint, priors
 from npgen.fused import standard_normal_log_prob
 from npgen.models import VAE
-from npgen.models.vae import _great_circle
+from npgen.models.vae import great_circle
 from npgen.random import Stream
 from npgen.testing import check_grads
 
@@ -400,13 +400,13 @@ def test_lines_on_the_sphere_are_arcs():
     a, b = RNG.normal(size=(2, 6, 1, 3))
     a, b = (h / np.linalg.norm(h, axis=-1, keepdims=True) for h in (a, b))
     t = np.linspace(0, 1, 7)[:, None]
-    shares = _great_circle(a, b, t)
+    shares = great_circle(a, b, t)
     h = shares[0] * a + shares[1] * b
     np.testing.assert_allclose(np.linalg.norm(h, axis=-1), 1, rtol=1e-12)
     angles = np.arccos(np.clip(np.sum(h * a, axis=-1), -1, 1))
     np.testing.assert_allclose(angles, t[:, 0] * angles[:, -1:], atol=1e-7)
     for other in (a, -a, 0 * a):
-        np.testing.assert_array_equal(np.broadcast_to(_great_circle(a, other, t)[1], (6, 7, 1))[0], t)
+        np.testing.assert_array_equal(np.broadcast_to(great_circle(a, other, t)[1], (6, 7, 1))[0], t)
 
 
 def holed(x, columns=(1, 3)):

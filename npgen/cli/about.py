@@ -65,7 +65,7 @@ def add_to(commands):
     add_command(commands, config, "show versions, BLAS, threads, caches, and what would make this machine faster",
                 examples=["npgen config"])
 
-    sub = add_command(commands, warmup, "make every kernel ready, which takes a good minute once, so that no later command "
+    sub = add_command(commands, warmup, "make every kernel ready, which takes about a minute once, so that no later command "
                       "pauses for it", examples=["npgen warmup", "npgen warmup made vae"])
     sub.add_argument("models", metavar="MODEL", nargs="*", help=f"of which models (default: all): {', '.join(sorted(MODELS))}")
 

@@ -270,7 +270,7 @@ class EnergyModel(GradientModel):
     def _monitor(self, p, batch, stream):
         return -self._log_density(p, batch.x)
 
-    def _statistics(self, p, z, c=None):
+    def _statistics(self, p, z, c=None, weights=None):
         stream = Stream(0)
         y = self._of_base(self.n_importance, stream, z)
         log_w = -asnumpy(self._f(p, y)).astype(np.float64)

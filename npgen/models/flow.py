@@ -31,8 +31,8 @@ class FlowModel(GradientModel):
     def n_latent_(self):
         return self.n_features_in_
 
-    def _statistics(self, p, z, c=None):
-        return self._flow.statistics(p, z, c)
+    def _statistics(self, p, z, c=None, weights=None):
+        return self._flow.statistics(p, z, c, weights)
 
     def _log_density(self, p, z, c=None):
         return self._flow.log_prob(p, z, c)

@@ -27,7 +27,7 @@ class GradientModel(Model, train.Training):
     _validates = True
     _likelihood = True  # whether _loss is minus the log-density, or minus a bound, in nats
     _monitor = None  # (p, batch, stream) -> (n,), by which training stops
-    _statistics = None  # (p, z, c) -> {name: array} of the rows trained on, where a part has query_shapes of its own
+    _statistics = None  # (p, z, c, weights) -> {name: array} of the rows trained on, if a part has query_shapes of its own
 
     @property
     def _untouched(self):
@@ -85,6 +85,7 @@ def descend(model, params, x, c, weights, run, players=None, monitor=None):
     log-determinant is taken off.
     """
     model.params_, dense = params, model._capabilities.density != "none" and getattr(model, "_likelihood", True)
+    more = any(part.query_shapes() != part.shapes() for part in model._parts.values())
     model._move()
 
     def in_space(batch, stream):
@@ -94,6 +95,8 @@ def descend(model, params, x, c, weights, run, players=None, monitor=None):
     def of_rows(loss):
         def nats(p, batch, stream):
             batch, log_det = in_space(batch, stream)
+            if more and batch.weights is not None:  # by which a batch's own statistics count its rows
+                p = {**p, transforms.WEIGHTS: batch.weights}
             return loss(p, batch, stream) - log_det if dense else loss(p, batch, stream)
         return nats
 
@@ -102,9 +105,8 @@ def descend(model, params, x, c, weights, run, players=None, monitor=None):
 
     def statistics(p, batch):
         seen = in_space(batch, Stream(0))[0]  # the same noise every time
-        return model._statistics(p, seen.x, seen.context)
+        return model._statistics(p, seen.x, seen.context, seen.weights)
 
-    more = any(part.query_shapes() != part.shapes() for part in model._parts.values())
     players = [dataclasses.replace(player, loss=of_rows(player.loss), prepare=preparing(player.prepare))
                for player in players or (follower(model),)]
     before, validation = run.read(), _checked(model, run.validation)

@@ -8,6 +8,8 @@ import numpy as np
 class Inner:
     """The mathematics of a fitted model, in one dtype: of arrays in the space that its preprocessing leads to, unchecked.
 
+    What a model has not, such as a VAE's bounds of a MADE, raises TypeError.
+
     params   its parameters {name: array} of that dtype
     parts    {name: Part}, such as networks, transforms and heads: what the parameters are of
 
@@ -54,19 +56,26 @@ class Inner:
 
     def posterior(self, z, c=None, p=None):
         """Of a VAE: mean and log-variance of q(h | z), (n, l) each."""
-        return self._model._posterior(self._at(p), z, c)
+        return self._own("posterior", "a VAE")(self._at(p), z, c)
 
     def terms(self, z, draw, c=None, p=None):
         """Of a VAE: log p(z | h) at one h = draw(mean, log_var) of q(h | z), and the KL divergence to the prior, (n,) each."""
-        return self._model._terms(self._at(p), z, draw, c)
+        return self._own("terms", "a VAE")(self._at(p), z, draw, c)
 
     def importance(self, z, n_importance, c=None, p=None):
         """Of a VAE: the importance-weighted log-density of so many samples, and its standard error, (n,) each."""
-        return self._model._importance(self._at(p), z, n_importance, c)
+        return self._own("importance", "a VAE")(self._at(p), z, n_importance, c)
 
     def log_density_in(self, order, z, c=None, p=None):
         """Of a MADE: log p(z | c) in one order of the columns, (n,) nats."""
-        return self._model._log_density_in(self._at(p), z, c, type(self.parts["orders"])((order,))[0])
+        density = self._own("log_density_in", "a MADE")
+        return density(self._at(p), z, c, type(self.parts["orders"])((order,))[0])
+
+    def _own(self, name, owner):
+        """The model's function of this name. Raises TypeError where it has none."""
+        if not hasattr(self._model, f"_{name}"):
+            raise TypeError(f"inner().{name} is of {owner}, and this model is a {type(self._model).__name__}; ask log_density")
+        return getattr(self._model, f"_{name}")
 
     def _at(self, p):
         return self.params if p is None else p

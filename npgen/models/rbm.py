@@ -256,7 +256,7 @@ class RBM(GradientModel):
     def _monitor(self, p, batch, stream):
         return -self._log_density(p, batch.x)
 
-    def _statistics(self, p, z, c=None):
+    def _statistics(self, p, z, c=None, weights=None):
         machine, p = self._machine, dict(p)
         p["base"] = machine.independent(machine.scaled(p, z))
         if machine.few:

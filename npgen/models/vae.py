@@ -281,7 +281,7 @@ class VAE(GradientModel):
         c = self._check_context("interpolate", context, a)
         begin, end = (self._rowwise(self._encode, x, c)[:, None] for x in (a, b))
         t = np.linspace(0, 1, n, dtype=begin.dtype)[:, None]
-        shares = _great_circle(begin, end, t) if spherical else (1 - t, t)
+        shares = great_circle(begin, end, t) if spherical else (1 - t, t)
         h = (shares[0] * begin + shares[1] * end).reshape(-1, self.n_latent_)
         rows = self._rowwise(self._decode, h, None if c is None else np.repeat(c, n, axis=0))
         return rows if alone else rows.reshape(len(a), n, -1)
@@ -358,7 +358,7 @@ class VAE(GradientModel):
         return self._head.mean(self._decoder(p, beside(h, c)))
 
 
-def _great_circle(a, b, t):
+def great_circle(a, b, t):
     """The shares of a and b (m, 1, l) at the shares t (n, 1) of the angle between them, (m, n, 1) each."""
     lengths = np.linalg.norm(a, axis=-1, keepdims=True) * np.linalg.norm(b, axis=-1, keepdims=True)
     cosine = np.where(lengths > 0, np.sum(a * b, axis=-1, keepdims=True) / np.where(lengths > 0, lengths, 1), 1)

@@ -6,7 +6,7 @@
     Coupling, Autoregressive                steps whose network moves features by an element: Affine, Additive, Spline
     AffineCouplings                         a run of RealNVP's steps, by one kernel
 """
-from .actnorm import ActNorm, BatchNorm
+from .actnorm import WEIGHTS, ActNorm, BatchNorm
 from .atoms import warn_of_atoms
 from .autoregressive import Autoregressive
 from .base import Chain, Inverse, Transform, from_config, to_config
@@ -20,6 +20,6 @@ from .lu import LU
 from .permute import Permute
 from .standardize import Standardize
 
-__all__ = ["ActNorm", "Additive", "Affine", "AffineCouplings", "Autoregressive", "BatchNorm", "Chain", "Columns", "Coupling",
-           "Dequantize", "Inverse", "LU", "Log", "Logit", "Permute", "Spline", "Standardize", "Transform", "from_config",
-           "make", "to_config", "warn_of_atoms"]
+__all__ = ["WEIGHTS", "ActNorm", "Additive", "Affine", "AffineCouplings", "Autoregressive", "BatchNorm", "Chain", "Columns",
+           "Coupling", "Dequantize", "Inverse", "LU", "Log", "Logit", "Permute", "Spline", "Standardize", "Transform",
+           "from_config", "make", "to_config", "warn_of_atoms"]

@@ -40,14 +40,26 @@ def moments(x, weights=None):
     return mean.astype(x.dtype), np.log(np.where(std > 1e-6 * (1 + abs(x).max(axis=0)), std, 1)).astype(x.dtype)
 
 
+WEIGHTS = "rows.weights"  # in p, beside the parameters: of the rows of a training step, (n,), where they have any
+
+
+def _moments_of(x, weights):
+    """Mean and variance (d,) of rows of weights (n,), if there are any; differentiable."""
+    if weights is None:
+        return ops.mean(x, axis=0), ops.var(x, axis=0)
+    share = (weights / np.sum(weights))[:, None]
+    mean = ops.sum(x * share, axis=0)
+    return mean, ops.sum(ops.square(x - mean) * share, axis=0)
+
+
 class BatchNorm(Transform):
     """z = (x - mean) exp(log_gain) / sqrt(variance + EPS) + shift, mean and variance those of rows (Papamakarios et al., 2017).
 
-    In a training step they are the batch's own, and the gradient goes through them. Where rows are scored, those held out after
-    each epoch and those of a query, they are those of all rows trained on: `statistics` finds them, in a pass over them, and
-    p has them under `name.statistics` (2 d,), mean, then variance. They are no parameters, as no gradient moves them; and no
-    attribute, as a transform holds no numbers of its own and a file keeps what p has. So a step is called with the parameters
-    alone, and a query with both.
+    In a training step they are the batch's own, by the weights p[WEIGHTS] of its rows if they have any, and the gradient goes
+    through them. Where rows are scored, those held out after each epoch and those of a query, they are those of all rows
+    trained on: `statistics` finds them, in a pass over them, and p has them under `name.statistics` (2 d,), mean, then
+    variance. They are no parameters, as no gradient moves them; and no attribute, as a transform holds no numbers of its own
+    and a file keeps what p has. So a step is called with the parameters alone, and a query with both.
 
     Its parameters are one array, `name` (2 d,), 0 at first: shift, then log_gain.
     """
@@ -66,14 +78,14 @@ class BatchNorm(Transform):
     def query_shapes(self):
         return self.shapes() | {self._key: (2 * self.d,)}
 
-    def statistics(self, p, x, c=None):
-        return {self._key: np.concatenate([x.mean(axis=0), x.var(axis=0)])}
+    def statistics(self, p, x, c=None, weights=None):
+        return {self._key: np.concatenate(_moments_of(x, weights))}
 
     def _of(self, p, x):
         """mean, log_scale and shift (d,)."""
         shift, log_gain = p[self.name][:self.d], p[self.name][self.d:]
         both = p.get(self._key)
-        mean, variance = (ops.mean(x, axis=0), ops.var(x, axis=0)) if both is None else (both[:self.d], both[self.d:])
+        mean, variance = _moments_of(x, p.get(WEIGHTS)) if both is None else (both[:self.d], both[self.d:])
         return mean, 0.5 * ops.log(variance + self.EPS) - log_gain, shift
 
     def to_noise(self, p, x, c=None, stream=None):

@@ -77,8 +77,9 @@ class Transform(Part):
         z, log_det = self.to_noise(p, x, c)
         return fused.standard_normal_log_prob(z) + log_det
 
-    def statistics(self, p, x, c=None):
-        """{full name: array} that p has beside the parameters when it is a query's, of training rows x as they come here."""
+    def statistics(self, p, x, c=None, weights=None):
+        """{full name: array} that p has beside the parameters when it is a query's, of training rows x as they come here, of
+        weights (n,)."""
         return {}
 
     def hold(self):
@@ -168,10 +169,10 @@ class Chain(Transform):
             p |= step.init(rows, c, stream, weights)
         return p
 
-    def statistics(self, p, x, c=None):
+    def statistics(self, p, x, c=None, weights=None):
         p, found = dict(p), {}
         for step, rows in self._walk(p, x, c):
-            found |= step.statistics(p, rows, c)
+            found |= step.statistics(p, rows, c, weights)
             p |= found
         return found
 
