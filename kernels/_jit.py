@@ -18,6 +18,7 @@ on Numba's own work queue, which more than one caller at a time would abort, whi
 import collections
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import re
@@ -157,6 +158,18 @@ def uninterrupted():
         signal.signal(signal.SIGINT, before)
         if heard:
             before(signal.SIGINT, heard[0])
+
+
+@contextlib.contextmanager
+def uncollected():
+    """Without the collector of reference cycles: a compiler makes millions of objects, which it looks at again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def start():
@@ -327,7 +340,7 @@ def entry(function=None, **options):
     if not available:
         return function
     compiled = _compiled(function, **options, **_of_entries)
-    compiled.compile = uninterrupted()(compiled.compile)  # or load it from its cache
+    compiled.compile = uncollected()(uninterrupted()(compiled.compile))  # or load it from its cache
     if _started:
         _enable_caching(compiled)
     else:

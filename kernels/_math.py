@@ -178,8 +178,7 @@ def _functions(real, integer, mantissa, exp_range, exp_poly, ln2, log_poly, tanh
             "log1p": log1p, "tanh": tanh, "turn": turn, "order": order, "from_order": from_order}
 
 
-_single = _functions(
-    np.float32, np.int32, 23,
+SINGLE = dict(  # the constants of float32
     exp_range=(-104, 89),
     exp_poly=(1.3926183587713495e-3, 8.3631790527225774e-3, 4.1666554617204574e-2, 0.16666576989698776, 0.5),
     ln2=(6.9313812256e-1, 9.0580006145e-6),
@@ -188,8 +187,7 @@ _single = _functions(
     sin_poly=(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1),
     cos_poly=(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
 
-_double = _functions(
-    np.float64, np.int64, 52,
+DOUBLE = dict(
     exp_range=(-746, 710),
     exp_poly=(2.5100385495510319e-8, 2.7620088445409748e-7, 2.7557268459997065e-6, 2.4801521295954375e-5,
               1.9841269863053617e-4, 1.3888888917213717e-3, 8.3333333333300618e-3, 4.1666666666624128e-2,
@@ -203,6 +201,8 @@ _double = _functions(
               -1.98412698298579493134e-4, 8.33333333332248946124e-3, -1.66666666666666324348e-1),
     cos_poly=(-1.13596475577881948265e-11, 2.08757232129817482790e-9, -2.75573143513906633035e-7,
               2.48015872894767294178e-5, -1.38888888888741095749e-3, 4.16666666666666019037e-2))
+
+_single, _double = _functions(np.float32, np.int32, 23, **SINGLE), _functions(np.float64, np.int64, 52, **DOUBLE)
 
 
 def by_type(single, double):

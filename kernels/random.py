@@ -13,15 +13,16 @@ at lane + 64.
                float32    u = ((w >> 1) + 1/2) 2**-31,  a = (w' >> 8) 2**-24      |z| is at most 6.66
                float64    u = ((w >> 11) + 1/2) 2**-53, a = (w' >> 11) 2**-53     |z| is at most 8.65
 
-Numba and the reference agree bit for bit in the uniforms and to 4 ulp in the normals; Numba and CUDA bit for bit in both.
+Numba and the reference agree bit for bit in the uniforms and to 4 ulp in the normals; Numba and CUDA bit for bit in both, and
+so does NumPy, step by step as in _math.py, which draws the first values of a process: compiling takes a second, they take less.
 References: Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy as 1, 2, 3; Box & Muller (1958).
 """
 import numpy as np
 
 from . import _cuda
-from ._dispatch import Kernel
-from ._jit import entry, jit, parallel
-from ._math import by_type, log, turn
+from ._dispatch import Kernel, _forced
+from ._jit import available, entry, jit, parallel
+from ._math import DOUBLE, SINGLE, by_type, log, turn
 
 LANES = 64
 CHUNK = 16 * 4 * LANES  # values one thread draws at a time
@@ -77,6 +78,51 @@ def _normal_reference(out, key0, key1, start):
     quadrant = np.rint(4 * a)  # taken off first, or the cosine of a rounded angle loses all its digits near its zeros
     z = radius * np.array([1, 1j, -1, -1j])[quadrant.astype(int) % 4] * np.exp(2j * np.pi * (a - quadrant / 4))
     out[:] = np.stack([z.real, z.imag], axis=2).ravel()[offset:offset + out.size]
+    return out
+
+
+# --- NumPy, to the bits of the compiled sides ------------------------------------------------------------------------
+
+def _polynomial(x, coefficients):
+    y = coefficients[0]
+    for c in coefficients[1:]:
+        y = y * x + c
+    return y
+
+
+def _log_by_numpy(x, signed, mantissa, ln2, poly):
+    """_math.py's log, for normal x > 0."""
+    bits = x.view(signed)
+    k = (bits - np.sqrt(x.dtype.type(0.5)).view(signed)) >> mantissa
+    n, f = k.astype(x.dtype), (bits - (k << mantissa)).view(x.dtype) - 1
+    s = f / (2 + f)
+    z, square = s * s, x.dtype.type(0.5) * f * f
+    return n * ln2[0] - ((square - (s * (square + z * _polynomial(z, poly)) + (n * ln2[1] + 0))) - f)
+
+
+def _turn_by_numpy(u, signed, mantissa, sin_poly, cos_poly):
+    """_math.py's turn."""
+    real = u.dtype.type
+    shifted = u * 4 + real(1.5 * 2.0**mantissa)
+    quadrant, x = shifted.view(signed), (u - (shifted - real(1.5 * 2.0**mantissa)) * real(0.25)) * real(2 * np.pi)
+    z = x * x
+    sine, cosine = x + x * z * _polynomial(z, sin_poly), 1 - (real(0.5) * z - z * z * _polynomial(z, cos_poly))
+    c, s = np.where(quadrant & 1, (sine, cosine), (cosine, sine))
+    return np.where((quadrant + 1) & 2, -c, c), np.where(quadrant & 2, -s, s)
+
+
+def _normal_by_numpy(out, key0, key1, start):
+    real, single = out.dtype.type, out.dtype == np.float32
+    signed, mantissa, radius_bits, angle_bits = (np.int32, 23, 31, 24) if single else (np.int64, 52, 53, 53)
+    ln2, log_poly, sin_poly, cos_poly = (tuple(map(real, (SINGLE if single else DOUBLE)[name]))
+                                         for name in ("ln2", "log_poly", "sin_poly", "cos_poly"))
+    words, offset = _words_reference(out.dtype, out.size, key0, key1, start)
+    size = 32 if single else 64
+    radius, angle = ((words[:, n::2] >> np.uint64(size - bits)).astype(signed).astype(real)
+                     for n, bits in enumerate((radius_bits, angle_bits)))
+    radius = np.sqrt(-2 * _log_by_numpy((radius + real(0.5)) * real(2.0**-radius_bits), signed, mantissa, ln2, log_poly))
+    both = _turn_by_numpy(angle * real(2.0**-angle_bits), signed, mantissa, sin_poly, cos_poly)
+    out[:] = np.stack([radius * part for part in both], axis=2).ravel()[offset:offset + out.size]
     return out
 
 
@@ -190,3 +236,15 @@ uniform = Kernel("random.uniform", "out(N) key0 key1 start", reference=_uniform_
                  cuda=_on_device("uniform"))
 normal = Kernel("random.normal", "out(N) key0 key1 start", reference=_normal_reference, numba=_normal,
                 cuda=_on_device("normal"))
+by_numpy = {uniform: _uniform_reference, normal: _normal_by_numpy}
+FIRST, LEAST = 2**20, 2**12  # values that a process draws by NumPy, which takes a tenth of a second; what a draw counts as
+_drawn = 0
+
+
+def draw(kernel, out, key0, key1, start):
+    """kernel(out, key0, key1, start), by NumPy as long as that is quicker than to compile the kernel: the same bits."""
+    global _drawn
+    if _drawn >= FIRST or type(out) is not np.ndarray or type(start) is not int or not available or _forced.get():
+        return kernel(out, key0, key1, start)
+    _drawn += max(out.size, LEAST)
+    return by_numpy[kernel](out, key0, key1, start)

@@ -12,7 +12,7 @@ import numpy as np
 from . import fused, ops
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
-from .kernels import _cuda, _jit
+from .kernels import _cuda, _jit, random
 from .masks import Plan
 from .models import MODELS
 from .version import __version__
@@ -55,6 +55,8 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
                 model.sample()
                 if model.n_latent_:
                     model.decode(model.encode(x))
+    for draw in random.uniform, random.normal:  # of which no model's fit has need
+        draw(np.empty(1, dtype), 0, 0, 0)
     if not everything:
         return
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
@@ -155,11 +157,9 @@ def _numba_threads():
 
 
 def _layer():
-    """Numba's threading layer, known once a parallel kernel has run."""
+    """Numba's threading layer, known once its threads have started."""
     import numba
-
-    from .random import Stream
-    Stream(0).normal(1)
+    _jit.start()
     return numba.threading_layer()
 
 

@@ -102,7 +102,7 @@ class Stream:
     def _draw(self, kernel, shape, dtype, like):
         shape = (shape,) if isinstance(shape, numbers.Integral) else tuple(shape)
         key, start = self.reserve(math.prod(shape), dtype)
-        return kernel(np.empty(math.prod(shape), dtype, like=like), *key, start).reshape(shape)
+        return _kernel.draw(kernel, np.empty(math.prod(shape), dtype, like=like), *key, start).reshape(shape)
 
     def _generator(self):
         """NumPy's algorithms for integers, on Philox4x64 keyed by this stream's key and next block."""

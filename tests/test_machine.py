@@ -260,17 +260,54 @@ def test_what_cannot_be_removed_stays_and_nothing_fails(folder, tmp_path, monkey
     assert (tmp_path / f"kernels-{1:016x}").is_dir()
 
 
+# ---------------------------------------------------------------- what a first fit compiles
+
+FIRST_FIT = """
+import collections, gc
+import npgen
+from numba.core import event
+
+compiled, collected = [], []
+
+class Listener(event.Listener):
+    def on_start(self, happened):
+        function = happened.data["dispatcher"].py_func
+        compiled.append((function.__module__, function.__qualname__, happened.data["args"]))
+        collected.append(gc.isenabled())
+
+    def on_end(self, happened):
+        pass
+
+event.register("numba:compile", Listener())
+x = npgen.data.digits()[0] {of}
+npgen.{model}(max_epochs=1, random_state=0).fit(x)
+assert gc.isenabled() and compiled and not any(collected)
+ours = collections.Counter(each for each in compiled if each[0].startswith("npgen.") and "lambda" not in each[1])
+print(sorted(name for (_, name, _), times in ours.items() if times > 1),
+      {{module for module, *_ in ours}} & {{"npgen.kernels.random", "npgen.kernels.gather"}})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+@pytest.mark.parametrize("model, of, drawing", [("MADE", "> 7", set()), ("VAE", "> 7", {"npgen.kernels.random"})])
+def test_a_first_fit_compiles_nothing_twice_and_no_kernel_for_its_first_weights(model, of, drawing, tmp_path):
+    """A VAE has the stream's normals in a kernel of its own, drawn at every step."""
+    assert run(FIRST_FIT.format(model=model, of=of), NPGEN_CACHE_DIR=str(tmp_path)) == f"[] {drawing}"
+
+
 # ---------------------------------------------------------------- which BLAS kernels run
 
 BLAS = """
 import sys
+import numpy as np
 {before}
 from npgen import machine
 from npgen.kernels import _blas
-from npgen.random import Stream
+from npgen.kernels import norm
 _blas._avx512 = lambda: {avx512}
 {first}
-Stream(0).normal(3)
+norm.squared(np.zeros(3))
 products = _blas.products()
 print(products.get("architecture"), _blas._small_products[0], _blas.chosen_by)
 print(*[value for name, value in machine.facts() if "products run on" in value], *machine.advice(), sep="\\n")

@@ -18,14 +18,14 @@ WORK = """
 import multiprocessing, os, sys, threading, warnings
 import numpy as np
 import npgen
-from npgen.random import Stream
+from npgen.kernels import random
 
 rows = np.random.default_rng(0).normal(size=(3000, 20)).astype(np.float32)
 
 
 def answers(seed):
     \"\"\"The bytes of what kernels give: without products, with them, and a fit of some steps.\"\"\"
-    noise = Stream(seed).normal((100_000,), np.float32)
+    noise = random.normal(np.empty(100_000, np.float32), seed, 0, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = npgen.MADE(hidden=(30,), max_epochs=1, random_state=seed).fit(rows)
@@ -72,7 +72,7 @@ FORKS = {
     "while another thread draws": "here, stop = answers(0), threading.Event()\n"
         "def loop():\n"
         "    while not stop.is_set():\n"
-        "        Stream(0).normal((1_000_000,), np.float32)\n"
+        "        random.normal(np.empty(1_000_000, np.float32), 0, 0, 0)\n"
         "thread = threading.Thread(target=loop, daemon=True); thread.start()\n"
         "assert all(forked(lambda: answers(0)) == here for _ in range(3))\n"
         "stop.set(); thread.join()",
@@ -148,7 +148,7 @@ here = answers(0)
 def counts():
     return [lib.num_threads for lib in blas]
 with session():
-    noise = Stream(0).normal((100_000,), np.float32)
+    noise = random.normal(np.empty(100_000, np.float32), 0, 0, 0)
     kept = noise.copy()
     pid = os.fork()
     assert counts() == [1] * len(blas)
@@ -190,7 +190,7 @@ assert list(got.values()) == [[want] * 3] * 3 and len(got) == 3""", NUMBA_THREAD
 def test_a_numba_that_is_not_known_refuses_kernels_after_a_fork_and_takes_turns(layer, tmp_path):
     unknown = "import numba; numba.version_info = (99, 0, 0)\n"
     out = run(tmp_path, """def draw():
-    return Stream(0).normal((300_000,), np.float32).tobytes()
+    return random.normal(np.empty(300_000, np.float32), 0, 0, 0).tobytes()
 want = draw()
 def refused():
     try:

@@ -78,6 +78,33 @@ def test_any_slice_can_be_drawn_alone(backend, draw, dtype, start, n):
         np.testing.assert_array_equal(draw(np.empty(n, dtype), *KEY, start), whole[start:])
 
 
+@DRAWS
+@DTYPES
+@given(start=st.integers(0, 2**40), n=st.integers(0, 3000), key=st.tuples(*[st.integers(0, 2**32 - 1)] * 2))
+def test_numpy_draws_the_bits_of_the_compiled_kernel(draw, dtype, start, n, key):
+    by_numpy = kernel.by_numpy[draw](np.empty(n, dtype), *key, start)
+    assert by_numpy.tobytes() == draw(np.empty(n, dtype), *key, start).tobytes()
+
+
+@DRAWS
+@DTYPES
+def test_a_million_values_of_both_have_the_same_bits(draw, dtype):
+    by_numpy = kernel.by_numpy[draw](np.empty(2**20, dtype), *KEY, 77)
+    assert by_numpy.tobytes() == draw(np.empty(2**20, dtype), *KEY, 77).tobytes()
+
+
+def test_the_first_draws_are_numpys_and_all_of_one_stream(monkeypatch):
+    made = []
+    for draw, function in kernel.by_numpy.items():
+        monkeypatch.setitem(kernel.by_numpy, draw, lambda *args, function=function: made.append(1) or function(*args))
+    drawn = []
+    for first in 0, 2**62:
+        monkeypatch.setattr(kernel, "FIRST", first)
+        drawn.append(draw_everything(Stream(7)).tobytes())
+        assert bool(made) == bool(first)
+    assert drawn[0] == drawn[1]
+
+
 # --- distributions ---------------------------------------------------------------------------------------------------
 
 @DTYPES
@@ -251,10 +278,11 @@ def test_numpys_global_generator_is_left_alone():
 @pytest.mark.long
 def test_processes_that_compile_in_another_order_share_a_cache(tmp_path):
     """Two closures of one name, compiled by two processes, were once taken for one another by a third: uniform normals."""
-    lines = ("Stream(0).uniform(9, 'f')", "Stream(0).normal(9, 'f')",
-             "Stream(0).uniform(9, 'f'); assert abs(Stream(0).normal(10_000, 'f').std() - 1) < 0.05")  # 7 standard errors
+    lines = ("random.uniform(np.empty(9, 'f'), 1, 2, 0)", "random.normal(np.empty(9, 'f'), 1, 2, 0)",
+             "random.uniform(np.empty(9, 'f'), 1, 2, 0); z = random.normal(np.empty(10_000, 'f'), 1, 2, 0); "
+             "assert abs(z.std() - 1) < 0.05")  # 7 standard errors
     for line in lines:
-        subprocess.run([sys.executable, "-c", f"from npgen.random import Stream; {line}"], check=True,
+        subprocess.run([sys.executable, "-c", f"import numpy as np; from npgen.kernels import random; {line}"], check=True,
                        env=os.environ | {"NPGEN_CACHE_DIR": str(tmp_path)}, cwd=Path(__file__).parent.parent)
 
 
