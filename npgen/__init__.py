@@ -4,7 +4,7 @@ Every model answers three queries about data x (n, d): density, log_prob(X); sam
 encode(X) and decode(Z).
 
     models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM, EnergyModel, GMMN, FlowMatching,
-                    Diffusion; BayesClassifier of them
+                    Diffusion, Autoencoder; BayesClassifier, made of them
     train, players, optim    the fit loop, who moves which parameters by which loss, Adam and its like
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
     heads           what outputs say about a feature: normal, mixture of normals, Bernoulli, Poisson, categorical, columns
@@ -47,6 +47,7 @@ from .models import (
     NSF,
     RBM,
     VAE,
+    Autoencoder,
     BayesClassifier,
     Diffusion,
     EnergyModel,
@@ -61,10 +62,10 @@ from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["BayesClassifier", "ConvergenceWarning", "Diffusion", "EnergyModel", "FlowMatching", "GMMN", "GaussianMixture",
-           "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM", "RealNVP", "Tensor",
-           "VAE", "__version__", "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load", "plot",
-           "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
+__all__ = ["Autoencoder", "BayesClassifier", "ConvergenceWarning", "Diffusion", "EnergyModel", "FlowMatching", "GMMN",
+           "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM",
+           "RealNVP", "Tensor", "VAE", "__version__", "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load",
+           "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
 
 
 def __getattr__(name):

@@ -1,4 +1,5 @@
 """The models, one file each; MODELS maps the name on the command line, and CLASSES the name in a file, to the class."""
+from .autoencoder import Autoencoder
 from .classifier import BayesClassifier
 from .diffusion import Diffusion
 from .energy import EnergyModel
@@ -13,9 +14,10 @@ from .rbm import RBM
 from .realnvp import RealNVP
 from .vae import VAE
 
-MODELS = {"diffusion": Diffusion, "energy": EnergyModel, "flowmatching": FlowMatching, "gmm": GaussianMixture, "gmmn": GMMN,
-          "iaf": IAF, "made": MADE, "maf": MAF, "mixture": Mixture, "nsf": NSF, "rbm": RBM, "realnvp": RealNVP, "vae": VAE}
+MODELS = {"autoencoder": Autoencoder, "diffusion": Diffusion, "energy": EnergyModel, "flowmatching": FlowMatching,
+          "gmm": GaussianMixture, "gmmn": GMMN, "iaf": IAF, "made": MADE, "maf": MAF, "mixture": Mixture, "nsf": NSF,
+          "rbm": RBM, "realnvp": RealNVP, "vae": VAE}
 CLASSES = {cls.__name__: cls for cls in (*MODELS.values(), BayesClassifier)}
 
-__all__ = ["BayesClassifier", "CLASSES", "Diffusion", "EnergyModel", "FlowMatching", "GMMN", "GaussianMixture", "IAF", "MADE",
-           "MAF", "MODELS", "Mixture", "NSF", "RBM", "RealNVP", "VAE", "select_n_components"]
+__all__ = ["Autoencoder", "BayesClassifier", "CLASSES", "Diffusion", "EnergyModel", "FlowMatching", "GMMN", "GaussianMixture",
+           "IAF", "MADE", "MAF", "MODELS", "Mixture", "NSF", "RBM", "RealNVP", "VAE", "select_n_components"]

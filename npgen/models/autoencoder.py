@@ -1,0 +1,96 @@
+"""Autoencoder: codes of rows that give the rows back, and rows by a density that is fitted to the codes afterwards.
+
+    h = encoder(z + noise e), e ~ N(0, I);    loss = |z - decoder(h)|^2;    sample = decoder(h), h ~ prior
+
+Linear and without noise it spans the first principal components, and its loss is the sum of the other variances; with noise s
+and as many codes as features, of covariance S, decoder(encoder(z)) is S (S + s^2 I)^-1 z. Codes at random would decode to
+nothing that the data are like, so that the prior is fitted to those that there are.
+
+Legend: n rows, d features, l latent dimensions.
+References: Baldi & Hornik, Neural networks and principal component analysis (1989); Vincent et al., Extracting and composing
+robust features with denoising autoencoders (2008); Ghosh et al., From variational to deterministic autoencoders (2020).
+"""
+import math
+
+import numpy as np
+
+from .. import ops
+from ..checks import check_widths, one_line
+from ..nn import MLP
+from ..random import Stream
+from .base import Capabilities, Follows, Model, clone
+from .files import from_header
+from .gradient import GradientModel
+from .mixture import GaussianMixture
+
+
+class Autoencoder(GradientModel):
+    """Autoencoder: codes that give the rows back by squared error; samples through a density of the codes; no log_prob.
+
+    n_latent       latent dimensions
+    hidden         widths of the encoder's ReLU layers; the decoder has them in reverse
+    noise          standard deviation of what is added to the rows that the encoder sees in training, in the space that
+                   preprocessing leads to: a denoising autoencoder
+    prior          an unfitted model of npgen, which is fitted to the codes: GaussianMixture(n_components=20), a flow; None for
+                   a GaussianMixture of up to ten components
+    preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
+    max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
+
+    encode gives the codes (n, l); decode the rows that codes stand for. score is minus the energy distance between rows and
+    draws. Attribute: prior_, the density of the codes.
+    Reference: Vincent et al. (2008).
+    """
+
+    n_latent: int = 16
+    hidden: tuple = (256,)
+    noise: float = 0.0
+    prior: object = None
+    _capabilities = Capabilities("none", "code", invertible=False)
+    hidden_, n_latent_ = Follows(), Follows()
+
+    def _choose(self, z, c, stream):
+        (n_latent,) = check_widths("n_latent", (self.n_latent,))
+        return {"hidden": check_widths("hidden", self.hidden), "n_latent": n_latent}
+
+    def _assemble(self, d, w, chosen):
+        hidden, n_latent = tuple(chosen["hidden"]), chosen["n_latent"]
+        return {"encoder": MLP("encoder", (d, *hidden, n_latent)), "decoder": MLP("decoder", (n_latent, *hidden[::-1], d))}
+
+    def _learn(self, x, c, weights, run):
+        if not isinstance(self.noise, (int, float, np.number)) or not 0 <= self.noise < math.inf:
+            raise ValueError(f"noise must be a non-negative number, got {one_line(self.noise)}")
+        if self.prior is not None and not isinstance(self.prior, Model):
+            raise TypeError(f"prior must be a model of npgen or None, got {one_line(self.prior)}")
+        super()._learn(x, c, weights, run)
+        self.prior_ = self._fit_prior(self._rowwise(self._encode, x), weights)
+
+    def _fit_prior(self, codes, weights):
+        """The density of the codes (n, l) of rows with weights."""
+        prior = clone(self.prior) if self.prior is not None else GaussianMixture(n_components=min(10, 1 + len(codes) // 20))
+        if prior.random_state is None:
+            prior.random_state = int(Stream.from_state(self.stream_.state()).integers(2**31))
+        return prior.fit(codes, sample_weight=weights)
+
+    def _loss(self, p, z, stream, c=None):
+        seen = z + self.noise * stream.normal(z.shape, z.dtype, like=z) if self.noise else z
+        return ops.sum(ops.square(z - self._decoder(p, self._encoder(p, seen))), axis=1)
+
+    def _represent(self, p, z, c=None):
+        return self._encoder(p, z)
+
+    def _reconstruct(self, p, h, c=None):
+        return self._decoder(p, h)
+
+    def _draw(self, p, n, stream, c=None):
+        return self._decoder(p, self._place(self.prior_.sample(n, rng=stream).astype(p.flat.dtype)))
+
+    def state(self):
+        arrays, fitted = super().state()
+        of_prior, header = self.prior_._to_file("save")
+        return arrays | {f"codes.{name}": a for name, a in of_prior.items()}, fitted | {"codes": header}
+
+    def _restore(self, arrays, fitted):
+        self.prior_ = from_header(arrays, "codes.", fitted["codes"])
+        super()._restore({name: a for name, a in arrays.items() if not name.startswith("codes.")}, fitted)
+        if not isinstance(self.prior_, Model) or self.prior_.n_features_in_ != self.n_latent_:
+            raise ValueError("the density is not of the codes")

@@ -1,0 +1,203 @@
+"""Autoencoder: linear ones are known in closed form, rows come through the density of the codes, and it keeps the contract."""
+import pickle
+
+import mutants
+import numba
+import numpy as np
+import pytest
+
+import npgen
+from npgen import Autoencoder, GaussianMixture, LoadError, RealNVP, checkpoint, cli, data
+from npgen.testing import check_generative_model
+
+RNG = np.random.default_rng(0)
+MOONS = data.moons(150)
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+pytestmark = pytest.mark.filterwarnings("ignore:fit. in some direction components")
+
+
+def small(**options):
+    return Autoencoder(**{"n_latent": 2, "hidden": (16,), "max_epochs": 3, "batch_size": 50, "random_state": 0} | options)
+
+
+def same(a, b):
+    mine, its = a.state()[0], b.state()[0]
+    assert mine.keys() == its.keys()
+    for name, x in mine.items():
+        assert x.dtype == its[name].dtype and x.tobytes() == its[name].tobytes(), name
+
+
+def rows(n=1000):
+    """Rows of four columns, of mean 0 and known covariance."""
+    x = RNG.normal(size=(n, 4)) * [3, 2, 1, 0.5] @ np.linalg.qr(RNG.normal(size=(4, 4)))[0]
+    return x - x.mean(axis=0)
+
+
+def linear(x, **options):
+    return Autoencoder(**{"hidden": (), "preprocess": None, "max_epochs": 150, "learning_rate": 0.02, "schedule": "cosine",
+                          "validation_fraction": 0, "patience": 150, "random_state": 0} | options).fit(x)
+
+
+# ---------------------------------------------------------------- what linear ones are
+
+def test_a_linear_one_is_principal_component_analysis():
+    """Its loss is the sum of the discarded eigenvalues, and it projects on the others' eigenvectors."""
+    x = rows()
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    model = linear(x, n_latent=2)
+    back = model.decode(model.encode(x))
+    assert np.mean(np.square(x - back).sum(axis=1)) == pytest.approx(values[:2].sum(), rel=2e-3)
+    np.testing.assert_allclose(back, x @ vectors[:, 2:] @ vectors[:, 2:].T, atol=0.15)
+    assert model.history_[-1]["train_nats"] == pytest.approx(values[:2].sum(), rel=5e-2)
+
+
+def test_a_linear_denoising_one_is_wieners_filter():
+    x, noise = rows(4000), 1.5
+    covariance = x.T @ x / len(x)
+    model = linear(x, n_latent=4, noise=noise, max_epochs=100, batch_size=400)
+    unit = np.eye(4)
+    gain = model.decode(model.encode(unit)) - model.decode(model.encode(0 * unit))
+    np.testing.assert_allclose(gain, np.linalg.solve(covariance + noise**2 * unit, covariance), atol=0.06)
+
+
+def test_samples_come_through_the_density_of_the_codes():
+    """Of a linear one whose codes are normal they have the rows' covariance; 4,000 draws, 7 standard errors: below 1e-9."""
+    x = rows(2000)
+    model = linear(x, n_latent=4, max_epochs=60, prior=GaussianMixture(1))
+    y = model.sample(4000, rng=0)
+    scale = np.sqrt(np.outer(*[np.var(x, axis=0)] * 2) + np.cov(x.T) ** 2)
+    assert (np.abs(np.cov(y.T) - np.cov(x.T)) < 7 * scale / np.sqrt(4000) + 0.02).all()
+    drawn = model.prior_.sample(9, rng=3)
+    np.testing.assert_array_equal(model.sample(9, rng=3), model.decode(drawn))
+    np.testing.assert_allclose(model.prior_.means_[0], model.encode(x).mean(axis=0), atol=1e-6)
+
+
+def test_weights_are_those_of_the_codes_too():
+    x, w = rows(300), RNG.integers(1, 4, 300)
+    model = linear(x, n_latent=4, max_epochs=5, prior=GaussianMixture(1), patience=5)
+    weighted = Autoencoder(**model.get_params(deep=False)).fit(x, sample_weight=w)
+    np.testing.assert_allclose(weighted.prior_.means_[0], np.average(weighted.encode(x), axis=0, weights=w), atol=1e-6)
+
+
+# ---------------------------------------------------------------- the contract
+
+@DTYPES
+def test_same_seed_same_fit_and_the_same_bits_for_any_thread_count(dtype):
+    x, before, found = MOONS.astype(dtype), numba.get_num_threads(), []
+    try:
+        for threads in (1, numba.config.NUMBA_NUM_THREADS):
+            numba.set_num_threads(threads)
+            found.append(small(noise=0.1).fit(x))
+    finally:
+        numba.set_num_threads(before)
+    same(*found)
+    a, b = found
+    for one, other in ((a.encode(x), b.encode(x)), (a.sample(5, rng=0), b.sample(5, rng=0)), (a.decode(a.encode(x)),) * 2):
+        assert one.tobytes() == other.tobytes() and one.dtype == dtype
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
+    def stop(entry):
+        if entry["epoch"] == 2:
+            raise RuntimeError("stop")
+
+    whole = small(noise=0.1).fit(MOONS)
+    with pytest.raises(RuntimeError, match="stop"):
+        small(noise=0.1, callbacks=(stop,)).fit(MOONS, checkpoint=tmp_path / "run")
+    again = small(noise=0.1).fit(MOONS, checkpoint=tmp_path / "run", resume=True)
+    same(again, whole)
+    assert again.history_ == whole.history_
+
+
+@pytest.mark.parametrize("prior", [None, GaussianMixture(2, covariance_type="diag"),
+                                   RealNVP(n_couplings=2, hidden=(4,), max_epochs=2)], ids=["none", "mixture", "flow"])
+def test_files_and_pickles_hold_the_density_too(prior, tmp_path):
+    model = small(prior=prior).fit(MOONS)
+    model.save(tmp_path / "m")
+    for again in (npgen.load(tmp_path / "m"), pickle.loads(pickle.dumps(model))):
+        same(again, model)
+        assert again.sample(5, rng=1).tobytes() == model.sample(5, rng=1).tobytes() and repr(again) == repr(model)
+    assert prior is None or not hasattr(prior, "n_features_in_"), "a fit leaves the prior that it is given alone"
+    if prior is not None:
+        assert model.get_params()["prior__random_state"] is None
+
+
+def test_a_forged_density_is_refused(tmp_path):
+    model, other = small().fit(MOONS), small(n_latent=1).fit(MOONS)
+    model.save(tmp_path / "m")
+    arrays, header = checkpoint.read(tmp_path / "m")
+    its, fitted = other.state()
+    forged = {name: a for name, a in arrays.items() if not name.startswith("codes.")}
+    forged |= {name: a for name, a in its.items() if name.startswith("codes.")}
+    checkpoint.write(tmp_path / "m", forged, header | {"fitted": header["fitted"] | {"codes": fitted["codes"]}})
+    with pytest.raises(LoadError, match="the density is not of the codes"):
+        npgen.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("x", [MOONS, np.round(3 * MOONS)], ids=["real", "integers"])
+def test_every_law_that_applies_holds(x):
+    report = check_generative_model(small(noise=0.2).fit(x), x)
+    assert report.passed, str(report)
+
+
+def test_on_the_device_it_is_the_same_model(cupy):
+    host, device = (small(noise=0.1).to(where).fit(MOONS) for where in ("cpu", "cuda"))
+    assert (host.device, device.device) == ("cpu", "cuda")
+    np.testing.assert_allclose(device.encode(MOONS), host.encode(MOONS), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(host.to("cuda").sample(9, rng=0), host.to("cpu").sample(9, rng=0), rtol=1e-5, atol=1e-6)
+    assert np.isfinite(device.score(MOONS))
+
+
+def test_the_command_line_fits_draws_and_checks_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = ("--set", "hidden=16", "--set", "n_latent=2", "--epochs", "2")
+    assert cli.main(["fit", "autoencoder", "--data", "moons", "--out", "m", *settings]) == 0
+    assert "loss " in capsys.readouterr().out
+    for argv in (["sample", "m", "-n", "5", "--out", "s.csv"], ["encode", "m", "--data", "moons", "--out", "z.npy"],
+                 ["info", "m"], ["check", "m"], ["score", "m", "--data", "moons"]):
+        assert cli.main(argv) == 0, argv
+
+
+BAD = {"n_latent": [0, 1.5, None], "hidden": [(0,), "wide"], "noise": [-1, np.nan, "much", None], "prior": ["normal", 3]}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values], ids=repr)
+def test_a_hyperparameter_that_cannot_be_is_named(name, value):
+    with pytest.raises((ValueError, TypeError), match=name) as caught:
+        small(**{name: value}).fit(MOONS)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="Autoencoder takes no context"):
+        small().fit(MOONS, context=MOONS[:, :1])
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+def test_check_estimator():
+    """All but one check: a row drawn once by weight 2 is not drawn as two rows are."""
+    check = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is not installed").check_estimator
+    drawn = {"check_sample_weight_equivalence_on_dense_data": "batches and held-out rows are drawn"}
+    results = check(Autoencoder(n_latent=2, hidden=(8,), max_epochs=2, random_state=0), on_skip=None,
+                    expected_failed_checks=drawn)
+    assert sum(result["status"] == "passed" for result in results) > 40
+
+
+MUTANTS = {
+    "noise in what is to be given back": ("models.autoencoder:Autoencoder._loss", "z - self._decoder", "seen - self._decoder",
+                                          test_a_linear_denoising_one_is_wieners_filter),
+    "variance for the standard deviation": ("models.autoencoder:Autoencoder._loss", "self.noise * stream",
+                                            "self.noise**2 * stream", test_a_linear_denoising_one_is_wieners_filter),
+    "mean for sum of squares": ("models.autoencoder:Autoencoder._loss", "ops.sum(", "ops.mean(",
+                                test_a_linear_one_is_principal_component_analysis),
+    "codes at random": ("models.autoencoder:Autoencoder._draw", "self.prior_.sample(n, rng=stream)",
+                        "stream.normal((n, self.n_latent_))", test_samples_come_through_the_density_of_the_codes),
+    "weights are not those of the codes": ("models.autoencoder:Autoencoder._fit_prior", "sample_weight=weights",
+                                           "sample_weight=None", test_weights_are_those_of_the_codes_too),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_mistake_breaks_its_law(name):
+    where, old, new, law = MUTANTS[name]
+    with mutants.Mutant(name, "", where, old, new).made(), pytest.raises(AssertionError):
+        law()
