@@ -31,8 +31,8 @@ def facts():
     _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     widest = instructions(features.split(","))
     return {"npgen": f"numba {numba.__version__}, {numba.get_num_threads()} threads, compiles for {cpu} with "
-                     f"{widest}, products of its own, EM's of SciPy's OpenBLAS with its "
-                     f"{' and '.join(sorted(blas))} kernels", "core type": min(blas, default=""), "instructions": widest}
+                     f"{widest}, products of its own",
+            "core type": min(blas, default=""), "instructions": widest}
 
 
 def _build(model, problem, orders=None):

@@ -34,7 +34,7 @@ along. Give it threads by starting it otherwise, as in multiprocessing.get_conte
     _math            exp, log, tanh and their kin in polynomials; _math.cuh has the same bits
     _jit             Numba, its cache folders and its threads
     _later           what imports Numba is executed when it is first asked for something
-    _blas            GEMM callable from jitted code, on one BLAS thread
+    _blas            NumPy's and SciPy's BLAS: its instructions, and one thread while kernels run
 """
 if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never stand in for it
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")

@@ -86,8 +86,8 @@ def facts():
         core = f", {blas['architecture']} kernels" if "architecture" in blas else ""
         yield "" if i else "blas", f"{owner}: {blas['internal_api']} {blas['version']}{core}, {blas['num_threads']} threads"
     if products := _products():
-        yield "", (f"npgen's products run on {products['filepath']}, its {products.get('architecture', 'own')} kernels chosen "
-                   f"by {_blas_kernel.chosen_by}")
+        yield "", (f"npgen's decompositions run on {products['filepath']}, its {products.get('architecture', 'own')} kernels "
+                   f"chosen by {_blas_kernel.chosen_by}")
     yield "numba", f"{_numba_threads()} threads, layer {_layer()}" if _jit.available else _jit.unavailable
     yield "cache", _cache()
     yield "gpu", _gpu()

@@ -12,8 +12,7 @@ import pytest
 
 import npgen
 from npgen import machine
-from npgen.kernels import _blas, _jit, em
-from npgen.testing import check_kernel
+from npgen.kernels import _blas, _jit
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -309,8 +308,8 @@ _blas._avx512 = lambda: {avx512}
 {first}
 norm.squared(np.zeros(3))
 products = _blas.products()
-print(products.get("architecture"), _blas._small_products[0], _blas.chosen_by)
-print(*[value for name, value in machine.facts() if "products run on" in value], *machine.advice(), sep="\\n")
+print(products.get("architecture"), _blas.chosen_by)
+print(*[value for name, value in machine.facts() if "decompositions run on" in value], *machine.advice(), sep="\\n")
 """
 
 
@@ -318,8 +317,8 @@ def blas(before="", first="", avx512=True, **env):
     code = BLAS.format(before=before, first=first, avx512=avx512)
     env = {"OPENBLAS_CORETYPE": None, "NPGEN_CORETYPE": None} | env
     said, *lines = run(code, **env).split("\n")
-    core, small, chosen_by = said.split(" ", 2)
-    return core, bool(int(small)), chosen_by, "\n".join(lines)
+    core, chosen_by = said.split(" ", 1)
+    return core, chosen_by, "\n".join(lines)
 
 
 def openblas_of_scipy():
@@ -333,51 +332,21 @@ def test_it_is_the_loaded_blas_that_is_asked():
     if _blas.products()["architecture"] not in ("Haswell", "Zen"):
         pytest.skip("OpenBLAS takes this CPU for another")
     itself = _blas.products()["architecture"]
-    core, small, who, said = blas(NPGEN_CORETYPE="Nehalem")
-    assert (core, small, who) == ("Nehalem", False, "npgen") and "its Nehalem kernels chosen by npgen" in said
+    core, who, said = blas(NPGEN_CORETYPE="Nehalem")
+    assert (core, who) == ("Nehalem", "npgen") and "its Nehalem kernels chosen by npgen" in said
     for before, first in ("import scipy.linalg", ""), ("import sklearn.linear_model", ""):
-        core, small, who, said = blas(before, first, NPGEN_CORETYPE="Nehalem")
-        assert (core, small, who) == (itself, False, "itself, before npgen's first kernel")
+        core, who, said = blas(before, first, NPGEN_CORETYPE="Nehalem")
+        assert (core, who) == (itself, "itself, before npgen's first kernel")
         assert "scipy.linalg, which scikit-learn imports too, was imported before npgen's first kernel" in said
-    core, small, who, said = blas(avx512=False, NPGEN_CORETYPE="Nehalem")
-    assert (core, small, who) == (itself, False, "itself") and "OPENBLAS_CORETYPE=SkylakeX before" not in said
-    core, small, who, _ = blas(NPGEN_CORETYPE="keep")
-    assert (core, small, who) == (itself, False, "itself")
-    core, small, who, _ = blas(OPENBLAS_CORETYPE="Nehalem")
-    assert (core, small, who) == ("Nehalem", False, "OPENBLAS_CORETYPE")
+    core, who, said = blas(avx512=False, NPGEN_CORETYPE="Nehalem")
+    assert (core, who) == (itself, "itself") and "OPENBLAS_CORETYPE=SkylakeX before" not in said
+    core, who, _ = blas(NPGEN_CORETYPE="keep")
+    assert (core, who) == (itself, "itself")
+    core, who, _ = blas(OPENBLAS_CORETYPE="Nehalem")
+    assert (core, who) == ("Nehalem", "OPENBLAS_CORETYPE")
     for special in "from npgen import ops; ops._special(1.0)", "from npgen import ops; import numpy as np; " \
                    "ops._triangular(np.eye(2), np.ones(2), lower=True, transpose=False)":
-        assert blas(first=special, NPGEN_CORETYPE="Nehalem")[2] == "npgen"  # its own import of scipy.linalg is no other's
-
-
-@pytest.mark.skipif(not openblas_of_scipy(), reason="SciPy brings no OpenBLAS of its own")
-def test_small_products_are_for_the_kernels_that_do_not_pack():
-    """In a program that multiplies nothing, as this CPU may lack their instructions."""
-    code = """
-import os, numpy
-from npgen.kernels import _blas
-os.environ["OPENBLAS_CORETYPE"] = {core!r}
-print(_blas.products()["architecture"], _blas._small_products[0])
-"""
-    for core in "SkylakeX", "Haswell", "Nehalem":
-        assert run(code.format(core=core), OPENBLAS_CORETYPE=None) == f"{core} {int(core == 'SkylakeX')}"
-
-
-@pytest.mark.skipif(not _jit.available, reason="no Numba")
-def test_machine_code_asks_the_process_that_runs_it_and_either_way_is_right(monkeypatch):
-    """Products cut into small ones or not, by one and the same machine code."""
-    r, calls = np.random.default_rng(0), []
-    mixture = np.zeros(130), np.ones(130), np.zeros(2), np.zeros((2, 130)), np.triu(r.normal(size=(2, 130, 130)))
-    x = r.normal(size=(500, 130))
-    before = _blas._small_products[0]
-    try:
-        for small in 0, 1:
-            _blas._small_products[0] = small
-            check_kernel(em.log_prob, x, *mixture, rtol=0, atol=1e-9)
-            calls.append(em.log_prob(x, *mixture).tobytes())
-    finally:
-        _blas._small_products[0] = before
-    assert calls[0] != calls[1]  # sums over the depth in other parts: that either way was taken
+        assert blas(first=special, NPGEN_CORETYPE="Nehalem")[1] == "npgen"  # its own import of scipy.linalg is no other's
 
 
 @pytest.mark.parametrize("features, has", [("+avx2,+fma,-avx512f", False), ("+avx2,+avx512f", True), (None, True)])
