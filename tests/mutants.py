@@ -237,7 +237,6 @@ MUTANTS = [
       "noise[:, [j - 1]]"),
     M("sampler: bias of the output forgotten", "MADE, bits", "kernels.made_sample:_reference", " + layers[-1][1]", ""),
     # equations
-    M("ODE: drawn backwards in time", "FlowMatching, moons", "ode:Trajectory.to_data", "False, 1.0, -1.0", "False, 0.0, -1.0"),
     M("ODE: noise too wide", "FlowMatching, moons", "models.ode:ODEModel._draw", "w = stream", "w = 1.3 * stream"),
     M("ODE: the noise's density forgotten", "Diffusion, moons", "models.ode:ODEModel._solved", "standard_normal_log_prob(w) + ",
       ""),

@@ -126,6 +126,12 @@ def test_the_density_integrates_to_one(kind):
     assert abs(total - 1) < 2e-3
 
 
+@kinds
+def test_decode_inverts_encode_up_to_the_solver(kind):
+    model, x = fitted(kind, max_epochs=40), rows(200, seed=1)
+    assert abs(model.decode(model.encode(x)) - x).max() < 1e-4
+
+
 def test_flow_matching_of_a_gaussian_has_the_known_velocity_and_one_euler_step_under_optimal_transport():
     """u = m + (t S - (1 - t) I) ((1 - t)^2 I + t^2 S)^-1 (x - t m), a flow to m + S^1/2 x_0; optimal transport's lines
     (m + S^1/2 z) t + (1 - t) z never cross, so that a single Euler step is exact."""
@@ -306,6 +312,8 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
                                   lambda: whole("FlowMatching")),
     "the rate is not in the divergence": ("kernels.trajectory:_reference", "beta[s] * rate[s] * div", "beta[s] * div",
                                           lambda: whole("Diffusion")),
+    "drawn backwards in time": ("ode:Trajectory.to_data", "False, 1.0, -1.0", "False, 0.0, -1.0",
+                                lambda: test_decode_inverts_encode_up_to_the_solver("FlowMatching")),
     "the error of other steps": (
         "models.ode:ODEModel._solver_error", "for k in (1, 2)", "for k in (1, 3)",
         lambda: test_the_solvers_error_is_by_how_much_twice_the_steps_move_log_prob("FlowMatching")),
