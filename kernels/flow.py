@@ -463,7 +463,7 @@ def _piece(t, pieces, between, hidden, g, delta, widths, dparams):
             total[m] = _sum(above[first + m])
     else:
         for n in range(N):
-            row = above[n, first:last]
+            row = _values(above, n * above.shape[1] + first, (total.size,))
             for m in range(row.size):
                 total[m] += row[m]
 
