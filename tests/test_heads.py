@@ -10,6 +10,7 @@ from npgen import ops
 from npgen.engine import grad
 from npgen.fused import standard_normal_log_prob
 from npgen.heads import Bernoulli, Categorical, Columns, Family, MixtureOfNormals, Normal, Poisson, from_config, head_for
+from npgen.heads.base import BLOCK, totals
 from npgen.heads.normal import normal_log_prob, std, typical_variance
 from npgen.random import Stream
 from npgen.testing import check_grads
@@ -179,6 +180,18 @@ def test_a_row_is_the_product_of_its_features(name):
     np.testing.assert_allclose(some.log_prob(x[:, order], taken), np.sum([parts[j] for j in order], axis=0), rtol=1e-12)
     np.testing.assert_array_equal(some.mean(taken), head.mean(outputs)[:, order])
     assert some.first(3)[-1] == some.n_outputs(3) == taken.shape[1]
+
+
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_over_rows_leave_out_what_is_missing_in_any_block(d, weighted):
+    rng, n = np.random.default_rng(0), 3 * (BLOCK // d) + 5
+    x, w = rng.normal(size=(n, d)), rng.random(n) if weighted else None
+    x[BLOCK // d + 7:BLOCK // d + 99, d - 1] = np.nan  # in the second one
+    each = (np.ones(n) if w is None else w)[:, None]
+    seen, total = totals(x, w)
+    np.testing.assert_allclose(seen, np.sum(each * ~np.isnan(x), axis=0), rtol=1e-12)
+    np.testing.assert_allclose(total, np.nansum(each * x, axis=0), rtol=1e-9, atol=1e-9)
 
 
 @heads

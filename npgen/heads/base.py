@@ -180,12 +180,17 @@ def totals(x, weights, of=np.asarray):
 
     By blocks that a cache holds: as many numbers of float64 as there are values take longer to write.
     """
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+    weights = None if weights is None else np.asarray(weights, np.float64)[:, None]
     answer, rows = np.zeros((2, x.shape[1])), max(1, BLOCK // max(1, x.shape[1]))
     for i in range(0, len(x), rows):
-        values = of(x[i:i + rows].astype(np.float64))
-        seen = ~np.isnan(values) * w[i:i + rows, None]
-        answer += seen.sum(axis=0), (seen * np.where(seen, values, 0)).sum(axis=0)
+        values, w = of(x[i:i + rows].astype(np.float64)), None if weights is None else weights[i:i + rows]
+        total = (values if w is None else values * w).sum(axis=0)
+        if np.isnan(total).any():  # there may be missing values, of which most blocks have none
+            seen = ~np.isnan(values) * (np.ones((len(values), 1)) if w is None else w)
+            answer += seen.sum(axis=0), (seen * np.where(seen, values, 0)).sum(axis=0)
+        else:  # to the same bits
+            answer[0] += len(values) if w is None else np.repeat(w, x.shape[1], axis=1).sum(axis=0)
+            answer[1] += total
     return answer
 
 
