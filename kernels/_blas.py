@@ -25,7 +25,10 @@ def load():
     with _lock:
         if _every:
             return
+        import llvmlite.binding
         from threadpoolctl import ThreadpoolController
+        llvmlite.binding.initialize_native_target()  # which Numba does later than the first kernel asks for it
+        llvmlite.binding.initialize_native_asmprinter()
         with _better_kernels():
             import scipy.linalg.cython_blas  # noqa: F401
         _every[:] = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
