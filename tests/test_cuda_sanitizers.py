@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import test_cuda
 import test_cuda_networks as networks
+import test_trajectory
 from test_kernels import CASES
 
 from npgen.kernels import (
@@ -23,6 +24,7 @@ from npgen.kernels import (
     mixture_likelihood,
     norm,
     random,
+    trajectory,
 )
 
 pytestmark = [pytest.mark.long,
@@ -52,6 +54,11 @@ def products(cupy, monkeypatch, sizes, dtypes):
         networks.test_made_sample(cupy, n, 5, (k,), 2, True, 0, dtype)
         networks.test_em(cupy, monkeypatch, n, 3, 2, False, False, dtype)
         networks.test_em(cupy, monkeypatch, n, 3, 2, True, True, dtype)
+        for code in 0, 1:
+            networks.test_gibbs(cupy, n, k, m, 2, code, dtype)
+            networks.test_gray(cupy, 3, m, code, dtype)
+        for want in True, False:
+            test_cuda.on_device(cupy, trajectory.solve, test_trajectory.launch(0, n, 3, (k, m), 2, 2, 3, 1, dtype, want=want))
 
 
 @pytest.mark.parametrize("sanitizer, run, sizes, dtypes", [

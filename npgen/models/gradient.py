@@ -50,7 +50,9 @@ class GradientModel(Model, train.Training):
         self._build(self._choose(z, c, self.stream_))
         self._check_head("fit", x, z)
         discrete = np.broadcast_to(self.head_ is not None and self.head_.discrete, z.shape[1:])
-        if not discrete.any():
+        if self._capabilities.density == "none":
+            pass  # a value may repeat where none is scored
+        elif not discrete.any():
             transforms.warn_of_atoms("fit", x, z)
         elif not discrete.all():
             reals = np.flatnonzero(~discrete)
