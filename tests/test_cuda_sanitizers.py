@@ -54,6 +54,11 @@ def products(cupy, monkeypatch, sizes, dtypes):
         networks.test_made_sample(cupy, n, 5, (k,), 2, True, 0, dtype)
         networks.test_em(cupy, monkeypatch, n, 3, 2, False, False, dtype)
         networks.test_em(cupy, monkeypatch, n, 3, 2, True, True, dtype)
+
+
+def chains(cupy, monkeypatch, sizes, dtypes):
+    n, k, m = sizes[-1]
+    for dtype in dtypes:
         for code in 0, 1:
             networks.test_gibbs(cupy, n, k, m, 2, code, dtype)
             networks.test_gray(cupy, 3, m, code, dtype)
@@ -64,7 +69,8 @@ def products(cupy, monkeypatch, sizes, dtypes):
 @pytest.mark.parametrize("sanitizer, run, sizes, dtypes", [
     ("address", rows_and_sums, test_cuda.SHAPES, DTYPES),
     ("address", products, [(0, 3, 5), (5, 130, 70), (33, 17, 31)], DTYPES),
-    ("thread", rows_and_sums, [(2, 70)], DTYPES[:1]), ("thread", products, [(33, 3, 5)], DTYPES[:1])])
+    ("thread", rows_and_sums, [(2, 70)], DTYPES[:1]), ("thread", products, [(33, 3, 5)], DTYPES[:1]),
+    ("address", chains, [(33, 17, 31)], DTYPES), ("thread", chains, [(5, 3, 5)], DTYPES[:1])])
 def test_no_sanitizer_reports_anything(cupy, monkeypatch, sanitizer, run, sizes, dtypes):
     with cuda_emulator.record() as recorded:
         run(cupy, monkeypatch, sizes, dtypes)
@@ -75,6 +81,7 @@ def test_every_entry_point_is_among_those_runs(cupy, monkeypatch):
     with cuda_emulator.record() as recorded:
         rows_and_sums(cupy, monkeypatch, [(2, 70)], DTYPES[:1])
         products(cupy, monkeypatch, [(33, 3, 5)], DTYPES[:1])
+        chains(cupy, monkeypatch, [(5, 3, 5)], DTYPES[:1])
     run = {(code, name) for code, _, name, *_ in recorded}
     stems = [path.stem for path in _cuda.FOLDER.glob("*.cu")]
     assert not {(stem, name) for stem in stems for name in _cuda.signatures(stem) if (_cuda.source(stem), name) not in run}
