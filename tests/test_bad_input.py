@@ -18,7 +18,8 @@ X = REAL[:60, :3].copy()
 SETTINGS = {"MADE": {"hidden": (4,), "head": "normal", "order": "random"}, "RealNVP": {"n_couplings": 2, "hidden": (4,)},
             "VAE": {"n_latent": 2, "hidden": (4,), "head": "normal", "n_importance": 3}, "GaussianMixture": {"n_components": 2},
             "Mixture": {"n_components": 2}, "FlowMatching": {"hidden": (4,), "n_steps": 3},
-            "Diffusion": {"hidden": (4,), "n_steps": 3}} | {
+            "Diffusion": {"hidden": (4,), "n_steps": 3}, "RBM": {"n_hidden": 3, "n_chains": 10},
+            "EnergyModel": {"hidden": (4,), "base": npgen.GaussianMixture(2), "n_burn": 3, "n_importance": 100}} | {
                 name: {"n_layers": 2, "hidden": (4,)} for name in ("IAF", "MAF", "NSF")}
 
 pytestmark = pytest.mark.long
@@ -219,7 +220,8 @@ EXTREMES = {  # rows that can be fitted, or that one clear error refuses
 }
 
 
-WITHOUT_DENSITY = {("GaussianMixture", case): "fit: all rows of X are the same, which has no density; pass rows that differ"
+WITHOUT_DENSITY = {(name, case): "fit: all rows of X are the same, which has no density; pass rows that differ"
+                   for name in ("GaussianMixture", "EnergyModel")
                    for case in ("all constant", "all zero", "the same row twice")}
 TOO_EXTREME = WITHOUT_DENSITY | {
     ("Mixture", "subnormal"): "fit: column 0 of X has values too close together for float64; multiply it by a constant"}

@@ -521,7 +521,7 @@ def test_what_the_checker_refuses(case):
 def test_the_checker_refuses_a_density_of_no_known_kind():
     model = of_scipy(stats.norm())
     model.capabilities = npgen.models.base.Capabilities("approximate", "noise", invertible=False)
-    with pytest.raises(ValueError, match="capabilities.density is 'approximate'; it must be 'exact', 'bound' or 'estimate'"):
+    with pytest.raises(ValueError, match="density is 'approximate'; it must be 'exact', 'bound', 'estimate' or 'none'"):
         check_generative_model(model)
 
 

@@ -48,8 +48,8 @@ def check_density(model, method):
     model._check_fitted(method)
     if model._capabilities.density == "none":
         asked = "sample, encode and decode" if model.n_latent_ else "sample"
-        raise ValueError(f"{method}: a {type(model).__name__} has no density; ask for {asked}, or for score(X), minus "
-                         "the energy distance between X and its samples")
+        raise ValueError(f"{method}: {type(model).__name__} has no density; ask for {asked}, or for score(X), "
+                         "minus the energy distance between X and its samples")
 
 
 def score_by_draws(model, x, c, sample_weight):

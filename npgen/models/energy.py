@@ -97,6 +97,7 @@ def langevin(log_density, z, step, n_steps, stream, adjusted):
     for _ in range(n_steps):
         noise = stream.spawn().normal(z.shape, z.dtype, like=z)
         y = z + step * score + math.sqrt(2 * step) * noise
+        y = np.where(np.isfinite(y).all(axis=1)[:, None], y, z)  # a step beyond numbers is not taken
         there, its = at(y)
         if not adjusted:
             z, score, taken = y, its, taken + 1

@@ -25,7 +25,7 @@ from ..heads import from_config, head_for, untouched
 from ..heads.normal import mean_and_variance
 from ..kernels import gibbs, gray
 from ..kernels._constants import BERNOULLI, NORMAL
-from ..kernels._cuda import asnumpy
+from ..kernels._cuda import asnumpy, is_device_array
 from ..nn import Part
 from ..random import Stream
 from ..train import Player
@@ -127,7 +127,8 @@ class Boltzmann(Part):
         """Rows u, moved along a ladder of inverse temperatures (kernels/gibbs.py), and their log-weights (n,)."""
         key, like = stream.spawn().key, p["weight"]
         base = p.get("base", p["visible"])
-        ladder = np.asarray(np.asarray(ladder).astype(like.dtype), like=like)
+        if not is_device_array(ladder):
+            ladder = np.asarray(ladder.astype(like.dtype), like=like)
         return gibbs.chain(like, p["visible"], p["hidden"], base, ladder, u, self.code, *key, 0, APART)
 
     def log_weights(self, p):
@@ -249,7 +250,7 @@ class RBM(GradientModel):
                      "active": ops.sigmoid(machine.activation(p, seen))[0]}
         u = machine.scaled(p, batch.x)
         active = ops.sigmoid(machine.activation(p, u))
-        chain = machine.gibbs(p, carry["chain"], np.ones(self.n_steps + 1), stream)[0]
+        chain = machine.gibbs(p, carry["chain"], np.ones_like(p["weight"], shape=self.n_steps + 1), stream)[0]
         return {"chain": chain} | {name: carry[name] + SLIDE * (units.mean(axis=0) - carry[name])
                                    for name, units in (("seen", u), ("active", active))}
 
