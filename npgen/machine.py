@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from . import fused, ops
+from .divergences import pairs
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
 from .kernels import _cuda, _jit, random
@@ -64,6 +65,7 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
                            (lambda x, w: ops.logsumexp(x, weights=w), rows, np.ones_like(rows)),
                            (fused.standard_normal_log_prob, rows),
                            (lambda x, outputs: fused.mixture_log_prob(x, outputs, 1, 3.0), rows, np.tile(rows, 3)),
+                           (lambda x: pairs.gaussians(x, x[:2], np.ones(2, dtype), np.ones(1, dtype)), rows),
                            (lambda z, raw: fused.spline_to_data(z, raw, 2)[0], rows, np.tile(rows, 5)),
                            (lambda logits: fused.categorical_log_prob(np.zeros_like(rows), logits, np.arange(5)), rows)):
         answer, pull = vjp(product, *args)

@@ -61,7 +61,7 @@ def test_warmup_refuses_other_dtypes():
 
 
 def test_warmup_refuses_a_name_that_is_no_models():
-    with pytest.raises(ValueError, match="warmup: models must be among gmm, iaf, made, maf, mixture, .*vae, got 'gan'"):
+    with pytest.raises(ValueError, match="warmup: models must be among autoencoder, diffusion, .*gmm, .*vae, got 'gan'"):
         npgen.warmup(models=["made", "gan"])
 
 
@@ -164,13 +164,13 @@ def test_an_edit_renames_the_folders_of_those_that_import_the_file(tmp_path, mon
     _jit.folder_names.cache_clear()
 
 
-GATHERED = """
+SCORED = """
 import numpy as np
 from numba.core import event
-from npgen.kernels import gather
+from npgen.kernels import likelihood
 with event.install_recorder("numba:compile") as recorder:
-    print(gather.rows(np.eye(2, 130), np.zeros(128, int)).shape, sorted({e.data["dispatcher"].__name__
-                                                                          for _, e in recorder.buffer}))
+    print(likelihood.bernoulli_forward(np.eye(128, 130), np.zeros((128, 130))).shape,
+          sorted({e.data["dispatcher"].__name__ for _, e in recorder.buffer}))
 """
 
 
@@ -181,18 +181,18 @@ def test_an_edit_of_a_helper_compiles_what_imports_it_anew(tmp_path):
     for package in "npgen", "npgen/kernels":  # as it is installed
         shutil.copytree(ROOT / Path(package).name, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def gathered(file=None, old="", new=""):
+    def scored(file=None, old="", new=""):
         if file:
             path = tmp_path / "npgen" / "kernels" / file
             text = path.read_text()
             assert text.count(old) == 1
             path.write_text(text.replace(old, new))
-        return run(GATHERED, PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1", NPGEN_CACHE_DIR=str(tmp_path / "cache"))
+        return run(SCORED, PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1", NPGEN_CACHE_DIR=str(tmp_path / "cache"))
 
-    assert "_rows" in gathered()
-    assert gathered() == "(128, 130) []"
-    assert gathered("mlp.py", "import functools\n", "import functools\nEDITED = 1\n") == "(128, 130) []"
-    assert "_rows" in gathered("masked_matmul.py", "1 if n < 64 else 2", "1 if n < 65 else 2")
+    assert "bernoulli" in scored()
+    assert scored() == "(128,) []"
+    assert scored("mlp.py", "import functools\n", "import functools\nEDITED = 1\n") == "(128,) []"
+    assert "bernoulli" in scored("masked_matmul.py", "1 if n < 64 else 2", "1 if n < 65 else 2")
 
 
 @pytest.fixture
