@@ -39,7 +39,10 @@ class Field(Part):
     def __init__(self, name, d, n_context, hidden):
         self.name, self.d, self.n_context = name, d, n_context
         self.net = MLP(name, (d + n_context + N_FEATURES, *hidden, d), last_gain=0.0)
-        self.layout = self.net.layout
+
+    @property
+    def layout(self):
+        return self.net.layout
 
     def shapes(self):
         return self.net.shapes()

@@ -225,6 +225,9 @@ def test_hyperparameters_that_cannot_be_are_refused_in_one_sentence(kind):
             ({"sigma_min": 0}, "sigma_min must be"), ({"sigma_min": 30}, "=30 must be below"), ({"p_std": 0}, "p_std")):
         with pytest.raises(ValueError, match=words):
             KINDS[kind](**QUICK | wrong).fit(x)
+    fitted = KINDS[kind](**QUICK).fit(x).set_params(solver="rk5")  # after the fit
+    with pytest.raises(ValueError, match="solver must be one of"):
+        fitted.sample(2)
 
 
 # ---------------------------------------------------------------- context and coupling
@@ -309,7 +312,7 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
     "divergence without the outer slope": ("kernels.trajectory:_velocity", " * p2).sum", ").sum", lambda: whole("Diffusion")),
     "divergence of units for slopes": ("kernels.trajectory:_velocity", "((p1 @ ", "((h1 @ ", lambda: whole("Diffusion")),
     "stages all count the same": ("kernels.trajectory:_reference", "y = y + beta[s] * k", "y = y + k / len(beta)",
-                                  lambda: whole("FlowMatching")),
+                                  lambda: test_solvers_have_their_order("FlowMatching", 4, "rk4")),
     "the rate is not in the divergence": ("kernels.trajectory:_reference", "beta[s] * rate[s] * div", "beta[s] * div",
                                           lambda: whole("Diffusion")),
     "drawn backwards in time": ("ode:Trajectory.to_data", "False, 1.0, -1.0", "False, 0.0, -1.0",

@@ -88,18 +88,22 @@ class ODEModel(GradientModel):
 
     # ------------------------------------------------------------ fitting
 
+    def _check_solver(self):
+        """Raise ValueError for hyperparameters that queries read too, and that may have been set since the fit."""
+        if not isinstance(self.solver, str) or self.solver not in (*SOLVERS, MULTISTEP):
+            raise ValueError(f"solver must be one of {', '.join((*SOLVERS, MULTISTEP))}, got {self.solver!r}")
+        for name, most in (("guidance", math.inf), ("drop_context", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.number)) or not 0 <= value < most:
+                raise ValueError(f"{name} must be a number from 0 to below {most:g}, got {value!r}")
+
     def _choose(self, z, c, stream):
         hidden, (n_steps,) = check_widths("hidden", self.hidden), check_widths("n_steps", (self.n_steps,))
         hidden = hidden * 2 if len(hidden) == 1 else hidden
         if len(hidden) != 2:
             raise ValueError(f"hidden must name two layers, of which the divergence is known, or one width for both, got "
                              f"{self.hidden!r}")
-        if self.solver not in (*SOLVERS, MULTISTEP):
-            raise ValueError(f"solver must be one of {', '.join((*SOLVERS, MULTISTEP))}, got {self.solver!r}")
-        for name, most in (("guidance", math.inf), ("drop_context", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float, np.number)) or not 0 <= value < most:
-                raise ValueError(f"{name} must be a number from 0 to below {most:g}, got {value!r}")
+        self._check_solver()
         if c is not None and self.guidance != 1 and self.drop_context == 0:
             raise ValueError(f"guidance={self.guidance!r} needs a network that has learned to see no context; take "
                              "drop_context=0.1")
@@ -143,6 +147,7 @@ class ODEModel(GradientModel):
 
     def _contexts(self, c, like):
         """What the network is given for rows `like`, (n, g (w + 1)), and what each is worth: F_u + guidance (F_c - F_u)."""
+        self._check_solver()
         if c is None:
             return like[:, :0], (1.0,)
         seen = np.concatenate([c, np.ones_like(c[:, :1])], axis=1)
