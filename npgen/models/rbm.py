@@ -128,7 +128,7 @@ class Boltzmann(Part):
         key, like = stream.spawn().key, p["weight"]
         base = p.get("base", p["visible"])
         if not is_device_array(ladder):
-            ladder = np.asarray(ladder.astype(like.dtype), like=like)
+            ladder = np.asarray(np.asarray(ladder, dtype=like.dtype), like=like)
         return gibbs.chain(like, p["visible"], p["hidden"], base, ladder, u, self.code, *key, 0, APART)
 
     def log_weights(self, p):
