@@ -2,6 +2,7 @@
 
     StandardNormal      N(0, I)
     Mixture             diagonal normals
+    MADE                a dimension after the other, each a mixture of normals
     Flow                standard normal noise that couplings or autoregressive steps have moved
 
 One is made without sizes, as Mixture(10); `of` gives the one of so many dimensions, which has
@@ -15,7 +16,7 @@ PRIORS maps the name of a prior, on the command line and in a file, to its class
 
 Legend: n rows, d dimensions, k components, w columns of context; p {name: array or Tensor}; c context (n, w) or None.
 References: Tomczak & Welling, VAE with a VampPrior (2018), on mixtures; Chen et al., Variational lossy autoencoder (2017), on
-flows.
+flows; Papamakarios et al., Masked autoregressive flow (2017), on MADE as a flow's base.
 """
 import abc
 import copy
@@ -24,8 +25,8 @@ import numpy as np
 
 from . import fused, ops
 from .checks import check_widths
-from .heads.normal import Normal
-from .nn import Part
+from .heads import MixtureOfNormals, Normal
+from .nn import MaskedMLP, Part, beside
 from .transforms import ActNorm, AffineCouplings, Autoregressive, Chain, Coupling, Permute, Spline
 
 LARGEST = 1000  # normals, layers or bins: what a file asks for is made before its arrays are looked at
@@ -149,6 +150,46 @@ class Mixture(Prior):
         return self._head.sample(noise.normal((n, self.d), dtype, like=like), outputs[which].astype(dtype, copy=False))
 
 
+class MADE(Prior):
+    """prod_l p(z_l | z_1..z_{l-1}, c), of each dimension a mixture of n_components normals that one masked network gives.
+
+    hidden: widths of the network's ReLU layers. Its first parameters are those of rows of mean 0 and variance 1. Raises
+    ValueError unless n_components is an integer from 1 to 1000, hidden positive ones, at least one. Under a flow it is
+    MAF-MoG's base. References: Germain et al. (2015); Papamakarios et al. (2017).
+    """
+
+    name = "made"
+
+    def __init__(self, n_components=10, hidden=(256,)):
+        self.n_components, self.hidden = _size("n_components", n_components), check_widths("hidden", hidden)
+        if not self.hidden:
+            raise ValueError("MADE: hidden must name at least one layer; for example hidden=(64,)")
+
+    def __repr__(self):
+        return f"MADE({self.n_components}, {self.hidden})"
+
+    def config(self):
+        return {"prior": self.name, "size": self.n_components, "hidden": list(self.hidden)}
+
+    def _bind(self):
+        self.net = MaskedMLP("prior", self.d, self.hidden, MixtureOfNormals(self.n_components), self.n_context)
+
+    def shapes(self):
+        return self.net.shapes()
+
+    def init(self, z, c, stream, weights=None):
+        return self.net.init(_of_unit_variance(self.d, z.dtype), c, stream)
+
+    def log_prob(self, p, z, c=None):
+        rows = z.reshape(-1, self.d)
+        outputs = self.net(p, beside(rows, c if self.n_context else None))
+        return self.net.head.log_prob(rows, outputs).reshape(z.shape[:-1])
+
+    def sample(self, p, n, c, stream, dtype, like=None):
+        noise = self.net.head.noise(stream, (n, self.d), dtype, like=like)
+        return self.net.sample(p, noise, c if self.n_context else None)
+
+
 class Flow(Prior):
     """Standard normal noise, moved by a learned flow that sees the context.
 
@@ -203,7 +244,7 @@ class Flow(Prior):
         return self.transform.shapes()
 
     def init(self, z, c, stream, weights=None):
-        rows = np.sqrt(z.dtype.type(self.d)) * np.concatenate([np.eye(self.d, dtype=z.dtype), -np.eye(self.d, dtype=z.dtype)])
+        rows = _of_unit_variance(self.d, z.dtype)
         return self.transform.init(rows, np.zeros((len(rows), self.n_context), z.dtype) if self.n_context else None, stream)
 
     def to(self, place):
@@ -218,7 +259,12 @@ class Flow(Prior):
         return self.transform.data(p, stream.normal((n, self.d), dtype, like=like), c if self.n_context else None)
 
 
-PRIORS = {prior.name: prior for prior in (StandardNormal, Mixture, Flow)}
+PRIORS = {prior.name: prior for prior in (StandardNormal, Mixture, MADE, Flow)}
+
+
+def _of_unit_variance(d, dtype):
+    """Rows (2 d, d) of mean 0 and variance 1."""
+    return np.sqrt(dtype.type(d)) * np.concatenate([np.eye(d, dtype=dtype), -np.eye(d, dtype=dtype)])
 
 
 def _size(name, value, least=1):
@@ -228,20 +274,20 @@ def _size(name, value, least=1):
     return int(value)
 
 
-def prior_for(spec, size, hidden):
-    """The prior that `spec` asks for: one of these objects, or a name, of this size and, if it is a flow, these hidden layers.
+def prior_for(spec, size, hidden, what="prior"):
+    """The prior that `spec` asks for: one of these objects, or a name, of this size and, of networks, these hidden layers.
 
-    Raises ValueError for anything else.
+    Raises ValueError, which calls it `what`, for anything else.
     """
     if isinstance(spec, Prior):
         if PRIORS.get(spec.name) is not type(spec):
-            raise ValueError(f"prior: {type(spec).__name__} is a class of your own; register it, here and before load: "
+            raise ValueError(f"{what}: {type(spec).__name__} is a class of your own; register it, here and before load: "
                              f"npgen.priors.PRIORS[{spec.name!r}] = {type(spec).__name__}")
         return spec
     if not isinstance(spec, str) or spec not in PRIORS:
-        raise ValueError(f"prior: expected one of {', '.join(PRIORS)}, or a prior of npgen.priors, got {spec!r}"[:200])
+        raise ValueError(f"{what}: expected one of {', '.join(PRIORS)}, or a prior of npgen.priors, got {spec!r}"[:200])
     return from_config({"prior": spec} | ({} if spec == "normal" else {"size": _size("prior_size", size)})
-                       | ({"hidden": hidden} if spec == "flow" else {}))
+                       | ({"hidden": hidden} if spec in ("made", "flow") else {}))
 
 
 def from_config(config):

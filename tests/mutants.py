@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import npgen
-from npgen import data
+from npgen import data, priors
 from npgen.heads import MixtureOfNormals
 from npgen.kernels import Kernel
 from npgen.models import MADE, MAF, NSF, VAE, BayesClassifier, Diffusion, FlowMatching, GaussianMixture, Mixture, RealNVP
@@ -89,6 +89,8 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
                                               random_state=s, **TRAINING), kinds),
     "MADE, several orders": (lambda s: MADE(hidden=(12,), n_masks=3, direct=True, random_state=s, **TRAINING), bits),
     "MAF, real": (lambda s: MAF(n_layers=2, hidden=(12,), mix="random", random_state=s, **TRAINING), normals),
+    "MAF, moons, base of MADE": (lambda s: MAF(n_layers=1, hidden=(12,), base=priors.MADE(3, (16,)), random_state=s,
+                                               **TRAINING), moons),
     "NSF, moons": (lambda s: NSF(n_layers=2, hidden=(12,), random_state=s, **TRAINING), moons),
     "FlowMatching, moons": (lambda s: FlowMatching(hidden=(12,), n_steps=24, random_state=s, **TRAINING), moons),
     "Diffusion, moons": (lambda s: Diffusion(hidden=(12,), n_steps=24, random_state=s, **TRAINING), moons),
@@ -228,6 +230,14 @@ MUTANTS = [
       "<= np.arange(1, n_features + 1)"),
     M("MAF: log-det of the steps dropped", "MAF, real", "transforms.base:Chain.log_prob", " + log_det", ""),
     M("MAF: orders are not undone", "MAF, real", "transforms.permute:Permute.to_data", "self._back", "self.order"),
+    M("base: log-det of the flow dropped", "MAF, moons, base of MADE", "models.flow:FlowModel._log_density",
+      "noise, c) + log_det", "noise, c)"),
+    M("base: rows drawn of the standard normal", "MAF, moons, base of MADE", "models.flow:FlowModel._draw",
+      "if self._base is None:", "if True:"),
+    M("base: density at the data", "MAF, moons, base of MADE", "models.flow:FlowModel._log_density", "(p, noise, c)",
+      "(p, z, c)"),
+    M("base: dimensions apart", "MAF, moons, base of MADE", "priors:MADE.log_prob", "beside(rows, ", "beside(0 * rows, ",
+      before=True),
     M("spline: another box on the way back", "NSF, moons",
       "transforms.elements:Spline.to_data", "self.box)", "1.01 * self.box)"),
     M("sampler: degrees off by one", "MADE, bits", "masks:made_cuts", 'side="right"', 'side="left"'),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import npgen
-from npgen import data
+from npgen import data, priors
 from npgen.models import IAF, MADE, MAF, NSF, VAE, Diffusion, FlowMatching, RealNVP
 from npgen.models.context import ContextMap
 from npgen.testing import check_generative_model
@@ -25,6 +25,7 @@ CASES = {
     "MADE, normal, any order, direct": (MADE(hidden=(16,), order="any", direct=True, **QUICK), REAL),
     "RealNVP": (RealNVP(n_couplings=2, hidden=(16,), **QUICK), REAL),
     "MAF": (MAF(**STACK), REAL),
+    "MAF, base of MADE": (MAF(base=priors.MADE(3, (16,)), **STACK), REAL),
     "IAF": (IAF(**STACK), REAL),
     "NSF": (NSF(**STACK), REAL),
     "NSF, autoregressive": (NSF(coupling=False, **STACK), REAL),

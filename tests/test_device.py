@@ -19,7 +19,7 @@ from test_ops import CASES, ON_HOST
 import npgen
 from npgen import cli, train
 from npgen.engine import grad, hvp, jacobian, map_arrays
-from npgen.models import MADE, RBM, VAE, Diffusion, EnergyModel, FlowMatching, GaussianMixture, Mixture, RealNVP
+from npgen.models import MADE, MAF, RBM, VAE, Diffusion, EnergyModel, FlowMatching, GaussianMixture, Mixture, RealNVP
 from npgen.models.estimator import NotFittedError
 from npgen.nn import Parameters
 from npgen.optim import SGD
@@ -203,6 +203,7 @@ MODELS = {
     "RBM, annealed": (RBM(n_hidden=21, n_annealed=3), REAL.astype(np.float64)),
     "EnergyModel on a Mixture": (EnergyModel(hidden=(6,), objective="pcd", n_chains=9, n_steps=2, n_burn=3, n_importance=50),
                     REAL.astype(np.float64)),
+    "MAF, base of MADE": (MAF(n_layers=2, hidden=(6,), base="made"), REAL),
     "FlowMatching": (FlowMatching(hidden=(6,), n_steps=3), REAL),
     "FlowMatching, optimal transport": (FlowMatching(hidden=(6,), n_steps=3, coupling="ot", solver="dpm++"), REAL),
     "Diffusion": (Diffusion(hidden=(6,), n_steps=3), REAL),

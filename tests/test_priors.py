@@ -5,7 +5,7 @@ import pytest
 
 from npgen import fused
 from npgen.engine import vjp
-from npgen.priors import Flow, Mixture, Prior, StandardNormal, from_config
+from npgen.priors import MADE, Flow, Mixture, Prior, StandardNormal, from_config
 from npgen.random import Stream
 from npgen.testing import check_grads
 from npgen.transforms import BatchNorm
@@ -14,12 +14,15 @@ CASES = {  # whether they see a context
     "standard normal": (StandardNormal(), False),
     "mixture": (Mixture(3), False),
     "mixture of one": (Mixture(1), False),
+    "MADE": (MADE(3, (6,)), True),
+    "MADE of one, deep": (MADE(1, (6, 5)), True),
     "flow, autoregressive": (Flow(2, (6,), coupling=False), True),
     "flow, autoregressive splines": (Flow(2, (5,), coupling=False, bins=3), True),
     "flow, couplings": (Flow(2, (6,)), True),
     "flow, couplings of splines": (Flow(3, (5,), bins=3), True),
 }
 FLOWS = [name for name in CASES if name.startswith("flow")]
+SEEING = [name for name, (_, sees) in CASES.items() if sees]
 priors = pytest.mark.parametrize(("name", "w"), [(name, w) for name, (_, sees) in CASES.items()
                                                  for w in ((0, 2) if sees else (0,))])
 
@@ -30,6 +33,8 @@ def made(name, w, dtype=np.float64, first=False):
         for step in (prior.transform, *prior.transform.inner):
             for net in (*getattr(step, "nets", ()), *([step.net] if hasattr(step, "net") else ())):
                 net.gains[-1] = 0.3
+    if not first and isinstance(prior, MADE):
+        prior.net.gains[-1] = 0.3
     p = prior.init(np.zeros((1, 7), dtype), np.zeros((1, w), dtype) if w else None, stream)
     assert {k: v.shape for k, v in p.items()} == prior.shapes() and all(v.dtype == dtype for v in p.values())
     if not first and isinstance(prior, Mixture):
@@ -83,11 +88,14 @@ def test_gradients_are_those_of_finite_differences(name, w):
         np.testing.assert_allclose(np.sum(g * direction), (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-6)
 
 
-def test_a_flow_and_its_context_begin_at_the_standard_normal():
+def test_a_flow_and_a_made_of_one_begin_at_the_standard_normal():
     z = np.random.default_rng(3).normal(size=(9, 2))
     for name, w in [(name, w) for name in FLOWS for w in (0, 2)]:
         prior, p = made(name, w, first=True)
         np.testing.assert_allclose(prior.log_prob(p, z, context(w, 9)), fused.standard_normal_log_prob(z), rtol=1e-13)
+    for w in (0, 2):
+        one, p = made("MADE of one, deep", w, first=True)
+        np.testing.assert_allclose(one.log_prob(p, z, context(w, 9)), fused.standard_normal_log_prob(z), rtol=1e-13)
     mixture, p = Mixture(1).of(2), {"prior": np.zeros((1, 5))}
     np.testing.assert_allclose(mixture.log_prob(p, z), fused.standard_normal_log_prob(z), rtol=1e-13)
 
@@ -99,8 +107,8 @@ def test_both_features_move(name):
     assert (np.abs(prior.transform.to_noise(p, z)[0] - z) > 1e-9).all()
 
 
-@pytest.mark.parametrize("name", FLOWS)
-def test_a_flow_sees_its_context(name):
+@pytest.mark.parametrize("name", SEEING)
+def test_what_takes_a_context_sees_it(name):
     prior, p = made(name, 2)
     z = np.random.default_rng(3).normal(size=(9, 2))
     assert (np.abs(prior.log_prob(p, z, context(2, 9)) - prior.log_prob(p, z, -context(2, 9))) > 1e-3).all()
@@ -113,7 +121,7 @@ def test_the_divergence_is_its_integral_and_its_rules_are_its_derivatives():
     integral = np.sum(np.exp(log_q) * (log_q - prior.log_prob({}, GRID))) * (SIDE[1] - SIDE[0])**2
     np.testing.assert_allclose(prior.kl(mean, log_var), integral, rtol=1e-9)
     check_grads(lambda m, v: np.sum(np.sin(prior.kl(m, v))), mean, log_var, order=2)
-    assert Mixture(3).of(2).kl(mean, log_var) is None and Flow().of(2).kl(mean, log_var) is None
+    assert all(learned.of(2).kl(mean, log_var) is None for learned in (Mixture(3), MADE(), Flow()))
 
 
 def test_components_are_drawn_by_their_weights():
@@ -156,6 +164,8 @@ class Normalised(Prior):
     (lambda: Mixture(0), "n_components must be an integer from 1 to 1000, got 0"),
     (lambda: Flow(2.5), "n_layers must be an integer from 1 to 1000, got 2.5"),
     (lambda: Flow(bins=1), "bins must be an integer from 2 to 1000, got 1"),
+    (lambda: MADE(0), "n_components must be an integer from 1 to 1000, got 0"),
+    (lambda: MADE(3, ()), "MADE: hidden must name at least one layer"),
     (lambda: Flow(hidden=(0,)), "hidden must be made of positive integers, got 0"),
     (lambda: Flow(hidden=(), coupling=False), "Flow: hidden must name at least one layer where coupling=False"),
     (lambda: Normalised().of(2), "prior: Normalised has statistics of rows, as batch normalisation has")])
@@ -174,12 +184,20 @@ def test_what_cannot_be_is_refused_in_one_sentence(make, words):
      test_gradients_are_those_of_finite_differences, ("mixture", 0)),
     ("Mixture.sample", "astype(dtype, copy=False)", "astype(np.float64)",
      test_dtypes_are_kept_and_the_same_seed_draws_the_same_rows, ("mixture", 0, np.float32)),
-    ("Flow.init", "np.sqrt(z.dtype.type(self.d)) * ", "", test_a_flow_and_its_context_begin_at_the_standard_normal, ()),
-    ("Flow.log_prob", "c if self.n_context", "0 * c if self.n_context", test_a_flow_sees_its_context, ("flow, couplings",)),
+    ("_of_unit_variance", "np.sqrt(dtype.type(d)) * ", "", test_a_flow_and_a_made_of_one_begin_at_the_standard_normal, ()),
+    ("Flow.log_prob", "c if self.n_context", "0 * c if self.n_context", test_what_takes_a_context_sees_it,
+     ("flow, couplings",)),
     ("Flow._steps", "np.arange(d)[::-1]", "np.arange(d)", test_both_features_move, ("flow, couplings of splines",)),
     ("Flow.config", "self.bins is None", "True", test_it_is_its_config_and_its_repr, ("flow, couplings of splines",)),
+    ("MADE.log_prob", "self.net(p, beside(rows", "self.net(p, beside(0 * rows",
+     test_it_integrates_to_one_and_its_samples_have_its_entropy, ("MADE", 0)),
+    ("MADE.sample", "c if self.n_context", "0 * c if self.n_context",
+     test_it_integrates_to_one_and_its_samples_have_its_entropy, ("MADE", 2)),
+    ("MADE.init", "_of_unit_variance(self.d, z.dtype)", "2 * _of_unit_variance(self.d, z.dtype)",
+     test_a_flow_and_a_made_of_one_begin_at_the_standard_normal, ()),
+    ("MADE.config", '"hidden": list(self.hidden)', '"hidden": [7]', test_it_is_its_config_and_its_repr, ("MADE",)),
     ("_kl", "- 1 - log_var", "- log_var", test_the_divergence_is_its_integral_and_its_rules_are_its_derivatives, ()),
-], ids=range(10))
+], ids=range(14))
 def test_a_planted_mistake_breaks_its_law(where, old, new, law, args):
     with mutants.Mutant(law.__name__, "", f"priors:{where}", old, new).made(), pytest.raises((AssertionError, IndexError)):
         law(*args)

@@ -34,6 +34,7 @@ MODELS = {  # name -> the model, its rows
     "RealNVP": (RealNVP(n_couplings=2, **SMALL), REAL),
     "RealNVP, counts": (RealNVP(n_couplings=2, preprocess="dequantize+logit+standardize", **SMALL), COUNTS),
     "MAF": (MAF(n_layers=2, **SMALL), REAL),
+    "MAF, base of MADE": (MAF(n_layers=2, base="made", **SMALL), REAL),
     "IAF": (IAF(n_layers=2, **SMALL), REAL),
     "NSF": (NSF(n_layers=2, **SMALL), REAL),
     "NSF, couplings": (NSF(n_layers=2, coupling=True, **SMALL), REAL),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npgen import MADE, MAF, fused
+from npgen import MADE, MAF, fused, priors
 from npgen.engine import jacobian, vjp
 from npgen.heads.normal import Normal
 from npgen.masks import made_masks
@@ -341,6 +341,29 @@ def test_a_coupling_is_an_autoregressive_step_with_masks_of_two_blocks(w):
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("more", [{}, {"mix": "random", "norm": "batch"}, {"mix": "lu", "norm": None}], ids=str)
+@pytest.mark.parametrize("labels", [None, REAL[:, 0] > 0], ids=["alone", "context"])
+def test_a_base_of_single_normals_is_a_step_more(more, labels):
+    """MAF-MoG of one component is MAF, in density and draws (Papamakarios et al., 2017, section 3.3)."""
+    options = {"hidden": (7, 6), "max_epochs": 3, "learning_rate": 1e-2, "random_state": 0, **more}
+    base = MAF(n_layers=2, base=priors.MADE(1, (7, 6)), **options).fit(REAL, context=labels).inner()
+    plain = MAF(n_layers=3, **options).fit(REAL, context=labels).inner()
+    net, step, p = base.parts["base"].net, plain.parts["flow"].steps[-1].net, dict(base.params)
+    params = p.pop("prior")
+    p["flow.2"] = np.zeros_like(plain.params["flow.2"])
+    for k in range(3):
+        (to, to_bias), (weight, bias) = (each.layout.weight_and_bias(a, k) for each, a in ((step, p["flow.2"]), (net, params)))
+        kept = np.arange(3 * D) % 3 > 0 if k == 2 else slice(None)  # all but the logits of the one component
+        to[...], to_bias[...] = weight[..., kept], bias[kept]
+    z, _ = base.enter(REAL)
+    c = None if labels is None else np.stack([~labels, labels], axis=1).astype(float)
+    np.testing.assert_allclose(plain.log_density(z, c, p=p), base.log_density(z, c), rtol=1e-10)
+    stream = Stream(3)
+    _, noise = stream.spawn(), stream.spawn()  # the first would choose between components
+    rows = plain.reconstruct(noise.normal(z.shape, z.dtype), c, p=p)
+    np.testing.assert_allclose(base.draw(len(z), Stream(3), c), rows, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("w", WIDTHS)
 def test_the_run_of_couplings_is_the_chain_of_its_parts(w):
     """ActNorm, Permute, Coupling and the halves exchanged, step by step. Its log-scales are bounded to +-3, those of an affine
@@ -469,6 +492,7 @@ def test_it_lies_where_its_arrays_are_put():
 # ---------------------------------------------------------------- each law finds a mistake that is planted
 
 MISTAKES = [  # where, what becomes what, and the law that has to find it
+    ("models.flow:StackedFlow._assemble", "if k:", "if 0 < k < n:", test_a_base_of_single_normals_is_a_step_more, {}, None),
     ("lu:LU.to_data", "z - shift", "z", test_to_data_undoes_to_noise_and_to_noise_to_data, "lu", 0),
     ("permute:Permute.to_data", "self._back, self.order", "self.order, self._back",
      test_to_data_undoes_to_noise_and_to_noise_to_data, "permute", 0),
@@ -531,6 +555,6 @@ MISTAKES = [  # where, what becomes what, and the law that has to find it
 @pytest.mark.parametrize(("where", "old", "new", "law", "args"), [(*m[:4], m[4:]) for m in MISTAKES],
                          ids=[f"{m[0]}, {m[2]}" for m in MISTAKES])
 def test_a_planted_mistake_breaks_its_law(where, old, new, law, args):
-    where = where if where.startswith(("masks", "train")) else f"transforms.{where}"
+    where = where if where.startswith(("masks", "models", "train")) else f"transforms.{where}"
     with mutants.Mutant(law.__name__, "", where, old, new).made(), pytest.raises(AssertionError), np.errstate(all="ignore"):
         law(*args)

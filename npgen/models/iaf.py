@@ -16,14 +16,17 @@ class IAF(StackedFlow):
     hidden         widths of the ReLU layers in each step's network
     norm           "actnorm", "batch" or None
     mix            the order of the features between steps: "reverse", "random", or "lu", a learned linear map
+    base           of the noise: "normal"; learned are "mixture" and "made", a MADE of mixtures of ten normals; or a prior of
+                   npgen.priors, such as MADE(5, hidden=(64,))
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     Drawing takes one pass through each step's network. So do log_prob and encode, by the one-pass sampler, one feature after
     another, with a second pass for the log-determinant. A training step's gradient takes d passes through each network more:
     for data of many columns a MAF learns faster.
-    encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly.
-    Attribute: orders_ (n_layers, d), the orders of the features before the steps; the first is not used.
+    encode gives the noise z (n, d), standard normal under the model, or of the base; decode inverts it exactly.
+    Attribute: orders_ (n_layers, d), the orders of the features before the steps, and of a learned base; the first is
+    not used.
     Reference: Kingma et al. (2016).
     """
 

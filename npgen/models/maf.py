@@ -16,11 +16,14 @@ class MAF(StackedFlow):
     hidden         widths of the ReLU layers in each step's network
     norm           "actnorm", "batch" (batch normalisation as Papamakarios et al., 2017, have it) or None
     mix            the order of the features between steps: "reverse", "random", or "lu", a learned linear map
+    base           of the noise: "normal"; learned are "mixture" and "made", a MADE of mixtures of ten normals; or a prior of
+                   npgen.priors, such as MADE(5, hidden=(64,))
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
-    encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly.
-    Attribute: orders_ (n_layers, d), the orders of the features before the steps; the first is not used.
+    encode gives the noise z (n, d), standard normal under the model, or of the base; decode inverts it exactly.
+    Attribute: orders_ (n_layers, d), the orders of the features before the steps, and of a learned base; the first is
+    not used.
     Reference: Papamakarios, Pavlakou & Murray (2017).
     """
 

@@ -24,11 +24,14 @@ class NSF(StackedFlow):
     box            splines act in (-box, box), in standard deviations, and are the identity outside
     norm           "actnorm", "batch" or None
     mix            the order of the features between steps: "reverse", "random", or "lu", a learned linear map
+    base           of the noise: "normal"; learned are "mixture" and "made", a MADE of mixtures of ten normals; or a prior of
+                   npgen.priors, such as MADE(5, hidden=(64,))
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
-    encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly.
-    Attribute: orders_ (n_layers, d), the orders of the features before the steps; the first is not used.
+    encode gives the noise z (n, d), standard normal under the model, or of the base; decode inverts it exactly.
+    Attribute: orders_ (n_layers, d), the orders of the features before the steps, and of a learned base; the first is
+    not used.
     Reference: Durkan et al. (2019).
     """
 
