@@ -1,10 +1,10 @@
 """The models as they are usually written, for any array library: xp brings linear, relu, exp, log, tanh, square, where,
 concatenate, columns (in another order), softmax, softplus, logsumexp, cumsum and take (one value of each row) along an axis,
-and bernoulli_log_prob (summed over all rows and features).
+bernoulli_log_prob (summed over all rows and features), cos, sigmoid, silu and clip.
 
 params are those of problems.py; losses are mean nats per row.
 
-Legend: n rows, d features, l latent dimensions, c components, k bins.
+Legend: n rows, d features, l latent dimensions, c components, k bins, t steps, s stages, h hidden units.
 """
 import math
 
@@ -72,6 +72,67 @@ def vae_loss(xp, params, x, eps):
     logits = mlp(xp, params[half:], mean + xp.exp(log_var / 2) * eps)
     kl = (xp.square(mean) + xp.exp(log_var) - 1 - log_var).sum() / 2
     return (kl - xp.bernoulli_log_prob(x, logits)) / len(x)
+
+
+def rbm_gradient(xp, params, x, chain, seen, active, of_hidden, of_visible):
+    """Persistent contrastive divergence in centred parameters, after one Gibbs step of the chains by these uniforms.
+
+    Returns F(x) - F(chain), mean free energies, its gradient, and the chain and the offsets seen and active.
+    """
+    weight, visible, hidden = params
+    h = xp.where(of_hidden < xp.sigmoid(xp.linear(chain, weight, hidden)), 1.0, 0.0)
+    chain = xp.where(of_visible < xp.sigmoid(xp.linear(h, weight.T, visible)), 1.0, 0.0)
+    a, b = xp.linear(x, weight, hidden), xp.linear(chain, weight, hidden)
+    p, q, n, m = xp.sigmoid(a), xp.sigmoid(b), len(x), len(chain)
+    mean_x, mean_p, mean_chain, mean_q = x.mean(0), p.mean(0), chain.mean(0), q.mean(0)
+    seen, active = seen + 0.01 * (mean_x - seen), active + 0.01 * (mean_p - active)
+    value = (mean_chain - mean_x) @ visible + xp.softplus(b).sum() / m - xp.softplus(a).sum() / n
+    of_visible, of_hidden = mean_chain - mean_x, mean_q - mean_p
+    of_weight = chain.T @ (q / m) - x.T @ (p / n) - seen[:, None] * of_hidden - of_visible[:, None] * active
+    return value, [of_weight, of_visible - of_weight @ active, of_hidden - seen @ of_weight], chain, seen, active
+
+
+def diffusion_loss(xp, params, frequencies, sigmas, log_s, scale, x, normal, eps):
+    """Squared error of F at rows x with noise: w = (x / scale + s eps) / sqrt(1 + s^2), F -> (s x / scale - eps) / the same."""
+    low, length = math.log(sigmas[0]), math.log(sigmas[1] / sigmas[0])
+    tau = xp.clip((log_s[0] + log_s[1] * normal - low) / length, 0, 1)[:, None]
+    s, x = xp.exp(low + length * tau), x / scale
+    cosine = (1 + s * s)**-0.5
+    first, b1, second, b2, third, b3 = params
+    h = xp.silu(xp.linear(xp.concatenate([cosine * (x + s * eps), xp.cos(tau * frequencies)], 1), first, b1))
+    F = xp.linear(xp.silu(xp.linear(h, second, b2)), third, b3)
+    return xp.square(F + cosine * (eps - s * x)).sum(1).mean()
+
+
+def network_in_time(params, features, divergence):
+    """What all rows share on their way: a network's matrices, and the first layer's shifts (t, s, h).
+
+    divergence: whether W_2 * (W_1 W_3)^T is among the matrices, with which `ode_step` takes it.
+    """
+    first, b1, second, b2, third, b3 = params
+    d = third.shape[1]
+    both = second * (third @ first[:d]).T if divergence else None
+    return (first[:d], second, b2, third, b3, both), features @ first[d:] + b1
+
+
+def ode_step(xp, network, lead, share, w, log_det, shifts, rates):
+    """Rows w (n, d) and log |det| (n,) after a Runge-Kutta step; shifts (s, h), rates (s,)."""
+    first, second, b2, third, b3, both = network
+    start, at = w, w
+    for stage, (ahead, counts) in enumerate(zip((*lead[1:], 0), share, strict=True)):
+        a = at @ first + shifts[stage]
+        b = xp.linear(xp.silu(a), second, b2)
+        k = rates[stage] * xp.linear(xp.silu(b), third, b3)
+        if both is not None:
+            p, q = (sigmoid * (1 + z * (1 - sigmoid)) for z, sigmoid in ((a, xp.sigmoid(a)), (b, xp.sigmoid(b))))
+            log_det = log_det + counts * rates[stage] * ((p @ both) * q).sum(1)
+        w, at = w + counts * k, start + ahead * k
+    return w, log_det
+
+
+def diffusion_log_prob(w, log_det, scale):
+    """log p(x), (n,), of rows that lead to w."""
+    return log_det - (w * w).sum(1) / 2 - w.shape[1] * (LOG_2PI / 2 + math.log(scale))
 
 
 def _couplings(params, orders, d):

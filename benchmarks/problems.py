@@ -1,9 +1,9 @@
 """What is timed: data, first parameters and noise in NumPy, made once and handed to every library.
 
 A problem is a dict. params: the arrays of a model in order, weight (inputs, outputs) before bias; masks: what is allowed of
-each of them, or None; batches (b, n): the row numbers of b steps; eps, noise: the random numbers of a check, drawn as npgen
-draws them. Whoever times one may add device: "cpu", as without it, or "cuda", where training steps, made_sample and
-em_on_device run too.
+each of them, or None; batches (b, n): the row numbers of b steps; drawn, noise: the random numbers of a check, those of a
+step and of a sample, drawn as npgen draws them; carry: what a step keeps for the next one beside parameters. Whoever times
+one may add device: "cpu", as without it, or "cuda", where training steps, made_sample and em_on_device run too.
 
 Legend: n rows, d features, k components.
 """
@@ -12,6 +12,8 @@ import math
 import numpy as np
 
 from npgen import masks
+from npgen.kernels.random import values_per_block
+from npgen.models.rbm import APART
 from npgen.random import Stream
 
 N_BATCHES = 20
@@ -55,11 +57,11 @@ def made_mixture(d=784, hidden=500, batch=100, components=10):
 
 
 def vae(d=784, hidden=400, latent=20, batch=128):
-    """A VAE with a Bernoulli head on binary rows; eps (batch, latent)."""
+    """A VAE with a Bernoulli head on binary rows; drawn: eps (batch, latent)."""
     rng = np.random.default_rng(0)
     params = [*_layers(rng, (d, hidden, 2 * latent)), *_layers(rng, (latent, hidden, d))]
     return {"params": params, "hidden": (hidden,), "latent": latent, "x": _binary_rows(rng, N_BATCHES * batch, d),
-            "batches": _batches(rng, batch), "eps": Stream(1).normal((batch, latent), np.float32), "stream": 1}
+            "batches": _batches(rng, batch), "drawn": [Stream(1).normal((batch, latent), np.float32)], "stream": 1}
 
 
 def _norm(rng, d):
@@ -115,6 +117,46 @@ def nsf(d=64, n_layers=8, hidden=(128, 128), bins=8, batch=512, n_rows=10_000):
     orders = np.stack([rng.permutation(d) for _ in range(n_layers)])
     return {"params": params, "orders": orders, "hidden": hidden, "bins": bins, "box": 5.0,
             **_flow(rng, d, batch, n_rows, n_rows)}
+
+
+def rbm(d=784, hidden=500, batch=100, n_chains=100):
+    """An RBM on binary rows, with chains (n_chains, d) and the offsets of centred parameters (d,), (hidden,).
+
+    drawn: the uniforms of a Gibbs step, of the hidden units and of the visible ones.
+    """
+    rng = np.random.default_rng(0)
+    weight, of_hidden = _layers(rng, (d, hidden))
+    stream, apart = Stream(1).spawn(), APART // values_per_block(np.float32)
+    drawn = [Stream(key=stream.key, counter=first).uniform((n_chains, width), np.float32)
+             for first, width in ((0, hidden), (apart, d))]
+    carry = {"chain": _binary_rows(rng, n_chains, d), "seen": rng.uniform(size=d).astype(np.float32),
+             "active": rng.uniform(size=hidden).astype(np.float32)}
+    return {"params": [weight, rng.normal(0, 0.1, d).astype(np.float32), of_hidden], "hidden": hidden, "carry": carry,
+            "x": _binary_rows(rng, N_BATCHES * batch, d), "batches": _batches(rng, batch), "drawn": drawn, "stream": 1}
+
+
+def diffusion(d=64, hidden=(256, 256), batch=512, n_rows=1000, n_samples=10_000, n_steps=40, solver="rk4"):
+    """A diffusion model, Karras et al.'s, noise levels `sigmas`, log s while fitting N(*log_s).
+
+    frequencies (e,): what the network sees of a time tau are cos(tau frequencies). drawn: the normals of a step's times and the
+    noise of its rows. to_noise, to_data: a solver's table, features (t, s, e) and rates (t, s) of every stage of every step,
+    lead (s,) and share (s,): a stage is at start + lead k of the one before, and its k counts by its share.
+    """
+    rng, sigmas, frequencies = np.random.default_rng(0), (0.004, 20.0), math.pi * np.arange(1, 9)
+    lead, share = {"heun": ((0, 1), (1 / 2, 1 / 2)), "rk4": ((0, 1 / 2, 1 / 2, 1), (1 / 6, 1 / 3, 1 / 3, 1 / 6))}[solver]
+    length, tables = math.log(sigmas[1] / sigmas[0]), {}
+    for name, start, sign in ("to_noise", 0, 1), ("to_data", 1, -1):
+        tau = start + sign * (np.arange(n_steps)[:, None] + np.array(lead)) / n_steps
+        s, features = sigmas[0] * np.exp(length * tau), np.cos(tau[:, :, None] * frequencies)
+        rates = -sign / n_steps * length * s / (1 + s * s)
+        tables[name] = (features.astype(np.float32), rates.astype(np.float32), lead, share)
+    problem = _flow(rng, d, batch, n_rows, n_samples)
+    stream = Stream(1)
+    drawn = [stream.normal(shape, np.float32) for shape in (batch, (batch, d))]
+    return problem | tables | {
+        "params": list(_layers(rng, (d + len(frequencies), *hidden, d))), "hidden": hidden, "n_steps": n_steps,
+        "solver": solver, "sigmas": sigmas, "log_s": (-0.5, 1.2), "frequencies": frequencies.astype(np.float32), "drawn": drawn,
+        "scale": math.sqrt(np.square(problem["x"], dtype=np.float64).mean())}
 
 
 def mixture(n=100_000, d=16, k=32):

@@ -22,6 +22,7 @@ xp = types.SimpleNamespace(
     linear=lambda x, weight, bias: x @ weight + bias, relu=jax.nn.relu, exp=jnp.exp, log=jnp.log, tanh=jnp.tanh,
     square=jnp.square, where=jnp.where, concatenate=jnp.concatenate, columns=lambda x, order: x[:, order],
     softmax=jax.nn.softmax, softplus=jax.nn.softplus, logsumexp=jax.nn.logsumexp, cumsum=jnp.cumsum, take=_take,
+    cos=jnp.cos, sigmoid=jax.nn.sigmoid, silu=jax.nn.silu, clip=jnp.clip,
     bernoulli_log_prob=lambda x, logits: (x * logits - jax.nn.softplus(logits)).sum())
 
 
@@ -54,7 +55,7 @@ def _steps(problem, loss, *, name="", masks=None, draw=lambda key: (), arrange=l
     as the loss takes them.
     """
     x, batches = jnp.asarray(problem["x"]), [jnp.asarray(b, jnp.int32) for b in problem["batches"]]
-    noise = tuple(jnp.asarray(problem[n]) for n in ("eps",) if n in problem)
+    noise = tuple(map(jnp.asarray, problem.get("drawn", ())))
     listed = [jnp.asarray(p) for p in arrange(problem["params"])]
     flat, unravel = ravel_pytree(listed)
     numbers = arrange(formulas.numbered(problem["params"]))
@@ -116,9 +117,15 @@ def made_mixture_step(problem):
     yield from _masked_steps(problem, lambda params, x: formulas.made_mixture_loss(xp, params, problem["components"], x))
 
 
+def _normals(problem):
+    """What draws a step's noise of a key."""
+    shapes = [a.shape for a in problem["drawn"]]
+    return lambda key: [jax.random.normal(own, shape) for own, shape in zip(jax.random.split(key, len(shapes)), shapes,
+                                                                            strict=True)]
+
+
 def vae_step(problem):
-    shape = problem["eps"].shape
-    yield from _steps(problem, partial(formulas.vae_loss, xp), draw=lambda key: (jax.random.normal(key, shape),))
+    yield from _steps(problem, partial(formulas.vae_loss, xp), draw=_normals(problem))
 
 
 def realnvp_step(problem):
@@ -145,6 +152,46 @@ def _by_bins(problem, arrays):
 def nsf_step(problem):
     yield from _steps(problem, formulas.loss(partial(formulas.nsf_log_prob, xp), *_nsf_given(problem)),
                       arrange=partial(_by_bins, problem))
+
+
+def diffusion_step(problem):
+    given = [problem[name] for name in ("frequencies", "sigmas", "log_s", "scale")]
+    yield from _steps(problem, lambda params, *args: formulas.diffusion_loss(xp, params, *given, *args), draw=_normals(problem))
+
+
+def rbm_step(problem):
+    """The gradient is written down, and not left to autodiff."""
+    x, batches = jnp.asarray(problem["x"]), [jnp.asarray(b, jnp.int32) for b in problem["batches"]]
+    shapes, gradient = [a.shape for a in problem["drawn"]], partial(formulas.rbm_gradient, xp)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state, x, batch):
+        params, m, v, t, key, carry = state
+        key, *own = jax.random.split(key, 3)
+        uniforms = [jax.random.uniform(k, shape) for k, shape in zip(own, shapes, strict=True)]
+        value, of_params, *carry = gradient(params, x.at[batch].get(mode="promise_in_bounds"), *carry, *uniforms)
+        return (*_adam(params, m, v, t, of_params), t + 1, key, carry), value
+
+    def start():
+        params = [jnp.array(p) for p in problem["params"]]
+        m, v = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        return params, m, v, jnp.float32(1), jax.random.key(0), [jnp.array(a) for a in problem["carry"].values()]
+
+    def check():
+        given = *problem["carry"].values(), *problem["drawn"]
+        value, of_params, *moved = jax.jit(gradient)(start()[0], x[batches[0]], *map(jnp.asarray, given))
+        return {"loss": float(value), "gradient": np.asarray(ravel_pytree(of_params)[0]),
+                **{name: np.asarray(a) for name, a in zip(problem["carry"], moved, strict=True)}}
+
+    state, order = start(), itertools.cycle(batches)
+
+    def run(n):
+        nonlocal state
+        for _ in range(n):
+            state, value = step(state, x, next(order))
+        jax.block_until_ready((state, value))
+
+    yield "jax", check, run
 
 
 def _query(call, *args):
@@ -199,6 +246,28 @@ def maf_sample(problem):
 def realnvp_sample(problem):
     orders = problem["orders"]
     yield from _sample(problem, lambda params, z: formulas.realnvp_rows(xp, params, orders, np.argsort(orders), z))
+
+
+def _solved(params, table, w, divergence):
+    """Rows w at the other end of the equation, and log |det|."""
+    features, rates, lead, share = table
+    network, shifts = formulas.network_in_time(params, features, divergence)
+
+    def step(state, of_step):
+        return formulas.ode_step(xp, network, lead, share, *state, *of_step), None
+
+    return lax.scan(step, (w, jnp.zeros(len(w))), (shifts, jnp.asarray(rates)))[0]
+
+
+def diffusion_sample(problem):
+    yield from _sample(problem, lambda params, w: problem["scale"] * _solved(params, problem["to_data"], w, False)[0])
+
+
+def diffusion_log_prob(problem):
+    params, x = [jnp.asarray(p) for p in problem["params"]], jnp.asarray(problem["x"][:problem["n_rows"]])
+    scale = problem["scale"]
+    call = jax.jit(lambda params, x: formulas.diffusion_log_prob(*_solved(params, problem["to_noise"], x / scale, True), scale))
+    yield "jax", lambda: {"log_prob": np.asarray(call(params, x))}, _query(call, params, x)
 
 
 def logsumexp(problem):

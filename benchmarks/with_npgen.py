@@ -3,6 +3,7 @@
 Every function here takes a problem and yields (variant, check, run): check() gives named arrays that all libraries must
 agree on, run(n) does the work n times.
 """
+import dataclasses
 import itertools
 import time
 import warnings
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npgen import MADE, MAF, NSF, VAE, GaussianMixture, RealNVP, heads, kernels, ops, train, transforms
+from npgen import MADE, MAF, NSF, RBM, VAE, Diffusion, GaussianMixture, RealNVP, heads, kernels, ops, train, transforms
 from npgen.kernels._cuda import asnumpy
 from npgen.masks import Plan
 from npgen.nn import Parameters
@@ -69,16 +70,29 @@ def _nsf(problem):
 def _steps(model, problem):
     x, batches = map(model._place, (problem["x"], problem["batches"]))
 
-    def loss(params, batch, stream):
+    def in_space(batch, stream):
         z, log_det = model.preprocess_.unchecked(None, batch.x, stream=stream)
-        return model._loss(params, z, stream) - log_det
+        return train.Batch(z, carry=batch.carry), log_det
+
+    def of_rows(player):  # as models fit
+        def loss(params, batch, stream):
+            batch, log_det = in_space(batch, stream)
+            return player.loss(params, batch, stream) - log_det if model._likelihood else player.loss(params, batch, stream)
+
+        def prepare(params, carry, batch, stream):
+            return player.prepare(params, carry, in_space(batch, stream)[0], stream)
+
+        return dataclasses.replace(player, loss=loss, prepare=player.prepare and prepare)
+
+    players = tuple(map(of_rows, model._players()))
 
     def start(optimizer, learning_rate):
         params = model.params_.copy()
         options = train.Training(learning_rate=learning_rate, clip_norm=1e30, optimizer=optimizer)
-        step = train._Step((train.Player(loss=loss, repeats=True),), params, train.Batch(x), options)  # as models fit
+        step = train._Step(players, params, train.Batch(x), options)
         state = step.begin(Stream(0))
         state.stream = Stream(problem["stream"])
+        state.carry = {name: model._place(a) for name, a in problem.get("carry", {}).items()}
         return step, step.ahead(state)
 
     def take(step, state, batches):
@@ -88,8 +102,9 @@ def _steps(model, problem):
     def check():
         step, state = start(SGD(), 1.0)  # goes down the gradient itself
         value, = take(step, state, batches[:1])
-        answers = {"loss": asnumpy(value), "gradient": asnumpy(model.params_.flat - step.params.flat)}
-        return answers if "eps" in problem else answers | {
+        answers = {"loss": asnumpy(value), "gradient": asnumpy(model.params_.flat - step.params.flat),
+                   **{name: asnumpy(a) for name, a in state.carry.items()}}
+        return answers if "drawn" in problem else answers | {
             "losses": asnumpy(np.stack(take(*start(Adam(), 1e-3), batches[:5])))}
 
     (step, state), order = start(Adam(), 1e-3), itertools.cycle(batches)
@@ -124,6 +139,20 @@ def maf_step(problem):
 
 def nsf_step(problem):
     yield from _steps(_nsf(problem), problem)
+
+
+def _diffusion(problem):
+    (low, high), (mean, std) = problem["sigmas"], problem["log_s"]
+    return _build(Diffusion(hidden=problem["hidden"], n_steps=problem["n_steps"], solver=problem["solver"], sigma_min=low,
+                            sigma_max=high, p_mean=mean, p_std=std), problem)
+
+
+def diffusion_step(problem):
+    yield from _steps(_diffusion(problem), problem)
+
+
+def rbm_step(problem):
+    yield from _steps(_build(RBM(n_hidden=problem["hidden"], visible="bernoulli"), problem), problem)
 
 
 def _repeat(call, check=dict):
@@ -173,6 +202,14 @@ def realnvp_sample(problem):
 
 def maf_sample(problem):
     yield from _sample(_maf(problem), problem)
+
+
+def diffusion_sample(problem):
+    yield from _sample(_diffusion(problem), problem)
+
+
+def diffusion_log_prob(problem):
+    yield from _log_prob(_diffusion(problem), problem)
 
 
 def _mixture(problem, n, callbacks=()):

@@ -17,6 +17,7 @@ xp = types.SimpleNamespace(
     linear=lambda x, weight, bias: torch.addmm(bias, x, weight), relu=torch.relu, exp=torch.exp, log=torch.log, tanh=torch.tanh,
     square=torch.square, where=torch.where, concatenate=torch.cat, columns=lambda x, order: x.index_select(1, order),
     softmax=torch.softmax, softplus=F.softplus, logsumexp=torch.logsumexp, cumsum=torch.cumsum,
+    cos=torch.cos, sigmoid=torch.sigmoid, silu=F.silu, clip=torch.clamp,
     take=lambda a, number, axis: a.gather(axis, number.unsqueeze(axis)).squeeze(axis),
     bernoulli_log_prob=lambda x, logits: -F.binary_cross_entropy_with_logits(logits, x, reduction="sum"))
 
@@ -56,7 +57,7 @@ def steps(problem, loss, *, name="torch", compiled="torch.compile", masks=(), dr
     """
     device = problem.get("device", "cpu")
     x, batches = torch.from_numpy(problem["x"]).to(device), torch.from_numpy(problem["batches"]).to(device)
-    eps = tensors([problem["eps"]], device=device) if "eps" in problem else []
+    drawn = tensors(problem.get("drawn", ()), device=device)
     numbers = formulas.numbered(problem["params"])
 
     def start(loss):
@@ -80,9 +81,9 @@ def steps(problem, loss, *, name="torch", compiled="torch.compile", masks=(), dr
     def variant(loss):
         def check():
             params, step = start(loss)
-            first = step(batches[0], eps).item()
+            first = step(batches[0], drawn).item()
             gradient = formulas.in_place([p.grad.cpu().numpy() for p in params], arrange(numbers))
-            return {"gradient": gradient, "loss": first, "losses": [first, *(step(b, eps).item() for b in batches[1:5])]}
+            return {"gradient": gradient, "loss": first, "losses": [first, *(step(b, drawn).item() for b in batches[1:5])]}
 
         (_, step), order = start(loss), itertools.cycle(batches)
 
@@ -112,9 +113,14 @@ def made_mixture_step(problem):
     yield from _masked_steps(problem, lambda params, x: formulas.made_mixture_loss(xp, params, problem["components"], x))
 
 
+def _normals(problem):
+    """What draws a step's noise anew."""
+    shapes, device = [a.shape for a in problem["drawn"]], problem.get("device")
+    return lambda: [torch.randn(shape, device=device) for shape in shapes]
+
+
 def vae_step(problem):
-    shape, device = problem["eps"].shape, problem.get("device")
-    yield from steps(problem, lambda *args: formulas.vae_loss(xp, *args), draw=lambda: (torch.randn(shape, device=device),))
+    yield from steps(problem, lambda *args: formulas.vae_loss(xp, *args), draw=_normals(problem))
 
 
 def _orders(problem):
@@ -135,6 +141,49 @@ def _nsf_given(problem):
 
 def nsf_step(problem):
     yield from steps(problem, formulas.loss(partial(formulas.nsf_log_prob, xp), *_nsf_given(problem)))
+
+
+def diffusion_step(problem):
+    frequencies, = tensors([problem["frequencies"]], device=problem.get("device"))
+    given = frequencies, *(problem[name] for name in ("sigmas", "log_s", "scale"))
+    yield from steps(problem, lambda params, *args: formulas.diffusion_loss(xp, params, *given, *args), draw=_normals(problem))
+
+
+def rbm_step(problem):
+    """The gradient is written down, and not left to autograd."""
+    x, batches, drawn, chain = (torch.from_numpy(problem["x"]), torch.from_numpy(problem["batches"]), tensors(problem["drawn"]),
+                                tensors(problem["carry"].values()))
+    shapes = [a.shape for a in drawn]
+
+    def variant(gradient):
+        params, carry = tensors(problem["params"]), [a.clone() for a in chain]
+        adam = torch.optim.Adam(params, lr=1e-3, fused=True)
+
+        def step(batch, uniforms):
+            value, of_params, *carry[:] = gradient(params, x.index_select(0, batch), *carry, *uniforms)
+            for p, g in zip(params, of_params, strict=True):
+                p.grad = g
+            adam.step()
+            return value
+
+        def check():
+            with torch.no_grad():
+                value, of_params, *moved = gradient(params, x.index_select(0, batches[0]), *carry, *drawn)
+            return {"loss": value.item(), "gradient": np.concatenate([g.numpy().ravel() for g in of_params]),
+                    **{name: a.numpy() for name, a in zip(problem["carry"], moved, strict=True)}}
+
+        order = itertools.cycle(batches)
+
+        def run(n):
+            with torch.no_grad():
+                for _ in range(n):
+                    step(next(order), [torch.rand(shape) for shape in shapes])
+
+        return check, run
+
+    gradient = partial(formulas.rbm_gradient, xp)
+    yield "torch", *variant(gradient)
+    yield "torch.compile", *variant(torch.compile(gradient, dynamic=False))
 
 
 def query(call, name=None, given=tuple, draw=tuple):
@@ -227,6 +276,38 @@ def realnvp_sample(problem):
     noise = torch.from_numpy(problem["noise"])
     yield from _queries(lambda z: formulas.realnvp_rows(xp, params, orders, backs, z), "rows",
                         lambda: (noise,), lambda: (torch.randn(noise.shape),))
+
+
+def _solved(problem, step, table, w, divergence):
+    """Rows w at the other end of the equation, and log |det|, a step at a time."""
+    features, rates, lead, share = table
+    network, shifts = formulas.network_in_time(tensors(problem["params"]), torch.from_numpy(features), divergence)
+    log_det, rates = w.new_zeros(len(w)), torch.from_numpy(rates)
+    for t in range(len(rates)):
+        w, log_det = step(network, lead, share, w, log_det, shifts[t], rates[t])
+    return w, log_det
+
+
+def _ode_steps():
+    """A solver's step, eager and compiled."""
+    step = partial(formulas.ode_step, xp)
+    return ("torch", step), ("torch.compile", torch.compile(step, dynamic=False))
+
+
+def diffusion_sample(problem):
+    noise, scale = torch.from_numpy(problem["noise"]), problem["scale"]
+    for name, step in _ode_steps():
+        def rows(w, step=step):
+            return scale * _solved(problem, step, problem["to_data"], w, False)[0]
+        yield name, *query(rows, "rows", lambda: (noise,), lambda: (torch.randn(noise.shape),))
+
+
+def diffusion_log_prob(problem):
+    x, scale = torch.from_numpy(problem["x"][:problem["n_rows"]]), problem["scale"]
+    for name, step in _ode_steps():
+        def log_prob(step=step):
+            return formulas.diffusion_log_prob(*_solved(problem, step, problem["to_noise"], x / scale, True), scale)
+        yield name, *query(log_prob, "log_prob")
 
 
 def logsumexp(problem):
