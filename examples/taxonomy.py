@@ -30,6 +30,7 @@ models = {
     "diffusion": npgen.Diffusion(hidden=(64, 64), **flow | {"max_epochs": 150}),
     "energy, of hidden units": npgen.RBM(n_hidden=16, max_epochs=60, random_state=0),
     "implicit": npgen.GMMN(random_state=0, max_epochs=30),
+    "adversarial": npgen.GAN(random_state=0, learning_rate=1e-3, max_epochs=60),
 }
 
 side = np.linspace(-1, 1, 120)

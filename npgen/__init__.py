@@ -3,7 +3,7 @@
 Every model answers three queries about data x (n, d): density, log_prob(X); sampling, sample(n); representation,
 encode(X) and decode(Z).
 
-    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM, EnergyModel, GMMN, FlowMatching,
+    models          GaussianMixture, Mixture, MADE, MAF, IAF, NSF, RealNVP, VAE, RBM, EnergyModel, GMMN, GAN, FlowMatching,
                     Diffusion, Autoencoder; BayesClassifier, made of them
     train, players, optim    the fit loop, who moves which parameters by which loss, Adam and its like
     nn, masks       networks and parameters, autoregressive masks; layout: how kernels see them
@@ -40,6 +40,7 @@ from .checkpoint import LoadError
 from .engine import NoRuleError, Tensor, grad, hvp, jacobian, value_and_grad, vjp
 from .machine import warmup
 from .models import (
+    GAN,
     GMMN,
     IAF,
     MADE,
@@ -62,7 +63,7 @@ from .models.files import load
 from .train import ConvergenceWarning
 from .version import __version__
 
-__all__ = ["Autoencoder", "BayesClassifier", "ConvergenceWarning", "Diffusion", "EnergyModel", "FlowMatching", "GMMN",
+__all__ = ["Autoencoder", "BayesClassifier", "ConvergenceWarning", "Diffusion", "EnergyModel", "FlowMatching", "GAN", "GMMN",
            "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM",
            "RealNVP", "Tensor", "VAE", "__version__", "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load",
            "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]

@@ -132,7 +132,7 @@ class Average:
 
 # ---------------------------------------------------------------- names and files
 
-OPTIMIZERS = {"adam": Adam(), "adamw": Adam(decay=0.01), "sgd": SGD()}
+OPTIMIZERS = {"adam": Adam(), "adamw": Adam(decay=0.01), "sgd": SGD(), "adam0": Adam(beta1=0.0, beta2=0.99)}
 SCHEDULES = {"constant": Constant(), "cosine": Cosine(), "step": Step()}
 VALUES = Adam, SGD, Constant, Cosine, Step, Average
 

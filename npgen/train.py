@@ -39,7 +39,8 @@ class Training:
     schedule             of the learning rate from step to step: "constant", "cosine" (down to 0 after max_epochs), "step" (a
                          tenth after each third of max_epochs), or an object of npgen.optim; a fit that stops early stops there
     warmup               epochs over which the learning rate first rises from 0
-    optimizer            "adam", "adamw" (with a weight_decay of 0.01 of its own), "sgd", or an object of npgen.optim
+    optimizer            "adam", "adamw" (with a weight_decay of 0.01 of its own), "sgd", "adam0" (beta1 of 0, beta2 of 0.99,
+                         for two players), or an object of npgen.optim
     average              decay of a running mean of the parameters, say 0.999, which is what is then validated, kept and
                          restored (npgen.optim.Average); 0 for none
     validation_fraction  share of the rows that is held out to stop by; 0 trains on all, and stops by the training loss. Of no

@@ -257,10 +257,10 @@ def test_check_estimator():
 
 
 MUTANTS = {
-    "energy: drawn rows attract each other": ("models.gmmn:GMMN._loss", "each) - ops.sum(pairs.distances",
-                                              "each) + ops.sum(pairs.distances",
+    "energy: drawn rows attract each other": ("divergences.pairs:energy", "each) - ops.sum(distances",
+                                              "each) + ops.sum(distances",
                                               test_the_energy_loss_is_the_energy_distance_but_for_a_constant),
-    "energy: cross term once": ("models.gmmn:GMMN._loss", "return 2 * pairs.distances", "return pairs.distances",
+    "energy: cross term once": ("divergences.pairs:energy", "return 2 * distances", "return distances",
                                 test_the_energy_loss_is_the_energy_distance_but_for_a_constant),
     "mmd: a row is a pair with itself": ("models.gmmn:GMMN._loss", " - len(scales)", "",
                                          test_the_mmd_loss_is_the_mmd_but_for_a_constant),

@@ -37,7 +37,7 @@ RANKS = [
      "models.mixture.columns_em", "models.mixture.conditionals", "models.mixture.base", "models.mixture.gaussian",
      "models.mixture.columns", "models.mixture.select", "models.mixture", "models.mixture.tied", "models.classifier",
      "models.conditional", "models.made", "models.flow", "models.maf", "models.iaf", "models.nsf", "models.realnvp",
-     "models.vae", "models.rbm", "models.energy", "models.gmmn", "models.ode", "models.flow_matching",
+     "models.vae", "models.rbm", "models.energy", "models.gmmn", "models.gan", "models.ode", "models.flow_matching",
      "models.diffusion", "models.autoencoder", "models"],
     ["testing.derivatives", "testing.kernel", "testing.strategies", "testing.bounds", "testing.reference", "testing.subject",
      "testing.law", "testing.classifiers", "testing.contract", "testing.densities", "testing.encodings",

@@ -400,7 +400,7 @@ def test_settings_that_cannot_be_are_refused_before_the_work(options, message):
 
 
 def test_names_are_what_they_stand_for():
-    for name, value in (("adam", Adam()), ("adamw", Adam(decay=0.01)), ("sgd", SGD())):
+    for name, value in (("adam", Adam()), ("adamw", Adam(decay=0.01)), ("sgd", SGD()), ("adam0", Adam(beta1=0.0, beta2=0.99))):
         assert run(squares, W, optimizer=name)[0].flat.tobytes() == run(squares, W, optimizer=value)[0].flat.tobytes()
     for name, value in (("constant", Constant()), ("cosine", Cosine()), ("step", Step())):
         assert run(squares, W, schedule=name)[0].flat.tobytes() == run(squares, W, schedule=value)[0].flat.tobytes()

@@ -47,6 +47,15 @@ def distances(x, y, weights):
     return _distances(x, y, weights)
 
 
+def energy(x, y):
+    """2 E|x_i - y| - E|y - y'| of each of the rows x (n, d), for as many rows y, none a pair with itself: (n,).
+
+    The mean is the energy distance, but for the E|x - x'| that y has no say in. Source: Szekely & Rizzo (2013).
+    """
+    n, each = len(x), np.full_like(x[:, 0], 1 / len(x))
+    return 2 * distances(x, y, each) - ops.sum(distances(y, y, each)) / max(n - 1, 1)
+
+
 def gaussians(x, y, weights, scales):
     """sum_j w_j sum_s exp(-|x_i - y_j|^2 / (2 scale_s^2)) of rows x (n, d) and y (m, d), weights (m,), scales (s,): (n,)."""
     return _gaussians(x, y, weights, scales)

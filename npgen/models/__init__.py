@@ -4,6 +4,7 @@ from .classifier import BayesClassifier
 from .diffusion import Diffusion
 from .energy import EnergyModel
 from .flow_matching import FlowMatching
+from .gan import GAN
 from .gmmn import GMMN
 from .iaf import IAF
 from .made import MADE
@@ -15,9 +16,9 @@ from .realnvp import RealNVP
 from .vae import VAE
 
 MODELS = {"autoencoder": Autoencoder, "diffusion": Diffusion, "energy": EnergyModel, "flowmatching": FlowMatching,
-          "gmm": GaussianMixture, "gmmn": GMMN, "iaf": IAF, "made": MADE, "maf": MAF, "mixture": Mixture, "nsf": NSF,
-          "rbm": RBM, "realnvp": RealNVP, "vae": VAE}
+          "gan": GAN, "gmm": GaussianMixture, "gmmn": GMMN, "iaf": IAF, "made": MADE, "maf": MAF, "mixture": Mixture,
+          "nsf": NSF, "rbm": RBM, "realnvp": RealNVP, "vae": VAE}
 CLASSES = {cls.__name__: cls for cls in (*MODELS.values(), BayesClassifier)}
 
-__all__ = ["Autoencoder", "BayesClassifier", "CLASSES", "Diffusion", "EnergyModel", "FlowMatching", "GMMN", "GaussianMixture",
-           "IAF", "MADE", "MAF", "MODELS", "Mixture", "NSF", "RBM", "RealNVP", "VAE", "select_n_components"]
+__all__ = ["Autoencoder", "BayesClassifier", "CLASSES", "Diffusion", "EnergyModel", "FlowMatching", "GAN", "GMMN",
+           "GaussianMixture", "IAF", "MADE", "MAF", "MODELS", "Mixture", "NSF", "RBM", "RealNVP", "VAE", "select_n_components"]

@@ -75,9 +75,9 @@ class GMMN(GradientModel):
         x, y = beside(z, c), beside(self._net(p, beside(noise, c)), c)
         if self.distance == "sliced_wasserstein":
             return self._sliced(x, y, stream, weights)
-        n, each = len(z), np.full_like(z[:, 0], 1 / len(z))
         if self.distance == "energy":
-            return 2 * pairs.distances(x, y, each) - ops.sum(pairs.distances(y, y, each)) / max(n - 1, 1)
+            return pairs.energy(x, y)
+        n, each = len(z), np.full_like(z[:, 0], 1 / len(z))
         scales = np.asarray(np.atleast_1d(self.scales) * np.sqrt(x.shape[1]), dtype=z.dtype, like=z)
         within = (ops.sum(pairs.gaussians(y, y, each, scales)) - len(scales)) / max(n - 1, 1)
         return within - 2 * pairs.gaussians(x, y, each, scales)
