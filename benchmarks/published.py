@@ -98,7 +98,10 @@ class Work:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def fit(self, data, model, x, valid):
-        """The Fit of a model to rows x, stopped by rows valid. Raises OutOfTime, with the curve so far and its seconds."""
+        """The Fit of a model to rows x, stopped by rows valid. Raises OutOfTime, with the curve so far and its seconds.
+
+        Where valid is None, the loss of the rows fitted takes the place of theirs.
+        """
         words = f"{data} {model!r}"
         name = self.folder / f"{data}-{type(model).__name__}-{hashlib.sha256(words.encode()).hexdigest()[:10]}"
         done, notes, run = (name.with_name(name.name + end) for end in (".npgen", ".json", ".run"))
@@ -111,7 +114,7 @@ class Work:
 
         def after(entry):
             del curve[entry["epoch"] - 1:]  # epochs that the checkpoint did not have are made again
-            curve.append(entry["valid_nats"])
+            curve.append(entry["train_nats" if valid is None else "valid_nats"])
             if time.perf_counter() - begin > 3600 * self.hours:
                 raise OutOfTime(curve, before["seconds"] + time.perf_counter() - begin)
 

@@ -15,8 +15,8 @@ from npgen import data, priors
 from npgen.heads import MixtureOfNormals
 from npgen.models.estimator import clone
 
-from . import yardsticks
-from .published import HERE, Result, Row, mean, nll
+from . import published_machines, published_toys, yardsticks
+from .published import Result, Row, mean, nll
 
 SEED = 0
 STATES = 2**12  # rows that are scored at once
@@ -152,33 +152,6 @@ def asia(work):
 
 VAE = functools.partial(npgen.VAE, n_latent=40, hidden=(400,), n_importance=200, patience=30, random_state=SEED)
 
-# --- densities of two columns ----------------------------------------------------------------------------------------
-
-ENTROPY = {"eight-gaussians": (2.144717, 0.02), "moons": (2.393879, 0.02), "rings": (2.845351, 0.05),
-           "checkerboard": (3.465736, 0.10)}
-TOY = {"batch_size": 512, "learning_rate": 2e-3, "schedule": "cosine", "average": 0.995, "max_epochs": 100,
-       "random_state": SEED}
-FLOWS = {"NSF": npgen.NSF(n_layers=6, hidden=(64, 64), mix="lu", **TOY),
-         "MAF": npgen.MAF(n_layers=8, hidden=(64, 64), **TOY),
-         "RealNVP": npgen.RealNVP(n_couplings=16, hidden=(64, 64), **TOY)}
-
-
-def divergence(name, model):
-    """Nats of 100,000 fresh rows less the entropy: the KL divergence, estimated; a picture beside it."""
-    def run(work):
-        x, valid, test = (data.load(name, n=n, seed=seed) for n, seed in ((50_000, 1), (5_000, 2), (100_000, 3)))
-        fit, looked, seconds = work.best(name, [model], x, valid)
-        nats, error = mean(-fit.model.log_prob(test))
-        picture = HERE / "published" / f"{type(model).__name__.lower()}-{name}.png"
-        picture.parent.mkdir(exist_ok=True)
-        from npgen import plot
-        plot.density(picture, fit.model.log_prob, [(x[:, 0].min(), x[:, 0].max()), (x[:, 1].min(), x[:, 1].max())],
-                     title=f"{type(model).__name__}, {name}")
-        return Result(nats - ENTROPY[name][0], error, repr(model), looked, seconds,
-                      note=f"![density](published/{picture.name})")
-    return run
-
-
 # --- mixtures --------------------------------------------------------------------------------------------------------
 
 def mixture_of_normals(name, k):
@@ -280,8 +253,7 @@ ROWS = (
         "mnist", yardsticks.mnist_static, VAE(schedule="cosine", max_epochs=200))),
     Row("VAE 784-400-[40], flow prior, IS-200", "static MNIST", ("<=", 90.0), "", nll(
         "mnist", yardsticks.mnist_static, VAE(prior="flow", schedule="cosine", max_epochs=200))),
-    *(Row(f"{model}: NLL minus entropy", name, ("<=", bar), f"entropy {entropy}", divergence(name, FLOWS[model]))
-      for model in FLOWS for name, (entropy, bar) in ENTROPY.items()),
+    *published_toys.ROWS,
     *(Row(f"GaussianMixture({k}), sum over the rows", name, (">=", bar), f"{published}", mixture_of_normals(table, k))
       for name, table, k, bar, published in (
           ("Old Faithful", "old_faithful", 2, -1130.26397, -1130.263960),
@@ -291,4 +263,5 @@ ROWS = (
     Row("Mixture of 500 Bernoullis", "static MNIST", ("<=", 127.0), "137.64; 125.8", mixture_of_bernoullis(500)),
     *(Row(f"BayesClassifier({name}): accuracy", "digits, 5 splits", None, "", accuracy(name)) for name in DENSITIES),
     *(Row(f"BayesClassifier({name}): AUROC of log p", "digits beside MNIST's", None, "", auroc(name)) for name in DENSITIES),
+    *published_machines.ROWS,
 )

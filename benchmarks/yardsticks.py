@@ -42,6 +42,28 @@ def mnist_logit():
     return parts(loader().mnist_logit())
 
 
+def mnist_black():
+    """MNIST, 1 where a pixel is above 1/2: (60,000 rows to fit, 10,000 of the test)."""
+    x = loader().mnist()
+    return tuple((x[part] > 127).astype(np.float32) for part in ("x_train", "x_test"))
+
+
+def mnist_grey():
+    """MNIST, pixels from 0 to 1, the last 5,000 rows to fit to stop by."""
+    x = loader().mnist()
+    x, test = (x[part].astype(np.float32) / 255 for part in ("x_train", "x_test"))
+    return x[:-5000], x[-5000:], test
+
+
+def table(name):
+    """A table of real columns (n, d) and its labels (n,): iris, wine, breast cancer, and red wine, of one class."""
+    if name == "red wine":
+        x = np.concatenate(loader().red_wine_fold(1))
+        return x, np.zeros(len(x), np.int64)
+    x = loader().table(f"sklearn_{name.replace(' ', '_')}")
+    return x["x"].astype(np.float64), x["y"]
+
+
 def red_wine():
     """Ten folds (rows to fit, rows of the test), as Uria et al. (2013) have them."""
     return [loader().red_wine_fold(k) for k in range(1, 11)]
