@@ -3,6 +3,7 @@ import os
 
 import cuda_emulator
 import cupy_standin
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -41,6 +42,16 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
         dropped = set(left_out)
         items[:] = [item for item in items if item not in dropped]
+
+
+def pytest_runtest_setup(item):
+    """Every test draws what it draws alone: the generators of its module are where the module left them."""
+    for rng in vars(item.module).values():
+        if isinstance(rng, np.random.Generator):
+            rng.bit_generator.state = STATES.setdefault(id(rng), (rng, rng.bit_generator.state))[1]
+
+
+STATES = {}  # of a generator, by its id: itself, which keeps the id its own, and its first state
 
 
 def pytest_terminal_summary(terminalreporter):

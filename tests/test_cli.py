@@ -126,6 +126,14 @@ def test_warnings_are_one_line(here, capsys):
     assert err.startswith("npgen: warning: ") and err.count("\n") == 1
 
 
+@pytest.fixture
+def pythons_sigint():
+    """Python's own handler of Ctrl-C, which a process that a shell has started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_after(monkeypatch, n_epochs):
     """Press Ctrl-C when the checkpoint is written for the n-th time."""
     written, write = [], checkpoint.write
@@ -142,7 +150,7 @@ def interrupt_after(monkeypatch, n_epochs):
 
 
 @pytest.mark.parametrize("model", ["made", "realnvp", "vae", "gmm"])
-def test_ctrl_c_keeps_the_best_and_resume_gives_the_same_bits(here, capsys, monkeypatch, model):
+def test_ctrl_c_keeps_the_best_and_resume_gives_the_same_bits(here, capsys, monkeypatch, model, pythons_sigint):
     settings = {"gmm": ("--set", "n_components=4", "--set", "tol=0"), "realnvp": SMALL}.get(model, ("--set", "hidden=8"))
     argv = ("fit", model, "--data", "pinwheel", "--epochs", "6", *settings, "--out")
     assert run(*argv, "whole") == 0
@@ -181,14 +189,6 @@ def test_rows_to_stop_by(here, capsys):
         capsys, "fit", "gmm", "--data", "train.csv", "--valid", "rest.csv", "--out", "m")
 
 
-@pytest.fixture
-def pythons_sigint():
-    """Python's own handler of Ctrl-C, which a process that a shell has started in the background does not have."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("where", ["fit", "_epoch"])
 def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkeypatch, where, pythons_sigint):
     old = write("m", "old")
@@ -197,6 +197,26 @@ def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkey
     assert capsys.readouterr().err.endswith("npgen: interrupted\n")
     assert os.listdir() == [old] and Path(old).read_text() == "old"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_waits_for_an_import_and_is_not_heard_where_it_is_ignored(here, capsys, monkeypatch, ignored, pythons_sigint):
+    """A C extension that is cut off while it imports NumPy prints a traceback and raises another error."""
+    Path("imported.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2); done = 1")
+    monkeypatch.syspath_prepend(".")
+
+    def command(*_, **__):
+        import imported
+        assert imported.done
+        time.sleep(0.2 if ignored else 5)
+        raise ValueError("it went on")
+
+    monkeypatch.setattr(train, "fit", command)
+    monkeypatch.delitem(sys.modules, "imported", raising=False)
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run(*fast(*SMALL))
+    assert ("it went on" if ignored else "npgen: interrupted") in capsys.readouterr().err and "imported" in sys.modules
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")

@@ -174,7 +174,8 @@ def test_atoms_are_named_in_one_line(name, kind):
 
 
 def test_where_a_head_holds_the_column_nothing_is_said():
-    x = np.column_stack([RNG.random(500) < 0.3, RNG.normal(size=500)]).astype(float)
+    bit = RNG.random(500) < 0.3
+    x = np.column_stack([bit, RNG.normal(size=500) + 3 * bit]).astype(float)
     Mixture(2, random_state=0).fit(x)
     MADE(hidden=(8,), max_epochs=1, random_state=0).fit(BITS)
     GaussianMixture(2, preprocess="auto", random_state=0).fit(x)

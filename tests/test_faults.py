@@ -38,6 +38,7 @@ from npgen.kernels import using
 from npgen.models import MADE, VAE, GaussianMixture, RealNVP
 
 folder, n, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background does not have it
 rng = random.Random(seed)
 x = data.moons(80)
 models = [lambda: MADE(hidden=(32,), max_epochs=25, patience=99, random_state=1),

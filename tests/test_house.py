@@ -43,8 +43,8 @@ RANKS = [
      "testing.law", "testing.classifiers", "testing.contract", "testing.densities", "testing.encodings",
      "testing.given", "testing.gradients", "testing.latents",
      "testing.mixtures", "testing.states", "testing.laws", "testing.report", "testing", "plot"],
-    ["machine", "demo", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.fitting", "cli.queries", "cli.about",
-     "cli", "__main__"],
+    ["machine", "demo", "cli.interrupts", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.fitting",
+     "cli.queries", "cli.about", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]
 LAZY = ("cupy", "llvmlite", "matplotlib", "numba", "pandas", "safetensors", "scipy.linalg", "scipy.special", "scipy.stats",

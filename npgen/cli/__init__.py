@@ -5,7 +5,7 @@ user can put right is one line on stderr and exit status 2; Ctrl-C is status 130
 
     fitting   fit, check                    parser    how a command says what it takes
     queries   score, sample, encode, impute sources   rows and columns of files
-    about     info, config, warmup, demo    words     what is printed
+    about     info, config, warmup, demo    words     what is printed; interrupts  Ctrl-C
 """
 import argparse
 import os
@@ -15,6 +15,7 @@ import warnings
 from ..kernels import DeviceError
 from ..version import __version__
 from . import about, fitting, queries
+from .interrupts import ctrl_c
 from .parser import Parser
 from .words import say
 
@@ -27,7 +28,8 @@ def main(argv=None):
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: say("warning", message)
         try:
-            return args.command(args) or 0
+            with ctrl_c():
+                return args.command(args) or 0
         except KeyboardInterrupt:
             say("interrupted")
             return 130

@@ -4,10 +4,8 @@ import contextlib
 import inspect
 import os
 import re
-import signal
 import sys
 import textwrap
-import threading
 import time
 
 import numpy as np
@@ -15,6 +13,7 @@ import numpy as np
 from .. import data, heads, priors
 from ..models import MODELS, files
 from . import contexts
+from .interrupts import ctrl_c
 from .parser import DATA, add_command, add_data, add_device
 from .sources import check_output, named, names_of, rows_of, takes_missing
 from .words import count, describe, passes, print_table, say, training
@@ -32,7 +31,7 @@ def fit(args):
     x, context = training_rows(args.data, args.context, takes_missing(model))
     valid = None if args.valid is None else _validation(args, x, context)
     begin = time.perf_counter()
-    with _ctrl_c() as pressed:
+    with ctrl_c() as pressed:
         model.fit(x, context=context, validation_data=valid, checkpoint=partial, resume=args.resume)
     seconds = time.perf_counter() - begin
     if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
@@ -151,32 +150,6 @@ def _validation(args, x, context):
     rows = data.Table(rows_of(found, x.columns, x.shape[1], args.data, "has", numbers), x.columns)
     return rows if context is None else (rows, None, contexts.table(found, numbers, context.columns, [
         {"levels": [value]} for value in context.rows[0]]))
-
-
-@contextlib.contextmanager
-def _ctrl_c():
-    """A list that is no longer empty once Ctrl-C was pressed: a fit ends early then, and returns."""
-    pressed, again = [], []
-
-    def press(*_):
-        pressed.append(True)
-        raise KeyboardInterrupt
-
-    def lost(unraisable):  # it came inside a callback of compiled code, which cannot pass it on
-        if unraisable.exc_type is not KeyboardInterrupt:
-            return hook(unraisable)
-        again.append(threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]))
-        again[-1].start()
-
-    before, hook = signal.signal(signal.SIGINT, press), sys.unraisablehook
-    sys.unraisablehook = lost
-    try:
-        yield pressed
-    finally:
-        for timer in again:
-            timer.cancel()
-        sys.unraisablehook = hook
-        signal.signal(signal.SIGINT, before)
 
 
 def _models():
