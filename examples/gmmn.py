@@ -13,7 +13,7 @@ folder.mkdir(parents=True, exist_ok=True)
 
 train, test = data.load("rings", n=4000, seed=0), data.load("rings", n=2000, seed=1)
 print(f"energy distance between rows and as many others: {float(energy_distance(test, train[:2000])):.4f}")
-models = {distance: GMMN(distance=distance, n_noise=4, max_epochs=60, random_state=0).fit(train)
+models = {distance: GMMN(objective=distance, n_noise=4, max_epochs=60, random_state=0).fit(train)
           for distance in ("energy", "sliced_wasserstein", "mmd")}
 for distance, model in models.items():
     print(f"fitted by {distance:18}: {-model.score(test):.4f} from its samples to held-out rows")

@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from .. import data, heads, priors
+from ..divergences.objectives import OBJECTIVES
 from ..models import MODELS, files
 from . import contexts
 from .interrupts import ctrl_c
@@ -100,12 +101,12 @@ def _defaults(cls):
     return defaults | ({"preprocess": "auto"} if "preprocess" in defaults else {})
 
 
-PARTS = {cls.__name__: cls for cls in (*heads.HEADS.values(), *priors.PRIORS.values())}
+PARTS = {cls.__name__: cls for cls in (*heads.HEADS.values(), *priors.PRIORS.values(), *OBJECTIVES.values())}
 
 
 def _literal(text, setting):
-    """A Python literal; a head or prior by its constructor, prior=Flow(5, hidden=(64,)); else a text, of which commas make
-    several: hidden=400,200, heads=normal,bernoulli."""
+    """A Python literal; a head, prior or objective by its constructor, prior=Flow(5, hidden=(64,)); else a text, of which
+    commas make several: hidden=400,200, heads=normal,bernoulli."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -116,7 +117,7 @@ def _literal(text, setting):
 
 
 def _part(text, setting):
-    """The head or prior that a call of its constructor stands for. Raises ValueError where there is none."""
+    """The head, prior or objective that a call of its constructor stands for. Raises ValueError where there is none."""
     try:
         call = ast.parse(text, mode="eval").body
         return PARTS[call.func.id](*map(ast.literal_eval, call.args),

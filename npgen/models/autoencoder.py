@@ -46,6 +46,7 @@ class Autoencoder(GradientModel):
     noise: float = 0.0
     prior: object = None
     _capabilities = Capabilities("none", "code", invertible=False)
+    _objectives = ("squared_error",)
     hidden_, n_latent_ = Follows(), Follows()
 
     def _choose(self, z, c, stream):

@@ -22,7 +22,7 @@ from ..heads import head_for
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array
 from ..random import as_stream
-from .capabilities import Capabilities, check_density, only, score_by_draws  # noqa: F401  the first: for models
+from .capabilities import Capabilities, check_density, only, score_by_draws, take_objective  # noqa: F401  for models
 from .context import ContextMap
 from .device import OnDevice
 from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
@@ -75,7 +75,8 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
 
     # ------------------------------------------------------------ fitting
 
-    def fit(self, X, y=None, *, context=None, sample_weight=None, validation_data=None, checkpoint=None, resume=False):
+    def fit(self, X, y=None, *, context=None, sample_weight=None, validation_data=None, objective=None, checkpoint=None,
+            resume=False):
         """Learn from the rows of X (n, d); returns self. y is ignored, there so that pipelines work.
 
         context (n, w): what is known beside X, of which the density is p(x | context) then: a vector of labels (n,), numbers
@@ -86,6 +87,8 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         context), for models that are trained by gradient: these stop training and choose the best epoch in place of
         validation_fraction of X, and nothing else sees them. For rows that come in groups or in an order, of which random
         ones would be no test.
+        objective: the divergence between the data and the model that is minimised, "kl" by maximum likelihood. It sets the
+        hyperparameter of that name, where there is one to choose; None: as that says.
         checkpoint: a path that the state of the run is written to, after an epoch at most every WRITE_EVERY seconds, and
         when the fit ends, be it by Ctrl-C or an error; with resume=True a run goes on from that file, to the same bits as
         one that never stopped.
@@ -96,12 +99,13 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=self._missing)
         weights, n_seen = check_weights("fit", sample_weight, x), total_weight(sample_weight, x)
         learner = copy.copy(self)  # a fit that fails leaves this model alone
+        take_objective(learner, objective)
         learner.context_ = self._context_map(context, len(x), weights)
         x, c, weights = counting(x, learner._check_context("fit", context, x), weights)
         check_rows("fit", x[:2], minimum=2, missing=self._missing)
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, column_names("fit", X)
         validation = None if validation_data is None else learner._check_validation(validation_data)
-        with session(), RunFile(checkpoint, resume, self, (x, c, weights), n_seen, validation) as run:
+        with session(), RunFile(checkpoint, resume, learner, (x, c, weights), n_seen, validation) as run:
             learner.stream_ = run.stream.spawn()
             learner.preprocess_ = transforms.make(self.preprocess, x, self._untouched).fit(x, sample_weight=weights)
             learner._learn(x, c, weights, run)
@@ -239,6 +243,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     _missing = False  # whether NaN stands for a missing value, or is refused
     _validates = False  # whether fit stops by rows held out
     _takes_context = False
+    _objectives = ("kl",)  # what fit can minimise, by name
     _untouched = False  # which columns preprocessing leaves as they are (heads.untouched)
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
     _rows_per_call = 4096  # of a private method: bounds the memory of a query

@@ -1,4 +1,4 @@
-"""What a model's answers are, and what a model without a density is asked in place of one.
+"""What a model's answers are, what one without a density is asked in place of it, and what a model can be fitted by.
 
 Legend: n rows, d features, w columns of context.
 """
@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from .. import divergences
-from ..checks import check_weights
+from ..checks import check_weights, one_line
 from ..kernels._cuda import asnumpy
 
 
@@ -66,3 +66,13 @@ def score_by_draws(model, x, c, sample_weight):
     y = asnumpy(model._drawn(lambda n, stream: model._sample(n, model._place(c), stream), len(x), 0))
     x, y = (np.hstack([rows, asnumpy(c)]) for rows in (x, y))
     return -divergences.energy_distance(x, y, p_weights=weights, q_weights=weights).value
+
+
+def take_objective(model, objective):
+    """Fit this model by an objective, or by its hyperparameter's; ValueError, which names those it can, for another."""
+    chosen = getattr(model, "objective", model._objectives[0]) if objective is None else objective
+    if not isinstance(getattr(chosen, "name", chosen), str) or getattr(chosen, "name", chosen) not in model._objectives:
+        raise ValueError(f"fit: objective must be {' or '.join(map(repr, model._objectives))} for a {type(model).__name__}, "
+                         f"got {one_line(chosen)}")
+    if hasattr(model, "objective"):
+        model.objective = chosen

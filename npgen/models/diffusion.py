@@ -45,6 +45,7 @@ class Diffusion(ODEModel):
     sigma_max: float = 20.0
     p_mean: float = -0.5
     p_std: float = 1.2
+    _objectives = ("denoising",)
     sigmas_ = Follows()
 
     def _choose(self, z, c, stream):

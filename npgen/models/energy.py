@@ -196,6 +196,7 @@ class EnergyModel(GradientModel):
     n_importance: int = 10_000
     max_epochs: int = 100
     learning_rate: float = 5e-3
+    _objectives = tuple(OBJECTIVES)
     hidden_ = Follows()
 
     @property
@@ -235,9 +236,8 @@ class EnergyModel(GradientModel):
         return super()._first(x, c, weights, stream)
 
     def _check_options(self):
-        for name, known in (("objective", tuple(OBJECTIVES)), ("sampler", SAMPLERS)):
-            if not isinstance(getattr(self, name), str) or getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         for name in ("sigma", "step"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:

@@ -7,6 +7,7 @@ import numpy as np
 from .. import checkpoint, optim, priors, transforms
 from ..checkpoint import LoadError
 from ..checks import one_line
+from ..divergences import objectives
 from ..heads import Head, from_config
 from ..kernels._cuda import asnumpy
 from ..nn import Parameters
@@ -155,7 +156,7 @@ def _to_json(name, value):
         return {"preprocess": transforms.to_config(value)}
     if isinstance(value, optim.VALUES):
         return optim.to_config(value)
-    if isinstance(value, priors.Prior):
+    if isinstance(value, (priors.Prior, objectives.Objective)):
         return value.config()
     if isinstance(value, Saved):
         return {"model": type(value).__name__, "params": params_to_json(value, without=("callbacks",))}
@@ -195,8 +196,8 @@ def from_json(value):
     if isinstance(value, dict):
         if "optim" in value:
             return optim.from_config(value)
-        if "prior" in value:
-            return priors.from_config(value)
+        if "prior" in value or "objective" in value:
+            return (priors if "prior" in value else objectives).from_config(value)
         return transforms.from_config(value["preprocess"], {}) if "preprocess" in value else \
             from_config({"head": "categorical"} | value)  # of which older files have the levels alone
     return tuple(from_json(v) for v in value) if isinstance(value, list) else value

@@ -10,6 +10,7 @@ import abc
 import numpy as np
 
 from ..checks import check_order, check_widths, one_line
+from ..divergences.objectives import OBJECTIVES
 from ..priors import from_config, prior_for
 from ..transforms import LU, ActNorm, BatchNorm, Chain, Permute
 from .base import Capabilities, Follows
@@ -28,7 +29,9 @@ class FlowModel(GradientModel):
     encode gives the noise z (n, d), of the base under the model; decode inverts it exactly.
     """
 
+    objective: object = "kl"
     _base = None
+    _objectives = ("kl", *OBJECTIVES)
     _takes_context = True
 
     @property
@@ -73,7 +76,9 @@ class StackedFlow(FlowModel):
                    mixtures of ten normals with `hidden`'s layers (MAF-MoG of Papamakarios et al., 2017); or a prior of
                    npgen.priors, such as MADE(5, hidden=(64,)). What comes between steps comes before a learned base, too
 
-    A subclass writes _step(name, d, w, chosen, k), the k-th step, and gives in _more() what else that needs.
+    With norm="batch" or a learned base it is fitted by objective="kl" alone: draws have no batch to take moments of, and those
+    of that base no gradient. A subclass writes _step(name, d, w, chosen, k), the k-th step, and gives in _more() what else that
+    needs.
     """
 
     n_layers: int = 5
@@ -83,6 +88,11 @@ class StackedFlow(FlowModel):
     base: object = "normal"
     _affine = False  # whether steps move each feature by a mean and a scale
     n_layers_, hidden_, norm_, mix_, base_, orders_ = Follows(), Follows(), Follows(), Follows(), Follows(), Follows()
+
+    @property
+    def _objectives(self):
+        moved = self.norm != "batch" and isinstance(self.base, str) and self.base == "normal"
+        return FlowModel._objectives if moved else FlowModel._objectives[:1]
 
     @abc.abstractmethod
     def _step(self, name, d, w, chosen, k):

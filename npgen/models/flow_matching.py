@@ -33,6 +33,7 @@ class FlowMatching(ODEModel):
     """
 
     coupling: str = "independent"
+    _objectives = ("flow_matching",)
 
     def _choose(self, z, c, stream):
         if self.coupling not in ("independent", "ot"):

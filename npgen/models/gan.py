@@ -95,6 +95,7 @@ class GAN(GradientModel):
     average: object = 0.999
     patience: int = 50
     _capabilities = Capabilities("none", "none", invertible=False)
+    _objectives = ("adversarial",)
     _takes_context = True
     hidden_, critic_hidden_, n_noise_, packing_ = Follows(), Follows(), Follows(), Follows()
 

@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 
-from .. import train, transforms
+from .. import ops, train, transforms
+from ..divergences.objectives import objective_for
 from ..heads import untouched
 from ..kernels._cuda import asnumpy, is_device_array
-from ..nn import Parameters
+from ..nn import Parameters, beside
 from ..random import Stream
 from ..warn import warn
 from .base import Model
@@ -19,13 +20,13 @@ class GradientModel(Model, train.Training):
     """A model fitted by following the gradient of its loss; a subclass writes what Model asks for, but _learn.
 
     _loss(p, z, stream, c) is the (n,) nats of preprocessed rows that training minimises: minus the log-density, unless a
-    subclass says otherwise. Within a training step p are Tensors, else arrays. A model that one loss does not train writes
-    _players, and _monitor if that is not to be the first one's loss; all of them see a Batch of preprocessed rows.
+    subclass says otherwise, or `objective` is a distance to rows that _draw makes of p, by ops. Within a training step p are
+    Tensors, else arrays. A model that one loss does not train writes _players, and _monitor if that is not to be the first
+    one's loss; all of them see a Batch of preprocessed rows.
     """
 
     preprocess: object = "auto"
     _validates = True
-    _likelihood = True  # whether _loss is minus the log-density, or minus a bound, in nats
     _monitor = None  # (p, batch, stream) -> (n,), by which training stops
     _statistics = None  # (p, z, c, weights) -> {name: array} of the rows trained on, if a part has query_shapes of its own
 
@@ -33,8 +34,20 @@ class GradientModel(Model, train.Training):
     def _untouched(self):
         return untouched(getattr(self, "head", None))
 
-    def _loss(self, p, z, stream, c=None):
-        return -self._log_density(p, z, c)
+    @property
+    def _distance(self):
+        """The distance between rows and draws that it is fitted by, or None."""
+        return objective_for(getattr(self, "objective", None))
+
+    @property
+    def _likelihood(self):
+        """Whether _loss is minus the log-density, or minus a bound, in nats."""
+        return self._distance is None
+
+    def _loss(self, p, z, stream, c=None, weights=None):
+        if self._distance is None:
+            return -self._log_density(p, z, c)
+        return self._distance(beside(z, c), beside(self._draw(Moved(p), len(z), stream, c), c), stream, weights)
 
     def _players(self):
         return follower(self),
@@ -75,9 +88,22 @@ class GradientModel(Model, train.Training):
             self.head_.check(z, method, shown=x)
 
 
+class Moved(dict):
+    """Parameters within a step of training, of which _draw makes rows."""
+
+    @property
+    def flat(self):
+        """An array of their dtype, where they lie."""
+        return ops.stop_gradient(next(iter(self.values())))
+
+
 def follower(model):
     """The player that follows the gradient of a model's _loss, a function of its arguments."""
-    return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context), repeats=True)
+    distance = getattr(model, "_distance", None)
+    if distance is None:
+        return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context), repeats=True)
+    return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context, batch.weights),
+                        repeats=distance.repeats)
 
 
 def descend(model, params, x, c, weights, run, players=None, monitor=None):

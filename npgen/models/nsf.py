@@ -26,6 +26,8 @@ class NSF(StackedFlow):
     mix            the order of the features between steps: "reverse", "random", or "lu", a learned linear map
     base           of the noise: "normal"; learned are "mixture" and "made", a MADE of mixtures of ten normals; or a prior of
                    npgen.priors, such as MADE(5, hidden=(64,))
+    objective      "kl", maximum likelihood; or a distance between the rows and as many draws: "energy", "mmd",
+                   "sliced_wasserstein", or an object of npgen.divergences, such as MMD(scales=(0.5, 1))
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 

@@ -190,6 +190,7 @@ class RBM(GradientModel):
     max_epochs: int = 100
     learning_rate: float = 3e-3
     validation_fraction: float = 0.0
+    _objectives = ("pcd",)
     n_hidden_ = Follows()
 
     @property

@@ -22,6 +22,8 @@ class RealNVP(FlowModel):
 
     n_couplings    affine couplings, each of which normalises its features first (ActNorm)
     hidden         widths of the ReLU layers in each coupling's network
+    objective      "kl", maximum likelihood; or a distance between the rows and as many draws: "energy", "mmd",
+                   "sliced_wasserstein", or an object of npgen.divergences, such as MMD(scales=(0.5, 1))
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 

@@ -28,7 +28,6 @@ from .gradient import GradientModel
 from .overflow import FAR, beyond_numbers
 
 LOG_VAR_LIMIT = 10.0
-OBJECTIVES = "elbo", "iwae"
 VARIANCES = "network", "feature", "shared"
 IMPUTED = 2**22  # random numbers of impute at once
 
@@ -100,6 +99,7 @@ class VAE(GradientModel):
     max_epochs: int = 500
     patience: int = 30
     _capabilities = Capabilities("estimate", "posterior mean", invertible=False)
+    _objectives = ("elbo", "iwae")
     _takes_context = True
     hidden_, n_latent_, prior_, variance_ = Follows(), Follows(), Follows(), Follows()
 
@@ -112,8 +112,6 @@ class VAE(GradientModel):
         check_widths("n_importance", (self.n_importance,))
         (size,) = check_widths("prior_size", (self.prior_size,))
         check_widths("k", (self.k,))
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
         if self.free_bits and self.objective != "elbo":
             raise ValueError(f"free_bits={self.free_bits!r} is a floor of the ELBO's KL divergence; leave it out, or take "
                              "objective='elbo'")
