@@ -535,7 +535,7 @@ def test_what_cannot_be_is_refused_in_one_sentence():
                ({"prior": Unregistered()}, "prior: Unregistered is a class of your own; register it, here and before load: "),
                ({"prior_size": 0}, "prior_size must be made of positive integers, got 0"),
                ({"prior": "mixture", "prior_size": 10**6}, "prior_size must be an integer from 1 to 1000, got 1000000"),
-               ({"objective": "vlb"}, "objective: expected one of elbo, iwae, got 'vlb'"),
+               ({"objective": "vlb"}, "objective must be 'elbo' or 'iwae' for a VAE, got 'vlb'"),
                ({"k": 0}, "k must be made of positive integers, got 0"),
                ({"beta": -1}, "beta must be a non-negative number, got -1"),
                ({"free_bits": math.inf}, "free_bits must be a non-negative number, got inf"),
