@@ -127,9 +127,9 @@ def test_a_forged_density_is_refused(tmp_path):
     model.save(tmp_path / "m")
     arrays, header = checkpoint.read(tmp_path / "m")
     its, fitted = other.state()
-    forged = {name: a for name, a in arrays.items() if not name.startswith("codes.")}
-    forged |= {name: a for name, a in its.items() if name.startswith("codes.")}
-    checkpoint.write(tmp_path / "m", forged, header | {"fitted": header["fitted"] | {"codes": fitted["codes"]}})
+    forged = {name: a for name, a in arrays.items() if not name.startswith("prior.")}
+    forged |= {name: a for name, a in its.items() if name.startswith("prior.")}
+    checkpoint.write(tmp_path / "m", forged, header | {"fitted": header["fitted"] | {"prior_": fitted["prior_"]}})
     with pytest.raises(LoadError, match="the density is not of the codes"):
         npgen.load(tmp_path / "m")
 

@@ -19,7 +19,6 @@ from ..checks import check_widths, one_line
 from ..nn import MLP
 from ..random import Stream
 from .base import Capabilities, Follows, Model, clone
-from .files import from_header
 from .gradient import GradientModel
 from .mixture import GaussianMixture
 
@@ -47,22 +46,23 @@ class Autoencoder(GradientModel):
     prior: object = None
     _capabilities = Capabilities("none", "code", invertible=False)
     _objectives = ("squared_error",)
+    _models = ("prior_",)
     hidden_, n_latent_ = Follows(), Follows()
 
     def _choose(self, z, c, stream):
         (n_latent,) = check_widths("n_latent", (self.n_latent,))
+        if not isinstance(self.noise, (int, float, np.number)) or not 0 <= self.noise < math.inf:
+            raise ValueError(f"noise must be a non-negative number, got {one_line(self.noise)}")
+        if self.prior is not None and not isinstance(self.prior, Model):
+            raise TypeError(f"prior must be a model of npgen or None, got {one_line(self.prior)}")
         return {"hidden": check_widths("hidden", self.hidden), "n_latent": n_latent}
 
     def _assemble(self, d, w, chosen):
         hidden, n_latent = tuple(chosen["hidden"]), chosen["n_latent"]
         return {"encoder": MLP("encoder", (d, *hidden, n_latent)), "decoder": MLP("decoder", (n_latent, *hidden[::-1], d))}
 
-    def _learn(self, x, c, weights, run):
-        if not isinstance(self.noise, (int, float, np.number)) or not 0 <= self.noise < math.inf:
-            raise ValueError(f"noise must be a non-negative number, got {one_line(self.noise)}")
-        if self.prior is not None and not isinstance(self.prior, Model):
-            raise TypeError(f"prior must be a model of npgen or None, got {one_line(self.prior)}")
-        super()._learn(x, c, weights, run)
+    def _conclude(self, seen, held):
+        x, _, weights = seen
         self.prior_ = self._fit_prior(self._rowwise(self._encode, x), weights)
 
     def _fit_prior(self, codes, weights):
@@ -85,13 +85,6 @@ class Autoencoder(GradientModel):
     def _draw(self, p, n, stream, c=None):
         return self._decoder(p, self._place(self.prior_.sample(n, rng=stream).astype(p.flat.dtype)))
 
-    def state(self):
-        arrays, fitted = super().state()
-        of_prior, header = self.prior_._to_file("save")
-        return arrays | {f"codes.{name}": a for name, a in of_prior.items()}, fitted | {"codes": header}
-
-    def _restore(self, arrays, fitted):
-        self.prior_ = from_header(arrays, "codes.", fitted["codes"])
-        super()._restore({name: a for name, a in arrays.items() if not name.startswith("codes.")}, fitted)
-        if not isinstance(self.prior_, Model) or self.prior_.n_features_in_ != self.n_latent_:
+    def _finish(self):
+        if self.prior_.n_features_in_ != self.n_latent_ or self.prior_.context_ is not None:
             raise ValueError("the density is not of the codes")

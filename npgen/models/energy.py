@@ -28,7 +28,6 @@ from ..nn import Part
 from ..random import Stream
 from ..train import Player
 from .base import Capabilities, Follows, Model, clone
-from .files import from_header
 from .gradient import GradientModel
 from .mixture import GaussianMixture
 
@@ -197,6 +196,7 @@ class EnergyModel(GradientModel):
     max_epochs: int = 100
     learning_rate: float = 5e-3
     _objectives = tuple(OBJECTIVES)
+    _models = ("base_",)
     hidden_ = Follows()
 
     @property
@@ -315,21 +315,10 @@ class EnergyModel(GradientModel):
 
         return self._rowwise(of_rows, self._check("energy", X))
 
-    # ------------------------------------------------------------ files
-
-    def state(self):
-        """What fit learned, as save writes it: arrays by name, and what JSON can hold, by name; the base's file among them."""
-        arrays, fitted = super().state()
-        its, header = self.base_._to_file("save")
-        return arrays | {f"base.{name}": a for name, a in its.items()}, fitted | {"base_": header}
-
-    def _restore(self, arrays, fitted):
-        self.base_ = from_header(arrays, "base.", fitted["base_"])
+    def _finish(self):
         check_base(self.base_)
         if self.base_.n_features_in_ != self.n_features_in_ or self.base_.context_ is not None:
             raise ValueError("the base is of other columns, or of a context")
-        super()._restore({name: a for name, a in arrays.items() if not name.startswith("base.")},
-                         {name: value for name, value in fitted.items() if name != "base_"})
 
 
 def check_base(base):

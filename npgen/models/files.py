@@ -21,6 +21,7 @@ class Saved:
     """A model that save writes to one file, and load reads: its hyperparameters, params_, preprocess_ and what fit decided."""
 
     _keeps = {}  # fitted attributes, beside those that _choose gave, that go into a file: name -> its types
+    _models = ()  # fitted attributes that are models of npgen themselves: their files are in this one
 
     def save(self, path):
         """Write the fitted model to one safetensors file; an older file there survives if the write fails.
@@ -71,12 +72,20 @@ class Saved:
                 arrays |= {f"{name.removesuffix('_')}.{key}": a for key, a in value.items()}
             else:
                 (arrays if hasattr(value, "dtype") else fitted)[name] = value
+        for name in self._models:
+            its, fitted[name] = getattr(self, name)._to_file("save")
+            arrays |= {f"{name.removesuffix('_')}.{key}": a for key, a in its.items()}
         return arrays, fitted
 
     def _restore(self, arrays, fitted):
         """Take back what state gave, and make the parts again."""
         def named(prefix):
             return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+        for name in self._models:
+            prefix = f"{name.removesuffix('_')}."
+            setattr(self, name, from_header(arrays, prefix, fitted[name]))
+            arrays = {k: a for k, a in arrays.items() if not k.startswith(prefix)}
+        fitted = {k: v for k, v in fitted.items() if k not in self._models}
         self.preprocess_ = transforms.from_config(fitted["preprocess_"], named("preprocess."))
         params = named("params.")  # a file sorts its arrays; the flat buffer has an order of its own
         self.params_, self.history_ = Parameters({name: params[name] for name in fitted["params_"]}), fitted["history_"]

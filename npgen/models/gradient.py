@@ -55,7 +55,16 @@ class GradientModel(Model, train.Training):
     def _learn(self, x, c, weights, run):
         train.check_training(self)  # refuses what it must before the work starts
         first = self._first(x, c, weights, run.stream)
-        return descend(self, first, x, c, weights, run, players=self._players(), monitor=self._monitor)
+        state = descend(self, first, x, c, weights, run, players=self._players(), monitor=self._monitor)
+        held = run.validation[:2] if run.validation is not None else (x, c)
+        if run.validation is None:
+            rows = train.held_out(state.split, len(x), self.validation_fraction)[1]
+            held = tuple(a if a is None or not len(rows) else a[rows] for a in held)
+        self._conclude((x, c, weights), held)
+
+    def _conclude(self, seen, held):
+        """What is fitted to the trained model, or measured of it: by (x, c, weights) of all rows, and (x, c) of those that it
+        stopped by, or of all where there are none."""
 
     def _first(self, x, c, weights, stream):
         """The parts made, and their first parameters; all rows in the preprocessed space take memory here only."""

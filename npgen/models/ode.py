@@ -18,7 +18,7 @@ import sys
 
 import numpy as np
 
-from .. import ops, train
+from .. import ops
 from ..checks import check_widths
 from ..fused import standard_normal_log_prob
 from ..ode import SOLVERS, Trajectory, features
@@ -126,15 +126,8 @@ class ODEModel(GradientModel):
         F = self._ode.field(p, alpha * x + sigma * eps, x[:, :0] if c is None else c, features(tau))
         return ops.sum(ops.square(F + d_alpha * x + d_sigma * eps), axis=1)
 
-    def _learn(self, x, c, weights, run):
-        state = super()._learn(x, c, weights, run)
-        if run.validation is None:
-            rows = train.held_out(state.split, len(x), self.validation_fraction)[1][:MEASURED]
-            rows = rows if len(rows) else np.arange(len(x))[:MEASURED]
-            x, c = x[rows], c if c is None else c[rows]
-        else:
-            x, c = (a if a is None else a[:MEASURED] for a in run.validation[:2])
-        self.solver_error_ = self._solver_error(*(a if a is None else self._place(a) for a in (x, c)))
+    def _conclude(self, seen, held):
+        self.solver_error_ = self._solver_error(*(a if a is None else self._place(a[:MEASURED]) for a in held))
 
     def _solver_error(self, x, c):
         z, c = self.preprocess_.to_noise(None, x.astype(np.float64), stream=Stream(0))[0], _as(c, np.float64)
