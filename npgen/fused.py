@@ -2,7 +2,7 @@
 
 The formula is what a first derivative's kernel is tested against, and what higher derivatives go through.
 
-    mlp                     every layer of a multilayer perceptron, masked or not
+    mlp                     every layer of a multilayer perceptron, masked or not; layers, its weights and biases
     flow_inverse            every step of a coupling flow, data -> noise; flow_forward, noise -> data
     flow_log_prob           the density of a coupling flow, from standard normal noise
     spline_to_noise         a monotone rational-quadratic spline for every value; spline_to_data, its inverse
@@ -14,6 +14,8 @@ The formula is what a first derivative's kernel is tested against, and what high
 
 Legend: n rows, i inputs, j outputs, h hidden units of all layers, p parameters, d features.
 """
+import math
+
 import numpy as np
 
 from . import ops
@@ -98,6 +100,26 @@ def mlp(x, params, layout):
         raise ValueError(f"mlp: x has shape {x.shape} and params {params.shape}, but the layout needs "
                          f"(n, {layout.widths[0]}) and ({layout.size},)")
     return _mlp(x, params, layout)
+
+
+def _layers_pull(tracked, ans, params, layout):
+    places = [(int(layout.starts[layer]) + shift, size) for layer, plan in enumerate(layout.plans)
+              for shift, size in ((0, math.prod(plan.shape)), (math.prod(plan.shape), plan.shape[1]))]
+    shapes = [a.shape for a in ans]
+
+    def pull(g, out):
+        pieces = [g[k] if k in g else np.zeros_like(params, shape=shape) for k, shape in enumerate(shapes)]
+        if out[0] is None or any(type(a) is Tensor for a in pieces):
+            return [ops.concatenate([np.ravel(a) for a in pieces])]
+        for (start, size), piece in zip(places, pieces, strict=True):
+            out[0][start:start + size] = np.ravel(piece)
+        return out
+    return pull
+
+
+# Weight (i, j) and bias (j,) of every layer, one after another, views of params (p,) in a Layout; gradients go side by side.
+layers = Primitive(lambda params, layout: tuple(a for k in range(len(layout.plans)) for a in layout.weight_and_bias(params, k)),
+                   joint=_layers_pull, name="layers")
 
 
 # ---------------------------------------------------------------- coupling flow

@@ -14,8 +14,7 @@ import math
 
 import numpy as np
 
-from . import ops
-from .fused import fused
+from . import fused, ops
 from .kernels import silu as _silu_kernel
 from .kernels import trajectory as _kernel
 from .nn import MLP, Part, value_of
@@ -23,14 +22,15 @@ from .ops import _c
 
 SOLVERS = {"euler": ([0], [1]), "heun": ([0, 1], [1 / 2, 1 / 2]), "rk4": ([0, 1 / 2, 1 / 2, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6])}
 N_FEATURES = 8  # of time
+FREQUENCIES = math.pi * np.arange(1, N_FEATURES + 1)
 
-silu = fused("silu", lambda x: x * ops.sigmoid(x), lambda x: _silu_kernel.forward(*_c(x.ravel())).reshape(x.shape),
+silu = fused.fused("silu", lambda x: x * ops.sigmoid(x), lambda x: _silu_kernel.forward(*_c(x.ravel())).reshape(x.shape),
              lambda tracked, ans, g, x: [_silu_kernel.backward(*_c(g.ravel(), x.ravel())).reshape(x.shape)])
 
 
 def features(tau):
     """cos(k pi tau), k = 1..N_FEATURES, (..., e): what the network sees of time."""
-    return np.cos(np.stack([k * math.pi * tau for k in range(1, N_FEATURES + 1)], axis=-1))
+    return np.cos(np.expand_dims(tau, -1) * np.asarray(FREQUENCIES.astype(tau.dtype), like=tau))
 
 
 class Field(Part):
@@ -56,9 +56,9 @@ class Field(Part):
 
     def _layers(self, params, w, c, e):
         """F, and the sums that enter both activations."""
-        h, sums = ops.concatenate([w, c, e], axis=1), []
+        h, sums, layers = ops.concatenate([w, c, e], axis=1), [], fused.layers(params, self.layout)
         for layer, plan in enumerate(self.layout.plans):
-            z = ops.masked_matmul(h, *self.layout.weight_and_bias(params, layer), plan)
+            z = ops.masked_matmul(h, *layers[2 * layer:2 * layer + 2], plan)
             h = silu(z) if layer < 2 else z
             sums.append(z)
         return h, sums[:2]
@@ -101,7 +101,7 @@ def _solve_forward(w, params, field, contexts, shares, at, rates, alpha, beta, w
     return _kernel.solve(*_c(w, params), field.layout.cut[0], *_c(contexts), shares, at, rates, alpha, beta, want)
 
 
-_solve = fused("trajectory", _solve_formula, _solve_forward, lambda *args: None)
+_solve = fused.fused("trajectory", _solve_formula, _solve_forward, lambda *args: None)
 
 
 class Trajectory(Part):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from npgen import fused, kernels
-from npgen.engine import grad, hvp
+from npgen.engine import grad, hvp, value_and_grad
 from npgen.kernels import flow as flow_kernel
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import made_masks
+from npgen.testing import check_grads
 
 RNG = np.random.default_rng(0)
 
@@ -174,3 +175,23 @@ def test_a_flow_refuses_shapes_that_do_not_fit():
     for op in (fused.flow_inverse, fused.flow_forward):
         with pytest.raises(ValueError, match=r"have shape \(40, 2\) and params \(38,\), but the layout needs \(n, 3\)"):
             op(x[:, :2], params, layout)
+
+
+@pytest.mark.parametrize("used", [range(4), [1, 2]], ids=["all", "some"])
+def test_layers_have_the_gradients_of_views(used):
+    """Of the first and second order; and written to an array that is there for it, to the same bits."""
+    layout, rng = Layout((3, 4, 2)), np.random.default_rng(0)
+    params = rng.normal(size=layout.size)
+
+    def loss(params):
+        layers = fused.layers(params, layout)
+        return sum(np.sum(np.sin(layers[k] * (k + 1))) for k in used)
+
+    def by_views(params):
+        views = [a for layer in range(2) for a in layout.weight_and_bias(params, layer)]
+        return sum(np.sum(np.sin(views[k] * (k + 1))) for k in used)
+
+    check_grads(loss, params, order=2)
+    out = np.full_like(params, np.nan)
+    assert value_and_grad(loss, out=out)(params)[1] is out
+    assert out.tobytes() == grad(loss)(params).tobytes() == grad(by_views)(params).tobytes()
