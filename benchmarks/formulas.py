@@ -74,6 +74,22 @@ def vae_loss(xp, params, x, eps):
     return (kl - xp.bernoulli_log_prob(x, logits)) / len(x)
 
 
+def critic_loss(xp, value_and_slope, critic, generator, x, noise, r1, r2):
+    """softplus(D(y) - D(x)) + r1 / 2 |grad D(x)|^2 + r2 / 2 |grad D(y)|^2 of rows y that are made of noise.
+
+    value_and_slope(D, rows): D (n,) of the rows, and its derivative by each of them, of which there is a derivative again.
+    """
+    n, rows = len(x), xp.concatenate([x, mlp(xp, generator, noise)], 0)
+    judged, slope = value_and_slope(lambda rows: mlp(xp, critic, rows)[:, 0], rows)
+    squares = xp.square(slope).sum(1)
+    return (xp.softplus(judged[n:] - judged[:n]) + r1 / 2 * squares[:n] + r2 / 2 * squares[n:]).mean()
+
+
+def generator_loss(xp, generator, critic, x, noise):
+    """softplus(D(x) - D(y)) of rows y that are made of noise."""
+    return xp.softplus(mlp(xp, critic, x) - mlp(xp, critic, mlp(xp, generator, noise))).mean()
+
+
 def rbm_gradient(xp, params, x, chain, seen, active, of_hidden, of_visible):
     """Persistent contrastive divergence in centred parameters, after one Gibbs step of the chains by these uniforms.
 

@@ -135,6 +135,15 @@ def rbm(d=784, hidden=500, batch=100, n_chains=100):
             "x": _binary_rows(rng, N_BATCHES * batch, d), "batches": _batches(rng, batch), "drawn": drawn, "stream": 1}
 
 
+def gan(d=64, hidden=(256, 256), batch=512, n_noise=16):
+    """A GAN: parameters of the generator, then of the critic; drawn: the noise of a step of the critic, and of the other."""
+    rng, stream = np.random.default_rng(0), Stream(1)
+    return {"params": [*_layers(rng, (n_noise, *hidden, d)), *_layers(rng, (d, *hidden, 1))], "hidden": hidden,
+            "n_noise": n_noise, "x": rng.normal(size=(N_BATCHES * batch, d)).astype(np.float32), "r1": 0.1, "r2": 0.1,
+            "batches": _batches(rng, batch), "stream": 1,
+            "drawn": [stream.normal((batch, n_noise), np.float32) for _ in range(2)]}
+
+
 def diffusion(d=64, hidden=(256, 256), batch=512, n_rows=1000, n_samples=10_000, n_steps=40, solver="rk4"):
     """A diffusion model, Karras et al.'s, noise levels `sigmas`, log s while fitting N(*log_s).
 

@@ -194,6 +194,52 @@ def rbm_step(problem):
     yield "jax", check, run
 
 
+def gan_step(problem):
+    """The critic moves first, and the generator by what it has become."""
+    x, batches = jnp.asarray(problem["x"]), [jnp.asarray(b, jnp.int32) for b in problem["batches"]]
+    half, draw = len(problem["params"]) // 2, _normals(problem)
+
+    def value_and_slope(f, rows):
+        value, pull = jax.vjp(f, rows)
+        return value, pull(jnp.ones_like(value))[0]
+
+    of_critic = jax.value_and_grad(lambda critic, *given: formulas.critic_loss(
+        xp, value_and_slope, critic, *given, problem["r1"], problem["r2"]))
+    of_generator = jax.grad(partial(formulas.generator_loss, xp))
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state, x, batch):
+        (generator, *of_first), (critic, *of_second), t, key = state
+        key, own = jax.random.split(key)
+        rows, noise = x.at[batch].get(mode="promise_in_bounds"), draw(own)
+        value, gradient = of_critic(critic, generator, rows, noise[0])
+        second = _adam(critic, *of_second, t, gradient)
+        first = _adam(generator, *of_first, t, of_generator(generator, second[0], rows, noise[1]))
+        return (first, second, t + 1, key), value
+
+    def networks():
+        params = [jnp.array(p) for p in problem["params"]]
+        return params[:half], params[half:]
+
+    def check():
+        (generator, critic), rows, noise = networks(), x[batches[0]], list(map(jnp.asarray, problem["drawn"]))
+        value, moved = jax.jit(of_critic)(critic, generator, rows, noise[0])
+        critic = [p - g for p, g in zip(critic, moved, strict=True)]
+        gradient = [*jax.jit(of_generator)(generator, critic, rows, noise[1]), *moved]
+        return {"loss": float(value), "gradient": np.asarray(ravel_pytree(gradient)[0])}
+
+    zeros = partial(jax.tree.map, jnp.zeros_like)
+    state, order = (*((p, zeros(p), zeros(p)) for p in networks()), jnp.float32(1), jax.random.key(0)), itertools.cycle(batches)
+
+    def run(n):
+        nonlocal state
+        for _ in range(n):
+            state, value = step(state, x, next(order))
+        jax.block_until_ready((state, value))
+
+    yield "jax", check, run
+
+
 def _query(call, *args):
     """run(n) of a call whose answers are ready."""
     def run(n):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npgen import MADE, MAF, NSF, RBM, VAE, Diffusion, GaussianMixture, RealNVP, heads, kernels, ops, train, transforms
+from npgen import GAN, MADE, MAF, NSF, RBM, VAE, Diffusion, GaussianMixture, RealNVP, heads, kernels, ops, train, transforms
 from npgen.kernels._cuda import asnumpy
 from npgen.masks import Plan
 from npgen.nn import Parameters
@@ -153,6 +153,11 @@ def diffusion_step(problem):
 
 def rbm_step(problem):
     yield from _steps(_build(RBM(n_hidden=problem["hidden"], visible="bernoulli"), problem), problem)
+
+
+def gan_step(problem):
+    yield from _steps(_build(GAN(average=0, critic_hidden=problem["hidden"], **{
+        name: problem[name] for name in ("hidden", "n_noise", "r1", "r2")}), problem), problem)
 
 
 def _repeat(call, check=dict):

@@ -186,6 +186,60 @@ def rbm_step(problem):
     yield "torch.compile", *variant(torch.compile(gradient, dynamic=False))
 
 
+def gan_step(problem):
+    """The critic moves first, the generator by what it has become; compiled, the slope is torch.func's: autograd's has none."""
+    x, batches = torch.from_numpy(problem["x"]), torch.from_numpy(problem["batches"])
+    half, draw = len(problem["params"]) // 2, _normals(problem)
+
+    def by_autograd(f, rows):
+        rows = rows.detach().requires_grad_()
+        value = f(rows)
+        return value, torch.autograd.grad(value.sum(), rows, create_graph=True)[0]
+
+    def by_func(f, rows):
+        value, pull = torch.func.vjp(f, rows)
+        return value, pull(torch.ones_like(value))[0]
+
+    def variant(value_and_slope, build):
+        params = tensors(problem["params"], requires_grad=True)
+        generator, critic = params[:half], params[half:]
+        of_critic = build(lambda critic, generator, x, noise: formulas.critic_loss(
+            xp, value_and_slope, critic, generator, x, noise, problem["r1"], problem["r2"]))
+        of_generator = build(lambda *given: formulas.generator_loss(xp, *given))
+
+        def step(optimizers, batch, noise):
+            rows = x.index_select(0, batch)
+            turns = (of_critic, critic, generator), (of_generator, generator, critic)
+            for (loss, mine, other), each, adam in zip(turns, noise, optimizers, strict=True):
+                value = loss(mine, [p.detach() for p in other], rows, each)
+                adam.zero_grad()
+                value.backward()
+                adam.step()
+                yield value
+
+        def check():
+            before = [p.detach().clone() for p in params]
+            value, _ = step([torch.optim.SGD(each, lr=1.0) for each in (critic, generator)], batches[0],
+                            tensors(problem["drawn"]))
+            gradient = np.concatenate([(a - b).detach().numpy().ravel() for a, b in zip(before, params, strict=True)])
+            with torch.no_grad():
+                for p, first in zip(params, before, strict=True):
+                    p.copy_(first)
+            return {"loss": value.item(), "gradient": gradient}
+
+        optimizers = [torch.optim.Adam(each, lr=1e-3, fused=True) for each in (critic, generator)]
+        order = itertools.cycle(batches)
+
+        def run(n):
+            for _ in range(n):
+                list(step(optimizers, next(order), draw()))
+
+        return check, run
+
+    yield "torch", *variant(by_autograd, lambda loss: loss)
+    yield "torch.compile", *variant(by_func, partial(torch.compile, dynamic=False))
+
+
 def query(call, name=None, given=tuple, draw=tuple):
     """(check, run) of call(*draw()) without gradients; what it makes of `given` is its answer, called `name`."""
     def check():

@@ -18,6 +18,7 @@ TINY = {"made": {"d": 12, "hidden": 20, "batch": 8, "n_samples": 5}, "vae": {"d"
         "maf": {"d": 5, "n_layers": 3, "hidden": (8, 7), "batch": 8, "n_rows": 30, "n_samples": 6},
         "nsf": {"d": 5, "n_layers": 3, "hidden": (8, 7), "bins": 4, "batch": 8, "n_rows": 30},
         "diffusion": {"d": 5, "hidden": (8, 7), "batch": 8, "n_rows": 30, "n_samples": 6, "n_steps": 4},
+        "gan": {"d": 5, "hidden": (8, 7), "batch": 8, "n_noise": 3},
         "rbm": {"d": 12, "hidden": 9, "batch": 8, "n_chains": 6},
         "mixture": {"n": 200, "d": 2, "k": 3},
         "logsumexp": {"n": 7, "d": 5}, "normals": {"n": 5000}, "masked_product": {"d": 12, "hidden": 20, "batch": 8},

@@ -97,6 +97,7 @@ class GAN(GradientModel):
     _capabilities = Capabilities("none", "none", invertible=False)
     _objectives = ("adversarial",)
     _takes_context = True
+    _likelihood = False
     hidden_, critic_hidden_, n_noise_, packing_ = Follows(), Follows(), Follows(), Follows()
 
     def _choose(self, z, c, stream):
