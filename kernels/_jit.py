@@ -402,12 +402,21 @@ if _known:
     _LOOP = ir.FunctionType(ir.VoidType(), [_BYTE] * 4)  # arguments, lengths, steps, data
     _PARALLEL_FOR = ir.FunctionType(ir.VoidType(), [_BYTE] * 5 + [_SIZE] * 3)  # a loop, its arguments, two lengths, threads
 
+    def _lent(context, builder, kind, value):
+        """An array without its owner, who waits for the tasks: threads that count references to it take turns at the count."""
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, value)
+            array.meminfo = cgutils.get_null_value(array.meminfo.type)
+            value = array._getvalue()
+        return value
+
     @intrinsic
     def parallel(typingctx, n, task, args):
         """task(i, *args) for i in range(n) on Numba's threads, in a compiled function: task is one too, and returns nothing.
 
         MemoryError if a task runs out of memory. prange takes a second to compile, this a few milliseconds: npgen_parallel_for
-        calls the task through a loop of a few instructions, with the arguments in one block of memory.
+        calls the task through a loop of a few instructions, with the arguments in one block of memory. A task keeps none of
+        the arrays that it is given.
         """
         kinds = task.get_call_type(typingctx, (types.intp, *map(types.unliteral, args)), {}).args
 
@@ -415,8 +424,8 @@ if _known:
             count, _, packed = values
             compiled = signature.args[1].dispatcher.overloads[kinds]
             context.active_code_library.add_linking_library(compiled.library)
-            given = [context.cast(builder, *cast) for cast in zip(cgutils.unpack_tuple(builder, packed), args, kinds[1:],
-                                                                  strict=True)]
+            given = [_lent(context, builder, kind, context.cast(builder, value, was, kind))
+                     for value, was, kind in zip(cgutils.unpack_tuple(builder, packed), args, kinds[1:], strict=True)]
             failed = cgutils.alloca_once_value(builder, cgutils.false_bit)
             shared = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [failed, *given]))
 

@@ -178,6 +178,11 @@ class MaskedMLP(MLP):
         return self.head.inputs(x) if hasattr(self.head, "inputs") else x
 
     @functools.cached_property
+    def first_inputs(self):
+        """Where the inputs of each feature begin, and where the last one's end, (d + 1,)."""
+        return np.cumsum(np.concatenate([[0], self.seen]))
+
+    @functools.cached_property
     def first(self):
         """Where the outputs of each feature begin, and where the last one's end, (d + 1,)."""
         return self.head.first(self._made[0])
@@ -240,7 +245,7 @@ class MaskedMLP(MLP):
         if not self.free:
             return p
         like, n_features = value_of(p[self.name]), int(self.seen.sum())
-        rows = np.concatenate([places(np.cumsum([0, *self.seen]), order), n_features + np.arange(self._made[2])])
+        rows = np.concatenate([places(self.first_inputs, order), n_features + np.arange(self._made[2])])
         columns = places(self.first, order)
         found = {self.name: _shuffled(p[self.name], rows, columns, self.layout) * self.of(order).flat_mask(like)}
         if self.direct:
@@ -262,22 +267,28 @@ class MaskedMLP(MLP):
         d, none = self._made[0], np.zeros_like(noise, shape=(len(noise), 0))
         direct = p[f"{self.name}.direct"] if self.direct else np.zeros_like(noise, shape=(0, 0))
         limits = np.asarray(np.broadcast_to(limits, d).astype(noise.dtype), like=noise)
-        return made_sample.sample(*_c(p[self.name]), self.layout.cut[0], self.cuts, np.cumsum([0, *self.seen]), self.first,
+        return made_sample.sample(*_c(p[self.name]), self.layout.cut[0], self.cuts, self.first_inputs, self.first,
                                   np.broadcast_to(codes, d).astype(np.int64), *_c(direct, none if c is None else c,
                                                                         none if known is None else known, noise), limits)
+
+    @functools.cached_property
+    def _codes(self):
+        """How the kernel draws each feature, (d,); None where it does not know a head."""
+        codes = self.head.codes(self._made[0])
+        return None if None in codes else np.array(codes, dtype=np.int64)
 
     def sample(self, p, noise, c=None, known=None):
         """The rows (n, d), in the network's order, that a head's noise stands for, given context and first columns (n, s)."""
         head, d, s = self.head, self._made[0], 0 if known is None else known.shape[1]
-        if None in head.codes(d):
+        if self._codes is None:
             return self._sample_apart(p, noise, c, known if s else noise[:, :0])
         known = head.of(np.arange(s)).numbers(known) if s else None
-        return head.values(self.draw(p, noise, head.codes(d), head.limits(d), c, known))
+        return head.values(self.draw(p, noise, self._codes, head.limits(d), c, known))
 
     def _sample_apart(self, p, noise, c, known):
         """sample for heads that the kernel does not know, by its steps: a complete unit is added to those that see it."""
         head, d, last = self.head, self._made[0], len(self.gains) - 1
-        x, inputs, noises = np.zeros_like(noise, shape=(len(noise), d)), np.cumsum([0, *self.seen]), head.first_noise(d)
+        x, inputs, noises = np.zeros_like(noise, shape=(len(noise), d)), self.first_inputs, head.first_noise(d)
         weights, biases = zip(*(self.layout.weight_and_bias(p[self.name], k) for k in range(last + 1)), strict=True)
         sums = [np.zeros_like(noise, shape=(len(noise), len(bias))) + bias for bias in biases]
         x[:, :known.shape[1]], c = known, noise[:, :0] if c is None else c

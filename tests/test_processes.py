@@ -262,6 +262,33 @@ def test_a_task_without_memory_is_an_error_of_its_loop():
     assert out.all()
 
 
+if _jit._known:
+    @numba.extending.intrinsic
+    def _owner(typingctx, array):
+        """The address of what counts the references to an array."""
+        def codegen(context, builder, signature, args):
+            shared = context.make_array(signature.args[0])(context, builder, args[0])
+            return builder.ptrtoint(shared.meminfo, context.get_value_type(numba.intp))
+        return numba.intp(array), codegen
+
+    @_jit.jit
+    def _owners_task(i, owners):
+        owners[i] = _owner(owners)
+
+    @_jit.entry
+    def _owners(owners):
+        _jit.parallel(len(owners), _owners_task, (owners,))
+        return _owner(owners)
+
+
+@pytest.mark.skipif(not _jit._known, reason="a Numba that is not known")
+def test_threads_count_no_references_to_what_they_share():
+    """A count that two threads move at every view of an array costs more than their work."""
+    random.normal(np.empty(3), 1, 2, 0)
+    owners = np.ones(9, np.int64)
+    assert _owners(owners) and not owners.any()
+
+
 @pytest.mark.skipif(not _jit._known, reason="a Numba that is not known")
 def test_python_calls_entries_alone():
     """Before the others are compiled and after."""

@@ -10,6 +10,7 @@ Legend: n rows, d features, w columns of context, l hidden units of the last lay
 References: Germain, Gregor, Murray & Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015); Uria, Murray &
 Larochelle, A deep and tractable density estimator (2014), for training on every order.
 """
+import functools
 import math
 
 import numpy as np
@@ -46,11 +47,14 @@ class Order(Part):
         """The columns in this order."""
         return x if self.natural else np.take(x, self._index(value_of(x)), axis=1)
 
+    @functools.cached_property
+    def inverse(self):
+        """The order that takes the columns back."""
+        return Order(np.argsort(self.order), np.argsort(self._here))
+
     def undo(self, z):
         """The columns of take's answer in their own order."""
-        x = np.empty_like(z)
-        x[:, self._index(z)] = z
-        return x
+        return self.inverse.take(z)
 
 
 class Orders(Part):
