@@ -215,7 +215,7 @@ MUTANTS = [
     M("output sees itself", "MADE, bits", "masks:made_masks", "< degrees[0]", "<= degrees[0]"),
     M("output sees itself, real", "MADE, real", "masks:made_masks", "< degrees[0]", "<= degrees[0]"),
     M("hidden mask off by one", "MADE, bits", "masks:made_masks", "<= above[None, :]", "<= above[None, :] + 1"),
-    M("order not inverted in the sampler", "MADE, real", "models.made:Order.undo", "x[:, self._index(z)] = z", "x[:] = z"),
+    M("order not inverted in the sampler", "MADE, real", "models.made:Order.undo", "self.inverse.take(z)", "z"),
     M("order inverted in the density", "MADE, bits", "models.made:MADE._log_density_in", "order.take(z)",
       "z[:, np.argsort(order.order)]"),
     M("order inverted in encode", "MADE, real", "models.made:MADE._represent", "order.take(z)",
