@@ -23,9 +23,11 @@ from ..engine import Primitive
 from ..fused import LOG_2PI
 from ..heads import from_config, head_for, untouched
 from ..heads.normal import mean_and_variance
-from ..kernels import gibbs, gray
+from ..kernels import gibbs, gray, likelihood, masked_matmul
 from ..kernels._constants import BERNOULLI, NORMAL
 from ..kernels._cuda import asnumpy, is_device_array
+from ..kernels._dispatch import placing
+from ..masks import Plan
 from ..nn import Part
 from ..random import Stream
 from ..train import Player
@@ -39,17 +41,31 @@ APART = 2**61   # in a stream, from what draws the hidden units to what draws th
 VISIBLE = "auto", "bernoulli", "normal"
 
 
-def _precondition(tracked, ans, weight, visible, hidden, seen, active):
+def _energies(u, weight, visible, hidden, seen, active, known):
+    a = ops.linear(u[len(known):], weight, hidden)
+    a = np.concatenate([known, a]) if len(known) else a
+    return fused.bernoulli_log_prob(np.zeros_like(a), a) - u @ visible, a
+
+
+def _centred_gradient(tracked, ans, u, weight, visible, hidden, seen, active, known):
+    a, plan = ans[1], Plan.dense(*weight.shape)
+
     def pull(g, out):
-        of_visible, of_hidden = g.get(1), g.get(2)
-        centred = g.get(0) - seen[:, None] * of_hidden - of_visible[:, None] * active
-        return [(centred, of_visible - centred @ active, of_hidden - seen @ centred)[i] for i in tracked]
+        g, places = g[0], dict(zip(tracked, out, strict=True))
+        on = likelihood.bernoulli_backward(g, np.zeros_like(a), a)  # -g sigmoid(a)
+        with placing([places[1]] if places.get(1) is not None else []):
+            centred = masked_matmul.backward_weight(u - seen, on + g[:, None] * active, plan.mask_as(a.dtype, a), plan.blocks)
+        found = {1: centred, 2: -(g @ u) - centred @ active, 3: on.sum(axis=0) - seen @ centred}
+        if 0 in tracked:
+            found[0] = masked_matmul.backward_x(on, weight, plan.mask_as(a.dtype, a), plan.blocks) - g[:, None] * visible
+        return [found[i] for i in tracked]
     return pull
 
 
-# The identity, whose gradient is that of centred parameters, as the steps along it change these ones.
-_centred = Primitive(lambda weight, visible, hidden, seen, active: (weight, visible, hidden), joint=_precondition,
-                     name="centred")
+# Free energies (n,) of rows u (n, d), but for s(u), and activations (n, k), of which the first rows' are known already. The
+# gradient is that of centred parameters, as the steps along it change these ones, if the energies' cotangents sum to zero: then
+# it is the product of centred units. It has no derivative of its own.
+_energies_centred = Primitive(_energies, joint=_centred_gradient, name="energies_centred")
 
 
 class Boltzmann(Part):
@@ -108,11 +124,15 @@ class Boltzmann(Part):
         energy = self.energy(p, self.scaled(p, z))
         return energy + self.d / 2 * p["log_var"] if self.normal else energy
 
-    def contrast(self, p, z, chain, seen, active):
-        """F(z) - mean F(chain), (n,), of rows z and chains (m, d) that are rows u; seen (d,), active (k,): the offsets."""
-        p = p | dict(zip(("weight", "visible", "hidden"), _centred(p["weight"], p["visible"], p["hidden"], seen, active),
-                         strict=True))
-        energies = self.energy(p, ops.concatenate([self.scaled(p, z), chain]))
+    def contrast(self, p, z, chain, seen, active, known=None):
+        """F(z) - mean F(chain), (n,), of rows z and chains (m, d) that are rows u; seen (d,), active (k,): the offsets.
+
+        known: the activations of rows z, (n, k), if somebody has computed them.
+        """
+        known = np.zeros_like(chain, shape=(0, self.k)) if known is None else known
+        u = ops.concatenate([self.scaled(p, z), chain])
+        energies = _energies_centred(u, p["weight"], p["visible"], p["hidden"], seen, active, known)[0]
+        energies = energies + ops.sum(ops.square(u), axis=1) / 2 if self.normal else energies
         contrast = energies[:len(z)] - ops.sum(energies[len(z):]) / len(chain)
         return contrast + self.d / 2 * p["log_var"] if self.normal else contrast
 
@@ -240,19 +260,20 @@ class RBM(GradientModel):
 
     def _contrast(self, p, batch, stream):
         carry = batch.carry
-        return self._machine.contrast(p, batch.x, carry["chain"], carry["seen"], carry["active"])
+        return self._machine.contrast(p, batch.x, carry["chain"], carry["seen"], carry["active"], carry["known"])
 
     def _advance(self, p, carry, batch, stream):
-        """The chains after n_steps more Gibbs steps, and the offsets, which follow the means of the units over rows."""
+        """The chains after n_steps more Gibbs steps; the offsets, which follow the units' means over rows; what is known."""
         machine = self._machine
         if "chain" not in carry:
             seen = machine.mean(p | ({"log_var": 0 * p["log_var"]} if machine.normal else {}), np.zeros_like(p["hidden"])[None])
             carry = {"chain": machine.begin(p["visible"], self.n_chains, stream), "seen": seen[0],
                      "active": ops.sigmoid(machine.activation(p, seen))[0]}
         u = machine.scaled(p, batch.x)
-        active = ops.sigmoid(machine.activation(p, u))
+        known = machine.activation(p, u)
+        active = ops.sigmoid(known)
         chain = machine.gibbs(p, carry["chain"], np.ones_like(p["weight"], shape=self.n_steps + 1), stream)[0]
-        return {"chain": chain} | {name: carry[name] + SLIDE * (units.mean(axis=0) - carry[name])
+        return {"chain": chain, "known": known} | {name: carry[name] + SLIDE * (units.mean(axis=0) - carry[name])
                                    for name, units in (("seen", u), ("active", active))}
 
     def _monitor(self, p, batch, stream):
