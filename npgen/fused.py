@@ -3,6 +3,7 @@
 The formula is what a first derivative's kernel is tested against, and what higher derivatives go through.
 
     mlp                     every layer of a multilayer perceptron, masked or not; layers, its weights and biases
+    silu                    x sigmoid(x), for every value
     flow_inverse            every step of a coupling flow, data -> noise; flow_forward, noise -> data
     flow_log_prob           the density of a coupling flow, from standard normal noise
     spline_to_noise         a monotone rational-quadratic spline for every value; spline_to_data, its inverse
@@ -14,8 +15,6 @@ The formula is what a first derivative's kernel is tested against, and what high
 
 Legend: n rows, i inputs, j outputs, h hidden units of all layers, p parameters, d features.
 """
-import math
-
 import numpy as np
 
 from . import ops
@@ -25,6 +24,7 @@ from .kernels import flow as _flow_kernel
 from .kernels import likelihood as _likelihood_kernel
 from .kernels import mixture_likelihood as _mixture_kernel
 from .kernels import mlp as _mlp_kernel
+from .kernels import silu as _silu_kernel
 from .kernels import spline as _spline_kernel
 from .kernels._constants import LOG_2PI
 from .kernels._dispatch import placing
@@ -102,24 +102,29 @@ def mlp(x, params, layout):
     return _mlp(x, params, layout)
 
 
+def _layers(params, layout):
+    return tuple(a for layer in range(len(layout.plans)) for a in layout.weight_and_bias(params, layer))
+
+
 def _layers_pull(tracked, ans, params, layout):
-    places = [(int(layout.starts[layer]) + shift, size) for layer, plan in enumerate(layout.plans)
-              for shift, size in ((0, math.prod(plan.shape)), (math.prod(plan.shape), plan.shape[1]))]
     shapes = [a.shape for a in ans]
 
     def pull(g, out):
         pieces = [g[k] if k in g else np.zeros_like(params, shape=shape) for k, shape in enumerate(shapes)]
         if out[0] is None or any(type(a) is Tensor for a in pieces):
             return [ops.concatenate([np.ravel(a) for a in pieces])]
-        for (start, size), piece in zip(places, pieces, strict=True):
-            out[0][start:start + size] = np.ravel(piece)
+        for place, piece in zip(_layers(out[0], layout), pieces, strict=True):
+            place[...] = piece
         return out
     return pull
 
 
 # Weight (i, j) and bias (j,) of every layer, one after another, views of params (p,) in a Layout; gradients go side by side.
-layers = Primitive(lambda params, layout: tuple(a for k in range(len(layout.plans)) for a in layout.weight_and_bias(params, k)),
-                   joint=_layers_pull, name="layers")
+layers = Primitive(_layers, joint=_layers_pull, name="layers")
+
+# x sigmoid(x), the activation of networks whose derivatives count.
+silu = fused("silu", lambda x: x * ops.sigmoid(x), lambda x: _silu_kernel.forward(*_c(x.ravel())).reshape(x.shape),
+             lambda tracked, ans, g, x: [_silu_kernel.backward(*_c(g.ravel(), x.ravel())).reshape(x.shape)])
 
 
 # ---------------------------------------------------------------- coupling flow

@@ -15,7 +15,6 @@ import math
 import numpy as np
 
 from . import fused, ops
-from .kernels import silu as _silu_kernel
 from .kernels import trajectory as _kernel
 from .nn import MLP, Part, value_of
 from .ops import _c
@@ -23,9 +22,6 @@ from .ops import _c
 SOLVERS = {"euler": ([0], [1]), "heun": ([0, 1], [1 / 2, 1 / 2]), "rk4": ([0, 1 / 2, 1 / 2, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6])}
 N_FEATURES = 8  # of time
 FREQUENCIES = math.pi * np.arange(1, N_FEATURES + 1)
-
-silu = fused.fused("silu", lambda x: x * ops.sigmoid(x), lambda x: _silu_kernel.forward(*_c(x.ravel())).reshape(x.shape),
-             lambda tracked, ans, g, x: [_silu_kernel.backward(*_c(g.ravel(), x.ravel())).reshape(x.shape)])
 
 
 def features(tau):
@@ -59,7 +55,7 @@ class Field(Part):
         h, sums, layers = ops.concatenate([w, c, e], axis=1), [], fused.layers(params, self.layout)
         for layer, plan in enumerate(self.layout.plans):
             z = ops.masked_matmul(h, *layers[2 * layer:2 * layer + 2], plan)
-            h = silu(z) if layer < 2 else z
+            h = fused.silu(z) if layer < 2 else z
             sums.append(z)
         return h, sums[:2]
 

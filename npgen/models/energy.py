@@ -20,7 +20,7 @@ import math
 
 import numpy as np
 
-from .. import ops
+from .. import fused, ops
 from ..checks import check_widths, one_line
 from ..engine import grad, vjp
 from ..kernels._cuda import asnumpy, is_device_array
@@ -154,7 +154,7 @@ class Residual(Part):
         last = len(self.widths) - 2
         for k in range(last + 1):
             x = ops.linear(x, p[f"f.{k}.weight"], p[f"f.{k}.bias"])
-            x = x * ops.sigmoid(x) if k < last else x
+            x = fused.silu(x) if k < last else x
         return x[:, 0]
 
 
