@@ -1,6 +1,6 @@
-"""npgen demo: four models fitted to real handwritten digits, one table, pictures.
+"""npgen demo: seven models fitted to real handwritten digits, one table of what each can answer, pictures.
 
-Two models see the digits as ink or no ink, two see the grey values; nats compare within one of the two spaces only.
+Some see the digits as ink or no ink, others the grey values; nats and distances compare within one of the two spaces only.
 
 Legend: n rows, d = 64 pixels.
 """
@@ -10,20 +10,26 @@ import os
 import time
 
 from . import data
+from .divergences import energy_distance
 from .kernels import _jit
 from .machine import another_process
 from .models import MODELS
 
 INK = 8  # of 16: a pixel with so much is black once the digits are binarised
 N_SAMPLES = 10_000
+N_COMPARED = 2000
 
 # name on the command line, data space, settings, the settings of a run that only checks that everything works
 CASES = (
     ("made", "black/white", {}, {"max_epochs": 10}),
     ("vae", "black/white", {"max_epochs": 150}, {"max_epochs": 10}),
+    ("autoencoder", "grey 0..16", {"max_epochs": 40}, {"max_epochs": 3}),
+    ("gmmn", "grey 0..16", {"max_epochs": 100, "learning_rate": 3e-3}, {"max_epochs": 3}),
     ("gmm", "grey 0..16", {"n_components": 10, "reg_covar": 0.1, "preprocess": "dequantize+logit"}, {}),
     ("realnvp", "grey 0..16", {"patience": 8}, {"max_epochs": 3}),
+    ("rbm", "black/white", {"max_epochs": 100}, {"max_epochs": 3}),
 )
+AHEAD = 4  # the first of those whose kernels a second process compiles, while this one is at those before
 
 
 def run(folder, *, quick=False, seed=0):
@@ -33,30 +39,36 @@ def run(folder, *, quick=False, seed=0):
     x, labels = data.digits()
     train, test = data.train_test_split(x, 0.2, seed)
     _, labels = data.train_test_split(labels, 0.2, seed)
-    print(f"Four models of 8x8 handwritten digits: {len(train):,} to fit, {len(test)} held out.\n")
-    print(f"{'model':16} {'data space':12} {'test nats':>10} {'bits/pixel':>11}  {'answer':10} {'fit, s':>7} {'rows/s':>10}")
+    print(f"Seven models of 8x8 handwritten digits: {len(train):,} to fit, {len(test)} held out.\n")
+    print(f"{'model':15} {'data space':11} {'test nats':>9} {'bits/pixel':>10} {'distance':>8}  {'density':8} {'fit, s':>6} "
+          f"{'rows/s':>9}  representation")
     if draws:
         from . import plot
         plot.images(os.path.join(folder, "digits.png"), test[:100])
         plot.images(os.path.join(folder, "digits-black-white.png"), data.binarize(test[:100], INK))
     ahead = start_compiling() if _jit.cache_folder() else None
-    for name, space, settings, hurry in CASES:
+    for k, (name, space, settings, hurry) in enumerate(CASES):
         fit_to, held_out = (data.binarize(part, INK) if space == "black/white" else part for part in (train, test))
-        if ahead and name == CASES[-1][0]:
+        if ahead and k == AHEAD:
             ahead.wait()
         model = MODELS[name](random_state=seed, **(settings | hurry if quick else settings))
-        seconds = _seconds(model.fit, fit_to)
-        nats = model.score(held_out)
-        model.sample(1)  # compiles what sampling needs
+        seconds, can = _seconds(model.fit, fit_to), model.capabilities
+        nats = "-", "-"
+        if can.density != "none":
+            score = model.score(held_out)
+            nats = f"{score:.2f}", f"{-score / (test.shape[1] * math.log(2)):.3f}"
+        distance = energy_distance(held_out, model.sample(N_COMPARED, rng=seed)).value  # and compiles what sampling needs
         speed = N_SAMPLES / _seconds(model.sample, N_SAMPLES)
-        print(f"{type(model).__name__:16} {space:12} {nats:10.2f} {-nats / (test.shape[1] * math.log(2)):11.3f}  "
-              f"{model.capabilities.density:10} {seconds:7.1f} {_rounded(speed):>10}", flush=True)
+        print(f"{type(model).__name__:15} {space:11} {nats[0]:>9} {nats[1]:>10} {distance:8.3f}  {can.density:8} "
+              f"{seconds:6.1f} {_rounded(speed):>9}  {can.representation.partition(' of ')[0]}", flush=True)
         if draws:
             _pictures(folder, name, model, held_out, labels, seed)
     print("\nblack/white: one bit per pixel, ink or none. grey 0..16: integers with uniform noise (dequantised).\n"
           "Nats of different data spaces do not compare. exact: log p(x); bound: at most log p(x);\n"
-          "estimate: of log p(x), by importance sampling. The first run on a machine compiles as it fits.")
-    print(f"\nPictures of digits, samples and latent spaces are in {folder}{os.sep}" if draws else
+          "estimate: of log p(x), by importance sampling; none: it draws, and has no log p(x).\n"
+          f"distance: the energy distance between the rows held out and {N_COMPARED:,} that are drawn.\n"
+          "The first run on a machine compiles as it fits.")
+    print(f"\nPictures of digits, samples and representations are in {folder}{os.sep}" if draws else
           "\nNo pictures: matplotlib is not installed (pip install matplotlib).")
 
 
@@ -68,14 +80,19 @@ def start_compiling():
 def compile_last():
     """Fit the last models to a few rows, for their kernels."""
     x, _ = data.digits()
-    for name, _, settings, hurry in CASES[2:]:
-        MODELS[name](random_state=0, **(settings | hurry)).fit(x[:200]).sample(1)
+    for name, space, settings, hurry in CASES[AHEAD:]:
+        rows = data.binarize(x[:200], INK) if space == "black/white" else x[:200]
+        model = MODELS[name](random_state=0, **(settings | hurry)).fit(rows)
+        model.score(rows)
+        model.sample(1)
 
 
 def _pictures(folder, name, model, held_out, labels, seed):
     from . import plot
     path = os.path.join(folder, "{}-{}.png").format
     plot.images(path(name, "samples"), model.sample(100, rng=seed))
+    if not model.n_latent_:
+        return
     what = f"{type(model).__name__}: {model.capabilities.representation}"
     plot.latent(path(name, "latent"), model.encode(held_out), labels, title=what)
 

@@ -845,10 +845,12 @@ def test_demo_prints_the_table_and_draws(here, capsys):
     pytest.importorskip("matplotlib")
     assert run("demo", "--quick", "--out", "pictures") == 0
     out = capsys.readouterr().out
-    for word in ("GaussianMixture", "MADE", "RealNVP", "VAE", "bits/pixel", "exact", "bound", "estimate", "rows/s"):
+    for word in ("GaussianMixture", "MADE", "RealNVP", "VAE", "RBM", "GMMN", "Autoencoder", "bits/pixel", "distance",
+                 "exact", "bound", "estimate", "none", "rows/s"):
         assert word in out
     names = {path.name for path in Path("pictures").iterdir()}
-    assert names >= {f"{m}-{what}.png" for m, *_ in demo.CASES for what in ("samples", "latent")}
+    assert len(demo.CASES) >= 7 and names >= {f"{m}-samples.png" for m, *_ in demo.CASES}
+    assert names >= {f"{m}-latent.png" for m, *_ in demo.CASES if m != "gmmn"} and "gmmn-latent.png" not in names
 
 
 @pytest.mark.long
@@ -865,7 +867,8 @@ def test_demo_compiles_in_a_second_process_that_finds_the_same_npgen(here):
 def test_demo_without_matplotlib(here, capsys, monkeypatch):
     from npgen import demo
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(demo, "CASES", demo.CASES[2:3])
+    monkeypatch.setattr(demo, "CASES", demo.CASES[demo.AHEAD:][:1])
+    monkeypatch.setattr(demo, "AHEAD", 0)
     assert run("demo", "--quick") == 0
     assert "matplotlib is not installed" in capsys.readouterr().out and list(Path("npgen-demo").iterdir()) == []
 

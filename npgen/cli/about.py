@@ -69,7 +69,7 @@ def add_to(commands):
                       "pauses for it", examples=["npgen warmup", "npgen warmup made vae"])
     sub.add_argument("models", metavar="MODEL", nargs="*", help=f"of which models (default: all): {', '.join(sorted(MODELS))}")
 
-    sub = add_command(commands, demo, "fit four models to handwritten digits; print a table, draw pictures",
+    sub = add_command(commands, demo, "fit seven models to handwritten digits; print a table, draw pictures",
                       examples=["npgen demo", "npgen demo --out pictures --seed 1"])
     sub.add_argument("--out", default="npgen-demo", metavar="FOLDER", help="folder for the pictures (default: npgen-demo)")
     sub.add_argument("--quick", action="store_true", help="a few epochs only: does everything work here?")
