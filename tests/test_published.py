@@ -12,7 +12,7 @@ from npgen import data
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import published, published_rows, yardsticks  # noqa: E402
+from benchmarks import published, published_machines, published_rows, published_toys, yardsticks  # noqa: E402
 from benchmarks.published import Result, Row, Work  # noqa: E402
 
 X, VALID, TEST = (data.moons(n, seed=seed).astype(np.float32) for n, seed in ((300, 1), (100, 2), (50, 3)))
@@ -66,6 +66,27 @@ def test_a_fit_without_hours_left_is_shown_by_its_curve_and_goes_on_when_told_to
         assert f"not done: {epochs} epochs" in text and len(json.loads(
             (tmp_path / "work" / "results.json").read_text())[row.key]["curve"]) == epochs
     assert "| yes |" in table(Work(tmp_path / "work", resume=True), [row], tmp_path / "T.md")
+
+
+def test_without_rows_to_stop_by_the_curve_is_that_of_the_rows_fitted(tmp_path):
+    fit = Work(tmp_path).fit("moons", npgen.MADE(hidden=(8,), max_epochs=3, validation_fraction=0, random_state=0), X, None)
+    assert fit.curve == [entry["train_nats"] for entry in fit.model.history_] and len(fit.curve) == 3
+
+
+def test_rows_that_all_move_alike_are_as_far_as_they_moved():
+    """By city blocks, of k rows to each row of a test; and by squares."""
+    y = np.random.default_rng(0).permutation(np.arange(20.0)).reshape(10, 2)
+    x = np.repeat(y, 3, axis=0) + [0.25, -0.5]
+    assert abs(published_machines.transport(np.concatenate([x, y[:2]]), y) - 0.75) < 1e-12  # two rows are left over
+    assert abs(published_toys.transport(y[::-1] + [0.25, -0.5], y) - 0.3125) < 1e-12
+
+
+def test_a_fifth_of_every_class_is_apart():
+    y = np.repeat([0, 1, 2], [50, 20, 10])
+    (x, labels), (test, of_test) = published_machines.parted(np.arange(80.0)[:, None], y, 0)
+    assert sorted([*x[:, 0], *test[:, 0]]) == list(range(80))
+    np.testing.assert_array_equal(np.bincount(of_test), [10, 4, 2])
+    np.testing.assert_array_equal(y[x[:, 0].astype(int)], labels)
 
 
 @pytest.mark.parametrize(("bar", "met"), [(("<=", 1.0), True), (("<=", 0.9), False), ((">=", 1.0), True), ((">=", 1.1), False),
