@@ -190,12 +190,11 @@ class Kernel:
     reference  NumPy: slower, simpler and more precise than what it judges; also the fallback
     numba      jitted implementation, or None
     cuda       callable on CuPy arrays, or None
-    blas       the Numba side calls GEMM: hold BLAS to one thread while it runs
     """
 
-    def __init__(self, name, signature, *, reference, numba=None, cuda=None, blas=False, sizes=None):
+    def __init__(self, name, signature, *, reference, numba=None, cuda=None, sizes=None):
         self.name, self.signature = name, signature
-        self.reference, self.numba, self.cuda, self.blas, self.sizes = reference, numba, cuda, blas, sizes
+        self.reference, self.numba, self.cuda, self.sizes = reference, numba, cuda, sizes
         parsed = [_parse(token) for token in re.findall(r"\w+(?:\([^)]*\))?(?::\w+)?", signature)]
         self._n_args = len(parsed)
         declared = [(i, name, dims, dtype) for i, (name, dims, dtype) in enumerate(parsed) if dims is not None]
@@ -217,8 +216,8 @@ class Kernel:
         return self.run(self.side(args), args)
 
     def run(self, side, args):
-        """side(*args), with BLAS held to one thread if need be."""
-        return _heard(_alone if self.blas and side is self.numba else _call, side, *args)
+        """side(*args); a Ctrl-C that comes meanwhile is one."""
+        return _heard(side, *args)
 
     def side(self, args):
         """The implementation that these arguments, which are checked, take."""
@@ -278,15 +277,6 @@ class Kernel:
         known = [d if d.isdigit() or not set(re.findall(r"[A-Za-z]\w*", d)) <= set(bound) else
                  f"{d}={'|'.join(map(str, _sizes(d)(bound)))}" for d in dims]
         return KernelError(f"kernel {self.name}: {name} has shape {tuple(shape)}, expected ({', '.join(known)})")
-
-
-def _call(run, *args):
-    return run(*args)
-
-
-def _alone(run, *args):
-    with _blas.one_pool():
-        return run(*args)
 
 
 def _heard(run, *args):

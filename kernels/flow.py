@@ -598,9 +598,9 @@ def _of_kept(x, params, orders, widths, *rest):
 
 _FLOW = "params(P) orders(S,D):int64 widths(S,W):int64 blocks(S,W-1,5):int64 pieces(T,6):int64 limit"
 inverse = Kernel("flow.inverse", f"x(N,D) {_FLOW} keep", reference=_inverse_reference, numba=_inverse_numba,
-                 cuda=_inverse_cuda, blas=True, sizes=_of_params)
+                 cuda=_inverse_cuda, sizes=_of_params)
 forward = Kernel("flow.forward", f"z(N,D) {_FLOW}", reference=_forward_reference, numba=_forward_numba,
-                 cuda=_forward_cuda, blas=True, sizes=_of_params)
+                 cuda=_forward_cuda, sizes=_of_params)
 backward = Kernel("flow.backward", f"dz(N,D) dlog_det(N) between(S,D,N) outputs(S,O,N) hidden(S,Q) {_FLOW} want_dparams",
-                  reference=_backward_reference, numba=_backward_numba, cuda=_backward_cuda, blas=True,
+                  reference=_backward_reference, numba=_backward_numba, cuda=_backward_cuda,
                   sizes=lambda dz, dlog_det, between, outputs, hidden, *flow: _of_params(dz, *flow) + _of_kept(dz, *flow))
