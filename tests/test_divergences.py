@@ -57,6 +57,20 @@ def test_quadrature_gives_the_closed_forms_of_normals(m, v):
         assert abs(found.value - want) < 10 * found.standard_error + 1e-4
 
 
+@pytest.mark.parametrize("m, s, most", [(4.5, 1.0, 1e-9), (0.0, 1.3, 1e-9), (2.0, 1.3, 1e-4), (0.0, 1.41, 0.1),
+                                        (0.0, 1.414, 1), (0.0, 1.4142, 5)])
+@pytest.mark.parametrize("d", [1, 2])
+def test_chi2_of_a_heavy_tail_is_as_far_off_as_it_says(m, s, most, d):
+    """Of N(m, s^2) and N(0, 1), exp(m^2 / (2 - s^2)) / (s sqrt(2 - s^2)) - 1, most of which lies beyond all rows."""
+    def normal(mean, std):
+        return GaussianMixture.from_parameters([1.0], [[mean, 0.0][:d]], [np.diag([std**2, 1.0][:d])])
+
+    found = divergences.chi2(normal(m, s), normal(0.0, 1.0))
+    true = math.exp(m**2 / (2 - s**2)) / (s * math.sqrt(2 - s**2)) - 1
+    assert abs(found.value - true) <= found.standard_error and found.standard_error < 10**(d - 1) * most * true
+    assert not divergences.chi2(normal(0.0, 2.0), normal(0.0, 1.0)).standard_error < 1e300  # it is infinite
+
+
 def test_two_columns_by_quadrature_and_three_by_samples():
     m = np.array([0.6, -0.3])
     assert divergences.kl(normal([0, 0]), normal(m)).value == pytest.approx(m @ m / 2, abs=1e-4)
@@ -286,6 +300,7 @@ def scipy_law():
     test_of_one_column_they_are_scipys.hypothesis.inner_test(3, 12, 17, True)
 
 
+heavy_law = test_chi2_of_a_heavy_tail_is_as_far_off_as_it_says
 MUTANTS = {
     "KL upside down": ("divergences.densities:kl", "a * t, 0)", "-a * t, 0)", states_law),
     "KL of the other way": ("divergences.densities:reverse_kl", "kl(q, p", "kl(p, q", states_law),
@@ -295,8 +310,14 @@ MUTANTS = {
     "Hellinger: no root": ("divergences.densities:hellinger", "(np.sqrt(a) - np.sqrt(b))", "(a - b)", states_law),
     "JS of p alone": ("divergences.densities:js", "_x_log_x(b, np.log(2) - np.logaddexp(0, t))",
                       "_x_log_x(a, np.log(2) - np.logaddexp(0, -t))", states_law),
-    "a grid whose cells have no size": ("divergences.densities:_on_grid", "/ cells))", "))",
+    "a grid whose cells have no size": ("divergences.densities:_on_grid", "* widths.prod(axis=1)", "",
                                         lambda: test_quadrature_gives_the_closed_forms_of_normals(0.7, 1.0)),
+    "a grid without tails": ("divergences.densities:_cells", "beyond = ", "beyond = 0 *",
+                             lambda: heavy_law(2.0, 1.3, 1e-4, 1)),
+    "tails of the width of the range": ("divergences.densities:_cells", "factor ** np.arange(1, n + 1)", "np.ones(n)",
+                                        lambda: heavy_law(0.0, 1.41, 0.1, 1)),
+    "what lies outside is no error": ("divergences.densities:_divergence", "abs(fine - coarse) + outer", "abs(fine - coarse)",
+                                      lambda: heavy_law(0.0, 1.4142, 5, 1)),
     "energy distance: sign": ("divergences.rows:energy_distance", "-pairs.distances", "pairs.distances", scipy_law),
     "energy distance: cross term once": ("divergences.rows:_of_kernel", "- 2 * (u", "- (u", scipy_law),
     "drawn rows are pairs with themselves": ("divergences.rows:_of_kernel", "if drawn else total", "if False else total",

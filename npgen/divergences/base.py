@@ -18,7 +18,8 @@ BATCHES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Divergence:
-    """value; kind, "exact" or "estimate"; standard_error of an estimate, or how much a finer grid moved it, or NaN: unknown."""
+    """value; kind, "exact" or "estimate"; standard_error of an estimate: of a grid, how far a coarser one is off and
+    what lies in its outermost cells; NaN where it is unknown."""
 
     value: float
     standard_error: float | None = None

@@ -21,7 +21,9 @@ from .base import Divergence, draw, of_means
 
 MOST_BITS = 12  # columns of bits whose states are gone through
 GRID = {1: (4001, 2001), 2: (401, 201)}  # cells along an axis: of the answer, and of the coarser one that it is held against
-MARGIN = 1.0  # of the range of rows, that a grid goes beyond it on either side
+MARGIN = 1.0  # of the range of rows, that a grid of even cells goes beyond it on either side
+TAIL = {1: (200, 1.04), 2: (60, 1.1)}  # cells beyond that on either side, each wider than the one before it by this factor
+ROUNDING = 1e-12
 
 
 def _x_log_x(a, log_a):
@@ -53,7 +55,9 @@ def js(p, q, *, states=None, n_samples=20_000, rng=0):
 
 def chi2(p, q, *, states=None, n_samples=20_000, rng=0):
     """E_q[(p / q - 1)^2], Pearson's chi-square: KL(p || q) <= log(1 + chi2). Arguments: see kl."""
-    return _divergence("chi2", lambda a, b, t: (a - b) ** 2 / b, p, q, states, n_samples, rng)
+    def whole(log_q, t):  # (p - q)^2 / q: in a tail where q is no number any more, p^2 / q may be a large one
+        return np.exp(log_q + 2 * (np.maximum(t, 0) + np.log(-np.expm1(-np.abs(t)))))
+    return _divergence("chi2", lambda a, b, t: (a - b) ** 2 / b, p, q, states, n_samples, rng, whole)
 
 
 def total_variation(p, q, *, states=None, n_samples=20_000, rng=0):
@@ -66,7 +70,7 @@ def hellinger(p, q, *, states=None, n_samples=20_000, rng=0):
     return _divergence("hellinger", lambda a, b, t: (np.sqrt(a) - np.sqrt(b)) ** 2 / 2, p, q, states, n_samples, rng)
 
 
-def _divergence(method, phi, p, q, states, n_samples, rng):
+def _divergence(method, phi, p, q, states, n_samples, rng, whole=None):
     stream, half = as_stream(rng), check_number(method, n_samples) // 2
     if half < 10:
         raise ValueError(f"{method}: n_samples must be at least 20, got {n_samples}")
@@ -84,17 +88,41 @@ def _divergence(method, phi, p, q, states, n_samples, rng):
     if d in GRID and not (x == np.round(x)).all(axis=0).any():
         low, high = x.min(axis=0), x.max(axis=0)
         low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
-        fine, coarse = (_on_grid(phi, p, q, low, high, cells) for cells in GRID[d])
-        return Divergence(fine, abs(fine - coarse))
+        (fine, outer), (coarse, _) = (_on_grid(phi, p, q, low, high, level, whole) for level in (0, 1))
+        return Divergence(fine, abs(fine - coarse) + outer + ROUNDING * abs(fine))
     values = _terms(phi, p, q, x)[1].reshape(2, half)
     return of_means(values.mean(axis=0))  # pairs of a row of either: fewer terms, the same mean, no noise of the shares
 
 
-def _on_grid(phi, p, q, low, high, cells):
-    axes = [a + (b - a) * (np.arange(cells) + 0.5) / cells for a, b in zip(low, high, strict=True)]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+def _on_grid(phi, p, q, low, high, level, whole):
+    """The integral on a grid, the finer or (level 1) the coarser, and how much of it lies in the outer half of the tails."""
+    d = len(low)
+    axes = [_cells(a, b, d, level) for a, b in zip(low, high, strict=True)]
+    points, widths, outer = (np.stack(np.meshgrid(*each, indexing="ij"), axis=-1).reshape(-1, d)
+                             for each in zip(*axes, strict=True))
     parts = np.array_split(points, -(-len(points) // 2**16))
-    return float(sum(np.sum(np.multiply(*_terms(phi, p, q, part))) for part in parts) * np.prod((high - low) / cells))
+    with np.errstate(over="ignore"):
+        found = np.concatenate([_integrand(phi, p, q, part, whole) for part in parts]) * widths.prod(axis=1)
+        return float(found.sum()), float(found[outer.any(axis=1)].sum())
+
+
+def _cells(low, high, d, level):
+    """Cells of one axis: their middles, widths, and whether they are of the outer half of a tail."""
+    even, (n, factor) = np.linspace(low, high, GRID[d][level] + 1), TAIL[d]
+    beyond = (high - low) / GRID[d][0] * np.cumsum(factor ** np.arange(1, n + 1))[level::1 + level]
+    edges = np.concatenate([(low - beyond)[::-1], even, high + beyond])
+    far = np.arange(len(beyond)) >= len(beyond) // 2
+    return (edges[1:] + edges[:-1]) / 2, np.diff(edges), np.concatenate([far[::-1], np.zeros(len(even) - 1, bool), far])
+
+
+def _integrand(phi, p, q, x, whole):
+    """m(x) phi of the rows, (n,): whole(log q, log p / q) computes it in one, if it is given."""
+    with np.errstate(all="ignore"):
+        if whole is None:
+            m, value = _terms(phi, p, q, x)
+            return np.where(m == 0, 0, m * value)
+        log_p, log_q = (np.asarray(each.log_prob(x), dtype=np.float64) for each in (p, q))
+        return np.where(np.isneginf(log_p) & np.isneginf(log_q) | (log_p == log_q), 0, whole(log_q, log_p - log_q))
 
 
 def _terms(phi, p, q, x):
