@@ -28,15 +28,17 @@ from .kernels import silu as _silu_kernel
 from .kernels import spline as _spline_kernel
 from .kernels._constants import LOG_2PI
 from .kernels._dispatch import placing
-from .ops import _c
+from .ops import _c, _product_dx
+from .tensor import value_of
 
 
-def fused(name, formula, forward, backward):
+def fused(name, formula, forward, backward, again=None):
     """An op computed by forward(*args), whose cotangents come from backward(tracked, ans, g, *args).
 
     formula(*args) is the same in ops. It serves where the kernels cannot: inside a derivative of a derivative, and for a
     cotangent that `backward` declines by returning None. With several answers, g holds None for one that was not used, and
-    answers beyond the formula's are what the forward kernel keeps for the backward one.
+    answers beyond the formula's are what the forward kernel keeps for the backward one. again: backward written in ops, for a
+    derivative of the derivative, where it needs less than the formula's; it may decline, too.
     """
     def joint(tracked, ans, *args):
         def pull(g, out):
@@ -47,6 +49,8 @@ def fused(name, formula, forward, backward):
                     gradients = backward(tracked, ans, g if several else g[0], *args)
                 if gradients is not None:
                     return gradients
+            elif again is not None and (gradients := again(tracked, ans, g if several else g[0], *args)) is not None:
+                return gradients
 
             def inner(*values):
                 chosen = list(args)
@@ -87,7 +91,21 @@ def _mlp_backward(tracked, ans, g, x, params, layout):
     return [(dx, dparams)[i] for i in tracked]
 
 
-_mlp = fused("mlp", _mlp_formula, _mlp_forward, _mlp_backward)
+def _mlp_again(tracked, ans, g, x, params, layout):
+    """The derivative by x alone, which asks of the layers only which units were on."""
+    if g[0] is None or g[1] is not None or tracked != [0]:
+        return None
+    hidden, slope, end = value_of(ans[1]), g[0], ans[1].size
+    for layer, plan in reversed(list(enumerate(layout.plans))):
+        slope = _product_dx(slope, layout.weight_and_bias(params, layer)[0], plan)
+        if layer:
+            begin = end - len(x) * plan.shape[0]
+            slope = slope * (hidden[begin:end].reshape(len(x), -1) > 0)
+            end = begin
+    return [slope]
+
+
+_mlp = fused("mlp", _mlp_formula, _mlp_forward, _mlp_backward, _mlp_again)
 
 
 def mlp(x, params, layout):

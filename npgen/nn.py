@@ -14,12 +14,12 @@ import math
 import numpy as np
 
 from . import fused, ops
-from .engine import Tensor
 from .kernels import made_sample
 from .kernels._cuda import is_device_array
 from .layout import Layout
 from .masks import Plan, made_cuts, made_direct, made_masks, places
 from .ops import _c
+from .tensor import value_of
 
 
 class Parameters(dict):
@@ -139,13 +139,6 @@ class MLP(Part):
     def last_layer(self, params):
         """The weight (h, j) and bias (j,) of the last layer, views of the parameters."""
         return self.layout.weight_and_bias(params[self.name], len(self.gains) - 1)
-
-
-def value_of(a):
-    """The array in a Tensor, however many derivatives it is in."""
-    while isinstance(a, Tensor):
-        a = a.value
-    return a
 
 
 def beside(x, c):

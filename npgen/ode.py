@@ -16,8 +16,9 @@ import numpy as np
 
 from . import fused, ops
 from .kernels import trajectory as _kernel
-from .nn import MLP, Part, value_of
+from .nn import MLP, Part
 from .ops import _c
+from .tensor import value_of
 
 SOLVERS = {"euler": ([0], [1]), "heun": ([0, 1], [1 / 2, 1 / 2]), "rk4": ([0, 1 / 2, 1 / 2, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6])}
 N_FEATURES = 8  # of time

@@ -26,7 +26,7 @@ from .kernels._dispatch import again, recorded_by
 from .random import Stream
 from .tensor import Tensor
 
-MOST = 2**25  # bytes of arrays that a recording keeps: a step over more has no need of it
+MOST = 2**26  # bytes of arrays that a recording keeps: a step over more has no need of it
 
 
 def n_threads():

@@ -73,6 +73,13 @@ class Tensor:
         return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
 
 
+def value_of(a):
+    """The array in a Tensor, however many derivatives it is in."""
+    while isinstance(a, Tensor):
+        a = a.value
+    return a
+
+
 def _operator(ufunc, swap=False):
     return (lambda a, b: OVERRIDES[ufunc](b, a)) if swap else (lambda *args: OVERRIDES[ufunc](*args))
 

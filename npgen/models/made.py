@@ -21,8 +21,9 @@ from ..heads import from_config, head_for
 from ..heads.normal import std
 from ..kernels._cuda import asnumpy, is_device_array
 from ..masks import made_blind
-from ..nn import MaskedMLP, Part, beside, value_of
+from ..nn import MaskedMLP, Part, beside
 from ..random import as_stream, row_streams
+from ..tensor import value_of
 from ..transforms import Chain
 from ..warn import warn
 from .base import Capabilities, Follows
