@@ -15,7 +15,7 @@ from npgen import data, priors
 from npgen.heads import MixtureOfNormals
 from npgen.models.estimator import clone
 
-from . import published_machines, published_toys, yardsticks
+from . import published_implicit, published_machines, published_toys, yardsticks
 from .published import Result, Row, mean, nll
 
 SEED = 0
@@ -262,4 +262,5 @@ ROWS = (
     *(Row(f"BayesClassifier({name}): accuracy", "digits, 5 splits", None, "", accuracy(name)) for name in DENSITIES),
     *(Row(f"BayesClassifier({name}): AUROC of log p", "digits beside MNIST's", None, "", auroc(name)) for name in DENSITIES),
     *published_machines.ROWS,
+    *published_implicit.ROWS,
 )
