@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import fused, ops
+from . import fused, ops, splines
 from .divergences import pairs
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
@@ -66,7 +66,7 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
                            (fused.standard_normal_log_prob, rows),
                            (lambda x, outputs: fused.mixture_log_prob(x, outputs, 1, 3.0), rows, np.tile(rows, 3)),
                            (lambda x: pairs.gaussians(x, x[:2], np.ones(2, dtype), np.ones(1, dtype)), rows),
-                           (lambda z, raw: fused.spline_to_data(z, raw, 2)[0], rows, np.tile(rows, 5)),
+                           (lambda z, raw: splines.spline_to_data(z, raw, 2)[0], rows, np.tile(rows, 5)),
                            (lambda logits: fused.categorical_log_prob(np.zeros_like(rows), logits, np.arange(5)), rows)):
         answer, pull = vjp(product, *args)
         pull(answer)

@@ -3,7 +3,7 @@ import mutants
 import numpy as np
 import pytest
 
-from npgen import fused, kernels
+from npgen import fused, kernels, splines
 from npgen.engine import grad, hvp, value_and_grad
 from npgen.kernels import flow as flow_kernel
 from npgen.layout import FlowLayout, Layout
@@ -57,9 +57,9 @@ CASES = {  # name -> op, its formula, the arrays, the rest
     "log_prob": (lambda *a: fused._inverse("flow_log_prob", *a)[:3], fused._inverse_formula, *flow(5, 3, 2)),
     "forward": (fused.flow_forward, fused._forward_formula, *flow(5, 2)),
     "forward, three steps": (fused.flow_forward, fused._forward_formula, *flow(5, 2, 3, 2)),
-    "spline to noise": (fused.spline_to_noise, of_bins(fused._to_noise), *spline(8)),
-    "spline to data": (fused.spline_to_data, of_bins(fused._to_data), *spline(8)),
-    "spline of one bin": (fused.spline_to_data, of_bins(fused._to_data), *spline(1)),
+    "spline to noise": (splines.spline_to_noise, of_bins(splines._to_noise), *spline(8)),
+    "spline to data": (splines.spline_to_data, of_bins(splines._to_data), *spline(8)),
+    "spline of one bin": (splines.spline_to_data, of_bins(splines._to_data), *spline(1)),
 }
 OBJECTIVES = {"first": lambda a, b, *c: np.sum(np.sin(a)), "second": lambda a, b, *c: np.sum(b**2),
               "all": lambda a, b, *c: np.sum(np.sin(a)) + np.sum(b**2) + sum(np.sum(np.cos(v)) for v in c),

@@ -22,7 +22,7 @@ RANKS = [
     ["kernels", "version", "warn", "tensor", "engine", "checks"],
     ["masks", "layout", "ops", "linalg", "compositions.elementwise", "compositions.reductions", "compositions.calculus",
      "compositions.products", "compositions.shapes", "compositions.fourier", "compositions.refused", "compositions", "fused",
-     "random"],
+     "splines", "random"],
     ["divergences.base", "divergences.pairs", "divergences.rows", "divergences.densities", "divergences.scores",
      "divergences.objectives", "divergences", "nn", "heads.base", "heads.normal", "heads.bernoulli", "heads.poisson",
      "heads.categorical", "heads.mixture", "heads.columns", "heads", "checkpoint",

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import Mutant
 
-from npgen import fused, kernels
+from npgen import kernels, splines
 from npgen.engine import grad
 from npgen.kernels import spline
 
@@ -251,12 +251,12 @@ def test_what_is_not_wanted_is_not_computed(backend, way):
 def test_an_op_asks_for_what_it_is_asked(monkeypatch, way, wanted, flags):
     rng, seen, run = np.random.default_rng(0), [], BACKWARD[way].numba
     monkeypatch.setattr(BACKWARD[way], "numba", lambda *args: seen.append(args[-2:]) or run(*args))
-    op = getattr(fused, f"spline_{way}")
+    op = getattr(splines, f"spline_{way}")
     grad(lambda v, p: np.sum(op(v, p, 3)[0]), wanted)(rng.normal(size=(5, 2)), parameters(rng, 5, 2, 3))
     assert seen == [flags]
 
 
-@pytest.mark.parametrize("op", [fused.spline_to_noise, fused.spline_to_data])
+@pytest.mark.parametrize("op", [splines.spline_to_noise, splines.spline_to_data])
 def test_an_op_refuses_what_does_not_fit(op):
     x, params = np.zeros((4, 2)), np.zeros((4, 46))
     with pytest.raises(ValueError, match=r"have shape \(4, 2\) and params \(4, 46\), but 7 bins need \(n, d\) and \(n, 20 d\)"):

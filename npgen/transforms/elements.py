@@ -7,7 +7,7 @@ Legend: n rows, d features, k bins.
 """
 import numpy as np
 
-from .. import fused, ops
+from .. import fused, ops, splines
 from ..heads.normal import Normal
 
 _NORMAL = Normal()
@@ -93,7 +93,7 @@ class Additive(Element):
 
 
 class Spline(Element):
-    """A monotone rational-quadratic spline of k bins in (-box, box), and the identity outside (fused.spline_to_noise).
+    """A monotone rational-quadratic spline of k bins in (-box, box), and the identity outside (splines.spline_to_noise).
 
     Reference: Durkan, Bekasov, Murray & Papamakarios, Neural spline flows (2019).
     """
@@ -102,7 +102,7 @@ class Spline(Element):
         self.bins, self.box, self.each = bins, box, 3 * bins - 1
 
     def to_noise(self, x, outputs):
-        return fused.spline_to_noise(x, outputs, self.bins, self.box)
+        return splines.spline_to_noise(x, outputs, self.bins, self.box)
 
     def to_data(self, z, outputs):
-        return fused.spline_to_data(z, outputs, self.bins, self.box)
+        return splines.spline_to_data(z, outputs, self.bins, self.box)
