@@ -556,6 +556,20 @@ def test_info_and_errors_of_fit_show_the_names(here, capsys, named):
     assert "column 2 ('b') is 2.5 in every row" in fails(capsys, *fast(source="x.csv"))
 
 
+def test_check_looks_at_as_many_rows_as_it_is_told(here, capsys, monkeypatch):
+    """Of a model whose rows are dear, such as an energy model, 500 take a fortieth of the time."""
+    seen, whole = [], npgen.testing.check_generative_model
+
+    def watched(model, x, **how):
+        seen.append(how["n_samples"])
+        return whole(model, x, **how)
+
+    monkeypatch.setattr(npgen.testing, "check_generative_model", watched)
+    assert run("check", "gmm", "--set", "n_components=3", "--samples", 500) == 0 and seen == [500]
+    assert "0 are broken" in capsys.readouterr().out
+    assert "--samples: must be a positive whole number, got '0'" in fails(capsys, "check", "gmm", "--samples", 0)
+
+
 def test_check_finds_columns_by_name_too(here, capsys, named, monkeypatch):
     data.write("x.csv", ROWS[:, ::-1], NAMES[::-1])
     seen, whole = [], npgen.testing.check_generative_model

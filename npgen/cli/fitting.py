@@ -15,7 +15,7 @@ from ..divergences.objectives import OBJECTIVES
 from ..models import MODELS, files
 from . import contexts
 from .interrupts import ctrl_c
-from .parser import DATA, add_command, add_data, add_device
+from .parser import DATA, add_command, add_data, add_device, natural
 from .sources import check_output, named, names_of, rows_of, takes_missing
 from .words import count, describe, passes, print_table, say, training
 
@@ -70,7 +70,7 @@ def check(args):
             raise ValueError(f"{args.model} was fitted with a context; give rows that have it, --data DATA" if model.context_
                              else f"--context {args.context}: {args.model} was fitted without a context; leave it out")
     report = check_generative_model(model, None if x is None else named(model, x[:2000]), seed=args.seed,
-                                    context=None if context is None else context[:2000])
+                                    n_samples=args.samples, context=None if context is None else context[:2000])
     print(report)
     return 0 if report.passed else 1
 
@@ -216,6 +216,8 @@ allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
     sub.add_argument("--data", metavar="DATA", help="rows to look at (default: drawn from FILE; moons for a MODEL)")
     sub.add_argument("--context", metavar="COLUMNS", help="the columns of DATA that are the context, as for npgen fit; laws "
                      "are run given three different rows of it, at most (default: those that FILE was fitted with)")
+    sub.add_argument("--samples", type=natural, metavar="N", help="rows that the statistical laws look at, at least 100: fewer "
+                     "take less time, and find larger errors alone (default: 20,000)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="of the check and of the fit (default: 0)")
     sub.add_argument("--epochs", type=int, default=20, metavar="N", help="of the fit (default: 20)")
     sub.add_argument("--set", action="append", default=[], metavar="key=value", help="as for npgen fit; can be repeated")
