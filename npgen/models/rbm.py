@@ -29,6 +29,7 @@ from ..kernels._cuda import asnumpy, is_device_array
 from ..kernels._dispatch import placing
 from ..masks import Plan
 from ..nn import Part
+from ..ops import _c
 from ..random import Stream
 from ..train import Player
 from .base import Capabilities, Follows
@@ -51,7 +52,7 @@ def _centred_gradient(tracked, ans, u, weight, visible, hidden, seen, active, kn
     a, plan = ans[1], Plan.dense(*weight.shape)
 
     def pull(g, out):
-        g, places = g[0], dict(zip(tracked, out, strict=True))
+        g, places = *_c(g[0]), dict(zip(tracked, out, strict=True))
         on = likelihood.bernoulli_backward(g, np.zeros_like(a), a)  # -g sigmoid(a)
         with placing([places[1]] if places.get(1) is not None else []):
             centred = masked_matmul.backward_weight(u - seen, on + g[:, None] * active, plan.mask_as(a.dtype, a), plan.blocks)
