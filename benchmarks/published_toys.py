@@ -20,7 +20,7 @@ ENTROPY = {"eight-gaussians": (2.144717, 0.02), "moons": (2.393879, 0.02), "ring
 STEPS = {"batch_size": 512, "schedule": "cosine", "average": 0.995, "random_state": SEED}
 EQUATION = {"batch_size": 1024, "schedule": "cosine", "average": 0.999, "restore_best": False, "patience": 1000,
             "random_state": SEED}  # a squared error says little of which epoch is best
-MATCHING = functools.partial(npgen.FlowMatching, coupling="ot", hidden=(256, 256), learning_rate=3e-3, max_epochs=80,
+MATCHING = functools.partial(npgen.FlowMatching, coupling="ot", hidden=(128, 128), learning_rate=4e-3, max_epochs=300,
                              **EQUATION)
 MODELS = {
     "NSF": npgen.NSF(n_layers=4, hidden=(64, 64), coupling=False, bins=16, max_epochs=40, learning_rate=3e-3, **STEPS),
@@ -28,7 +28,7 @@ MODELS = {
     "MAF, base of MADE": npgen.MAF(n_layers=2, hidden=(64, 64), base="made", max_epochs=40, learning_rate=3e-3, **STEPS),
     "RealNVP": npgen.RealNVP(n_couplings=32, hidden=(64, 64), max_epochs=60, learning_rate=2e-3, **STEPS),
     "FlowMatching": MATCHING(),
-    "Diffusion": npgen.Diffusion(hidden=(128, 128), learning_rate=5e-3, max_epochs=250, n_steps=60, **EQUATION)}
+    "Diffusion": npgen.Diffusion(hidden=(128, 128), learning_rate=5e-3, max_epochs=600, n_steps=60, **EQUATION)}
 
 
 def rows(name, seed, n):
