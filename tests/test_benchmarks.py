@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import formulas, problems, scaling, speed, with_dense, with_npgen  # noqa: E402
+from benchmarks import formulas, problems, scaling, speed, steps, with_dense, with_npgen  # noqa: E402
 from benchmarks.worker import instructions  # noqa: E402
 
 TINY = {"made": {"d": 12, "hidden": 20, "batch": 8, "n_samples": 5}, "vae": {"d": 12, "hidden": 10, "latent": 3, "batch": 8},
@@ -115,3 +115,11 @@ def test_parameters_that_are_kept_otherwise_find_their_places():
 
 def test_ratios_read_well():
     assert [speed.ratio(r) for r in (0.65, 3, 1 / 8, 1 / 200)] == ["0.65", "3.00", "1/8", "1/200"]
+
+
+def test_the_parts_of_a_step_are_kernels_and_functions():
+    step, spent = steps.parts("RealNVP step, D=2", n=3)
+    kernels = {name for is_kernel, name in spent if is_kernel}
+    assert step > 0 and all(seconds > 0 for seconds in spent.values())
+    assert {name.rpartition(".")[0] for name in kernels} == {f"kernels.{file}" for file in ("flow", "adam", "norm", "gather")}
+    assert any("add" in name for is_kernel, name in spent if not is_kernel)
