@@ -28,7 +28,7 @@ MODELS = {
     "MAF, base of MADE": npgen.MAF(n_layers=2, hidden=(64, 64), base="made", max_epochs=40, learning_rate=3e-3, **STEPS),
     "RealNVP": npgen.RealNVP(n_couplings=32, hidden=(64, 64), max_epochs=60, learning_rate=2e-3, **STEPS),
     "FlowMatching": MATCHING(),
-    "Diffusion": npgen.Diffusion(hidden=(128, 128), learning_rate=5e-3, max_epochs=600, n_steps=60, **EQUATION)}
+    "Diffusion": npgen.Diffusion(hidden=(128, 128), learning_rate=5e-3, max_epochs=900, n_steps=60, **EQUATION)}
 
 
 def rows(name, seed, n):
