@@ -23,7 +23,7 @@ def caller(call):
     while isinstance(function, functools.partial):  # around it, what fills its answers or says where its draws begin
         inner = [a for a in function.args if callable(a) and function.func.__module__ == record.__name__]
         function = inner[0] if inner else function.func
-    module = str(getattr(function, "__module__", ""))
+    module = getattr(function, "__module__", None) or ""
     name = getattr(function, "__qualname__", getattr(function, "__name__", repr(function)))
     return module.startswith("npgen.kernels"), f"{module.removeprefix('npgen.')}.{name}" if module else name
 
