@@ -53,7 +53,7 @@ def path(model, w, n_steps=40):
         inner, given, ways = model.inner(np.float64), w[:, :0], [w]
         ode = inner.parts["ode"]
         for tau in 1 - np.arange(n_steps) / n_steps:
-            time = np.broadcast_to(features(np.float64(tau)), (len(w), 8))
+            time = np.broadcast_to(features(np.asarray(tau)), (len(w), 8))
             w = w - ode.rate(np.float64(tau)) / n_steps * ode.field(inner.params, w, given, time)
             ways.append(w)
         return np.stack([model.preprocess_.data(None, model.scale_ * w) for w in ways])

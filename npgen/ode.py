@@ -22,12 +22,12 @@ from .tensor import value_of
 
 SOLVERS = {"euler": ([0], [1]), "heun": ([0, 1], [1 / 2, 1 / 2]), "rk4": ([0, 1 / 2, 1 / 2, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6])}
 N_FEATURES = 8  # of time
-FREQUENCIES = math.pi * np.arange(1, N_FEATURES + 1)
 
 
 def features(tau):
     """cos(k pi tau), k = 1..N_FEATURES, (..., e): what the network sees of time."""
-    return np.cos(np.expand_dims(tau, -1) * np.asarray(FREQUENCIES.astype(tau.dtype), like=tau))
+    frequencies = math.pi * np.arange(1, N_FEATURES + 1, dtype=np.float64, like=tau)  # made where tau lies
+    return np.cos(np.expand_dims(tau, -1) * frequencies.astype(tau.dtype))
 
 
 class Field(Part):

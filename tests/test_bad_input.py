@@ -342,7 +342,7 @@ SOURCES = ["nowhere", "nowhere.csv", "", "empty.csv", "header.csv", "words.csv",
            "x.npz", "bad.npy", "nan.npy", "flat.npy", "objects.npy", "complex.npy",
            "none.npy", "words.npy", "folder", "m"]
 LINES = [
-    "", "paint", "fit", "fit made", "fit made --data moons", "fit made --out o", "fit gan --data moons --out o",
+    "", "paint", "fit", "fit made", "fit made --data moons", "fit made --out o", "fit glow --data moons --out o",
     *[f"fit made --out o --data '{source}'" for source in [*SOURCES, "one.csv", "same.csv", "constant.csv"]],
     *[f"score m --data '{source}'" for source in [*SOURCES, "two.npy"]],
     *[f"encode m --out o.npy --data '{source}'" for source in ("nowhere", "nan.csv", "two.npy")],
@@ -370,7 +370,7 @@ LINES = [
     *[f"fit made --data moons --out o --set {setting}" for setting in (
         "order=sorted", "order=(0,0)", "hidden=()", "head=bernoulli")],
     "fit made --data moons --out nowhere/o", "fit made --data moons --out folder", "fit made --data moons --out ''",
-    "check", "check nowhere", "check x.npy", "check m --data nowhere", "check m --data two.npy", "check gan",
+    "check", "check nowhere", "check x.npy", "check m --data nowhere", "check m --data two.npy", "check glow",
     "check made --set colour=1", "check made --epochs 0", "info", "info m m", "config now", "demo --seed x",
 ]
 

@@ -126,7 +126,7 @@ def test_warnings_are_one_line(here, capsys):
     assert err.startswith("npgen: warning: ") and err.count("\n") == 1
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def pythons_sigint():
     """Python's own handler of Ctrl-C, which a process that a shell has started in the background does not have."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -150,7 +150,7 @@ def interrupt_after(monkeypatch, n_epochs):
 
 
 @pytest.mark.parametrize("model", ["made", "realnvp", "vae", "gmm"])
-def test_ctrl_c_keeps_the_best_and_resume_gives_the_same_bits(here, capsys, monkeypatch, model, pythons_sigint):
+def test_ctrl_c_keeps_the_best_and_resume_gives_the_same_bits(here, capsys, monkeypatch, model):
     settings = {"gmm": ("--set", "n_components=4", "--set", "tol=0"), "realnvp": SMALL}.get(model, ("--set", "hidden=8"))
     argv = ("fit", model, "--data", "pinwheel", "--epochs", "6", *settings, "--out")
     assert run(*argv, "whole") == 0
@@ -190,7 +190,7 @@ def test_rows_to_stop_by(here, capsys):
 
 
 @pytest.mark.parametrize("where", ["fit", "_epoch"])
-def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkeypatch, where, pythons_sigint):
+def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkeypatch, where):
     old = write("m", "old")
     monkeypatch.setattr(train, where, lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5))
     assert run(*fast(*SMALL)) == 130
@@ -200,7 +200,7 @@ def test_ctrl_c_before_an_epoch_is_done_keeps_the_old_model(here, capsys, monkey
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_ctrl_c_waits_for_an_import_and_is_not_heard_where_it_is_ignored(here, capsys, monkeypatch, ignored, pythons_sigint):
+def test_ctrl_c_waits_for_an_import_and_is_not_heard_where_it_is_ignored(here, capsys, monkeypatch, ignored):
     """A C extension that is cut off while it imports NumPy prints a traceback and raises another error."""
     Path("imported.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2); done = 1")
     monkeypatch.syspath_prepend(".")
@@ -768,7 +768,7 @@ def test_a_checkpoint_is_no_model(here, capsys, monkeypatch):
 
 
 BAD_SETTINGS = {
-    "unknown model": (("fit", "gan", "--data", "moons", "--out", "m"), ("gan", "gmm", "made", "realnvp", "vae")),
+    "unknown model": (("fit", "glow", "--data", "moons", "--out", "m"), ("glow", "gan", "gmm", "made", "realnvp", "vae")),
     "unknown key": (fast("--set", "layers=3"), ("layers=3", "n_couplings", "hidden")),
     "no value": (fast("--set", "hidden"), ("key=value", "n_couplings")),
     "prior of no size": (fast("--set", "prior=Mixture(0)", model="vae"), ("--set prior=Mixture(0): n_components must be",)),

@@ -187,7 +187,7 @@ def test_monitor_decides_when_to_stop_and_what_is_kept():
     ((Player(loss=squares, moves=("a", "c")),), "a, c are no parameters that follow one another among a, b, c"),
     ((Player(loss=squares, moves=("b", "a")),), "b, a are no parameters that follow one another"),
     ((Player(loss=squares, moves=("d",)),), "d are no parameters that follow one another"),
-    ((Player(loss=squares, optimizer="adagrad"),), "optimizer must be one of adam, adamw, sgd, or an object"),
+    ((Player(loss=squares, optimizer="adagrad"),), "optimizer must be one of adam, adamw, sgd, adam0, or an object"),
 ])
 def test_players_that_cannot_be_are_named(players, message):
     with pytest.raises(ValueError, match=message):

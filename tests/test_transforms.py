@@ -305,7 +305,7 @@ def test_one_affine_autoregressive_step_is_made_with_a_normal_head():
 class TwoBlocks(MLP):
     """The network of a coupling that keeps n features, as a masked one: its hidden units see those, and all others see them."""
 
-    draw, direct = MaskedMLP.draw, False
+    draw, first_inputs, direct = MaskedMLP.draw, MaskedMLP.first_inputs, False
 
     def __init__(self, coupling, d, w):
         kept = coupling.net

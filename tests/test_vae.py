@@ -530,8 +530,8 @@ def test_a_prior_by_name_is_that_object_bit_for_bit(named, made):
 
 
 def test_what_cannot_be_is_refused_in_one_sentence():
-    refused = [({"prior": "uniform"}, "prior: expected one of normal, mixture, flow, or a prior of npgen.priors, got 'unif"),
-               ({"prior": priors.Mixture}, "prior: expected one of normal, mixture, flow, or a prior of npgen.priors, got <"),
+    known = "prior: expected one of normal, mixture, made, flow, or a prior of npgen.priors, got"
+    refused = [({"prior": "uniform"}, f"{known} 'unif"), ({"prior": priors.Mixture}, f"{known} <"),
                ({"prior": Unregistered()}, "prior: Unregistered is a class of your own; register it, here and before load: "),
                ({"prior_size": 0}, "prior_size must be made of positive integers, got 0"),
                ({"prior": "mixture", "prior_size": 10**6}, "prior_size must be an integer from 1 to 1000, got 1000000"),
