@@ -235,7 +235,7 @@ def run(rows, chosen, work, out):
         print(f"{row.key} ...", file=sys.stderr, flush=True)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", npgen.ConvergenceWarning)
+                warnings.simplefilter("ignore", UserWarning)  # of epochs that end, and of columns that repeat a value
                 results[row.key] = row.run(work)
         except OutOfTime as stop:
             curve, seconds = stop.args

@@ -23,10 +23,9 @@ SEED = 0
 
 # --- Boltzmann machines ----------------------------------------------------------------------------------------------
 
-SMALL = npgen.RBM(n_hidden=16, optimizer="sgd", learning_rate=0.01, schedule="cosine", max_epochs=50,
-                random_state=SEED)
-LARGE = npgen.RBM(n_hidden=500, n_annealed=5000, optimizer="sgd", learning_rate=0.01, schedule="cosine",
-                max_epochs=60, random_state=SEED)
+STEPS = {"optimizer": "sgd", "learning_rate": 0.01, "average": 0.999, "random_state": SEED}
+SMALL = npgen.RBM(n_hidden=16, max_epochs=50, **STEPS)
+LARGE = npgen.RBM(n_hidden=500, n_annealed=5000, max_epochs=60, **STEPS)
 
 
 def machine(work, flipped=False):
