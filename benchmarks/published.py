@@ -173,12 +173,12 @@ def report(rows, results):
     yield "standard error, of the rows of the test or of the folds. Settings were chosen by the nats of the rows that training"
     yield "stops by; the test was scored once. Seconds are those of all fits that were looked at, on two cores."
     yield ""
-    yield f"- {time.strftime('%Y-%m-%d')}; {machine()}; npgen {npgen.__version__}"
+    yield f"- {machine()}; npgen {npgen.__version__}"
     yield ""
     yield "| model | data | bar | published | npgen | met | seconds |"
     yield "|---|---|---|---|---|---|---|"
     for row in rows:
-        bar, result = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:g}", results.get(row.key)
+        bar, result = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:.10g}", results.get(row.key)
         if result is None:
             yield f"| {row.model} | {row.data} | {bar} | {row.published} | not run yet | | |"
         elif result.figure is None:
@@ -186,7 +186,8 @@ def report(rows, results):
                    f"| {result.seconds:,.0f} |")
         else:
             error = "" if result.error is None else f" ± {result.error:.2g}"
-            yield (f"| {row.model} | {row.data} | {bar} | {row.published} | {result.figure:.6g}{error} | "
+            digits = 10 if result.error is None and abs(result.figure) > 100 else 6
+            yield (f"| {row.model} | {row.data} | {bar} | {row.published} | {result.figure:.{digits}g}{error} | "
                    f"{judged(result, row.bar)} | {result.seconds:,.0f} |")
     yield ""
     yield "## What was looked at"
