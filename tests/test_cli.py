@@ -219,6 +219,20 @@ def test_ctrl_c_waits_for_an_import_and_is_not_heard_where_it_is_ignored(here, c
     assert ("it went on" if ignored else "npgen: interrupted") in capsys.readouterr().err and "imported" in sys.modules
 
 
+def test_ctrl_c_waits_for_llvmlite(here, capsys, monkeypatch):
+    """It frees a string, and again if it is cut off before it notes that: a crash of the C library."""
+    seen = []
+
+    def command(*_, **__):
+        code = "os.kill(os.getpid(), signal.SIGINT)\nfor _ in range(9): pass\nseen.append(1)"
+        exec(code, {"__name__": "llvmlite.binding.ffi", "os": os, "signal": signal, "seen": seen})
+        time.sleep(5)
+
+    monkeypatch.setattr(train, "fit", command)
+    assert run(*fast(*SMALL)) == 130
+    assert seen and "npgen: interrupted" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 @pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_bits(here):

@@ -9,14 +9,15 @@ import threading
 def ctrl_c():
     """A list that is no longer empty once Ctrl-C was pressed; it raises KeyboardInterrupt where Python can pass that on.
 
-    It waits for an import to end, because a C extension that cannot import NumPy prints a traceback and raises another error;
-    it comes again if it came inside a callback of compiled code. Where SIGINT is ignored, as in a script's job, it stays so.
+    It waits for an import to end, because a C extension that cannot import NumPy prints a traceback and raises another error,
+    and for llvmlite, which frees a string twice when it is cut off between doing so and noting it; it comes again if it came
+    inside a callback of compiled code. Where SIGINT is ignored, as in a script's job, it stays so.
     """
     pressed, again = [], []
 
     def press(_, frame):
         pressed.append(True)
-        if _imports(frame):
+        if _waits(frame):
             return later()
         raise KeyboardInterrupt
 
@@ -44,8 +45,11 @@ def ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
-def _imports(frame):
-    """Is an import under way in a frame or in those that called it?"""
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+def _waits(frame):
+    """Is an import under way, or llvmlite, in a frame or in those that called it?"""
+    while frame is not None:
+        name = frame.f_globals.get("__name__") or ""
+        if frame.f_code.co_filename.startswith("<frozen importlib") or name.startswith("llvmlite"):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
