@@ -200,8 +200,8 @@ class Recorded(NDArrayOperatorsMixin):
     def __array_function__(self, function, types, args, params):
         if Tensor in types:
             return NotImplemented
-        if function is np.asarray:  # like this one: a constant of the step
-            return args[0] if type(args[0]) is Recorded else np.asarray(*_values(args), **params)
+        if function in (np.asarray, np.arange):  # like this one: a constant of the step
+            return args[0] if type(args[0]) is Recorded else function(*_values(args), **params)
         return self.recording.function(function, args, params)
 
     def __getitem__(self, index):

@@ -67,10 +67,10 @@ class VAE(GradientModel):
                    MixtureOfNormals(3) or Categorical(levels), or a list of one for each column; "auto": Bernoulli for data of
                    0 and 1, normal for others
     variance       of a normal head: "network", a function of z; "feature", one parameter for each column; "shared", one for all
-    prior          of z: "normal", N(0, I); learned are "mixture", of diagonal normals, and "flow", of affine couplings whose
-                   networks have `hidden`'s layers and see the context; or a prior of npgen.priors, such as Mixture(20),
-                   Flow(5, hidden=(64,), coupling=False) or one of your own
-    prior_size     normals of "mixture", or couplings of "flow"
+    prior          of z: "normal", N(0, I); learned are "mixture", of diagonal normals, "made", a MADE of mixtures of normals,
+                   and "flow", of affine couplings, whose networks have `hidden`'s layers and see the context; or a prior of
+                   npgen.priors, such as Mixture(20), Flow(5, hidden=(64,), coupling=False) or one of your own
+    prior_size     normals of "mixture", or of each dimension of "made", or couplings of "flow"
     objective      what is maximised: "elbo", or "iwae", whose gradient is the plain one, of all that depends on parameters
     k              samples per row of "iwae"
     beta           weight of the KL divergence while fitting (Higgins et al., 2017); of "iwae", the power of p(z) / q(z | x)
