@@ -32,13 +32,16 @@ setup(
         "threadpoolctl>=3.5",
         "tqdm>=4.66",
         "safetensors>=0.4.5",
+        "narwhals>=2.0",  # DataFrames of any library; needs nothing itself
     ],
     extras_require={
         "cuda12": ["cupy-cuda12x[ctk]>=14.0"],  # with NVRTC and cuBLAS; NumPy's rules for dtypes from 14 on
         "cuda13": ["cupy-cuda13x[ctk]>=14.0"],
+        "tables": ["polars>=1.30"],  # text, dates and holes in .csv, and .parquet
         "plot": ["matplotlib>=3.9"],
-        "test": ["build", "coverage", "hypothesis", "matplotlib>=3.9", "mpmath", "pytest>=8", "ruff", "scikit-learn>=1.6",
-                 "setuptools>=77", "nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"],
+        "test": ["build", "coverage", "hypothesis", "matplotlib>=3.9", "mpmath", "pandas>=2.2", "polars>=1.30",
+                 "pyarrow>=16", "pytest>=8", "ruff", "scikit-learn>=1.6", "setuptools>=77",
+                 "nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"],
         "bench": ["jax", "matplotlib>=3.9", "scikit-learn>=1.6", "torch", "zuko"],
     },
 )

@@ -29,7 +29,8 @@ RANKS = [
      "transforms.base", "transforms.row_noise", "transforms.standardize", "transforms.dequantize", "transforms.logit",
      "transforms.columns", "transforms.choice", "transforms.atoms", "transforms.actnorm", "transforms.permute", "transforms.lu",
      "transforms.elements", "transforms.coupling", "transforms.autoregressive", "transforms", "priors", "ode", "optim"],
-    ["record", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source", "data"],
+    ["record", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source", "data.frames",
+     "data.reading", "data.schema", "data"],
     ["models.overflow", "models.capabilities", "models.context", "models.device", "models.estimator", "models.older",
      "models.files", "models.run",
      "models.inner", "models.base", "models.gradient", "models.mixture.covariances",
@@ -43,11 +44,12 @@ RANKS = [
      "testing.law", "testing.classifiers", "testing.contract", "testing.densities", "testing.encodings",
      "testing.given", "testing.gradients", "testing.latents",
      "testing.mixtures", "testing.states", "testing.laws", "testing.report", "testing", "plot"],
-    ["machine", "demo", "cli.interrupts", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.fitting",
+    ["machine", "demo", "cli.interrupts", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.tables", "cli.fitting",
      "cli.queries", "cli.about", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]
-LAZY = ("cupy", "llvmlite", "matplotlib", "numba", "pandas", "safetensors", "scipy.linalg", "scipy.special", "scipy.stats",
+LAZY = ("cupy", "llvmlite", "matplotlib", "narwhals", "numba", "pandas", "polars", "pyarrow",
+        "safetensors", "scipy.linalg", "scipy.special", "scipy.stats",
         "sklearn", "tqdm")
 
 
@@ -170,6 +172,7 @@ def test_kernels_know_nothing_of_npgen():
 
 @pytest.mark.parametrize(("package", "owners"), [("cupy", {"_cuda.py"}), ("cupyx", {"_cuda.py"}), ("matplotlib", {"plot.py"}),
                                                  ("sklearn", {"base.py", "classifier.py"}), ("pickle", set()),
+                                                 ("narwhals", {"frames.py"}), ("polars", {"reading.py"}), ("pandas", set()),
                                                  ("torch", set())])
 def test_outside_packages_have_one_owner(package, owners):
     paths = [*SOURCE.rglob("*.py"), *KERNELS.glob("*.py")]

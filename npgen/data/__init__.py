@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from .. import checkpoint
+from .schema import Schema
 from .source import Source
 from .table import DataError, Table
 from .text import header_line
 from .toys import BUILT_IN, TOYS, checkerboard, digits, eight_gaussians, moons, pinwheel, rings
 
-__all__ = ["BUILT_IN", "DataError", "OUTPUTS", "Source", "TOYS", "Table", "binarize", "checkerboard", "digits",
+__all__ = ["BUILT_IN", "DataError", "OUTPUTS", "Schema", "Source", "TOYS", "Table", "binarize", "checkerboard", "digits",
            "eight_gaussians", "load", "load_table", "moons", "pinwheel", "rings", "train_test_split", "write"]
 
 OUTPUTS = (".npy", ".npz", ".csv")

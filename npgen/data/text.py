@@ -13,13 +13,14 @@ import numpy as np
 from ..warn import warn
 from .table import DataError, check_finite
 
-_MISSING = {"", "?", "-", "na", "n/a", "null", "none"}
+MISSING = {"", "?", "-", "na", "n/a", "null", "none"}
 
 
 class Text:
     """A .csv, .tsv or .txt file: the names of its columns or None, their number, and its rows, read when they are asked for.
 
-    missing: whether a cell that is empty, or says so in another way (NA, ?, null, ...), is NaN; else it is refused.
+    n_skip: lines before the first row. missing: whether a cell that is empty, or says so in another way (NA, ?, null, ...), is
+    NaN; else it is refused.
     """
 
     def __init__(self, path, missing=False):
@@ -34,13 +35,13 @@ class Text:
             if not fields or is_header and next(lines, None) is None:
                 raise DataError(f"{path} has {'a header but ' if fields else ''}no rows")
         self.names, self.width = [field.strip() for field in fields] if is_header else None, len(fields)
-        self._n_skip = number if is_header else 0
+        self.n_skip = number if is_header else 0
 
     def rows(self, columns=None):
         """The numbers in these columns, or in all: (n, d). Raises DataError that names the first cell that is none."""
         try:
             with _opened(self.path) as file:
-                for _ in range(self._n_skip):
+                for _ in range(self.n_skip):
                     file.readline()
                 array = np.loadtxt(file, delimiter=self.delimiter, comments=None, quotechar='"', ndmin=2, usecols=columns,
                                    encoding=None, converters=_number if self._missing else None)
@@ -70,6 +71,18 @@ class Text:
             return np.array(cells).astype(np.int64)
         return self.rows([j])[:, 0]
 
+    def count(self):
+        """How many rows there are. Raises DataError unless all have as many cells as the first line, in UTF-8."""
+        n = 0
+        try:
+            for n, (line, fields) in enumerate(self._lines(), 1):  # noqa: B007
+                if len(fields) != self.width:
+                    raise self._fault([], None)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: row {n + 1} or one soon after it is no UTF-8 ({error.reason}); write the file as "
+                            "UTF-8") from None
+        return n
+
     def _lines(self):
         """(line number, fields) of every row below the header."""
         with _opened(self.path) as file:
@@ -84,7 +97,7 @@ class Text:
             if len(fields) != self.width:
                 return DataError(f"{self.path}: row {row + 1} (line {line}) has {len(fields)} columns, {model} has "
                                  f"{self.width}; correct or remove it")
-            column = next((j for j in columns or range(self.width) if not (
+            column = next((j for j in (range(self.width) if columns is None else columns) if not (
                 _is_number(fields[j]) or self._missing and _is_missing(fields[j]))), None)
             if column is not None:
                 what = repr(fields[column][:40]) + ", not a number" if fields[column].strip() else "empty"
@@ -111,7 +124,7 @@ def _is_number(field):
 
 
 def _is_missing(field):
-    return field.strip().lower() in _MISSING
+    return field.strip().lower() in MISSING
 
 
 def _number(field):
