@@ -13,7 +13,7 @@ import numpy as np
 
 from npgen import masks
 from npgen.kernels.random import values_per_block
-from npgen.models.rbm import APART
+from npgen.models.boltzmann import APART
 from npgen.random import Stream
 
 N_BATCHES = 20

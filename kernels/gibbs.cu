@@ -27,14 +27,15 @@ __device__ __forceinline__ REAL heads(REAL u, REAL logit) { return u * ((REAL)1 
 
 __device__ __forceinline__ REAL softplus(REAL x) { return (x > 0 ? x : (REAL)0) + math::log1p(math::exp(x > 0 ? -x : x)); }
 
-// turned (H, V): the weight's transpose. v (N, V): the states, moved in place; h (N, H): scratch.
+// turned (H, V): the weight's transpose. v (N, V): the states, moved in place; h (N, H): scratch. own: biases of each row.
 extern "C" __global__ void chain(const REAL* __restrict__ weight, const REAL* __restrict__ turned,
-                                 const REAL* __restrict__ visible, const REAL* __restrict__ hidden,
-                                 const REAL* __restrict__ base, const REAL* __restrict__ ladder, REAL* v, REAL* h,
-                                 double* log_w, long long N, long long V, long long H, long long T, bool normal, unsigned key0,
-                                 unsigned key1, long long start_hidden, long long start_visible) {
+                                 const REAL* __restrict__ shown, const REAL* __restrict__ above,
+                                 const REAL* __restrict__ begin, const REAL* __restrict__ ladder, REAL* v, REAL* h,
+                                 double* log_w, long long N, long long V, long long H, long long T, bool own, bool normal,
+                                 unsigned key0, unsigned key1, long long start_hidden, long long start_visible) {
     for (long long n = blockIdx.x; n < N; n += gridDim.x) {
         REAL *seen = v + n * V, *units = h + n * H;
+        const REAL *visible = shown + (own ? n * V : 0), *base = begin + (own ? n * V : 0), *hidden = above + (own ? n * H : 0);
         double total = 0;
         for (long long k = 0; k < T; ++k) {
             REAL before = ladder[k], t = ladder[k + 1];

@@ -8,7 +8,8 @@
     log w       = sum_k log p*_ladder[k](v_(k-1)) - log p*_ladder[k-1](v_(k-1)): from v_0 ~ p_ladder[0] on, E[w] is the ratio
                 of the normalisers, Z_ladder[T] / Z_ladder[0]. At rest, ladder = 1, 1, ..., it is 0
 
-weight (V,H), visible, base (V,), hidden (H,), ladder (T+1,), state v_0 (N,V); code BERNOULLI or NORMAL.
+weight (V,H), ladder (T+1,), state v_0 (N,V); code BERNOULLI or NORMAL; visible, base (B,V), hidden (B,H): biases of all rows,
+B = 1, or of each its own, B = N, as given a context of its own.
 Answers: v_T (N,V), and log w (N,) in float64. The noise of row n at step k is that of the stream (key0, key1), see random.py:
 for h uniforms from start_hidden + (n T + k - 1) H on, for v uniforms or normals from start_visible + (n T + k - 1) V on.
 
@@ -42,7 +43,7 @@ def _heads(u, logits):
 
 
 def _reference(weight, visible, hidden, base, ladder, state, code, key0, key1, start_hidden, start_visible):
-    (N, V), H, T, dtype = state.shape, len(hidden), len(ladder) - 1, state.dtype
+    (N, V), H, T, dtype = state.shape, hidden.shape[1], len(ladder) - 1, state.dtype
     draw = random.normal if code == NORMAL else random.uniform
     u = random.uniform.reference(np.empty(N * T * H, dtype), key0, key1, start_hidden).reshape(N, T, H)
     noise = draw.reference(np.empty(N * T * V, dtype), key0, key1, start_visible).reshape(N, T, V)
@@ -50,7 +51,7 @@ def _reference(weight, visible, hidden, base, ladder, state, code, key0, key1, s
     log_w = np.zeros(N)
     for k, (before, t) in enumerate(zip(map(float, ladder[:-1]), map(float, ladder[1:]), strict=True)):
         a = hidden + v @ weight
-        log_w += (t - before) * (v @ (visible - base)) + (_softplus(t * a) - _softplus(before * a)).sum(axis=1)
+        log_w += (t - before) * (v * (visible - base)).sum(axis=1) + (_softplus(t * a) - _softplus(before * a)).sum(axis=1)
         m = (1 - t) * base + t * (visible + _heads(u[:, k], t * a) @ weight.T)
         v = m + noise[:, k] if code == NORMAL else _heads(noise[:, k], m)
     return v.astype(dtype), log_w
@@ -98,7 +99,7 @@ def _heads_into(noise, shift, slope, a, bias, out):
 @jit
 def _panel(weight, visible, hidden, base, ladder, code, key0, key1, start_hidden, start_visible, first, v, log_w):
     """Move the rows v (R, V), from number `first` on, along the ladder."""
-    (rows, V), H, T, one = v.shape, hidden.size, ladder.size - 1, v.dtype.type(1)
+    (rows, V), H, T, one, own = v.shape, hidden.shape[1], ladder.size - 1, v.dtype.type(1), len(hidden) > 1
     a, h, u = np.empty((rows, H), v.dtype), np.empty((rows, H), v.dtype), np.empty((rows, H), v.dtype)
     m, noise, nothing = np.empty((rows, V), v.dtype), np.empty((rows, V), v.dtype), np.zeros(H, v.dtype)
     rest = np.empty(V, v.dtype)
@@ -108,24 +109,28 @@ def _panel(weight, visible, hidden, base, ladder, code, key0, key1, start_hidden
         multiply(v, NO, 0, weight, NO, 0, V, a, 0, H)
         _draw(fill_uniform, u, first, k, T, key0, key1, start_hidden)
         for r in range(rows):
+            at = first + r if own else 0
             if t != before:
                 for j in range(H):
-                    h[r, j] = hidden[j] + a[r, j]
-                log_w[r] += np.float64(t - before) * np.float64(_tilt(v[r], visible, base))
+                    h[r, j] = hidden[at, j] + a[r, j]
+                log_w[r] += np.float64(t - before) * np.float64(_tilt(v[r], visible[at], base[at]))
                 log_w[r] += np.float64(_rise(h[r], before, t))
-            _heads_into(u[r], nothing, t, a[r], hidden, h[r])
+            _heads_into(u[r], nothing, t, a[r], hidden[at], h[r])
         multiply(h, NO, 0, weight, YES, 0, H, m, 0, V)
-        for i in range(V):
-            rest[i] = (one - t) * base[i]
         if code == NORMAL:
             _draw(fill_normal, noise, first, k, T, key0, key1, start_visible)
-            for r in range(rows):
-                for i in range(V):
-                    v[r, i] = rest[i] + t * (visible[i] + m[r, i]) + noise[r, i]
         else:
             _draw(fill_uniform, noise, first, k, T, key0, key1, start_visible)
-            for r in range(rows):
-                _heads_into(noise[r], rest, t, m[r], visible, v[r])
+        for r in range(rows):
+            at = first + r if own else 0
+            if own or r == 0:
+                for i in range(V):
+                    rest[i] = (one - t) * base[at, i]
+            if code == NORMAL:
+                for i in range(V):
+                    v[r, i] = rest[i] + t * (visible[at, i] + m[r, i]) + noise[r, i]
+            else:
+                _heads_into(noise[r], rest, t, m[r], visible[at], v[r])
 
 
 @jit
@@ -146,19 +151,19 @@ def _numba(weight, visible, hidden, base, ladder, state, code, key0, key1, start
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
 def _cuda_side(weight, visible, hidden, base, ladder, state, code, key0, key1, start_hidden, start_visible):
-    (N, V), H, v = state.shape, len(hidden), state.copy()
+    (N, V), H, v = state.shape, hidden.shape[1], state.copy()
     log_w, units = _cuda.empty((N,), np.float64), _cuda.empty((N, H), state.dtype)
     turned = _cuda.asarray(weight.T)  # so that neighbouring threads read neighbouring values in both products
     _cuda.launch("gibbs", "chain", _cuda.grid(N, 1), 256, weight, turned, visible, hidden, base, ladder, v, units, log_w, N, V,
-                 H, len(ladder) - 1, code == NORMAL, key0, key1, start_hidden, start_visible)
+                 H, len(ladder) - 1, len(hidden) > 1, code == NORMAL, key0, key1, start_hidden, start_visible)
     return v, log_w
 
 
 def _sizes(weight, visible, hidden, base, ladder, state, code, *stream):
     if code not in (BERNOULLI, NORMAL):
         raise KernelError(f"kernel gibbs.chain: code must be BERNOULLI or NORMAL, got {code!r}")
-    return (("L", max(1, len(ladder))),)
+    return ("L", max(1, len(ladder))), ("B", 1, len(state))
 
 
-chain = Kernel("gibbs.chain", "weight(V,H) visible(V) hidden(H) base(V) ladder(L) state(N,V) code key0 key1 start_hidden "
-               "start_visible", reference=_reference, numba=_numba, cuda=_cuda_side, sizes=_sizes)
+chain = Kernel("gibbs.chain", "weight(V,H) visible(B,V) hidden(B,H) base(B,V) ladder(L) state(N,V) code key0 key1 "
+               "start_hidden start_visible", reference=_reference, numba=_numba, cuda=_cuda_side, sizes=_sizes)

@@ -49,7 +49,7 @@ class Player:
     steps          that it takes with every batch
     prepare        None, or prepare(params, carry, batch, stream) -> carry before every step: {name: array} of what is kept from
                    step to step, a chain or an order, {} at first. The loss finds it in batch.carry; it is saved and goes back
-                   with the parameters
+                   with the parameters, but for names with _ before, of what the next step makes anew
     optimizer      as in Training; None for the one there
     learning_rate  as in Training; None for the one there
     repeats        whether the loss is a function of its arguments alone, so that a step may be recorded once and run again on

@@ -122,7 +122,7 @@ class State:
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) 
                 if f.name not in (*arrays, "moments", "carry", "statistics")}
         rest |= {"split": self.split.state(), "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
-        return arrays | {f"carry.{k}": v for k, v in self.carry.items()}, rest
+        return arrays | {f"carry.{k}": v for k, v in self.carry.items() if k[0] != "_"}, rest
 
     @classmethod
     def restore(cls, arrays, rest, like=None):

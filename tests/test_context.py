@@ -8,7 +8,7 @@ import pytest
 
 import npgen
 from npgen import data, priors
-from npgen.models import IAF, MADE, MAF, NSF, VAE, Diffusion, FlowMatching, RealNVP
+from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, Diffusion, FlowMatching, RealNVP
 from npgen.models.context import ContextMap
 from npgen.testing import check_generative_model
 
@@ -34,6 +34,8 @@ CASES = {
                                                 REAL),
     "Diffusion": (Diffusion(hidden=(16,), n_steps=12, **QUICK), REAL),
     "VAE": (VAE(n_latent=2, hidden=(16,), n_importance=200, **QUICK), BITS),
+    "RBM, Bernoulli": (RBM(n_hidden=4, **QUICK), BITS),
+    "RBM, normal": (RBM(n_hidden=3, preprocess=None, **QUICK), REAL),
 }
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. hidden")]
 cases = pytest.mark.parametrize("case", CASES)
@@ -156,7 +158,8 @@ def test_a_run_of_another_context_is_not_gone_on_from(tmp_path):
         model.fit(BITS, context=LABELS[::-1], checkpoint=tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("case", ["MADE, Bernoulli", "MADE, normal", "RealNVP", "VAE"])
+@pytest.mark.parametrize("case", ["MADE, Bernoulli", "MADE, normal", "RealNVP", "VAE", "RBM, Bernoulli",
+                                  "RBM, normal"])
 def test_the_checkers_laws_hold_given_each_context(case):
     report = check_generative_model(fitted(case), CASES[case][1], context=LABELS, n_samples=5000)
     assert report.passed, str(report)

@@ -481,6 +481,16 @@ def test_no_step_reads_a_value_back(cupy, name, monkeypatch):
     assert len(steps) == 15
 
 
+@pytest.mark.parametrize("name", ["RBM", "RBM, normal", "RBM, annealed"])
+def test_given_a_context_it_is_the_same_model_on_either_device(cupy, name):
+    x, labels = MODELS[name][1], np.arange(60) % 3
+    with unconverged():
+        host, device = (fresh(name).to(where).fit(x, context=labels) for where in ("cpu", "cuda"))
+    agree(*([m.log_prob(x, context=labels), m.encode(x, context=labels), m.sample(7, context=[0, 2], rng=3),
+             m.log_z([2, 1]), m.log_prob_bracket(x, context=labels), m.free_energy(x, context=1)] for m in (device, host)))
+    assert_same_history(device.history_, host.history_, 1e-4)
+
+
 # ---------------------------------------------------------------- errors
 
 @pytest.mark.parametrize("name", ["gpu", "CUDA", None, 0])

@@ -843,7 +843,8 @@ def launches_of_networks(dtype):
     yield flow.backward, (z, log_det, *(a.astype(dtype) for a in kept), *flows, True)
     first, one_hot = np.array([0, 1, 3, 6, 12]), np.array([0, 1, 2, 5, 6])  # a dimension of each head
     made = Layout((8, 9, 7, 12))
-    yield gibbs.chain, (x[:4].copy(), *np.zeros((3, 4), dtype), np.ones(3, dtype), x[:, :4].copy(), 0, 1, 2, 0, 0)
+    for own in 1, 6:
+        yield gibbs.chain, (x[:4].copy(), *np.zeros((3, own, 4), dtype), np.ones(3, dtype), x[:, :4].copy(), 0, 1, 2, 0, 0)
     yield gray.log_weights, (x[0, :3].copy(), x[0].copy(), x[:3].copy(), 0)
     for direct in np.zeros((0, 0), dtype), np.zeros((8, 12), dtype):
         yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), np.tile(np.arange(5), (2, 1)), one_hot,

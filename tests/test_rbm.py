@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import npgen
-from npgen import data
+from npgen import checkpoint, data
 from npgen.engine import grad
 from npgen.kernels import KernelError, gibbs, gray, using
 from npgen.kernels._constants import BERNOULLI, CATEGORICAL, NORMAL
 from npgen.models import RBM, GaussianMixture, Mixture
-from npgen.models.rbm import Boltzmann
+from npgen.models.boltzmann import Boltzmann
 from npgen.nn import Parameters
 from npgen.random import Stream
 
@@ -26,6 +26,7 @@ DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float3
 CODES = pytest.mark.parametrize("code", [BERNOULLI, NORMAL], ids=["bernoulli", "normal"])
 KEY = 0x243F6A88, 0x85A308D3
 ALARM = 1e-6
+OWN, ALL = 2, 0  # seeds of chain_inputs that give each row its biases, and all rows the same
 
 
 def states(k):
@@ -47,7 +48,8 @@ def machine(seed, d=4, k=3, normal=False, scale=1.0, dtype=np.float64):
 # ---------------------------------------------------------------- the kernels
 
 def chain_inputs(rng, n, v, h, steps, dtype, code, ladder=None):
-    normal = [rng.normal(size=shape).astype(dtype) for shape in ((v, h), v, h, v, (n, v))]
+    own = n if rng.random() < 0.5 else 1  # biases of each row, or of all
+    normal = [rng.normal(size=shape).astype(dtype) for shape in ((v, h), (own, v), (own, h), (own, v), (n, v))]
     state = normal[4] if code == NORMAL else (normal[4] > 0).astype(dtype)
     ladder = np.sort(rng.random(steps + 1)) if ladder is None else ladder
     return (normal[0] / dtype(math.sqrt(v + h + 1)), *normal[1:4], ladder.astype(dtype), state, code, *KEY,
@@ -74,12 +76,15 @@ def test_chains_are_the_references(dtype, code, seed, n, v, h, steps):
 
 @CODES
 @DTYPES
-def test_a_chain_goes_on_to_the_same_bits_whatever_is_beside_it_and_for_any_thread_count(dtype, code):
+@pytest.mark.parametrize("seed", [OWN, ALL])
+def test_a_chain_goes_on_to_the_same_bits_whatever_is_beside_it_and_for_any_thread_count(dtype, code, seed):
     """A row's noise is of its number and the steps of the call, not of how many rows there are."""
-    args = list(chain_inputs(np.random.default_rng(0), 300, 33, 20, 3, dtype, code))
+    args = list(chain_inputs(np.random.default_rng(seed), 300, 33, 20, 3, dtype, code))
+    assert len(args[1]) == (300 if seed == OWN else 1)
     whole = gibbs.chain(*args)
     for n in (1, 7, 64, 130):
-        part = gibbs.chain(*args[:5], args[5][:n].copy(), *args[6:])
+        biases = (a[:n].copy() if len(a) > 1 else a for a in args[1:4])
+        part = gibbs.chain(args[0], *biases, args[4], args[5][:n].copy(), *args[6:])
         assert part[0].tobytes() == whole[0][:n].tobytes() and part[1].tobytes() == whole[1][:n].tobytes()
     before = numba.get_num_threads()
     try:
@@ -90,13 +95,23 @@ def test_a_chain_goes_on_to_the_same_bits_whatever_is_beside_it_and_for_any_thre
         numba.set_num_threads(before)
 
 
+@pytest.mark.parametrize("code", [BERNOULLI, NORMAL])
+def test_chains_of_own_biases_are_those_alone(code):
+    """To the bit: of every row, as if all rows had its biases."""
+    weight, *biases, ladder, state, code, k0, k1, a, b = chain_inputs(np.random.default_rng(OWN), 9, 6, 5, 3, np.float64, code)
+    v, log_w = gibbs.chain(weight, *biases, ladder, state, code, k0, k1, a, b)
+    for n in range(9):
+        alone, its = gibbs.chain(weight, *(each[n:n + 1].copy() for each in biases), ladder, state, code, k0, k1, a, b)
+        assert alone[n].tobytes() == v[n].tobytes() and its[n] == log_w[n]
+
+
 @pytest.mark.parametrize("backend", ["reference", "numba"])
 @DTYPES
 def test_units_whose_logits_are_extreme_are_sure(dtype, backend):
     bias = np.array([1e4, -1e4, 800, -800], dtype)
     zeros = np.zeros((5, 4), dtype)
     with using(backend):
-        v, log_w = gibbs.chain(zeros[:4], bias, bias, zeros[0], np.ones(3, dtype), zeros, BERNOULLI, *KEY, 0, 9)
+        v, log_w = gibbs.chain(zeros[:4], bias[None], bias[None], zeros[:1], np.ones(3, dtype), zeros, BERNOULLI, *KEY, 0, 9)
     np.testing.assert_array_equal(v, np.tile([1, 0, 1, 0], (5, 1)))
     assert (log_w == 0).all()
 
@@ -132,13 +147,13 @@ def test_log_z_over_hidden_states_is_that_over_visible_ones(seed):
     part, p = machine(seed, d=5, k=4)
     v, h = states(5), states(4)
     joint = v @ p["visible"][:, None] + h @ p["hidden"] + v @ p["weight"] @ h.T
-    wide, _ = part.log_weights(p)
+    wide = part.log_weights(p)
     turned = Boltzmann(4, 5, False), Parameters({"weight": p["weight"].T, "visible": p["hidden"], "hidden": p["visible"]})
-    found, of_hidden = turned[0].log_weights(turned[1])
-    assert not of_hidden and math.isclose(logsumexp(wide), logsumexp(joint), rel_tol=1e-13)
+    found = turned[0].log_weights(turned[1])
+    assert part.of_hidden and not turned[0].of_hidden and math.isclose(logsumexp(wide), logsumexp(joint), rel_tol=1e-13)
     assert math.isclose(logsumexp(found), logsumexp(joint), rel_tol=1e-13)
     np.testing.assert_allclose(-part.free_energy(p, v), logsumexp(joint, axis=1), rtol=1e-12)
-    sides = [logsumexp(Boltzmann(d, 3, False).log_weights(machine(seed, d, 3)[1])[0]) for d in (3, 2)]  # by h, and by v
+    sides = [logsumexp(Boltzmann(d, 3, False).log_weights(machine(seed, d, 3)[1])) for d in (3, 2)]  # by h, and by v
     for d, found in zip((3, 2), sides, strict=True):
         part, p = machine(seed, d, 3)
         assert math.isclose(found, logsumexp(-part.free_energy(p, states(d))), rel_tol=1e-13)
@@ -155,7 +170,7 @@ MOONS = data.moons(300)
 def test_it_is_a_mixture_of_as_many_products_of_bernoullis_as_there_are_hidden_states():
     model = fitted(BITS, n_hidden=4, learning_rate=0.05, max_epochs=20)
     part, p = model.inner().parts["machine"], model.params_
-    log_weights, _ = part.log_weights(p)
+    log_weights = part.log_weights(p)
     weights = np.exp(log_weights - logsumexp(log_weights))
     h = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(float)
     twin = Mixture.from_parameters(weights / weights.sum(), "bernoulli", list(part.mean(p, h).T))
@@ -165,7 +180,7 @@ def test_it_is_a_mixture_of_as_many_products_of_bernoullis_as_there_are_hidden_s
 def test_of_normal_columns_it_is_a_tied_spherical_mixture():
     model = fitted(MOONS, n_hidden=4, learning_rate=0.05, max_epochs=20)
     part, p = model.inner().parts["machine"], model.params_
-    log_weights, _ = part.log_weights(p)
+    log_weights = part.log_weights(p)
     weights = np.exp(log_weights - logsumexp(log_weights))
     h = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(float)
     scale = math.exp(p["log_var"][0] / 2)
@@ -214,7 +229,7 @@ def test_annealed_weights_average_to_the_ratio_of_normalisers_for_any_ladder(nor
     of_units = base**2 / 2 + math.log(2 * math.pi) / 2 if normal else np.logaddexp(0, base)
     log_z0 = part.k * math.log(2) + np.sum(of_units)
     log_w = part.gibbs(p, part.begin(base, n, Stream(3)), ladder, Stream(4))[1]
-    w = np.exp(log_w + log_z0 - logsumexp(part.log_weights(p)[0]))
+    w = np.exp(log_w + log_z0 - logsumexp(part.log_weights(p)))
     assert abs(w.mean() - 1) < 7 * w.std() / math.sqrt(n)
 
 
@@ -224,7 +239,7 @@ def test_the_bracket_holds_log_z():
         part, p = machine(5, d=6, k=4, normal=normal, scale=0.5)
         rows = part.begin(p["visible"], 500, Stream(0))
         low, high = part.annealed(p, rows * math.exp(p["log_var"][0] / 2) if normal else rows, 2000, 200, Stream(1))
-        exact = logsumexp(part.log_weights(p)[0])
+        exact = logsumexp(part.log_weights(p))
         assert abs(low - exact) < 0.05 and abs(high - exact) < 0.05
 
 
@@ -297,6 +312,148 @@ def test_the_centred_gradient_forgets_which_of_0_and_1_is_which():
     g, other = gradient(part, p, z, chain, seen, active), gradient(part, flipped, 1 - z, 1 - chain, 1 - seen, active)
     np.testing.assert_allclose(other["weight"], -g["weight"], atol=1e-12)
     np.testing.assert_allclose(other["visible"], -g["visible"], atol=1e-12)
+
+
+# ---------------------------------------------------------------- given a context
+
+def machine_given(seed, normal=False, d=4, k=3, w=2):
+    rng = np.random.default_rng(seed)
+    part = Boltzmann(d, k, normal, w)
+    params = {name: rng.normal(size=shape) for name, shape in part.shapes().items()}
+    return part, Parameters(params | {"base": rng.normal(size=d)}), rng.normal(size=(3, w))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_given_a_context_log_z_over_hidden_states_is_that_over_visible_ones(seed):
+    part, p, contexts = machine_given(seed)
+    v, h = states(4), states(3)
+    for c in contexts:
+        visible, hidden = p["visible"] + c @ p["to_visible"], p["hidden"] + c @ p["to_hidden"]
+        joint = (v @ visible)[:, None] + h @ hidden + v @ p["weight"] @ h.T
+        alone = part.given_one(p, c)
+        np.testing.assert_allclose(alone["visible"], visible, rtol=1e-12)
+        assert math.isclose(logsumexp(part.log_weights(alone)), logsumexp(joint), rel_tol=1e-13)
+        given_each = part.given(p, np.tile(c, (16, 1)))
+        np.testing.assert_allclose(-part.free_energy(given_each, v), logsumexp(joint, axis=1), rtol=1e-12)
+        means = np.exp(joint - logsumexp(joint)) @ h  # E[h | v] P(v)
+        p_v = np.exp(logsumexp(joint, axis=1) - logsumexp(joint))
+        units = 1 / (1 + np.exp(-part.activation(given_each, v)))
+        np.testing.assert_allclose(units * p_v[:, None], means, rtol=1e-10)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_gradient_given_a_context_is_that_of_powers_of_its_kernel(centred):
+    """CD-2 from 40 rows of two contexts, by 200,000 chains; alarm 1e-6 by Hoeffding. Centred, the weights' gradient is that
+    of centred units, and the context is centred too; what it adds to the visible ones' biases is not."""
+    part, p, contexts = machine_given(5)
+    rng, n, v = np.random.default_rng(0), 200_000, states(4)
+    start, of = v[rng.integers(0, 16, 40)], np.arange(40) % 2
+    z, c = np.tile(start, (n // 40, 1)), np.tile(contexts[of], (n // 40, 1))
+    chain = part.gibbs(part.given(p, c), z, np.ones(3), Stream(2))[0]
+    seen, active = (rng.random(6), rng.random(3)) if centred else (np.zeros(6), np.zeros(3))
+    found = grad(lambda q: np.mean(part.contrast(dict(p) | q, z, chain, seen, active, None, c)))(
+        {name: p[name] for name in part.shapes()})
+    want = dict.fromkeys(part.shapes(), 0.0)
+    for i in range(2):
+        alone, x = part.given_one(p, contexts[i]), contexts[i]
+        before = np.bincount((start[of == i] @ [8, 4, 2, 1]).astype(int), minlength=16) / 40
+        less = before - before @ np.linalg.matrix_power(kernel_of(part, alone), 2)
+        on = 1 / (1 + np.exp(-part.activation(alone, v)))
+        dv, dh = -v.T @ less, -on.T @ less
+        mixed = -v.T @ (less[:, None] * on) - np.outer(seen[:4], dh) - np.outer(dv, active)
+        above = np.outer(x - seen[4:], dh)
+        for name, g in {"weight": mixed, "to_hidden": above, "to_visible": np.outer(x, dv),
+                        "visible": dv - mixed @ active, "hidden": dh - seen[:4] @ mixed - seen[4:] @ above}.items():
+            want[name] = want[name] + g
+    allowed = 12 * math.sqrt(2 * math.log(2 * 40 / ALARM) / n)  # no summand is beyond 12
+    for name, g in found.items():
+        assert np.abs(g - want[name]).max() < allowed, name
+
+
+RNG = np.random.default_rng(0)
+LABELS = np.array(["low", "high"])[(RNG.random(600) < 0.5).astype(int)]
+PAIRS = (RNG.random((600, 4)) < np.where(LABELS == "high", 0.9, 0.2)[:, None]).astype(float)
+PAIRS[:, 3] = np.where(LABELS == "high", PAIRS[:, 0], 1 - PAIRS[:, 0])  # what two columns have to do with each other, too
+AGES = np.linspace(-1, 1, 600)
+
+
+def fitted_given(x=PAIRS, context=LABELS, **options):
+    return RBM(random_state=0, **{"max_epochs": 3, "n_hidden": 5, "preprocess": None} | options).fit(x, context=context)
+
+
+@pytest.mark.parametrize("n_hidden", [5, 3])  # sums over visible states, and over hidden ones
+@pytest.mark.parametrize("context", [LABELS, AGES], ids=["labels", "numbers"])
+def test_given_a_context_it_sums_to_one_by_enumeration(n_hidden, context):
+    model = fitted_given(context=context, n_hidden=n_hidden, learning_rate=0.05, max_epochs=20)
+    v, some = states(4), [context[0], context[1], context[-1]]
+    rows, each = np.tile(v, (len(some), 1)), np.repeat(some, 16)
+    log_prob = model.log_prob(rows, context=each).reshape(-1, 16)
+    np.testing.assert_allclose(logsumexp(log_prob, axis=1), 0, atol=1e-9)
+    for c, of_one in zip(some, log_prob, strict=True):
+        assert model.log_prob(v, context=c).tobytes() == of_one.tobytes()
+        low, high = model.log_z([c])[0]
+        np.testing.assert_allclose(-model.free_energy(v, context=c) - high, of_one, rtol=1e-9)
+        assert low == high
+    assert model.normaliser == "of each context its own, exact"
+
+
+def test_it_learns_a_density_given_a_context():
+    """Within .25 nats of the rows' own frequencies given their label, which no density beats; columns apart are .4 below."""
+    model = fitted_given(learning_rate=0.05, max_epochs=60, average=0.99)
+    code, best = PAIRS @ [8, 4, 2, 1], 0.0
+    for label in ("low", "high"):
+        share = np.unique(code[LABELS == label], return_counts=True)[1]
+        best += np.sum(share * np.log(share / share.sum())) / 600
+    assert best - 0.25 < model.score(PAIRS, context=LABELS) <= best
+    assert model.score(PAIRS, context=np.where(LABELS == "low", "high", "low")) < best - 1
+
+
+def test_samples_given_a_context_follow_its_density():
+    """10,000 of each of two: frequencies of 16 states within Hoeffding's bound, alarm 1e-6; annealed ones within .02 more."""
+    for hidden, more in ((3, 0.0), (21, 0.02)):
+        wide = np.concatenate([PAIRS, PAIRS, PAIRS, PAIRS, PAIRS, PAIRS], axis=1) if hidden > 20 else PAIRS
+        model = fitted_given(wide, n_hidden=hidden, learning_rate=0.02, max_epochs=10, n_annealed=200)
+        n = 10_000
+        drawn = model.sample(n, context=["low", "high"], rng=0)
+        for label, rows in zip(("low", "high"), drawn, strict=True):
+            if more:  # of the bits that are drawn in another way: means given the hidden units' of exact chains
+                part, p = model.inner().parts["machine"], model.inner().params
+                c = model.context_.encode("", [label], np.float64)
+                moved = part.gibbs(part.given(p, np.tile(c, (n, 1))), rows.astype(float), np.ones(50), Stream(1))[0]
+                assert np.abs(moved.mean(axis=0) - rows.mean(axis=0)).max() < more + 2 * math.sqrt(
+                    math.log(2 * 48 / ALARM) / (2 * n))
+            else:
+                found = np.bincount((rows @ [8, 4, 2, 1]).astype(int), minlength=16) / n
+                p_v = np.exp(model.log_prob(states(4), context=label))
+                assert np.abs(found - p_v).max() < math.sqrt(math.log(2 * 32 / ALARM) / (2 * n))
+    np.testing.assert_array_equal(model.sample(70, context="low", rng=3)[:5], model.sample(5, context="low", rng=3))
+
+
+def test_given_a_context_an_estimate_has_two_ends_for_each():
+    wide = np.concatenate([PAIRS] * 6, axis=1)
+    model = fitted_given(wide, n_hidden=21, n_annealed=200, max_epochs=10)
+    ends = model.log_z(["low", "high"])
+    bracket = model.log_prob_bracket(wide, context=LABELS)
+    np.testing.assert_array_equal(bracket[:, 0], model.log_prob(wide, context=LABELS))
+    of = (LABELS == "high").astype(int)
+    np.testing.assert_allclose(bracket[:, 1] - bracket[:, 0], (ends[:, 1] - ends[:, 0])[of], atol=1e-4)
+    assert model.capabilities.density == "estimate" and 0 < np.abs(np.ptp(ends, axis=1)).max() < 1
+
+
+@pytest.mark.parametrize("x", [PAIRS, RNG.normal(size=(600, 2))], ids=["bernoulli", "normal"])
+def test_a_run_given_a_context_goes_on_to_the_same_bits_and_its_checkpoint_is_small(x, tmp_path):
+    def die(entry):
+        if entry["epoch"] == 2:
+            raise InterruptedError
+
+    whole = fitted_given(x, max_epochs=5)
+    with pytest.raises(InterruptedError):
+        fitted_given_run = RBM(random_state=0, preprocess=None, max_epochs=5, n_hidden=5, callbacks=[die])
+        fitted_given_run.fit(x, context=LABELS, checkpoint=tmp_path / "run")
+    assert not [name for name in checkpoint.read(tmp_path / "run")[0] if "known" in name]
+    again = RBM(random_state=0, preprocess=None, max_epochs=5, n_hidden=5).fit(x, context=LABELS, checkpoint=tmp_path / "run",
+                                                                              resume=True)
+    assert again.params_.flat.tobytes() == whole.params_.flat.tobytes() and again.history_ == whole.history_
 
 
 # ---------------------------------------------------------------- the model
@@ -398,8 +555,10 @@ def test_what_it_cannot_be_is_refused():
                         ("n_annealed", None)):
         with pytest.raises(ValueError, match=f"{name} must be"):
             fitted(BITS, **{name: value})
-    with pytest.raises(ValueError, match="a RBM takes no context; fit it on all the columns$"):
-        RBM().fit(BITS, context=BITS[:, 0])
+    with pytest.raises(AttributeError, match=r"was fitted with a context, each of which has its own; ask log_z\(context\)"):
+        fitted_given().log_z_  # noqa: B018
+    with pytest.raises(ValueError, match="log_z: this RBM was fitted without a context"):
+        fitted(BITS).log_z(LABELS)
     with pytest.raises(ValueError, match=r"X\[0, 1\] is .*, but a Bernoulli head needs 0 or 1"):
         fitted(np.column_stack([BITS[:, 0], 2 + BITS[:, 0]]), visible="bernoulli")
     with pytest.raises(npgen.NotFittedError, match="log_z_"):

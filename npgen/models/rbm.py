@@ -1,184 +1,33 @@
 """RBM: a restricted Boltzmann machine, an undirected model of binary or real columns with one layer of binary hidden units.
 
-    p(v, h) = exp(-E(v, h)) / Z,    E(v, h) = s(v) - b . v - c . h - v W h,    h in {0, 1}^k
-    F(v)    = -log sum_h exp(-E(v, h)) = s(v) - b . v - sum_j log(1 + exp(c_j + (v W)_j)),    log p(v) = -F(v) - log Z
-    s(v)    = 0 for Bernoulli v; |v|^2 / 2 for normal v, of rows z = v exp(log_var / 2), one log-variance for all columns
+The machine is in boltzmann.py. It is trained by persistent contrastive divergence: the gradient of F(data) - F(chain), chains
+of p moved by a few Gibbs steps before each step, in centred parameters.
 
-Trained by persistent contrastive divergence: the gradient of F(data) - F(chain), chains of p moved by a few Gibbs steps before
-each step, in centred parameters, E of v - mu and h - lam, whose gradient forgets which of 0 and 1 is which.
+Given a context the chains begin at the rows of each batch: contrastive divergence. A chain that persists would be of
+p(v | context) of one context, and the next batch has others.
 
-Legend: n rows, d features, k hidden units, m chains.
-References: Smolensky (1986); Tieleman, Training restricted Boltzmann machines using approximations to the likelihood gradient
-(2008); Montavon & Mueller, Deep Boltzmann machines and the centering trick (2012); Melchior, Fischer & Wiskott, How to center
-deep Boltzmann machines (2016); Salakhutdinov & Murray, On the quantitative analysis of deep belief networks (2008); Burda,
-Grosse & Salakhutdinov, Accurate and conservative estimates of MRF log-likelihood using reverse annealing (2015).
+Legend: n rows, d features, k hidden units, m chains, w columns of context.
+References: Tieleman, Training restricted Boltzmann machines using approximations to the likelihood gradient (2008); Mnih,
+Larochelle & Hinton, Conditional restricted Boltzmann machines for structured output prediction (2011); Hinton, Training
+products of experts by minimizing contrastive divergence (2002); boltzmann.py has those of the machine.
 """
-import math
-
 import numpy as np
 
-from .. import fused, ops
+from .. import ops
 from ..checks import check_widths, read_only
-from ..engine import Primitive
-from ..fused import LOG_2PI
 from ..heads import from_config, head_for, untouched
-from ..heads.normal import mean_and_variance
-from ..kernels import gibbs, gray, likelihood, masked_matmul
-from ..kernels._constants import BERNOULLI, NORMAL
-from ..kernels._cuda import asnumpy, is_device_array
-from ..kernels._dispatch import placing
-from ..masks import Plan
-from ..nn import Part
-from ..ops import _c
-from ..random import Stream
+from ..kernels import session
+from ..kernels._cuda import asnumpy
+from ..nn import beside
 from ..train import Player
 from .base import Capabilities, Follows
+from .boltzmann import EXACT, Boltzmann
+from .context import distinct
 from .gradient import GradientModel
 from .overflow import beyond_numbers
 
-EXACT = 20      # units, of the smaller layer, whose states are summed over
 SLIDE = 0.01    # of the offsets, per step
-APART = 2**61   # in a stream, from what draws the hidden units to what draws the visible ones, however many rows there are
 VISIBLE = "auto", "bernoulli", "normal"
-
-
-def _energies(u, weight, visible, hidden, seen, active, known):
-    a = ops.linear(u[len(known):], weight, hidden)
-    a = np.concatenate([known, a]) if len(known) else a
-    return fused.bernoulli_log_prob(np.zeros_like(a), a) - u @ visible, a
-
-
-def _centred_gradient(tracked, ans, u, weight, visible, hidden, seen, active, known):
-    a, plan = ans[1], Plan.dense(*weight.shape)
-
-    def pull(g, out):
-        g, places = *_c(g[0]), dict(zip(tracked, out, strict=True))
-        on = likelihood.bernoulli_backward(g, np.zeros_like(a), a)  # -g sigmoid(a)
-        with placing([places[1]] if places.get(1) is not None else []):
-            centred = masked_matmul.backward_weight(u - seen, on + g[:, None] * active, plan.mask_as(a.dtype, a), plan.blocks)
-        found = {1: centred, 2: -(g @ u) - centred @ active, 3: on.sum(axis=0) - seen @ centred}
-        if 0 in tracked:
-            found[0] = masked_matmul.backward_x(on, weight, plan.mask_as(a.dtype, a), plan.blocks) - g[:, None] * visible
-        return [found[i] for i in tracked]
-    return pull
-
-
-# Free energies (n,) of rows u (n, d), but for s(u), and activations (n, k), of which the first rows' are known already. The
-# gradient is that of centred parameters, as the steps along it change these ones, if the energies' cotangents sum to zero: then
-# it is the product of centred units. It has no derivative of its own.
-_energies_centred = Primitive(_energies, joint=_centred_gradient, name="energies_centred")
-
-
-class Boltzmann(Part):
-    """The machine of d visible and k hidden units: parameters weight (d, k), visible (d,), hidden (k,), and log_var (1,) of a
-    normal layer; and what queries know beside them, base (d,), biases of units that are independent, and log_z (2,).
-
-    u are rows (n, d) of the visible layer, of which a normal one has variance 1 given h.
-    """
-
-    def __init__(self, d, k, normal):
-        self.d, self.k, self.normal, self.code = d, k, normal, NORMAL if normal else BERNOULLI
-
-    def shapes(self):
-        more = {"log_var": (1,)} if self.normal else {}
-        return {"weight": (self.d, self.k), "visible": (self.d,), "hidden": (self.k,)} | more
-
-    def query_shapes(self):
-        return self.shapes() | {"base": (self.d,), "log_z": (2,)}
-
-    def init(self, z, c, stream, weights=None):
-        weight = 0.01 * stream.normal((self.d, self.k), z.dtype)
-        first = {"weight": weight, "visible": self.independent(z, weights)}
-        if self.normal:
-            log_var = np.log(np.maximum(mean_and_variance(z, weights)[1].mean(keepdims=True), 1e-30)).astype(z.dtype)
-            first |= {"visible": first["visible"] * np.exp(-log_var / 2), "log_var": log_var}
-        typical = first["visible"] if self.normal else ops.sigmoid(first["visible"])
-        return first | {"hidden": -typical @ weight}  # at a typical row units are on as often as off, whichever is called 1
-
-    def independent(self, z, weights=None):
-        """Biases (d,) of independent units with the means of rows z; those of 0 and 1 are smoothed by a row of each."""
-        mean = z.mean(axis=0) if weights is None else np.average(z, axis=0, weights=weights).astype(z.dtype)
-        return mean if self.normal else np.log(mean * len(z) + 1) - np.log((1 - mean) * len(z) + 1)
-
-    def scaled(self, p, z):
-        """Rows z as rows u."""
-        return z * ops.exp(-p["log_var"] / 2) if self.normal else z
-
-    def activation(self, p, u):
-        """The logits of the hidden units, (n, k)."""
-        return ops.linear(u, p["weight"], p["hidden"])
-
-    def mean(self, p, h):
-        """E[z | h], (n, d)."""
-        outputs = ops.linear(h, np.transpose(p["weight"]), p["visible"])
-        return outputs * ops.exp(p["log_var"] / 2) if self.normal else ops.sigmoid(outputs)
-
-    def energy(self, p, u):
-        """The free energy of rows u, (n,)."""
-        a = self.activation(p, u)
-        above = fused.bernoulli_log_prob(np.zeros_like(ops.stop_gradient(a)), a)  # minus the sum of their log(1 + e^a)
-        energy = above - ops.sum(u * p["visible"], axis=1)
-        return energy + ops.sum(ops.square(u), axis=1) / 2 if self.normal else energy
-
-    def free_energy(self, p, z):
-        """F of rows z, (n,): log p(z) = -F(z) - log Z."""
-        energy = self.energy(p, self.scaled(p, z))
-        return energy + self.d / 2 * p["log_var"] if self.normal else energy
-
-    def contrast(self, p, z, chain, seen, active, known=None):
-        """F(z) - mean F(chain), (n,), of rows z and chains (m, d) that are rows u; seen (d,), active (k,): the offsets.
-
-        known: the activations of rows z, (n, k), if somebody has computed them.
-        """
-        known = np.zeros_like(chain, shape=(0, self.k)) if known is None else known
-        u = ops.concatenate([self.scaled(p, z), chain])
-        energies = _energies_centred(u, p["weight"], p["visible"], p["hidden"], seen, active, known)[0]
-        energies = energies + ops.sum(ops.square(u), axis=1) / 2 if self.normal else energies
-        contrast = energies[:len(z)] - ops.sum(energies[len(z):]) / len(chain)
-        return contrast + self.d / 2 * p["log_var"] if self.normal else contrast
-
-    def begin(self, biases, m, stream):
-        """m rows u of independent units with these biases."""
-        stream = stream.spawn()
-        if self.normal:
-            return biases + stream.normal((m, self.d), biases.dtype, like=biases)
-        return (stream.uniform((m, self.d), biases.dtype, like=biases) < ops.sigmoid(biases)).astype(biases.dtype)
-
-    def gibbs(self, p, u, ladder, stream):
-        """Rows u, moved along a ladder of inverse temperatures (kernels/gibbs.py), and their log-weights (n,)."""
-        key, like = stream.spawn().key, p["weight"]
-        base = p.get("base", p["visible"])
-        if not is_device_array(ladder):
-            ladder = np.asarray(np.asarray(ladder, dtype=like.dtype), like=like)
-        return gibbs.chain(like, p["visible"], p["hidden"], base, ladder, u, self.code, *key, 0, APART)
-
-    def log_weights(self, p):
-        """log sum_v or sum_h exp(-E) of every state of the other layer, (2^k,) or (2^d,), in float64; and whether it is h's."""
-        weight, visible, hidden = (np.ascontiguousarray(asnumpy(p[name]), dtype=np.float64)
-                                   for name in ("weight", "visible", "hidden"))
-        if self.normal or self.k <= self.d:
-            constant = self.d / 2 * LOG_2PI if self.normal else 0.0
-            return gray.log_weights(hidden, visible, np.ascontiguousarray(weight.T), self.code) + constant, True
-        return gray.log_weights(visible, hidden, weight, BERNOULLI), False
-
-    @property
-    def few(self):
-        """Whether one layer has few enough states to sum over."""
-        return self.k <= EXACT or not self.normal and self.d <= EXACT
-
-    def annealed(self, p, z, m, n_steps, stream):
-        """log Z (2,) by annealed importance sampling and by its reverse, of m chains and n_steps temperatures.
-
-        E[exp] of the first is Z, so that it is too small on average; of minus the second 1 / Z, so that it is too large, if its
-        chains, which begin at rows z and make n_steps Gibbs steps, have come to rest: a bracket.
-        """
-        ladder, base = np.linspace(0, 1, n_steps + 1), p["base"].astype(np.float64)
-        above = ops.square(base) / 2 + LOG_2PI / 2 if self.normal else ops.softplus(base)
-        log_z = self.k * math.log(2) + float(np.sum(above))
-        up = self.gibbs(p, self.begin(p["base"], m, stream), ladder, stream)[1]
-        u = self.scaled(p, z)[np.asarray(np.arange(m) % len(z), like=z)]
-        down = self.gibbs(p, self.gibbs(p, u, np.ones(n_steps + 1), stream)[0], ladder[::-1].copy(), stream)[1]
-        return log_z + np.array([1, -1]) * [float(ops.logsumexp(w)) - math.log(m) for w in (up, down)]
 
 
 class RBM(GradientModel):
@@ -187,7 +36,7 @@ class RBM(GradientModel):
     n_hidden       hidden units
     visible        what the columns are: "bernoulli" (0 or 1), "normal", with one variance for all; "auto": Bernoulli for data
                    of 0 and 1, normal for others
-    n_chains       Gibbs chains that are kept from step to step
+    n_chains       Gibbs chains that are kept from step to step; given a context each row of a batch has one that begins there
     n_steps        Gibbs steps of each before every step of training
     n_annealed     inverse temperatures of annealed importance sampling, and Gibbs steps behind a sample, where neither is exact
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
@@ -197,9 +46,10 @@ class RBM(GradientModel):
     stop by, whose log_prob decides. Where no sum over states gives log Z, it lies between the answers of annealed importance
     sampling and its reverse, of n_chains chains (log_z_); log_prob is computed with the second, the cautious one, and
     log_prob_bracket with both. Samples are exact then too, or else annealed from independent columns in n_annealed Gibbs steps,
-    and n_annealed more at the end.
+    and n_annealed more at the end. Given a context, biases are linear in it, and log Z is of each context: it is computed once
+    for every one that is asked about, which is dear where all rows have others.
     encode gives the probabilities of the hidden units (n, k); decode the mean of x given h.
-    Attribute: log_z_ (2,), log Z from below and from above, equal where it is exact.
+    Attribute: log_z_ (2,), log Z from below and from above, equal where it is exact; log_z(context) of a context's.
     Reference: Montavon & Mueller (2012).
     """
 
@@ -212,6 +62,7 @@ class RBM(GradientModel):
     learning_rate: float = 3e-3
     validation_fraction: float = 0.0
     _objectives = ("pcd",)
+    _takes_context = True
     n_hidden_ = Follows()
 
     @property
@@ -232,11 +83,16 @@ class RBM(GradientModel):
     def log_z_(self):
         """log Z (2,): from below and from above, of rows where preprocessing leads to."""
         self._check_fitted("log_z_")
+        if self.context_ is not None:
+            raise AttributeError("log_z_: this RBM was fitted with a context, each of which has its own; ask log_z(context)")
         return read_only(self.params_["log_z"])
 
     @property
     def normaliser(self):
         """What is known of log Z, in words."""
+        if self.context_ is not None:
+            return "of each context its own, " + (
+                "exact" if self._machine.few else "by annealed importance sampling and its reverse")
         low, high = self.log_z_
         return f"{high:.4f}, exact" if self._machine.few else (
             f"from {low:.4f} to {high:.4f}, by annealed importance sampling and its reverse; log p(x) is by the second, and up "
@@ -254,81 +110,110 @@ class RBM(GradientModel):
         head = from_config(chosen["head"])
         if head.name not in VISIBLE:
             raise ValueError(f"an RBM has no {head.name} columns")
-        return {"head": head, "machine": Boltzmann(d, chosen["n_hidden"], head.name == "normal")}
+        return {"head": head, "machine": Boltzmann(d, chosen["n_hidden"], head.name == "normal", w)}
 
     def _players(self):
         return Player(loss=self._contrast, prepare=self._advance),
 
     def _contrast(self, p, batch, stream):
-        carry = batch.carry
-        return self._machine.contrast(p, batch.x, carry["chain"], carry["seen"], carry["active"], carry["known"])
+        chain, seen, active, known = (batch.carry[name] for name in ("chain", "seen", "active", "_known"))
+        return self._machine.contrast(p, batch.x, chain, seen, active, known, batch.context)
 
     def _advance(self, p, carry, batch, stream):
         """The chains after n_steps more Gibbs steps; the offsets, which follow the units' means over rows; what is known."""
-        machine = self._machine
+        machine, c = self._machine, batch.context
         if "chain" not in carry:
             seen = machine.mean(p | ({"log_var": 0 * p["log_var"]} if machine.normal else {}), np.zeros_like(p["hidden"])[None])
-            carry = {"chain": machine.begin(p["visible"], self.n_chains, stream), "seen": seen[0],
+            carry = {"seen": seen[0] if c is None else np.concatenate([seen[0], c.mean(axis=0)]),
                      "active": ops.sigmoid(machine.activation(p, seen))[0]}
-        u = machine.scaled(p, batch.x)
+            carry |= {"chain": machine.begin(p["visible"], self.n_chains, stream)} if c is None else {}
+        u, p = machine.scaled(p, batch.x), machine.given(p, c)
         known = machine.activation(p, u)
-        active = ops.sigmoid(known)
-        chain = machine.gibbs(p, carry["chain"], np.ones_like(p["weight"], shape=self.n_steps + 1), stream)[0]
-        return {"chain": chain, "known": known} | {name: carry[name] + SLIDE * (units.mean(axis=0) - carry[name])
-                                   for name, units in (("seen", u), ("active", active))}
+        chain = machine.gibbs(p, carry["chain"] if c is None else u, np.ones_like(u, shape=self.n_steps + 1), stream)[0]
+        return {"chain": chain, "_known": known} | {
+            name: carry[name] + SLIDE * (units.mean(axis=0) - carry[name])
+            for name, units in (("seen", beside(u, c)), ("active", ops.sigmoid(known)))}
 
     def _monitor(self, p, batch, stream):
-        return -self._log_density(p, batch.x)
+        return -self._log_density(p, batch.x, batch.context)
 
     def _statistics(self, p, z, c=None, weights=None):
         machine, p = self._machine, dict(p)
         p["base"] = machine.independent(machine.scaled(p, z))
-        if machine.few:
-            log_z = np.full(2, ops.logsumexp(machine.log_weights(p)[0]))
-        else:
-            log_z = machine.annealed(p, z, self.n_chains, self.n_annealed, Stream(0))
+        if c is not None:
+            return {"base": p["base"]}
+        log_z = machine.log_z(p, z, self.n_chains, self.n_annealed)
         return {"base": p["base"], "log_z": np.asarray(log_z.astype(z.dtype), like=z)}
 
+    def _log_z(self, p, c):
+        """log Z, (2,), or (n, 2) of every row's context."""
+        if c is None:
+            return p["log_z"]
+        machine, n_annealed = self._machine, (self.n_chains, self.n_annealed)
+        found = machine.log_z_of(lambda c: machine.log_z(machine.given_one(p, c), None, *n_annealed), p, c, n_annealed)
+        return np.asarray(found.reshape(-1, 2).astype(c.dtype), like=c)
+
     def _log_density(self, p, z, c=None):
-        return -self._machine.free_energy(p, z) - p["log_z"][1]
+        return -self._machine.free_energy(self._machine.given(p, c), z) - self._log_z(p, c)[..., 1]
 
     def _draw(self, p, n, stream, c=None):
         machine, like = self._machine, p["weight"]
-        choice, noise = stream.spawn(), stream.spawn()
+        choice, noise, here = stream.spawn(), stream.spawn(), machine.given(p, c)
         if not machine.few:
             up = np.linspace(0, 1, self.n_annealed + 1)
-            u = machine.gibbs(p, machine.begin(p["base"], n, choice), np.concatenate([up, np.ones(self.n_annealed)]), noise)[0]
+            ladder = np.concatenate([up, np.ones(self.n_annealed)])
+            u = machine.gibbs(here, machine.begin(p["base"], n, choice), ladder, noise)[0]
             return u * np.exp(p["log_var"] / 2) if machine.normal else u
-        log_weights, of_hidden = machine.log_weights(p)
-        ends = np.cumsum(np.exp(log_weights - log_weights.max()))
-        states = np.searchsorted(ends, choice.uniform(n, np.float64) * ends[-1], side="right").clip(max=len(ends) - 1)
-        size = machine.k if of_hidden else machine.d
-        units = np.asarray((states[:, None] >> np.arange(size) & 1).astype(like.dtype), like=like)
-        if not of_hidden:
+        u, states = choice.uniform(n, np.float64), np.zeros(n, np.int64)
+        for at, rows in [(p, slice(None))] if c is None else [
+                (machine.given_one(p, each), rows) for each, rows in distinct(c)]:
+            log_weights = machine.log_weights(at)
+            ends = np.cumsum(np.exp(log_weights - log_weights.max()))
+            states[rows] = np.searchsorted(ends, u[rows] * ends[-1], side="right").clip(max=len(ends) - 1)
+        units = states[:, None] >> np.arange(machine.k if machine.of_hidden else machine.d) & 1
+        units = np.asarray(units.astype(like.dtype), like=like)
+        if not machine.of_hidden:
             return units
-        mean = machine.mean(p, units)
+        mean = machine.mean(here, units)
         if machine.normal:
             return mean + np.exp(p["log_var"] / 2) * noise.normal(mean.shape, like.dtype, like=like)
         return (noise.uniform(mean.shape, like.dtype, like=like) < mean).astype(like.dtype)
 
     def _represent(self, p, z, c=None):
-        return ops.sigmoid(self._machine.activation(p, self._machine.scaled(p, z)))
+        machine = self._machine
+        return ops.sigmoid(machine.activation(machine.given(p, c), machine.scaled(p, z)))
 
     def _reconstruct(self, p, h, c=None):
-        return self._machine.mean(p, h)
+        return self._machine.mean(self._machine.given(p, c), h)
 
-    def free_energy(self, X):
+    def free_energy(self, X, *, context=None):
         """F(x) of every row, (n,) nats, in the data's own space: log_prob(X) = -F(X) - log_z_[1]. Raises as log_prob does."""
         def minus(x, c=None):
-            return self._in_space(lambda p, z, c, log_det: log_det - self._machine.free_energy(p, z), x, c)
+            machine = self._machine
+            return self._in_space(lambda p, z, c, log_det: log_det - machine.free_energy(machine.given(p, c), z), x, c)
 
-        return -beyond_numbers(self._rowwise(minus, self._check("free_energy", X)))
+        return -beyond_numbers(self._rowwise(minus, *self._check_both("free_energy", X, context)))
 
-    def log_prob_bracket(self, X):
-        """log p(x) of every row by the larger and by the smaller log Z of log_z_: (n, 2) nats, the first what log_prob gives.
+    def log_z(self, context=None):
+        """log Z of every row of context (m, w), from below and from above: (m, 2); (1, 2) of a machine without.
+
+        Raises NotFittedError, and ValueError for another context than fit had.
+        """
+        self._check_fitted("log_z")
+        if self.context_ is None:
+            self._check_context("log_z", context, np.empty((0, 0)))
+            return asnumpy(self.log_z_)[None]
+        c = self.context_.encode("log_z", context, self.dtype_)
+        with session():
+            return asnumpy(self._log_z(self.params_, self._place(c)))
+
+    def log_prob_bracket(self, X, *, context=None):
+        """log p(x) of every row by the larger and by the smaller log Z, of log_z_ or its context's: (n, 2) nats, the first what
+        log_prob gives.
 
         Both are the same where log Z is exact. Raises as log_prob does.
         """
-        log_prob = self.log_prob(X)
-        low, high = self.log_z_.astype(log_prob.dtype)
+        log_prob = self.log_prob(X, context=context)
+        low, high = self.log_z_.astype(log_prob.dtype) if self.context_ is None else np.asarray(
+            self.log_z(context).astype(log_prob.dtype), like=log_prob).T
         return np.stack([log_prob, log_prob + (high - low)], axis=1)
