@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import sys
@@ -35,6 +36,7 @@ class Row:
 
     bar   (sign, figure): a figure that is "<=" or ">=" this meets it; None where there is none
     run   run(Work) -> Result
+    why   shown where the bar is missed: what is known of the reason, and what was tried
     """
 
     model: str
@@ -42,6 +44,7 @@ class Row:
     bar: tuple | None
     published: str
     run: object
+    why: str = ""
 
     @property
     def key(self):
@@ -57,7 +60,7 @@ class Result:
     settings  of the model
     looked    (settings, nats of the rows stopped by) of each that was looked at
     seconds   of fitting, of all that was looked at
-    curve     nats of the rows stopped by after each epoch, of a fit that is not done
+    curve     nats of the rows stopped by after each epoch, of the chosen fit; shown where it is not done or misses the bar
     """
 
     figure: float | None
@@ -157,54 +160,92 @@ def nll(data, load, *models):
     def run(work):
         x, valid, test = load()
         fit, looked, seconds = work.best(data, models, x, valid)
-        return Result(*mean(-fit.model.log_prob(test)), fit.settings, looked, seconds)
+        return Result(*mean(-fit.model.log_prob(test)), fit.settings, looked, seconds, curve=fit.curve)
     return run
 
 
 def judged(result, bar):
-    return {None: "", True: "yes", False: "**no**"}[result.met(bar)]
+    return "" if result is None else {None: "", True: "yes", False: "**no**"}[result.met(bar)]
+
+
+def line(row, result):
+    """A row's line of the table."""
+    bar = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:.10g}"
+    seconds = "" if result is None else f"{result.seconds:,.0f}"
+    if result is None:
+        figure = "not run yet"
+    elif result.figure is None:
+        figure = f"not done: {len(result.curve)} epochs, {min(result.curve, default=math.nan):.6g} of the rows stopped by"
+    else:
+        digits = 10 if result.error is None and abs(result.figure) > 100 else 6
+        figure = f"{result.figure:.{digits}g}" + ("" if result.error is None else f" ± {result.error:.2g}")
+    return f"| {row.model} | {row.data} | {bar} | {row.published} | {figure} | {judged(result, row.bar)} | {seconds} |"
+
+
+def short(row, result):
+    """Whether the row has no figure, or one that misses its bar."""
+    return result.figure is None or result.met(row.bar) is False
+
+
+def details(rows, result):
+    """What stands behind the lines of rows that have the same model, or the same fits, in common."""
+    yield ""
+    yield f"**{'; '.join(dict.fromkeys(row.model for row in rows))}: {', '.join(dict.fromkeys(row.data for row in rows))}**"
+    yield ""
+    if result.settings:
+        yield f"`{result.settings}`"
+        yield ""
+    if result.note:
+        yield result.note
+        yield ""
+    if len(result.looked) == 1:
+        yield f"- of the rows stopped by: {result.looked[0][1]:.6g}"
+    else:
+        for settings, nats in result.looked:
+            yield f"- `{settings}`: {nats:.6g}"
+
+
+def shortfall(row, result):
+    """Why the row is short of its bar, and the curve of its fit."""
+    if row.why:
+        yield f"- why {row.data} is short of the bar: {row.why}"
+    if result.curve:
+        shown = [*result.curve[:-1:max(1, len(result.curve) // 12)], result.curve[-1]]
+        yield (f"- {row.data}, of the rows stopped by, from epoch to epoch of {len(result.curve)}: "
+               + ", ".join(f"{nats:.5g}" for nats in shown))
 
 
 def report(rows, results):
     """The Markdown text."""
+    known = [(row, results[row.key]) for row in rows if row.key in results]
+    barred = [result.met(row.bar) for row, result in known if row.bar]
     yield "# Published numbers beside npgen's"
     yield ""
-    yield "Written by `python -m benchmarks.published`. Nats of a test row, lower is better, unless the bar is `>=`; ± is one"
-    yield "standard error, of the rows of the test or of the folds. Settings were chosen by the nats of the rows that training"
-    yield "stops by; the test was scored once. Seconds are those of all fits that were looked at, on two cores."
+    yield "What others printed of a model on data that anyone can have, and what npgen's comes to on the same rows. Written by"
+    yield "`python -m benchmarks.published`, which fits each model below and goes on where it was stopped."
     yield ""
-    yield f"- {machine()}; npgen {npgen.__version__}"
+    yield "- Figures are nats of a test row unless the row says otherwise; lower is better, but where the bar is `>=`."
+    yield "- The bar is what npgen set out to reach; beside it stands what was published, if anything was."
+    yield "- ± is one standard error, of the rows of the test or of the folds."
+    yield "- Settings were chosen by the rows that training stops by; those of the test were scored once, by the chosen model."
+    yield "- Seconds are those of all fits that were looked at, on a thread or two of a shared machine."
+    yield ""
+    yield f"{len(known)} of {len(rows)} rows are run; {barred.count(True)} of {len(barred)} bars are met."
+    yield ""
+    yield f"{machine()}; npgen {npgen.__version__}"
     yield ""
     yield "| model | data | bar | published | npgen | met | seconds |"
     yield "|---|---|---|---|---|---|---|"
     for row in rows:
-        bar, result = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:.10g}", results.get(row.key)
-        if result is None:
-            yield f"| {row.model} | {row.data} | {bar} | {row.published} | not run yet | | |"
-        elif result.figure is None:
-            yield (f"| {row.model} | {row.data} | {bar} | {row.published} | not done: {len(result.curve)} epochs, see below | "
-                   f"| {result.seconds:,.0f} |")
-        else:
-            error = "" if result.error is None else f" ± {result.error:.2g}"
-            digits = 10 if result.error is None and abs(result.figure) > 100 else 6
-            yield (f"| {row.model} | {row.data} | {bar} | {row.published} | {result.figure:.{digits}g}{error} | "
-                   f"{judged(result, row.bar)} | {result.seconds:,.0f} |")
+        yield line(row, results.get(row.key))
     yield ""
-    yield "## What was looked at"
-    for row in rows:
-        result = results.get(row.key)
-        if result is None:
-            continue
-        yield ""
-        yield f"**{row.model}, {row.data}**" + (f": `{result.settings}`" if result.settings else "")
-        if result.note:
-            yield f"  \n{result.note}"
-        yield ""
-        for settings, nats in result.looked:
-            yield f"- `{settings}`: {nats:.6g}"
-        if result.figure is None:
-            shown = result.curve[::max(1, len(result.curve) // 20)]
-            yield "- nats of the rows stopped by, from epoch to epoch: " + ", ".join(f"{nats:.5g}" for nats in shown)
+    yield "## Settings, what else was looked at, and what is short of its bar"
+    for _, same in itertools.groupby(known, lambda each: (each[1].settings, each[1].note, each[1].looked)):
+        same = list(same)
+        yield from details([row for row, _ in same], same[0][1])
+        for row, result in same:
+            if short(row, result):
+                yield from shortfall(row, result)
 
 
 def main(argv=None):

@@ -68,6 +68,20 @@ def test_a_fit_without_hours_left_is_shown_by_its_curve_and_goes_on_when_told_to
     assert "| yes |" in table(Work(tmp_path / "work", resume=True), [row], tmp_path / "T.md")
 
 
+def test_what_rows_have_in_common_is_said_once_and_why_and_the_curve_where_a_bar_is_missed(tmp_path):
+    def result(figure, settings="MADE()"):
+        return Result(figure, settings=settings, looked=[(settings, 2.0), ("MADE(a)", 3.0)], note="A note.", curve=[5.5, 4.5])
+
+    figures = {"moons": 1.0, "rings": 3.0, "digits": 1.0}
+    rows = [Row("MADE", name, ("<=", 2.0), "", lambda work, name=name: result(figures[name], "NSF()" if name == "digits" else
+                                                                              "MADE()"), why=f"why of {name}")
+            for name in figures]
+    text = table(Work(tmp_path / "work"), rows, tmp_path / "T.md")
+    assert "2 of 3 bars are met" in text and "**MADE: moons, rings**" in text and "**MADE: digits**" in text
+    assert text.count("A note.") == text.count("`MADE(a)`: 3") == 2  # of two groups, not of three rows
+    assert text.count("why of") == 1 and "why of rings" in text and text.count("epoch to epoch of 2: 5.5, 4.5") == 1
+
+
 def test_without_rows_to_stop_by_the_curve_is_that_of_the_rows_fitted(tmp_path):
     fit = Work(tmp_path).fit("moons", npgen.MADE(hidden=(8,), max_epochs=3, validation_fraction=0, random_state=0), X, None)
     assert fit.curve == [entry["train_nats"] for entry in fit.model.history_] and len(fit.curve) == 3
