@@ -709,6 +709,24 @@ def test_logsumexp_of_a_row_does_not_depend_on_its_neighbours(dtype, d):
         np.testing.assert_array_equal(ans[few], logsumexp.forward(x[few], weights))
 
 
+@DTYPES
+@pytest.mark.parametrize("d", [3, 16, 40])
+@pytest.mark.parametrize("n", [1, 9])
+def test_logsumexp_of_rows_with_the_same_weights_is_defined_everywhere(dtype, d, n):
+    """Whether a row is one of eight that are taken together or not, and wherever in it an odd value is."""
+    rng = np.random.default_rng(0)
+    for weights in np.ones((1, d), dtype), rng.uniform(0.5, 2, (1, d)).astype(dtype):
+        for odd in (NAN, -NAN, INF, -INF, 1e30, -1e30, -70, -90):
+            for where in range(d):
+                x = rng.normal(size=(n, d)).astype(dtype)
+                x[n // 2, where] = odd
+                np.testing.assert_allclose(logsumexp.forward(x, weights), logsumexp.forward.reference(x, weights), rtol=1e-5,
+                                           atol=1e-6)
+            x[n // 2] = odd
+            np.testing.assert_allclose(logsumexp.forward(x, weights), logsumexp.forward.reference(x, weights), rtol=1e-5,
+                                       atol=1e-6)
+
+
 # --- elementwise functions -------------------------------------------------------------------------------------------
 
 def looped(function):
