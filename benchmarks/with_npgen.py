@@ -4,7 +4,6 @@ Every function here takes a problem and yields (variant, check, run): check() gi
 agree on, run(n) does the work n times.
 """
 import dataclasses
-import itertools
 import time
 import warnings
 from pathlib import Path
@@ -68,7 +67,7 @@ def _nsf(problem):
 
 
 def _steps(model, problem):
-    x, batches = map(model._place, (problem["x"], problem["batches"]))
+    x, numbers = model._place(problem["x"]), problem["batches"]  # (b, s): an epoch
 
     def in_space(batch, stream):
         z, log_det = model.preprocess_.unchecked(None, batch.x, stream=stream)
@@ -88,29 +87,33 @@ def _steps(model, problem):
 
     def start(optimizer, learning_rate):
         params = model.params_.copy()
-        options = train.Training(learning_rate=learning_rate, clip_norm=1e30, optimizer=optimizer)
+        options = train.Training(learning_rate=learning_rate, clip_norm=1e30, optimizer=optimizer, batch_size=numbers.shape[1])
         step = train._Step(players, params, train.Batch(x), options)
         state = step.begin(Stream(0))
         state.stream = Stream(problem["stream"])
         state.carry = {name: model._place(a) for name, a in problem.get("carry", {}).items()}
         return step, step.ahead(state)
 
-    def take(step, state, batches):
+    def take(step, state, n):
+        nats = []
         with kernels.session(), np.errstate(all="ignore"):
-            return [step.train(state, batch)[0] for batch in batches]
+            while len(nats) < n:
+                batches = step.order(numbers.ravel(), state.stream).reshape(numbers.shape)
+                nats += [step.train(state, batch)[0] for batch in batches[:n - len(nats)]]
+        return nats
 
     def check():
         step, state = start(SGD(), 1.0)  # goes down the gradient itself
-        value, = take(step, state, batches[:1])
+        value, = take(step, state, 1)
         answers = {"loss": asnumpy(value), "gradient": asnumpy(model.params_.flat - step.params.flat),
                    **{name: asnumpy(a) for name, a in state.carry.items()}}
         return answers if "drawn" in problem else answers | {
-            "losses": asnumpy(np.stack(take(*start(Adam(), 1e-3), batches[:5])))}
+            "losses": asnumpy(np.stack(take(*start(Adam(), 1e-3), min(5, len(numbers)))))}
 
-    (step, state), order = start(Adam(), 1e-3), itertools.cycle(batches)
+    step, state = start(Adam(), 1e-3)
 
     def run(n):
-        take(step, state, itertools.islice(order, n))
+        take(step, state, n)
         asnumpy(step.params.flat[:1])  # waits for a GPU
 
     yield "npgen", check, run

@@ -105,6 +105,11 @@ def constant(x):
     return _constant(id(cupy), cupy.cuda.runtime.getDevice(), content(x), x.dtype.str, x.shape)
 
 
+def forget_constants():
+    """Constants that are asked for from now on are sent anew."""
+    _constant.cache_clear()
+
+
 @functools.lru_cache(maxsize=256)
 def _constant(_, device, content, dtype, shape):
     return asarray(np.frombuffer(content, dtype).reshape(shape))
@@ -197,6 +202,8 @@ def _array(kernel, name, value, dtype, device):
 def _number(kernel, name, value, dtype):
     if getattr(value, "ndim", 0) or is_device_array(value):
         raise KernelError(f"{kernel}: {name} must be a number, got an array of shape {value.shape}")
+    if hasattr(value, "since"):  # kernels.random.Place
+        raise KernelError(f"{kernel}: {name} counts from a block that lies on the device; hand that over too")
     if dtype.kind != "f":
         low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         if not low <= value <= high or value != int(value):

@@ -56,10 +56,13 @@ __device__ __forceinline__ void normals(const Words& words, double* z) {
                z[0], z[1]);
 }
 
-// use(i, value i + start of the stream) for every i below n, the counters shared out among the threads of the grid.
+// use(i, value i + start of the stream) for every i below n, the counters shared out among the threads of the grid; start
+// counts from block *since on, which lies on the device: a captured launch is made again at another place of the stream.
 template <class Draw, class Use>
-__device__ __forceinline__ void for_values(long long n, unsigned key0, unsigned key1, long long start, Draw draw, Use use) {
+__device__ __forceinline__ void for_values(long long n, unsigned key0, unsigned key1, long long start, const long long* since,
+                                           Draw draw, Use use) {
     constexpr int BLOCK = LANES * EACH;
+    start += *since * BLOCK;
     long long end = (start + n + BLOCK - 1) / BLOCK * LANES, stride = (long long)gridDim.x * blockDim.x;
     for (long long c = start / BLOCK * LANES + (long long)blockIdx.x * blockDim.x + threadIdx.x; c < end; c += stride) {
         REAL values[EACH];
@@ -73,8 +76,9 @@ __device__ __forceinline__ void for_values(long long n, unsigned key0, unsigned 
 }
 
 template <class Use>
-__device__ __forceinline__ void for_normals(long long n, unsigned key0, unsigned key1, long long start, Use use) {
-    for_values(n, key0, key1, start, [](const Words& words, REAL* z) { normals(words, z); }, use);
+__device__ __forceinline__ void for_normals(long long n, unsigned key0, unsigned key1, long long start, const long long* since,
+                                            Use use) {
+    for_values(n, key0, key1, start, since, [](const Words& words, REAL* z) { normals(words, z); }, use);
 }
 
 }  // namespace stream

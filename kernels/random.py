@@ -224,10 +224,27 @@ def counters(size, dtype, start):
     return (-(-(start + size) // width) - start // width) * LANES if size else 0
 
 
+class Place(int):
+    """A place in the stream that counts from block since[0] on, which lies on the device."""
+
+    def __new__(cls, value, since):
+        place = super().__new__(cls, value)
+        place.since = since
+        return place
+
+
+def since(start):
+    """The device array (1,) with the block that start counts from."""
+    return start.since if type(start) is Place else _cuda.constant(_FIRST)
+
+
+_FIRST = np.zeros(1, np.int64)
+
+
 def _on_device(name):
     def run(out, key0, key1, start):
         blocks = _cuda.grid(counters(out.size, out.dtype, start), 256)
-        _cuda.launch("random", name, blocks, 256, out, out.size, key0, key1, start)
+        _cuda.launch("random", name, blocks, 256, out, out.size, key0, key1, int(start), since(start))
         return out
     return run
 

@@ -15,7 +15,7 @@ from . import _cuda, random
 from ._dispatch import Kernel
 from ._jit import entry, jit, parallel
 from ._math import exp, exp_small, order
-from .random import CHUNK, counters, fill_normal
+from .random import CHUNK, counters, fill_normal, since
 
 SMALL = 160  # log-variances that exp_small takes the half of, to exp's bits
 
@@ -100,7 +100,7 @@ def _on_device(name):
     def run(first, log_var, key0, key1, start):
         out, n = _cuda.empty(first.shape, first.dtype), first.size
         blocks = _cuda.grid(counters(n, first.dtype, start), 256)
-        _cuda.launch("reparameterize", name, blocks, 256, first, log_var, out, n, key0, key1, start)
+        _cuda.launch("reparameterize", name, blocks, 256, first, log_var, out, n, key0, key1, int(start), since(start))
         return out
     return run
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import optim
 from .engine import map_arrays
+from .graph import Places
 from .kernels._cuda import asnumpy, is_device_array
 from .optim import BASE, COUNTER, RATE, STEP
 from .players import Batch, Move, Player
@@ -209,10 +210,11 @@ class _Step:
         self.monitor, self.statistics, self.loss_decides = monitor or players[0].loss, statistics, monitor is None
         self.average = optim.average(options.average)
         self.shown = params.copy() if self.average else params  # what is validated and kept
-        self.repeats = not is_device_array(params.flat) and all(player.repeats and not player.prepare for player in players)
+        self.repeats = all(player.repeats and not player.prepare for player in players)
         self.work, self.recorded = None, {}  # the arrays that steps change, and recorded steps on them
         self.rolled_back = []  # what the loss became and when, in words
         self.on_device = is_device_array(params.flat)
+        self.places = Places(params.flat) if self.on_device and self.repeats else None
         *self.ends, self.n_steps = np.cumsum([player.steps for player in players])  # of each player's among a batch's
         if len({player.name for player in players}) < len(players):
             raise ValueError(f"fit: players must have different names, got {', '.join(player.name for player in players)}")
@@ -249,8 +251,14 @@ class _Step:
             map_arrays(np.copyto, self.work, arrays)
         return dataclasses.replace(state, **self.work)
 
+    def order(self, rows, stream):
+        """The numbers of an epoch's rows, in order, where the rows lie."""
+        return np.asarray(rows, like=self.batch.x) if self.places is None else self.places.begin(rows, stream.counter)
+
     def train(self, state, rows):
         """Every player's steps on the rows of these numbers; returns the nats of each."""
+        if self.places is not None:
+            return self.places.step(self.take, state, rows, self.options.batch_size, (self.params.flat, self.work))
         key = len(rows), state.stream.key, n_threads()
         if self.repeats and key not in self.recorded:
             return self._record(key, state, rows)
@@ -319,7 +327,7 @@ def _epoch(step, state, rows, held_out):
     """
     ahead = step.ahead(state)
     state.stream = Stream.from_state(state.stream.state())
-    order = np.asarray(rows[ahead.stream.permutation(len(rows))], like=step.batch.x)
+    order = step.order(rows[ahead.stream.permutation(len(rows))], ahead.stream)
     ahead.clock[:, COUNTER] = ahead.stream.counter
     batches, nats = _cut(order, step.options.batch_size), []
     for batch in batches:

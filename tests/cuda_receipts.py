@@ -21,7 +21,8 @@ sys.path.insert(0, str(ROOT))
 from npgen.kernels import _cuda  # noqa: E402
 
 RECEIPTS = ROOT / "kernels" / "VERIFIED.json"
-TESTS = [sys.executable, "-m", "pytest", "-q", "--gpu", "tests/test_cuda.py", "tests/test_cuda_networks.py"]
+TESTS = [sys.executable, "-m", "pytest", "-q", "--gpu", "tests/test_cuda.py", "tests/test_cuda_networks.py",
+         "tests/test_graph.py"]
 
 
 def fingerprints():

@@ -8,11 +8,16 @@ and the device do not mix, and a result is a device array, of no dimension where
 test_cupy_standin.py holds the tables against CuPy itself where that is installed. `traffic` counts what crosses: calls that
 read values back, which wait for the device, and bytes sent to it.
 
+A stream captures as CUDA's does: what it sees is not done, but for shapes, and graph.launch() does it, on the same memory and
+with the same numbers. While it captures, nothing crosses, and memory comes from a pool that has been asked for as much before.
+
 Its ndarray is no subclass of NumPy's, because np.asarray would look into one without asking.
 """
+import collections
 import contextlib
 import functools
 import inspect
+import operator
 import sys
 import types
 
@@ -52,6 +57,7 @@ repeat(a, repeats, axis=None)
 where(condition, x=None, y=None)
 clip(a, a_min, a_max, out=None)
 copy(a, order='K')
+copyto(dst, src, casting='same_kind', where=None)
 round(a, decimals=0, out=None)
 sum(a, axis=None, dtype=None, out=None, keepdims=False)
 mean(a, axis=None, dtype=None, out=None, keepdims=False)
@@ -147,6 +153,8 @@ _forbidden = set()
 
 
 def _crossed(direction, amount=1):
+    if _capturing is not None:
+        raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: data crosses ({direction}) while a stream captures")
     assert direction not in _forbidden, f"data crosses between host and device ({direction}) where that is forbidden"
     traffic[direction] += amount
 
@@ -166,6 +174,125 @@ class CUDARuntimeError(RuntimeError):
     """What CuPy raises without a driver."""
 
 
+# ---------------------------------------------------------------- streams, graphs, memory
+
+_capturing = _pool = None  # the Graph that is made of what is done, and the MemoryPool that memory comes from
+
+
+def _arrays(tree):
+    """The NumPy arrays in nested tuples, lists and dicts."""
+    if isinstance(tree, (tuple, list, dict)):
+        for each in tree.values() if isinstance(tree, dict) else tree:
+            yield from _arrays(each)
+    elif isinstance(tree, np.ndarray):
+        yield tree
+
+
+def _done(run, *args, **params):
+    """run(*args, **params), of NumPy's arrays; scalars as arrays of no dimension."""
+    if _capturing is not None:
+        _capturing.see((args, params))
+    answers = run(*args, **params)
+    if not isinstance(answers, (list, tuple)):
+        answers = np.asarray(answers) if isinstance(answers, np.generic) else answers
+    if _capturing is not None:
+        _capturing.add(run, args, params, answers)
+    return answers
+
+
+class Graph:
+    """cupy.cuda.Graph."""
+
+    def __init__(self):
+        self._calls, self._made, self._before = [], {}, {}
+
+    def see(self, args):
+        """Remember what these arrays hold: to capture a launch is not to do it."""
+        for a in _arrays(args):
+            while isinstance(a.base, np.ndarray):
+                a = a.base
+            if id(a) not in self._made and a.flags.writeable:
+                self._before.setdefault(id(a), (a, a.copy()))
+
+    def add(self, run, args, params, answers):
+        new = [a for a in _arrays(answers) if not any(np.may_share_memory(a, b) for b in _arrays((args, params)))]
+        self._made.update({id(a): a for a in new})
+        self._calls.append((run, args, params, answers, {id(a) for a in new}))
+
+    def undo(self):
+        for a, before in self._before.values():
+            a[...] = before
+        for a in self._made.values():
+            a[...] = np.nan if a.dtype.kind == "f" else 1
+        self._before.clear()
+
+    def launch(self, stream=None):
+        for run, args, params, answers, new in self._calls:
+            again = run(*args, **params)
+            for a, b in zip(answers, again, strict=True) if isinstance(again, (list, tuple)) else [(answers, again)]:
+                if id(a) in new:
+                    a[...] = b
+
+
+class Stream:
+    """cupy.cuda.Stream: all are one, and done at once."""
+
+    def __init__(self, null=False, non_blocking=False, ptds=False, *, priority=None):
+        self._non_blocking, self._outer = non_blocking, []
+
+    def __enter__(self):
+        self._outer.append(Stream._current)
+        Stream._current = self
+        return self
+
+    def __exit__(self, *error):
+        Stream._current = self._outer.pop()
+
+    def synchronize(self):
+        if _capturing is not None:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: a wait while a stream captures")
+
+    def begin_capture(self, mode=None):
+        global _capturing
+        if not self._non_blocking or Stream._current is not self or _capturing is not None:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: what captures is non-blocking and the current stream")
+        _capturing = Graph()
+
+    def end_capture(self):
+        global _capturing
+        graph, _capturing = _capturing, None
+        graph.undo()
+        return graph
+
+
+Stream.null = Stream._current = Stream(null=True)
+
+
+class MemoryPool:
+    """cupy.cuda.MemoryPool: how much of each size it was asked for."""
+
+    def __init__(self, allocator=None):
+        self._asked, self._captured = collections.Counter(), collections.Counter()
+
+    def malloc(self, size):
+        size = -(-size // 512)
+        counted = self._asked if _capturing is None else self._captured
+        counted[size] += 1
+        if self._captured[size] > self._asked[size]:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: memory of the device's own while a stream captures")
+
+
+@contextlib.contextmanager
+def using_allocator(allocator=None):
+    """cupy.cuda.using_allocator."""
+    global _pool
+    before, _pool = _pool, allocator
+    try:
+        yield
+    finally:
+        _pool = before
+
+
 class ndarray(NDArrayOperatorsMixin):
     """cupy.ndarray: `_host` is the NumPy array that plays the device's memory."""
 
@@ -175,6 +302,8 @@ class ndarray(NDArrayOperatorsMixin):
 
     def __init__(self, host):
         self._host = host
+        if (_pool or _capturing) and getattr(host, "base", 0) is None:
+            (_pool or MemoryPool().malloc)(host.nbytes)
 
     # what NumPy asks
 
@@ -193,7 +322,7 @@ class ndarray(NDArrayOperatorsMixin):
             return NotImplemented
         if out is not None:
             params["out"] = _bare(out)
-        return _wrap(getattr(ufunc, method)(*_bare(inputs), **params), out)
+        return _wrap(_done(getattr(ufunc, method), *_bare(inputs), **params), out)
 
     def __array_function__(self, function, kinds, args, params):
         name = ".".join([*function.__module__.split(".")[1:], function.__name__])
@@ -243,12 +372,12 @@ class ndarray(NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index):
-        return ndarray(self._host[_index(index)])
+        return ndarray(_done(operator.getitem, self._host, _index(index)))
 
     def __setitem__(self, index, value):
         if isinstance(value, (np.ndarray, list, tuple)):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        self._host[_index(index, assigned=True)] = _bare(value)
+        _done(operator.setitem, self._host, _index(index, assigned=True), _bare(value))
 
     def __copy__(self):
         return self.copy()
@@ -314,7 +443,7 @@ def _function(name, signature, make=_wrap, bare=_bare):
         if name.endswith("_like") and not params.get("shape"):  # "shape if shape else a.shape": 0 and () are no shapes
             params.pop("shape", None)
         _refuse(name, *args[1:], **params)
-        return make(run(*bare(args), **{key: bare(value) for key, value in params.items()}))
+        return make(_done(run, *bare(args), **{key: bare(value) for key, value in params.items()}))
     return call
 
 
@@ -340,14 +469,14 @@ def _method(name, signature):
         if name == "astype":
             params = {key: value for key, value in params.items() if value is not None}
         _refuse(name, *args, **params)
-        return _wrap(getattr(self._host, name)(*_bare(args), **params))
+        return _wrap(_done(getattr(np.ndarray, name), self._host, *_bare(args), **params))
     return call
 
 
 def array(obj, dtype=None, copy=True, order="K"):
     """cupy.array: the one way in."""
     if isinstance(obj, ndarray):
-        return ndarray(np.array(obj._host, dtype, copy=copy or None, order=order))
+        return ndarray(_done(np.array, obj._host, dtype, copy=copy or None, order=order))
     obj = np.array(obj, dtype, order=order)
     _crossed("sent", obj.nbytes)
     return ndarray(obj)
@@ -362,7 +491,7 @@ def ascontiguousarray(a, dtype=None):
     """cupy.ascontiguousarray, of device arrays alone."""
     if not isinstance(a, ndarray):
         raise TypeError(f"Argument 'a' has incorrect type (expected cupy.ndarray, got {type(a).__name__})")
-    return ndarray(np.ascontiguousarray(a._host, dtype))
+    return ndarray(_done(np.ascontiguousarray, a._host, dtype))
 
 
 def asnumpy(a):
@@ -372,7 +501,7 @@ def asnumpy(a):
 
 def empty(shape, dtype=float, order="C"):
     """cupy.empty, of NaN or ones, so that what nobody has written is seen."""
-    return ndarray(np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1, dtype, order))
+    return ndarray(_done(np.full, shape, np.nan if np.dtype(dtype).kind == "f" else 1, dtype, order))
 
 
 class RawModule:
@@ -387,14 +516,14 @@ class RawModule:
         def call(grid, block, args, *, shared_mem=0):
             if {type(grid), type(block), type(args)} != {tuple}:
                 raise TypeError("grid, block and args must be tuples")
-            launch(grid, block, _bare(args), shared_mem=shared_mem)
+            _done(launch, grid, block, _bare(args), shared_mem=shared_mem)
         return call
 
 
 def _special(name):
     def call(*args):
         import scipy.special
-        return _wrap(getattr(scipy.special, name)(*_bare(args)))
+        return _wrap(_done(getattr(scipy.special, name), *_bare(args)))
     return call
 
 
@@ -423,7 +552,9 @@ def _modules(devices, error):
     linalg = types.SimpleNamespace(**{name[7:]: f for name, f in _functions.items() if name.startswith("linalg.")})
     vars(cupy).update({name: f for name, f in _functions.items() if "." not in name}, ndarray=ndarray, linalg=linalg,
                       asnumpy=asnumpy, RawModule=RawModule, __version__="stand-in", traffic=traffic, forbidden=forbidden,
-                      cuda=types.SimpleNamespace(runtime=runtime, Device=Device))
+                      cuda=types.SimpleNamespace(runtime=runtime, Device=Device, Stream=Stream, MemoryPool=MemoryPool,
+                                                 using_allocator=using_allocator, Graph=Graph,
+                                                 get_current_stream=lambda: Stream._current))
     cupyx.scipy = types.ModuleType("cupyx.scipy")
     cupyx.scipy.special = types.ModuleType("cupyx.scipy.special")
     vars(cupyx.scipy.special).update({name: _special(name) for name in SPECIAL})

@@ -285,6 +285,8 @@ PLANTED = {
 @pytest.mark.long
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_mistake_is_found(cupy, monkeypatch, name):
+    if cupy.__version__ != "stand-in":
+        pytest.skip("a device that happens to run in order does not show a missing barrier")
     run, old, new = PLANTED[name]
     source, planted = _cuda.source, []
 

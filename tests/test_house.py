@@ -29,7 +29,7 @@ RANKS = [
      "transforms.base", "transforms.row_noise", "transforms.standardize", "transforms.dequantize", "transforms.logit",
      "transforms.columns", "transforms.choice", "transforms.atoms", "transforms.actnorm", "transforms.permute", "transforms.lu",
      "transforms.elements", "transforms.coupling", "transforms.autoregressive", "transforms", "priors", "ode", "optim"],
-    ["record", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source", "data.frames",
+    ["record", "graph", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source", "data.frames",
      "data.reading", "data.schema", "data"],
     ["models.overflow", "models.capabilities", "models.context", "models.device", "models.estimator", "models.older",
      "models.files", "models.run",

@@ -1,0 +1,136 @@
+"""A training step on a device, captured once as one CUDA graph: a launch instead of one for each kernel, and no Python between.
+
+    places = Places(like)
+    order = places.begin(rows, counter)                                        # an epoch
+    nats = places.step(take, state, order[:size], size, changing)              # its steps
+
+A graph makes the launches that it saw, on the same memory and with the same numbers. So what changes from step to step lies on
+the device and moves on by itself: the clock (npgen.optim), and Places, from which rows are gathered and random numbers drawn.
+Memory comes from a pool of the graph's own, which nobody else is given any of; the losses of an epoch's steps go into a ring.
+It is to a device what npgen.record is to the host, and asks the same of a step: that it is a function of arrays.
+
+Legend: n rows, s rows in a batch, k players' steps for a batch, b batches.
+Reference: NVIDIA, CUDA C++ programming guide, CUDA graphs: stream capture.
+"""
+import dataclasses
+
+import numpy as np
+
+from .engine import map_arrays
+from .kernels import _cuda
+from .kernels import random as _kernel
+from .random import Stream
+from .record import Unrecordable
+
+ROW, BLOCK, TURN = range(3)  # of where an epoch is: its first row in the order, the stream's block, the number of the batch
+
+
+class Places:
+    """Where the steps of an epoch are: order (n,) of the rows, and where (3,), on the device as `like` is."""
+
+    def __init__(self, like):
+        self.order, self.where, self.like = None, np.zeros_like(like, shape=(3,), dtype=np.int64), like
+        self.turn, self.captured = 0, {}  # where[TURN], which the host knows, too; graphs by their rows' number and stream
+
+    def begin(self, rows, counter):
+        """An epoch over rows of these numbers, (n,) on the host, whose draws begin at this block; the same numbers there."""
+        order, self.turn = np.asarray(rows, like=self.like), 0
+        if self.order is None:
+            self.order = order
+        else:
+            self.order[...] = order
+        self.where[...] = np.asarray(np.array([0, counter, 0]), like=self.like)
+        return self.order
+
+    def step(self, take, state, rows, size, changing):
+        """take(state, rows), by a graph where it is of `size` rows, the next of the epoch, and can be captured.
+
+        changing: arrays, in tuples and dicts, that the step changes; they are as they were where it is taken the ordinary way.
+        """
+        key = len(rows), state.stream.key
+        if key not in self.captured:
+            self.captured[key] = self._capture(take, state, len(rows), size, (*changing, self.where))
+            return self.captured[key].nats() if self.captured[key] else take(state, rows)
+        return self.captured[key](state) if self.captured[key] else take(state, rows)
+
+    def _capture(self, take, state, n, size, changing):
+        if self.order is None or n < min(size, len(self.order)):  # the short one that ends an epoch
+            return None
+        before = map_arrays(lambda a: a.copy(), changing)
+        try:
+            return Captured(take, state, n, self)
+        except Exception:  # what is wrong with the step itself is told of when it is taken
+            map_arrays(np.copyto, changing, before)
+            return None
+
+
+class Captured:
+    """take(state, rows) -> k nats, on the next s rows of the order: taken once when it is made, and at every call.
+
+    Raises whatever the step raises where it does what cannot be captured: where it draws numbers on the host, reads a value or
+    sends one, asks a library of CUDA's. It may have changed the state's arrays by then.
+    """
+
+    def __init__(self, take, state, size, places):
+        cupy = _cuda.require()
+        self.take, self.places, self.steps = take, places, np.asarray(np.arange(size), like=places.like)
+        self.ring = None
+        self.pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
+        _cuda.forget_constants()  # those that the step asks for come from the pool, where they stay
+        cupy.cuda.get_current_stream().synchronize()
+        with cupy.cuda.using_allocator(self.pool.malloc), stream:
+            self.blocks = self._run(state)  # compiles what there is to compile, and fills the pool
+            stream.begin_capture()
+            try:
+                self._run(state)
+            finally:
+                self.graph = stream.end_capture()
+        stream.synchronize()
+        self._moved(state)
+
+    def __call__(self, state):
+        """The nats of the next step, k arrays of no dimension, which are there until the epoch is over."""
+        self.graph.launch()
+        return self._moved(state)
+
+    def nats(self):
+        """Those of the last step."""
+        return [self.ring[self.places.turn - 1, j] for j in range(self.ring.shape[1])]
+
+    def _moved(self, state):
+        state.stream.counter += self.blocks
+        self.places.turn += 1
+        return self.nats()
+
+    def _run(self, state):
+        """The step, on the device alone; how many blocks of the stream it took."""
+        order, where = self.places.order, self.places.where
+        stream = _Stream(state.stream.key, where[BLOCK:BLOCK + 1])
+        nats = np.stack(self.take(dataclasses.replace(state, stream=stream), np.take(order, where[ROW:ROW + 1] + self.steps)))
+        if self.ring is None:
+            self.ring = np.zeros_like(nats, shape=(-(-len(order) // len(self.steps)), len(nats)))
+        self.ring[where[TURN:TURN + 1]] = nats[None]
+        where += _cuda.constant(np.array([len(self.steps), stream.counter, 1]))
+        return stream.counter
+
+
+class _Stream(Stream):
+    """A stream from block since[0] on, which lies on the device: numbers can be drawn there alone."""
+
+    def __init__(self, key, since):
+        super().__init__(key=key)
+        self._since = since
+
+    def reserve(self, n_values, dtype):
+        key, start = super().reserve(n_values, dtype)
+        return key, _kernel.Place(start, self._since)
+
+    def _draw(self, kernel, shape, dtype, like):
+        if not _cuda.is_device_array(like):
+            raise Unrecordable("a draw of numbers on the host")
+        return super()._draw(kernel, shape, dtype, like)
+
+    def spawn(self):
+        raise Unrecordable("a draw of Python's numbers")
+
+    _generator = spawn

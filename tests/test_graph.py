@@ -1,0 +1,293 @@
+"""Captured steps: a fit on a device by graphs has the bits of one whose steps are taken one by one; a step is one launch."""
+import contextlib
+import inspect
+import operator
+import warnings
+
+import cupy_standin
+import numpy as np
+import pytest
+
+import npgen
+from npgen import graph, train
+from npgen.nn import Parameters
+from npgen.players import Player
+from npgen.random import Stream
+from npgen.train import Batch, ConvergenceWarning, Training
+
+RNG = np.random.default_rng(0)
+BITS = (RNG.normal(size=(40, 5)) + RNG.normal(size=(40, 1)) > 0).astype(np.float32)
+REAL = (RNG.normal(size=(40, 3)) * [1, 5, 2] + [0, 30, 1]).astype(np.float32)
+MODELS = {
+    "MADE": (npgen.MADE(hidden=(6,)), BITS),
+    "MADE, cosine, decay, mean": (npgen.MADE(hidden=(6,), schedule="cosine", warmup=1, weight_decay=0.1, average=0.9), REAL),
+    "VAE": (npgen.VAE(n_latent=2, hidden=(6,), n_importance=5), BITS),
+    "RealNVP": (npgen.RealNVP(n_couplings=2, hidden=(6,)), np.round(REAL)),
+    "NSF": (npgen.NSF(n_layers=2, hidden=(6,), bins=4), REAL),
+    "Autoencoder": (npgen.Autoencoder(n_latent=2, hidden=(6,), noise=0.1), REAL),
+    "FlowMatching": (npgen.FlowMatching(hidden=(6,), n_steps=3), REAL),
+    "Diffusion": (npgen.Diffusion(hidden=(6,), n_steps=3), REAL),
+    "GAN": (npgen.GAN(n_noise=2, hidden=(6,), critic_hidden=(6,), r1=0.1, r2=0.1), REAL),
+    "GMMN": (npgen.GMMN(n_noise=2, hidden=(6,)), REAL),
+}
+STEPS = {"max_epochs": 2, "batch_size": 11, "validation_fraction": 0.1, "random_state": 0}  # 3 steps of 11 rows, one of 3
+FULL = 3
+
+
+@contextlib.contextmanager
+def unconverged():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def fitted(name, **params):
+    model, x = MODELS[name]
+    with unconverged():
+        return type(model)(**model.get_params() | STEPS | params).to("cuda").fit(x)
+
+
+def one_by_one(monkeypatch):
+    def refuse(*args):
+        raise RuntimeError("no graphs")
+    monkeypatch.setattr(graph, "Captured", refuse)
+
+
+def bits(model):
+    return model.to("cpu").params_.flat.tobytes(), model.history_
+
+
+@pytest.fixture
+def launches(cupy, monkeypatch):
+    """What the device was asked for, of each launch of a graph and of the rest: {"graphs": n, "others": [function]}."""
+    if cupy.__version__ != "stand-in":
+        pytest.skip("counted on the stand-in")
+    seen, launch, done = {"graphs": 0, "others": []}, cupy_standin.Graph.launch, cupy_standin._done
+
+    def counted(self, stream=None):
+        seen["graphs"] += 1
+        launch(self, stream)
+
+    def other(run, *args, **params):
+        if run is not operator.getitem:
+            seen["others"].append(run)
+        return done(run, *args, **params)
+
+    monkeypatch.setattr(cupy_standin.Graph, "launch", counted)
+    monkeypatch.setattr(cupy_standin, "_done", other)
+    return seen
+
+
+@pytest.mark.long(but={"name": ["MADE", "Diffusion"]})
+@pytest.mark.parametrize("name", MODELS)
+def test_a_fit_by_graphs_has_the_bits_of_one_step_by_step(cupy, launches, name, monkeypatch):
+    captured = bits(fitted(name))
+    assert launches["graphs"] == 2 * FULL - 1  # the first is taken, and captured
+    one_by_one(monkeypatch)
+    assert bits(fitted(name)) == captured and launches["graphs"] == 2 * FULL - 1
+
+
+def loss(params, batch, stream):
+    noise = stream.normal(batch.x.shape, batch.x.dtype, like=batch.x)
+    return np.sum(np.square(batch.x + 0.1 * noise - params["w"]), axis=1) / 2
+
+
+def descend(x, *players, weights=None, **options):
+    params = Parameters({"w": np.zeros_like(x, shape=(3,))})
+    players = players or (Player(loss=loss, repeats=True),)
+    with unconverged():
+        state = train.fit(players, params, Batch(x, weights=weights), stream=Stream(0),
+                          options=Training(**{"max_epochs": 3, "batch_size": 8, "validation_fraction": 0.0} | options))
+    return params, state
+
+
+def test_a_step_is_one_launch(cupy, launches, monkeypatch):
+    """Nothing else is asked of the device between the launches of an epoch."""
+    x, per_step = cupy.asarray(REAL), []
+    replay = graph.Captured.__call__
+
+    def watched(self, state):
+        before = launches["graphs"], len(launches["others"])
+        nats = replay(self, state)
+        per_step.append((launches["graphs"] - before[0], len(launches["others"]) - before[1]))
+        return nats
+
+    monkeypatch.setattr(graph.Captured, "__call__", watched)
+    descend(x)
+    assert per_step == [(1, 0)] * (3 * 5 - 1)
+
+
+@pytest.mark.parametrize("options", [{"average": 0.9}, {"schedule": "cosine", "warmup": 1.0}, {"optimizer": "sgd"},
+                                     {"weight_decay": 0.1, "clip_norm": 0.01}, {"batch_size": 100}, {"batch_size": 7}], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loop_by_graphs_is_that_step_by_step(cupy, monkeypatch, options, weighted):
+    x, answers = cupy.asarray(REAL), []
+    weights = cupy.asarray(np.linspace(0.5, 1.5, len(REAL))) if weighted else None
+    for each in range(2):
+        if each:
+            one_by_one(monkeypatch)
+        params, state = descend(x, weights=weights, **options)
+        answers.append((cupy.asnumpy(params.flat).tobytes(), state.history, state.stream.state(), state.step,
+                        cupy.asnumpy(state.clock).tobytes()))
+    assert answers[0] == answers[1]
+
+
+def test_two_players_by_one_graph(cupy, launches, monkeypatch):
+    def players():
+        return (Player(loss=lambda p, b, s: np.square(b.x[:, 0] - p["u"][0] * p["w"][0]), name="u", moves=("u",), repeats=True),
+                Player(loss=lambda p, b, s: -np.square(b.x[:, 1] - p["w"][0]) / 100, name="w", moves=("w",), steps=2,
+                       repeats=True))
+
+    x, answers = cupy.asarray(REAL), []
+    for each in range(2):
+        if each:
+            one_by_one(monkeypatch)
+        params = Parameters({"u": np.zeros_like(x, shape=(2,)), "w": np.ones_like(x, shape=(3,))})
+        with unconverged():
+            state = train.fit(players(), params, Batch(x), stream=Stream(0),
+                              options=Training(max_epochs=3, batch_size=10, validation_fraction=0.0))
+        answers.append((cupy.asnumpy(params.flat).tobytes(), state.history))
+    assert answers[0] == answers[1] and launches["graphs"] == 3 * 4 - 1
+
+
+def test_after_a_loss_that_is_not_finite_the_epoch_is_captured_anew(cupy, launches, monkeypatch):
+    """The learning rate, on the device, is halved; the stream is another, and so is its graph."""
+    def diverging(params, batch, stream):
+        return loss(params, batch, stream) * np.exp(np.square(params["w"][0]) * 1e3)
+
+    x, answers = cupy.asarray(REAL), []
+    for each in range(2):
+        if each:
+            one_by_one(monkeypatch)
+        params, state = descend(x, Player(loss=diverging, repeats=True), learning_rate=0.4)
+        answers.append((cupy.asnumpy(params.flat).tobytes(), state.history, state.rollbacks, state.stream.state()))
+    assert answers[0] == answers[1] and state.rollbacks > 0 and launches["graphs"] > 5
+
+
+def test_a_run_goes_on_by_graphs(cupy, tmp_path):
+    def stop(row):
+        if row["epoch"] == 1:
+            raise RuntimeError("stop")
+
+    model, x = MODELS["MADE"]
+    with unconverged(), pytest.raises(RuntimeError, match="stop"):
+        type(model)(**model.get_params() | STEPS | {"callbacks": [stop]}).to("cuda").fit(x, checkpoint=tmp_path / "run")
+    with unconverged():
+        again = type(model)(**model.get_params() | STEPS).to("cuda").fit(x, checkpoint=tmp_path / "run", resume=True)
+    assert bits(again) == bits(fitted("MADE"))
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda p, b, s: loss(p, b, s) * (2.0 if float(b.x[0, 0]) > 1e9 else 1.0),  # reads a value
+    lambda p, b, s: loss(p, b, s) + np.asarray(np.zeros(len(b.x), np.float32), like=b.x),  # sends one
+    lambda p, b, s: loss(p, b, s) * float(s.integers(2, 4)[0])], ids=["reads", "sends", "draws on the host"])
+def test_what_cannot_be_captured_is_taken_step_by_step(cupy, launches, monkeypatch, spoil):
+    x = cupy.asarray(REAL)
+    params, state = descend(x, Player(loss=spoil, repeats=True))
+    assert launches["graphs"] == 0
+    one_by_one(monkeypatch)
+    other, state_other = descend(x, Player(loss=spoil, repeats=True))
+    assert cupy.asnumpy(params.flat).tobytes() == cupy.asnumpy(other.flat).tobytes()
+    assert state.history == state_other.history and state.stream.state() == state_other.stream.state()
+
+
+def test_a_place_that_a_kernel_does_not_know_is_refused(cupy):
+    out = cupy.asarray(np.zeros(3))
+    place = npgen.kernels.random.Place(128, cupy.asarray(np.array([2])))
+    one, other = (npgen.kernels.random.normal(out.copy(), 1, 2, start) for start in (place, 128 * 3))
+    assert cupy.asnumpy(one).tobytes() == cupy.asnumpy(other).tobytes()
+    with pytest.raises(npgen.kernels.KernelError, match="n counts from a block that lies on the device"):
+        npgen.kernels._cuda.launch("random", "normal", 1, 256, out, place, 1, 2, 0, place.since)
+
+
+# ---------------------------------------------------------------- that these tests can fail
+
+def test_a_number_of_the_host_that_changes_is_seen(cupy, monkeypatch):
+    """A graph has the numbers of its capture: a loss that is no function of its arguments has other bits by graphs."""
+    def counting():
+        calls = []
+
+        def of(params, batch, stream):
+            calls.append(1)
+            return loss(params, batch, stream) * len(calls)
+        return Player(loss=of, repeats=True)
+
+    x = cupy.asarray(REAL)
+    captured, _ = descend(x, counting())
+    one_by_one(monkeypatch)
+    assert cupy.asnumpy(captured.flat).tobytes() != cupy.asnumpy(descend(x, counting())[0].flat).tobytes()
+
+
+MISTAKES = {
+    "the stream stands still": ("where += ", "where[:1] += "),
+    "the rows stay the same": ("np.array([len(self.steps), stream.counter, 1])", "np.array([0, stream.counter, 1])"),
+    "every step's nats in one place": ("stream.counter, 1])", "stream.counter, 0])"),
+    "the host's stream is behind": ("state.stream.counter += self.blocks", "state.stream.counter += 0"),
+    "the memory of others": ("cupy.cuda.using_allocator(self.pool.malloc), stream", "stream"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_found(cupy, launches, monkeypatch, name):
+    source, (right, wrong) = inspect.getsource(graph), MISTAKES[name]
+    assert source.count(right) == 1
+    mistaken = type(graph)("npgen.graph")
+    mistaken.__package__ = "npgen"
+    exec(compile(source.replace(right, wrong), "graph.py", "exec"), vars(mistaken))
+    x = cupy.asarray(REAL)
+    params, state = descend(x)
+    monkeypatch.setattr(train, "Places", mistaken.Places)
+    before = launches["graphs"]
+    try:
+        other, state_other = descend(x)
+    except Exception:
+        return
+    assert launches["graphs"] == before or cupy.asnumpy(params.flat).tobytes() != cupy.asnumpy(other.flat).tobytes() \
+        or state.history != state_other.history or state.stream.state() != state_other.stream.state()
+
+
+# ---------------------------------------------------------------- the stand-in's streams
+
+@pytest.fixture
+def capturing(cupy):
+    if cupy.__version__ != "stand-in":
+        pytest.skip("of the stand-in")
+    pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
+
+    @contextlib.contextmanager
+    def block(warm=lambda: None):
+        with cupy.cuda.using_allocator(pool.malloc), stream:
+            warm()
+            stream.begin_capture()
+            graphs = []
+            try:
+                yield graphs
+            finally:
+                graphs.append(stream.end_capture())
+    return block
+
+
+def test_the_stand_in_does_what_was_captured_when_it_is_launched(cupy, capturing):
+    x, y = cupy.asarray(np.arange(3.0)), cupy.asarray(np.zeros(3))
+
+    def step():
+        y[...] = np.exp(x) + y
+        x[:1] += 1
+
+    with capturing(step) as graphs:
+        step()
+    np.testing.assert_array_equal(cupy.asnumpy(x), [1, 1, 2])  # of the first, which was no capture
+    for _ in range(2):
+        graphs[0].launch()
+    np.testing.assert_allclose(cupy.asnumpy(x), [3, 1, 2])
+    np.testing.assert_allclose(cupy.asnumpy(y), [1 + np.e + np.e**2, 3 * np.e, 3 * np.e**2])
+
+
+@pytest.mark.parametrize("step", [lambda cupy, x: float(x[0]), lambda cupy, x: cupy.asarray(np.ones(2)), lambda cupy, x: x + 1,
+                                  lambda cupy, x: x[x > 0], lambda cupy, x: cupy.cuda.get_current_stream().synchronize()],
+                         ids=["reads", "sends", "asks for memory", "counts", "waits"])
+def test_the_stand_in_refuses_in_a_capture(cupy, capturing, step):
+    x = cupy.asarray(np.arange(3.0))
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="StreamCapture"), capturing():
+        step(cupy, x)
+    assert cupy.asnumpy(x).tolist() == [0, 1, 2]  # and goes on
