@@ -1,18 +1,21 @@
 """The CUDA kernels beside the device's own copy and cuBLAS, and npgen on the device beside torch and JAX there.
 
-    python -m benchmarks.cuda [--out FILE]
+    python -m benchmarks.cuda [--minutes M] [--out FILE]
+
+Rows are printed as they come: the kernels, then training steps and EM beside what runs at once, then two steps beside what
+torch.compile makes, which takes it minutes; none begins after M minutes.
 
 A kernel's time is the best of several calls, each waited for, with its data on the device. Training steps, MADE's samples and
 EM are measured as benchmarks/speed.py does, every library in a process of its own, after a check that answers agree; there too
 the rows lie on the device before the clock starts, and products of float32 are of float32, not TF32. A peer that is not
 installed, or that finds no GPU, is left out, and a work that fails is named. Their wheels for GPUs: torch, 'jax[cuda13]'.
 
-No GPU was at hand when this was written: npgen has run on the tests' stand-in for CuPy alone, the peers on the CPU, all at
-sizes of a few values. Never run: what torch does for a CUDA device alone (mode="reduce-overhead", synchronize, static
-addresses), JAX on one, and libraries that share the GPU.
+No GPU was at hand when this was written anew: npgen has run on the tests' stand-in for CuPy alone, the peers on the CPU, all
+at sizes of a few values.
 """
 import argparse
 import importlib.util
+import math
 import sys
 import time
 from pathlib import Path
@@ -36,6 +39,9 @@ BARS = [Bar(work, f"{work}, against {' and '.join(against)}", limit, against) fo
         for limit, against in ((0.5, ("torch",)), (1.0, ("torch.compile", "jax")))]
 WORKS |= {"MADE 784-500-784, 100 rows sampled": Work("made", "made_sample", device="cuda"),  # these two have no bar
           "EM iteration, float64, N=10,000,000, D=16, K=32": Work("mixture", "em_on_device", {"n": 10_000_000}, "cuda")}
+AT_ONCE = ("npgen", "torch", "torch, masked gradients", "jax", "jax, flat buffer", "jax, masked gradients",
+           "jax, masked gradients, flat buffer")
+COMPILED = tuple(list(WORKS)[:5:4])  # a step of MADE's, and of RealNVP's of two columns
 OF_COPY = 0.80, ("logsumexp.forward", "random.normal", "reparameterize.forward")  # bandwidth, at least
 OF_DENSE = 0.65  # time of the masked product, at most
 SIZES = {"values": 2**28, "columns": 4096, "rows": 4096, "width": 8192, "mixture": (10_000_000, 16, 32)}
@@ -87,8 +93,12 @@ def mixture(n, d, k, repeats):
     yield f"em.statistics, N = {n:,}, D = {d}, K = {k}", seconds(lambda: em.statistics(x, weights, *parameters), repeats)
 
 
-def beside(works, rounds, budget):
-    """({work: {variant: seconds per call}}, [words on every library left out and every work that failed])."""
+def beside(works, rounds, budget, compiled=(), ends=math.inf):
+    """({work: {variant: seconds per call}}, [words on every library left out, every work that failed or was not begun]).
+
+    compiled: the works of which the variants of torch.compile are measured as well, after all others. No work is begun after
+    `ends`, of time.monotonic().
+    """
     workers, results, missing = [Worker("npgen", n_cores())], {}, []
     try:
         for library in "torch", "jax":
@@ -102,11 +112,17 @@ def beside(works, rounds, budget):
             except RuntimeError as error:
                 worker.stop()
                 missing.append(f"{library} was left out: {_last_line(error)}")
-        for work in works:
+        for work, wanted in (*((work, AT_ONCE) for work in works), *((work, ()) for work in compiled)):
+            if time.monotonic() > ends:
+                missing.append(f"{work}{'' if wanted else ', torch.compile'} was left out: the time was over")
+                continue
             try:
-                results[work] = speed.measure(workers, work, rounds, budget, works)
+                results[work] = speed.measure(workers, work, rounds, budget, works, wanted)
             except (RuntimeError, AssertionError, EOFError, OSError) as error:  # the other works' figures are worth having
                 missing.append(f"{work} FAILED: {_last_line(error)}")
+                continue
+            best = ", ".join(f"{variant} {1e3 * min(times):.3g} ms" for variant, times in results[work].items())
+            print(f"{work}: {best}", flush=True)
     finally:
         for worker in workers:
             worker.stop()
@@ -118,18 +134,24 @@ def _last_line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
-def report(values, columns, rows, width, mixture_sizes, repeats, works=WORKS, budget=0.2):
-    """(the tables, as Markdown; what is missing from them)."""
-    results, missing = beside(works, repeats, budget)
+def report(values, columns, rows, width, mixture_sizes, repeats, works=WORKS, budget=0.2, compiled=(), ends=math.inf):
+    """(the tables, as Markdown; what is missing from them); their rows are printed as they come."""
     lines = [f"# CUDA kernels on {_cuda.devices()[0]}", "", f"`python -m benchmarks.cuda`; the best of {repeats} calls.", "",
              f"| {4 * values / 1e9:.3g} GB, float32 | ms | bandwidth over a copy's | bar |", "|---|---|---|---|"]
+
+    def row(text):
+        lines.append(text)
+        print(text, flush=True)
+
     for name, took, ratio in by_memory(values, columns, repeats):
-        lines.append(f"| {name} | {1e3 * took:.3f} | {ratio:.2f} | {f'at least {OF_COPY[0]}' if name in OF_COPY[1] else ''} |")
+        row(f"| {name} | {1e3 * took:.3f} | {ratio:.2f} | {f'at least {OF_COPY[0]}' if name in OF_COPY[1] else ''} |")
     lines += ["", f"| {rows} x {width} by {width} x {width} | ms | over the dense product | bar |", "|---|---|---|---|"]
     for name, took, ratio in products(rows, width, repeats):
-        lines.append(f"| {name} | {1e3 * took:.3f} | {ratio:.2f} | {f'at most {OF_DENSE}' if 'masked' in name else ''} |")
+        row(f"| {name} | {1e3 * took:.3f} | {ratio:.2f} | {f'at most {OF_DENSE}' if 'masked' in name else ''} |")
     lines += ["", "| EM | ms |", "|---|---|"]
-    lines += [f"| {name} | {1e3 * took:.3f} |" for name, took in mixture(*mixture_sizes, repeats)]
+    for name, took in mixture(*mixture_sizes, repeats):
+        row(f"| {name} | {1e3 * took:.3f} |")
+    results, missing = beside(works, repeats, budget, compiled, ends)
     lines += ["", "## Beside torch and JAX on the same device", "", *(f"- **{words}**" for words in missing), ""]
     lines += speed.bars_table(results, [bar for bar in BARS if bar.rivals(results.get(bar.work, ()))])
     lines += ["", *speed.times_table(results)]
@@ -139,10 +161,10 @@ def report(values, columns, rows, width, mixture_sizes, repeats, works=WORKS, bu
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description="npgen on a GPU beside its peers.")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path(__file__).with_name("CUDA.md"))
+    parser.add_argument("--minutes", metavar="M", type=float, default=math.inf, help="begin nothing after so many minutes")
     options = parser.parse_args(argv)
-    text, missing = report(*SIZES.values(), repeats=10)
+    text, missing = report(*SIZES.values(), repeats=10, compiled=COMPILED, ends=time.monotonic() + 60 * options.minutes)
     options.out.write_text(text, encoding="utf-8")
-    print(text)
     if any("FAILED" in words for words in missing):
         sys.exit(1)
 

@@ -158,15 +158,15 @@ def check(work, answers):
             assert apart <= allowed, f"{work}: {name} of npgen and {variant} differ by {apart:.1e}, at most {allowed:g} allowed"
 
 
-def measure(workers, work, rounds, budget, works=WORKS):
-    """{variant: seconds per call, one per burst} of one work, after a check that all variants agree.
+def measure(workers, work, rounds, budget, works=WORKS, wanted=()):
+    """{variant: seconds per call, one per burst} of one work, after a check that all variants, or those wanted, agree.
 
     A variant whose calls are so slow that it has had all its time takes no more turns.
     """
     problem = works[work].problem()
     answers, owner = {}, {}
     for worker in workers:
-        for variant, answer in worker("prepare", works[work].kind, problem).items():
+        for variant, answer in worker("prepare", works[work].kind, problem, wanted).items():
             answers[variant], owner[variant] = answer, worker
     check(work, answers)
     seconds = {variant: [] for variant in owner}

@@ -1,18 +1,21 @@
 """On a machine with a GPU: verify the CUDA kernels there, and keep the receipts.
 
-    python tests/cuda_receipts.py
+    python tests/cuda_receipts.py [--minutes M]
 
 Runs the kernels' tests on the device, NVIDIA's compute-sanitizer where it is installed, and the benchmark; writes
 kernels/VERIFIED.json (of every .cu the hash of its source, device, driver and date of its last pass) and benchmarks/CUDA.md.
-No GPU was at hand when this was written: what it starts has never run on one, and compute-sanitizer not at all; the rest
-runs in the tests, on the stand-in for CuPy.
+After M minutes (all) nothing else is begun, and what was left out is said. The benchmark comes before the sanitizers, which are
+slow, and has half of what is left.
 """
+import argparse
 import datetime
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,17 +48,26 @@ def write_receipts():
     RECEIPTS.write_text(json.dumps(receipts, indent=1) + "\n", encoding="utf-8")
 
 
-def main():
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python tests/cuda_receipts.py", description="Verify the CUDA kernels on a GPU.")
+    parser.add_argument("--minutes", metavar="M", type=float, default=math.inf, help="begin nothing after so many minutes")
+    ends = time.monotonic() + 60 * parser.parse_args(argv).minutes
     _cuda.require()
     subprocess.run(TESTS, cwd=ROOT, check=True)
-    if shutil.which("compute-sanitizer"):
-        for tool in "memcheck", "racecheck":
+    write_receipts()
+    half = (ends - time.monotonic()) / 60 / 2
+    if half > 0:
+        subprocess.run([sys.executable, "-m", "benchmarks.cuda", "--minutes", f"{half:.2f}"], cwd=ROOT, check=True)
+    else:
+        print("NOT run: the benchmark; the time was over")
+    for tool in "memcheck", "racecheck":
+        if not shutil.which("compute-sanitizer"):
+            print(f"NOT run: {tool}; compute-sanitizer is not installed")
+        elif time.monotonic() > ends:
+            print(f"NOT run: {tool}; the time was over")
+        else:
             command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *TESTS, "-k", "33"]
             subprocess.run(command, cwd=ROOT, check=True)
-    else:
-        print("compute-sanitizer is not installed: memcheck and racecheck were NOT run")
-    write_receipts()
-    subprocess.run([sys.executable, "-m", "benchmarks.cuda"], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,30 @@ def test_what_is_left_out_or_fails_is_said(cupy, workers, monkeypatch, capsys):
     assert f"| {step} | npgen |" in text and "against torch" not in text
 
 
+def test_what_is_measured_is_printed_as_it_comes_and_nothing_is_begun_when_the_time_is_over(cupy, workers, monkeypatch, capsys):
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda library: None)
+    step = list(cuda.WORKS)[0]
+    works = {step: Work("made", "made_step", TINY["made"], "cuda")}
+    results, missing = cuda.beside(works, 1, 0, compiled=works)
+    assert list(results) == [step] and capsys.readouterr().out.count(f"{step}: npgen ") == 2
+    results, missing = cuda.beside(works, 1, 0, compiled=works, ends=-1.0)
+    assert results == {} and missing[2:] == [f"{step} was left out: the time was over",
+                                             f"{step}, torch.compile was left out: the time was over"]
+
+
+def test_the_receipts_leave_out_what_there_is_no_time_for(cupy, monkeypatch, tmp_path, capsys):
+    ran = []
+    monkeypatch.setattr(cuda_receipts, "RECEIPTS", tmp_path / "VERIFIED.json")
+    monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 13000, raising=False)
+    monkeypatch.setattr(cuda_receipts.subprocess, "run", lambda command, **options: ran.append(command))
+    monkeypatch.setattr(cuda_receipts.shutil, "which", lambda name: name)
+    cuda_receipts.main(["--minutes", "0"])
+    assert ran == [cuda_receipts.TESTS] and capsys.readouterr().out.count("NOT run") == 3
+    cuda_receipts.main(["--minutes", "5"])
+    assert [command[2] for command in ran[1:]] == ["pytest", "benchmarks.cuda", "memcheck", "racecheck"]
+    assert 2.4 < float(ran[2][-1]) <= 2.5
+
+
 @pytest.mark.parametrize("library", ["torch", "jax"])
 def test_a_peer_without_the_device_is_left_out(cupy, workers, monkeypatch, library):
     peer = pytest.importorskip(library, reason=f"{library} is not installed: pip install -e '.[bench]'")
