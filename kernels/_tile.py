@@ -71,7 +71,9 @@ if available:
             self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = self.itemsize
 
     def _summed(A, row_starts, along_k, B, at, step, depth, starts):
-        """starts[r] + sum_k a_rk b_k, vectors: a_rk lies k along_k bytes behind a row's start, b_k k step bytes behind `at`."""
+        """starts[r] + sum_k a_rk b_k, vectors: a_rk lies k along_k bytes behind a row's start, b_k k step bytes behind `at`.
+        A start that is a number is so many bytes behind row_starts[0]: one register has the address of all.
+        """
         builder, vector = A.builder, starts[0].type
         before, loop, end = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
         builder.cbranch(builder.icmp_signed(">", depth, SIZE(0)), loop, end)
@@ -79,9 +81,10 @@ if available:
         builder.position_at_end(loop)
         k, shift, line = (builder.phi(SIZE) for _ in range(3))  # the number, the bytes into a row of a, where b_k is
         sums = [builder.phi(vector) for _ in starts]
-        of_b, more = B.load(line, vector), []
+        of_b, more, first = B.load(line, vector), [], builder.add(row_starts[0], shift)
         for row, total in zip(row_starts, sums, strict=True):
-            value = _everywhere(builder, A.load(builder.add(row, shift), A.real), vector)
+            at_row = builder.add(first, SIZE(row)) if isinstance(row, int) else builder.add(row, shift)
+            value = _everywhere(builder, A.load(at_row, A.real), vector)
             more.append(_multiply_add(builder, value, of_b, total))
         following = builder.add(k, SIZE(1)), builder.add(shift, along_k), builder.add(line, step)
         builder.cbranch(builder.icmp_signed("<", following[0], depth), loop, end)
@@ -153,6 +156,25 @@ if available:
             C.store(A.load(A.at(args[1], args[2]), ir.VectorType(C.real, LINE // C.itemsize)), C.at(args[4], SIZE(0)))
             return context.get_dummy_value()
         return types.void(a, types.intp, types.intp, out, types.intp), codegen
+
+    def _line(compute):
+        """The signature and the code of what makes line oi of out from line i of a and number k of two arrays."""
+        def line(typingctx, a, i, k, shift, factor, out, oi):
+            def codegen(context, builder, sig, args):
+                _, i, k, _, _, _, oi = args
+                A, S, F, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 3, 4, 5))
+                vector = ir.VectorType(C.real, LINE // C.itemsize)
+                s, f = (_everywhere(builder, M.load(builder.add(M.address, builder.mul(k, M.strides[0])), M.real), vector)
+                        for M in (S, F))
+                C.store(compute(builder, A.load(A.at(i, SIZE(0)), vector), s, f), C.at(oi, SIZE(0)))
+                return context.get_dummy_value()
+            return types.void(a, types.intp, types.intp, shift, factor, out, types.intp), codegen
+        return line
+
+    # out[oi] = (a[i] - shift[k]) factor[k], a line; its inverse, a[i] factor[k] + shift[k]; and a[i] factor[k]
+    normalize = intrinsic(_line(lambda builder, a, shift, factor: builder.fmul(builder.fsub(a, shift), factor)))
+    restore = intrinsic(_line(lambda builder, a, shift, factor: _multiply_add(builder, a, factor, shift)))
+    scale = intrinsic(_line(lambda builder, a, shift, factor: builder.fmul(a, factor)))
 
     PAIRS = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]  # the lanes of two vectors, interleaved one by one,
     FOURS = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]  # two by two,
@@ -235,6 +257,51 @@ if available:
             return context.get_dummy_value()
         return types.void(a, types.intp, panel, types.intp, c, types.intp), codegen
 
+    def _tall(context):
+        """Rows of a tall tile, whose values of a lie side by side: 16 divide the units of most layers."""
+        return 16 if _rows(context) > 8 else 6
+
+    @intrinsic
+    def tall_rows(typingctx):
+        """The rows of a tall tile, a constant for the compiler."""
+        return types.intp(), lambda context, builder, sig, args: SIZE(_tall(context))
+
+    def _layer(tall):
+        """The code of a tile of a layer, of all the rows of a tall one or of the first of the 4 of a short one."""
+        def codegen(context, builder, sig, args):
+            _, i, rows, _, first, depth, floor, _ = args
+            W, H, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 3, 7))
+            vector = ir.VectorType(C.real, LINE // C.itemsize)
+            numbers, at = range(_tall(context) if tall else 4), [W.at(SIZE(0), i)]
+            last = builder.sub(rows, SIZE(1))
+            for r in numbers[1:]:
+                within = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
+                at.append(r * W.itemsize if tall else builder.add(at[0], builder.mul(within, W.strides[1])))
+            below = builder.mul(depth, W.strides[0])
+            starts = []
+            for row in at:
+                place = builder.add(at[0], SIZE(row)) if isinstance(row, int) else row
+                starts.append(_everywhere(builder, W.load(builder.add(place, below), W.real), vector))
+            results = _summed(W, at, W.strides[0], H, H.at(first, SIZE(0)), SIZE(LINE), depth, starts)
+            lowest = _everywhere(builder, floor, vector)
+            for r, result in zip(numbers, results, strict=True):
+                result = builder.select(builder.fcmp_ordered("<", result, lowest), lowest, result)
+                C.store(result, C.at(builder.add(i, SIZE(r)), SIZE(0)))
+            return context.get_dummy_value()
+        return codegen
+
+    @intrinsic
+    def layer_tile(typingctx, weight, i, rows, h, first, depth, floor, out):
+        """out[i + r] = max(weight[depth, i + r] + sum_{k < depth} weight[k, i + r] h[first + k], floor), lines, for the rows r
+        of a tall tile; a NaN stays one.
+        """
+        return types.void(weight, types.intp, types.intp, h, types.intp, types.intp, weight.dtype, out), _layer(True)
+
+    @intrinsic
+    def short_layer_tile(typingctx, weight, i, rows, h, first, depth, floor, out):
+        """The same for up to 4 rows; it writes 4."""
+        return types.void(weight, types.intp, types.intp, h, types.intp, types.intp, weight.dtype, out), _layer(False)
+
     @intrinsic
     def products_and_squares(typingctx, a, i, b, j, depth, start, k, c, squares):
         """c[i + r, j + q] = start[k, i + r] + sum_{l < depth} a[i + r, l] b[l, j + q] for the rows r of a small tile, and
@@ -255,6 +322,7 @@ if available:
         return types.void(a, types.intp, b, types.intp, types.intp, start, types.intp, c, squares), codegen
 else:
     tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
+    tall_rows = layer_tile = short_layer_tile = normalize = restore = scale = None
     _move = _sum_products = None
 
 

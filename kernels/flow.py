@@ -27,12 +27,28 @@ import functools
 
 import numpy as np
 
-from . import _cuda, _math, mlp
+from . import _cuda, mlp
 from ._constants import LOG_2PI
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, available, entry, jit, jitable, parallel
-from ._tile import _move, _sum_products, multiply, pack, part_of, tile_columns, tile_rows, turn
+from ._math import exp, exp_small_fused, fused, tanh_fused
+from ._tile import (
+    _move,
+    _sum_products,
+    layer_tile,
+    multiply,
+    normalize,
+    pack,
+    part_of,
+    restore,
+    scale,
+    short_layer_tile,
+    tall_rows,
+    tile_columns,
+    tile_rows,
+    turn,
+)
 from .mlp import _sum, layer_of, layer_start
 
 if available:
@@ -118,17 +134,16 @@ def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, 
 
 @jitable
 def _cut(N):
-    """The number of panels of a batch and their rows: at most 128, a multiple of 16 but for the last; two from 64 rows on."""
-    panels = max(-(-N // 128), 1 if N < 64 else 2)
-    return panels, -(-N // (16 * panels)) * 16
+    """The number of panels of a batch: of about 128 rows, an even number of them from 64 rows on."""
+    return 1 if N < 64 else 2 * -(-N // 256)
 
 
 @jit
 def _blocks(p, N, lanes):
-    """The first row of panel p, and the number of its blocks."""
-    rows = _cut(N)[1]
-    low = min(p * rows, N)
-    return low, -(-(min(low + rows, N) - low) // lanes)
+    """The first row of panel p, and the number of its blocks; panels differ by 16 rows at most."""
+    panels, sixteens = _cut(N), -(-N // 16)
+    low, high = p * sixteens // panels * 16, min((p + 1) * sixteens // panels * 16, N)
+    return low, -(-(high - low) // lanes)
 
 
 if available:
@@ -227,76 +242,84 @@ def _weight_of(net, widths, layer):
 
 
 @jit
+def _layer(weight, h, first, floor, out):
+    """The lines out[m] = max(weight[-1, m] + sum_k weight[k, m] h[first + k], floor), for a weight with its bias below it."""
+    depth, M = weight.shape[0] - 1, weight.shape[1]
+    m = 0
+    while M - m >= tall_rows():
+        layer_tile(weight, m, tall_rows(), h, first, depth, floor, out)
+        m += tall_rows()
+    while m < M:
+        short_layer_tile(weight, m, min(4, M - m), h, first, depth, floor, out)
+        m += 4
+
+
+@jit
 def _outputs(z, first, net, widths, limit, keep, units, N, low, work, st):
     """st = s and t of the network, for the features of a block from the first kept one on, and a line of ones behind them; and
     of units, if they are kept, rows low..
     """
-    limit, zero, one, last, h = z.dtype.type(limit), z.dtype.type(0), z.dtype.type(1), len(widths) - 2, z
+    limit, zero, none, last, h = z.dtype.type(limit), z.dtype.type(0), z.dtype.type(-np.inf), len(widths) - 2, z
     for layer in range(last):
-        M = widths[layer + 1]
-        _product(_weight_of(net, widths, layer), YES, h, first, widths[layer] + 1, work[2])
+        _layer(_weight_of(net, widths, layer), h, first, zero, work[layer % 2])
         first, h = 0, work[layer % 2]
-        sums, values, ones = _lines(work[2], 0, M), _lines(h, 0, M), _lines(h, M, M + 1)
-        for i in range(sums.size):
-            value = sums[i]
-            values[i] = zero if value < zero else value  # a NaN stays one; in place, or with max(), this would not vectorise
-        for n in range(ones.size):
-            ones[n] = one
         if keep:
             _store_turned(h, _units(units, widths, layer + 1, N), low)
-    _product(_weight_of(net, widths, last), YES, h, first, widths[last] + 1, st)
-    s = _lines(st, 0, widths[-1] // 2)
+    _layer(_weight_of(net, widths, last), h, first, none, st)
+    s, steepness = _lines(st, 0, widths[-1] // 2), z.dtype.type(1) / limit
     for i in range(s.size):
-        s[i] = limit * _math.tanh(s[i] / limit)
+        s[i] = limit * tanh_fused(s[i] * steepness)
 
 
 @jit
-def _norm(shift, log_scale, inverse, lines):
-    """lines (2 D, lanes) = shift and the factor of a step, for every row."""
-    for d in range(shift.size):
-        factor = _math.exp(-log_scale[d] if inverse else log_scale[d])
-        for n in range(tile_columns(lines)):
-            lines[d, n], lines[shift.size + d, n] = shift[d], factor
+def _factors(log_scale, inverse, factors):
+    """factors = exp(-log_scale) or exp(log_scale)."""
+    for d in range(factors.size):
+        factors[d] = exp(-log_scale[d] if inverse else log_scale[d])
 
 
 @jit
-def _inverse_block(x, norm, net, order, widths, limit, keep, units, N, low, work, z, st, sums):
+def _fold(block, n):
+    """The sum of the first n >= 1 lines of a block, into the first, in pairs."""
+    while n > 1:
+        half = n // 2
+        values, others = _lines(block, 0, half), _lines(block, n - half, n)
+        for i in range(values.size):
+            values[i] += others[i]
+        n -= half
+
+
+@jit
+def _inverse_block(x, shift, factors, net, order, widths, limit, keep, units, N, low, work, z, st, sums):
     """A step for a block of rows, which x and z have a line of ones below: fills z and st, and adds s to sums."""
     D, J = len(order), widths[-1] // 2
     K = D - J
     for d in range(D):
-        _move(x, order[d], 0, z, J + d if d < K else d - K)
-    kept, shift, factor = _lines(z, J, D), _lines(norm, 0, K), _lines(norm, D, D + K)
-    for i in range(kept.size):
-        kept[i] = (kept[i] - shift[i]) * factor[i]
+        normalize(x, order[d], d, shift, factors, z, J + d if d < K else d - K)
     _outputs(z, J, net, widths, limit, keep, units, N, low, work, st)
-    moved, shift, factor = _lines(z, 0, J), _lines(norm, K, D), _lines(norm, D + K, 2 * D)
-    s, t, total = _lines(st, 0, J), _lines(st, J, 2 * J), _lines(sums, 0, J)
+    moved, s, t, total = _lines(z, 0, J), _lines(st, 0, J), _lines(st, J, 2 * J), _lines(sums, 0, J)
     for i in range(s.size):
-        moved[i] = ((moved[i] - shift[i]) * factor[i] - t[i]) * _math.exp_small(-s[i])
+        moved[i] = (moved[i] - t[i]) * exp_small_fused(-s[i])
         total[i] += s[i]
 
 
 @jit
-def _forward_block(z, norm, net, order, widths, limit, work, st, x, sums):
+def _forward_block(z, shift, factors, net, order, widths, limit, work, st, x, sums):
     """The inverse of that. It uses z up."""
     D, J = len(order), widths[-1] // 2
     K = D - J
     _outputs(z, J, net, widths, limit, NO, net, ZERO, ZERO, work, st)
-    moved, shift, factor = _lines(z, 0, J), _lines(norm, K, D), _lines(norm, D + K, 2 * D)
-    s, t, total = _lines(st, 0, J), _lines(st, J, 2 * J), _lines(sums, 0, J)
+    moved, s, t, total = _lines(z, 0, J), _lines(st, 0, J), _lines(st, J, 2 * J), _lines(sums, 0, J)
     for i in range(s.size):
-        moved[i] = (moved[i] * _math.exp_small(s[i]) + t[i]) * factor[i] + shift[i]
+        moved[i] = fused(moved[i], exp_small_fused(s[i]), t[i])
         total[i] += s[i]
-    kept, shift, factor = _lines(z, J, D), _lines(norm, 0, K), _lines(norm, D, D + K)
-    for i in range(kept.size):
-        kept[i] = kept[i] * factor[i] + shift[i]
     for d in range(D):
-        _move(z, J + d if d < K else d - K, 0, x, order[d])
+        restore(z, J + d if d < K else d - K, d, shift, factors, x, order[d])
 
 
 @jit
-def _backward_block(dz, dlog_det, z, st, norm, net, order, widths, limit, units, N, low, work, g, delta, want, da, dx, dnorm):
+def _backward_block(dz, dlog_det, z, st, factors, net, order, widths, limit, units, N, low, work, g, delta, want, da, dx,
+                    dnorm):
     """A step for a block of rows: fills dx, g (the cotangent of the network's outputs) and, if they are wanted, rows low.. of
     delta, and adds the rows' shares of dshift and dlog_scale to dnorm (2 D, lanes), those of dlog_det itself left out.
     """
@@ -306,7 +329,7 @@ def _backward_block(dz, dlog_det, z, st, norm, net, order, widths, limit, units,
                                     _lines(dlog_det, 0, J))
     draw, dt, da_moved, dscale = _lines(g, 0, J), _lines(g, J, 2 * J), _lines(da, K, D), _lines(dnorm, D + K, 2 * D)
     for i in range(s.size):
-        shrink = _math.exp_small(-s[i])
+        shrink = exp_small_fused(-s[i])
         draw[i] = (-dmoved[i] * moved[i] - of_rows[i]) * (one - s[i] * s[i] * steepness)
         da_moved[i] = dmoved[i] * shrink
         dt[i] = -da_moved[i]
@@ -329,9 +352,10 @@ def _backward_block(dz, dlog_det, z, st, norm, net, order, widths, limit, units,
     for i in range(through.size):
         da_kept[i] = through[i] + dkept[i]
         dscale[i] -= da_kept[i] * kept[i]
-    values, factor, dshift = _lines(da, 0, D), _lines(norm, D, 2 * D), _lines(dnorm, 0, D)
+    for d in range(D):
+        scale(da, d, d, factors, factors, da, d)
+    values, dshift = _lines(da, 0, D), _lines(dnorm, 0, D)
     for i in range(values.size):
-        values[i] *= factor[i]
         dshift[i] -= values[i]
     for d in range(D):
         _move(da, d, 0, dx, order[d])
@@ -339,10 +363,10 @@ def _backward_block(dz, dlog_det, z, st, norm, net, order, widths, limit, units,
 
 @jit
 def _work(widths, D, like):
-    """Scratch for a block: lines of three layers, twice those of a network's outputs, and shifts and factors."""
+    """Scratch for a block: lines of three layers, twice those of a network's outputs, and the factors of a step."""
     spare, lanes = tile_rows(), tile_columns(like)
     return (np.empty((3, max(D, widths[:, :-1].max()) + spare, lanes), like.dtype),
-            np.empty((2, widths[:, -1].max() + spare, lanes), like.dtype), np.empty((2 * D, lanes), like.dtype))
+            np.empty((2, widths[:, -1].max() + spare, lanes), like.dtype), np.empty(D, like.dtype))
 
 
 @jit
@@ -350,18 +374,18 @@ def _inverse_panel(p, x, params, orders, widths, limit, keep, z, log_det, log_pr
     """Task p of inverse: every step for a panel of rows, and of each step every block."""
     (N, D), S, lanes = x.shape, len(orders), tile_columns(x)
     low, blocks = _blocks(p, N, lanes)
-    (work, of_net, norm), states = _work(widths, D, x), np.ones((2, blocks, D + 1, lanes), x.dtype)
+    (work, of_net, factors), states = _work(widths, D, x), np.empty((2, blocks, D, lanes), x.dtype)
     sums, scales = np.zeros((blocks, D, lanes), x.dtype), x.dtype.type(0)
     for b in range(blocks):
-        _load(x, YES, low + b * lanes, states[1, b, :D])
+        _load(x, YES, low + b * lanes, states[1, b])
     for k in range(S):
         shift, log_scale, net = step_of(params, widths, k, D)
-        _norm(shift, log_scale, YES, norm)
+        _factors(log_scale, YES, factors)
         scales += _sum(log_scale)
         for b in range(blocks):
             after, at = states[k % 2, b], low + b * lanes
-            _inverse_block(states[(k + 1) % 2, b], norm, net, orders[k], widths[k], limit, keep, hidden[k] if keep else params,
-                           N, at, work, after, of_net[0], sums[b])
+            _inverse_block(states[(k + 1) % 2, b], shift, factors, net, orders[k], widths[k], limit, keep,
+                           hidden[k] if keep else params, N, at, work, after, of_net[0], sums[b])
             if keep:
                 _store(after, between[k], at)
                 _store(of_net[0], outputs[k, :widths[k, -1]], at)
@@ -369,18 +393,19 @@ def _inverse_panel(p, x, params, orders, widths, limit, keep, z, log_det, log_pr
     for b in range(blocks):
         noise, at = states[(S + 1) % 2, b], low + b * lanes
         _store_turned(noise, z, at)
+        squares = _lines(noise, 0, D)
+        for i in range(squares.size):
+            squares[i] *= half * squares[i]
+        _fold(noise, D)
+        _fold(sums[b], D)
         for n in range(min(lanes, N - at)):
-            lost, squares = scales, constant
-            for d in range(D):
-                lost += sums[b, d, n]
-                squares += half * noise[d, n] * noise[d, n]
-            log_det[at + n] = -lost
-            log_prob[at + n] = -lost - squares
+            log_det[at + n] = -(scales + sums[b, 0, n])
+            log_prob[at + n] = -(scales + sums[b, 0, n]) - (constant + noise[0, n])
 
 
 @entry
 def _inverse(x, params, orders, widths, limit, keep, z, log_det, log_prob, between, outputs, hidden):
-    parallel(_cut(len(x))[0], _inverse_panel,
+    parallel(_cut(len(x)), _inverse_panel,
              (x, params, orders, widths, limit, keep, z, log_det, log_prob, between, outputs, hidden))
 
 
@@ -388,30 +413,28 @@ def _inverse(x, params, orders, widths, limit, keep, z, log_det, log_prob, betwe
 def _forward_panel(p, z, params, orders, widths, limit, x, log_det):
     (N, D), S, lanes = z.shape, len(orders), tile_columns(z)
     low, blocks = _blocks(p, N, lanes)
-    (work, of_net, norm), states = _work(widths, D, z), np.ones((2, blocks, D + 1, lanes), z.dtype)
+    (work, of_net, factors), states = _work(widths, D, z), np.empty((2, blocks, D, lanes), z.dtype)
     sums, scales = np.zeros((blocks, D, lanes), z.dtype), z.dtype.type(0)
     for b in range(blocks):
-        _load(z, YES, low + b * lanes, states[S % 2, b, :D])
+        _load(z, YES, low + b * lanes, states[S % 2, b])
     for k in range(S - 1, -1, -1):
         shift, log_scale, net = step_of(params, widths, k, D)
-        _norm(shift, log_scale, NO, norm)
+        _factors(log_scale, NO, factors)
         scales += _sum(log_scale)
         for b in range(blocks):
-            _forward_block(states[(k + 1) % 2, b], norm, net, orders[k], widths[k], limit, work, of_net[0], states[k % 2, b],
-                           sums[b])
+            _forward_block(states[(k + 1) % 2, b], shift, factors, net, orders[k], widths[k], limit, work, of_net[0],
+                           states[k % 2, b], sums[b])
     for b in range(blocks):
         at = low + b * lanes
         _store_turned(states[0, b], x, at)
+        _fold(sums[b], D)
         for n in range(min(lanes, N - at)):
-            gained = scales
-            for d in range(D):
-                gained += sums[b, d, n]
-            log_det[at + n] = gained
+            log_det[at + n] = scales + sums[b, 0, n]
 
 
 @entry
 def _forward(z, params, orders, widths, limit, x, log_det):
-    parallel(_cut(len(z))[0], _forward_panel, (z, params, orders, widths, limit, x, log_det))
+    parallel(_cut(len(z)), _forward_panel, (z, params, orders, widths, limit, x, log_det))
 
 
 @jit
@@ -419,7 +442,7 @@ def _backward_panel(p, dz, dlog_det, between, outputs, hidden, params, orders, w
     """Task p of backward: the cotangents of a panel of rows, and its dshift and dlog_scale of every step, dnorm[:, p]."""
     (N, D), S, lanes = dz.shape, len(orders), tile_columns(dz)
     low, blocks = _blocks(p, N, lanes)
-    (work, of_net, norm), states = _work(widths, D, dz), np.empty((2, blocks, D, lanes), dz.dtype)
+    (work, of_net, factors), states = _work(widths, D, dz), np.empty((2, blocks, D, lanes), dz.dtype)
     of_rows = np.zeros((blocks, D, lanes), dz.dtype)  # dlog_det, in every line
     z, da, sums = np.empty((D, lanes), dz.dtype), np.empty((D, lanes), dz.dtype), np.empty((2 * D, lanes), dz.dtype)
     for b in range(blocks):
@@ -427,14 +450,14 @@ def _backward_panel(p, dz, dlog_det, between, outputs, hidden, params, orders, w
         for n in range(min(lanes, N - low - b * lanes)):
             of_rows[b, :, n] = dlog_det[low + b * lanes + n]
     for k in range(S - 1, -1, -1):
-        shift, log_scale, net = step_of(params, widths, k, D)
-        _norm(shift, log_scale, YES, norm)
+        _, log_scale, net = step_of(params, widths, k, D)
+        _factors(log_scale, YES, factors)
         sums[:] = 0
         for b in range(blocks):
             st, g_net, at = of_net[0], of_net[1], low + b * lanes
             _load(between[k], NO, at, z)
             _load(outputs[k], NO, at, st[:widths[k, -1]])
-            _backward_block(states[(k + 1) % 2, b], of_rows[b], z, st, norm, net, orders[k], widths[k], limit, hidden[k], N,
+            _backward_block(states[(k + 1) % 2, b], of_rows[b], z, st, factors, net, orders[k], widths[k], limit, hidden[k], N,
                             at, work, g_net, delta[k] if want else params, want, da, states[k % 2, b], sums)
             if want:
                 _store(g_net, g[k, :widths[k, -1]], at)
@@ -484,7 +507,7 @@ def _add_up(dnorm, widths, dparams):
 
 @entry
 def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, pieces, limit, want, g, delta, dx, dparams):
-    panels, _ = _cut(len(dz))
+    panels = _cut(len(dz))
     dnorm = np.empty((len(orders), panels, 2 * dz.shape[1]), dz.dtype)
     parallel(panels, _backward_panel,
              (dz, dlog_det, between, outputs, hidden, params, orders, widths, limit, want, g, delta, dx, dnorm))

@@ -767,6 +767,7 @@ ELEMENTWISE = {  # a jitted loop, the exact function, the accuracy in ulp, the r
     "log1p": (looped(lambda x: _math.log1p(x)), mpmath.log1p, 1,
               (SINGLE.epsneg - 1, SINGLE.max), (DOUBLE.epsneg - 1, DOUBLE.max)),
     "tanh": (looped(lambda x: _math.tanh(x)), mpmath.tanh, 1.5, (-11, 11), (-22, 22)),
+    "tanh_fused": (looped(lambda x: _math.tanh_fused(x)), mpmath.tanh, 1.5, (-11, 11), (-22, 22)),
     "cos": (looped(lambda x: _math.turn(x)[0]), lambda u: mpmath.cospi(2 * u), 2.5, (-1, 1), (-1, 1)),
     "sin": (looped(lambda x: _math.turn(x)[1]), lambda u: mpmath.sinpi(2 * u), 2.5, (-1, 1), (-1, 1)),
 }
@@ -791,12 +792,13 @@ def test_elementwise_accuracy_in_ulp(name, dtype):
         ([0, -0.0, INF, -INF, 1e30, -1e30], [1, 1, INF, 0, INF, 0]), ([NAN, -NAN], [NAN, NAN]))),
     ("log", [1, 0, -0.0, INF], [0, -INF, -INF, INF]), ("log", [NAN, -NAN, -1, -INF], [NAN] * 4),
     ("log1p", [0, -0.0, -1, INF], [0, -0.0, -INF, INF]), ("log1p", [NAN, -NAN, -1.001, -INF], [NAN] * 4),
-    ("tanh", [0, -0.0, INF, -INF, 1e30, -1e30], [0, -0.0, 1, -1, 1, -1]), ("tanh", [NAN, -NAN], [NAN, NAN]),
+    *((name, x, want) for name in ("tanh", "tanh_fused") for x, want in (
+        ([0, -0.0, INF, -INF, 1e30, -1e30], [0, -0.0, 1, -1, 1, -1]), ([NAN, -NAN], [NAN, NAN]))),
     ("cos", [0, 0.25, 0.5, 0.75, 1], [1, 0, -1, 0, 1]), ("sin", [0, 0.25, 0.5, 0.75, 1], [0, 1, 0, -1, 0])])
 def test_elementwise_edges(name, x, want, dtype):
     got, want = applied(ELEMENTWISE[name][0], np.array(x, dtype)), np.array(want, dtype)
     np.testing.assert_array_equal(got, want)
-    if name in ("log1p", "tanh"):
+    if name in ("log1p", "tanh", "tanh_fused"):
         np.testing.assert_array_equal(np.signbit(got[want == 0]), np.signbit(want[want == 0]))
 
 
