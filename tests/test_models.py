@@ -324,6 +324,7 @@ PUBLIC = {  # a call of every public method, of a model m fitted on named rows x
     "to": lambda m, x, z, folder: m.to("cpu").log_prob(x),
     "get_params": lambda m, x, z, folder: m.get_params(),
     "set_params": lambda m, x, z, folder: m.set_params(),
+    "without_schema": lambda m, x, z, folder: m.without_schema().sample(3),
 }
 BESIDE = {  # what takes a model
     "select_n_components": lambda m, x, z, folder: npgen.select_n_components(m, x, (1, 2))[0].sample_and_log_prob(3),

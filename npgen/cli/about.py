@@ -32,6 +32,8 @@ def info(args):
         *training(model),
         ("written by", ", ".join(f"{name} {version}" for name, version in header["versions"].items())),
         ("file", f"{args.file}, {size(os.path.getsize(args.file))}")])
+    if getattr(model, "schema_", None) is not None:
+        print("\n" + model.schema_.table({"measure": dict(zip(model.schema_.names, model.measures_, strict=True))}))
 
 
 def config(args):

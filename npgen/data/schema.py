@@ -1,18 +1,8 @@
 """What the columns of a table are: inferred once, printed, put right by hand, kept as JSON; a table as numbers, and back.
 
-    kind       what it is                       as a number
-    real       a number                         itself
-    integer    a whole number                   itself
-    binary     one of two levels                0 or 1
-    category   one of several levels            0, 1, ..., in their order
-    ordered    levels whose order means something
-    datetime   a date or a time                 steps after the first one
-    id, text, constant    not modelled: drawn rows have a running number, nothing, or the constant there
-
-A missing value is NaN. Legend: n rows, d columns that are modelled.
+Kinds of columns, and what number stands for a cell: column.py. Legend: n rows, d columns that are modelled.
 """
 import dataclasses
-import datetime
 import json
 import math
 import os
@@ -22,154 +12,11 @@ import numpy as np
 
 from .. import checkpoint
 from . import frames
-from .frames import TYPES, UNITS, Native, objects
+from .column import FORMATS, KINDS, LEVELLED, MODELLED, Column, stamp_of, text_of
 from .table import DataError
 
-KINDS = ("real", "integer", "binary", "category", "ordered", "datetime", "id", "text", "constant")
-MODELLED = KINDS[:6]
-LEVELLED = ("binary", "category", "ordered")
-FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ",
-           "%Y-%m-%d %H:%M")
 EXACT = 2**53       # integers up to it are floats of 64 bits
 ATOM = 0.1          # share of the rows from which on a value of a column that has many is named
-EPOCH = datetime.datetime(1970, 1, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column: its name, kind, what its library says of it, and of
-
-    missing    how many rows of those it was inferred from have no value
-    low, high  the smallest and the largest value; of a datetime as integers (frames.Native)
-    step       the grid that all values lie on: of an integer, a datetime, and of a real column with few decimals
-    levels     of a binary, categorical or ordered column, in their order
-    atoms      values that many rows of a column of numbers have
-    format     of dates that are text
-    constant   the one value there is, None if there is none
-    """
-
-    name: str
-    kind: str
-    native: Native
-    missing: int = 0
-    low: float | None = None
-    high: float | None = None
-    step: float | None = None
-    levels: tuple | None = None
-    atoms: tuple = ()
-    format: str | None = None
-    constant: object = None
-
-    def numbers(self, values, gaps):
-        """(n,) float64 of the values that are there, NaN for gaps (n,). Raises DataError that names a row."""
-        x, rows = np.full(len(gaps), np.nan), np.flatnonzero(~gaps)
-        if self.kind in LEVELLED:
-            place = {level: number for number, level in enumerate(self.levels)}
-            wrong = next((i for i, value in enumerate(values) if value not in place), None)
-            if wrong is not None:
-                raise self._refusal(rows[wrong], values[wrong], f"none of its {len(self.levels)} levels")
-            x[rows] = [place[value] for value in values]
-        elif self.kind == "datetime":
-            x[rows] = [(stamp - self.low) / self.step for stamp in self._stamps(values, rows)]
-        else:
-            wrong = next((i for i, value in enumerate(values) if isinstance(value, str)), None)
-            if wrong is not None:
-                raise self._refusal(rows[wrong], values[wrong], "no number")
-            x[rows] = np.asarray(values, np.float64)
-            if np.isinf(x).any():
-                row = np.flatnonzero(np.isinf(x))[0]
-                raise self._refusal(row, x[row], "no finite number")
-        return x
-
-    def _stamps(self, values, rows):
-        return values.tolist() if self.format is None and all(not isinstance(value, str) for value in values[:1]) else [
-            self._parsed(value, row) for value, row in zip(values, rows, strict=True)]
-
-    def _parsed(self, text, row):
-        try:
-            return stamp_of(text, self.format or FORMATS[0])
-        except (TypeError, ValueError):
-            raise self._refusal(row, text, f"no time as {self.format or FORMATS[0]}") from None
-
-    def _refusal(self, row, value, what):
-        return DataError(f"column {self.name!r}, row {row + 1}: {value!r}"[:200] + f" is {what}; correct or remove it")
-
-    def values(self, x):
-        """The values that numbers x (n,) stand for, on the column's grid and within its bounds, and which are missing."""
-        gaps = np.isnan(x)
-        x = np.where(gaps, 0.0 if self.low is None or self.kind == "datetime" else self.low, x).astype(np.float64)
-        if self.kind in LEVELLED:
-            return objects(self.levels)[np.clip(np.rint(x), 0, len(self.levels) - 1).astype(int)], gaps
-        if self.kind == "datetime":
-            stamps = self.low + np.clip(np.rint(x), 0, (self.high - self.low) // self.step).astype(np.int64) * self.step
-            return (stamps if self.format is None else objects([text_of(s, self.format) for s in stamps.tolist()])), gaps
-        if self.kind == "integer":
-            x = np.clip(self.low + np.rint((x - self.low) / self.step) * self.step, self.low, self.high)
-        elif self.step is not None:
-            x = np.clip(np.round(x, decimals_of(self.step)), self.low, self.high)
-        return (x.astype(np.int64) if self.native.type == "integer" else x), gaps
-
-    def unmodelled(self, n):
-        """The values of n drawn rows in a column that is not modelled, and which are missing."""
-        if self.kind == "id" and self.native.type in ("integer", "string", "float") and self.native.levels is None:
-            numbers = np.arange(1, n + 1)
-            return (numbers.astype(str).astype(object) if self.native.type == "string" else numbers), np.zeros(n, bool)
-        value = self.constant if self.kind == "constant" else None
-        return objects([0 if value is None and self.native.type != "string" else value] * n), np.full(n, value is None)
-
-    def words(self):
-        """What is known of it, for a table."""
-        parts = []
-        if self.kind in LEVELLED:
-            shown = [repr(level) if isinstance(level, str) else str(level) for level in self.levels[:4]]
-            parts = [f"{len(self.levels)} levels: {', '.join(shown)}{', ...' if len(self.levels) > 4 else ''}"]
-        elif self.kind == "datetime":
-            low, high = (text_of(stamp, self.format) if self.format else str(np.datetime64(stamp, self.native.unit))
-                         for stamp in (self.low, self.high))
-            parts = [f"{low} to {high}", *([f"as {self.format}"] if self.format else [])]
-        elif self.kind in ("real", "integer"):
-            parts = [f"{self.low:.10g} to {self.high:.10g}"]
-            parts += [f"in steps of {self.step:g}"] if self.step not in (None, 1) else []
-            parts += [f"often {', '.join(f'{atom:g}' for atom in self.atoms)}"] if self.atoms else []
-        elif self.kind == "constant":
-            parts = [repr(self.constant)[:60] if self.constant is not None else "no values"]
-        if self.missing and (self.kind != "constant" or self.constant is not None):
-            parts.append(f"{self.missing:,} missing")
-        return ", ".join(parts)
-
-    def config(self):
-        """The column for JSON, without what is as it is by default."""
-        return {field.name: dataclasses.asdict(self.native) if field.name == "native" else getattr(self, field.name)
-                for field in dataclasses.fields(self) if getattr(self, field.name) != field.default}
-
-    @classmethod
-    def from_config(cls, config):
-        """The column of which config() was asked. Raises ValueError, KeyError or TypeError for what is none."""
-        native = dict(config["native"])
-        native["levels"] = None if native["levels"] is None else tuple(native["levels"])
-        column = cls(**{**config, "native": Native(**native), "atoms": tuple(config.get("atoms", ())),
-                        "levels": None if config.get("levels") is None else tuple(config["levels"])})
-        scalars, native = (str, int, float, bool), column.native
-        sound = (isinstance(column.name, str) and column.kind in KINDS and type(column.missing) is int
-                 and native.type in TYPES and isinstance(native.dtype, str) and isinstance(native.ordered, bool)
-                 and all(isinstance(each, (str, type(None))) for each in (native.unit, native.zone, column.format))
-                 and all(isinstance(level, scalars) for level in (column.levels or ()) + (native.levels or ()))
-                 and len(set(column.levels or ())) == len(column.levels or ())
-                 and all(type(atom) in (int, float) for atom in column.atoms)
-                 and isinstance(column.constant, (*scalars, type(None)))
-                 and (native.type != "datetime" or native.unit in UNITS))
-        if sound and column.kind in LEVELLED:
-            sound = bool(column.levels)
-        elif sound and column.kind in MODELLED:
-            sound = (type(column.low) in (int, float) and type(column.high) in (int, float) and column.low <= column.high
-                     and math.isfinite(column.low) and math.isfinite(column.high)
-                     and (column.step is None and column.kind == "real" or type(column.step) in (int, float)
-                          and 0 < column.step < math.inf)
-                     and (column.kind == "real" or {type(column.low), type(column.high), type(column.step)} == {int})
-                     and (column.kind != "datetime" or (native.type == "datetime") != (column.format in FORMATS)))
-        if not sound:
-            raise ValueError(f"a schema has a column {config!r}"[:200])
-        return column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,14 +62,14 @@ class Schema:
 
     @property
     def float32(self):
-        """Whether float32 holds all its numbers, True; None: float64 does not hold more; False: it does."""
+        """Whether its numbers are float32, True, or float64, or too large for float32, False; None: it has no floats."""
         columns = self.modelled
-        if any(column.kind == "real" and column.native.dtype.lower() not in ("float32", "float", "float32[pyarrow]")
-               for column in columns):
+        floats = [column.native.dtype.lower() for column in columns if column.native.type == "float"]
+        if any(dtype not in ("float32", "float", "float32[pyarrow]") for dtype in floats):  # pyarrow's float has 32 bits
             return False
         large = any(max(abs(column.low), abs(column.high)) > 2**24 if column.kind == "integer" else
                     column.kind == "datetime" and (column.high - column.low) / column.step > 2**24 for column in columns)
-        return False if large else True if any(column.kind == "real" for column in columns) else None
+        return False if large else True if floats else None
 
     def encode(self, X):
         """(n, d) float64 of a DataFrame's modelled columns, found by name, with NaN for what is missing. Raises DataError."""
@@ -245,16 +92,44 @@ class Schema:
                                            column.unmodelled(len(x))))
             for column in self.columns if only is None or column.name in only}, index)
 
+    def rounded(self, x):
+        """Rows x (n, d) on the grids and within the bounds of their columns: what encode makes of decode's answer."""
+        x = np.array(x)
+        for j, column in enumerate(self.modelled):
+            values, gaps = column.values(x[:, j])
+            x[~gaps, j] = column.numbers(values[~gaps], np.zeros((~gaps).sum(), bool))
+        return x
+
+    def fill(self, X, x):
+        """A DataFrame with what is missing in modelled columns as rows x (n, d) have it; all other cells are as they were."""
+        number, made = {name: j for j, name in enumerate(self.names)}, {}
+        for name, native, seen, gaps in frames.read(X):
+            cells = frames.objects([0] * len(gaps))
+            if name in number and gaps.any():
+                column = self.modelled[number[name]]
+                cells[:], left = column.values(x[:, number[name]])
+                native = native if column.levels is None else dataclasses.replace(
+                    native, levels=native.levels and (*native.levels, *(set(column.levels) - set(native.levels))))
+            else:
+                left = gaps
+            cells[~gaps] = seen
+            made[name] = native, cells, left & gaps
+        return frames.write(frames.library_of(X), made, getattr(X, "index", None))
+
     def of(self, numbers):
         """The schema of the modelled columns of these numbers, in this order."""
         return Schema(self.library, self.rows, tuple(self.modelled[j] for j in numbers))
 
     def __str__(self):
-        lines = [("column", "kind", "dtype", "what is known"), *(
-            (" ".join(column.name.split()), column.kind, column.native.dtype.partition("<")[0], column.words())
-            for column in self.columns)]
-        widths = [max(len(line[i]) for line in lines) for i in range(3)]
-        return "\n".join("  ".join([*(f"{text:{width}}" for text, width in zip(line, widths, strict=False)), line[3]]).rstrip()
+        return self.table({})
+
+    def table(self, more):
+        """What is printed: a line for each column, and before what is known of it more, {title: {name of a column: text}}."""
+        lines = [("column", "kind", "dtype", *more, "what is known"), *(
+            (" ".join(column.name.split()), column.kind, column.native.dtype.partition("<")[0],
+             *(texts.get(column.name, "") for texts in more.values()), column.words()) for column in self.columns)]
+        widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)][:-1]
+        return "\n".join("  ".join([*(f"{text:{width}}" for text, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
                          for line in lines)
 
     def config(self):
@@ -366,10 +241,6 @@ def _decimal_step(x, native):
     return None
 
 
-def decimals_of(step):
-    return round(-math.log10(step))
-
-
 def _atoms(x):
     """The values that at least ATOM of the numbers x (n,) are, where there are more than twenty."""
     levels, counts = np.unique(x, return_counts=True)
@@ -387,14 +258,3 @@ def _is_time(text, form):
         return text_of(stamp_of(text, form), form) == text
     except (OverflowError, ValueError):
         return False
-
-
-def stamp_of(text, form):
-    """Seconds after 1970-01-01 of a text in this format."""
-    return round((datetime.datetime.strptime(text, form) - EPOCH).total_seconds())
-
-
-def text_of(stamp, form):
-    """The text that stamp_of takes for these seconds."""
-    moment = EPOCH + datetime.timedelta(seconds=stamp)
-    return moment.strftime(form.replace("%Y", f"{moment.year:04d}"))

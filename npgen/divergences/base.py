@@ -39,6 +39,7 @@ def is_drawn_from(p):
 
 def draw(method, p, n, stream):
     """n rows (n, d) of p in float64."""
+    p = p.without_schema() if hasattr(p, "without_schema") else p  # of a DataFrame its numbers
     x = np.asarray(p.sample(n, rng=stream), dtype=np.float64)
     if x.ndim != 2 or len(x) != n:
         raise ValueError(f"{method}: sample({n}) of a {type(p).__name__} has shape {x.shape}, not ({n}, d)")

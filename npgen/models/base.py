@@ -30,9 +30,10 @@ from .files import Saved
 from .inner import Inner
 from .overflow import FAR, beyond_numbers, without_overflow
 from .run import RunFile
+from .tabular import OfTables
 
 
-class Model(Estimator, OnDevice, Saved, abc.ABC):
+class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
     """A generative model: fit, log_prob, score, sample, encode, decode, save; its hyperparameters are fields (see Estimator).
 
     It is parameters p, {name: array}, in the space that preprocessing leads to; z are rows there and c the context's, (n, w)
@@ -75,10 +76,12 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
 
     # ------------------------------------------------------------ fitting
 
-    def fit(self, X, y=None, *, context=None, sample_weight=None, validation_data=None, objective=None, checkpoint=None,
-            resume=False):
+    def fit(self, X, y=None, *, context=None, sample_weight=None, validation_data=None, objective=None, columns=None,
+            checkpoint=None, resume=False):
         """Learn from the rows of X (n, d); returns self. y is ignored, there so that pipelines work.
 
+        X: an array, or a DataFrame (pandas, polars, pyarrow): queries take and give such frames then. columns: of a frame, its
+        npgen.data.Schema, or {name: kind} where it would be inferred otherwise.
         context (n, w): what is known beside X, of which the density is p(x | context) then: a vector of labels (n,), numbers
         (n, w), or a table of both. Labels become one-hot, numbers are standardised. For models that are trained by gradient.
         sample_weight (n,): non-negative. Equal weights are no weights, a row of weight 0 is not there, and an integer weight
@@ -95,10 +98,10 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         Raises ValueError or TypeError for data that cannot be fitted; the model is then as it was before.
         """
         self._check_place("fit", "X", X)  # what is done once is done on the host, and then all goes to the device at once
-        X = asnumpy(X) if is_device_array(X) else X
+        learner = copy.copy(self)  # a fit that fails leaves this model alone
+        X = learner._take_frame(asnumpy(X) if is_device_array(X) else X, columns)
         x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=self._missing)
         weights, n_seen = check_weights("fit", sample_weight, x), total_weight(sample_weight, x)
-        learner = copy.copy(self)  # a fit that fails leaves this model alone
         take_objective(learner, objective)
         learner.context_ = self._context_map(context, len(x), weights)
         x, c, weights = counting(x, learner._check_context("fit", context, x), weights)
@@ -107,7 +110,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
         validation = None if validation_data is None else learner._check_validation(validation_data)
         with session(), RunFile(checkpoint, resume, learner, (x, c, weights), n_seen, validation) as run:
             learner.stream_ = run.stream.spawn()
-            learner.preprocess_ = transforms.make(self.preprocess, x, self._untouched).fit(x, sample_weight=weights)
+            learner.preprocess_ = transforms.make(self.preprocess, x, learner._untouched).fit(x, sample_weight=weights)
             learner._learn(x, c, weights, run)
         vars(self).update(vars(learner))
         return self
@@ -165,21 +168,22 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
     def sample(self, n_samples=None, *, context=None, rng=None):
         """Rows drawn from the model, (n_samples, d); n_samples is 1 unless it is given.
 
-        context: m rows of it give one row each, (m, d), or with n_samples that many each, (m, n_samples, d); one alone, a
-        label or a vector (w,), gives (n_samples, d).
+        context: m rows of it give one row each, (m, d), or with n_samples that many each, (m, n_samples, d), in a frame one
+        below another; one alone, a label or a vector (w,), gives (n_samples, d).
         rng: None goes on with the model's own stream, so that two calls differ; an int, SeedSequence, Generator or
         npgen.random.Stream always gives the same rows. Raises ValueError for a negative n_samples.
         """
         n, c, shape = self._check_draw("sample", n_samples, context)
-        return asnumpy(self._drawn(lambda n, stream: self._sample(n, c, stream), n, rng)).reshape(*shape, self.n_features_in_)
+        x = asnumpy(self._drawn(lambda n, stream: self._sample(n, c, stream), n, rng))
+        return self._tabled(x.reshape(*shape, self.n_features_in_))
 
     def sample_and_log_prob(self, n_samples=None, *, context=None, rng=None):
         """Rows drawn from the model and their log_prob, without its last dimension. context, rng, errors: see sample."""
         check_density(self, "sample_and_log_prob")
         n, c, shape = self._check_draw("sample_and_log_prob", n_samples, context)
-        x = asnumpy(self._drawn(lambda n, stream: self._sample(n, c, stream), n, rng))
+        x = self._rounded(asnumpy(self._drawn(lambda n, stream: self._sample(n, c, stream), n, rng)))
         log_prob = beyond_numbers(self._rowwise(self._log_prob, self._check("log_prob", self._named(x)), c))
-        return x.reshape(*shape, self.n_features_in_), asnumpy(log_prob).reshape(shape)
+        return self._tabled(x.reshape(*shape, self.n_features_in_)), asnumpy(log_prob).reshape(shape)
 
     def _sample(self, n, c, stream):
         return self.preprocess_.data(None, self._draw(self.params_, n, stream, c))
@@ -315,7 +319,7 @@ class Model(Estimator, OnDevice, Saved, abc.ABC):
 
     def _check(self, method, X, name="X", missing=None):
         self._check_place(method, name, X)
-        return super()._check(method, X, name, missing)
+        return super()._check(method, self._numbers(method, X, name), name, missing)
 
     def _check_validation(self, validation_data):
         """The rows and weights of validation_data, checked like X."""

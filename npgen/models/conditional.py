@@ -25,6 +25,8 @@ class Conditional:
 
     def log_prob(self, X):
         """log p(x_m | x_s) of every row (n, m), (n,) nats. Raises ValueError for rows of another width, NaN or infinities."""
+        if self.model.schema_ is not None and hasattr(X, "columns"):
+            X = self.model.schema_.of(self.others).encode(X)
         x = check_rows("log_prob", X, dtype=self.model.dtype_)
         if x.shape[1] != len(self.others):
             raise ValueError(f"log_prob: X has {x.shape[1]} columns, but {len(self.others)} are left")
@@ -37,7 +39,8 @@ class Conditional:
         x = np.full((check_number("sample", n_samples), len(self.columns) + len(self.others)), np.nan, self.model.dtype_)
         x[:, self.columns] = self.values
         c, stream = self.model._check_context("sample", self._context, x), self._stream if rng is None else as_stream(rng)
-        return self.model._imputed(x, c, stream)[:, self.others]
+        x, schema = self.model._imputed(x, c, stream)[:, self.others], self.model.schema_
+        return x if schema is None else schema.of(self.others).decode(x)
 
 
 def columns_of(model, method, columns, values):

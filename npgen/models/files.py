@@ -40,7 +40,8 @@ class Saved:
         arrays, fitted = self.state()
         header = {"class": type(self).__name__, "params": params_to_json(self, without=("callbacks",)),
                   "fitted": fitted | {"n_features_in_": self.n_features_in_, "dtype_": self.dtype_.name,
-                                      "stream_": self.stream_.state(), "feature_names_in_": self._names},
+                                      "stream_": self.stream_.state(), "feature_names_in_": self._names}
+                  | ({} if self.schema_ is None else {"schema_": self.schema_.config()}),
                   "versions": {"npgen": __version__, "numpy": np.__version__, "python": platform.python_version()}}
         return arrays, header
 
@@ -56,6 +57,11 @@ class Saved:
         model.stream_, model._names = Stream.from_state(fitted["stream_"]), fitted["feature_names_in_"]
         if model._names is not None and [type(name) for name in model._names] != [str] * model.n_features_in_:
             raise ValueError(f"feature_names_in_ are no names of {model.n_features_in_} columns")
+        if fitted.get("schema_") is not None:
+            from ..data import Schema  # import npgen stays light
+            model.schema_ = Schema.from_config(fitted["schema_"])
+            if model.schema_.names != model._names:
+                raise ValueError(f"the schema is not of the columns {one_line(model._names)}")
         model._restore(arrays, fitted)
         return model
 
@@ -109,7 +115,8 @@ class Saved:
 
     def _rebuild(self, arrays, fitted):
         """Make the parts again from what _choose gave, which must be of the parameters' shapes."""
-        others = ("preprocess_", "params_", "history_", "context_", "n_features_in_", "dtype_", "stream_", "feature_names_in_")
+        others = ("preprocess_", "params_", "history_", "context_", "n_features_in_", "dtype_", "stream_", "feature_names_in_",
+                  "schema_")
         chosen = {k.removesuffix("_"): v for k, v in {**fitted, **arrays}.items()
                   if k.endswith("_") and "." not in k and k not in (*others, *self._keeps)}
         for outer, inner in (name.split(".", 1) for name in arrays if "." in name):

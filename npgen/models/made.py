@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import ops
 from ..checks import check_order, check_widths, one_line
-from ..heads import from_config, head_for
+from ..heads import from_config, head_for, untouched
 from ..heads.normal import std
 from ..kernels._cuda import asnumpy, is_device_array
 from ..masks import made_blind
@@ -105,8 +105,18 @@ class MADE(GradientModel):
     order: object = "random"
     n_masks: int = 1
     direct: bool = False
-    _takes_context = True
+    _takes_context = _levels = True
     hidden_, order_, any_order_, direct_ = Follows(), Follows(), Follows(), Follows()
+
+    @property
+    def _asked(self):
+        """head, but "auto" of a DataFrame as its schema says."""
+        auto = isinstance(self.head, str) and self.head == "auto"
+        return self._heads("mixture") if auto and self.schema_ is not None else self.head
+
+    @property
+    def _untouched(self):
+        return untouched(self._asked)
 
     @property
     def _capabilities(self):
@@ -126,7 +136,7 @@ class MADE(GradientModel):
         return self.hidden_[-1] + (int(self._net.seen.sum()) if self.direct_ else 0)
 
     def _choose(self, z, c, stream):
-        d, head, hidden = z.shape[1], head_for(self.head, z), check_widths("hidden", self.hidden)
+        d, head, hidden = z.shape[1], head_for(self._asked, z), check_widths("hidden", self.hidden)
         order = self._choose_order(d, stream)
         if not hidden:
             raise ValueError(f"hidden must name at least one layer, got {self.hidden!r}; for example hidden=(500,)")
@@ -230,7 +240,7 @@ class MADE(GradientModel):
 
     # ------------------------------------------------------------ some of the columns
 
-    def condition(self, columns, values, *, context=None):
+    def condition(self, columns, values=None, *, context=None):
         """p(x_m | x_s) of the other columns, in their order, given the values (s,) of some: a Conditional.
 
         The columns have to come first in an order of the factorisation: in one of order_, or with order="any" in one that is
@@ -241,7 +251,7 @@ class MADE(GradientModel):
         shape, NaN or infinities.
         """
         self._check_fitted("condition")
-        columns, others, values = columns_of(self, "condition", columns, values)
+        columns, others, values = columns_of(self, "condition", *self._known("condition", columns, values))
         known = np.full((1, self.n_features_in_), np.nan, values.dtype)
         known[0, columns] = values
         self._entered("condition", known)
@@ -257,7 +267,8 @@ class MADE(GradientModel):
         Raises ValueError where they do not, for rows of another width, and infinities.
         """
         x = super(GradientModel, self)._check("impute", X, missing=True)
-        return self._imputed(x, self._check_context("impute", context, x), None if rng is None else as_stream(rng))
+        c = self._check_context("impute", context, x)
+        return self._filled_in(X, self._imputed(x, c, None if rng is None else as_stream(rng)))
 
     def _entered(self, method, x):
         """Rows with missing values behind the preprocessing, on the host. Raises ValueError for what the head cannot take."""

@@ -305,7 +305,7 @@ class VAE(GradientModel):
             at_once = max(self._multiple, IMPUTED // (n_sweeps * (self.n_features_in_ + self.n_latent_)))
             x[some] = self._rowwise(lambda rows, c: self._imputed(rows, c, stream, n_sweeps), x[some],
                                     None if c is None else c[some], rows=at_once)
-        return x
+        return self._filled_in(X, x)
 
     def _imputed(self, x, c, stream, n_sweeps):
         p, missing = self._at(x.dtype), np.isnan(x)

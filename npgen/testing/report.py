@@ -4,6 +4,7 @@ import inspect
 import textwrap
 import warnings
 
+from .. import data
 from .bounds import ALARM
 from .given import givens
 from .law import Finding
@@ -77,6 +78,9 @@ def check_generative_model(model, X=None, *, context=None, seed=0, n_samples=Non
     if unknown:
         raise ValueError(f"laws: there is no law {sorted(unknown)[0]!r}; choose from {', '.join(LAWS)}")
     chosen = {name: law for name, law in LAWS.items() if laws is None or name in laws}
+    if getattr(model, "schema_", None) is not None:  # the laws are of numbers
+        X = X if data.frames.library_of(X) is None else data.Table(model.schema_.encode(X), model.schema_.names)
+        model = model.without_schema()
     models = [model] if context is None else givens(model, context)
     subjects = [Subject(each, X if context is None else each.of(X), seed, n_samples) for each in models]
     with warnings.catch_warnings():

@@ -236,6 +236,7 @@ class MixtureModel(Model):
         rng and errors: see Model.sample.
         """
         x, components = self._drawn(self._draw_pairs, self._check_draw("sample", n_samples, None)[0], rng)
+        x = self._tabled(x)
         return (x, components) if return_components else x
 
     def aic(self, X, *, sample_weight=None):
@@ -287,26 +288,27 @@ class MixtureModel(Model):
         """
         x, stream = self._check("impute", X), None if rng is None else as_stream(rng)
         at_once = max(64, IMPUTED // (x.shape[1] * self.n_latent_))
-        return self._rowwise(lambda rows, c: self._impute(rows, stream), x, rows=at_once)
+        return self._filled_in(X, self._rowwise(lambda rows, c: self._impute(rows, stream), x, rows=at_once))
 
     def marginal(self, columns):
-        """The mixture of some columns (o,) alone, as a fitted model of the same class.
+        """The mixture of some columns (o,), numbers or names, alone, as a fitted model of the same class.
 
         Raises ValueError for columns that X does not have, or twice.
         """
         return self._marginal(self._columns_of("marginal", columns)[0])
 
-    def condition(self, columns, values):
+    def condition(self, columns, values=None):
         """The mixture of the other columns, in their order, given values of some columns.
 
             p(x_m | x_o) = sum_k r_k(x_o) p_k(x_m | x_o)
 
         Of Gaussians, p_k(x_m | x_o) = N(x_m; m_k,m + C_k,mo C_k,oo^-1 (x_o - m_k,o), C_k,mm - C_k,mo C_k,oo^-1 C_k,om); of
         products of columns, p_k(x_m). values (o,): a fitted model of the same class. values (n, o): the Conditionals of n rows
-        at once; its mean is a regression (of levels, that of their numbers).
+        at once; its mean is a regression (of levels, that of their numbers). Of a model of a DataFrame: {name: value}.
         Raises ValueError for columns that X does not have, or twice, or all of them, and for values of another shape, NaN or
         infinities.
         """
+        columns, values = self._known("condition", columns, values)
         columns, others = self._columns_of("condition", columns)
         if not len(others):
             raise ValueError("condition: columns are all there are; leave at least one to be conditioned")
@@ -325,7 +327,7 @@ class MixtureModel(Model):
         self._check_fitted(method)
         if self.preprocess is not None:
             raise ValueError(f"{method}: this mixture lives behind preprocess={self.preprocess!r}; fit one without")
-        d, given = self.n_features_in_, np.atleast_1d(columns)
+        d, given = self.n_features_in_, np.atleast_1d(self._numbers_of(method, columns))
         if given.ndim != 1 or given.dtype.kind not in "iu" or not len(given) or not ((-d <= given) & (given < d)).all():
             raise ValueError(f"{method}: columns must be numbers of the {d} columns, got {columns!r}")
         if len(set(given % d)) < len(given):
@@ -338,6 +340,7 @@ class MixtureModel(Model):
         place = np.random.SeedSequence([*self.stream_.state().values(), *map(int, columns)])
         model.n_features_in_, model.stream_ = len(columns), Stream(place)
         model._names = self._names and [self._names[j] for j in columns]
+        model.schema_ = self.schema_ and self.schema_.of(columns)
         return model
 
 

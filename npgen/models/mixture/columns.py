@@ -63,7 +63,7 @@ class Mixture(MixtureModel):
     init_params: str = "k-means++"
     variances_, probabilities_, rates_, levels_ = Follows(), Follows(), Follows(), Follows()
     preprocess = None
-    _missing = True
+    _missing = _levels = True
 
     @classmethod
     def from_parameters(cls, weights, heads, parameters, *, feature_names=None, dtype=np.float64, **options):
@@ -110,7 +110,7 @@ class Mixture(MixtureModel):
         if self.init_params not in ("k-means++", "random_from_data"):
             raise ValueError(f"init_params must be k-means++ or random_from_data, got {one_line(self.init_params)}")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
-        heads, self.n_batches_, self.n_seen_ = column_heads(self.heads, x), 1, run.n_seen
+        heads, self.n_batches_, self.n_seen_ = column_heads(self._asked, x), 1, run.n_seen
         kinds = [getattr(head, "name", head) for head in heads]
         self._build({"n_components": int(self.n_components), "kinds": kinds,
                      "levels": [levels_of(x, j, heads[j]).tolist() for j in with_levels(kinds)]})
@@ -125,6 +125,12 @@ class Mixture(MixtureModel):
         if self.n_components > 1 and self.lower_bound_ <= one + self.tol:  # where EM rests, whatever the data
             warn(f"fit: {self.n_components} components are no likelier than one; raise n_init, or lower n_components",
                  ConvergenceWarning)
+
+    @property
+    def _asked(self):
+        """heads, but "auto" of a DataFrame as its schema says."""
+        auto = isinstance(self.heads, str) and self.heads == "auto"
+        return self._heads("normal") if auto and self.schema_ is not None else self.heads
 
     def _nats_of_one(self, rows):
         """The mean nats that one component reaches."""
@@ -148,7 +154,7 @@ class Mixture(MixtureModel):
         return {"columns": ColumnHeads(chosen["n_components"], d, chosen["kinds"], chosen["levels"])}
 
     def _resolve(self, x):
-        heads = column_heads(self.heads, x)
+        heads = column_heads(self._asked, x)
         return {"heads": [Categorical(levels_of(x, j, head)) if head == "categorical" else head
                           for j, head in enumerate(heads)]}
 

@@ -1,0 +1,138 @@
+"""What makes a model of rows one of a DataFrame: its schema, by which frames become numbers at the door and are made again.
+
+Legend: n rows, d columns that are modelled.
+"""
+import copy
+
+import numpy as np
+
+from ..heads import Categorical
+from ..kernels._cuda import asnumpy
+from ..transforms import Columns
+
+SHORT = 128         # points of a grid of whole numbers, up to which each is a level
+
+
+class OfTables:
+    """A model that was fitted on a DataFrame has its Schema, schema_: it takes such frames, and gives them."""
+
+    schema_ = None  # of the frame that it was fitted on; None: it was fitted on an array
+    _levels = False  # whether a column may have levels that are no numbers
+
+    def without_schema(self):
+        """This model as one of the numbers that schema_.encode gives: arrays in, arrays out."""
+        model = copy.copy(self)
+        model.schema_ = None
+        return model
+
+    def _take_frame(self, X, columns):
+        """X as fit learns from it, a frame as its numbers under the names of their columns; sets schema_."""
+        from ..data import DataError, Schema, frames  # import npgen stays light
+        self.schema_ = None
+        if frames.library_of(X) is None:
+            if columns is not None:
+                raise ValueError(f"fit: columns say what a DataFrame has, but X is a {type(X).__name__}; leave them out")
+            return X
+        try:
+            schema = columns if isinstance(columns, Schema) else Schema.infer(X, columns)
+            self.schema_ = schema
+            x = self._encoded(X)
+        except DataError as error:
+            raise DataError(f"fit: {error}") from None
+        for column, missing in zip(schema.modelled, np.isnan(x.rows).any(axis=0), strict=True):
+            name = type(self).__name__
+            if not self._levels and column.levels is not None and any(isinstance(level, str) for level in column.levels):
+                raise ValueError(f"fit: column {column.name!r} holds levels, which a {name} cannot; use a Mixture or a MADE, "
+                                 "or leave it out")
+            if missing and not self._missing:
+                raise ValueError(f"fit: column {column.name!r} misses values, which a {name} cannot; fill them, or use a "
+                                 "Mixture")
+        return x
+
+    def _encoded(self, X):
+        """A frame as a Table of numbers, in a dtype that holds them."""
+        from ..data import Table
+        dtype = {True: np.float32, False: np.float64, None: self._default_dtype}[self.schema_.float32]
+        return Table(self.schema_.encode(X).astype(dtype), self.schema_.names)
+
+    def _numbers(self, method, X, name="X"):
+        """What a query is asked about, a frame as its numbers."""
+        from ..data import DataError, Table, frames
+        if self.schema_ is None or frames.library_of(X) is None:
+            return X
+        others = {column.name for column in self.schema_.columns} - set(self.schema_.names)
+        names = [each for each in frames.names_of(X) if each not in others]
+        if names != self.schema_.names:
+            self._check_names(method, Table(np.empty((0, len(names))), names), name)  # which refuses them
+        try:
+            return self._encoded(X)
+        except DataError as error:
+            raise DataError(f"{method}: {error}") from None
+
+    def _tabled(self, x):
+        """Rows (..., d) as a frame of the library that the model was fitted on; as they are if it was fitted on an array."""
+        return x if self.schema_ is None else self.schema_.decode(asnumpy(x).reshape(-1, x.shape[-1]))
+
+    def _rounded(self, x):
+        """Rows (n, d) as a frame has them, on the grids of its columns."""
+        return x if self.schema_ is None else self.schema_.rounded(x)
+
+    def _filled_in(self, X, x):
+        """X with its missing values as they are in rows x (n, d): of the kind that X is."""
+        from ..data import frames
+        return x if self.schema_ is None or frames.library_of(X) is None else self.schema_.fill(X, asnumpy(x))
+
+    def _known(self, method, columns, values):
+        """(columns, values) as numbers of what {name: value} says is known; those given as numbers already as they are."""
+        if not isinstance(columns, dict):
+            return columns, values
+        from ..data import DataError
+        if self.schema_ is None or values is not None:
+            raise ValueError(f"{method}: {{name: value}} is for models fitted on a DataFrame, and has the values; this one "
+                             "takes numbers of columns, and values")
+        numbers = self._numbers_of(method, list(columns))
+        try:
+            values = [self.schema_.modelled[j].number(value) for j, value in zip(numbers, columns.values(), strict=True)]
+        except DataError as error:
+            raise DataError(f"{method}: {error}") from None
+        return numbers, np.array(values, self.dtype_)
+
+    def _numbers_of(self, method, columns):
+        """The numbers of columns that are given by name; others as they are."""
+        several = [columns] if isinstance(columns, str) else columns
+        if not isinstance(several, (list, tuple)) or not all(isinstance(name, str) for name in several):
+            return columns
+        for name in several:
+            if name not in (self._names or ()):
+                known = ", ".join(map(repr, self._names or ()))
+                raise ValueError(f"{method}: there is no column {name!r}; there are {known}"[:300])
+        return [self._names.index(name) for name in several]
+
+    def _heads(self, real):
+        """The head of every column that its kind calls for; real: that of numbers which lie on no short grid."""
+        def head(column):
+            if column.levels is not None:
+                return "bernoulli" if len(column.levels) == 2 else Categorical(len(column.levels))
+            if column.kind == "integer" and (column.high - column.low) // column.step < SHORT:
+                return Categorical([float(value) for value in range(column.low, column.high + 1, column.step)])
+            return real
+        return [head(column) for column in self.schema_.modelled]
+
+    @property
+    def measures_(self):
+        """What the density of each column is with respect to, (d,): "counting" of levels and whole numbers, or "length"."""
+        self._check_fitted("measures_")
+        if hasattr(self, "kinds_"):
+            return ["length" if kind == "normal" else "counting" for kind in self.kinds_]
+        counted = np.broadcast_to(self.head_ is not None and self.head_.discrete, self.n_features_in_)
+        return ["counting" if each else "length" for each in counted | _spread(self.preprocess_, self.n_features_in_)]
+
+
+def _spread(maps, d):
+    """Which of d columns preprocessing spreads over the cells of a grid, (d,) bool."""
+    if not isinstance(maps, Columns):
+        return np.full(d, not maps.exact)
+    spread = np.zeros(d, bool)
+    for part, own in zip(maps.maps, maps.columns, strict=True):
+        spread[list(own)] = _spread(part, len(own))
+    return spread

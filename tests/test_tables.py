@@ -1,0 +1,182 @@
+"""Models of tables: frames in, the same library's frames out, of every kind of column; arrays stay arrays."""
+import datetime
+
+import numpy as np
+import pytest
+from test_models import CASES, FIRST, fresh
+
+import npgen
+from npgen import cli, data
+from npgen.testing import check_generative_model
+
+pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
+pytest.importorskip("narwhals")
+
+N = 200
+CELLS = {
+    "key": [f"k{i}" for i in range(N)], "sex": ["F", "M"] * (N // 2), "income": [20.5 + (i * 7919 % 97) / 3 for i in range(N)],
+    "city": [("Rome", "Paris", "<Bern>", " ?")[i * 31 % 7 % 4] for i in range(N)], "age": [18 + i * 13 % 60 for i in range(N)],
+    "joined": [datetime.date(2020, 1, 1) + datetime.timedelta(days=i * 17 % 300) for i in range(N)], "where": ["here"] * N,
+    "visits": [i * i % 1000 for i in range(N)], "member": [i % 3 == 0 for i in range(N)]}
+LIBRARIES = {"pandas": lambda cells: pd.DataFrame(cells).astype({"joined": "datetime64[us]"}) if "joined" in cells else
+             pd.DataFrame(cells), "polars": pl.DataFrame, "pyarrow": pa.table}
+
+
+def holes(cells, every=7):
+    """Cells of which some miss, but for those of the key and the constant."""
+    return {name: values if name in ("key", "where") else [None if (i + j) % every == 0 else value for i, value in
+                                                           enumerate(values)] for j, (name, values) in enumerate(cells.items())}
+
+
+def mixture():
+    return npgen.Mixture(3, random_state=0, max_iter=20, tol=0.1)
+
+
+def made(**options):
+    return npgen.MADE(hidden=(16,), max_epochs=2, random_state=0, **options)
+
+
+def rows_of(frame):
+    return frame.to_pylist() if hasattr(frame, "to_pylist") else frame.to_dicts() if hasattr(frame, "to_dicts") else \
+        frame.to_dict("records")
+
+
+def dtypes_of(frame):
+    return dict(zip(frame.schema.names, frame.schema.types, strict=True)) if isinstance(frame, pa.Table) else dict(
+        frame.schema if isinstance(frame, pl.DataFrame) else frame.dtypes)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("make", [mixture, made])
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning", "ignore:fit. column", "ignore:fit. hidden")
+def test_a_frame_in_is_a_frame_out(library, make, tmp_path, capsys):
+    frame = LIBRARIES[library](CELLS)
+    model = make().fit(frame)
+    assert list(model.feature_names_in_) == ["sex", "income", "city", "age", "joined", "visits", "member"]
+    assert [column.kind for column in model.schema_.columns] == ["id", "binary", "real", "category", "integer", "datetime",
+                                                                 "constant", "integer", "binary"]
+    drawn = model.sample(20, rng=1)
+    assert type(drawn) is type(frame) and dtypes_of(drawn) == dtypes_of(frame)
+    for i, row in enumerate(rows_of(drawn)):
+        assert row["key"] == str(i + 1) and row["where"] == "here" and row["city"] in CELLS["city"]
+        assert 18 <= row["age"] <= 77 and 0 <= row["visits"] <= 998 and row["member"] in (True, False)
+    log_prob = model.log_prob(frame)
+    assert isinstance(log_prob, np.ndarray) and log_prob.shape == (N,) and np.isfinite(log_prob).all()
+    rows, nats = model.sample_and_log_prob(9, rng=1)
+    assert nats.tobytes() == model.log_prob(rows).tobytes()
+    model.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    assert again.schema_ == model.schema_ and again.log_prob(frame).tobytes() == log_prob.tobytes()
+    assert rows_of(again.sample(20, rng=1)) == rows_of(drawn)
+    assert cli.main(["info", str(tmp_path / "m")]) == 0
+    lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert len(lines) == 10 and lines[4].split()[:4] == ["city", "category", lines[4].split()[2], "counting"]
+    numbers = model.without_schema()
+    x = data.Table(model.schema_.encode(frame).astype(model.dtype_), model.schema_.names)
+    assert numbers.log_prob(x).tobytes() == log_prob.tobytes() and isinstance(numbers.sample(3), np.ndarray)
+    counted = dict(zip(model.schema_.names, model.measures_, strict=True))
+    assert counted["city"] == counted["age"] == counted["sex"] == "counting" and counted["income"] == "length"
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning", "ignore:fit. column")
+def test_holes_are_filled_and_all_else_is_as_it_was(library):
+    cells = holes({name: CELLS[name] for name in ("key", "sex", "income", "city", "age", "where", "member")})
+    frame = LIBRARIES[library](cells)
+    model = mixture().fit(frame)
+    for how in ({}, {"rng": 1}):
+        full = model.impute(frame, **how)
+        assert type(full) is type(frame) and dtypes_of(full) == dtypes_of(frame)
+        for row, before in zip(rows_of(full), rows_of(frame), strict=True):
+            for name, value in row.items():
+                seen = before[name] is not None and before[name] == before[name]
+                assert value == before[name] if seen else value is not None and value == value
+    assert np.isfinite(model.log_prob(frame)).all()
+    assert isinstance(model.impute(data.Table(model.schema_.encode(frame), model.schema_.names)), np.ndarray)
+
+
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning", "ignore:fit. column")
+def test_conditions_by_name():
+    frame = LIBRARIES["pandas"]({name: CELLS[name] for name in ("sex", "income", "city", "age", "joined")})
+    model = mixture().fit(frame)
+    given = model.condition({"sex": "F", "age": 30})
+    assert list(given.feature_names_in_) == ["income", "city", "joined"] and list(given.sample(2).columns) == ["income", "city",
+                                                                                                             "joined"]
+    x = model.schema_.encode(frame)
+    by_number = model.without_schema().condition([0, 3], x[0, [0, 3]] * 0 + [0, 30])
+    assert np.array_equal(given.without_schema().sample(5, rng=0), by_number.sample(5, rng=0))
+    joint = model.log_prob(frame.assign(sex="F", age=30))
+    chain = given.log_prob(frame[["income", "city", "joined"]]) + model.marginal(["sex", "age"]).log_prob(
+        frame[["sex", "age"]].assign(sex="F", age=30))
+    np.testing.assert_allclose(joint, chain, rtol=1e-10)
+    assert list(model.marginal(["age", "sex"]).sample(3).columns) == ["age", "sex"]
+
+
+@pytest.mark.filterwarnings("ignore:fit. hidden")
+def test_made_conditions_and_imputes_by_name():
+    frame = pl.DataFrame({name: CELLS[name] for name in ("sex", "city", "age")})
+    model = made(order="any").fit(frame)
+    drawn = model.condition({"city": "Rome"}).sample(5, rng=0)
+    assert drawn.columns == ["sex", "age"] and set(drawn["sex"]) <= {"F", "M"}
+    assert np.isfinite(model.condition({"city": "Rome"}).log_prob(frame[["sex", "age"]])).all()
+    full = model.impute(frame.with_columns(age=pl.when(pl.col("age") > 40).then(pl.col("age"))))
+    assert full["age"].null_count() == 0 and full["sex"].equals(frame["sex"])
+
+
+@pytest.mark.parametrize("case", sorted(FIRST.values()))
+def test_numbers_in_a_frame_are_fitted_as_an_array_of_them(case):
+    """A model without heads for columns: to the same bits; what is drawn are frames."""
+    x, model = CASES[case][1], fresh(case)
+    names = [f"c{j}" for j in range(x.shape[1])]
+    frame = pl.DataFrame(x, schema=names)
+    model.fit(frame)
+    assert model.schema_ is not None and isinstance(model.sample(3, rng=0), pl.DataFrame)
+    assert model.sample(3, rng=0).dtypes == frame.dtypes
+    if model.schema_.names == names and all(column.kind != "integer" for column in model.schema_.columns):
+        plain = fresh(case).fit(data.Table(x, names))
+        if getattr(plain, "kinds_", None) == getattr(model, "kinds_", None) and repr(plain.head_) == repr(model.head_):
+            assert model.without_schema().sample(3, rng=0).tobytes() == plain.sample(3, rng=0).tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning", "ignore:fit. column")
+def test_the_laws_hold_for_a_model_of_a_table():
+    frame = pl.DataFrame({name: CELLS[name] for name in ("sex", "income", "city")})
+    report = check_generative_model(mixture().fit(frame), frame, n_samples=2000)
+    assert report.passed, report
+
+
+BASE = {"city": CELLS["city"], "x": CELLS["income"], "n": CELLS["age"]}
+NUMBERS = {"x": CELLS["income"], "n": CELLS["age"]}
+
+
+def fitted(model=mixture, cells=BASE, **options):
+    return model().fit(pl.DataFrame(cells), **options)
+
+
+REFUSED = {  # a call -> what the one line says
+    "levels where there are none": (lambda: npgen.RealNVP().fit(pl.DataFrame(BASE)),
+                                    "fit: column 'city' holds levels, which a RealNVP cannot; use a Mixture or a MADE"),
+    "holes where there are none": (lambda: npgen.RealNVP().fit(pl.DataFrame(holes(NUMBERS))),
+                                   "fit: column 'x' misses values, which a RealNVP cannot; fill them, or use a Mixture"),
+    "kinds of an array": (lambda: mixture().fit(np.ones((9, 2)), columns={"a": "real"}), "fit: columns say what a Data"),
+    "a kind that is none": (lambda: fitted(columns={"n": "float"}), "fit: column 'n': 'float' is no kind"),
+    "another level": (lambda: fitted().log_prob(pl.DataFrame(BASE).with_columns(city=pl.lit("Oslo"))),
+                      "log_prob: column 'city', row 1: 'Oslo' is none of its 4 levels"),
+    "another type": (lambda: fitted().log_prob(pl.DataFrame(BASE).with_columns(x=pl.lit("1"))),
+                     "log_prob: column 'x', row 1: '1' is no number"),
+    "a whole number beyond": (lambda: fitted().log_prob(pl.DataFrame(BASE).with_columns(n=pl.lit(99))),
+                              "log_prob: X.0, 2. is 99"),
+    "no such column": (lambda: fitted().condition({"sex": "F"}), "condition: there is no column 'sex'; there are 'city', 'x'"),
+    "no such level": (lambda: fitted().condition({"city": "Oslo"}), "condition: column 'city', row 1: 'Oslo' is none of its"),
+    "names of an array": (lambda: mixture().fit(np.eye(9)).condition({"a": 1}), "condition: {name: value} is for models"),
+    "no such marginal": (lambda: fitted().marginal(["y"]), "marginal: there is no column 'y'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning", "ignore:fit. column")
+def test_what_a_model_of_a_table_cannot_is_one_line(case):
+    call, words = REFUSED[case]
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert str(caught.value).replace("[", ".").replace("]", ".").startswith(words) and "\n" not in str(caught.value)
