@@ -8,7 +8,7 @@ import pytest
 
 import npgen
 from npgen import data, priors
-from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, Diffusion, FlowMatching, RealNVP
+from npgen.models import IAF, MADE, MAF, NSF, RBM, VAE, Diffusion, EnergyModel, FlowMatching, RealNVP
 from npgen.models.context import ContextMap
 from npgen.testing import check_generative_model
 
@@ -36,6 +36,9 @@ CASES = {
     "VAE": (VAE(n_latent=2, hidden=(16,), n_importance=200, **QUICK), BITS),
     "RBM, Bernoulli": (RBM(n_hidden=4, **QUICK), BITS),
     "RBM, normal": (RBM(n_hidden=3, preprocess=None, **QUICK), REAL),
+    "EnergyModel": (EnergyModel(hidden=(16,), base=npgen.GaussianMixture(2, random_state=0), n_burn=300, step=0.1,
+                                n_importance=2000, **QUICK), REAL),
+    "EnergyModel, base given it": (EnergyModel(hidden=(8,), base=MAF(**STACK), n_burn=2, n_importance=1000, **QUICK), REAL),
 }
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. hidden")]
 cases = pytest.mark.parametrize("case", CASES)
@@ -44,7 +47,7 @@ cases = pytest.mark.parametrize("case", CASES)
 @functools.cache
 def fitted(case):
     model, x = CASES[case]
-    return type(model)(**model.get_params()).fit(x, context=LABELS)
+    return type(model)(**model.get_params(deep=False)).fit(x, context=LABELS)
 
 
 @cases

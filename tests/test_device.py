@@ -481,13 +481,14 @@ def test_no_step_reads_a_value_back(cupy, name, monkeypatch):
     assert len(steps) == 15
 
 
-@pytest.mark.parametrize("name", ["RBM", "RBM, normal", "RBM, annealed"])
+@pytest.mark.parametrize("name", ["RBM", "RBM, normal", "RBM, annealed", "EnergyModel on a Mixture"])
 def test_given_a_context_it_is_the_same_model_on_either_device(cupy, name):
-    x, labels = MODELS[name][1], np.arange(60) % 3
+    x, labels, kind = MODELS[name][1], np.arange(60) % 3, {"objective": "nce"} if "Energy" in name else {}
     with unconverged():
-        host, device = (fresh(name).to(where).fit(x, context=labels) for where in ("cpu", "cuda"))
-    agree(*([m.log_prob(x, context=labels), m.encode(x, context=labels), m.sample(7, context=[0, 2], rng=3),
-             m.log_z([2, 1]), m.log_prob_bracket(x, context=labels), m.free_energy(x, context=1)] for m in (device, host)))
+        host, device = (fresh(name, **kind).to(where).fit(x, context=labels) for where in ("cpu", "cuda"))
+    own = ["log_prob_bracket", "free_energy"] if "RBM" in name else ["energy"]
+    agree(*([m.log_prob(x, context=labels), m.encode(x, context=labels), m.sample(7, context=[0, 2], rng=3), m.log_z([2, 1]),
+             *(getattr(m, query)(x, context=labels) for query in own)] for m in (device, host)))
     assert_same_history(device.history_, host.history_, 1e-4)
 
 

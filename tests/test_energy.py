@@ -208,7 +208,54 @@ def test_its_file_has_its_base(tmp_path):
     assert again.encode(MOONS).shape == (400, 2)
 
 
+AGES = np.tile([-1.0, 0.0, 1.0, 1.0], 100)
+CONDITIONAL = npgen.MAF(n_layers=1, hidden=(8,), max_epochs=30, learning_rate=0.01, random_state=0)
+
+
+@pytest.mark.parametrize("base", [GaussianMixture(1), CONDITIONAL], ids=["base given nothing", "base given it"])
+def test_given_a_context_the_density_integrates_to_one(base):
+    """By quadrature, within 5 standard errors of each context's log Z and the grid's .002; of another's it would not."""
+    x = MOONS + np.column_stack([2 * AGES, 0 * AGES])
+    model = EnergyModel(hidden=(16,), base=base, max_epochs=20, learning_rate=0.01, random_state=0,
+                        n_importance=5000).fit(x, context=AGES)
+    axis = np.linspace(-8, 8, 400)
+    grid, ages = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2), [-1.0, 0.3, 1.0]
+    known = model.log_z(ages)
+    for age, (log_z, error, size) in zip(ages, known, strict=True):
+        total = np.exp(model.log_prob(grid, context=age)).sum() * (axis[1] - axis[0])**2
+        assert abs(math.log(total)) < 5 * error + 2e-3 and 0 < size <= 5000
+        z, log_det = model.preprocess_.to_noise(None, x)
+        f, c = model.energy(x, context=age), model.context_.encode("", [age], np.float64)
+        its = {} if model.base_.context_ is None else {"context": np.repeat(c, len(z), axis=0)}
+        np.testing.assert_allclose(model.log_prob(x, context=age), model.base_.log_prob(z, **its) - f - log_z + log_det,
+                                   rtol=1e-9, atol=1e-9)
+    assert np.ptp(known[:, 0]) > 0.02
+    assert model.score(x, context=AGES) > model.score(x, context=np.where(AGES, -AGES, 1.0)) + 0.5
+
+
+def test_samples_given_a_context_move_with_it():
+    x = MOONS + np.column_stack([2 * AGES, 0 * AGES])
+    model = EnergyModel(hidden=(16,), base=GaussianMixture(1), max_epochs=20, learning_rate=0.01, random_state=0, step=0.1,
+                        n_burn=300, n_importance=1000).fit(x, context=AGES)
+    low, high = model.sample(400, context=[-1.0, 1.0], rng=0)[..., 0].mean(axis=1)
+    assert 2.5 < high - low < 5.5  # 4, and what a short fit gets of it
+    np.testing.assert_allclose(model.sample(70, context=1.0, rng=3)[:5], model.sample(5, context=1.0, rng=3), rtol=1e-9)
+
+
+def test_its_file_has_its_context(tmp_path):
+    model = EnergyModel(hidden=(8,), base=npgen.MAF(n_layers=1, hidden=(8,), max_epochs=1), max_epochs=1, random_state=0,
+                        n_importance=500).fit(MOONS, context=AGES)
+    model.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    assert again.log_prob(MOONS, context=0.5).tobytes() == model.log_prob(MOONS, context=0.5).tobytes()
+    assert again.normaliser == "of each context its own, by importance sampling"
+    with pytest.raises(AttributeError, match=r"each of which has its own; ask log_z\(context\)"):
+        again.acceptance_  # noqa: B018
+
+
 def test_what_it_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="objective 'pcd' takes no context, as its chains are of one density"):
+        EnergyModel(objective="pcd").fit(MOONS, context=AGES)
     for name, value in (("objective", "mle"), ("sampler", "hmc"), ("step", 0), ("sigma", math.nan), ("n_chains", 0),
                         ("n_steps", 1.5), ("n_burn", None), ("n_importance", "9"), ("hidden", ()), ("base", VAE()),
                         ("base", 3)):

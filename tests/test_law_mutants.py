@@ -162,6 +162,18 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                                      lambda: test_energy.test_the_density_integrates_to_one("nce")),
     "log Z without its sign": ("models.energy:EnergyModel._log_density", '- p["estimates"][0]', '+ p["estimates"][0]',
                                lambda: test_energy.test_the_density_integrates_to_one("dsm")),
+    "energy model: log Z of no context": (
+        "models.energy:EnergyModel._estimates", "+ one", "+ 0 * one",
+        lambda: test_energy.test_given_a_context_the_density_integrates_to_one(test_energy.GaussianMixture(1))),
+    "energy model: the base's rows of no context": (
+        "models.energy:Given.sample", "context=self.c", "context=0 * self.c",
+        lambda: test_energy.test_given_a_context_the_density_integrates_to_one(test_energy.CONDITIONAL)),
+    "energy model: chains begin where the base is": (
+        "models.energy:EnergyModel._likely", "np.argmax(gumbel - ", "np.argmax(gumbel - 0 * ",
+        lambda: test_context.test_it_sees_the_context("EnergyModel")),
+    "energy model: chains of no context": (
+        "models.energy:EnergyModel._chain", "self._f(p, z, c)", "self._f(p, z, c if c is None else 0 * c)",
+        test_energy.test_samples_given_a_context_move_with_it),
     # classifiers
     "QDA: classes as likely as one another": ("models.classifier:BayesClassifier._choose_priors", "counts / counts.sum()",
                                               "np.full(len(counts), 1 / len(counts))", lambda: same("QDA", "empirical")),

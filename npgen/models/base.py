@@ -356,6 +356,11 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
             raise ValueError(f"{method}: context has {len(c)} rows for {len(x)} rows of X; pass one for each, or one for all")
         return np.ascontiguousarray(np.broadcast_to(c, (len(x), c.shape[1])))
 
+    def _contexts(self, method, context):
+        """Rows of context as numbers, (m, w); None if the model was fitted without one."""
+        known = self.context_
+        return known.encode(method, context, self.dtype_) if known else self._check_context(method, context, np.empty((0, 0)))
+
     def _check_both(self, method, X, context):
         x = self._check(method, X)
         return x, self._check_context(method, context, x)
@@ -369,11 +374,10 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         """How many rows to draw, their context, and the shape that they are to have but for the columns."""
         self._check_fitted(method)
         n = check_number(method, 1 if n_samples is None else n_samples)
-        if self.context_ is None or context is None:
-            self._check_context(method, context, np.empty((0, 0)))
+        c = self._contexts(method, context)
+        if c is None:
             return n, None, (n,)
-        c, alone = self.context_.encode(method, context, self.dtype_), self.context_.is_one(context)
-        shape = (n,) if alone else (len(c),) if n_samples is None else (len(c), n)
+        shape = (n,) if self.context_.is_one(context) else (len(c),) if n_samples is None else (len(c), n)
         return len(c) * n, self._place(np.repeat(c, n, axis=0)), shape
 
     def _drawn(self, draw, n, rng):

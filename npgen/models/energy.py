@@ -11,7 +11,9 @@ followed: f gives (n,) energies of rows, base has log_prob and sample, chain (m,
     sliced           |s|^2 / 2 + v . (ds/dz) v, v ~ N(0, I), likewise
     dsm              sigma^2 |s(z + sigma e) + e / sigma|^2 / 2, e ~ N(0, I): of the data with noise
 
-Legend: n rows, d features, m chains.
+Given a context c, f sees it beside the row, and so does the base if it can; Z is one for every c.
+
+Legend: n rows, d features, m chains, w columns of context.
 References: Gutmann & Hyvarinen, Noise-contrastive estimation (2010); Tieleman (2008); Hyvarinen, Estimation of non-normalized
 statistical models by score matching (2005); Song et al., Sliced score matching (2019); Vincent, A connection between score
 matching and denoising autoencoders (2011); Roberts & Tweedie, Exponential convergence of Langevin distributions (1996).
@@ -23,15 +25,18 @@ import numpy as np
 from .. import fused, ops
 from ..checks import check_widths, one_line
 from ..engine import grad, vjp
+from ..kernels import session
 from ..kernels._cuda import asnumpy, is_device_array
-from ..nn import Part
+from ..nn import Part, beside
 from ..random import Stream
 from ..train import Player
 from .base import Capabilities, Follows, Model, clone
+from .context import OfContexts
 from .gradient import GradientModel
 from .mixture import GaussianMixture
 
 SAMPLERS = "mala", "langevin"
+CANDIDATES = 32  # rows of the base that a chain given a context may begin at
 
 
 # ---------------------------------------------------------------- objectives
@@ -125,15 +130,28 @@ class OnHost:
         return _from_host(z, self.base)
 
 
+class Given:
+    """A base given a context of each row, (n, w)."""
+
+    def __init__(self, base, c):
+        self.base, self.c = base, c
+
+    def log_prob(self, z):
+        return self.base.log_prob(z, context=self.c)
+
+    def sample(self, n, rng):
+        return self.base.sample(context=self.c, rng=rng)
+
+
 class Residual(Part):
     """f: layers of these widths with x sigmoid(x) behind them, which is smooth, then one number; at first f is zero.
 
-    What queries know beside its parameters, `estimates` (4,): log Z, its standard error, the effective sample size, and the
-    share of chains' steps that are taken.
+    What queries know beside its parameters, `estimates` (4,), unless there are w columns of context, each with its own: log Z,
+    its standard error, the effective sample size, and the share of chains' steps that are taken.
     """
 
-    def __init__(self, d, hidden):
-        self.widths = d, *hidden, 1
+    def __init__(self, d, hidden, w=0):
+        self.widths, self.w, self.estimates_of = (d + w, *hidden, 1), w, OfContexts()
 
     def shapes(self):
         pairs = list(zip(self.widths, self.widths[1:], strict=False))
@@ -141,7 +159,7 @@ class Residual(Part):
                 for name, shape in (("weight", (i, j)), ("bias", (j,)))}
 
     def query_shapes(self):
-        return self.shapes() | {"estimates": (4,)}
+        return self.shapes() | ({} if self.w else {"estimates": (4,)})
 
     def init(self, z, c, stream, weights=None):
         first = {name: np.zeros(shape, z.dtype) for name, shape in self.shapes().items()}
@@ -150,8 +168,8 @@ class Residual(Part):
             first[f"f.{k}.bias"] = stream.normal(self.widths[k + 1], z.dtype)  # so that units bend at different places
         return first
 
-    def __call__(self, p, x):
-        last = len(self.widths) - 2
+    def __call__(self, p, x, c=None):
+        x, last = beside(x, c), len(self.widths) - 2
         for k in range(last + 1):
             x = ops.linear(x, p[f"f.{k}.weight"], p[f"f.{k}.bias"])
             x = fused.silu(x) if k < last else x
@@ -177,9 +195,12 @@ class EnergyModel(GradientModel):
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
-    Held-out rows stop it by log_prob. encode and decode are the base's.
+    Held-out rows stop it by log_prob. encode and decode are the base's. Given a context, the base is given it too where its
+    kind takes one, and log Z is of each context: n_importance rows for every one that is asked about, which is dear where all
+    rows have others. "pcd" has none: its chains are of one density from step to step. A sample's chain begins at one of 32 rows
+    of the base then, drawn by exp(-f).
     Attributes: base_, the fitted base; log_z_, its standard error log_z_error_, effective_sample_size_, of n_importance, and
-    acceptance_, the share of the sampler's steps that are taken.
+    acceptance_, the share of the sampler's steps that are taken; log_z(context) has these of a context's.
     References: Gutmann & Hyvarinen (2010); Deng et al., Residual energy-based models (2020).
     """
 
@@ -197,6 +218,7 @@ class EnergyModel(GradientModel):
     learning_rate: float = 5e-3
     _objectives = tuple(OBJECTIVES)
     _models = ("base_",)
+    _takes_context = True
     hidden_ = Follows()
 
     @property
@@ -212,11 +234,16 @@ class EnergyModel(GradientModel):
     @property
     def normaliser(self):
         """What is known of log Z, in words."""
+        if self.context_ is not None:
+            return "of each context its own, by importance sampling"
         return (f"{self.log_z_:.4f} ± {self.log_z_error_:.4f}, by importance sampling, effective sample size "
                 f"{self.effective_sample_size_:,.0f}; the sampler takes {self.acceptance_:.0%} of its steps")
 
     def _estimate(self, i):
         self._check_fitted("log_z_")
+        if self.context_ is not None:
+            raise AttributeError("log_z_: this EnergyModel was fitted with a context, each of which has its own; ask "
+                                 "log_z(context)")
         return float(self.params_["estimates"][i])
 
     log_z_ = property(lambda self: self._estimate(0), doc="log Z.")
@@ -228,11 +255,14 @@ class EnergyModel(GradientModel):
 
     def _first(self, x, c, weights, stream):
         self._check_options()
+        if c is not None and self.objective == "pcd":
+            raise ValueError("fit: objective 'pcd' takes no context, as its chains are of one density from step to step; use "
+                             "'nce', 'score_matching', 'sliced' or 'dsm'")
         z = self.preprocess_.to_noise(None, x, stream=stream)[0]
         base = GaussianMixture(max(1, min(5, len(z) // 10))) if self.base is None else clone(self.base)
         if getattr(base, "random_state", 0) is None:
             base.random_state = int(stream.integers(2**31))
-        self.base_ = base.to("cpu").fit(z, sample_weight=weights)
+        self.base_ = base.to("cpu").fit(z, sample_weight=weights, context=c if base._takes_context else None)
         return super()._first(x, c, weights, stream)
 
     def _check_options(self):
@@ -253,13 +283,14 @@ class EnergyModel(GradientModel):
         return {"hidden": hidden}
 
     def _assemble(self, d, w, chosen):
-        return {"f": Residual(d, chosen["hidden"])}
+        return {"f": Residual(d, chosen["hidden"], w)}
 
     def _players(self):
         objective = OBJECTIVES[self.objective]
 
         def loss(p, batch, stream):
-            return objective(lambda x: self._f(p, x), self._base, batch.x, stream, (batch.carry or {}).get("chain"), self.sigma)
+            c, chain = batch.context, (batch.carry or {}).get("chain")
+            return objective(lambda x: self._f(p, x, c), self._base_given(c), batch.x, stream, chain, self.sigma)
 
         return Player(loss=loss, prepare=self._advance if self.objective == "pcd" else None),
 
@@ -269,56 +300,96 @@ class EnergyModel(GradientModel):
         return {"chain": self._chain(p, z, self.n_steps, stream)[0]}
 
     def _monitor(self, p, batch, stream):
-        return -self._log_density(p, batch.x)
+        return -self._log_density(p, batch.x, batch.context)
 
     def _statistics(self, p, z, c=None, weights=None):
         stream = Stream(0)
         y = self._of_base(self.n_importance, stream, z)
-        log_w = -asnumpy(self._f(p, y)).astype(np.float64)
-        w = np.exp(log_w - log_w.max())
         taken = self._chain(p, y[:self.n_chains], self.n_steps, stream)[1]
-        found = log_w.max() + np.log(w.mean()), w.std() / w.mean() / math.sqrt(len(w)), w.sum()**2 / np.square(w).sum(), taken
-        return {"estimates": np.asarray(np.array(found, z.dtype), like=z)}
+        return {"estimates": np.asarray(np.array([*self._estimated(p, y), taken], z.dtype), like=z)}
 
-    @property
-    def _base(self):
-        return OnHost(self.base_) if is_device_array(self.params_.flat) else self.base_
+    def _estimated(self, p, y, c=None):
+        """log Z, its standard error and the effective sample size, of rows y of the base and their context."""
+        log_w = -asnumpy(self._f(p, y, c)).astype(np.float64)
+        w = np.exp(log_w - log_w.max())
+        return log_w.max() + np.log(w.mean()), w.std() / w.mean() / math.sqrt(len(w)), w.sum()**2 / np.square(w).sum()
+
+    def _estimates(self, p, c):
+        """estimates, (4,), or the first three of every row's context, (n, 3)."""
+        if c is None:
+            return p["estimates"]
+        n = self.n_importance
+
+        def given(one):
+            each = np.zeros_like(c, shape=(n, c.shape[1])) + one
+            return self._estimated(p, self._of_base(n, Stream(0), c, each), each)
+        return np.asarray(self._f.estimates_of(given, p, c, n).reshape(-1, 3).astype(c.dtype), like=c)
+
+    def _base_given(self, c):
+        """The base for rows where the model computes, given their context (n, w) or None."""
+        base = self.base_ if c is None or self.base_.context_ is None else Given(self.base_, asnumpy(c))
+        return OnHost(base) if is_device_array(self.params_.flat) else base
 
     # ------------------------------------------------------------ queries
 
-    def _of_base(self, n, stream, like):
-        return np.asarray(self.base_.sample(n, rng=stream.spawn()).astype(like.dtype), like=like)
+    def _of_base(self, n, stream, like, c=None):
+        return np.asarray(self._base_given(c).sample(n, rng=stream.spawn()).astype(like.dtype), like=like)
 
-    def _chain(self, p, z, n_steps, stream):
+    def _chain(self, p, z, n_steps, stream, c=None):
         p = {name: ops.stop_gradient(p[name]) for name in self._f.shapes()}
-        base = self._base
-        return langevin(lambda z: base.log_prob(z) - self._f(p, z), z, self.step, n_steps, stream, self.sampler == "mala")
+        base = self._base_given(c)
+        return langevin(lambda z: base.log_prob(z) - self._f(p, z, c), z, self.step, n_steps, stream, self.sampler == "mala")
 
     def _log_density(self, p, z, c=None):
-        return self._base.log_prob(z) - self._f(p, z) - p["estimates"][0]
+        return self._base_given(c).log_prob(z) - self._f(p, z, c) - self._estimates(p, c)[..., 0]
 
     def _draw(self, p, n, stream, c=None):
-        like = p["estimates"]
-        z = self._of_base(n, stream, like)
-        return self._chain(p, z, self.n_burn, stream)[0] if n else z
+        z = self._of_base(n, stream, p["f.0.bias"]) if c is None or not n else self._likely(p, n, stream, c)
+        return self._chain(p, z, self.n_burn, stream, c)[0] if n else z
+
+    def _likely(self, p, n, stream, c):
+        """A row for each context (n, w): of CANDIDATES rows of the base one by its share of their exp(-f).
+
+        A chain seldom goes from mode to mode, and which of the base's are p's is the context's to say.
+        """
+        each = c[np.asarray(np.repeat(np.arange(n), CANDIDATES), like=c)]
+        y = self._of_base(n * CANDIDATES, stream, c, each)
+        u = stream.spawn().uniform((n, CANDIDATES), np.float64)
+        gumbel = -np.log(-np.log(np.maximum(u, 1e-300)))
+        best = np.argmax(gumbel - asnumpy(self._f(p, y, each)).reshape(n, CANDIDATES), axis=1)
+        return y[np.asarray(np.arange(n) * CANDIDATES + best, like=y)]
 
     def _represent(self, p, z, c=None):
-        return np.asarray(self.base_.encode(asnumpy(z)), like=z)
+        return np.asarray(self.base_.encode(asnumpy(z), **self._given(c)), like=z)
 
     def _reconstruct(self, p, h, c=None):
-        return np.asarray(self.base_.decode(asnumpy(h)), like=h)
+        return np.asarray(self.base_.decode(asnumpy(h), **self._given(c)), like=h)
 
-    def energy(self, X):
+    def _given(self, c):
+        return {} if c is None or self.base_.context_ is None else {"context": asnumpy(c)}
+
+    def energy(self, X, *, context=None):
         """f(x) of every row, (n,): log_prob(X) is the base's, less f(x) and log_z_. Raises as log_prob does."""
         def of_rows(x, c=None):
-            return self._in_space(lambda p, z, c, log_det: self._f(p, z), x, c)
+            return self._in_space(lambda p, z, c, log_det: self._f(p, z, c), x, c)
 
-        return self._rowwise(of_rows, self._check("energy", X))
+        return self._rowwise(of_rows, *self._check_both("energy", X, context))
+
+    def log_z(self, context=None):
+        """log Z, its standard error and effective sample size, of every row of context (m, w), (m, 3); (1, 3) without one.
+
+        Raises NotFittedError, and ValueError for another context than fit had.
+        """
+        self._check_fitted("log_z")
+        c = self._contexts("log_z", context)
+        with session():
+            return asnumpy(self._estimates(self.params_, c if c is None else self._place(c))[..., :3]).reshape(-1, 3)
 
     def _finish(self):
         check_base(self.base_)
-        if self.base_.n_features_in_ != self.n_features_in_ or self.base_.context_ is not None:
-            raise ValueError("the base is of other columns, or of a context")
+        mine, its = (0 if each is None else each.width for each in (self.context_, self.base_.context_))
+        if self.base_.n_features_in_ != self.n_features_in_ or its != mine * self.base_._takes_context:
+            raise ValueError("the base is of other columns, or of another context")
 
 
 def check_base(base):

@@ -200,12 +200,9 @@ class RBM(GradientModel):
         Raises NotFittedError, and ValueError for another context than fit had.
         """
         self._check_fitted("log_z")
-        if self.context_ is None:
-            self._check_context("log_z", context, np.empty((0, 0)))
-            return asnumpy(self.log_z_)[None]
-        c = self.context_.encode("log_z", context, self.dtype_)
+        c = self._contexts("log_z", context)
         with session():
-            return asnumpy(self._log_z(self.params_, self._place(c)))
+            return asnumpy(self._log_z(self.params_, c if c is None else self._place(c))).reshape(-1, 2)
 
     def log_prob_bracket(self, X, *, context=None):
         """log p(x) of every row by the larger and by the smaller log Z, of log_z_ or its context's: (n, 2) nats, the first what
