@@ -23,7 +23,7 @@ from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array
 from ..random import as_stream
 from .capabilities import Capabilities, check_density, only, score_by_draws, take_objective  # noqa: F401  for models
-from .context import ContextMap
+from .context import ContextMap, asked
 from .device import OnDevice
 from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
 from .files import Saved
@@ -356,11 +356,6 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
             raise ValueError(f"{method}: context has {len(c)} rows for {len(x)} rows of X; pass one for each, or one for all")
         return np.ascontiguousarray(np.broadcast_to(c, (len(x), c.shape[1])))
 
-    def _contexts(self, method, context):
-        """Rows of context as numbers, (m, w); None if the model was fitted without one."""
-        known = self.context_
-        return known.encode(method, context, self.dtype_) if known else self._check_context(method, context, np.empty((0, 0)))
-
     def _check_both(self, method, X, context):
         x = self._check(method, X)
         return x, self._check_context(method, context, x)
@@ -374,7 +369,7 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         """How many rows to draw, their context, and the shape that they are to have but for the columns."""
         self._check_fitted(method)
         n = check_number(method, 1 if n_samples is None else n_samples)
-        c = self._contexts(method, context)
+        c = asked(self, method, context)
         if c is None:
             return n, None, (n,)
         shape = (n,) if self.context_.is_one(context) else (len(c),) if n_samples is None else (len(c), n)

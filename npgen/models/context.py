@@ -135,6 +135,12 @@ def _encoded(method, number, column, known):
     return ((values - known["mean"]) / known["scale"])[:, None]
 
 
+def asked(model, method, context):
+    """Rows of context as numbers, (m, w); None if the model was fitted without one. Raises ValueError as queries do."""
+    known = model.context_
+    return known.encode(method, context, model.dtype_) if known else model._check_context(method, context, np.empty((0, 0)))
+
+
 def distinct(c):
     """The contexts of rows (n, w) that differ, (w,) each on their device, with the numbers of its rows, on the host."""
     rows, of = np.unique(asnumpy(c), axis=0, return_inverse=True)

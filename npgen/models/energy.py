@@ -31,7 +31,7 @@ from ..nn import Part, beside
 from ..random import Stream
 from ..train import Player
 from .base import Capabilities, Follows, Model, clone
-from .context import OfContexts
+from .context import OfContexts, asked
 from .gradient import GradientModel
 from .mixture import GaussianMixture
 
@@ -381,7 +381,7 @@ class EnergyModel(GradientModel):
         Raises NotFittedError, and ValueError for another context than fit had.
         """
         self._check_fitted("log_z")
-        c = self._contexts("log_z", context)
+        c = asked(self, "log_z", context)
         with session():
             return asnumpy(self._estimates(self.params_, c if c is None else self._place(c))[..., :3]).reshape(-1, 3)
 

@@ -22,7 +22,7 @@ from ..nn import beside
 from ..train import Player
 from .base import Capabilities, Follows
 from .boltzmann import EXACT, Boltzmann
-from .context import distinct
+from .context import asked, distinct
 from .gradient import GradientModel
 from .overflow import beyond_numbers
 
@@ -200,7 +200,7 @@ class RBM(GradientModel):
         Raises NotFittedError, and ValueError for another context than fit had.
         """
         self._check_fitted("log_z")
-        c = self._contexts("log_z", context)
+        c = asked(self, "log_z", context)
         with session():
             return asnumpy(self._log_z(self.params_, c if c is None else self._place(c))).reshape(-1, 2)
 
