@@ -64,8 +64,7 @@ class Components:
     @classmethod
     def of(cls, form, params, floor):
         """From free parameters."""
-        logits = params["logits"]
-        return cls(form, logits - ops.logsumexp(logits), params["means"], form.from_free(params["factor"]), floor)
+        return cls(form, normalised(params["logits"]), params["means"], form.from_free(params["factor"]), floor)
 
     def params(self):
         """The free parameters."""
@@ -156,10 +155,15 @@ def statistics_of(components):
     return Statistics(n, (np.zeros((k, d)), n[:, None, None] * second), 0.0, 1.0)
 
 
+def normalised(logits):
+    """(k,) logarithms of weights whose sum is 1: of an array by NumPy, as a first fit compiles for a second what few need."""
+    return logits - (np.logaddexp.reduce(logits) if type(logits) is np.ndarray else ops.logsumexp(logits))
+
+
 def reseed(components, lost, rows, stream):
     """Put every lost component on a row of its own, with the data's covariance and an equal share of the weight."""
     components.log_weights[lost] = -math.log(len(lost))
-    components.log_weights -= float(ops.logsumexp(components.log_weights))
+    components.log_weights = normalised(components.log_weights)
     z, weights = rows.sample(stream)
     for k in np.flatnonzero(lost):
         components.means[k] = draw(z, weights, stream)
