@@ -159,8 +159,11 @@ def test_log_z_over_hidden_states_is_that_over_visible_ones(seed):
         assert math.isclose(found, logsumexp(-part.free_energy(p, states(d))), rel_tol=1e-13)
 
 
+ADAM = {"optimizer": "adam", "learning_rate": 3e-3, "clip_norm": 100.0, "average": 0.0}  # a large step on few rows
+
+
 def fitted(x, **options):
-    return RBM(random_state=0, **{"max_epochs": 3, "preprocess": None} | options).fit(x)
+    return RBM(random_state=0, **ADAM | {"max_epochs": 3, "preprocess": None} | options).fit(x)
 
 
 BITS = (data.digits()[0][:300, 20:30] > 7).astype(float)
@@ -378,7 +381,7 @@ AGES = np.linspace(-1, 1, 600)
 
 
 def fitted_given(x=PAIRS, context=LABELS, **options):
-    return RBM(random_state=0, **{"max_epochs": 3, "n_hidden": 5, "preprocess": None} | options).fit(x, context=context)
+    return RBM(random_state=0, **ADAM | {"max_epochs": 3, "n_hidden": 5, "preprocess": None} | options).fit(x, context=context)
 
 
 @pytest.mark.parametrize("n_hidden", [5, 3])  # sums over visible states, and over hidden ones
@@ -448,11 +451,11 @@ def test_a_run_given_a_context_goes_on_to_the_same_bits_and_its_checkpoint_is_sm
 
     whole = fitted_given(x, max_epochs=5)
     with pytest.raises(InterruptedError):
-        fitted_given_run = RBM(random_state=0, preprocess=None, max_epochs=5, n_hidden=5, callbacks=[die])
+        fitted_given_run = RBM(random_state=0, preprocess=None, max_epochs=5, n_hidden=5, callbacks=[die], **ADAM)
         fitted_given_run.fit(x, context=LABELS, checkpoint=tmp_path / "run")
     assert not [name for name in checkpoint.read(tmp_path / "run")[0] if "known" in name]
-    again = RBM(random_state=0, preprocess=None, max_epochs=5, n_hidden=5).fit(x, context=LABELS, checkpoint=tmp_path / "run",
-                                                                              resume=True)
+    again = RBM(random_state=0, preprocess=None, max_epochs=5, n_hidden=5, **ADAM)
+    again.fit(x, context=LABELS, checkpoint=tmp_path / "run", resume=True)
     assert again.params_.flat.tobytes() == whole.params_.flat.tobytes() and again.history_ == whole.history_
 
 
@@ -462,7 +465,7 @@ def test_a_run_given_a_context_goes_on_to_the_same_bits_and_its_checkpoint_is_sm
 def of_many_units():
     """One whose log Z is an estimate."""
     x = (data.digits()[0][:300] > 7).astype(np.float32)
-    return RBM(n_hidden=24, n_annealed=100, max_epochs=4, random_state=0).fit(x), x
+    return RBM(n_hidden=24, n_annealed=100, max_epochs=4, random_state=0, **ADAM).fit(x), x
 
 
 def test_an_estimate_says_so_with_both_ends():
@@ -515,7 +518,7 @@ def test_it_learns_more_than_independent_columns():
     model = RBM(max_epochs=60, random_state=0).fit(x[:1500])
     share = (x[:1500].sum(axis=0) + 1) / 1502
     independent = np.mean(x[1500:] @ np.log(share) + (1 - x[1500:]) @ np.log1p(-share))
-    assert model.score(x[1500:]) > independent + 3
+    assert model.score(x[1500:]) > independent + 5
 
 
 def test_the_last_parameters_are_kept_where_a_contrast_decides_nothing():
@@ -528,7 +531,7 @@ def test_the_last_parameters_are_kept_where_a_contrast_decides_nothing():
 def test_held_out_rows_stop_it():
     model = fitted(BITS, max_epochs=5, validation_fraction=0.2)
     assert model.n_epochs_ == 5 and all(e["valid_nats"] is not None for e in model.history_)
-    patient = RBM(random_state=0, max_epochs=500, learning_rate=0.2, patience=3, n_hidden=20)
+    patient = RBM(random_state=0, **ADAM | {"learning_rate": 0.2}, max_epochs=500, patience=3, n_hidden=20)
     patient.fit(BITS[:100], validation_data=BITS[100:])
     assert patient.n_epochs_ < 500
     best = min(e["valid_nats"] for e in patient.history_)
@@ -543,9 +546,9 @@ def test_a_run_goes_on_with_its_chains_to_the_same_bits(tmp_path):
     for x in (BITS, MOONS):
         whole = fitted(x, max_epochs=5)
         with pytest.raises(InterruptedError):
-            fitted_run = RBM(random_state=0, preprocess=None, max_epochs=5, callbacks=[die])
+            fitted_run = RBM(random_state=0, preprocess=None, max_epochs=5, callbacks=[die], **ADAM)
             fitted_run.fit(x, checkpoint=tmp_path / "run")
-        again = RBM(random_state=0, preprocess=None, max_epochs=5).fit(x, checkpoint=tmp_path / "run", resume=True)
+        again = RBM(random_state=0, preprocess=None, max_epochs=5, **ADAM).fit(x, checkpoint=tmp_path / "run", resume=True)
         assert again.params_.flat.tobytes() == whole.params_.flat.tobytes() and again.history_ == whole.history_
         (tmp_path / "run").unlink()
 
