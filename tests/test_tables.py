@@ -180,3 +180,46 @@ def test_what_a_model_of_a_table_cannot_is_one_line(case):
     with pytest.raises(ValueError) as caught:
         call()
     assert str(caught.value).replace("[", ".").replace("]", ".").startswith(words) and "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- the command line
+
+def npgen_says(line, capsys, status=0):
+    assert cli.main(line.split()) == status, line
+    return capsys.readouterr().out if status == 0 else capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_from_a_csv_with_holes_to_scores_filled_cells_and_rows_under_conditions(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = {"zip": [f"0213{i % 5}" for i in range(N)], "sex": CELLS["sex"], "age": CELLS["age"], "x": CELLS["income"]}
+    frame = pl.DataFrame(holes(cells))
+    frame.write_csv("people.csv")
+    assert "200 rows, 4 columns" in npgen_says("fit mixture --data people.csv --out m --set n_components=3", capsys)
+    assert "counting  5 levels: '02130'" in npgen_says("info m", capsys)
+    model = npgen.load("m")
+    assert "nats per row" in npgen_says("score m --data people.csv --out scores.csv", capsys)
+    scores = pl.read_csv("scores.csv", schema_overrides={"zip": pl.String})
+    assert scores.columns == [*cells, "log_prob"] and np.allclose(scores["log_prob"], model.log_prob(frame))
+    npgen_says("impute m --data people.csv --out whole.parquet", capsys)
+    assert pl.read_parquet("whole.parquet").equals(model.impute(frame))
+    npgen_says("sample m --given sex=F --given age=30 -n 9 --seed 1 --out rows.csv", capsys)
+    assert pl.read_csv("rows.csv").shape == (9, 2)
+    npgen_says("sample m -n 9 --seed 1 --out rows.csv", capsys)
+    assert pl.read_csv("rows.csv", schema_overrides={"zip": pl.String}).rows() == model.sample(9, rng=1).rows()
+    npgen_says("schema people.csv --column age=category --out s.json", capsys)
+    npgen_says("fit mixture --data people.csv --schema s.json --out m2 --quiet", capsys)
+    assert [column.kind for column in npgen.load("m2").schema_.columns] == ["category", "binary", "category", "real"]
+    npgen_says("fit gmm --data people.csv --out m3 --quiet --column zip=text --column sex=text --set preprocess=None", capsys)
+    assert npgen.load("m3").schema_.names == ["age", "x"]
+    for line, words in {"sample m --given sex=D --out o.csv": "--given sex=D: 'D' is no value of 'sex'",
+                        "sample m --given y=1 --out o.csv": "--given y=1: give NAME=VALUE, the name one of 'zip'",
+                        "sample m --given age=old --out o.csv": "--given age=old: 'old' is no value of 'age'",
+                        "fit realnvp --data people.csv --out o": "fit: column 'zip' holds levels, which a RealNVP cannot",
+                        "fit mixture --data people.csv --out o --column y=real": "people.csv: columns names 'y'",
+                        "fit mixture --data people.csv --out o --schema people.csv": "people.csv is no schema",
+                        "score m --data scores2.csv": "has no column 'zip', which the model was fitted on"}.items():
+        pl.DataFrame({"sex": ["F"], "age": [3]}).write_csv("scores2.csv")
+        err = npgen_says(line, capsys, status=2)
+        assert words in err and err.count("\n") == 1, err
+    assert not {"o", "o.csv"} & {path.name for path in tmp_path.iterdir()}

@@ -11,12 +11,14 @@ import time
 import numpy as np
 
 from .. import data, heads, priors
+from ..data.reading import read_table
 from ..divergences.objectives import OBJECTIVES
 from ..models import MODELS, files
 from . import contexts
 from .interrupts import ctrl_c
 from .parser import DATA, add_command, add_data, add_device, natural
 from .sources import check_output, named, names_of, rows_of, takes_missing
+from .tables import add_column, frame_in, infer, overrides
 from .words import count, describe, passes, print_table, say, training
 
 OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
@@ -29,17 +31,26 @@ def fit(args):
     partial = f"{args.out}.checkpoint"
     if os.path.exists(partial) and not args.resume:
         raise ValueError(f"{partial} is there from a run that did not finish; go on from it with --resume, or delete it")
-    x, context = training_rows(args.data, args.context, takes_missing(model))
-    valid = None if args.valid is None else _validation(args, x, context)
+    kinds = overrides(args.column) if args.column else None
+    schema = None if args.schema is None else data.Schema.load(args.schema)
+    if schema is not None:
+        kinds = {column.name: "text" for column in schema.columns if column.native.type == "string"}
+    frame = None if args.context is not None else frame_in(args.data, kinds)
+    if frame is not None:
+        x, context, columns = frame, None, schema or infer(args.data, frame, kinds)
+        valid = args.valid and read_table(args.valid, kinds)
+    else:
+        (x, context), columns = training_rows(args.data, args.context, takes_missing(model)), None
+        valid = None if args.valid is None else _validation(args, x, context)
     begin = time.perf_counter()
     with ctrl_c() as pressed:
-        model.fit(x, context=context, validation_data=valid, checkpoint=partial, resume=args.resume)
+        model.fit(x, context=context, validation_data=valid, columns=columns, checkpoint=partial, resume=args.resume)
     seconds = time.perf_counter() - begin
     if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
         raise KeyboardInterrupt
     model.save(args.out)
     if not args.quiet:
-        print(f"{args.data}: {count(len(x), 'row')}, {count(x.shape[1], 'column')} ({x.rows.dtype})"
+        print(f"{args.data}: {count(len(x), 'row')}, {count(x.shape[1], 'column')} ({model.dtype_})"
               + (f", context: {contexts.words(model)}" if context else ""))
         print_table([("model", describe(model)), *training(model, x), ("seconds", f"{seconds:.1f}"), ("file", args.out)])
     if pressed:
@@ -192,6 +203,8 @@ Settings for --set, with their defaults:
 """)
     sub.add_argument("model", metavar="MODEL", choices=sorted(MODELS), help=", ".join(sorted(MODELS)))
     add_data(sub)
+    add_column(sub)
+    sub.add_argument("--schema", metavar="FILE", help="what the columns are, as npgen schema --out wrote it")
     sub.add_argument("--context", metavar="COLUMNS", help="columns of DATA, names or numbers from 1 with commas between them, "
                      "that the others are modelled given; text and whole numbers are labels, numbers with a point are not")
     sub.add_argument("--valid", metavar="DATA", help="rows to stop by and never train on, in place of a random tenth of DATA; "

@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from .. import data
+from ..data.reading import write_table
 from ..random import as_stream
-from . import contexts
+from . import contexts, tables
 from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_file, natural
 from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of, takes_missing
 from .words import bits, count, print_table
@@ -20,14 +21,17 @@ _ANSWERS = {"exact": "exact", "bound": "a lower bound", "estimate": "an estimate
 def score(args):
     """npgen score FILE --data DATA"""
     if args.out:
-        check_output(args.out, TABLES)
+        check_output(args.out, (*TABLES, ".parquet"))
     elif model_in(args.file).capabilities.density == "none":
         model, distance = _answer(args, "score")
         print_table([("energy distance", f"{-distance:.4f} between the rows and rows that the model draws"),
                      ("answer", f"a {type(model).__name__} has no density; score is minus this distance")])
         return
     model, log_prob = _answer(args, "log_prob")
-    if args.out:
+    if args.out and model.schema_ is not None and args.out.lower().endswith((".csv", ".parquet")):
+        frame = tables.rows_for(model, args.data)
+        write_table(args.out, frame.insert_column(frame.width, type(frame[:, 0])("log_prob", log_prob)))
+    elif args.out:
         data.write(args.out, log_prob)
     nats = log_prob.astype(np.float64)
     error = f" ± {nats.std(ddof=1) / math.sqrt(len(nats)):.4f}" if len(nats) > 1 else ""
@@ -40,8 +44,19 @@ def score(args):
 
 def sample(args):
     """npgen sample FILE -n N --out OUT"""
-    check_output(args.out, FILES)
+    check_output(args.out, (*FILES, ".parquet"))
     model = model_in(args.file, args.device)
+    if model.schema_ is not None and not args.out.lower().endswith((".png", ".npy", ".npz")) and args.context is None:
+        if args.given:
+            conditional = model.condition(tables.known(model, args.file, args.given))
+            drawn = conditional.sample(args.n or 64, rng=as_stream(args.seed))
+        else:
+            drawn = model.sample(args.n or 64, rng=as_stream(args.seed))
+        write_table(args.out, drawn)
+        return
+    if args.given:
+        raise ValueError(f"--given: {args.file} was not fitted to a table; fit it to one of names and text, or with --column")
+    model = model.without_schema()
     draw = _picture(args.out, model)
     if args.data is None:
         context, n = contexts.values(model, args.file, args.context), args.n or 64
@@ -66,9 +81,12 @@ def encode(args):
 
 def impute(args):
     """npgen impute FILE --data DATA --out OUT"""
-    check_output(args.out, TABLES)
+    check_output(args.out, (*TABLES, ".parquet"))
     model, full = _answer(args, "impute", {} if args.seed is None else {"rng": as_stream(args.seed)})
-    data.write(args.out, full, names_of(model))
+    if isinstance(full, np.ndarray):
+        data.write(args.out, full, names_of(model))
+    else:
+        write_table(args.out, full)
 
 
 def given(context):
@@ -81,6 +99,8 @@ def _answer(args, query, options=None):
     model = model_in(args.file, args.device)
     if not hasattr(model, query):
         raise ValueError(f"{args.file} holds a {type(model).__name__}, which has no {query}; mixtures, MADE and VAE have")
+    if model.schema_ is not None and model.context_ is None:
+        return model, getattr(model, query)(tables.rows_for(model, args.data), **options or {})
     found = data.Source(args.data, missing=takes_missing(model) or query == "impute")
     context, without = contexts.of(model, found, args.file, args.context)
     x = rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)
@@ -127,6 +147,8 @@ def add_sample(commands):
     sub.add_argument("-n", type=natural, metavar="N", help="rows to draw (default: 64), or per row of --data (default: 1)")
     sub.add_argument("--context", metavar="NAME=VALUE,...", help="of a model with a context: the values to draw for, or with "
                      "--data the names or numbers of its columns there")
+    sub.add_argument("--given", action="append", default=[], metavar="NAME=VALUE", help="of a model of a table: what is known "
+                     "of a column, and the others are drawn given it; can be repeated")
     sub.add_argument("--data", metavar="DATA", help="rows whose context the rows are drawn for, one by one")
     sub.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same rows (default: new rows every time)")
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")

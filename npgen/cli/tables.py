@@ -1,9 +1,12 @@
-"""npgen schema, and tables of text, dates and numbers for the other commands: --schema and --column."""
+"""npgen schema, and tables of text, dates and numbers for the other commands: --schema, --column and --given."""
+import importlib.util
+import os
+
 from .. import data
-from ..data.reading import read_table
+from ..data.reading import AS_TEXT, is_parquet, is_text, read_table
 from ..data.schema import KINDS, Schema
 from .parser import add_command
-from .sources import check_output
+from .sources import check_output, listed
 
 
 def schema(args):
@@ -22,6 +25,54 @@ def infer(path, frame, columns):
         return Schema.infer(frame, columns)
     except data.DataError as error:
         raise data.DataError(f"{path}: {error}") from None
+
+
+def frame_in(path, columns=None):
+    """The DataFrame in a file, if it is a table: has names and text, is a .parquet, or is asked for by kinds of its columns.
+
+    None where it is not: numbers alone are read as an array, as without polars.
+    """
+    if not os.path.isfile(path) or not (is_parquet(path) or is_text(path)):
+        return None
+    if is_text(path) and columns is None and (importlib.util.find_spec("polars") is None or data.Source(path).names is None):
+        return None
+    frame = read_table(path, columns)
+    return frame if is_parquet(path) or columns is not None or any(str(dtype) in ("String", "Boolean") for dtype in
+                                                                   frame.dtypes) else None
+
+
+def rows_for(model, path):
+    """The DataFrame in a file, of the columns that a model of a table was fitted on."""
+    schema = model.schema_
+    kinds = {column.name: "text" if column.native.type == "string" else "real" for column in schema.columns}
+    frame = read_table(path, {name: kind for name, kind in kinds.items() if kind in AS_TEXT})
+    missing = [name for name in schema.names if name not in frame.columns]
+    if missing:
+        raise data.DataError(f"{path} has no column {missing[0]!r}, which the model was fitted on; it has "
+                             f"{listed(frame.columns)}")
+    return frame.select([column.name for column in schema.columns if column.name in frame.columns])
+
+
+def known(model, file, texts):
+    """{name: value} of --given NAME=VALUE."""
+    columns, values = {column.name: column for column in model.schema_.modelled}, {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in columns:
+            raise ValueError(f"--given {text}: give NAME=VALUE, the name one of {listed(columns)}, which {file} was fitted on")
+        column = columns[name]
+        levels = {str(level): level for level in column.levels or ()}
+        if column.levels is None and column.kind != "datetime":
+            try:
+                levels = {value: float(value)}
+            except ValueError:
+                pass
+        elif column.kind == "datetime" and column.format is not None:
+            levels = {value: value}
+        if value not in levels:
+            raise ValueError(f"--given {text}: {value!r} is no value of {name!r} ({column.words()})"[:300])
+        values[name] = levels[value]
+    return values
 
 
 def overrides(texts):
