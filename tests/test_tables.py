@@ -215,7 +215,7 @@ def test_from_a_csv_with_holes_to_scores_filled_cells_and_rows_under_conditions(
     for line, words in {"sample m --given sex=D --out o.csv": "--given sex=D: 'D' is no value of 'sex'",
                         "sample m --given y=1 --out o.csv": "--given y=1: give NAME=VALUE, the name one of 'zip'",
                         "sample m --given age=old --out o.csv": "--given age=old: 'old' is no value of 'age'",
-                        "fit realnvp --data people.csv --out o": "fit: column 'zip' holds levels, which a RealNVP cannot",
+                        "fit realnvp --data people.csv --out o": "people.csv: row 1 (line 2), column 1 ('zip') is",
                         "fit mixture --data people.csv --out o --column y=real": "people.csv: columns names 'y'",
                         "fit mixture --data people.csv --out o --schema people.csv": "people.csv is no schema",
                         "score m --data scores2.csv": "has no column 'zip', which the model was fitted on"}.items():

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from .. import data, heads, priors
-from ..data.reading import read_table
+from ..data.reading import is_parquet, read_table
 from ..divergences.objectives import OBJECTIVES
 from ..models import MODELS, files
 from . import contexts
@@ -35,7 +35,8 @@ def fit(args):
     schema = None if args.schema is None else data.Schema.load(args.schema)
     if schema is not None:
         kinds = {column.name: "text" for column in schema.columns if column.native.type == "string"}
-    frame = None if args.context is not None else frame_in(args.data, kinds)
+    table = args.context is None and (model.holds_levels or kinds is not None or is_parquet(args.data))
+    frame = frame_in(args.data, kinds) if table else None
     if frame is not None:
         x, context, columns = frame, None, schema or infer(args.data, frame, kinds)
         valid = args.valid and read_table(args.valid, kinds)

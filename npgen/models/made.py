@@ -105,7 +105,7 @@ class MADE(GradientModel):
     order: object = "random"
     n_masks: int = 1
     direct: bool = False
-    _takes_context = _levels = True
+    _takes_context = holds_levels = True
     hidden_, order_, any_order_, direct_ = Follows(), Follows(), Follows(), Follows()
 
     @property

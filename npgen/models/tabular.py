@@ -17,7 +17,7 @@ class OfTables:
     """A model that was fitted on a DataFrame has its Schema, schema_: it takes such frames, and gives them."""
 
     schema_ = None  # of the frame that it was fitted on; None: it was fitted on an array
-    _levels = False  # whether a column may have levels that are no numbers
+    holds_levels = False  # whether a column may have levels that are no numbers
 
     def without_schema(self):
         """This model as one of the numbers that schema_.encode gives: arrays in, arrays out."""
@@ -41,7 +41,7 @@ class OfTables:
             raise DataError(f"fit: {error}") from None
         for column, missing in zip(schema.modelled, np.isnan(x.rows).any(axis=0), strict=True):
             name = type(self).__name__
-            if not self._levels and column.levels is not None and any(isinstance(level, str) for level in column.levels):
+            if not self.holds_levels and column.levels is not None and any(isinstance(level, str) for level in column.levels):
                 raise ValueError(f"fit: column {column.name!r} holds levels, which a {name} cannot; use a Mixture or a MADE, "
                                  "or leave it out")
             if missing and not self._missing:

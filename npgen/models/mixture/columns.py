@@ -63,7 +63,7 @@ class Mixture(MixtureModel):
     init_params: str = "k-means++"
     variances_, probabilities_, rates_, levels_ = Follows(), Follows(), Follows(), Follows()
     preprocess = None
-    _missing = _levels = True
+    _missing = holds_levels = True
 
     @classmethod
     def from_parameters(cls, weights, heads, parameters, *, feature_names=None, dtype=np.float64, **options):
