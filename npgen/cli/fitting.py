@@ -51,7 +51,8 @@ def fit(args):
         raise KeyboardInterrupt
     model.save(args.out)
     if not args.quiet:
-        print(f"{args.data}: {count(len(x), 'row')}, {count(x.shape[1], 'column')} ({model.dtype_})"
+        dtype = model.dtype_ if frame is not None else x.rows.dtype
+        print(f"{args.data}: {count(len(x), 'row')}, {count(x.shape[1], 'column')} ({dtype})"
               + (f", context: {contexts.words(model)}" if context else ""))
         print_table([("model", describe(model)), *training(model, x), ("seconds", f"{seconds:.1f}"), ("file", args.out)])
     if pressed:
