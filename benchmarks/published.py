@@ -230,7 +230,8 @@ def report(rows, results):
     yield "- Settings were chosen by the rows that training stops by; those of the test were scored once, by the chosen model."
     yield "- Seconds are those of all fits that were looked at, on a thread or two of a shared machine."
     yield ""
-    yield f"{len(known)} of {len(rows)} rows are run; {barred.count(True)} of {len(barred)} bars are met."
+    done = sum(result.figure is not None for _, result in known)
+    yield f"{done} of {len(rows)} rows are done, {len(known) - done} begun; {barred.count(True)} of {len(barred)} bars are met."
     yield ""
     yield f"{machine()}; npgen {npgen.__version__}"
     yield ""
