@@ -21,6 +21,7 @@ class Saved:
     """A model that save writes to one file, and load reads: its hyperparameters, params_, preprocess_ and what fit decided."""
 
     _keeps = {}  # fitted attributes, beside those that _choose gave, that go into a file: name -> its types
+    schema_ = None  # of the DataFrame that it was fitted on
     _models = ()  # fitted attributes that are models of npgen themselves: their files are in this one
 
     def save(self, path):

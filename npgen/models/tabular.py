@@ -16,7 +16,7 @@ SHORT = 128         # points of a grid of whole numbers, up to which each is a l
 class OfTables:
     """A model that was fitted on a DataFrame has its Schema, schema_: it takes such frames, and gives them."""
 
-    schema_ = None  # of the frame that it was fitted on; None: it was fitted on an array
+    schema_ = None  # None: it was fitted on an array
     holds_levels = False  # whether a column may have levels that are no numbers
 
     def without_schema(self):
