@@ -33,8 +33,10 @@ def training(model, x=None):
     history, d, normalised = getattr(model, "history_", None), model.n_features_in_, not hasattr(model, "normaliser")
     if history:
         best = min(history, key=lambda e: e["train_nats"] if e["valid_nats"] is None else e["valid_nats"])
-        best = best if normalised or best["valid_nats"] is not None else history[-1]  # a contrast tells no epoch from another
-        yield f"{passes(model)}s", f"{history[-1]['epoch']}, best {best['epoch']}"
+        em = "learning_rate" not in best  # which keeps what it ends with
+        if em or not normalised and best["valid_nats"] is None:  # a contrast tells no epoch from another
+            best = history[-1]
+        yield f"{passes(model)}s", f"{history[-1]['epoch']}" + ("" if em else f", best {best['epoch']}")
         for name, part in (("train_nats", "fitted"), ("valid_nats", "held out")):
             if best[name] is not None and (model.capabilities.density == "none" or not model.inner().by_likelihood):
                 yield part, f"loss {best[name]:.4f}"
