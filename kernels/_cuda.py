@@ -105,6 +105,17 @@ def constant(x):
     return _constant(id(cupy), cupy.cuda.runtime.getDevice(), content(x), x.dtype.str, x.shape)
 
 
+def zero():
+    """An int64 0, (1,), on the current device, where it is kept; nothing is sent for it."""
+    cupy = require()
+    return _zero(id(cupy), cupy.cuda.runtime.getDevice())
+
+
+@functools.cache
+def _zero(_, device):
+    return zeros((1,), np.int64)
+
+
 def forget_constants():
     """Constants that are asked for from now on are sent anew."""
     _constant.cache_clear()

@@ -23,6 +23,8 @@ import numpy as np
 from . import _jit
 from ._jit import jit
 
+fused = None  # for those who import it where there is no Numba
+
 if _jit.available:
     from llvmlite.ir import FunctionType
     from numba import types

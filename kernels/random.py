@@ -235,10 +235,7 @@ class Place(int):
 
 def since(start):
     """The device array (1,) with the block that start counts from."""
-    return start.since if type(start) is Place else _cuda.constant(_FIRST)
-
-
-_FIRST = np.zeros(1, np.int64)
+    return start.since if type(start) is Place else _cuda.zero()
 
 
 def _on_device(name):

@@ -113,7 +113,7 @@ def test_a_kernel_without_a_cuda_side_says_so(cupy):
         kernel(cupy.zeros(3))
 
 
-BAD_LAUNCHES = {  # an argument of reparameterize.cu's forward(mean, log_var, z, n, key0, key1, start), and what is said
+BAD_LAUNCHES = {  # an argument of reparameterize.cu's forward(mean, log_var, z, n, key0, key1, start, since), and why
     "on the host": (0, lambda cupy: np.zeros(8, np.float32), "mean must be an array on the device, got ndarray"),
     "no array": (1, lambda cupy: 1.0, "log_var must be an array on the device, got float"),
     "other dtype": (2, lambda cupy: cupy.zeros(8, np.float64), "z has dtype float64, expected float32"),
@@ -129,14 +129,14 @@ BAD_LAUNCHES = {  # an argument of reparameterize.cu's forward(mean, log_var, z,
 @pytest.mark.parametrize("case", BAD_LAUNCHES)
 def test_a_wrong_launch_is_refused(cupy, case):
     position, make, message = BAD_LAUNCHES[case]
-    args = [*(cupy.zeros(8, np.float32) for _ in range(3)), 8, 1, 2, 0]
+    args = [*(cupy.zeros(8, np.float32) for _ in range(3)), 8, 1, 2, 0, cupy.zeros(1, np.int64)]
     args[position] = make(cupy)
     with pytest.raises(kernels.KernelError, match=f"reparameterize.cu forward: {message}"):
         _cuda.launch("reparameterize", "forward", 1, 32, *args)
 
 
 def test_a_launch_with_too_few_arguments_is_refused(cupy):
-    with pytest.raises(kernels.KernelError, match="random.cu normal: takes 5 arguments, got 1"):
+    with pytest.raises(kernels.KernelError, match="random.cu normal: takes 6 arguments, got 1"):
         _cuda.launch("random", "normal", 1, 32, cupy.zeros(8))
 
 

@@ -158,9 +158,9 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "score matching without the bend": ("models.energy:_bend", "ops.sum(_slope(", "0.0 * ops.sum(_slope(",
                                         lambda: test_energy.test_score_matching_of_a_quadratic_is_the_sample_covariance(
                                             "score_matching")),
-    "log Z of the inverted energy": ("models.energy:EnergyModel._statistics", "-asnumpy(", "asnumpy(",
+    "log Z of the inverted energy": ("models.energy:EnergyModel._estimated", "-asnumpy(", "asnumpy(",
                                      lambda: test_energy.test_the_density_integrates_to_one("nce")),
-    "log Z without its sign": ("models.energy:EnergyModel._log_density", '- p["estimates"][0]', '+ p["estimates"][0]',
+    "log Z without its sign": ("models.energy:EnergyModel._log_density", '- self._estimates(p, c)', '+ self._estimates(p, c)',
                                lambda: test_energy.test_the_density_integrates_to_one("dsm")),
     "energy model: log Z of no context": (
         "models.energy:EnergyModel._estimates", "+ one", "+ 0 * one",
