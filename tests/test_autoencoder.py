@@ -8,6 +8,7 @@ import pytest
 
 import npgen
 from npgen import Autoencoder, GaussianMixture, LoadError, RealNVP, checkpoint, cli, data
+from npgen.nn import MLP
 from npgen.testing import check_generative_model
 
 RNG = np.random.default_rng(0)
@@ -77,6 +78,34 @@ def test_weights_are_those_of_the_codes_too():
     model = linear(x, n_latent=4, max_epochs=5, prior=GaussianMixture(1), patience=5)
     weighted = Autoencoder(**model.get_params(deep=False)).fit(x, sample_weight=w)
     np.testing.assert_allclose(weighted.prior_.means_[0], np.average(weighted.encode(x), axis=0, weights=w), atol=1e-6)
+
+
+def test_a_sigmoid_is_the_last_step_of_the_loss_of_decode_and_of_samples():
+    """Of linear layers: sigmoid(W_2 (W_1 x + b_1) + b_2), worked out by hand from the parameters."""
+    x = 1 / (1 + np.exp(-2 * rows(300)))
+    model = linear(x, n_latent=2, output="sigmoid", max_epochs=100)
+    nets = MLP("encoder", (4, 2)), MLP("decoder", (2, 4))
+    (w1, b1), (w2, b2) = (net.layout.weight_and_bias(model.params_[net.name], 0) for net in nets)
+
+    def decoded(h):
+        return 1 / (1 + np.exp(-(h @ w2 + b2)))
+
+    np.testing.assert_allclose(model.decode(model.encode(x)), decoded(x @ w1 + b1), rtol=1e-12)
+    np.testing.assert_allclose(model.sample(9, rng=3), decoded(model.prior_.sample(9, rng=3)), rtol=1e-12)
+    loss = linear(x, n_latent=2, output="sigmoid", max_epochs=1, learning_rate=1e-300).history_[0]["train_nats"]
+    first = linear(x, n_latent=2, output="sigmoid", max_epochs=1, learning_rate=1e-300)
+    assert loss == pytest.approx(np.square(x - first.decode(first.encode(x))).sum(axis=1).mean(), rel=1e-12)
+    assert np.square(x - model.decode(model.encode(x))).sum(axis=1).mean() < loss / 2
+
+
+def test_an_older_file_has_no_sigmoid(tmp_path):
+    model = small().fit(MOONS)
+    model.save(tmp_path / "m")
+    arrays, header = checkpoint.read(tmp_path / "m")
+    header["fitted"].pop("output_"), header["params"].pop("output")
+    checkpoint.write(tmp_path / "m", arrays, header)
+    again = npgen.load(tmp_path / "m")
+    assert again.output_ == "linear" and again.sample(5, rng=1).tobytes() == model.sample(5, rng=1).tobytes()
 
 
 # ---------------------------------------------------------------- the contract
@@ -158,7 +187,8 @@ def test_the_command_line_fits_draws_and_checks_it(tmp_path, capsys, monkeypatch
         assert cli.main(argv) == 0, argv
 
 
-BAD = {"n_latent": [0, 1.5, None], "hidden": [(0,), "wide"], "noise": [-1, np.nan, "much", None], "prior": ["normal", 3]}
+BAD = {"n_latent": [0, 1.5, None], "hidden": [(0,), "wide"], "noise": [-1, np.nan, "much", None], "prior": ["normal", 3],
+       "output": ["tanh", None, "sigmoid"]}  # MOONS are not from 0 to 1
 
 
 @pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values], ids=repr)
@@ -182,12 +212,14 @@ def test_check_estimator():
 
 
 MUTANTS = {
-    "noise in what is to be given back": ("models.autoencoder:Autoencoder._loss", "z - self._decoder", "seen - self._decoder",
-                                          test_a_linear_denoising_one_is_wieners_filter),
+    "noise in what is to be given back": ("models.autoencoder:Autoencoder._loss", "z - self._reconstruct",
+                                          "seen - self._reconstruct", test_a_linear_denoising_one_is_wieners_filter),
     "variance for the standard deviation": ("models.autoencoder:Autoencoder._loss", "self.noise * stream",
                                             "self.noise**2 * stream", test_a_linear_denoising_one_is_wieners_filter),
     "mean for sum of squares": ("models.autoencoder:Autoencoder._loss", "ops.sum(", "ops.mean(",
                                 test_a_linear_one_is_principal_component_analysis),
+    "no sigmoid behind the decoder": ("models.autoencoder:Autoencoder._reconstruct", "self.output_", "'linear'",
+                                      test_a_sigmoid_is_the_last_step_of_the_loss_of_decode_and_of_samples),
     "codes at random": ("models.autoencoder:Autoencoder._draw", "self.prior_.sample(n, rng=stream)",
                         "stream.normal((n, self.n_latent_))", test_samples_come_through_the_density_of_the_codes),
     "weights are not those of the codes": ("models.autoencoder:Autoencoder._fit_prior", "sample_weight=weights",

@@ -1,6 +1,6 @@
 """Autoencoder: codes of rows that give the rows back, and rows by a density that is fitted to the codes afterwards.
 
-    h = encoder(z + noise e), e ~ N(0, I);    loss = |z - decoder(h)|^2;    sample = decoder(h), h ~ prior
+    h = encoder(z + noise e), e ~ N(0, I);    loss = |z - output(decoder(h))|^2;    sample = output(decoder(h)), h ~ prior
 
 Linear and without noise it spans the first principal components, and its loss is the sum of the other variances; with noise s
 and as many codes as features, of covariance S, decoder(encoder(z)) is S (S + s^2 I)^-1 z. Codes at random would decode to
@@ -8,7 +8,8 @@ nothing that the data are like, so that the prior is fitted to those that there 
 
 Legend: n rows, d features, l latent dimensions.
 References: Baldi & Hornik, Neural networks and principal component analysis (1989); Vincent et al., Extracting and composing
-robust features with denoising autoencoders (2008); Ghosh et al., From variational to deterministic autoencoders (2020).
+robust features with denoising autoencoders (2008); Hinton & Salakhutdinov, Reducing the dimensionality of data with neural
+networks (2006), pixels from a sigmoid; Ghosh et al., From variational to deterministic autoencoders (2020).
 """
 import math
 
@@ -22,6 +23,8 @@ from .base import Capabilities, Follows, Model, clone
 from .gradient import GradientModel
 from .mixture import GaussianMixture
 
+OUTPUTS = {"linear": lambda y: y, "sigmoid": ops.sigmoid}
+
 
 class Autoencoder(GradientModel):
     """Autoencoder: codes that give the rows back by squared error; samples through a density of the codes; no log_prob.
@@ -30,6 +33,8 @@ class Autoencoder(GradientModel):
     hidden         widths of the encoder's ReLU layers; the decoder has them in reverse
     noise          standard deviation of what is added to the rows that the encoder sees in training, in the space that
                    preprocessing leads to: a denoising autoencoder
+    output         what follows the decoder's last layer: "linear", nothing; or "sigmoid", for rows from 0 to 1, such as pixels,
+                   most of which are near one of the two
     prior          an unfitted model of npgen, which is fitted to the codes: GaussianMixture(n_components=20), a flow; None for
                    a GaussianMixture of up to ten components
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
@@ -43,11 +48,12 @@ class Autoencoder(GradientModel):
     n_latent: int = 16
     hidden: tuple = (256,)
     noise: float = 0.0
+    output: str = "linear"
     prior: object = None
     _capabilities = Capabilities("none", "code", invertible=False)
     _objectives = ("squared_error",)
     _models = ("prior_",)
-    hidden_, n_latent_ = Follows(), Follows()
+    hidden_, n_latent_, output_ = Follows(), Follows(), Follows()
 
     def _choose(self, z, c, stream):
         (n_latent,) = check_widths("n_latent", (self.n_latent,))
@@ -55,10 +61,17 @@ class Autoencoder(GradientModel):
             raise ValueError(f"noise must be a non-negative number, got {one_line(self.noise)}")
         if self.prior is not None and not isinstance(self.prior, Model):
             raise TypeError(f"prior must be a model of npgen or None, got {one_line(self.prior)}")
-        return {"hidden": check_widths("hidden", self.hidden), "n_latent": n_latent}
+        if not isinstance(self.output, str) or self.output not in OUTPUTS:
+            raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {one_line(self.output)}")
+        if self.output == "sigmoid" and not (z.min() >= 0 and z.max() <= 1):
+            raise ValueError(f"output='sigmoid' gives values from 0 to 1, but preprocessing leads to {z.min():.3g} to "
+                             f"{z.max():.3g}; give rows from 0 to 1 with preprocess=None, or take output='linear'")
+        return {"hidden": check_widths("hidden", self.hidden), "n_latent": n_latent, "output": self.output}
 
     def _assemble(self, d, w, chosen):
         hidden, n_latent = tuple(chosen["hidden"]), chosen["n_latent"]
+        if chosen.setdefault("output", "linear") not in tuple(OUTPUTS):  # older files have none
+            raise ValueError(f"output {chosen['output']!r}")
         return {"encoder": MLP("encoder", (d, *hidden, n_latent)), "decoder": MLP("decoder", (n_latent, *hidden[::-1], d))}
 
     def _conclude(self, seen, held):
@@ -74,16 +87,16 @@ class Autoencoder(GradientModel):
 
     def _loss(self, p, z, stream, c=None):
         seen = z + self.noise * stream.normal(z.shape, z.dtype, like=z) if self.noise else z
-        return ops.sum(ops.square(z - self._decoder(p, self._encoder(p, seen))), axis=1)
+        return ops.sum(ops.square(z - self._reconstruct(p, self._encoder(p, seen))), axis=1)
 
     def _represent(self, p, z, c=None):
         return self._encoder(p, z)
 
     def _reconstruct(self, p, h, c=None):
-        return self._decoder(p, h)
+        return OUTPUTS[self.output_](self._decoder(p, h))
 
     def _draw(self, p, n, stream, c=None):
-        return self._decoder(p, self._place(self.prior_.sample(n, rng=stream).astype(p.flat.dtype)))
+        return self._reconstruct(p, self._place(self.prior_.sample(n, rng=stream).astype(p.flat.dtype)))
 
     def _finish(self):
         if self.prior_.n_features_in_ != self.n_latent_ or self.prior_.context_ is not None:
