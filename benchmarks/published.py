@@ -94,10 +94,10 @@ class Fit:
 
 
 class Work:
-    """Where fits are kept, each in a file of its own, so that no fit is made twice."""
+    """Where fits are kept, each in a file of its own, so that no fit is made twice; pictures: where pictures are, if any."""
 
-    def __init__(self, folder, hours=1.0, resume=False):
-        self.folder, self.hours, self.resume = Path(folder), hours, resume
+    def __init__(self, folder, hours=1.0, resume=False, pictures=None):
+        self.folder, self.hours, self.resume, self.pictures = Path(folder), hours, resume, pictures and Path(pictures)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def fit(self, data, model, x, valid):
@@ -135,7 +135,7 @@ class Work:
                 curve.append(-model.score(valid))
         finally:
             seconds = before["seconds"] + time.perf_counter() - begin
-            notes.write_text(json.dumps(before | {"curve": curve, "seconds": seconds}))
+            write(notes, json.dumps(before | {"curve": curve, "seconds": seconds}))
         if trained:
             model.set_params(callbacks=())
         model.save(done)
@@ -147,6 +147,13 @@ class Work:
         fits = [self.fit(data, model, x, valid) for model in models]
         looked = [(fit.settings, fit.nats) for fit in fits]
         return min(fits, key=lambda fit: fit.nats), looked, sum(fit.seconds for fit in fits)
+
+
+def write(path, text):
+    """Write a file in one piece: whatever stops the run leaves the old one or the new one."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
 def mean(values):
@@ -265,7 +272,8 @@ def main(argv=None):
     if args.list or not chosen:
         print("\n".join(row.key for row in chosen or ROWS))
         return bool(chosen)
-    return run(ROWS, chosen, Work(args.work, args.hours, args.resume), Path(args.out))
+    out = Path(args.out)
+    return run(ROWS, chosen, Work(args.work, args.hours, args.resume, out.parent / "published"), out)
 
 
 def run(rows, chosen, work, out):
@@ -283,9 +291,8 @@ def run(rows, chosen, work, out):
         except OutOfTime as stop:
             curve, seconds = stop.args
             results[row.key] = Result(None, curve=list(curve), seconds=seconds)
-        text = json.dumps({key: dataclasses.asdict(result) for key, result in results.items()})
-        kept.write_text(text)
-        out.write_text("\n".join(report(rows, results)) + "\n", encoding="utf-8")
+        write(kept, json.dumps({key: dataclasses.asdict(result) for key, result in results.items()}))
+        write(out, "\n".join(report(rows, results)) + "\n")
         print(f"{row.key}: {results[row.key].figure} {judged(results[row.key], row.bar)}", flush=True)
     return all(results[row.key].met(row.bar) is not False for row in chosen)
 

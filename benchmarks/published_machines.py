@@ -60,8 +60,8 @@ def bracket(work):
 # --- an autoencoder --------------------------------------------------------------------------------------------------
 
 CODES = 30
-AUTOENCODER = npgen.Autoencoder(n_latent=CODES, hidden=(1000, 500, 250), preprocess=None, schedule="cosine", average=0.999,
-                                max_epochs=50, patience=50, random_state=SEED)
+AUTOENCODER = npgen.Autoencoder(n_latent=CODES, hidden=(1000, 500, 250), output="sigmoid", noise=0.1, preprocess=None,
+                                schedule="cosine", average=0.999, max_epochs=80, patience=80, random_state=SEED)
 
 
 def squared_error(work):

@@ -12,7 +12,7 @@ import npgen
 from npgen import data
 from npgen.models.estimator import clone
 
-from .published import HERE, Result, Row, mean
+from .published import Result, Row, mean
 
 SEED = 0
 ENTROPY = {"eight-gaussians": (2.144717, 0.02), "moons": (2.393879, 0.02), "rings": (2.845351, 0.05),
@@ -67,7 +67,7 @@ def divergence(name, model):
         x, valid, test = (rows(name, seed, n) for seed, n in ((1, 50_000), (2, 5_000), (3, 100_000)))
         fit, looked, seconds = work.best(name, [MODELS[model]], x, valid)
         nats, error = mean(-fit.model.log_prob(test))
-        picture = HERE / "published" / f"{model.lower().replace(', ', '-').replace(' ', '-')}-{name}.png"
+        picture = work.pictures / f"{model.lower().replace(', ', '-').replace(' ', '-')}-{name}.png"
         picture.parent.mkdir(exist_ok=True)
         from npgen import plot
         low, high = x.min(axis=0), x.max(axis=0)
@@ -75,7 +75,7 @@ def divergence(name, model):
         small(picture)
         moved = getattr(fit.model, "solver_error_", None)
         return Result(nats - ENTROPY[name][0], error, fit.settings, looked, seconds, curve=fit.curve,
-                      note=f"![density](published/{picture.name})"
+                      note=f"![density]({work.pictures.name}/{picture.name})"
                       + ("" if moved is None else f" Twice the steps move log p of a row by {moved:.1g} at most."))
     return run
 

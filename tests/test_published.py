@@ -1,5 +1,7 @@
 """The table of published numbers: chosen by what training stops by, the test scored once, nothing fitted twice."""
 import json
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -66,6 +68,39 @@ def test_a_fit_without_hours_left_is_shown_by_its_curve_and_goes_on_when_told_to
         assert f"not done: {epochs} epochs" in text and len(json.loads(
             (tmp_path / "work" / "results.json").read_text())[row.key]["curve"]) == epochs
     assert "| yes |" in table(Work(tmp_path / "work", resume=True), [row], tmp_path / "T.md")
+
+
+@pytest.mark.slow
+def test_the_command_runs_by_itself_in_an_empty_folder_and_goes_on_where_it_was_killed(tmp_path):
+    """On a row that needs no data: killed at its first checkpoint, it ends with the figure and the curve of one left alone."""
+    pytest.importorskip("matplotlib")
+    key, results = "MAF, base of MADE: NLL minus entropy | moons", []
+
+    def start(home):
+        return subprocess.Popen([sys.executable, "-m", "benchmarks.published", "--only", key], cwd=home, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    for home in (tmp_path / "whole", tmp_path / "killed"):
+        shutil.copytree(Path(published.__file__).parent, home / "benchmarks",
+                        ignore=shutil.ignore_patterns("PUBLISHED.md", "published", "__pycache__"))
+        work = home / "build" / "published"
+        if home.name == "killed":
+            process = start(home)
+            while process.poll() is None and not list(work.glob("*.run")):
+                time.sleep(0.01)
+            process.kill()
+            process.communicate()
+            assert process.returncode < 0 and not (work / "results.json").exists()
+        process = start(home)
+        out, err = process.communicate()
+        assert process.returncode == 0 and out.startswith(f"{key}: 0.0"), err
+        results.append(json.loads((work / "results.json").read_text())[key])
+        assert len(results[-1]["curve"]) == 40 and f"| {results[-1]['figure']:.6g} ±" in (home / "benchmarks" /
+                                                                                           "PUBLISHED.md").read_text()
+        assert (home / "benchmarks" / "published" / "maf-base-of-made-moons.png").stat().st_size > 3000
+    assert start(home).communicate()[0] == ""  # what is done is not done again
+    whole, killed = ({k: v for k, v in each.items() if k != "seconds"} for each in results)
+    assert whole == killed
 
 
 def test_what_rows_have_in_common_is_said_once_and_why_and_the_curve_where_a_bar_is_missed(tmp_path):
