@@ -27,14 +27,34 @@ extern "C" __global__ void of_divergence(const REAL* __restrict__ params, REAL* 
     }
 }
 
-// work (N, 3 D + 2 H + 2 J): where a stage is, its k, where the step began; h_1, p_1, h_2, what its units add to the divergence.
+// The network's F (D,) and its divergence at a row, as they are beyond reach: share and bend of trajectory.py's _held, by which
+// F is slope x + share (F - slope x). 1 within reach.
+__device__ __forceinline__ real share_of(const real* x, const real* F, Index D, real reach, real slope, real* div) {
+    real r = 0, across = 0;
+    for (Index d = 0; d < D; ++d) r += x[d] * x[d];
+    r = math::sqrt(r);
+    if (!(r > reach)) return 1;
+    const real u = (r / reach - (real)1) / (real)0.25, far = slope * (real)D;
+    if (!(u < (real)1)) {
+        *div = far;
+        return 0;
+    }
+    const real share = (real)1 - u * u * u * u * ((real)35 - u * ((real)84 - u * ((real)70 - (real)20 * u)));
+    const real both = u * ((real)1 - u);
+    for (Index d = 0; d < D; ++d) across += (F[d] - slope * x[d]) * x[d];
+    *div = far + share * (*div - far) - (real)140 * both * both * both / ((real)0.25 * reach) * across / r;
+    return share;
+}
+
+// work (N, 3 D + 2 H + 2 J + 2): where a stage is, its F and then k, where the step began; h_1, p_1, h_2, what its units add to
+// the divergence; that, and the network's share in F.
 extern "C" __global__ void solve(const REAL* __restrict__ x, const REAL* __restrict__ params, const REAL* __restrict__ context,
                                  const double* __restrict__ shares, const double* __restrict__ features,
-                                 const double* __restrict__ rates, const double* __restrict__ alpha,
-                                 const double* __restrict__ beta, const REAL* __restrict__ both, REAL* y, REAL* log_det,
+                                 const double* __restrict__ rim, const double* __restrict__ rates,
+                                 const double* __restrict__ alpha, const double* __restrict__ beta, const REAL* __restrict__ both, REAL* y, REAL* log_det,
                                  REAL* work, long long N, long long D, long long H, long long J, long long W, long long G,
                                  long long T, long long S, long long E, bool want) {
-    const Index first = blockIdx.x * ROWS, last = min(N, first + ROWS), width = 3 * D + 2 * H + 2 * J, I = D + W + E;
+    const Index first = blockIdx.x * ROWS, last = min(N, first + ROWS), width = 3 * D + 2 * H + 2 * J + 2, I = D + W + E;
     const real *b1 = params + I * H, *second = b1 + H, *b2 = second + H * J, *third = b2 + J, *b3 = third + J * D;
     for (Index i = first * D + threadIdx.x; i < last * D; i += blockDim.x) y[i] = x[i];
     for (Index n = first + threadIdx.x; n < last; n += blockDim.x) log_det[n] = 0;
@@ -80,20 +100,33 @@ extern "C" __global__ void solve(const REAL* __restrict__ x, const REAL* __restr
                     for (Index d = threadIdx.x; d < D; d += blockDim.x) {
                         real total = b3[d];
                         for (Index j = 0; j < J; ++j) total += h2[j] * third[j * D + d];
-                        at[D + d] = g == 0 ? rate * share * total : at[D + d] + rate * share * total;
-                        y[n * D + d] += weight * rate * share * total;
+                        at[D + d] = g == 0 ? share * total : at[D + d] + share * total;
                     }
                 }
-                if (want) {
-                    for (Index n = first + threadIdx.x; n < last; n += blockDim.x) {
-                        const real* q = work + n * width + 3 * D + 2 * H + J;
-                        real div = 0;
-                        for (Index j = 0; j < J; ++j) div += q[j];
-                        log_det[n] += weight * rate * share * div;
-                    }
+                for (Index n = first + threadIdx.x; n < last; n += blockDim.x) {
+                    real *row = work + n * width, *q = row + 3 * D + 2 * H + J, div = 0;
+                    for (Index j = 0; want && j < J; ++j) div += q[j];
+                    row[width - 2] = g == 0 ? share * div : row[width - 2] + share * div;
                 }
                 __syncthreads();
             }
+            const real reach = (real)rim[2 * (t * S + s)], slope = (real)rim[2 * (t * S + s) + 1];
+            for (Index n = first + threadIdx.x; n < last; n += blockDim.x) {
+                real* at = work + n * width;
+                at[width - 1] = share_of(at, at + D, D, reach, slope, at + width - 2);
+                if (want) log_det[n] += weight * rate * at[width - 2];
+            }
+            __syncthreads();
+            for (Index n = first; n < last; ++n) {
+                real *at = work + n * width, part = at[width - 1];
+                for (Index d = threadIdx.x; d < D; d += blockDim.x) {
+                    const real out = slope * at[d], F = part == (real)1 ? at[D + d] : part == (real)0 ? out
+                                                      : out + part * (at[D + d] - out);
+                    at[D + d] = rate * F;
+                    y[n * D + d] += weight * rate * F;
+                }
+            }
+            __syncthreads();
         }
     }
 }

@@ -1,14 +1,17 @@
 """Trajectories of an ordinary differential equation whose velocity is a network, and the log-determinant of where they lead.
 
-    dx/dt = F(x, c; e(t)),    F = sum_g share_g net(x, c_g, e),    net = W_3 f(W_2 f(W_1 [x, c, e] + b_1) + b_2) + b_3
+    dx/dt = F(x, c; e(t)),    N = sum_g share_g net(x, c_g, e),    net = W_3 f(W_2 f(W_1 [x, c, e] + b_1) + b_2) + b_3
+    F = a N + (1 - a) slope x,    a(|x|) = 1 up to reach, 0 from 1.25 reach on, a polynomial of degree 7 in |x| in between
 
     k_s = rate_ts F(x_t + alpha_s k_{s-1}; e_ts),    x_{t+1} = x_t + sum_s beta_s k_s
     log_det = sum_t sum_s beta_s rate_ts div F,    div net = p_2^T [W_2 * (W_1 W_3)^T] p_1,    p = f' of each layer
+    div F = a div N + (1 - a) slope D + a' (N - slope x) . x / |x|
 
 x (N, D). params (P,): weight (inputs, outputs) and bias of the three layers, one after the other; widths (4,): D + W + E, both
 hidden widths, D. context (N, C): rows c_g (N, W) beside one another, C = G W, and shares (G,), what each is worth. features
-(T, S, E) and rates (T, S): of every stage of every step, a rate with the step's length in it; alpha and beta (S,): an explicit
-Runge-Kutta method whose stages see the one before. Any N, T, W, E, zero included; f is SiLU.
+(T, S, E), rim (T, S, 2) and rates (T, S): of every stage of every step; rim holds reach > 0, infinite where there is none, and
+slope, by which a row goes on that is far from all that the network knows; a rate has the step's length in it. alpha and beta
+(S,): an explicit Runge-Kutta method whose stages see the one before. Any N, T, W, E, zero included; f is SiLU.
 
 y (N, D) is where x leads, log_det (N,), nats, the integral of the divergence by the same stages: log |det dy/dx| up to the
 solver's error. It is exact, one product more than the velocity, and not computed (0) unless it is wanted.
@@ -19,6 +22,7 @@ Agreement with the reference: rounding, which a trajectory amplifies as it does 
 Source: Chen et al., Neural ordinary differential equations (2018); the divergence is the chain rule.
 """
 import functools
+import math
 
 import numpy as np
 
@@ -32,6 +36,7 @@ from .mlp import layer_of
 from .silu import sigmoid
 
 ROWS = 60  # of a panel: whole tiles of 6 or 10 rows
+BAND = 0.25  # of reach, within which F goes over from the network's to the slope's
 
 
 # --- reference -------------------------------------------------------------------------------------------------------
@@ -55,14 +60,27 @@ def _velocity(y, layers, context, shares, features):
     return F, div
 
 
-def _reference(x, params, widths, context, shares, features, rates, alpha, beta, want_log_det):
+def _held(F, div, y, reach, slope):
+    """The network's F (N, D) and div (N,) at rows y within reach, and the slope's beyond."""
+    r, out = np.sqrt(np.square(y).sum(axis=1)), slope * y
+    u = np.clip((r / reach - 1) / BAND, 0, 1)
+    share, bend = 1 - u**4 * (35 - 84 * u + 70 * u**2 - 20 * u**3), -140 * (u * (1 - u))**3 / (BAND * reach)
+    across = bend * ((F - out) * y).sum(axis=1) / np.where(r > 0, r, 1)
+    inside, between = r <= reach, u < 1
+    F = np.where(inside[:, None], F, np.where(between[:, None], out + share[:, None] * (F - out), out))
+    far = slope * y.shape[1]
+    return F, np.where(inside, div, np.where(between, far + share * (div - far) + across, far))
+
+
+def _reference(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det):
     layers = [layer_of(params.astype(np.float64), widths, k) for k in range(3)]
     y, log_det = x.astype(np.float64), np.zeros(len(x))
     with np.errstate(over="ignore", invalid="ignore"):
-        for e, rate in zip(features, rates, strict=True):
+        for e, edge, rate in zip(features, rim, rates, strict=True):
             start, k = y, 0.0
             for s in range(len(alpha)):
-                F, div = _velocity(start + alpha[s] * k, layers, context, shares, e[s])
+                at = start + alpha[s] * k
+                F, div = _held(*_velocity(at, layers, context, shares, e[s]), at, *edge[s])
                 k = rate[s] * F
                 y = y + beta[s] * k
                 log_det += beta[s] * rate[s] * div * want_log_det
@@ -123,7 +141,30 @@ def _inner(a, b):
 
 
 @jit
-def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2, b3, rates, alpha, beta, want, y, log_det):
+def _hold(F, div, y, reach, slope):
+    """F (D,), the network's at a row y, as it is beyond reach; and its divergence."""
+    one, r = y.dtype.type(1), math.sqrt(_inner(y, y))
+    if not r > reach:
+        return div
+    u = min((r / reach - one) / y.dtype.type(BAND), one)
+    if not u < one:
+        for d in range(y.size):
+            F[d] = slope * y[d]
+        return slope * y.dtype.type(y.size)
+    a, b, c, e = y.dtype.type(35), y.dtype.type(84), y.dtype.type(70), y.dtype.type(20)
+    share = one - u * u * u * u * (a - u * (b - u * (c - e * u)))
+    both, across = u * (one - u), y.dtype.type(0)
+    for d in range(y.size):
+        out = slope * y[d]
+        off = F[d] - out
+        across += off * y[d]
+        F[d] = out + share * off
+    far = slope * y.dtype.type(y.size)
+    return far + share * (div - far) - y.dtype.type(140) * both * both * both / (y.dtype.type(BAND) * reach) * across / r
+
+
+@jit
+def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2, b3, rim, rates, alpha, beta, want, y, log_det):
     """All steps of a panel of rows; given_weight (W, H): the context's part of the first layer; both: of the divergence."""
     low, high = task * ROWS, min((task + 1) * ROWS, len(x))
     R, D, W, H, J, kind = high - low, x.shape[1], len(given_weight), w2.shape[1], w3.shape[1], x.dtype
@@ -163,6 +204,7 @@ def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2,
                         more = share * _inner(q[n], p2[n])
                         div[n] = div[n] + more if g > 0 else more
             for n in range(R):
+                div[n] = _hold(F[n], div[n], at[n], kind.type(rim[t, s, 0]), kind.type(rim[t, s, 1]))
                 a, b, c = here[n], k[n], F[n]
                 for d in range(D):
                     b[d] = rate * c[d]
@@ -172,7 +214,7 @@ def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2,
 
 
 @entry
-def _solve(x, params, widths, context, shares, features, rates, alpha, beta, want, y, log_det):
+def _solve(x, params, widths, context, shares, features, rim, rates, alpha, beta, want, y, log_det):
     (T, S, E), D, H = features.shape, x.shape[1], widths[1]
     (first, b1), (second, b2) = layer_of(params, widths, 0), layer_of(params, widths, 1)
     third, b3 = layer_of(params, widths, 2)
@@ -193,25 +235,25 @@ def _solve(x, params, widths, context, shares, features, rates, alpha, beta, wan
                 both[h, j] = second[h, j] * turned[j, h]
     parallel(-(-len(x) // ROWS), _panel,
              (x, context, shares, shifts, first[D:inputs], _packed(first[:D]), _packed(second), _packed(third), _packed(both),
-              b2, b3, rates, alpha, beta, want, y, log_det))
+              b2, b3, rim, rates, alpha, beta, want, y, log_det))
 
 
-def _numba(x, params, widths, context, shares, features, rates, alpha, beta, want_log_det):
+def _numba(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det):
     y, log_det = empty(x.shape, x.dtype), empty((len(x),), x.dtype)
-    _solve(x, params, widths, context, shares, features, rates, alpha, beta, bool(want_log_det), y, log_det)
+    _solve(x, params, widths, context, shares, features, rim, rates, alpha, beta, bool(want_log_det), y, log_det)
     return y, log_det
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
-def _cuda_side(x, params, widths, context, shares, features, rates, alpha, beta, want_log_det):
+def _cuda_side(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det):
     _, H, J, D = map(int, _cuda.asnumpy(widths))
     N, (T, S, E) = len(x), features.shape
-    y, log_det, work = (_cuda.empty(shape, x.dtype) for shape in (x.shape, (N,), (N, 3 * D + 2 * H + 2 * J)))
+    y, log_det, work = (_cuda.empty(shape, x.dtype) for shape in (x.shape, (N,), (N, 3 * D + 2 * H + 2 * J + 2)))
     both = _cuda.empty((H, J) if want_log_det else (0, 0), x.dtype)
     if want_log_det:
         _cuda.launch("trajectory", "of_divergence", _cuda.grid(both.size, 256), 256, params, both, len(params), D, H, J)
-    tables = map(_cuda.constant, (shares, features, rates, alpha, beta))
+    tables = map(_cuda.constant, (shares, features, rim, rates, alpha, beta))
     _cuda.launch("trajectory", "solve", -(-N // 4), 256, x, params, context, *tables, both, y, log_det, work, N, D, H, J,
                  context.shape[1] // len(shares), len(shares), T, S, E, bool(want_log_det))
     return y, log_det
@@ -227,7 +269,7 @@ def _sizes(widths, D, C, G, E):
 
 
 solve = Kernel("trajectory.solve", "x(N,D) params(P) widths(4):int64 context(N,C) shares(G):float64 features(T,S,E):float64 "
-               "rates(T,S):float64 alpha(S):float64 beta(S):float64 want_log_det",
+               "rim(T,S,2):float64 rates(T,S):float64 alpha(S):float64 beta(S):float64 want_log_det",
                reference=_reference, numba=_numba, cuda=_cuda_side,
                sizes=lambda x, params, widths, context, shares, features, *rest: _sizes(
                    _cuda.content(widths), x.shape[1], context.shape[1], len(shares), features.shape[2]))

@@ -4,8 +4,10 @@
     log |det dw(1)/dw(0)| = integral of rate div F,    div F = p_2^T [W_2 * (W_1 W_3)^T] p_1
 
 F is a network of two hidden layers with a smooth activation, f and p = f', which makes its divergence one product more, exact
-in any number of dimensions. SOLVERS are explicit Runge-Kutta methods in fixed steps: (alpha, beta) as kernels/trajectory.py
-has them, where alpha are also the times of the stages.
+in any number of dimensions. Farther out than rows that it was fitted to, it is no more than what its units happen to be there,
+linear, and of slopes by which rows run off beyond all numbers: there F goes over to that of a normal distribution (the rim of
+kernels/trajectory.py), to which no row is too far out. SOLVERS are explicit Runge-Kutta methods in fixed steps: (alpha, beta)
+as kernels/trajectory.py has them, where alpha are also the times of the stages.
 
 Legend: n rows, d columns, w columns of context, e features of time, t steps, s stages, g contexts of guidance.
 References: Chen et al., Neural ordinary differential equations (2018); Grathwohl et al., FFJORD (2019).
@@ -22,6 +24,7 @@ from .tensor import value_of
 
 SOLVERS = {"euler": ([0], [1]), "heun": ([0, 1], [1 / 2, 1 / 2]), "rk4": ([0, 1 / 2, 1 / 2, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6])}
 N_FEATURES = 8  # of time
+BEYOND = 4.0  # what a norm of noise exceeds sqrt(d) by in fewer than one row of a million
 
 
 def features(tau):
@@ -80,8 +83,22 @@ def integrate(velocity, w, rates, alpha, beta):
     return w, log_det
 
 
-def _solve_formula(w, params, field, contexts, shares, at, rates, alpha, beta, want):
-    at = np.asarray(at.astype(w.dtype), like=value_of(w))
+def held(F, div, w, rim):
+    """F (n, d) and its divergence (n, 1) at rows w within reach, slope w and its beyond, as kernels/trajectory.py has it.
+
+    rim (2,) or (n, 2): reach and slope, of all rows or of each.
+    """
+    reach, slope = (np.reshape(rim[..., i], (-1, 1)) for i in range(2))
+    last = (1 + _kernel.BAND) * reach
+    r = ops.sqrt(np.clip(ops.sum(ops.square(w), axis=1, keepdims=True), reach**2, last**2))
+    u, out, far, near = (r / reach - 1) / _kernel.BAND, slope * w, slope * w.shape[1], value_of(r) < last
+    share, bend = 1 - u**4 * (35 - 84 * u + 70 * u**2 - 20 * u**3), -140 * (u * (1 - u))**3 / (_kernel.BAND * reach)
+    across = ops.sum(np.where(near, F - out, 0.0) * w, axis=1, keepdims=True) / r
+    return np.where(near, out + share * (F - out), out), np.where(near, far + share * (div - far) + bend * across, far)
+
+
+def _solve_formula(w, params, field, contexts, shares, at, rim, rates, alpha, beta, want):
+    at, there = (np.asarray(a.astype(w.dtype), like=value_of(w)) for a in (at, rim))
 
     def velocity(w, t, s):
         F, div = 0.0, 0.0
@@ -90,12 +107,15 @@ def _solve_formula(w, params, field, contexts, shares, at, rates, alpha, beta, w
             e = np.broadcast_to(at[t, s], (len(w), N_FEATURES))
             one, more = field.with_divergence(params, w, c, e)
             F, div = F + float(share) * one, div + float(share) * more
+        if rim[t, s, 0] < math.inf:
+            F, div = held(F, div[:, None], w, there[t, s])
+            div = div[:, 0]
         return F, div if want else 0 * div
     return integrate(velocity, w, rates, alpha, beta)
 
 
-def _solve_forward(w, params, field, contexts, shares, at, rates, alpha, beta, want):
-    return _kernel.solve(*_c(w, params), field.layout.cut[0], *_c(contexts), shares, at, rates, alpha, beta, want)
+def _solve_forward(w, params, field, contexts, shares, at, rim, rates, alpha, beta, want):
+    return _kernel.solve(*_c(w, params), field.layout.cut[0], *_c(contexts), shares, at, rim, rates, alpha, beta, want)
 
 
 _solve = fused.fused("trajectory", _solve_formula, _solve_forward, lambda *args: None)
@@ -106,16 +126,37 @@ class Trajectory(Part):
 
     path and rate, functions of tau: alpha, sigma and their derivatives (models/ode.py), and the rate.
     contexts (n, g n_context) and shares (g,): F = sum_g share_g F(w, c_g; tau), as guidance has it.
+    extent: the largest norm and the root mean square of the rows at tau = 0 that it is fitted to; None: F is its network's.
     """
 
-    def __init__(self, name, d, n_context, hidden, path, rate):
-        self.field, self.path, self.rate = Field(name, d, n_context, hidden), path, rate
+    def __init__(self, name, d, n_context, hidden, path, rate, extent=None):
+        self.field, self.path, self.rate, self.extent = Field(name, d, n_context, hidden), path, rate, extent
 
     def shapes(self):
         return self.field.shapes()
 
     def init(self, z, c, stream, weights=None):
         return self.field.init(z, c, stream, weights)
+
+    def rim(self, tau):
+        """Of times tau, how far out the network is F, and by which slope a row goes on beyond: (..., 2).
+
+        The norm of the largest row with noise at right angles; and the field of rows from N(0, rms^2 I).
+        """
+        if self.extent is None:
+            return np.stack([np.full_like(tau, math.inf), np.zeros_like(tau)], axis=-1)
+        (largest, rms), (alpha, sigma, d_alpha, d_sigma) = self.extent, self.path(tau)
+        slope = -(d_alpha * alpha * rms**2 + d_sigma * sigma) / ((alpha * rms)**2 + sigma**2)
+        reach = np.sqrt((alpha * largest)**2 + (sigma * (math.sqrt(self.field.d) + BEYOND))**2)
+        return np.stack([reach, slope], axis=-1)
+
+    def velocity(self, p, w, contexts, shares, tau):
+        """F (n, d) at rows w, at the times of each (n,), or at one."""
+        e = features(np.asarray(tau, dtype=w.dtype, like=w))
+        e = np.broadcast_to(e, (len(w), e.shape[-1]))
+        F = sum(share * self.field(p, w, c, e) for share, c in
+                zip(shares, np.split(contexts, len(shares), axis=1), strict=True))
+        return F if self.extent is None else held(F, 0.0, w, self.rim(np.asarray(tau, dtype=w.dtype, like=w)))[0]
 
     def to_noise(self, p, w, contexts, shares, n_steps, solver="rk4", want=True):
         """w at tau = 1 for rows w at tau = 0, (n, d), and log |det| (n,), nats; 0 unless it is wanted."""
@@ -129,5 +170,5 @@ class Trajectory(Part):
         alpha, beta = (np.array(a, np.float64) for a in SOLVERS[solver])
         tau = start + sign * (np.arange(n_steps)[:, None] + alpha) / n_steps
         rates = sign / n_steps * self.rate(tau)
-        return _solve(w, p[self.field.name], self.field, contexts, np.array(shares, np.float64), features(tau), rates, alpha,
-                      beta, want)
+        return _solve(w, p[self.field.name], self.field, contexts, np.array(shares, np.float64), features(tau), self.rim(tau),
+                      rates, alpha, beta, want)

@@ -39,7 +39,7 @@ QUICK = {"max_epochs": 4, "random_state": 0}
 made = functools.partial(MADE, hidden=(16,), **QUICK)
 flow = functools.partial(RealNVP, n_couplings=4, hidden=(8,), **QUICK)
 stacked = {"n_layers": 2, "hidden": (8,), **QUICK}
-matching = functools.partial(FlowMatching, hidden=(8, 7), n_steps=12, **QUICK)
+matching = functools.partial(FlowMatching, hidden=(8, 7), n_steps=24, **QUICK)
 denoising = functools.partial(Diffusion, hidden=(8, 7), n_steps=16, **QUICK)
 vae = functools.partial(VAE, n_latent=2, hidden=(8,), n_importance=20, **QUICK)
 mixture = functools.partial(GaussianMixture, n_components=3, tol=1e-2, random_state=0)

@@ -68,6 +68,9 @@ class Known:
     def __call__(self, p, w, c, e):
         return self.of(w, np.arccos(np.clip(np.asarray(e, np.float64)[:, 0], -1, 1)) / np.pi)  # whose first is cos(pi tau)
 
+    def velocity(self, p, w, contexts, shares, tau):
+        return self.of(w, tau)
+
     def _solved(self, w, n_steps, solver, start, sign):
         alpha, beta = map(np.array, SOLVERS[solver])
         tau = np.maximum(start + sign * (np.arange(n_steps)[:, None] + alpha) / n_steps, self.first)
@@ -212,6 +215,36 @@ def test_the_solvers_error_is_by_how_much_twice_the_steps_move_log_prob(kind):
 
 
 @kinds
+def test_the_solvers_error_is_that_of_rows_at_the_rim_too(kind):
+    x, held_out = rows(400), rows(900, seed=6)
+    held_out = held_out[np.argsort(np.square(held_out).sum(axis=1))]
+    models = [KINDS[kind](n_steps=n, **QUICK | {"max_epochs": 20}).fit(x, validation_data=held_out) for n in (5, 10)]
+    once, twice = (model.log_prob(held_out[-100:]) for model in models)
+    assert models[0].solver_error_ >= (1 - 1e-9) * abs(once - twice).max() > 0
+
+
+@kinds
+@pytest.mark.parametrize("more", [{"preprocess": None}, {"preprocess": "standardize"}])
+def test_far_from_all_rows_the_model_is_a_normal_of_their_size(kind, more):
+    """log_prob is finite from the rows' middle to where squares are no numbers, and beyond twice their extent that of
+    N(0, rms^2 I); whatever the network is, here one whose velocity takes rows at the rim to infinity."""
+    x = 3 * rows(300)
+    model = KINDS[kind](**QUICK | more).fit(x)
+    model.params_.flat[:] *= 20
+    mean, std = (x.mean(axis=0), x.std(axis=0)) if more["preprocess"] else (np.zeros(2), np.ones(2))
+    z = (x - mean) / std
+    rms, along = math.sqrt(np.mean(z**2)), z / np.sqrt(np.square(z).sum(axis=1, keepdims=True))
+    assert np.isfinite(model.log_prob(x)).all() and np.isfinite(model.sample(300, rng=0)).all()
+    for size in (0.5, 0.9, 1, 1.1, 2, 10, 1e6, 1e100):
+        z = size * abs(z).max() * 2 * along
+        found = model.log_prob(z * std + mean)
+        assert np.isfinite(found).all(), size
+        if size >= 2:
+            want = -np.square(z / rms).sum(axis=1) / 2 - 2 * math.log(rms) - math.log(2 * math.pi) - np.log(std).sum()
+            np.testing.assert_allclose(found, want, rtol=1e-4)
+
+
+@kinds
 def test_hyperparameters_that_cannot_be_are_refused_in_one_sentence(kind):
     x = rows(30)
     for wrong, words in (({"hidden": (4, 4, 4)}, "hidden must name two layers"), ({"solver": "rk5"}, "solver must be one of"),
@@ -278,6 +311,7 @@ density = test_the_equation_of_a_known_field_has_the_mixtures_density
 least = test_the_loss_is_least_at_the_known_field
 guided = test_guidance_is_the_unconditional_field_and_w_times_the_difference
 whole = test_the_density_integrates_to_one
+beyond = test_far_from_all_rows_the_model_is_a_normal_of_their_size
 MISTAKES = {  # what went wrong -> where, what becomes what, and the law that has to find it
     "the target's sign": ("models.ode:ODEModel._loss", "F + d_alpha * x", "F - d_alpha * x", lambda: least("FlowMatching")),
     "noise of another size": ("models.diffusion:Diffusion._path", "return cosine, s * cosine", "return cosine, s * s * cosine",
@@ -315,6 +349,14 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
                                   lambda: test_solvers_have_their_order("FlowMatching", 4, "rk4")),
     "the rate is not in the divergence": ("kernels.trajectory:_reference", "beta[s] * rate[s] * div", "beta[s] * div",
                                           lambda: whole("Diffusion")),
+    "rows at the rim run off": ("kernels.trajectory:_held", "inside, between = r <= reach", "inside, between = r >= 0",
+                                lambda: beyond("FlowMatching", {"preprocess": None})),
+    "beyond, a normal of another size": ("ode:Trajectory.rim", "d_alpha * alpha * rms**2", "d_alpha * alpha",
+                                         lambda: beyond("FlowMatching", {"preprocess": None})),
+    "the change of field is not in the divergence": ("kernels.trajectory:_held", "share * (div - far) + across",
+                                                     "share * (div - far)", lambda: whole("FlowMatching")),
+    "the error of rows in the middle alone": ("models.ode:ODEModel._conclude", "np.argsort(-np.sum", "np.argsort(np.sum",
+                                              lambda: test_the_solvers_error_is_that_of_rows_at_the_rim_too("Diffusion")),
     "drawn backwards in time": ("ode:Trajectory.to_data", "False, 1.0, -1.0", "False, 0.0, -1.0",
                                 lambda: test_decode_inverts_encode_up_to_the_solver("FlowMatching")),
     "the error of other steps": (

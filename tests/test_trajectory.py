@@ -9,23 +9,25 @@ from test_cuda import on_device
 from npgen import kernels
 from npgen.engine import jacobian
 from npgen.kernels import trajectory
-from npgen.ode import N_FEATURES, SOLVERS, Trajectory, features, integrate
+from npgen.ode import N_FEATURES, SOLVERS, Trajectory, features, held, integrate
 from npgen.testing import check_grads, check_kernel
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def launch(seed, n, d, hidden, w, g, e, steps, dtype, solver="rk4", want=True):
-    """A launch over the time 1, of a network whose units are of size 1."""
+def launch(seed, n, d, hidden, w, g, e, steps, dtype, solver="rk4", want=True, held=True):
+    """A launch over the time 1, of a network whose units are of size 1; held: about half the rows are beyond its reach."""
     rng = np.random.default_rng(seed)
     widths = np.array([d + w + e, *hidden, d])
     shapes = zip(widths, widths[1:], strict=False)
     layers = [(rng.normal(size=i * j) / np.sqrt(max(i, 1)), rng.normal(size=j)) for i, j in shapes]
     alpha, beta = (np.array(a, np.float64) for a in SOLVERS[solver])
     times = (steps, len(alpha))
+    reach = rng.uniform(0.5, 1.5, times) * np.sqrt(d) if held else np.full(times, np.inf)
     return (rng.normal(size=(n, d)).astype(dtype), np.concatenate([a for layer in layers for a in layer]).astype(dtype), widths,
             rng.normal(size=(n, g * w)).astype(dtype), np.array([1.0]) if g == 1 else np.linspace(-0.5, 1.5, g) / g * 2,
-            rng.normal(size=(*times, e)), rng.choice([-1, 1]) * np.full(times, 1 / max(steps, 1)), alpha, beta, want)
+            rng.normal(size=(*times, e)), np.stack([reach, rng.uniform(-1, 1, times)], axis=-1),
+            rng.choice([-1, 1]) * np.full(times, 1 / max(steps, 1)), alpha, beta, want)
 
 
 def tolerance(dtype, args):
@@ -39,9 +41,9 @@ def tolerance(dtype, args):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.sampled_from([0, 1, 59, 61, 130]), d=st.sampled_from([1, 2, 17]),
        hidden=st.tuples(*[st.sampled_from([1, 8, 33])] * 2), w=st.integers(0, 3), g=st.integers(1, 3), e=st.integers(0, 4),
-       steps=st.integers(0, 3), solver=st.sampled_from(list(SOLVERS)), want=st.booleans())
-def test_agrees_with_the_reference(dtype, seed, n, d, hidden, w, g, e, steps, solver, want):
-    args = launch(seed, n, d, hidden, w, g, e, steps, dtype, solver, want)
+       steps=st.integers(0, 3), solver=st.sampled_from(list(SOLVERS)), want=st.booleans(), held=st.booleans())
+def test_agrees_with_the_reference(dtype, seed, n, d, hidden, w, g, e, steps, solver, want, held):
+    args = launch(seed, n, d, hidden, w, g, e, steps, dtype, solver, want, held)
     check_kernel(trajectory.solve, *args, rtol=0, atol=tolerance(dtype, args))
 
 
@@ -88,32 +90,48 @@ def test_the_device_agrees_with_the_reference(cupy, size, solver, dtype):
 
 def test_widths_that_do_not_fit_are_refused():
     args = launch(0, 3, 2, (3, 4), 1, 1, 2, 2, np.float64)
-    wrong = [(3, np.ones((3, 2))),
+    wrong = [(3, np.ones((3, 2))), (6, args[6][:, :, :1].copy()),
              (2, np.array([5, 3, 4, 3])), (5, args[5][:, :, :1].copy()), (4, np.ones(0)), (1, args[1][1:])]
     for place, value in wrong:
         with pytest.raises(kernels.KernelError, match="kernel trajectory.solve"):
             trajectory.solve(*args[:place], value, *args[place + 1:])
 
 
-def random_trajectory(d=3, w=2, seed=0):
+def straight(tau):
+    """alpha, sigma and their derivatives of a straight path."""
+    return 1 - tau, tau, -np.ones_like(tau), np.ones_like(tau)
+
+
+EXTENT = 1.3, 0.8  # of which the rows of random_trajectory are within, beside and beyond
+extents = pytest.mark.parametrize("extent", [None, EXTENT])
+
+
+def random_trajectory(extent=None, d=3, w=2, seed=0):
     """A trajectory of a random network, its parameters, rows and their contexts, with guidance."""
-    rng, ode = np.random.default_rng(seed), Trajectory("ode", d, w, (6, 5), None, lambda tau: -1 - tau)
+    rng, ode = np.random.default_rng(seed), Trajectory("ode", d, w, (6, 5), straight, lambda tau: -1 - tau, extent)
     p = {"ode": rng.normal(size=ode.shapes()["ode"]) / 2}
     return ode, p, rng.normal(size=(4, d)), (rng.normal(size=(4, 2 * w)), (-0.5, 1.5))
 
 
+@extents
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_formula_is_the_kernels_and_has_its_derivatives(solver):
+def test_the_formula_is_the_kernels_and_has_its_derivatives(solver, extent):
     """log |det| against finite differences by rows and by parameters: what is differentiated is the formula."""
-    ode, p, w, given = random_trajectory()
+    ode, p, w, given = random_trajectory(extent)
     y, log_det = ode.to_noise(p, w, *given, 3, solver)
     at, tau = SOLVERS[solver][0], np.arange(3)[:, None] / 3
-    table = (features(tau + np.array(at) / 3), -(1 + tau + np.array(at) / 3) / 3)
+    times = tau + np.array(at) / 3
+    table = features(times), -(1 + times) / 3
 
     def velocity(w, t, s):
         e = np.broadcast_to(table[0][t, s], (4, N_FEATURES))
         each = [ode.field.with_divergence(p["ode"], w, c, e) for c in np.split(given[0], 2, axis=1)]
-        return [sum(share * one for share, one in zip(given[1], parts, strict=True)) for parts in zip(*each, strict=True)]
+        F, div = [sum(share * one for share, one in zip(given[1], parts, strict=True)) for parts in zip(*each, strict=True)]
+        if extent is None:
+            return F, div
+        F, div = held(F, div[:, None], w, ode.rim(times[t, s]))
+        np.testing.assert_allclose(ode.velocity(p, w, *given, times[t, s]), F, atol=1e-12)
+        return F, div[:, 0]
 
     want = integrate(velocity, w, table[1], *map(np.array, SOLVERS[solver]))
     np.testing.assert_allclose(y, want[0], rtol=0, atol=1e-12)
@@ -121,14 +139,34 @@ def test_the_formula_is_the_kernels_and_has_its_derivatives(solver):
     check_grads(lambda w, flat: ode.to_noise({"ode": flat}, w, *given, 3, solver)[1], w, p["ode"], order=1)
 
 
-def test_log_det_is_that_of_the_map_where_steps_are_fine():
-    ode, p, w, given = random_trajectory()
+@extents
+def test_log_det_is_that_of_the_map_where_steps_are_fine(extent):
+    ode, p, w, given = random_trajectory(extent)
     for i in range(4):
         one = tuple(np.asarray(a[i:i + 1]) for a in given[:1]) + given[1:]
         whole = jacobian(lambda row, one=one: ode.to_noise(p, row[None], *one, 60)[0][0])(w[i])
         log_det = ode.to_noise(p, w[i:i + 1], *one, 60)[1][0]
-        assert abs(np.linalg.slogdet(whole)[1] - log_det) < 1e-6
+        assert abs(np.linalg.slogdet(whole)[1] - log_det) < (1e-6 if extent is None else 1e-4)
         assert abs(ode.to_noise(p, w[i:i + 1], *one, 60, "euler")[1][0] - log_det) > 1e-4  # steps are no matter of course
+
+
+@DTYPES
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_beyond_its_reach_a_steep_network_has_no_say(backend, dtype):
+    """A row far out goes on as one of N(0, rms^2 I), to 1 / rms of where it is; none runs off, however far or near it is."""
+    ode, p, w, given = random_trajectory(EXTENT, d=2)
+    ode.rate = lambda tau: -np.ones_like(tau)
+    p, given = {"ode": (20 * p["ode"]).astype(dtype)}, (given[0].astype(dtype), given[1])
+    apart = Trajectory("ode", 2, 2, (6, 5), straight, ode.rate)
+    with kernels.using(backend):
+        for size in (0, 1e-3, 0.5, 0.9, 1, 1.1, 1.2, 2, 10, 1e4, 1e15):
+            rows = (size * EXTENT[0] * w / np.sqrt(np.square(w).sum(axis=1, keepdims=True))).astype(dtype)
+            y, log_det = ode.to_noise(p, rows, *given, 80)
+            assert np.isfinite(y).all() and np.isfinite(log_det).all()
+            if size > 10:
+                np.testing.assert_allclose(y, rows / EXTENT[1], rtol=1e-5)
+                np.testing.assert_allclose(log_det, -2 * np.log(EXTENT[1]), rtol=1e-5)
+        assert not np.isfinite(apart.to_noise(p, rows, *given, 80)[0]).all()  # which is what there is to be held
 
 
 def test_the_divergence_is_the_trace_of_the_jacobian():
