@@ -18,6 +18,7 @@ encode(X) and decode(Z).
     random          one counter-based stream
     kernels         compiled hot paths, each beside its NumPy reference
     data, plot      real and toy data, readers; pictures
+    reports         report(model, X), a page about a model beside rows
     checkpoint      one safetensors file per model
     testing         the laws that a model, a kernel or a derivative has to obey
     machine         what this machine has, and warmup, which makes every kernel ready
@@ -66,11 +67,13 @@ from .version import __version__
 __all__ = ["Autoencoder", "BayesClassifier", "ConvergenceWarning", "Diffusion", "EnergyModel", "FlowMatching", "GAN", "GMMN",
            "GaussianMixture", "IAF", "LoadError", "MADE", "MAF", "Mixture", "NSF", "NoRuleError", "NotFittedError", "RBM",
            "RealNVP", "Tensor", "VAE", "__version__", "data", "divergences", "grad", "hvp", "jacobian", "kernels", "load",
-           "plot", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
+           "plot", "report", "select_n_components", "testing", "value_and_grad", "vjp", "warmup"]
 
 
 def __getattr__(name):
     """npgen.data and the like are imported when they are asked for."""
+    if name == "report":
+        return importlib.import_module("npgen.reports").report
     if name not in ("data", "plot", "testing"):
         raise AttributeError(f"module 'npgen' has no attribute {name!r}")
     return importlib.import_module(f"npgen.{name}")

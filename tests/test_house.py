@@ -44,8 +44,10 @@ RANKS = [
      "testing.law", "testing.classifiers", "testing.contract", "testing.densities", "testing.encodings",
      "testing.given", "testing.gradients", "testing.latents",
      "testing.mixtures", "testing.states", "testing.laws", "testing.report", "testing", "plot"],
-    ["machine", "demo", "cli.interrupts", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.tables", "cli.fitting",
-     "cli.queries", "cli.about", "cli", "__main__"],
+    ["machine", "demo", "words", "reports.markup", "reports.section", "reports.charts", "reports.bins", "reports.measures",
+     "reports.subject", "reports.fitted", "reports.columns", "reports.rows", "reports.synthetic", "reports.page", "reports",
+     "cli.interrupts", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.tables", "cli.fitting",
+     "cli.queries", "cli.reporting", "cli.about", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]
 LAZY = ("cupy", "llvmlite", "matplotlib", "narwhals", "numba", "pandas", "polars", "pyarrow",
@@ -107,9 +109,9 @@ def test_no_file_is_longer_than_a_reader_holds():
     assert long <= LONG, f"cut {', '.join(sorted(long - LONG))} along a matter that a reader would name"
 
 
-@pytest.mark.parametrize("folder", ["testing", "cli"])
+@pytest.mark.parametrize("folder", ["testing", "cli", "reports"])
 def test_models_are_asked_by_public_names(folder):
-    """The checker and the command line use no private name of what they are given."""
+    """The checker, the command line and reports use no private name of what they are given."""
     for path in sorted((SOURCE / folder).glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):

@@ -5,10 +5,11 @@ import textwrap
 from .. import checkpoint
 from ..checks import one_line
 from ..models import MODELS
+from ..words import count, describe, training
 from . import contexts
 from .parser import add_command, add_file
 from .sources import model_in, names_of
-from .words import count, describe, print_table, size, training
+from .words import print_table, size
 
 
 def info(args):

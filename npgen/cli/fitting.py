@@ -14,12 +14,13 @@ from .. import data, heads, priors
 from ..data.reading import is_parquet, read_table
 from ..divergences.objectives import OBJECTIVES
 from ..models import MODELS, files
+from ..words import count, describe, passes, training
 from . import contexts
 from .interrupts import ctrl_c
 from .parser import DATA, add_command, add_data, add_device, natural
 from .sources import check_output, named, names_of, rows_of, takes_missing
 from .tables import add_column, frame_in, infer, overrides
-from .words import count, describe, passes, print_table, say, training
+from .words import print_table, say
 
 OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
 

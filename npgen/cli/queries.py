@@ -10,10 +10,11 @@ import numpy as np
 from .. import data
 from ..data.reading import write_table
 from ..random import as_stream
+from ..words import bits, count
 from . import contexts, tables
 from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_file, natural
 from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of, takes_missing
-from .words import bits, count, print_table
+from .words import print_table
 
 _ANSWERS = {"exact": "exact", "bound": "a lower bound", "estimate": "an estimate"}
 

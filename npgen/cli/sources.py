@@ -9,7 +9,7 @@ from ..models import files
 from ..models.base import Model
 from ..models.mixture.base import MixtureModel
 from ..warn import warn
-from .words import count
+from ..words import count
 
 TABLES = data.OUTPUTS
 FILES = (*TABLES, ".png")
