@@ -8,6 +8,7 @@
 Legend: n rows, i inputs, j outputs, h hidden units. A network is called with the parameters, as net(params, x): params are
 arrays when a model is queried and Tensors while it is fitted.
 """
+import copy
 import functools
 import math
 
@@ -20,6 +21,8 @@ from .layout import Layout
 from .masks import Plan, made_cuts, made_direct, made_masks, places
 from .ops import _c
 from .tensor import value_of
+
+FEW = 8           # of so many values one that is not 0: those are added alone
 
 
 class Parameters(dict):
@@ -233,6 +236,14 @@ class MaskedMLP(MLP):
         d, hidden, n_context = self._made
         return self if head is self.head else MaskedMLP(self.name, d, hidden, head, n_context, direct=self.direct)
 
+    def seen_alone(self):
+        """The network whose head draws no missing value."""
+        if not np.any(getattr(self.head, "missing", False)):
+            return self
+        other = copy.copy(self)
+        other.head = self.head.seen()
+        return other
+
     def ordered(self, p, order):
         """The parameters of a free network for features in this order, masked; of another network, its own."""
         if not self.free:
@@ -303,7 +314,9 @@ class MaskedMLP(MLP):
 def _add(values, weight, sums, see):
     """sums += values weight, from the output `see` on: by rows of the weight, so that a row's bits depend on no other row."""
     for k in range(values.shape[1]):
-        sums[:, see:] += values[:, [k]] * weight[k, see:]
+        (rows,) = np.nonzero(values[:, k])
+        rows = rows if len(rows) < len(values) / FEW else slice(None)  # of a level's indicator most are 0
+        sums[rows, see:] += values[rows, k][:, None] * weight[k, see:]
 
 
 def _shuffle(flat, rows, columns, layout):

@@ -227,6 +227,10 @@ digamma = op(lambda x: _special(x).psi(x), lambda ans, x: lambda g: g * _polygam
 gammaln = op(lambda x: _special(x).gammaln(x), lambda ans, x: lambda g: g * digamma(x), partly=by_entries, name="gammaln")
 erf = op(lambda x: _special(x).erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), partly=by_entries,
          name="erf")
+normal_log_mass = op(lambda low, high: _log_mass(low, high),
+                     lambda ans, low, high: like(ans, low, lambda g: -g * exp(-low * low / 2 - ans) / math.sqrt(2 * math.pi)),
+                     lambda ans, low, high: like(ans, high, lambda g: g * exp(-high * high / 2 - ans) / math.sqrt(2 * math.pi)),
+                     partly=by_entries, name="normal_log_mass")  # log P(low < z < high) of a standard normal z
 OVERRIDES.update({"psi": digamma, "gammaln": gammaln, "erf": erf, "expit": sigmoid})  # SciPy's ufuncs, by name
 astype = op(lambda x, dtype: x.astype(dtype), lambda ans, x, dtype: partial(_cast_back, dtype=x.dtype), partly=by_entries,
             name="astype")
@@ -240,6 +244,17 @@ def as_real(g, dtype):
 
 def _cast_back(g, dtype):
     return astype(as_real(g, dtype), dtype=dtype)
+
+
+def _log_mass(low, high):
+    """log(Phi(high) - Phi(low)), as precise in either tail as in the middle, for low < high; infinite ones may be 1e100."""
+    special, turned = _special(low), low + high > 0
+    low, high = np.where(turned, -high, low), np.where(turned, -low, high)  # the side on which Phi is small, and precise
+    low, below = np.maximum(low, -1e150), np.maximum(np.minimum(high, 0), -1e150)  # whose squares are numbers
+    upper = special.log_ndtr(below)
+    aside = upper + np.log(np.maximum(-np.expm1(special.log_ndtr(low) - upper), 1e-300))
+    across = np.log(np.maximum(special.erf(high / math.sqrt(2)) - special.erf(low / math.sqrt(2)), 1e-300) / 2)
+    return np.where(high > 0, across, aside)
 
 
 def _special(x):

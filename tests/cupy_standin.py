@@ -121,7 +121,7 @@ hypot maximum minimum fmax fmin sign signbit floor ceil rint trunc isnan isfinit
 equal not_equal logical_and logical_or logical_not invert bitwise_and bitwise_or bitwise_xor right_shift left_shift matmul
 copysign
 """.split()
-SPECIAL = ["erf", "expit", "gammaln", "polygamma", "psi"]
+SPECIAL = ["erf", "expit", "gammaln", "log_ndtr", "polygamma", "psi"]
 METHODS = """
 astype(dtype, order='K', casting=None, subok=None, copy=True)
 view(dtype=None, array_class=None)

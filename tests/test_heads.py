@@ -9,7 +9,20 @@ from scipy import integrate, special, stats
 from npgen import ops
 from npgen.engine import grad
 from npgen.fused import standard_normal_log_prob
-from npgen.heads import Bernoulli, Categorical, Columns, Family, MixtureOfNormals, Normal, Poisson, from_config, head_for
+from npgen.heads import (
+    Atoms,
+    Bernoulli,
+    Categorical,
+    Columns,
+    Grid,
+    MixtureOfNormals,
+    Normal,
+    Poisson,
+    Pooled,
+    Scale,
+    from_config,
+    head_for,
+)
 from npgen.heads.base import BLOCK, totals
 from npgen.heads.normal import normal_log_prob, std, typical_variance
 from npgen.random import Stream
@@ -23,11 +36,17 @@ OF = {"normal": Normal(), "bernoulli": Bernoulli(), "categorical": Categorical([
       "normal, unbounded": Normal(limit=None), "poisson": Poisson(), "mixture": MixtureOfNormals(3),
       "mixture of one": MixtureOfNormals(1, limit=5.0), "other levels": Categorical([[-1, 2], [0.5, 0, 1e6], [7], range(3, 6)]),
       "columns": Columns([MixtureOfNormals(2), Categorical([5, 7, 8]), Normal(), Categorical(2)]),
-      "columns of two kinds": Columns([Bernoulli(), Poisson(), Bernoulli(), Normal()])}
-FAMILIES = [name for name, head in OF.items() if isinstance(head, Family)]
+      "columns of two kinds": Columns([Bernoulli(), Poisson(), Bernoulli(), Normal()]),
+      "grid": Grid(Normal(limit=None), step=0.5, start=0.25, scale=Scale("linear", 1.0, 2.0)),
+      "grid of mixtures": Grid(MixtureOfNormals(2), low=0, high=9, scale=Scale("linear", 4.0, 2.0)),
+      "grid behind a logarithm": Grid(Normal(limit=None), low=0, scale=Scale("log", 1.0, 0.5, -1.0)),
+      "atoms": Atoms(Grid(Normal(limit=None), low=0, scale=Scale("linear", 4.0, 2.0)), [-3.0, 2.0, 5.0]),
+      "pooled": Pooled([0, 2, 9], [5, 1, 7], [0.2, 0.3, 0.5])}
+STATES = Grid, Atoms, Pooled
+FAMILIES = [name for name, head in OF.items() if head.has_steps]
 OUTPUTS = {"normal": RNG.normal(size=(N, 2 * D)) * 2, "bernoulli": RNG.normal(size=(N, D)) * 3,
            "categorical": RNG.normal(size=(N, sum(LEVELS))) * 2, "normal, unbounded": RNG.normal(size=(N, 2 * D)),
-           "poisson": RNG.normal(size=(N, D))}
+           "poisson": RNG.normal(size=(N, D)), "grid behind a logarithm": np.random.default_rng(3).normal(size=(N, 2 * D)) / 9}
 OUTPUTS |= {name: RNG.normal(size=(N, OF[name].n_outputs(D))) * 1.5 for name in OF if name not in OUTPUTS}
 ROWS = {name: head.sample(head.noise(Stream(9), (N, D), np.float64), OUTPUTS[name]) for name, head in OF.items()}
 heads, families = pytest.mark.parametrize("name", OF), pytest.mark.parametrize("name", FAMILIES)
@@ -84,12 +103,40 @@ def _mixed(head, o):
     return Mixed(special.softmax(logits), means, np.exp(head.limit * np.tanh(raws / head.limit) / 2))
 
 
+def _rounded(head, o):
+    """The masses of the cells of a grid, by differences of distribution functions, each on the side of its tail."""
+    parts = Mixed([1.0], o[:1], np.exp(o[1:] / 2)) if isinstance(head.base, Normal) else _mixed(head.base, o)
+    j = np.arange(0 if head.low is not None else -400, (head.high if head.high is not None else 4000) + 1)
+    values, scale = head.start + head.step * j, head.scale
+    edges = np.append(values - head.step / 2, values[-1] + head.step / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        y = (np.log(edges - scale.low) if scale.kind == "log" else edges) - scale.centre
+    y = y / scale.width
+    y[0], y[-1] = -np.inf, np.inf
+    p = sum(w * np.where(y[:-1] > part.mean(), part.sf(y[:-1]) - part.sf(y[1:]), part.cdf(y[1:]) - part.cdf(y[:-1]))
+            for w, part in zip(parts.w, parts.parts, strict=True))
+    return Levels(values[p > 0], np.log(p[p > 0]))
+
+
+def _atoms(head, o):
+    rest, log_p = _rounded(head.base, o[4:]), special.log_softmax(o[:4])
+    levels = np.union1d(rest.levels, head.atoms)
+    p = np.zeros(len(levels))
+    p[np.isin(levels, rest.levels)] = np.exp(log_p[0]) * rest.p
+    p[np.isin(levels, head.atoms)] += np.exp(log_p[1:])
+    return Levels(levels, np.log(p))
+
+
 TRUTH = {  # the class of a head -> the distribution of one feature, by SciPy, from the head and the feature's outputs
     Normal: _normal,
     MixtureOfNormals: _mixed,
     Bernoulli: lambda head, o: stats.bernoulli(special.expit(o[0])),
     Poisson: lambda head, o: stats.poisson(np.exp(o[0])),
     Categorical: lambda head, o: Levels(head.levels[0], o),
+    Grid: _rounded,
+    Atoms: _atoms,
+    Pooled: lambda head, o: Levels(np.array([0.0, 2, 9, 1, 5, 7]), np.concatenate([
+        special.log_softmax(o)[:3], special.log_softmax(o)[3] + np.log([0.3, 0.2, 0.5])])),
 }
 
 
@@ -148,7 +195,7 @@ def test_samples_are_drawn_from_the_distribution(name):
                     assert abs(moment.mean() - want) < 6 * moment.std() / n ** 0.5
             else:
                 alarms = [stats.binomtest(int((values == level).sum()), n, min(p.pmf(level), 1)).pvalue
-                          for level in support(name, j)[:4]]
+                          for level in sorted(support(name, j), key=lambda level, p=p: -p.pmf(level))[:4]]
             assert min(alarms) > ALARM / (N * D * 4)
 
 
@@ -211,6 +258,8 @@ def test_first_outputs_are_the_datas_marginals(name):
         if continuous(p):
             np.testing.assert_allclose(one.mean(mine[None])[0], x[:, j].mean(), rtol=1e-9)
             np.testing.assert_allclose(one.variance(mine[None])[0], x[:, j].var(), rtol=1e-9)
+        elif isinstance(one, STATES):
+            pass  # in test_column_heads.py
         elif not isinstance(one, (Bernoulli, Categorical)):  # counts
             np.testing.assert_allclose(one.mean(mine[None])[0], (x[:, j].sum() + 1) / 51, rtol=1e-9)
         else:
@@ -332,9 +381,9 @@ def test_a_component_around_a_row_is_the_likeliest_of_those_around_rows(name):
 @families
 def test_guesses_and_parts(name):
     head, outputs, r = OF[name], OUTPUTS[name], np.random.default_rng(0).dirichlet(np.ones(N), 5)
-    if isinstance(head, Categorical):
-        tables = head.log_probabilities(outputs)
-        want = np.stack([levels[(r @ np.exp(t)).argmax(axis=1)] for t, levels in zip(tables, head.levels, strict=True)], axis=1)
+    if isinstance(head, (Categorical, Pooled)):
+        tables, every = head.log_probabilities(outputs), head.levels * (D // len(head.levels))
+        want = np.stack([levels[(r @ np.exp(t)).argmax(axis=1)] for t, levels in zip(tables, every, strict=True)], axis=1)
     else:
         want = r @ head.mean(outputs)
     np.testing.assert_allclose(head.guess(r, outputs), want)

@@ -87,6 +87,7 @@ CASES = {
     "astype": (lambda x: x.astype(x.dtype) * x, X),
     "erf": (scipy.special.erf, X),
     "gammaln": (scipy.special.gammaln, POS),
+    "normal_log_mass": (lambda x, y: ops.normal_log_mass(3 * x, 3 * x + np.exp(y)), X, ROW),
     "digamma": (scipy.special.psi, POS),
     "expit": (scipy.special.expit, X),
     # shape and indexing

@@ -5,24 +5,34 @@
     Bernoulli           logit of a binary feature
     Poisson             log-rate of a count
     Categorical         logits of a feature's levels
+    Mapped              a real feature behind a monotone map, a Scale
+    Grid                whole numbers, times and rounded numbers, by the exact mass of their cells
+    Atoms               values with a probability of their own, and whether one is missing, before another head
+    Pooled              levels of which the rare ones share a logit
     Columns             a head for each column
 
 HEADS maps the name of a head, on the command line and in a file, to its class.
 """
 import numpy as np
 
+from .atoms import Atoms
 from .base import Family, Head
 from .bernoulli import Bernoulli
 from .categorical import Categorical, levels_in
 from .columns import Columns
+from .grid import Grid
+from .mapped import Mapped
 from .mixture import MixtureOfNormals
 from .normal import Normal
 from .poisson import Poisson
+from .pooled import Pooled
+from .scale import Scale
 
-HEADS = {head.name: head for head in (Normal, MixtureOfNormals, Bernoulli, Poisson, Categorical, Columns)}
+HEADS = {head.name: head for head in (Normal, MixtureOfNormals, Bernoulli, Poisson, Categorical, Mapped, Grid, Atoms, Pooled,
+                                      Columns)}
 
-__all__ = ["HEADS", "Bernoulli", "Categorical", "Columns", "Family", "Head", "MixtureOfNormals", "Normal", "Poisson",
-           "from_config", "head_for"]
+__all__ = ["HEADS", "Atoms", "Bernoulli", "Categorical", "Columns", "Family", "Grid", "Head", "Mapped", "MixtureOfNormals",
+           "Normal", "Poisson", "Pooled", "Scale", "from_config", "has_missing", "head_for", "untouched"]
 
 
 def head_for(spec, x):
@@ -44,7 +54,7 @@ def head_for(spec, x):
         return spec
     if isinstance(spec, (list, tuple)) and len(spec) == x.shape[1] and len(spec):
         return Columns([head_for(each, x[:, [j]]) for j, each in enumerate(spec)])
-    names = [name for name in HEADS if name != "columns"]
+    names = [name for name, head in HEADS.items() if head.by_name]
     if not isinstance(spec, str) or spec not in names:
         raise ValueError(f"head: expected 'auto', one of {', '.join(names)}, a head of npgen.heads, or {x.shape[1]} of these, "
                          f"got {spec!r}"[:400])
@@ -58,8 +68,15 @@ def untouched(spec):
     return np.array([_discrete(each) for each in spec]) if isinstance(spec, (list, tuple)) else _discrete(spec)
 
 
+def has_missing(spec):
+    """Whether a head, or one of a list, has a state for a missing value."""
+    return bool(np.any([getattr(each, "missing", False) if not isinstance(each, Columns) else each.missing.any()
+                        for each in (spec if isinstance(spec, (list, tuple)) else [spec])]))
+
+
 def _discrete(spec):
-    return getattr(HEADS.get(spec) if isinstance(spec, str) else spec, "discrete", False)
+    head = HEADS.get(spec) if isinstance(spec, str) else spec
+    return getattr(head, "own_map", False) | getattr(head, "discrete", False)
 
 
 def from_config(config):
@@ -70,4 +87,8 @@ def from_config(config):
         raise ValueError(f"head: expected one of {', '.join(HEADS)}, with its options, got {config!r}"[:200])
     if "heads" in options:
         options["heads"] = [from_config(each) for each in options["heads"]]
+    if "base" in options:
+        options["base"] = from_config(options["base"])
+    if "scale" in options:
+        options["scale"] = Scale(*options["scale"])
     return HEADS[name](**options)  # levels are lists here, which are no larger than the file that they are in

@@ -29,11 +29,16 @@ class Head(Part, abc.ABC):
     code      how kernels/made_sample.py draws it, or None
     limit     nats that log-variances are bounded to, or None
     pieces    of how many arrays beside one another its outputs were, in files of formats 1 and 2
+    by_name   whether users can ask for it by its name alone
+    missing   whether a missing value, NaN, is a state of its own; an array (d,) where it is in some columns
+    somewhere a value in the support
+    own_map   whether it maps a real feature itself, so that nothing has to before
     """
 
     name: str
     discrete, noises, code, limit = True, 1, None, None
-    pieces = 1
+    pieces, by_name, missing, somewhere, own_map = 1, True, False, 0.0, False
+    has_steps = False  # whether it is a component of mixtures, with EM's steps
 
     @abc.abstractmethod
     def log_prob(self, x, outputs):
@@ -105,6 +110,19 @@ class Head(Part, abc.ABC):
         """The rows (n, d) of which `numbers` gives these."""
         return numbers
 
+    @property
+    def measure(self):
+        """What the density of a feature is with respect to, in words."""
+        return "counting" if self.discrete else "length"
+
+    def smooth(self, x):
+        """Rows x (n, d) with NaN for what has a probability of its own, where the head has a density for the rest."""
+        return x
+
+    def seen(self):
+        """The head given that no value is missing."""
+        return self
+
     @abc.abstractmethod
     def check(self, x, name, columns=None, shown=None):
         """Raise ValueError unless every value is in the support, or missing (NaN).
@@ -123,7 +141,12 @@ class Head(Part, abc.ABC):
 
 
 class Family(Head):
-    """A head of the components of a mixture: it has an M-step. A missing value is NaN, and left out."""
+    """A head of the components of a mixture: it has an M-step. A missing value is NaN, and left out.
+
+    floored   whether what maximise adds are shares of the pooled variances, as of a Normal, and not rows
+    """
+
+    has_steps, floored = True, False
 
     @classmethod
     def of_columns(cls, levels):
@@ -145,6 +168,14 @@ class Family(Head):
         pooled: the outputs of all rows as one component. smoothing: what keeps the likeliest from extremes, for a Normal the
         shares (d,) of the pooled variances that are added, else a number of rows that is added to every count.
         """
+
+    def smoothing(self, rows, floor):
+        """What maximise takes as smoothing, where so many rows are added to counts, and these shares (d,) to variances."""
+        return floor if self.floored else rows
+
+    def redundant(self, d):
+        """How many outputs of d features follow from the others."""
+        return 0
 
     @abc.abstractmethod
     def expected_moments(self, outputs, n, pooled, smoothing):

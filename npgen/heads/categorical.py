@@ -43,6 +43,13 @@ class Categorical(Family):
         levels = [each.tolist() for each in self.levels]
         return {"levels": levels[0] if len(levels) == 1 else levels}
 
+    @property
+    def somewhere(self):
+        return float(self.levels[0][0])
+
+    def redundant(self, d):
+        return d
+
     def log_probabilities(self, outputs):
         """log P(x_d = l), an array (n, c_d) for each feature."""
         return [ops.log_softmax(outputs[..., end - c:end]) for end, c in zip(self._ends, self._counts, strict=True)]

@@ -18,7 +18,7 @@ class Columns(Head):
     heads: of every column a head of one column, such as Normal() or Categorical(3). Raises ValueError for anything else.
     """
 
-    name = "columns"
+    name, by_name = "columns", False
 
     def __init__(self, heads):
         self.heads = list(heads)
@@ -30,7 +30,8 @@ class Columns(Head):
         # a head, its columns, and where their outputs and their noise are
         self._parts = [(_joined([self.heads[j] for j in columns]), columns, places(self._first, columns),
                         places(self._first_noise, columns)) for columns in _alike(self.heads)]
-        self.discrete = np.array([head.discrete for head in self.heads])
+        self.discrete, self.own_map, self.missing = (np.array([getattr(head, name) for head in self.heads])
+                                                     for name in ("discrete", "own_map", "missing"))
 
     def __repr__(self):
         return f"Columns({self.heads})"
@@ -108,6 +109,12 @@ class Columns(Head):
 
     def of(self, features):
         return Columns([self.heads[j] for j in features])
+
+    def smooth(self, x):
+        return self._filled((head.smooth(x[..., columns]) for head, columns, *_ in self._parts), x)
+
+    def seen(self):
+        return Columns([head.seen() for head in self.heads])
 
     def check(self, x, name, columns=None, shown=None):
         for head, own, *_ in self._parts:

@@ -34,8 +34,17 @@ class MixtureOfNormals(Head):
 
     def split(self, outputs):
         """The logarithms of the weights, the means and the log-variances in outputs (..., j), each (..., d, c)."""
-        parts = outputs.reshape(*outputs.shape[:-1], -1, 3, self.n_components)
+        d = outputs.shape[-1] // (3 * self.n_components)
+        parts = outputs.reshape(*outputs.shape[:-1], d, 3, self.n_components)
         return ops.log_softmax(parts[..., 0, :]), parts[..., 1, :], ops.bounded(parts[..., 2, :], self.limit)
+
+    components = split
+
+    def log_cell(self, low, high, outputs):
+        """log P(low < x < high) of every feature, (..., d) nats, differentiable; edges (..., d), +-1e100 for infinite ones."""
+        log_weights, mean, log_var = self.split(outputs)
+        edges = ((edge[..., None] - mean) / std(log_var) for edge in (low, high))
+        return ops.logsumexp(log_weights + ops.normal_log_mass(*edges))
 
     def log_prob(self, x, outputs):
         return mixture_log_prob(x, outputs, self.n_components, self.limit)

@@ -58,7 +58,7 @@ class Normal(Family):
     limit: the log-variances are bounded to +-limit nats, as a network's have to be; None leaves them as they are.
     """
 
-    name = "normal"
+    name, floored = "normal", True
     discrete, code, pieces = False, NORMAL, 2  # the means, then the log-variances
 
     def __init__(self, limit=15.0):
@@ -75,6 +75,16 @@ class Normal(Family):
         """The means and log-variances in outputs (n, 2 d)."""
         log_var = outputs[..., 1::2]
         return outputs[..., ::2], log_var if self.limit is None else ops.bounded(log_var, self.limit)
+
+    def components(self, outputs):
+        """The logarithms of the weights, the means and the log-variances of the normals that it is, each (..., d, 1)."""
+        mean, log_var = self.split(outputs)
+        return np.zeros_like(mean)[..., None], mean[..., None], log_var[..., None]
+
+    def log_cell(self, low, high, outputs):
+        """log P(low < x < high) of every feature, (..., d) nats, differentiable; edges (..., d), +-1e100 for infinite ones."""
+        mean, log_var = self.split(outputs)
+        return ops.normal_log_mass((low - mean) / std(log_var), (high - mean) / std(log_var))
 
     def log_prob(self, x, outputs):
         if self.limit is None:

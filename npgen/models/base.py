@@ -100,12 +100,12 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         self._check_place("fit", "X", X)  # what is done once is done on the host, and then all goes to the device at once
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         X = learner._take_frame(asnumpy(X) if is_device_array(X) else X, columns)
-        x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=self._missing)
+        x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=learner._missing)
         weights, n_seen = check_weights("fit", sample_weight, x), total_weight(sample_weight, x)
         take_objective(learner, objective)
         learner.context_ = self._context_map(context, len(x), weights)
         x, c, weights = counting(x, learner._check_context("fit", context, x), weights)
-        check_rows("fit", x[:2], minimum=2, missing=self._missing)
+        check_rows("fit", x[:2], minimum=2, missing=learner._missing)
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, column_names("fit", X)
         validation = None if validation_data is None else learner._check_validation(validation_data)
         with session(), RunFile(checkpoint, resume, learner, (x, c, weights), n_seen, validation) as run:

@@ -70,15 +70,16 @@ class GradientModel(Model, train.Training):
         """The parts made, and their first parameters; all rows in the preprocessed space take memory here only."""
         z = self.preprocess_.to_noise(None, x, stream=stream)[0]
         self._build(self._choose(z, c, self.stream_))
+        self._check_missing("fit", x)
         self._check_head("fit", x, z)
         discrete = np.broadcast_to(self.head_ is not None and self.head_.discrete, z.shape[1:])
         if self._capabilities.density == "none":
             pass  # a value may repeat where none is scored
         elif not discrete.any():
-            transforms.warn_of_atoms("fit", x, z)
+            transforms.warn_of_atoms("fit", x, z if self.head_ is None else self.head_.smooth(z))
         elif not discrete.all():
             reals = np.flatnonzero(~discrete)
-            transforms.warn_of_atoms("fit", x[:, reals], z[:, reals], reals)
+            transforms.warn_of_atoms("fit", x[:, reals], self.head_.smooth(z)[:, reals], reals)
         first = {}
         for part in self._parts.values():
             first |= part.init(z, c, stream, weights)
@@ -86,10 +87,18 @@ class GradientModel(Model, train.Training):
 
     def _check(self, method, X, name="X", missing=None):
         x = super()._check(method, X, name, missing)
+        if missing is None:
+            self._check_missing(method, x)
         if self.head_ is not None and np.any(self.head_.discrete):
             maps = self.preprocess_ if is_device_array(x) else self.preprocess_.to(asnumpy)
             self._check_head(method, x, maps.to_noise(None, x)[0])
         return x
+
+    def _check_missing(self, method, x):
+        """Raise ValueError, naming a cell, where a value of rows x is missing and that is no state of its column."""
+        if self._missing and (wrong := asnumpy(np.isnan(x)) & ~np.asarray(self.head_.missing)).any():
+            row, column = np.argwhere(wrong)[0]
+            raise ValueError(f"{method}: X[{row}, {column}] is nan, but no row of fit missed that column; remove or fill it")
 
     def _check_head(self, method, x, z):
         """Raise ValueError, naming a cell of x, unless the head can take z, what preprocessing makes of the rows x."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import ops
 from ..checks import check_order, check_widths, one_line
-from ..heads import from_config, head_for, untouched
+from ..heads import MixtureOfNormals, from_config, has_missing, head_for, untouched
 from ..heads.normal import std
 from ..kernels._cuda import asnumpy, is_device_array
 from ..masks import made_blind
@@ -105,18 +105,23 @@ class MADE(GradientModel):
     order: object = "random"
     n_masks: int = 1
     direct: bool = False
-    _takes_context = holds_levels = True
+    _takes_context = holds_levels = _missing_states = True
+    _line = MixtureOfNormals()
     hidden_, order_, any_order_, direct_ = Follows(), Follows(), Follows(), Follows()
 
     @property
     def _asked(self):
         """head, but "auto" of a DataFrame as its schema says."""
         auto = isinstance(self.head, str) and self.head == "auto"
-        return self._heads("mixture") if auto and self.schema_ is not None else self.head
+        return self._found if auto and self._found is not None else self.head
 
     @property
     def _untouched(self):
         return untouched(self._asked)
+
+    @property
+    def _missing(self):
+        return has_missing(self._asked) or has_missing(self.head_)
 
     @property
     def _capabilities(self):
@@ -298,7 +303,7 @@ class MADE(GradientModel):
     def _completed(self, both, c, s, order):
         """Rows in the data's space, of their first s columns in the order and noise, side by side."""
         known, noise, p = np.copy(both[:, :s]), np.copy(both[:, s:]), self._at(both.dtype)
-        z = self._net.of(order.order).sample(self._net.ordered(p, order.order), noise, c, known)
+        z = self._net.of(order.order).seen_alone().sample(self._net.ordered(p, order.order), noise, c, known)
         return self.preprocess_.data(None, order.undo(z))
 
     def _order_from(self, method, columns):

@@ -6,11 +6,10 @@ import copy
 
 import numpy as np
 
-from ..heads import Categorical
+from .. import heads
 from ..kernels._cuda import asnumpy
 from ..transforms import Columns
-
-SHORT = 128         # points of a grid of whole numbers, up to which each is a level
+from .choice import head_of
 
 
 class OfTables:
@@ -18,6 +17,9 @@ class OfTables:
 
     schema_ = None  # None: it was fitted on an array
     holds_levels = False  # whether a column may have levels that are no numbers
+    _line = None  # the head of a continuous column, if each column has a head that the schema chooses
+    _missing_states = False  # whether that a value is missing is a state
+    _found = None  # the heads that it chose, a list (d,), while a model is fitted
 
     def without_schema(self):
         """This model as one of the numbers that schema_.encode gives: arrays in, arrays out."""
@@ -28,7 +30,7 @@ class OfTables:
     def _take_frame(self, X, columns):
         """X as fit learns from it, a frame as its numbers under the names of their columns; sets schema_."""
         from ..data import DataError, Schema, frames  # import npgen stays light
-        self.schema_ = None
+        self.schema_ = self._found = None
         if frames.library_of(X) is None:
             if columns is not None:
                 raise ValueError(f"fit: columns say what a DataFrame has, but X is a {type(X).__name__}; leave them out")
@@ -39,6 +41,9 @@ class OfTables:
             x = self._encoded(X)
         except DataError as error:
             raise DataError(f"fit: {error}") from None
+        if self._line is not None:
+            self._found = [head_of(column, cells.astype(np.float64), self._line, self._missing_states)
+                           for column, cells in zip(schema.modelled, x.rows.T, strict=True)]
         for column, missing in zip(schema.modelled, np.isnan(x.rows).any(axis=0), strict=True):
             name = type(self).__name__
             if not self.holds_levels and column.levels is not None and any(isinstance(level, str) for level in column.levels):
@@ -108,24 +113,17 @@ class OfTables:
                 raise ValueError(f"{method}: there is no column {name!r}; there are {known}"[:300])
         return [self._names.index(name) for name in several]
 
-    def _heads(self, real):
-        """The head of every column that its kind calls for; real: that of numbers which lie on no short grid."""
-        def head(column):
-            if column.levels is not None:
-                return "bernoulli" if len(column.levels) == 2 else Categorical(len(column.levels))
-            if column.kind == "integer" and (column.high - column.low) // column.step < SHORT:
-                return Categorical([float(value) for value in range(column.low, column.high + 1, column.step)])
-            return real
-        return [head(column) for column in self.schema_.modelled]
-
     @property
     def measures_(self):
-        """What the density of each column is with respect to, (d,): "counting" of levels and whole numbers, or "length"."""
+        """What the density of each column is with respect to, (d,) texts: "counting" of levels and of values on a grid,
+        "length" in the column's unit, or "length, counting at ..." some values, or where one is missing."""
         self._check_fitted("measures_")
-        if hasattr(self, "kinds_"):
-            return ["length" if kind == "normal" else "counting" for kind in self.kinds_]
-        counted = np.broadcast_to(self.head_ is not None and self.head_.discrete, self.n_features_in_)
-        return ["counting" if each else "length" for each in counted | _spread(self.preprocess_, self.n_features_in_)]
+        d = self.n_features_in_
+        if "columns" in self._parts:
+            return [self._parts["columns"].heads[self._parts["columns"].at(j)[0]].measure for j in range(d)]
+        each = self.head_.heads if isinstance(self.head_, heads.Columns) else [self.head_] * d
+        spread = _spread(self.preprocess_, d)
+        return ["counting" if spread[j] else "length" if head is None else head.measure for j, head in enumerate(each)]
 
 
 def _spread(maps, d):

@@ -12,6 +12,7 @@ from .subject import Skip
 
 OFTEN = 25    # rows expected in a state that counts by itself
 STEEP = 0.02  # share of rows whose cell of a grid may say nothing about them
+PART_ATOMS = "values of a column have a probability of their own beside a density"
 ROUNDED = 0.025  # share of the rows that a rounded real number may have
 
 
@@ -63,6 +64,8 @@ def _common(s):
         raise Skip("log_prob is an estimate without its error")
     if s.adds_noise:
         raise Skip("integers are spread by noise")
+    if s.part_atoms:
+        raise Skip(PART_ATOMS)
     x, y = s.drawn, s.reference.sample(s.n, s.generator(2))
     log_y = s.log_prob(y)
     with np.errstate(over="ignore"):
@@ -163,6 +166,8 @@ def stationary(s):
     """
     if s.density != "exact":
         raise Skip("log_prob is not exact")
+    if s.part_atoms:
+        raise Skip(PART_ATOMS)
     rng, x, log_p = s.generator(4), s.drawn, s.drawn_log_prob
     for _ in range(6):
         y = s.reference.step(x, rng)

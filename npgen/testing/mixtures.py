@@ -60,8 +60,9 @@ def _columns(model, x):
             joint += np.log(table)[:, np.abs(values[:, None] - levels).argmin(axis=1)].T
         else:  # a head of one's own has no attributes
             inner = model.inner()
-            head, place = inner.parts["columns"].heads[kind], model.kinds_[:j].count(kind)
-            joint += head.of([place]).log_prob(values[:, None, None], head.take(inner.params[kind], [place]))
+            group, place = inner.parts["columns"].at(j)
+            head = inner.parts["columns"].heads[group]
+            joint += head.of([place]).log_prob(values[:, None, None], head.take(inner.params[group], [place]))
     return joint
 
 

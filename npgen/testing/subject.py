@@ -62,8 +62,13 @@ class Subject:
         if self.x.shape[1] != self.d:
             raise ValueError(f"check_generative_model: X has {self.x.shape[1]} columns, but samples of the model {self.d}")
         whole = ((self.pilot == np.round(self.pilot)) & (np.abs(self.pilot) < 2**53)).all(axis=0)  # beyond, all numbers are
-        self.support = ("binary" if np.isin(self.pilot, (0, 1)).all() else "integers" if whole.all() else
-                        "mixed" if whole.any() else "real")
+        if np.isnan(self.pilot).any():
+            raise ValueError("check_generative_model: samples of this model miss values, and the laws are about whole rows; "
+                             "fit it to rows that miss none")
+        measures = getattr(model, "measures_", []) if self.is_npgen else []
+        self.part_atoms = any(measure not in ("length", "counting") for measure in measures)  # beside a density in one column
+        self.support = ("mixed" if self.part_atoms else "binary" if np.isin(self.pilot, (0, 1)).all() else "integers"
+                        if whole.all() else "mixed" if whole.any() else "real")
 
     @staticmethod
     def _refuse(model, seed, n_samples):

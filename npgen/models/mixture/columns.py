@@ -15,7 +15,7 @@ import numpy as np
 from ... import ops
 from ...checks import check_shapes, one_line
 from ...engine import Tensor
-from ...heads import Categorical
+from ...heads import Categorical, Normal
 from ...heads.normal import THINNEST, interleaved, std
 from ...train import ConvergenceWarning
 from ...transforms import warn_of_atoms
@@ -24,7 +24,7 @@ from ..base import Follows
 from .base import ALONE, MixtureModel, draw_each
 from .columns_em import SHOWN, Products, expect, maximise, statistics_of
 from .covariances import COVARIANCES
-from .kinds import ColumnHeads, column_heads, column_parameter, levels_of, with_levels
+from .kinds import ColumnHeads, chosen_heads, column_heads, column_parameter, levels_of, with_levels, with_missing
 from .rows import Rows, spread
 from .starts import k_means_plus_plus, random_rows
 
@@ -48,8 +48,13 @@ class Mixture(MixtureModel):
     init_params       the first components: "k-means++", of the rows nearest to rows that lie apart in the heads' own
                       divergences, or "random_from_data", around rows drawn at random
 
-    A missing value is NaN, and counts for nothing; a level that was neither there nor declared is refused. encode gives the
-    responsibilities (n, k); decode, of each column under their average: the mean, P(x = 1), or the likeliest level.
+    missing           "marginalise", or "model": whether a value is missing is a state of its column, where some are in fit, and
+                      log_prob is that of what is seen and of what is not, log p(x_seen, m); impute takes it for a value that
+                      was drawn as those that are seen in the component
+
+    A missing value is NaN, and counts for nothing unless it is modelled; a level that was neither there nor declared is
+    refused. encode gives the responsibilities (n, k); decode, of each column under their average: the mean, P(x = 1), or the
+    likeliest level.
     Arithmetic is float64, but for products of bits with what they count, which are of the rows' dtype.
 
     Attributes: weights_ (k,), means_ and variances_ (k, r) of the normal columns, rates_ of the Poisson ones, levels_ and
@@ -61,9 +66,11 @@ class Mixture(MixtureModel):
     heads: object = "auto"
     smoothing: float = 2e-6
     init_params: str = "k-means++"
+    missing: str = "marginalise"
     variances_, probabilities_, rates_, levels_ = Follows(), Follows(), Follows(), Follows()
     preprocess = None
     _missing = holds_levels = True
+    _line = Normal(limit=None)
 
     @classmethod
     def from_parameters(cls, weights, heads, parameters, *, feature_names=None, dtype=np.float64, **options):
@@ -110,10 +117,11 @@ class Mixture(MixtureModel):
         if self.init_params not in ("k-means++", "random_from_data"):
             raise ValueError(f"init_params must be k-means++ or random_from_data, got {one_line(self.init_params)}")
         self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
+        if self.missing not in ("marginalise", "model"):
+            raise ValueError(f"missing must be marginalise or model, got {one_line(self.missing)}")
         heads, self.n_batches_, self.n_seen_ = column_heads(self._asked, x), 1, run.n_seen
-        kinds = [getattr(head, "name", head) for head in heads]
-        self._build({"n_components": int(self.n_components), "kinds": kinds,
-                     "levels": [levels_of(x, j, heads[j]).tolist() for j in with_levels(kinds)]})
+        heads = with_missing(heads, x) if self.missing == "model" else heads
+        self._build({"n_components": int(self.n_components), **chosen_heads(heads, x)})
         self._check_support("fit", x)
         reals = self._columns.reals
         warn_of_atoms("fit", x[:, reals], x[:, reals], reals)
@@ -130,7 +138,7 @@ class Mixture(MixtureModel):
     def _asked(self):
         """heads, but "auto" of a DataFrame as its schema says."""
         auto = isinstance(self.heads, str) and self.heads == "auto"
-        return self._heads("normal") if auto and self.schema_ is not None else self.heads
+        return self._found if auto and self._found is not None else self.heads
 
     def _nats_of_one(self, rows):
         """The mean nats that one component reaches."""
@@ -142,7 +150,8 @@ class Mixture(MixtureModel):
         if "normal" not in self._columns.heads:
             return []
         head, reals = self._columns.heads["normal"], self._columns.reals
-        share = components.floor * np.exp(head.split(self.pooled_["normal"])[1] - head.split(components.outputs["normal"])[1])
+        share = components.floor[self._columns.floors["normal"]] * np.exp(
+            head.split(self.pooled_["normal"])[1] - head.split(components.outputs["normal"])[1])
         varied = ~np.isin(reals, self.fit_report_["constant_columns"])
         return np.flatnonzero((share > ALONE)[:, varied].any(axis=1)).tolist()
 
@@ -151,7 +160,8 @@ class Mixture(MixtureModel):
             raise ValueError(f"fit: column {wrong.argmax()} of X {words}")
 
     def _assemble(self, d, w, chosen):
-        return {"columns": ColumnHeads(chosen["n_components"], d, chosen["kinds"], chosen["levels"])}
+        options = chosen.get("options", ())  # which not all files have
+        return {"columns": ColumnHeads(chosen["n_components"], d, chosen["kinds"], chosen["levels"], options)}
 
     def _resolve(self, x):
         heads = column_heads(self._asked, x)
@@ -172,12 +182,13 @@ class Mixture(MixtureModel):
             raise ValueError(f"fit: column {reals[deviations.argmin()]} of X is constant, and with reg_covar=0 has no density; "
                              "drop it, or set reg_covar above 0")
         units = COVARIANCES["diag"].units(deviations) if deviations.any() else np.ones(len(reals))
-        pooled = {name: interleaved(centre, 2 * np.log(units))[None] if name == "normal" else np.zeros((1, width))
-                  for name, width in self._columns.n_outputs().items()}
+        pooled = {name: interleaved(centre, 2 * np.log(units))[None] if name == "normal" else
+                  head.initial(view, weights)[None] if not head.by_name else np.zeros((1, head.n_outputs(view.shape[1])))
+                  for name, head, view in self._columns.views(x)}
         self._build(self._chosen | {"pooled": pooled})
         statistics = self._expect(Products.equal(self._columns, pooled), self._prepare_rows(x, weights))
         for (name, head), moments in zip(self._columns.heads.items(), statistics.moments, strict=True):
-            if name != "normal":
+            if name != "normal" and head.by_name:
                 pooled[name] = head.maximise(moments, pooled[name], None, 0.1 * statistics.weight)
 
     def _prepare_rows(self, x, weights):
@@ -240,7 +251,7 @@ class Mixture(MixtureModel):
 
     def _finish(self):
         check_shapes(self.pooled_, {name: (1, width) for name, width in self._columns.n_outputs().items()})
-        check_shapes({"floor_": self.floor_}, {"floor_": self._columns.reals.shape})
+        check_shapes({"floor_": self.floor_}, {"floor_": (self._columns.n_floors,)})
         components, empty, tables = self._components(self.params_), np.empty((len(self.params_["logits"]), 0)), {}
         vars(self).update(weights_=np.exp(components.log_weights), means_=empty, variances_=empty, rates_=empty,
                           kinds_=self._columns.kinds, levels_=self._columns.levels)
@@ -260,7 +271,8 @@ class Mixture(MixtureModel):
     @property
     def n_parameters_(self):
         k, outputs = len(self.weights_), sum(self.params_[name].size for name in self._columns.heads)
-        return k - 1 + outputs - k * self.kinds_.count("categorical")  # of levels one follows from the others
+        redundant = sum(head.redundant(len(self._columns.numbers[name])) for name, head in self._columns.heads.items())
+        return k - 1 + outputs - k * redundant  # of levels one follows from the others
 
     @property
     def _rows_per_call(self):
@@ -301,12 +313,14 @@ class Mixture(MixtureModel):
         components = self._draw_labels(n, stream)
         return self._draw_from(params, components, stream, self.dtype_), components
 
-    def _draw_from(self, params, components, stream, dtype):
-        """A row from each of these components."""
+    def _draw_from(self, params, components, stream, dtype, seen=False):
+        """A row from each of these components; seen: of which no value is missing."""
         def rows(name, head):
-            x = head.noise(stream.spawn(), (len(components), len(self._columns.numbers[name])), np.float64)
+            head, shape = head.seen() if seen else head, (len(components), len(self._columns.numbers[name]))
+            noise = head.noise(stream.spawn(), shape, np.float64)
+            x = noise if head.noises == 1 else np.empty(shape)  # in its place: 10,000 columns are much memory
             for at in members:
-                x[at] = head.sample(x[at], params[name][components[at[:1]]])
+                x[at] = head.sample(noise[at], params[name][components[at[:1]]])
             return x
 
         order = np.argsort(components, kind="stable")
@@ -318,7 +332,7 @@ class Mixture(MixtureModel):
     def _impute(self, x, stream):
         r = self._represent(self.params_, x)
         full = self._reconstruct(self.params_, r) if stream is None else \
-            self._draw_from(self.params_, draw_each(r, stream), stream, x.dtype)
+            self._draw_from(self.params_, draw_each(r, stream), stream, x.dtype, seen=True)
         return np.where(np.isnan(x), full, x)
 
     def _marginal(self, columns):
@@ -334,17 +348,19 @@ class Mixture(MixtureModel):
         return np.broadcast_to(means, (len(x), *means.shape)), variances[:, :, None] * np.eye(len(others))
 
     def _derive(self, log_weights, columns):
-        model, levels = self._of_columns(columns), dict(zip(with_levels(self.kinds_), self.levels_, strict=True))
-        model.heads = [Categorical(levels[j]) if self.kinds_[j] == "categorical" else self.kinds_[j] for j in columns]
-        model._build({"n_components": len(self.weights_), "kinds": [self.kinds_[j] for j in columns],
-                      "levels": [levels[j].tolist() for j in columns if j in levels]})
-
-        def place(name):
-            return np.searchsorted(self._columns.numbers[name], columns[model._columns.numbers[name]])
+        model, own = self._of_columns(columns), self._columns
+        levels = dict(zip(with_levels(self.kinds_), self.levels_, strict=True))
+        model.heads = [own.options[j] if j in own.options else Categorical(levels[j]) if self.kinds_[j] == "categorical" else
+                       self.kinds_[j] for j in columns]
+        model._build({"n_components": len(self.weights_), **chosen_heads(model.heads, np.empty((0, len(columns))))})
+        found, floors = {}, []
+        for name, head in model._columns.heads.items():
+            groups, places = zip(*(own.at(columns[j]) for j in model._columns.numbers[name]), strict=True)
+            found[name] = groups[0], list(places)  # columns of one group there are of one here
+            floors += (own.floors[groups[0]].start + np.array(places)).tolist() if head.floored else []
 
         def taken(outputs):
-            return {name: self._columns.heads[name].take(outputs[name], place(name)) for name in model._columns.heads}
+            return {name: own.heads[group].take(outputs[group], places) for name, (group, places) in found.items()}
 
-        floor = self.floor_[place("normal")] if len(model._columns.reals) else np.empty(0)
-        model._keep(Products(model._columns, log_weights, taken(self.params_), floor), pooled=taken(self.pooled_))
+        model._keep(Products(model._columns, log_weights, taken(self.params_), self.floor_[floors]), pooled=taken(self.pooled_))
         return model

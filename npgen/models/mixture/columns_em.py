@@ -22,7 +22,7 @@ SHOWN = 2**21       # values of rows times components at once
 class Products:
     """Components: log_weights (k,), and by the name of a head the outputs (k, ...) that it reads.
 
-    floor (r,): what the M-step has added to the variances of real columns, as shares of those of all rows.
+    floor (f,): what the M-step has added to variances, as shares of those of all rows, column by column (ColumnHeads.floors).
     """
 
     columns: ColumnHeads
@@ -41,7 +41,7 @@ class Products:
     def equal(cls, columns, outputs):
         """Components of equal weight with these outputs, to whose variances nothing was added."""
         k = len(next(iter(outputs.values())))
-        return cls(columns, np.full(k, -math.log(k)), outputs, np.zeros(len(columns.reals)))
+        return cls(columns, np.full(k, -math.log(k)), outputs, np.zeros(columns.n_floors))
 
     @classmethod
     def around(cls, columns, x, pooled):
@@ -87,12 +87,12 @@ def maximise(products, statistics, pooled, reg_covar, smoothing):
 
     smoothing: what is added to the counts, relative to the number of rows.
     """
-    n, outputs, lost, floor = np.maximum(statistics.n, EMPTY), {}, statistics.n <= EMPTY, products.floor
+    n, outputs, lost, floor = np.maximum(statistics.n, EMPTY), {}, statistics.n <= EMPTY, products.floor.copy()
     for (name, head), moments in zip(products.columns.heads.items(), statistics.moments, strict=True):
-        last, of_all, added = products.outputs[name], pooled[name], smoothing * statistics.weight
-        if name == "normal":
-            floor = added = reg_covar * head.typical_variance(moments, last, of_all)
-        new = head.maximise(moments, last, of_all, added)
+        last, of_all, own = products.outputs[name], pooled[name], products.columns.floors[name]
+        if head.floored:
+            floor[own] = reg_covar * head.typical_variance(moments, last, of_all)
+        new = head.maximise(moments, last, of_all, head.smoothing(smoothing * statistics.weight, floor[own]))
         collapsed = np.isnan(new).any(axis=1)
         outputs[name], lost = np.where(collapsed[:, None], of_all, new), lost | collapsed
     return Products(products.columns, np.log(n / n.sum()), outputs, floor), lost
@@ -102,6 +102,6 @@ def statistics_of(products, pooled, smoothing):
     """The statistics, of weight 1, from which an M-step makes these same components."""
     n = np.exp(products.log_weights)
     moments = tuple(head.expected_moments(products.outputs[name], n, pooled[name],
-                                          products.floor if name == "normal" else smoothing)
+                                          head.smoothing(smoothing, products.floor[products.columns.floors[name]]))
                     for name, head in products.columns.heads.items())
     return Statistics(n, moments, 0.0, 1.0)

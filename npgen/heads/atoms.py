@@ -1,0 +1,297 @@
+"""The atoms head: some values of a feature, and that it is missing, have a probability each, and the rest has another head.
+
+    p(x_d) = P(missing) where it is NaN, else P(rest) p_base(x_d) + sum_i P(a_i) [x_d = a_i]
+
+Where base has a density, an atom is the only way to its value. Where it has probabilities, the rest is another, and EM takes
+the way for missing, so that no step loses likelihood.
+
+Legend: n rows, d features, k components, t states (rest, the atoms, missing), b outputs of base.
+"""
+import copy
+import dataclasses
+
+import numpy as np
+
+from .. import ops
+from .base import RAREST, Family, Head
+
+
+class Atoms(Family):
+    """States softmax(logits_d) of every feature; outputs are, of each feature, t logits, of the rest, the atoms in their order
+    and missing, then the outputs of base.
+
+    base: a head of one feature. atoms: numbers. missing: whether NaN is a state; else it is left out by EM, and refused by
+    a network. Atoms are with respect to counting, the rest is as base's density is.
+    Raises ValueError for a base of several features, and for atoms that are no numbers or there twice.
+    """
+
+    name, by_name = "atoms", False
+
+    def __init__(self, base, atoms=(), missing=False):
+        try:
+            self.atoms = np.unique(np.asarray(atoms, np.float64))
+            sound = (isinstance(base, Head) and not isinstance(base, Atoms) and base.n_outputs(1) > 0 and np.ndim(atoms) == 1
+                     and len(self.atoms) == len(atoms) and np.isfinite(self.atoms).all() and len(atoms) + missing > 0)
+        except (TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise ValueError("Atoms: expected a head of one feature, and atoms that are numbers and differ, or missing=True, "
+                             f"got {base!r}, {atoms!r}, missing={missing!r}"[:300])
+        self.base, self.missing, self.discrete, self.noises = base, bool(missing), base.discrete, 1 + base.noises
+        self.own_map = base.own_map
+        self._states = 1 + len(self.atoms) + self.missing
+        shared = [base.discrete and self._inside(atom) for atom in self.atoms]
+        self._shared = np.array([False, *shared, *[False] * self.missing])  # states whose value the rest may have, too
+        self._none_missing = False
+
+    def _inside(self, atom):
+        """Whether base may draw it, too."""
+        try:
+            return self.base.check(np.array([[atom]]), "Atoms") is None
+        except ValueError:
+            return False
+
+    def __repr__(self):
+        return f"Atoms({self.base!r}, atoms={self.atoms.tolist()}, missing={self.missing})"
+
+    def _options(self):
+        return {"base": self.base.config(), "atoms": self.atoms.tolist()} | ({"missing": True} if self.missing else {})
+
+    @property
+    def has_steps(self):
+        return self.base.has_steps
+
+    @property
+    def floored(self):
+        return self.base.floored
+
+    @property
+    def somewhere(self):
+        return self.base.somewhere
+
+    @property
+    def measure(self):
+        if self.discrete:
+            return "counting"
+        shown = ", ".join([*(f"{atom:g}" for atom in self.atoms[:4]), *["..."] * (len(self.atoms) > 4),
+                           *["missing"] * self.missing])
+        return f"length, counting at {shown}"
+
+    def smooth(self, x):
+        return np.where(self.flags(x)[..., 0] == 1, x, np.nan)
+
+    def seen(self):
+        if not self.missing:
+            return self
+        other = copy.copy(self)
+        other._none_missing = True
+        return other
+
+    def flags(self, x):
+        """1 at the state of each value, (..., d, t) in its dtype."""
+        named = [x == x.dtype.type(atom) for atom in self.atoms]
+        gaps = np.isnan(x)
+        states = [*named, *([gaps] if self.missing else [])]
+        rest = ~states[0]
+        for each in states[1:]:
+            rest = rest & ~each
+        return np.stack([rest if self.missing else rest & ~gaps, *states], axis=-1).astype(x.dtype)
+
+    def _split(self, outputs):
+        """The logarithms of the states' probabilities (..., d, t), and the outputs of base (..., d, b)."""
+        width = self._states + self.base.n_outputs(1)
+        parts = outputs.reshape(*outputs.shape[:-1], outputs.shape[-1] // width, width)
+        logits = parts[..., :self._states]
+        if self._none_missing:
+            logits = np.concatenate([logits[..., :-1], np.full_like(logits[..., :1], -np.inf)], axis=-1)
+        return ops.log_softmax(logits), parts[..., self._states:]
+
+    def _joined(self, states, rest):
+        """Outputs (..., j) from the states' logits (..., d, t) and the outputs of base (..., d, b)."""
+        both = np.concatenate([states, rest], axis=-1)
+        return both.reshape(*both.shape[:-2], both.shape[-2] * both.shape[-1])
+
+    def _base(self, d):
+        """The head of the rest of d features."""
+        return self.base.of([0] * d)
+
+    def log_prob(self, x, outputs):
+        log_p, rest = self._split(outputs)
+        flags = _flags(x, self)
+        alone, both = flags[..., 0] == 1, ops.sum(flags * self._shared, axis=-1) == 1
+        whole, own = ops.where(alone | both, x, self.somewhere), ops.sum(flags * log_p, axis=-1)
+        if x.ndim == 2 and len(rest) == len(x) and rest.ndim == 3:  # as kernels take it
+            n, d = x.shape
+            density = self.base.log_prob(whole.reshape(n * d, 1), rest.reshape(n * d, rest.shape[-1])).reshape(n, d)
+        else:
+            density = self.base.log_prob(whole[..., None], rest)
+        if self._shared.any():
+            own = ops.where(both, ops.logaddexp(own, log_p[..., 0] + density), own)
+        return ops.sum(ops.where(alone, own + density, own), axis=-1)
+
+    def noise(self, stream, shape, dtype, like=None):
+        """Of each feature a uniform, which chooses the state, then the noise of base."""
+        first, second = stream.spawn(), stream.spawn()  # a row is the same, however many there are
+        state = first.uniform(shape, dtype, like=like)
+        rest = self.base.noise(second, shape, dtype, like).reshape(*shape, self.base.noises)
+        return np.concatenate([state[..., None], rest], axis=-1).reshape(*shape[:-1], shape[-1] * self.noises)
+
+    def sample(self, noise, outputs):
+        log_p, rest = self._split(outputs)
+        noise = noise.reshape(*noise.shape[:-1], noise.shape[-1] // self.noises, self.noises)
+        edges = np.cumsum(np.exp(log_p), axis=-1)
+        state = (edges[..., :-1] <= noise[..., :1] * edges[..., -1:]).sum(axis=-1)
+        values = np.array([np.nan, *self.atoms, *[np.nan] * self.missing])
+        drawn = self.base.sample(noise[..., 1:], rest)[..., 0]
+        return np.where(state == 0, drawn, values[state]).astype(outputs.dtype)
+
+    def _parts(self, outputs):
+        """Given that it is there: P of the rest and of the atoms (..., d, 1 + a); mean and variance of the rest (..., d)."""
+        log_p, rest = self._split(outputs)
+        p = np.exp(log_p)[..., :1 + len(self.atoms)]
+        p = p / np.maximum(p.sum(axis=-1, keepdims=True), RAREST)
+        return p, *(ask(rest)[..., 0] for ask in (self.base.mean, self.base.variance))
+
+    def mean(self, outputs):
+        p, mean, _ = self._parts(outputs)
+        return (p[..., 0] * mean + p[..., 1:] @ self.atoms).astype(outputs.dtype)
+
+    def variance(self, outputs):
+        p, mean, variance = self._parts(outputs)
+        total = p[..., 0] * mean + p[..., 1:] @ self.atoms
+        apart = p[..., 0] * (variance + np.square(mean - total))
+        return (apart + (p[..., 1:] * np.square(self.atoms - total[..., None])).sum(axis=-1)).astype(outputs.dtype)
+
+    def n_outputs(self, d):
+        return d * (self._states + self.base.n_outputs(1))
+
+    def first(self, d):
+        return self.n_outputs(1) * np.arange(d + 1)
+
+    def initial(self, x, weights=None):
+        """The states' frequencies, each seen once more than it was, and the first outputs of base for the rest."""
+        w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+        states = np.log(np.tensordot(w, self.flags(x), 1) + 1)
+        return self._joined(states, self._base(x.shape[1]).initial(self.smooth(x), weights).reshape(x.shape[1], -1))
+
+    def of(self, features):
+        return self
+
+    def n_inputs(self, d):
+        return np.full(d, self._states - 1 + int(self.base.n_inputs(1)[0]), np.int64)
+
+    def inputs(self, x):
+        """An indicator of each state but the rest, and what base makes of the rest, 0 of others."""
+        flags, columns = _flags(x, self), []
+        whole = ops.where(flags[..., 0] == 1, x, self.somewhere)
+        for j in range(x.shape[1]):
+            columns += [flags[:, j, 1:], self.base.inputs(whole[:, [j]]) * flags[:, j, :1]]
+        return ops.concatenate(columns, axis=1)
+
+    def check(self, x, name, columns=None, shown=None):
+        self._base(x.shape[1]).check(self.smooth(x), name, columns, shown)
+
+    # ------------------------------------------------------------ EM
+
+    def _rest(self, rest):
+        """The outputs of base (k, d b)."""
+        return rest.reshape(len(rest), rest.shape[1] * rest.shape[2])
+
+    def _each(self, x, outputs):
+        """Of each feature: its values for base (n, 1), NaN where they are none, the flags of its states (n, t), log p under
+        every component and the logarithm of the share that the rest has of it, (n, k)."""
+        log_p, rest = self._split(outputs)
+        for j, flags in enumerate(np.moveaxis(self.flags(x).astype(np.float64), 1, 0)):
+            alone, both = flags[:, :1] == 1, (flags @ self._shared)[:, None] == 1
+            column = np.where(alone | both, x[:, [j]], np.nan)
+            density = log_p[:, j, 0] + self.base.log_prob_each(column, rest[:, j])
+            state = np.where(flags.any(axis=1), flags.argmax(axis=1), self._states)
+            own = np.concatenate([log_p[:, j].T, np.zeros((1, len(outputs)))])[state]
+            each = np.where(alone, density, np.where(both, np.logaddexp(own, density), own))
+            yield column, flags, each, np.where(alone | both, density - each, -np.inf)
+
+    def log_prob_each(self, x, outputs):
+        return sum(each for _, _, each, _ in self._each(x, outputs))
+
+    def moments(self, x, r, outputs):
+        """The weights of every state (k, d, t), and the moments of base."""
+        counts, rest = [], []
+        for j, (column, flags, _, log_share) in enumerate(self._each(x, outputs)):
+            own = r * np.exp(log_share)
+            both = flags[:, 1:].T @ (r - own)
+            counts.append(np.concatenate([own.sum(axis=0)[None], both]).T)
+            rest.append(self.base.moments(column, own, self._split(outputs)[1][:, j]))
+        return Moments(np.stack(counts, axis=1), np.concatenate(rest, axis=-1))
+
+    def maximise(self, moments, outputs, pooled, smoothing):
+        rows, more = smoothing if isinstance(smoothing, tuple) else (smoothing, smoothing)
+        d, last = moments.counts.shape[1], None if outputs is None else self._rest(self._split(outputs)[1])
+        of_all = None if pooled is None else self._rest(self._split(pooled)[1])
+        states = np.log(np.maximum(moments.counts + rows * 2 / self._states, RAREST))
+        rest = self._base(d).maximise(moments.rest, last, of_all, more)
+        return self._joined(ops.log_softmax(states), rest.reshape(*states.shape[:-1], self.base.n_outputs(1)))
+
+    def smoothing(self, rows, floor):
+        return rows, self.base.smoothing(rows, floor)
+
+    def redundant(self, d):
+        return d * (1 + self.base.redundant(1))
+
+    def expected_moments(self, outputs, n, pooled, smoothing):
+        rows, more = smoothing if isinstance(smoothing, tuple) else (smoothing, smoothing)
+        log_p, rest = self._split(outputs)
+        counts = np.exp(log_p) * (n[:, None, None] + 2 * rows) - 2 * rows / self._states
+        d, seen = log_p.shape[1], np.maximum(counts[..., 0], 0)
+        of_all, more = self._split(pooled)[1], np.broadcast_to(more, d)
+        each = [self.base.expected_moments(rest[:, j], seen[:, j], of_all[:, j], more[j]) for j in range(d)]
+        return Moments(counts, np.concatenate(each, axis=-1))
+
+    def typical_variance(self, moments, outputs, pooled):
+        return self._base(moments.counts.shape[1]).typical_variance(
+            moments.rest, *(self._rest(self._split(a)[1]) for a in (outputs, pooled)))
+
+    def around(self, x, pooled):
+        log_p, rest = self._split(pooled)
+        d, flags = x.shape[1], self.flags(x).astype(np.float64)
+        seen = flags.sum(axis=-1, keepdims=True)
+        states = np.log((np.exp(log_p) + flags) / (1 + seen))
+        return self._joined(states, self._base(d).around(self.smooth(x), self._rest(rest)).reshape(
+            len(x), d, self.base.n_outputs(1)))
+
+    def log_prob_around(self, x, pooled):
+        log_p, rest = self._split(pooled)
+        flags = self.flags(x).astype(np.float64)
+        own = (flags * (1 + np.exp(log_p)) / 2).sum(axis=-1)
+        for j in np.flatnonzero((flags @ self._shared).any(axis=0)):
+            both = flags[:, j] @ self._shared == 1
+            own[both, j] += np.exp(log_p[0, j, 0] + self.base.log_prob_each(x[both][:, [j]], rest[:, j])[:, 0]) / 2
+        return np.log(np.where(own > 0, own, 1)).sum(axis=1) + self._base(x.shape[1]).log_prob_around(
+            self.smooth(x), self._rest(rest))
+
+    def guess(self, r, outputs):
+        log_p, rest = self._split(outputs)
+        if not len(self.atoms):
+            return self._base(log_p.shape[1]).guess(r, self._rest(rest))
+        return np.einsum("nk,kd->nd", r.astype(np.float64), self.mean(outputs.astype(np.float64)))
+
+    def take(self, outputs, features):
+        width = self.n_outputs(1)
+        parts = outputs.reshape(len(outputs), outputs.shape[1] // width, width)
+        return parts[:, features].reshape(len(outputs), len(features) * width)
+
+
+@dataclasses.dataclass
+class Moments:
+    """The weights of states, and the moments of the rest; those of other rows add."""
+
+    counts: np.ndarray
+    rest: np.ndarray
+
+    def __add__(self, other):
+        return Moments(self.counts + other.counts, self.rest + other.rest)
+
+    def __mul__(self, factor):
+        return Moments(self.counts * factor, self.rest * factor)
+
+
+_flags = ops.op(lambda x, head: head.flags(x), name="states")  # which carry no derivative

@@ -1,0 +1,184 @@
+"""The grid head: whole numbers, times, and reals with few decimals, each with the exact mass of its cell.
+
+    P(x_d) = F(g(x_d + h/2)) - F(g(x_d - h/2)),    F the distribution function of base, h the step of the grid
+
+At a bound, the cell goes on without end. EM sees what lies in the cell as missing: its moments are those of the truncated
+normal, so that no step loses likelihood.
+
+Legend: n rows, d features, k components, u values that differ.
+References: Dempster, Laird & Rubin (1977), section 4.2, on grouped data; Salimans et al., PixelCNN++ (2017).
+"""
+import math
+
+import numpy as np
+
+from .. import ops
+from ..fused import LOG_2PI
+from .base import refuse
+from .latent import Latent
+from .scale import FAR
+
+CELLS = 512       # of which a mean is made; where there are more, some stand for those beside them
+NARROW = 1e-4     # standard deviations, below which a cell's mass is its density times its width
+OFF = 1e-3        # of a step, that a value may lie off the grid
+
+
+class Grid(Latent):
+    """x_d in start + step Z, from low to high where these are given: y_d = scale(x_d) of what was rounded has the distribution
+    of base, Normal(limit=None) in a mixture, by default MixtureOfNormals(5).
+
+    Raises ValueError for another base or scale, a step that is not above 0, and bounds in the wrong order.
+    """
+
+    name = "grid"
+
+    def __init__(self, base=None, step=1.0, start=0.0, low=None, high=None, scale=None):
+        super().__init__(base, scale)
+        numbers = [a for a in (step, start, low, high) if a is not None]
+        if not all(type(a) in (int, float) and math.isfinite(a) for a in numbers) or not step > 0 or (
+                low is not None and high is not None and not low < high):
+            raise ValueError("Grid: step must be above 0, start, low and high finite, and low < high, got "
+                             f"{step!r}, {start!r}, {low!r}, {high!r}"[:200])
+        self.step, self.start, self.low, self.high = float(step), float(start), low, high
+        self._ends = [(-math.inf, math.inf)[i] if end is None else round((end - self.start) / self.step)
+                      for i, end in enumerate((low, high))]
+
+    def _options(self):
+        defaults = {"step": 1.0, "start": 0.0, "low": None, "high": None}
+        return super()._options() | {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
+
+    def _number(self, x):
+        """Which value of the grid each is, an integer, in float64."""
+        return np.rint((x.astype(np.float64) - self.start) / self.step)
+
+    def edges(self, x):
+        """The latent edges of the cells of values x (..., d), (2, ..., d) float64."""
+        j = self._number(x)
+        low, high = (self.scale.edge(self.start + (j + side) * self.step) for side in (-0.5, 0.5))
+        return np.stack([np.where(j <= self._ends[0], -FAR, low), np.where(j >= self._ends[1], FAR, high)])
+
+    def to_data(self, y):
+        with np.errstate(invalid="ignore"):
+            j = np.clip(self._number(self.scale.to_data(y.astype(np.float64))), *self._ends)
+        return self.start + j * self.step
+
+    def check(self, x, name, columns=None, shown=None):
+        with np.errstate(invalid="ignore"):
+            j, rounding = (x.astype(np.float64) - self.start) / self.step, np.finfo(x.dtype).eps * np.abs(x) / self.step
+            wrong = (np.abs(j - np.rint(j)) > OFF + rounding) | (np.rint(j) < self._ends[0]) | (np.rint(j) > self._ends[1])
+        bounds = "".join(f" {word} {end:g}" for word, end in (("from", self.low), ("to", self.high)) if end is not None)
+        refuse(wrong, x if shown is None else shown, name, columns,
+               f"but its column has steps of {self.step:g}{bounds}: round it, or fit it with such rows")
+        super().check(x, name, columns, shown)
+
+    def log_prob(self, x, outputs):
+        edges = _cells(x, self)
+        return ops.astype(ops.sum(self.base.log_cell(edges[0], edges[1], ops.astype(outputs, dtype=np.float64)), axis=-1),
+                          dtype=outputs.dtype)
+
+    def initial(self, x, weights=None):
+        """As if values lay evenly in their cells."""
+        x = x.astype(np.float64)
+        low, high = self.edges(x)
+        half = np.where(high - low < FAR / 2, (high - low) / math.sqrt(12), 0) + 0 * x
+        y, twice = self.latent(x), None if weights is None else np.concatenate([weights, weights])
+        return self.base.initial(np.concatenate([y - half, y + half]), twice)
+
+    def _cells(self, mean, spread):
+        """Edges and values of cells that hold all but 1e-15 of the mass of normals (..., c): (..., CELLS + 1), (..., CELLS).
+
+        Each row's own, so that its bits depend on no other row; some are empty, and where there are more, some are several.
+        """
+        with np.errstate(over="ignore"):
+            ends = (mean - 8.5 * spread).min(axis=-1), (mean + 8.5 * spread).max(axis=-1)
+            way = np.linspace(0, 1, CELLS)
+            j = self._number(self.scale.to_data(ends[0][..., None] * (1 - way) + ends[1][..., None] * way)).clip(*self._ends)
+        first, last = j[..., :1], j[..., -1:] + 1
+        j = np.concatenate([np.where(last - first <= CELLS, np.minimum(first + np.arange(CELLS), last), j), last], axis=-1)
+        at = self.scale.edge(self.start + (j - 0.5) * self.step)
+        at = np.where(j == first, -FAR, np.where(j == last, FAR, at))
+        return at, self.start + (j[..., :-1] + j[..., 1:] - 1) / 2 * self.step
+
+    def _moments(self, outputs):
+        """E[x] and Var[x], (n, d)."""
+        log_weights, mean, log_var = self.base.components(outputs.astype(np.float64))
+        mass, spread = 0, np.exp(log_var / 2)
+        at, values = self._cells(mean, spread)
+        for c in range(mean.shape[-1]):
+            z = (at - mean[..., [c]]) / spread[..., [c]]
+            mass = mass + np.exp(log_weights[..., [c]] + ops.normal_log_mass(z[..., :-1], z[..., 1:]))
+        first = (mass * values).sum(axis=-1)
+        return first, (mass * np.square(values - first[..., None])).sum(axis=-1)
+
+    def mean(self, outputs):
+        return self._moments(outputs)[0].astype(outputs.dtype)
+
+    def variance(self, outputs):
+        return self._moments(outputs)[1].astype(outputs.dtype)
+
+    # ------------------------------------------------------------ EM
+
+    def _values(self, x, outputs):
+        """Of each feature: its outputs, the edges (u, 1) of its values that differ, and which of them each row has."""
+        for j, column in enumerate(x.T):
+            values, place = np.unique(column, return_inverse=True)
+            yield j, self.base.take(outputs, [j]), self.edges(values[:, None]), place
+
+    def log_prob_each(self, x, outputs):
+        joint = np.zeros((len(x), len(outputs)))
+        for _, own, edges, place in self._values(x, outputs):
+            log_p = truncated(*self._whitened(edges, own))[0]
+            joint += np.where(np.isnan(log_p), 0, log_p)[place]
+        return joint
+
+    def _whitened(self, edges, outputs):
+        """Edges (u, 1) in units of each component's normal, (u, k)."""
+        mean, log_var = (a[:, 0] for a in self.base.split(outputs))
+        return [(a - mean) * np.exp(-log_var / 2) for a in edges]
+
+    def moments(self, x, r, outputs):
+        """(3, k, d): weights of the values seen; the first and second moments of whitened numbers, given the cells."""
+        sums = np.zeros((3, len(outputs), x.shape[1]))
+        for j, own, edges, place in self._values(x, outputs):
+            weights = np.stack([np.bincount(place, w, len(edges[0])) for w in r.T], axis=1)
+            _, first, second = truncated(*self._whitened(edges, own))
+            seen = ~np.isnan(first)
+            sums[:, :, j] = [(weights * np.where(seen, a, 0)).sum(axis=0) for a in (np.ones_like(first), first, second)]
+        return sums
+
+    def maximise(self, moments, outputs, pooled, smoothing):
+        return self.base.maximise(moments + self._prior(outputs, pooled, smoothing), outputs, pooled, 0.0)
+
+    def expected_moments(self, outputs, n, pooled, smoothing):
+        rows = n + smoothing
+        return self.base.expected_moments(outputs, rows, pooled, 0.0) - self._prior(outputs, pooled, smoothing)
+
+    def _prior(self, outputs, pooled, rows):
+        """The moments of so many rows like all rows."""
+        (mean, log_var), (all_mean, all_log_var) = self.base.split(outputs), self.base.split(pooled)
+        shift = (all_mean - mean) * np.exp(-log_var / 2)
+        return rows * np.stack([np.ones_like(mean), shift, np.square(shift) + np.exp(all_log_var - log_var)])
+
+    def log_prob_around(self, x, pooled):
+        log_var = self.base.split(pooled)[1][0]
+        edges = (self.edges(x) - self.latent(x.astype(np.float64))) * np.exp(-log_var / 2)
+        return np.nan_to_num(truncated(*edges)[0], nan=0.0, neginf=-np.inf).sum(axis=1)
+
+
+def truncated(low, high):
+    """log P(low < z < high) of a standard normal z, and its first and second moments there; NaN where an edge is."""
+    low, high = np.clip(low, -FAR, FAR), np.clip(high, -FAR, FAR)
+    width, first = high - low, (low + high) / 2
+    log_p = np.log(np.maximum(width, 1e-300)) - (LOG_2PI + np.square(first)) / 2  # to 1e-9 of it where the cell is narrow
+    second = np.square(first) + np.square(width) / 12
+    wide = np.nonzero(width * (1 + np.abs(first)) > NARROW)
+    low, high = low[wide], high[wide]
+    log_p[wide] = mass = ops.normal_log_mass(low, high)
+    at_low, at_high = (np.exp(-np.square(a) / 2 - LOG_2PI / 2 - mass) for a in (low, high))
+    first[wide] = mean = np.clip(at_low - at_high, low, high)
+    second[wide] = np.maximum(np.minimum(1 + low * at_low - high * at_high, np.maximum(np.square(low), np.square(high))),
+                              np.square(mean))
+    return log_p, first, second
+
+
+_cells = ops.op(lambda x, head: head.edges(x), name="cells of a grid")  # which carry no derivative

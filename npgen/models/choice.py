@@ -1,0 +1,104 @@
+"""Which head each column of a table calls for, from its schema and its cells.
+
+    binary                      Bernoulli
+    category                    Categorical; of levels that fewer than RARE rows have, Pooled
+    ordered                     Grid on the ranks of its levels: a normal, or several, behind thresholds an equal way apart
+    integer, up to SHORT        Categorical, of all whole numbers between the smallest and the largest
+    other integers, datetime,   Grid: the exact mass of each value; a column that begins at 0 or 1 ends there
+    real with few decimals
+    real                        Mapped
+    values that repeat unlike those beside them    Atoms, before the head of the rest
+    missing values              a state of Atoms, of models that have one
+
+A Grid and a Mapped lie behind a map of heads.scale, chosen by the density of the cells under one normal.
+
+Legend: n rows.
+"""
+import numpy as np
+
+from ..heads import Atoms, Bernoulli, Categorical, Grid, Mapped, Pooled, Scale
+
+SHORT = 128       # points of a grid of whole numbers, up to which each is a level
+FINEST = 2**24    # points, beyond which a grid is as good as a line
+RARE = 5          # rows
+OFTEN, LONELY = 20, 10  # rows that an atom has, and how many times as many as any value beside it
+BESIDE = 5        # values on either side of one
+MOST = 512        # atoms of a column
+
+
+def head_of(column, x, base, missing=False):
+    """The head, or its name, of a column (data.Column) for its cells x (n,) float64, NaN where one is missing.
+
+    base: the head of a continuous column behind its map. missing: whether NaN is a state, where some are.
+    """
+    seen = x[~np.isnan(x)]
+    head = _levelled(column, seen, base) if column.levels is not None else _numeric(column, seen, base)
+    if not missing or len(seen) == len(x):
+        return head
+    if isinstance(head, Atoms):
+        return Atoms(head.base, head.atoms.tolist(), missing=True)
+    return Atoms(Bernoulli() if head == "bernoulli" else head, missing=True)
+
+
+def _levelled(column, seen, base):
+    c, counts = len(column.levels), np.bincount(seen.astype(int), minlength=len(column.levels))
+    if c == 2:
+        return "bernoulli"
+    if column.kind == "ordered" and c > 2:
+        return Grid(base, low=0, high=c - 1, scale=Scale("linear", (c - 1) / 2, c / 4))
+    (rare,) = np.nonzero(counts < RARE)
+    if len(rare) < 2 or len(rare) > c - 2:
+        return Categorical(c)
+    shares = counts[rare] + 0.5
+    return Pooled(np.flatnonzero(counts >= RARE).tolist(), rare.tolist(), (shares / shares.sum()).tolist())
+
+
+def _numeric(column, seen, base):
+    step = 1 if column.kind == "datetime" else column.step
+    points = np.inf if step is None else round((column.high - column.low) / column.step) + 1
+    if column.kind == "integer" and points <= SHORT:
+        return Categorical([float(value) for value in range(column.low, column.high + 1, column.step)])
+    fine = points > FINEST
+    atoms = atoms_of(column, seen, None if fine else step)
+    rest = seen[~np.isin(seen, atoms)]
+    rest = seen if len(np.unique(rest)) < 2 else rest
+    if fine:
+        head = Mapped(base, scale_of(rest, 0.0 if rest.min() > 0 else None, 1.0 if 0 < rest.min() < rest.max() < 1 else None))
+    else:
+        bound = column.low if column.low in (0, 1) and column.kind != "datetime" else None
+        low = float(bound - step) if bound is not None else 0.0 if rest.min() > 0 else None
+        start = float(column.low) if column.kind == "integer" else 0.0
+        head = Grid(base, float(step), start, bound, None, scale_of(rest, low, None))
+    return Atoms(head, atoms) if len(atoms) else head
+
+
+def scale_of(rest, low, high):
+    """The scale of these numbers (n,): log above low, if there is such an end, and logit below high."""
+    kinds = ("linear", "asinh", *["log"] * (low is not None), *["logit"] * (high is not None))
+    return Scale.fit(rest, kinds, *(end if mine is None else mine for end, mine in ((0.0, low), (1.0, high))))
+
+
+def atoms_of(column, seen, step):
+    """Values that have a probability of their own: those that the schema names, and those that OFTEN rows have and LONELY times
+    as many as any of the BESIDE places of the grid, or values of a column without one, on either side. A list.
+
+    Numbers drawn from a density that changes by no more than a factor of three from one place to the next have none: that five
+    counts are all below a tenth of a count of 20 has a probability under 1e-7.
+    """
+    values, counts = np.unique(seen, return_counts=True)
+    if len(values) < 2:
+        return []
+    if step is not None:
+        place = np.rint((values - values[0]) / step)
+        near = [_count_at(place, counts, place + k) for k in range(-BESIDE, BESIDE + 1) if k]
+    else:
+        near = [np.pad(counts, BESIDE)[BESIDE + k:][:len(counts)] for k in range(-BESIDE, BESIDE + 1) if k]
+    lonely = (counts >= OFTEN) & (counts >= LONELY * np.max(near, axis=0)) | np.isin(values, column.atoms)
+    lonely = np.flatnonzero(lonely)
+    return values[np.sort(lonely[np.argsort(-counts[lonely], kind="stable")[:MOST]])].tolist()
+
+
+def _count_at(place, counts, asked):
+    """How many rows have the values at these places (u,) of a grid."""
+    at = np.minimum(np.searchsorted(place, asked), len(place) - 1)
+    return np.where(place[at] == asked, counts[at], 0)
