@@ -21,7 +21,7 @@ import pytest
 
 import npgen
 from npgen import data, priors
-from npgen.heads import MixtureOfNormals
+from npgen.heads import Atoms, Grid, Mapped, MixtureOfNormals, Normal, Pooled, Scale
 from npgen.kernels import Kernel
 from npgen.models import MADE, MAF, NSF, VAE, BayesClassifier, Diffusion, FlowMatching, GaussianMixture, Mixture, RealNVP
 from npgen.priors import Flow
@@ -64,6 +64,20 @@ def mixed(seed):
 
 def kinds(seed):
     return np.column_stack([normals(seed)[:, :1], counts(seed)[:, :1], bits(seed)[:, :1]])
+
+
+def cells(seed):
+    """Counts, counts with many zeros, and levels of which two are rare."""
+    x, rng = counts(seed), np.random.default_rng([seed, 5])
+    return np.column_stack([x[:, 0], np.where(rng.random(300) < 0.4, 0, x[:, 1]), rng.choice(4, 300, p=[0.5, 0.3, 0.12, 0.08])])
+
+
+def amounts(seed):
+    return np.exp(normals(seed)[:, [0, 3]] / [1, 4])
+
+
+def heads_of_cells(base, low=0):
+    return [Grid(base, low=low, high=5), Atoms(Grid(base, low=0), [0.0]), Pooled([0, 1], [2, 3], [0.9, 0.1])]
 
 
 def named(seed):
@@ -119,6 +133,11 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
                                mixed),
     "mixture, named columns": (lambda s: GaussianMixture(2, random_state=s), named),
     "mixture, kinds of counts": (lambda s: Mixture(2, heads=["poisson", "categorical"], random_state=s), counts),
+    "mixture, heads of columns": (lambda s: Mixture(2, heads=heads_of_cells(Normal(limit=None)), random_state=s), cells),
+    "MADE, heads of columns": (lambda s: MADE(hidden=(12,), head=heads_of_cells(MixtureOfNormals(2)), random_state=s,
+                                              **TRAINING), cells),
+    "MADE, mapped": (lambda s: MADE(hidden=(12,), random_state=s, head=[Mapped(scale=Scale("log")), Mapped(scale=Scale(
+        "asinh", high=2.5))], **TRAINING), amounts),
     "classifier": (lambda s: Labelled(GaussianMixture(2, random_state=s), random_state=s), moons),
     "mixture, by gradient": (lambda s: GaussianMixture(3, solver="adam", max_epochs=3, random_state=s),
                              moons),
@@ -184,6 +203,28 @@ MUTANTS = [
     M("gradient of the normal: factor 2", "MADE, real", "kernels.likelihood:_normal_backward_reference", "-0.5 *", "-1.0 *"),
     M("gradient of the noise: sign", "RealNVP, moons", "kernels.flow:_backward_reference", "(-dz[:, :J] * moved",
       "(dz[:, :J] * moved"),
+    # heads of columns
+    M("grid: half of the cell", "MADE, heads of columns", "heads.grid:Grid.edges", "(-0.5, 0.5)", "(-0.25, 0.25)"),
+    M("grid: a bound has an end", "mixture, heads of columns", "heads.grid:Grid.edges",
+      "np.where(j <= self._ends[0], -FAR, low)", "low", before=True),
+    M("grid: values are rounded down", "MADE, heads of columns", "heads.grid:Grid._number", "np.rint(", "np.floor("),
+    M("grid: a value counts once", "mixture, heads of columns", "heads.grid:Grid.moments", "(weights * np.where(seen, a, 0))",
+      "(0 * weights + np.where(seen, a, 0))"),
+    M("atoms: the rest's probability is left out", "MADE, heads of columns", "heads.atoms:Atoms.log_prob",
+      "own + density, own", "density, own", before=True),
+    M("atoms: the rest is no way to an atom", "mixture, heads of columns", "heads.atoms:Atoms._each",
+      "np.where(both, np.logaddexp(own, density), own)", "own"),
+    M("atoms: drawn too seldom", "MADE, heads of columns", "heads.atoms:Atoms.sample", "<= noise[..., :1] *",
+      "<= noise[..., :1]**2 *"),
+    M("pooled: shares are not counted", "MADE, heads of columns", "heads.pooled:Pooled.log_prob",
+      " + ops.sum(both[1], axis=-1)", ""),
+    M("pooled: rare levels are alike", "mixture, heads of columns", "heads.pooled:Pooled.sample", "np.cumsum(self._shares)",
+      "np.cumsum(0 * self._shares + 1)"),
+    M("map: slope is not counted", "MADE, mapped", "heads.mapped:Mapped.log_prob", " + self._log_slope(x)", ""),
+    M("map: unit of asinh is not counted", "MADE, mapped", "heads.scale:Scale.log_slope", "np.hypot(at, self.high - self.low)",
+      "np.hypot(at / (self.high - self.low), 1.0)"),
+    M("map: samples of another logarithm", "MADE, mapped", "heads.scale:Scale.to_data", "self.low + np.exp(k)",
+      "self.low + np.expm1(k)"),
     # flows
     M("sign of a log-det", "RealNVP, moons", "kernels.flow:_inverse_reference", "log_det -=", "log_det +=", before=True),
     M("ActNorm's log-det dropped", "RealNVP, real", "kernels.flow:_inverse_reference", "log_scale.sum() + ", ""),

@@ -15,14 +15,16 @@ def _slope(f, array, move, gradient):
     """df/dt along a move, by the central difference of the best step, and how far off it may be.
 
     Where f bends one way, in a curve or at a ReLU's kink, its slope is between those to the left and to the right: half of what
-    these differ by bounds the error. Where it bends both ways, a shorter step tells. The shortest see nothing but rounding.
+    these differ by bounds the error. Where it bends both ways, or a step leaves the support, a shorter one tells. The shortest
+    see nothing but rounding.
     """
     here = float(f(array))
-    left, right = np.array([[float(f(array + sign * step * move)) for step in STEPS] for sign in (-1, 1)])
+    with np.errstate(invalid="ignore"):
+        left, right = np.array([[float(f(array + sign * step * move)) for step in STEPS] for sign in (-1, 1)])
     slope, bend = (right - left) / (2 * STEPS), np.abs(right - 2 * here + left) / 2
     rounding = max(np.finfo(float).eps * max(abs(here), np.sum(np.abs(array * gradient))), *bend[-3:])
     error = ((bend + rounding) / STEPS)[:-1] + np.abs(np.diff(slope))
-    best = np.argmin(error)
+    best = np.argmin(np.where(np.isnan(error), np.inf, error))
     return slope[best], error[best]
 
 
