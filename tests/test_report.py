@@ -119,7 +119,7 @@ def value_of(facts, path):
     return facts
 
 
-SECTIONS = ["fitted", "schema", "density", "columns", "pairs", "lowest", "map", "samples", "synthetic"]
+SECTIONS = ["fitted", "schema", "density", "samples", "columns", "pairs", "lowest", "map", "synthetic"]
 
 
 @pytest.mark.long(but={"case": QUICK})

@@ -67,7 +67,7 @@ def test_it_is_explored_by_clicks(chromium, tmp_path):
     assert said == "city" or "rows 0." in said and "samples 0." in said
     session.click("#lowest summary")
     assert any("income = " in text for text in session.texts("#lowest details"))
-    session.click("nav a", 4)
+    session.click("nav a", 5)
     assert abs(session.run("return document.getElementById('pairs').getBoundingClientRect().top")) < 200
     assert session.log() == []
 

@@ -43,8 +43,8 @@ def report(model, X, *, context=None, holdout=None, n_rows=10, seed=0):
     if isinstance(n_rows, bool) or not isinstance(n_rows, int) or n_rows < 0:
         raise ValueError(f"report: n_rows must be a number of rows, 0 for none, got {n_rows!r}")
     subject = Subject(model, X, context, holdout, seed)
-    sections = (fitted.fitted(subject), fitted.schema(subject), fitted.density(subject), columns.columns(subject),
-                columns.pairs(subject), rows.lowest(subject, n_rows), rows.representation(subject), rows.samples(subject),
+    sections = (fitted.fitted(subject), fitted.schema(subject), fitted.density(subject), rows.samples(subject),
+                columns.columns(subject), columns.pairs(subject), rows.lowest(subject, n_rows), rows.representation(subject),
                 synthetic.synthetic(subject))
     facts = {"rows": subject.given, "looked_at": len(subject.x), "compared": len(subject.some)}
     for section in sections:

@@ -74,9 +74,10 @@ def bars(labels, shares, wide=False):
                   class_="over") for i, label in enumerate(labels)]
     parts.append(tag("path", d=f"M10 110H{end}", class_="axis"))
     middle = 10 + (k // 2 + 0.5) * width
-    marks = [(0, 10, "start"), (k - 1, end, "end")] if k > 1 else []
-    parts += [tag("text", short(labels[i], 18), x=f"{x:.1f}", y=124, text_anchor=anchor)
-              for i, x, anchor in [*marks, *([(k // 2, middle, "middle")] if k != 2 else [])]]
+    marks = [(labels[0], 10, "start"), (labels[-1].rpartition(" to ")[2], end, "end")] if k > 1 else []
+    marks += [(labels[k // 2], middle, "middle")] if k != 2 else []
+    parts += [tag("text", short(label.partition(" to ")[0], 16), x=f"{x:.1f}", y=124, text_anchor=anchor)
+              for label, x, anchor in marks]
     return tag("svg", *parts, viewBox=f"0 0 {end + 10} 130", role="img", aria_label=f"{' and '.join(names)} by bin")
 
 

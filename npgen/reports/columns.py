@@ -39,9 +39,12 @@ def columns(subject):
 def _chart(subject, j, similarity):
     column, bins = subject.columns[j], subject.fine[j]
     shares = {"rows": bins.shares(subject.x[subject.some, j]), "samples": bins.shares(subject.drawn[:, j])}
-    there = np.flatnonzero(shares["rows"] + shares["samples"])
-    if column.kind == "category":  # the most frequent first, all others together last
-        there = there[np.argsort(np.where(there < len(bins.values), -shares["rows"][there], 1), kind="stable")]
+    there, more = np.flatnonzero(shares["rows"] + shares["samples"]), ""
+    if column.levels is not None and len(there) and there[-1] == len(bins.values):  # a bar of all others would dwarf the rest
+        more = f", other levels: {shares['rows'][-1]:.1%} of rows, {shares['samples'][-1]:.1%} of samples"
+        there = there[:-1]
+    if column.kind == "category":
+        there = there[np.argsort(-shares["rows"][there], kind="stable")]
     labels, shares = [bins.labels[i] for i in there], {name: each[there] for name, each in shares.items()}
     if not labels:
         chart = tag("p", "no values")
@@ -50,7 +53,7 @@ def _chart(subject, j, similarity):
     else:
         chart = charts.bars(labels, shares)
     return tag("figure", tag("h3", short(column.name)), chart,
-               tag("figcaption", f"{column.kind}, agreement {number(similarity, '.3f')}"), id=f"column-{j}",
+               tag("figcaption", f"{column.kind}, agreement {number(similarity, '.3f')}{more}"), id=f"column-{j}",
                data_name=short(column.name, 200).lower())
 
 
@@ -83,7 +86,7 @@ def pairs(subject):
         tag("p", "Point at a cell, or tap it.", id="pair", class_="script", aria_live="polite"),
         tag("h3", "The pairs that differ most"),
         table(("column", "and", "rows", "samples", "difference"), rows, class_="sort"),
-        *(_tables(subject, numbers[j], numbers[i]) for i, j in below[:PICTURES]))
+        tag("div", *(_tables(subject, numbers[j], numbers[i]) for i, j in below[:PICTURES]), class_="grid tables"))
     return Section("Pairs of columns", "pairs", body, {"pairs": facts})
 
 

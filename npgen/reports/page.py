@@ -29,6 +29,10 @@ th { color: var(--faint); font-weight: 600; white-space: nowrap }
 .number { font-variant-numeric: tabular-nums }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 16px 24px }
 .small { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
+.tables { grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)) }
+.tables .two { gap: 12px }
+.tables .two figure { flex: 0 1 200px }
+.row { width: 64px }
 .two { display: flex; gap: 24px; flex-wrap: wrap }
 .two figure { flex: 0 1 400px }
 svg { width: 100%; height: auto; display: block }

@@ -28,7 +28,7 @@ def lowest(subject, k):
     if not k:
         return Section(title, name, note("Not asked for."))
     order = np.argsort(subject.nats, kind="stable")[:k]
-    surprise, how = surprises(subject, order)
+    (surprise, how), (shape, scale) = surprises(subject, order), _images(subject)
     rows, facts = [], []
     for i, each in zip(order, surprise, strict=True):
         j = [j for j in np.argsort(-np.nan_to_num(each, nan=-np.inf), kind="stable")[:WHY] if each[j] > 0]
@@ -36,9 +36,10 @@ def lowest(subject, k):
                       tag("b", short(subject.cell(c, subject.x[i, c]))), f" ({number(each[c], '+.2f')})") for c in j]
         cells = join(*(join(short(column.name, 24), " = ", short(subject.cell(c, subject.x[i, c]), 24), ". ")
                        for c, column in enumerate(subject.columns[:CELLS])))
+        picture = tag("div", _pictures(scale(subject.x[[i]]), shape, "row"), class_="row") if shape else None
         rows.append((f"{subject.of[i] + 1:,}", figure(f"lowest.{len(facts)}.1", subject.nats[i]),
                      join(*(tag("div", part) for part in blame)) or "no cell alone",
-                     tag("details", tag("summary", "the row"), cells)))
+                     join(picture, tag("details", tag("summary", "the row"), cells))))
         facts.append((int(subject.of[i]), float(subject.nats[i])))
     looked = len(subject.x)
     return Section(title, name, join(
@@ -79,17 +80,23 @@ def _share(codes, of, size):
 
 def samples(subject):
     """Some rows that the model draws: pictures of images, else a table."""
-    shape = image_shape(len(subject.columns)) if subject.names is None else None
+    shape, scale = _images(subject)
     if shape:
         rows = subject.x[subject.some[:PICTURES]], subject.drawn[:PICTURES]
-        low, high = np.nanmin(rows[0]), np.nanmax(rows[0])
-        grids = [tag("figure", _pictures((each - low) / ((high - low) or 1), shape, words), tag("figcaption", words))
+        grids = [tag("figure", _pictures(scale(each), shape, words), tag("figcaption", words))
                  for each, words in zip(rows, ("rows", "samples"), strict=True)]
         return Section("Samples", "samples", join(note("Every row is an image."), tag("div", *grids, class_="two")))
     head = [short(column.name, 24) for column in subject.columns[:CELLS // 3]]
     rows = [[short(subject.cell(j, value)) for j, value in enumerate(row[:CELLS // 3])] for row in subject.drawn[:DRAWN]]
     more = len(subject.columns) - len(head)
     return Section("Samples", "samples", join(table(head, rows), note(f"And {more:,} more columns.") if more else None))
+
+
+def _images(subject):
+    """The shape of the images that rows are, None if they are none, and what maps their values to 0 to 1."""
+    shape = image_shape(len(subject.columns)) if subject.names is None else None
+    low, high = (np.nanmin(subject.x), np.nanmax(subject.x)) if shape else (0, 1)
+    return shape, lambda rows: (rows - low) / ((high - low) or 1)
 
 
 def _pictures(rows, shape, words):
