@@ -352,6 +352,10 @@ LINES = [
       for command in ("score named", "encode named --out o.npy", "check named")],
     *[f"{command}" for file in ("nowhere", "cut", "x.npy", "x.csv", "folder", "")
       for command in (f"info '{file}'", f"sample '{file}' --out o.npy", f"score '{file}' --data x.npy")],
+    *[f"report m --out o.html --data '{source}'" for source in [*SOURCES, "two.npy"]],
+    *[f"report m --data x.npy --out '{out}'" for out in ("", "o", "o.png", "folder", "nowhere/o.html")],
+    *[f"report m --data x.npy --out o.html {more}" for more in ("--seed -1", "--rows -1", "--rows x", "--holdout two.npy")],
+    "report m", "report nowhere --data x.npy --out o.html", "report named --data other.csv --out o.html",
     *[f"sample m --out o.npy -n {n}" for n in ("0", "-1", "2.5", "many", "1e3", "''")],
     *[f"sample m --out '{out}'" for out in ("", "o", "o.txt", "o.jpg", "folder", "nowhere/o.npy", "o.npy/x.npy")],
     "sample m --out o.npy --seed -1", "sample m --out o.npy --seed x", "sample m", "sample --out o.npy",

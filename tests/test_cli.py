@@ -67,7 +67,7 @@ SMALL = ("--set", "hidden=8", "--set", "n_couplings=2")
 # ---------------------------------------------------------------- help
 
 def test_help_of_everything(capsys):
-    commands = ("fit", "score", "sample", "encode", "check", "info", "config", "demo")
+    commands = ("fit", "score", "sample", "encode", "report", "check", "info", "config", "demo")
     assert run("--help") == 0
     top = capsys.readouterr().out
     for name in commands:

@@ -7,6 +7,8 @@
 """
 import dataclasses
 
+import numpy as np
+
 from .. import checkpoint
 from . import columns, fitted, rows, synthetic
 from .page import page
@@ -42,7 +44,11 @@ def report(model, X, *, context=None, holdout=None, n_rows=10, seed=0):
     """
     if isinstance(n_rows, bool) or not isinstance(n_rows, int) or n_rows < 0:
         raise ValueError(f"report: n_rows must be a number of rows, 0 for none, got {n_rows!r}")
-    subject = Subject(model, X, context, holdout, seed)
+    with np.errstate(over="ignore"):  # what is beyond numbers is shown as infinite
+        return _made(Subject(model, X, context, holdout, seed), n_rows)
+
+
+def _made(subject, n_rows):
     sections = (fitted.fitted(subject), fitted.schema(subject), fitted.density(subject), rows.samples(subject),
                 columns.columns(subject), columns.pairs(subject), rows.lowest(subject, n_rows), rows.representation(subject),
                 synthetic.synthetic(subject))

@@ -74,10 +74,10 @@ def bars(labels, shares, wide=False):
                   class_="over") for i, label in enumerate(labels)]
     parts.append(tag("path", d=f"M10 110H{end}", class_="axis"))
     middle = 10 + (k // 2 + 0.5) * width
-    marks = [(labels[0], 10, "start"), (labels[-1].rpartition(" to ")[2], end, "end")] if k > 1 else []
-    marks += [(labels[k // 2], middle, "middle")] if k != 2 else []
-    parts += [tag("text", short(label.partition(" to ")[0], 16), x=f"{x:.1f}", y=124, text_anchor=anchor)
-              for label, x, anchor in marks]
+    low, high = [label.partition(" to ")[0] for label in labels], labels[-1].rpartition(" to ")[2]
+    marks = [(labels[0] if low[0] == "up" else low[0], 10, "start"), (high, end, "end")] if k > 1 else []
+    marks += [(low[k // 2], middle, "middle")] if k != 2 else []
+    parts += [tag("text", short(label, 16), x=f"{x:.1f}", y=124, text_anchor=anchor) for label, x, anchor in marks]
     return tag("svg", *parts, viewBox=f"0 0 {end + 10} 130", role="img", aria_label=f"{' and '.join(names)} by bin")
 
 

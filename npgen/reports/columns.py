@@ -8,7 +8,7 @@ import numpy as np
 
 from . import charts
 from .bins import Bins
-from .markup import figure, join, number, short, table, tag
+from .markup import LONG, figure, folded, join, number, short, table, tag
 from .measures import associations, joint
 from .section import Section, note
 from .subject import SHOWN
@@ -25,9 +25,11 @@ def columns(subject):
             for j in numbers]
     body = join(
         note(f"{len(x):,} of the rows beside as many samples. Agreement: 1 is the same distribution; of levels 1 less half the "
-             "sum of the differences of shares, of numbers 1 less the largest difference of the distribution functions."),
+             "sum of the differences of shares, of numbers 1 less the largest difference of the distribution functions. "
+             "A number that a tenth of the rows are has a bar of its own, on the left."),
         note(f"The {SHOWN} of {len(found):,} columns that agree least.") if len(found) > SHOWN else None,
-        table(("column", "kind", "agreement", "missing in rows", "in samples"), rows, class_="sort"),
+        folded(f"{len(rows)} columns", table(("column", "kind", "agreement", "missing in rows", "in samples"), rows,
+                                             class_="sort"), len(rows) > LONG),
         tag("p", tag("input", id="filter", type="search", placeholder="name of a column", aria_label="name of a column"),
             class_="script"),
         charts.legend(("rows", "samples")), tag("div", *(_chart(subject, j, found[j]) for j in numbers), class_="grid"))

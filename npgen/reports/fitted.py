@@ -6,7 +6,7 @@ import numpy as np
 from ..words import describe, training
 from . import charts
 from .bins import Bins, columns_of
-from .markup import figure, join, short, table, tag
+from .markup import LONG, figure, folded, join, short, table, tag
 from .section import Section, note
 
 DENSITIES = {"exact": "log p(x) is exact.", "bound": "What stands for log p(x) is a lower bound on it.",
@@ -41,7 +41,7 @@ def schema(subject):
         (column.native.dtype.partition("<")[0], measures.get(column.name, "not modelled")) if measures else ()),
         short(column.words(), 200)) for column in all_columns[:500]]
     return Section("Columns", "schema", join(
-        table(head, rows),
+        folded(f"{len(all_columns):,} columns", table(head, rows), len(rows) > LONG),
         note("Of a measure: counting, of levels and whole numbers; length, in the column's unit.") if measures else None,
         note(f"The first 500 of {len(all_columns):,}.") if len(all_columns) > 500 else None))
 

@@ -4,6 +4,7 @@ import math
 import re
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # no signs, or turn the line
+LONG = 30           # lines of a table that is folded if it has more
 _VOID = ("img", "input", "meta")
 
 
@@ -35,6 +36,11 @@ def table(head, rows, **attributes):
         return tag("tr", *(cell if isinstance(cell, Markup) and cell.startswith("<td") else tag("td", cell) for cell in cells))
     return tag("div", tag("table", tag("thead", tag("tr", *(tag("th", title) for title in head))),
                           tag("tbody", *map(row, rows)), **attributes), class_="wide")
+
+
+def folded(summary, part, folds):
+    """The part as it is, or if it folds behind a line that opens it."""
+    return tag("details", tag("summary", summary), part) if folds else part
 
 
 def figure(fact, value, form=".3f"):

@@ -9,6 +9,7 @@ from ..kernels import session
 from ..optim import RATE, STEP, Adam, Cosine
 
 BLOCK = 2**19       # distances at once
+FAR = 1e9           # standard deviations that stand for more
 HIDDEN = 24         # of the classifier's network
 DECAY = 2e-3        # of its weights' squares
 STEPS = 200         # of Adam, on all rows
@@ -85,10 +86,12 @@ def nearest(x, of, levelled):
     Squared, it is a sum over columns: of numbers their difference over the standard deviation of `of`, squared, of columns that
     are levelled (d,) 1 where levels differ; 1 where one of two cells is missing, 0 where both are.
     """
-    there = np.maximum((~np.isnan(of)).sum(axis=0), 1)
-    mean = np.nansum(of, axis=0) / there
-    std = np.sqrt(np.nansum((of - mean)**2, axis=0) / there)
-    z, w = (np.nan_to_num((each - mean) / np.where(std > 0, std, 1))[:, ~levelled] for each in (x, of))
+    there, size = np.maximum((~np.isnan(of)).sum(axis=0), 1), np.nanmax(np.abs(of), axis=0, initial=0)
+    size[size == 0] = 1
+    mean = np.nansum(of / size, axis=0) / there
+    std = np.sqrt(np.nansum((of / size - mean)**2, axis=0) / there)
+    z, w = (np.clip(np.nan_to_num((each / size - mean) / np.where(std > 0, std, 1)), -FAR, FAR)[:, ~levelled]
+            for each in (x, of))
     kinds = [[*np.nan_to_num(each[:, levelled], nan=-np.inf).T, *np.isnan(each[:, ~levelled]).T] for each in (x, of)]
     kinds = [pair for pair in zip(*kinds, strict=True) if pair[0].any() or pair[1].any()]
     found, size = np.empty(len(x)), max(1, BLOCK // len(of))
