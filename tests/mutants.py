@@ -23,7 +23,21 @@ import npgen
 from npgen import data, priors
 from npgen.heads import Atoms, Grid, Mapped, MixtureOfNormals, Normal, Pooled, Scale
 from npgen.kernels import Kernel
-from npgen.models import MADE, MAF, NSF, VAE, BayesClassifier, Diffusion, FlowMatching, GaussianMixture, Mixture, RealNVP
+from npgen.models import (
+    GAN,
+    GMMN,
+    MADE,
+    MAF,
+    NSF,
+    VAE,
+    Autoencoder,
+    BayesClassifier,
+    Diffusion,
+    FlowMatching,
+    GaussianMixture,
+    Mixture,
+    RealNVP,
+)
 from npgen.priors import Flow
 from npgen.testing import check_generative_model
 from npgen.transforms import Chain, Dequantize, Logit
@@ -110,6 +124,9 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "Diffusion, moons": (lambda s: Diffusion(hidden=(12,), n_steps=24, random_state=s, **TRAINING), moons),
     "Diffusion, moons, wide": (lambda s: Diffusion(hidden=(12,), n_steps=24, preprocess=None, random_state=s, **TRAINING),
                                lambda s: 3 * moons(s)),
+    "Autoencoder, real": (lambda s: Autoencoder(n_latent=2, hidden=(12,), random_state=s, **TRAINING), normals),
+    "GMMN, moons": (lambda s: GMMN(n_noise=3, hidden=(12,), random_state=s, **TRAINING), moons),
+    "GAN, moons": (lambda s: GAN(n_noise=3, hidden=(12,), critic_hidden=(12,), random_state=s, **TRAINING), moons),
     "RealNVP, moons": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), moons),
     "RealNVP, real": (lambda s: RealNVP(n_couplings=4, hidden=(12,), random_state=s, **TRAINING), normals),
     "RealNVP, counts": (lambda s: RealNVP(n_couplings=2, hidden=(8,), random_state=s, **TRAINING), counts),
@@ -295,6 +312,27 @@ MUTANTS = [
       "self.scale_ * self._ode", "self._ode"),
     M("diffusion: scale not counted", "Diffusion, moons, wide", "models.ode:ODEModel._solved",
       " - z.shape[1] * math.log(self.scale_)", ""),
+    # no density
+    M("score by draws: sign", "GMMN, moons", "models.capabilities:score_by_draws",
+      "return -divergences.energy_distance(x, model", "return divergences.energy_distance(x, model"),
+    M("GMMN: rows drawn again", "GMMN, moons", "models.gmmn:GMMN._draw", "like=p.flat), c))",
+      "like=p.flat), c))[[i % 1000 for i in range(n)]]"),
+    M("GMMN: neighbours share their noise", "GMMN, moons", "models.gmmn:GMMN._draw", "like=p.flat), c))",
+      "like=p.flat), c))[[i // 2 for i in range(n)]]"),
+    M("energy distance: gradient of half the pairs", "GMMN, moons", "kernels.pairwise:_distance_backward_reference",
+      "np.where(r == 0, 0, weights / r)", "np.where(r < 1, 0, weights / r)"),
+    M("GAN: a seed is not looked at", "GAN, moons", "models.gan:GAN._draw", "self._made(p, n, stream, c, p.flat)",
+      "self._made(p, n, self.stream_, c, p.flat)"),
+    M("GAN: rows drawn again", "GAN, moons", "models.gan:GAN._draw", "self._made(p, n, stream, c, p.flat)",
+      "self._made(p, n, stream, c, p.flat)[[i % 1000 for i in range(n)]]"),
+    M("GAN: penalties without a derivative", "GAN, moons", "models.gan:GAN._loss", "pull(np.ones_like(judged))[0]",
+      "ops.stop_gradient(pull(np.ones_like(judged))[0])"),
+    M("autoencoder: codes by the model's stream", "Autoencoder, real", "models.autoencoder:Autoencoder._draw", "rng=stream",
+      "rng=self.stream_"),
+    M("autoencoder: codes of rows with noise", "Autoencoder, real", "models.autoencoder:Autoencoder._represent",
+      "self._encoder(p, z)", "self._encoder(p, z + 0.1 * self.stream_.normal(z.shape, z.dtype))"),
+    M("autoencoder: codes of what is beside a row", "Autoencoder, real", "models.autoencoder:Autoencoder._represent",
+      "self._encoder(p, z)", "self._encoder(p, z - z.mean(axis=0))"),
     # preprocessing
     M("standardise: log-det dropped", "MADE, real", "transforms.standardize:Standardize._mapped", "self._log_det", "0.0"),
     M("standardise: sign of the log-det", "RealNVP, real", "transforms.standardize:Standardize._mapped", "self._log_det",

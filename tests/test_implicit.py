@@ -69,6 +69,8 @@ def test_what_it_has_not_is_refused_with_what_to_ask(model):
     with pytest.raises(AttributeError, match="has no score_samples, as it has no density"):
         model.score_samples(MOONS)
     assert not hasattr(model, "score_samples") and hasattr(model, "transform") == (model.n_latent_ > 0)
+    with pytest.raises(TypeError, match=r"^inner\(\).log_density is of a model with a density, and a \w+ has none; ask draw$"):
+        model.inner().log_density(MOONS)
     with pytest.raises(npgen.NotFittedError, match="log_prob"):
         type(model)().log_prob(MOONS)
     with pytest.raises(ValueError, match="density must have a log_prob"):

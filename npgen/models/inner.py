@@ -31,6 +31,9 @@ class Inner:
 
     def log_density(self, z, c=None, p=None):
         """log p(z | c), (n,) nats: log_prob of the data less the log-determinant of enter."""
+        if self._model.capabilities.density == "none":
+            raise TypeError(f"inner().log_density is of a model with a density, and a {type(self._model).__name__} has none; "
+                            "ask draw")
         return self._model._log_density(self._at(p), z, c)
 
     def loss(self, z, stream, c=None, p=None):
