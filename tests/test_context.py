@@ -38,6 +38,8 @@ CASES = {
     "RBM, normal": (RBM(n_hidden=3, preprocess=None, **QUICK | {"learning_rate": 0.3, "max_epochs": 100}), REAL),
     "EnergyModel": (EnergyModel(hidden=(16,), base=npgen.GaussianMixture(2, random_state=0), n_burn=300, step=0.1,
                                 n_importance=2000, **QUICK), REAL),
+    "EnergyModel, by its chains": (EnergyModel(hidden=(16,), objective="pcd", base=npgen.GaussianMixture(2, random_state=0),
+                                               n_burn=300, step=0.1, n_importance=2000, **QUICK), REAL),
     "EnergyModel, base given it": (EnergyModel(hidden=(8,), base=MAF(**STACK), n_burn=2, n_importance=1000, **QUICK), REAL),
 }
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. hidden")]

@@ -144,18 +144,21 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "a contrast stops the fit": ("train:_epoch", "or not (validates or step.loss_decides)", "",
                                  test_rbm.test_the_last_parameters_are_kept_where_a_contrast_decides_nothing),
     # energy models: every law is of test_energy
-    "energy model: inverted energy": ("models.energy:_score", " - _slope(f, z)", " + _slope(f, z)",
+    "energy model: inverted energy": ("models.residual:_score", " - _slope(f, z)", " + _slope(f, z)",
                                       lambda: test_energy.test_sign_law("dsm")),
     "Langevin: a step without the 2": (
-        "models.energy:langevin", "math.sqrt(2 * step)", "math.sqrt(step)",
+        "models.residual:langevin", "math.sqrt(2 * step)", "math.sqrt(step)",
         lambda: test_energy.test_langevin_on_a_normal_has_the_variance_of_its_step_and_mala_none_of_that(0.5)),
-    "MALA without the way back": ("models.energy:langevin", "np.sum(np.square(noise), axis=1) / 2 - back", "0.0",
+    "MALA without the way back": ("models.residual:langevin", "np.sum(np.square(noise), axis=1) / 2 - back", "0.0",
                                   test_energy.test_mala_keeps_a_mixture),
-    "MALA: the score stays behind": ("models.energy:langevin", "np.where(accept[:, None], its, score)", "score",
+    "MALA: the score stays behind": ("models.residual:langevin", "np.where(accept[:, None], its, score)", "score",
                                      test_energy.test_mala_keeps_a_mixture),
-    "energy model: no negative phase": ("models.energy:EnergyModel._advance", "self._chain(p, z, self.n_steps, stream)[0]",
-                                        "batch.x", lambda: test_energy.test_it_learns_what_its_base_cannot_hold("pcd")),
-    "score matching without the bend": ("models.energy:_bend", "ops.sum(_slope(", "0.0 * ops.sum(_slope(",
+    "energy model: no negative phase": (
+        "models.energy:EnergyModel._advance", "self._chain(p, z, self.n_steps, stream, batch.context)[0]", "batch.x",
+        lambda: test_energy.test_it_learns_what_its_base_cannot_hold("pcd")),
+    "energy model: chains count as rows do": ("models.residual:contrast", "f(z) - f(chain)", "f(z) + f(chain)",
+                                              test_energy.test_given_a_context_a_chain_is_of_its_rows_context),
+    "score matching without the bend": ("models.residual:_bend", "ops.sum(_slope(", "0.0 * ops.sum(_slope(",
                                         lambda: test_energy.test_score_matching_of_a_quadratic_is_the_sample_covariance(
                                             "score_matching")),
     "log Z of the inverted energy": ("models.energy:EnergyModel._estimated", "-asnumpy(", "asnumpy(",
@@ -164,10 +167,10 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                                lambda: test_energy.test_the_density_integrates_to_one("dsm")),
     "energy model: log Z of no context": (
         "models.energy:EnergyModel._estimates", "+ one", "+ 0 * one",
-        lambda: test_energy.test_given_a_context_the_density_integrates_to_one(test_energy.GaussianMixture(1))),
+        lambda: test_energy.test_given_a_context_the_density_integrates_to_one(test_energy.GaussianMixture(1), "nce")),
     "energy model: the base's rows of no context": (
-        "models.energy:Given.sample", "context=self.c", "context=0 * self.c",
-        lambda: test_energy.test_given_a_context_the_density_integrates_to_one(test_energy.CONDITIONAL)),
+        "models.residual:Given.sample", "context=self.c", "context=0 * self.c",
+        lambda: test_energy.test_given_a_context_the_density_integrates_to_one(test_energy.CONDITIONAL, "nce")),
     "energy model: chains begin where the base is": (
         "models.energy:EnergyModel._likely", "np.argmax(gumbel - ", "np.argmax(gumbel - 0 * ",
         lambda: test_context.test_it_sees_the_context("EnergyModel")),
