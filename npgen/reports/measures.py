@@ -86,11 +86,11 @@ def nearest(x, of, levelled):
     Squared, it is a sum over columns: of numbers their difference over the standard deviation of `of`, squared, of columns that
     are levelled (d,) 1 where levels differ; 1 where one of two cells is missing, 0 where both are.
     """
-    there, size = np.maximum((~np.isnan(of)).sum(axis=0), 1), np.nanmax(np.abs(of), axis=0, initial=0)
-    size[size == 0] = 1
-    mean = np.nansum(of / size, axis=0) / there
-    std = np.sqrt(np.nansum((of / size - mean)**2, axis=0) / there)
-    z, w = (np.clip(np.nan_to_num((each / size - mean) / np.where(std > 0, std, 1)), -FAR, FAR)[:, ~levelled]
+    there, unit = np.maximum((~np.isnan(of)).sum(axis=0), 1), np.nanmax(np.abs(of), axis=0, initial=0)
+    unit[unit == 0] = 1  # squares of what is as large as numbers are go beyond them
+    mean = np.nansum(of / unit, axis=0) / there
+    std = np.sqrt(np.nansum((of / unit - mean)**2, axis=0) / there)
+    z, w = (np.clip(np.nan_to_num((each / unit - mean) / np.where(std > 0, std, 1 / unit)), -FAR, FAR)[:, ~levelled]
             for each in (x, of))
     kinds = [[*np.nan_to_num(each[:, levelled], nan=-np.inf).T, *np.isnan(each[:, ~levelled]).T] for each in (x, of)]
     kinds = [pair for pair in zip(*kinds, strict=True) if pair[0].any() or pair[1].any()]
