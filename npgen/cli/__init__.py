@@ -1,10 +1,10 @@
-"""The command `npgen`: fit, score, sample, encode, impute, report, check, schema, info, config, warmup, demo.
+"""The command `npgen`: fit, score, explain, sample, encode, impute, report, check, schema, info, config, warmup, demo.
 
 A command is one function; it checks where it is to write before it works, and imports what only it needs. Whatever the
 user can put right is one line on stderr and exit status 2; Ctrl-C is status 130.
 
     fitting   fit, check                    parser    how a command says what it takes
-    queries   score, sample, encode, impute sources   rows and columns of files
+    queries   score, explain, sample, ...   sources   rows and columns of files
     tables    schema                        words     what is printed; interrupts  Ctrl-C
     reporting report                        about     info, config, warmup, demo
 """
@@ -62,7 +62,7 @@ start here:
 npgen COMMAND --help explains a command.""")
     parser.add_argument("--version", action="version", version=f"npgen {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (fitting.add_fit, queries.add_score, queries.add_sample, queries.add_encode, queries.add_impute,
-                reporting.add_report, fitting.add_check, tables.add_schema, about.add_to):
+    for add in (fitting.add_fit, queries.add_score, queries.add_explain, queries.add_sample, queries.add_encode,
+                queries.add_impute, reporting.add_report, fitting.add_check, tables.add_schema, about.add_to):
         add(commands)
     return parser

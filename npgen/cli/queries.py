@@ -1,4 +1,4 @@
-"""npgen score, sample, encode and impute: a model's answers about rows.
+"""npgen score, explain, sample, encode and impute: a model's answers about rows.
 
 Legend: n rows.
 """
@@ -16,6 +16,7 @@ from .parser import DATA, OUT, add_command, add_context, add_data, add_device, a
 from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of, takes_missing
 from .words import print_table
 
+SHOWN = 100  # columns, of which explain prints a line each
 _ANSWERS = {"exact": "exact", "bound": "a lower bound", "estimate": "an estimate"}
 
 
@@ -31,6 +32,8 @@ def score(args):
     model, log_prob = _answer(args, "log_prob")
     if args.out and model.schema_ is not None and args.out.lower().endswith((".csv", ".parquet")):
         frame = tables.rows_for(model, args.data)
+        if "log_prob" in frame.columns:
+            raise ValueError(f"{args.data} has a column 'log_prob', which is to hold the answer; rename it")
         write_table(args.out, frame.insert_column(frame.width, type(frame[:, 0])("log_prob", log_prob)))
     elif args.out:
         data.write(args.out, log_prob)
@@ -48,12 +51,11 @@ def sample(args):
     check_output(args.out, (*FILES, ".parquet"))
     model = model_in(args.file, args.device)
     if model.schema_ is not None and not args.out.lower().endswith((".png", ".npy", ".npz")) and args.context is None:
-        if args.given:
-            conditional = model.condition(tables.known(model, args.file, args.given))
-            drawn = conditional.sample(args.n or 64, rng=as_stream(args.seed))
-        else:
-            drawn = model.sample(args.n or 64, rng=as_stream(args.seed))
-        write_table(args.out, drawn)
+        known = {"given": tables.known(model, args.file, args.given)} if args.given else {}
+        if known and not hasattr(model, "condition"):
+            raise ValueError(f"--given: {args.file} holds a {type(model).__name__}, which conditions on no columns; "
+                             "mixtures and MADE do")
+        write_table(args.out, model.sample(args.n or 64, rng=as_stream(args.seed), **known))
         return
     if args.given:
         raise ValueError(f"--given: {args.file} was not fitted to a table; fit it to one of names and text, or with --column")
@@ -83,11 +85,37 @@ def encode(args):
 def impute(args):
     """npgen impute FILE --data DATA --out OUT"""
     check_output(args.out, (*TABLES, ".parquet"))
-    model, full = _answer(args, "impute", {} if args.seed is None else {"rng": as_stream(args.seed)})
-    if isinstance(full, np.ndarray):
-        data.write(args.out, full, names_of(model))
+    options = {} if args.seed is None else {"rng": as_stream(args.seed)}
+    model, full = _answer(args, "impute", options | ({} if args.n is None else {"n": args.n}))
+    names = names_of(model)
+    if args.n is None:
+        _write(args.out, full, names)
     else:
-        write_table(args.out, full)
+        _write(args.out, tables.stacked(full), ["imputation", *(names or _numbered(model))])
+
+
+def explain(args):
+    """npgen explain FILE --data DATA --out OUT"""
+    check_output(args.out, (*TABLES, ".parquet"))
+    model, shares = _answer(args, "explain")
+    _write(args.out, shares, names_of(model))
+    nats = shares if isinstance(shares, np.ndarray) else shares.to_numpy()
+    lines = [(" ".join(name.split()), f"{column.mean(where=~np.isnan(column)):9.4f}  {np.nanmin(column):9.4f} in row "
+              f"{np.nanargmin(column) + 1}") for name, column in zip(names_of(model) or _numbered(model), nats.T, strict=True)
+             if not np.isnan(column).all()]
+    print_table([("column", "nats: mean, and lowest"), *lines[:SHOWN]])
+
+
+def _numbered(model):
+    return [f"x{j}" for j in range(1, model.n_features_in_ + 1)]
+
+
+def _write(path, answer, names):
+    """Write an answer: numbers under these names, or a frame."""
+    if isinstance(answer, np.ndarray):
+        data.write(path, answer, names)
+    else:
+        write_table(path, answer)
 
 
 def given(context):
@@ -99,7 +127,8 @@ def _answer(args, query, options=None):
     """The model in args.file, and its answer to a query about the rows of args.data."""
     model = model_in(args.file, args.device)
     if not hasattr(model, query):
-        raise ValueError(f"{args.file} holds a {type(model).__name__}, which has no {query}; mixtures, MADE and VAE have")
+        raise ValueError(f"{args.file} holds a {type(model).__name__}, which has no {query}; "
+                         f"{'mixtures and MADE' if query == 'explain' else 'mixtures, MADE and VAE'} have")
     if model.schema_ is not None and model.context_ is None:
         return model, getattr(model, query)(tables.rows_for(model, args.data), **options or {})
     found = data.Source(args.data, missing=takes_missing(model) or query == "impute")
@@ -149,7 +178,8 @@ def add_sample(commands):
     sub.add_argument("--context", metavar="NAME=VALUE,...", help="of a model with a context: the values to draw for, or with "
                      "--data the names or numbers of its columns there")
     sub.add_argument("--given", action="append", default=[], metavar="NAME=VALUE", help="of a model of a table: what is known "
-                     "of a column, and the others are drawn given it; can be repeated")
+                     "of a column, and the others are drawn given it; of a mixture of columns also from one value to another, "
+                     "age=30..40 or age=30..; can be repeated")
     sub.add_argument("--data", metavar="DATA", help="rows whose context the rows are drawn for, one by one")
     sub.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same rows (default: new rows every time)")
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
@@ -163,6 +193,23 @@ def add_encode(commands):
                             "What the representation is depends on the model: npgen info FILE says.\n",
                       examples=["npgen encode digits.npgen --data digits --out codes.npy",
                                 "npgen encode digits.npgen --data digits --out codes.png"])
+    add_file(sub)
+    add_data(sub)
+    add_context(sub)
+    sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
+    add_device(sub)
+
+
+def add_explain(commands):
+    """npgen explain"""
+    sub = add_command(commands, explain, "say how likely each cell of a row is: why a row is odd", notes=f"""\
+Writes nats for every cell and prints the lowest of each column. Of a mixture they are those of
+the cell given all other cells of its row, log p(x_j | rest); of a MADE given the columns before
+it, log p(x_j | x_<j), and they add up to the row's log p(x).
+
+{DATA}
+{OUT.format(png="").replace(", .csv or .png", " or .csv")}""", examples=[
+        "npgen explain people.npgen --data people.csv --out why.csv"])
     add_file(sub)
     add_data(sub)
     add_context(sub)
@@ -184,6 +231,8 @@ exact if it was fitted with --set order=any. With --seed all of them draw.
     add_file(sub)
     add_data(sub)
     add_context(sub)
+    sub.add_argument("-n", type=natural, metavar="N", help="multiple imputations: so many tables of draws, one below the "
+                     "other, with their number in a first column, imputation")
     sub.add_argument("--seed", type=int, metavar="S", help="draw the values, the same for the same seed (default: see above)")
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write the rows, see below")
     add_device(sub)

@@ -2,6 +2,8 @@
 import importlib.util
 import os
 
+import numpy as np
+
 from .. import data
 from ..data.reading import AS_TEXT, is_parquet, is_text, read_table
 from ..data.schema import KINDS, Schema
@@ -60,19 +62,38 @@ def known(model, file, texts):
         name, equals, value = text.partition("=")
         if not equals or name not in columns:
             raise ValueError(f"--given {text}: give NAME=VALUE, the name one of {listed(columns)}, which {file} was fitted on")
-        column = columns[name]
-        levels = {str(level): level for level in column.levels or ()}
-        if column.levels is None and column.kind != "datetime":
-            try:
-                levels = {value: float(value)}
-            except ValueError:
-                pass
-        elif column.kind == "datetime" and column.format is not None:
-            levels = {value: value}
-        if value not in levels:
-            raise ValueError(f"--given {text}: {value!r} is no value of {name!r} ({column.words()})"[:300])
-        values[name] = levels[value]
+        column, (low, dots, high) = columns[name], value.partition("..")
+        try:
+            levels = {str(level) for level in column.levels or ()}
+            within = dots and value not in levels
+            values[name] = (_value(column, low), _value(column, high)) if within else _value(column, value)
+        except ValueError:
+            raise ValueError(f"--given {text}: {value!r} is no value of {name!r} ({column.words()})"[:300]) from None
     return values
+
+
+def _value(column, text):
+    """The value of a column that a text stands for; None for none. Raises ValueError."""
+    if column.levels is not None:
+        value = {str(level): level for level in column.levels}.get(text, text)
+    else:
+        value = text if column.kind == "datetime" or not text else float(text)
+    if text or value != text:
+        column.number(value)
+    return value if text else None
+
+
+def stacked(several):
+    """Imputed tables, or arrays, one below the other, with their number in a first column. Raises ValueError."""
+    if isinstance(several[0], np.ndarray):
+        return np.concatenate([np.insert(x, 0, i, axis=1) for i, x in enumerate(several, 1)])
+    if "imputation" in several[0].columns:
+        raise ValueError("-n: the table has a column 'imputation', which is to hold the number of each; rename it")
+    whole = several[0]
+    for more in several[1:]:
+        whole = whole.vstack(more)
+    numbers = np.repeat(np.arange(1, len(several) + 1), len(several[0]))
+    return whole.insert_column(0, type(whole[:, 0])("imputation", numbers))
 
 
 def overrides(texts):

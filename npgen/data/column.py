@@ -8,19 +8,21 @@
     ordered    levels whose order means something
     datetime   a date or a time                 steps after the first one
     id, text, constant    not modelled: drawn rows have a running number, nothing, or the constant there
+    determined            not modelled: it follows from other columns (determined.py)
 
 A missing value is NaN. Legend: n rows.
 """
 import dataclasses
 import datetime
 import math
+import zoneinfo
 
 import numpy as np
 
 from .frames import TYPES, UNITS, Native, objects
 from .table import DataError
 
-KINDS = ("real", "integer", "binary", "category", "ordered", "datetime", "id", "text", "constant")
+KINDS = ("real", "integer", "binary", "category", "ordered", "datetime", "id", "text", "constant")  # and "determined"
 MODELLED = KINDS[:6]
 LEVELLED = ("binary", "category", "ordered")
 FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ",
@@ -39,6 +41,7 @@ class Column:
     atoms      values that many rows of a column of numbers have
     format     of dates that are text
     constant   the one value there is, None if there is none
+    rule, by   of a determined one, how it follows from columns of these names; table: from which levels what does
     """
 
     name: str
@@ -52,6 +55,9 @@ class Column:
     atoms: tuple = ()
     format: str | None = None
     constant: object = None
+    rule: str | None = None
+    by: tuple = ()
+    table: tuple | None = None
 
     def numbers(self, values, gaps):
         """(n,) float64 of the values that are there, NaN for gaps (n,). Raises DataError that names a row."""
@@ -88,11 +94,59 @@ class Column:
         return DataError(f"column {self.name!r}, row {row + 1}: {value!r}"[:200] + f" is {what}; correct or remove it")
 
     def number(self, value):
-        """The number of one value. Raises DataError for what it cannot be."""
-        if isinstance(value, (datetime.date, datetime.datetime)):
-            value = np.datetime64(value, self.native.unit or "s").astype(np.int64).item()
-            value = value if self.format is None else text_of(value, self.format)
-        return float(self.numbers(objects([value]), np.zeros(1, bool))[0])
+        """The number of one value; of a time also as a text, in the column's format or as ISO 8601. Raises DataError."""
+        if self.kind == "datetime" and (self.format is None or not isinstance(value, str)):
+            value = self._stamp(value)
+        elif self.kind not in LEVELLED and (isinstance(value, (bytes, complex)) or not np.isscalar(value)) or value is None:
+            raise self._unanswered(value)
+        try:
+            return float(self.numbers(objects([value]), np.zeros(1, bool))[0])
+        except (OverflowError, TypeError):  # what no level is, or a whole number beyond floats
+            raise self._unanswered(value) from None
+
+    def _stamp(self, value):
+        """A date, a time, or a text of one, as values of the column are; a time without a zone is in the column's."""
+        try:
+            moment = datetime.datetime.fromisoformat(value) if isinstance(value, str) else value
+            if isinstance(moment, np.datetime64):
+                moment = moment.astype("M8[us]").item()
+            if not isinstance(moment, datetime.datetime):
+                moment = datetime.datetime(moment.year, moment.month, moment.day)
+            if self.native.zone and moment.tzinfo is None:
+                moment = moment.replace(tzinfo=zoneinfo.ZoneInfo(self.native.zone))
+            if moment.tzinfo is not None:
+                if not self.native.zone:
+                    raise ValueError
+                moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+            if self.format is not None:
+                return text_of(round((moment - EPOCH).total_seconds()), self.format)
+            return np.datetime64(moment, "us").astype(f"M8[{self.native.unit}]").astype(np.int64).item()
+        except (AttributeError, OverflowError, TypeError, ValueError):
+            raise self._unanswered(value) from None
+
+    def _unanswered(self, value):
+        return DataError(f"column {self.name!r}: {value!r}"[:200] + f" is no value of it ({self.words()})"[:200])
+
+    def interval(self, low, high):
+        """The numbers from low to high, both included, as (low, high); None: without that end. Raises DataError.
+
+        On a grid by half a step more on either side, and beyond its last values without end: what is drawn is rounded to it.
+        """
+        if self.kind in ("binary", "category"):
+            raise DataError(f"column {self.name!r}: {(low, high)!r}"[:200] + " is an interval, but its levels have no order; "
+                            "give one of them")
+        a, b = -math.inf if low is None else self.number(low), math.inf if high is None else self.number(high)
+        if not a <= b:
+            raise DataError(f"column {self.name!r}: {(low, high)!r}"[:200] + " is an empty interval; give the lower end first")
+        if self.kind == "real" and self.step is None:
+            return a, b
+        origin, step = (self.low, self.step) if self.kind in ("real", "integer") else (0, 1)
+        last = len(self.levels) - 1 if self.levels is not None else round((self.high - self.low) / self.step)
+        a, b = (end if math.isinf(end) else turn(round((end - origin) / step, 6)) for turn, end in ((math.ceil, a),
+                                                                                                    (math.floor, b)))
+        if not max(a, 0) <= min(b, last):
+            raise DataError(f"column {self.name!r}: {(low, high)!r}"[:200] + f" has no value of it ({self.words()})"[:200])
+        return -math.inf if a <= 0 else origin + (a - 0.5) * step, math.inf if b >= last else origin + (b + 0.5) * step
 
     def values(self, x):
         """The values that numbers x (n,) stand for, on the column's grid and within its bounds, and which are missing."""
@@ -131,6 +185,10 @@ class Column:
             parts = [f"{self.low:.10g} to {self.high:.10g}"]
             parts += [f"in steps of {self.step:g}"] if self.step not in (None, 1) else []
             parts += [f"often {', '.join(f'{atom:g}' for atom in self.atoms)}"] if self.atoms else []
+        elif self.kind == "determined":
+            a, b = (*self.by, "")[:2]
+            parts = [{"levels": f"follows from {a}", "=": f"is {a}", "+": f"is {a} + {b}", "-": f"is {a} - {b}",
+                      "//": f"is {a} // 100", "%": f"is {a} % 100"}[self.rule]]
         elif self.kind == "constant":
             parts = [repr(self.constant)[:60] if self.constant is not None else "no values"]
         if self.missing and (self.kind != "constant" or self.constant is not None):
@@ -148,15 +206,18 @@ class Column:
         native = dict(config["native"])
         native["levels"] = None if native["levels"] is None else tuple(native["levels"])
         column = cls(**{**config, "native": Native(**native), "atoms": tuple(config.get("atoms", ())),
-                        "levels": None if config.get("levels") is None else tuple(config["levels"])})
+                        "by": tuple(config.get("by", ())), **{name: None if config.get(name) is None else tuple(config[name])
+                                                              for name in ("levels", "table")}})
         scalars, native = (str, int, float, bool), column.native
-        sound = (isinstance(column.name, str) and column.kind in KINDS and type(column.missing) is int
+        sound = (isinstance(column.name, str) and column.kind in (*KINDS, "determined") and type(column.missing) is int
                  and native.type in TYPES and isinstance(native.dtype, str) and isinstance(native.ordered, bool)
                  and all(isinstance(each, (str, type(None))) for each in (native.unit, native.zone, column.format))
                  and all(isinstance(level, scalars) for level in (column.levels or ()) + (native.levels or ()))
                  and len(set(column.levels or ())) == len(column.levels or ())
                  and all(type(atom) in (int, float) for atom in column.atoms)
                  and isinstance(column.constant, (*scalars, type(None)))
+                 and all(isinstance(each, (*scalars, type(None))) for each in column.table or ())
+                 and (column.kind == "determined") == (column.rule is not None) and all(isinstance(n, str) for n in column.by)
                  and (native.type != "datetime" or native.unit in UNITS))
         if sound and column.kind in LEVELLED:
             sound = bool(column.levels)

@@ -133,6 +133,12 @@ def write(library, columns, index=None):
     return frame
 
 
+def numbers(library, names, x, index=None):
+    """The DataFrame of floats x (n, d) under these names, NaN missing; index: of pandas' rows."""
+    native = Native("float", {"pandas": "float64", "polars": "Float64", "pyarrow": "double"}[library])
+    return write(library, {name: (native, column, np.isnan(column)) for name, column in zip(names, x.T, strict=True)}, index)
+
+
 def _pandas(pd, native, values, gaps):
     if native.type == "datetime" and native.unit != "D":
         stamps = np.where(gaps, np.iinfo(np.int64).min, values).astype(np.int64).view(f"M8[{native.unit}]")

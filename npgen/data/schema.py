@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import checkpoint
-from . import frames
+from . import determined, frames
 from .column import FORMATS, KINDS, LEVELLED, MODELLED, Column, stamp_of, text_of
 from .table import DataError
 
@@ -42,12 +42,14 @@ class Schema:
         if library is None:
             raise DataError(f"X is no DataFrame of {', '.join(frames.LIBRARIES)} whose columns have names, but a "
                             f"{type(X).__name__}; an array has no schema")
-        found = [_describe(*cells, asked.pop(cells[0], None)) for cells in frames.read(X)]
+        read = list(frames.read(X))
+        found = [_describe(*cells, asked.pop(cells[0], None)) for cells in read]
         if asked:
             raise DataError(f"columns names {next(iter(asked))!r}, which is not a column; there are "
                             f"{', '.join(repr(column.name) for column in found)}"[:300])
         if not any(column.kind in MODELLED for column in found):
             raise DataError("no column is left to model: all are ids, text or constant; say what one is, columns={name: kind}")
+        found = determined.find(found, [(values, gaps) for _, _, values, gaps in read], set(columns or {}))
         return cls(library, len(X), tuple(found))
 
     @property
@@ -82,15 +84,30 @@ class Schema:
         for j, column in enumerate(self.modelled):
             _, values, gaps = cells[column.name]
             x[:, j] = column.numbers(values, gaps)
+        numbers, columns = dict(zip(self.names, x.T, strict=True)), {column.name: column for column in self.columns}
+        for column in self._determined:
+            if column.name in cells:
+                determined.agree(column, columns, numbers, *cells[column.name][1:])
         return x
+
+    @property
+    def _determined(self):
+        return [column for column in self.columns if column.kind == "determined"]
+
+    def _values(self, column, x):
+        """The values of a column, and which are missing, in rows x (n, d)."""
+        names = self.names
+        if column.name in names:
+            return column.values(x[:, names.index(column.name)])
+        if column.kind == "determined":
+            return determined.derive(column, {each.name: each for each in self.columns}, dict(zip(names, x.T, strict=True)))
+        return column.unmodelled(len(x))
 
     def decode(self, x, *, index=None, only=None):
         """The table of rows x (n, d), in the library of the schema. index: of pandas' rows. only: names of columns to have."""
-        x, number = np.asarray(x, np.float64), {name: j for j, name in enumerate(self.names)}
-        return frames.write(self.library, {
-            column.name: (column.native, *(column.values(x[:, number[column.name]]) if column.name in number else
-                                           column.unmodelled(len(x))))
-            for column in self.columns if only is None or column.name in only}, index)
+        x = np.asarray(x, np.float64)
+        return frames.write(self.library, {column.name: (column.native, *self._values(column, x)) for column in self.columns
+                                           if only is None or column.name in only}, index)
 
     def rounded(self, x):
         """Rows x (n, d) on the grids and within the bounds of their columns: what encode makes of decode's answer."""
@@ -101,13 +118,16 @@ class Schema:
         return x
 
     def fill(self, X, x):
-        """A DataFrame with what is missing in modelled columns as rows x (n, d) have it; all other cells are as they were."""
-        number, made = {name: j for j, name in enumerate(self.names)}, {}
+        """A DataFrame with what is missing in modelled columns, and what follows from these, as rows x (n, d) have it.
+
+        All other cells are as they were.
+        """
+        x, known, made = np.asarray(x), {each.name: each for each in (*self.modelled, *self._determined)}, {}
         for name, native, seen, gaps in frames.read(X):
             cells = frames.objects([0] * len(gaps))
-            if name in number and gaps.any():
-                column = self.modelled[number[name]]
-                cells[:], left = column.values(x[:, number[name]])
+            if name in known and gaps.any():
+                column = known[name]
+                cells[:], left = self._values(column, x)
                 native = native if column.levels is None else dataclasses.replace(
                     native, levels=native.levels and (*native.levels, *(set(column.levels) - set(native.levels))))
             else:
@@ -117,8 +137,10 @@ class Schema:
         return frames.write(frames.library_of(X), made, getattr(X, "index", None))
 
     def of(self, numbers):
-        """The schema of the modelled columns of these numbers, in this order."""
-        return Schema(self.library, self.rows, tuple(self.modelled[j] for j in numbers))
+        """The schema of the modelled columns of these numbers, in this order, and behind them of what follows from them."""
+        columns = [self.modelled[j] for j in numbers]
+        names = {column.name for column in columns}
+        return Schema(self.library, self.rows, (*columns, *(each for each in self._determined if names.issuperset(each.by))))
 
     def __str__(self):
         return self.table({})
@@ -146,6 +168,9 @@ class Schema:
             raise ValueError(f"the schema is damaged ({type(error).__name__}: {error})"[:200]) from None
         if not sound or len({column.name for column in schema.columns}) < len(schema.columns):
             raise ValueError(f"the schema is of {schema.library!r} and {len(schema.columns)} columns"[:200])
+        kinds = {column.name: column for column in schema.modelled}
+        for column in schema._determined:
+            determined.check(column, [kinds.get(name) for name in column.by])
         return schema
 
     def save(self, path):

@@ -129,6 +129,29 @@ class Atoms(Family):
             own = ops.where(both, ops.logaddexp(own, log_p[..., 0] + density), own)
         return ops.sum(ops.where(alone, own + density, own), axis=-1)
 
+    def support(self):
+        return self.base.support()
+
+    def _mass(self, low, high, outputs):
+        """log P of the rest in an interval (..., d, 1) and of the atoms in it (..., d, a)."""
+        log_p, rest = self._split(outputs.astype(np.float64))
+        own = [self.base.log_mass(low[[j]], high[[j]], rest[..., j, :]) for j in range(rest.shape[-2])]
+        inside = (low[:, None] <= self.atoms) & (self.atoms <= high[:, None])
+        atoms = np.where(inside, log_p[..., 1:1 + len(self.atoms)], -np.inf)
+        return np.concatenate([log_p[..., :1] + np.stack(own, axis=-2), atoms], axis=-1)
+
+    def log_mass(self, low, high, outputs):
+        return np.logaddexp.reduce(self._mass(low, high, outputs), axis=-1)
+
+    def sample_within(self, noise, low, high, outputs):
+        log_p, rest = self._mass(low, high, outputs), self._split(outputs.astype(np.float64))[1]
+        edges = np.cumsum(np.exp(log_p - log_p.max(axis=-1, keepdims=True)), axis=-1)
+        at = noise[..., None] * edges[..., -1:]
+        state = (edges[..., :-1] <= at).sum(axis=-1)
+        first = np.where(state == 0, at[..., 0] / np.maximum(edges[..., 0], RAREST), 0.5)  # a uniform again, of the rest
+        drawn = [self.base.sample_within(first[..., [j]], low[[j]], high[[j]], rest[..., j, :]) for j in range(rest.shape[-2])]
+        return np.where(state == 0, np.concatenate(drawn, axis=-1), np.array([np.nan, *self.atoms])[state])
+
     def noise(self, stream, shape, dtype, like=None):
         """Of each feature a uniform, which chooses the state, then the noise of base."""
         first, second = stream.spawn(), stream.spawn()  # a row is the same, however many there are

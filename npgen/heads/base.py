@@ -90,6 +90,17 @@ class Head(Part, abc.ABC):
         frequencies of its levels, each seen once more than it was. weights (n,); a missing value, NaN, is left out.
         """
 
+    def support(self):
+        """All values (c,) that one feature may have, None where they are too many to be listed."""
+
+    def log_mass(self, low, high, outputs):
+        """log P(low <= x <= high), (..., d) nats, of numbers low and high (d,), which may be infinite."""
+        raise ValueError(f"a {self.name} head answers no intervals; give a value")
+
+    def sample_within(self, noise, low, high, outputs):
+        """x (n, d) given low <= x <= high, from uniforms (n, d); the interval has a probability above 0."""
+        raise ValueError(f"a {self.name} head answers no intervals; give a value")
+
     @abc.abstractmethod
     def of(self, features):
         """The head of some features, in this order."""
@@ -204,6 +215,20 @@ def refuse(wrong, x, name, columns, words, levels=None):
         row, column = np.argwhere(asnumpy(wrong))[0]
         words = words.format(c=None if levels is None else levels[column])
         raise ValueError(f"{name}: X[{row}, {column if columns is None else columns[column]}] is {x[row, column]:g}, {words}")
+
+
+def mass_of(points, log_p, low, high):
+    """The logarithm of the sum of p over the points (c,) in [low, high], (...), from log p (..., c)."""
+    inside = np.exp(log_p[..., (low <= points) & (points <= high)])
+    with np.errstate(divide="ignore"):
+        return np.log(inside.sum(axis=-1))
+
+
+def point_of(points, log_p, low, high, noise):
+    """One of the points (c,) in [low, high] by their p, from log p (..., c) and uniforms (...)."""
+    inside = (low <= points) & (points <= high)
+    edges = np.cumsum(np.exp(log_p[..., inside]), axis=-1)
+    return points[inside][(edges[..., :-1] <= noise[..., None] * edges[..., -1:]).sum(axis=-1)]
 
 
 def totals(x, weights, of=np.asarray):

@@ -6,7 +6,9 @@ import numpy as np
 
 from .. import fused, ops
 from ..kernels._constants import BERNOULLI
-from .base import RAREST, Family, filled, linear, refuse, totals, weigh, without
+from .base import RAREST, Family, filled, linear, mass_of, point_of, refuse, totals, weigh, without
+
+BITS = np.arange(2.0)
 
 
 class Bernoulli(Family):
@@ -19,6 +21,17 @@ class Bernoulli(Family):
 
     def sample(self, noise, outputs):
         return (noise < ops.sigmoid(outputs)).astype(outputs.dtype)
+
+    def support(self):
+        return BITS
+
+    def log_mass(self, low, high, outputs):
+        return np.stack([mass_of(BITS, part, *ends) for part, *ends in zip(self.log_probabilities(outputs), low, high,
+                                                                          strict=True)], axis=-1)
+
+    def sample_within(self, noise, low, high, outputs):
+        return np.stack([point_of(BITS, part, a, b, u) for part, a, b, u in zip(
+            self.log_probabilities(outputs), low, high, np.moveaxis(noise, -1, 0), strict=True)], axis=-1)
 
     def noise(self, stream, shape, dtype, like=None):
         return stream.uniform(shape, dtype, like=like)

@@ -9,7 +9,7 @@ import numpy as np
 from .. import ops
 from ..fused import categorical_log_prob
 from ..kernels._constants import CATEGORICAL
-from .base import RAREST, Family, linear, refuse
+from .base import RAREST, Family, linear, mass_of, point_of, refuse
 
 TABLE = 2**21     # values of rows times levels at once
 
@@ -66,6 +66,17 @@ class Categorical(Family):
             number = np.searchsorted(below.ravel(), u[..., 0], side="right") if one else (below <= u).sum(axis=-1)
             columns.append(levels[number])
         return stack(columns, outputs)
+
+    def support(self):
+        return self.levels[0]
+
+    def log_mass(self, low, high, outputs):
+        return np.stack([mass_of(levels, part, *ends) for (part, levels), *ends in zip(self._tables(outputs), low, high,
+                                                                                       strict=True)], axis=-1)
+
+    def sample_within(self, noise, low, high, outputs):
+        return np.stack([point_of(levels, part, a, b, u) for (part, levels), a, b, u in zip(
+            self._tables(outputs), low, high, np.moveaxis(noise, -1, 0), strict=True)], axis=-1)
 
     def noise(self, stream, shape, dtype, like=None):
         return stream.uniform(shape, dtype, like=like)

@@ -20,6 +20,7 @@ from .scale import FAR
 
 CELLS = 512       # of which a mean is made; where there are more, some stand for those beside them
 NARROW = 1e-4     # standard deviations, below which a cell's mass is its density times its width
+MOST = 2.0**60    # steps, which stand for infinitely many
 OFF = 1e-3        # of a step, that a value may lie off the grid
 
 
@@ -75,6 +76,28 @@ class Grid(Latent):
         edges = _cells(x, self)
         return ops.astype(ops.sum(self.base.log_cell(edges[0], edges[1], ops.astype(outputs, dtype=np.float64)), axis=-1),
                           dtype=outputs.dtype)
+
+    def support(self):
+        if not np.isfinite(self._ends).all() or self._ends[1] - self._ends[0] >= CELLS:
+            return None
+        return self.start + np.arange(self._ends[0], self._ends[1] + 1) * self.step
+
+    def _within(self, low, high):
+        """The first and the last value in an interval (d,), and the latent edges around them."""
+        ends = [np.clip(turn(np.round((end - self.start) / self.step, 6)), *self._ends)
+                for turn, end in ((np.ceil, low), (np.floor, high))]
+        values = [self.start + np.clip(end, -MOST, MOST) * self.step for end in ends]
+        edges = [np.where(np.isinf(end), far, self.edges(value)[i]) for i, (end, value, far) in
+                 enumerate(zip(ends, values, (-FAR, FAR), strict=True))]
+        return values, edges, ends[0] <= ends[1]
+
+    def log_mass(self, low, high, outputs):
+        _, edges, there = self._within(low, high)
+        return np.where(there, self.base.log_mass(*edges, outputs.astype(np.float64)), -np.inf)
+
+    def sample_within(self, noise, low, high, outputs):
+        values, edges, _ = self._within(low, high)
+        return np.clip(self.to_data(self.base.sample_within(noise, *edges, outputs.astype(np.float64))), *values)
 
     def initial(self, x, weights=None):
         """As if values lay evenly in their cells."""

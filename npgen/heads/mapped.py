@@ -8,6 +8,9 @@ import numpy as np
 
 from .. import ops
 from .latent import NODES, Latent
+from .scale import FAR
+
+MOST = 1e290      # stands for infinity, where a multiple of it has to be a number
 
 
 class Mapped(Latent):
@@ -27,6 +30,17 @@ class Mapped(Latent):
 
     def log_prob(self, x, outputs):
         return self.base.log_prob(self.scale.to_latent(x), outputs) + self._log_slope(x)
+
+    def log_mass(self, low, high, outputs):
+        return self.base.log_mass(*self.ends(low, high), outputs.astype(np.float64))
+
+    def sample_within(self, noise, low, high, outputs):
+        drawn = self.base.sample_within(noise, *self.ends(low, high), outputs.astype(np.float64))
+        return np.clip(self.to_data(drawn), low, high)
+
+    def ends(self, low, high):
+        """The latent ends of an interval of values."""
+        return [np.clip(self.scale.edge(np.clip(end, -MOST, MOST)), -FAR, FAR) for end in (low, high)]
 
     def initial(self, x, weights=None):
         return self.base.initial(self.latent(x.astype(np.float64)), weights)

@@ -22,6 +22,14 @@ def normal_log_prob(x, mean, log_var):
     return -0.5 * (LOG_2PI + log_var + ops.square(x - mean) * ops.exp(-log_var))
 
 
+def normal_between(noise, low, high):
+    """Standard normal z given low <= z <= high, from uniforms, by the inverse of the logarithm of the cdf."""
+    from scipy.special import log_ndtr, ndtri_exp
+    turned, total = low > 0, ops.normal_log_mass(low, high)
+    z = ndtri_exp(np.logaddexp(log_ndtr(np.where(turned, -high, low)), np.log(noise) + total))
+    return np.where(turned, -z, z)
+
+
 def mean_and_variance(x, weights):
     """Of the columns of rows x (n, d) with weights (n,) or None: (d,) float64 each, 0 and 1 of a column without values."""
     seen, total = totals(x, weights)
@@ -94,6 +102,14 @@ class Normal(Family):
     def sample(self, noise, outputs):
         mean, log_var = self.split(outputs)
         return mean + std(log_var) * noise
+
+    def log_mass(self, low, high, outputs):
+        return self.log_cell(np.clip(low, -1e100, 1e100), np.clip(high, -1e100, 1e100), outputs)
+
+    def sample_within(self, noise, low, high, outputs):
+        mean, log_var = self.split(outputs)
+        scale = std(log_var)
+        return np.clip(mean + scale * normal_between(noise, (low - mean) / scale, (high - mean) / scale), low, high)
 
     def noise(self, stream, shape, dtype, like=None):
         return stream.normal(shape, dtype, like=like)

@@ -5,7 +5,7 @@ Legend: n rows, d features, k components.
 import numpy as np
 
 from .. import ops
-from .base import EMPTY, RAREST, Family, filled, linear, refuse, totals, weigh, without
+from .base import EMPTY, RAREST, Family, filled, linear, point_of, refuse, totals, weigh, without
 
 MOST = 1e300      # a count beyond is taken to be there, so that no term of a density overflows
 
@@ -20,6 +20,23 @@ class Poisson(Family):
 
     def sample(self, noise, outputs):
         return _poisson_quantile(noise.astype(np.float64), np.exp(outputs.astype(np.float64))).astype(outputs.dtype)
+
+    def _counts(self, low, high, rate):
+        """The counts in [low, high] up to which the mass is not below e^-1000 of that of its beginning, and log p of each."""
+        first = max(0, np.ceil(low))
+        far = max(first, rate.max())
+        counts = np.arange(first, min(np.floor(high), np.ceil(far + 60 * np.sqrt(far) + 600)) + 1)
+        return counts, counts * np.log(rate)[..., None] - rate[..., None] - ops.gammaln(counts + 1)
+
+    def log_mass(self, low, high, outputs):
+        parts = zip(low, high, np.moveaxis(np.exp(outputs), -1, 0), strict=True)
+        return np.stack([np.logaddexp.reduce(self._counts(a, b, rate)[1], axis=-1) for a, b, rate in parts], axis=-1)
+
+    def sample_within(self, noise, low, high, outputs):
+        parts = zip(low, high, np.moveaxis(np.exp(outputs), -1, 0), np.moveaxis(noise, -1, 0), strict=True)
+        tables = [(*self._counts(a, b, rate), a, b, u) for a, b, rate, u in parts]
+        return np.stack([point_of(counts, log_p - log_p.max(axis=-1, keepdims=True), a, b, u) for counts, log_p, a, b, u in
+                         tables], axis=-1)
 
     def noise(self, stream, shape, dtype, like=None):
         return stream.uniform(shape, dtype, like=like)

@@ -7,7 +7,7 @@ Legend: n rows, d features, k components, c levels with a group of their own, e 
 import numpy as np
 
 from .. import ops
-from .base import Family, linear, refuse
+from .base import Family, linear, mass_of, point_of, refuse
 from .categorical import Categorical
 
 
@@ -70,6 +70,17 @@ class Pooled(Family):
         """log P(x_d = l) of all levels in their order, an array (n, c + e) for each feature."""
         d = outputs.shape[-1] // (self._c + 1)
         return [part[..., self._group.astype(np.int64)] + self._log_share for part in self._of(d).log_probabilities(outputs)]
+
+    def support(self):
+        return self.levels[0]
+
+    def log_mass(self, low, high, outputs):
+        return np.stack([mass_of(self.levels[0], part, *ends) for part, *ends in zip(
+            self.log_probabilities(outputs), low, high, strict=True)], axis=-1)
+
+    def sample_within(self, noise, low, high, outputs):
+        return np.stack([point_of(self.levels[0], part, a, b, u) for part, a, b, u in zip(
+            self.log_probabilities(outputs), low, high, np.moveaxis(noise, -1, 0), strict=True)], axis=-1)
 
     def noise(self, stream, shape, dtype, like=None):
         """Of each feature two uniforms, for the group and for the level in it."""

@@ -4,9 +4,13 @@ Legend: n rows, d features, s columns that are known, m others.
 """
 import numpy as np
 
+from .. import ops
 from ..checks import check_number, check_rows
+from ..engine import grad
 from ..kernels._cuda import asnumpy
+from ..nn import beside
 from ..random import Stream, as_stream
+from .overflow import beyond_numbers, without_overflow
 
 
 class Conditional:
@@ -36,21 +40,105 @@ class Conditional:
 
     def sample(self, n_samples=1, *, rng=None):
         """Rows of the other columns, (n_samples, m). rng, errors: see Model.sample."""
-        x = np.full((check_number("sample", n_samples), len(self.columns) + len(self.others)), np.nan, self.model.dtype_)
+        x, schema = self.rows(check_number("sample", n_samples), rng)[:, self.others], self.model.schema_
+        return x if schema is None else schema.of(self.others).decode(x)
+
+    def rows(self, n, rng=None):
+        """n whole rows (n, d) as numbers, with the known values in their columns."""
+        x = np.full((n, len(self.columns) + len(self.others)), np.nan, self.model.dtype_)
         x[:, self.columns] = self.values
         c, stream = self.model._check_context("sample", self._context, x), self._stream if rng is None else as_stream(rng)
-        x, schema = self.model._imputed(x, c, stream)[:, self.others], self.model.schema_
-        return x if schema is None else schema.of(self.others).decode(x)
+        return self.model._imputed(x, c, stream)
+
+
+class Conditions:
+    """What MADE says of columns by themselves: their share of log_prob, what one is given all others, rows given some."""
+
+    def explain(self, X, *, context=None):
+        """What each column adds to log_prob of a row, (n, d) nats; of a frame, a frame.
+
+            log p(x) = sum_j log p(x_j | x_<j),    x_<j those before j in order_
+
+        A column that follows from later ones has no share for that: order_ says which were known. Behind a preprocessing that
+        spreads whole numbers over their cells it is the same sum of the bound.
+        Raises ValueError where the density is the mean of those of several orders, of which no column has a share, and as
+        log_prob does.
+        """
+        self._check_fitted("explain")
+        if len(self._orders) > 1:
+            raise ValueError(f"explain: the density is the mean of those of {len(self._orders)} orders, of which no column has "
+                             "a share; fit it with n_masks=1")
+        shares = self._rowwise(self._shares, *self._check_both("explain", X, context))
+        return self._framed(X, self._names, beyond_numbers(shares.astype(np.float64)))
+
+    def _shares(self, x, c):
+        """(n, d): of every column its log-density where the network is, and the logarithm of the derivative of its map."""
+        order, slopes = self._orders[0], grad(lambda x: np.sum(self.preprocess_.to_noise(None, x)[0]))(x)
+
+        def of_columns(z, _):
+            net, p, z = self._net.of(order.order), self._net.ordered(self._at(z.dtype), order.order), order.take(z)
+            outputs, first = net(p, beside(net.inputs(z), c if c is None else c.astype(z.dtype))), net.first
+            return order.undo(np.stack([net.head.of([s]).log_prob(z[:, [s]], outputs[:, first[s]:first[s + 1]])
+                                        for s in range(z.shape[1])], axis=1))
+
+        return without_overflow(of_columns, lambda x: self.preprocess_.to_noise(None, x), x) + np.log(np.abs(slopes))
+
+    def predict(self, X, column, *, context=None):
+        """What a column, a name or number, is given all others of its row, (n, c) of its levels; of a frame, a frame.
+
+            P(x_j = l | x_-j) = p(x_j = l, x_-j) / sum_m p(x_j = m, x_-j)
+
+        by log_prob of every row with every level there, whatever the order. X: its own values of that column do not matter, and
+        a frame need not have it. The columns of a frame are named by the levels.
+        Raises ValueError for a column that there is not, or has no levels, and as log_prob does.
+        """
+        self._check_fitted("predict")
+        asked, others = columns_alone(self, "predict", self._numbers_of("predict", column))
+        j = self._only(asked, column)
+        known, head = self._besides("predict", X, others), self.head_.of([j])
+        head = head.heads[0] if head.name == "columns" else head
+        levels = head.support()
+        if levels is None:
+            raise ValueError(f"predict: column {self._names[j] if self._names else j!r} has no levels to go through one by "
+                             "one; a Mixture says what numbers are")
+        x = np.insert(check_rows("predict", known, dtype=self.dtype_, missing=self._missing), j, levels[0], axis=1)
+        x, c = self._check_both("predict", self._named(x), context)
+        x, joint = x.copy(), []
+        for level in levels:
+            x[:, j] = level
+            joint.append(self._rowwise(self._log_prob, x, c))
+        p = np.exp(ops.log_softmax(np.stack(joint, axis=1).astype(np.float64)))
+        return self._framed(X, self._level_names(j, levels), p)
+
+    def sample(self, n_samples=None, *, context=None, given=None, rng=None):
+        """Rows drawn from the model: see Model.sample.
+
+        given: {name: value} of a model of a DataFrame: rows with these values, and the other columns drawn given them, without
+        rejection, as condition says, whose errors it raises.
+        """
+        if given is None:
+            return super().sample(n_samples, context=context, rng=rng)
+        conditional = self.condition(given, context=context)
+        n = check_number("sample", 1 if n_samples is None else n_samples)
+        return self._tabled(conditional.rows(n, self.stream_ if rng is None else rng))
 
 
 def columns_of(model, method, columns, values):
     """The numbers of some columns, of the others, and the values (s,) of the first. Raises ValueError."""
+    columns, others = columns_alone(model, method, columns)
+    x = check_rows(method, np.atleast_2d(asnumpy(values)), name="values", dtype=model.dtype_)
+    if x.shape != (1, len(columns)) or np.ndim(values) != 1:
+        raise ValueError(f"{method}: values have shape {np.shape(values)}; pass ({len(columns)},)")
+    if not len(others):
+        raise ValueError(f"{method}: columns must not be all there are; leave at least one")
+    return columns, others, x[0]
+
+
+def columns_alone(model, method, columns):
+    """The numbers of some columns, and of all others. Raises ValueError."""
     d, given = model.n_features_in_, np.atleast_1d(columns)
     if given.ndim != 1 or given.dtype.kind not in "iu" or not len(given) or not ((-d <= given) & (given < d)).all():
         raise ValueError(f"{method}: columns must be numbers of the {d} columns, got {columns!r}")
-    if len(set(given % d)) < len(given) or len(given) == d:
-        raise ValueError(f"{method}: columns must differ, and not be all there are, got {columns!r}")
-    x = check_rows(method, np.atleast_2d(asnumpy(values)), name="values", dtype=model.dtype_)
-    if x.shape != (1, len(given)) or np.ndim(values) != 1:
-        raise ValueError(f"{method}: values have shape {np.shape(values)}; pass ({len(given)},)")
-    return given % d, np.setdiff1d(np.arange(d), given % d), x[0]
+    if len(set(given % d)) < len(given):
+        raise ValueError(f"{method}: columns must differ, got {columns!r}")
+    return given % d, np.setdiff1d(np.arange(d), given % d)

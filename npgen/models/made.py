@@ -27,7 +27,7 @@ from ..tensor import value_of
 from ..transforms import Chain
 from ..warn import warn
 from .base import Capabilities, Follows
-from .conditional import Conditional, columns_of
+from .conditional import Conditional, Conditions, columns_of
 from .gradient import GradientModel, warn_of_one_gaussian
 
 
@@ -76,7 +76,7 @@ class Orders(Part):
         return self._orders[k]
 
 
-class MADE(GradientModel):
+class MADE(Conditions, GradientModel):
     """Masked autoencoder density: p(x) = prod_d p(x_d | x_<d), exact, with one-pass sampling.
 
     hidden         widths of the ReLU layers, one or more; d - 1 or wider, or some conditionals do not see every column before
@@ -256,21 +256,27 @@ class MADE(GradientModel):
         shape, NaN or infinities.
         """
         self._check_fitted("condition")
-        columns, others, values = columns_of(self, "condition", *self._known("condition", columns, values))
+        columns, values, within = self._known("condition", columns, values)
+        if within:
+            raise ValueError(f"condition: column {self._names[next(iter(within))]!r} is given an interval, over which a MADE "
+                             "has no sum; give a value, or fit a Mixture")
+        columns, others, values = columns_of(self, "condition", columns, values)
         known = np.full((1, self.n_features_in_), np.nan, values.dtype)
         known[0, columns] = values
         self._entered("condition", known)
         self._order_from("condition", columns)
         return Conditional(self, columns, others, values, context)
 
-    def impute(self, X, *, context=None, rng=None):
+    def impute(self, X, *, context=None, n=None, rng=None):
         """X (n, d) with every missing value (NaN) replaced by a draw, given the row's other values.
 
         By the exact conditional of an order that has those columns first, which is log_prob's density or not as condition
-        says. rng: None for draws by noise that is a function of the row; an int,
-        SeedSequence, Generator or npgen.random.Stream for others.
+        says. rng: None for draws by noise that is a function of the row; an int, SeedSequence, Generator or npgen.random.Stream
+        for others. n: so many tables of draws, a list; rng is 0 then unless it is given.
         Raises ValueError where they do not, for rows of another width, and infinities.
         """
+        if n is not None:
+            return self._imputations(X, n, rng, context=context)
         x = super(GradientModel, self)._check("impute", X, missing=True)
         c = self._check_context("impute", context, x)
         return self._filled_in(X, self._imputed(x, c, None if rng is None else as_stream(rng)))

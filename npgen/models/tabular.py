@@ -7,7 +7,9 @@ import copy
 import numpy as np
 
 from .. import heads
+from ..checks import check_number
 from ..kernels._cuda import asnumpy
+from ..random import as_stream
 from ..transforms import Columns
 from .choice import head_of
 
@@ -88,19 +90,29 @@ class OfTables:
         return x if self.schema_ is None or frames.library_of(X) is None else self.schema_.fill(X, asnumpy(x))
 
     def _known(self, method, columns, values):
-        """(columns, values) as numbers of what {name: value} says is known; those given as numbers already as they are."""
+        """(columns, values, {column: (low, high)}) as numbers of what {name: value, or (low, high)} says is known.
+
+        What is given as numbers of columns and their values already is as it is.
+        """
         if not isinstance(columns, dict):
-            return columns, values
+            return columns, values, {}
         from ..data import DataError
         if self.schema_ is None or values is not None:
             raise ValueError(f"{method}: {{name: value}} is for models fitted on a DataFrame, and has the values; this one "
                              "takes numbers of columns, and values")
-        numbers = self._numbers_of(method, list(columns))
+        if not columns:
+            raise ValueError(f"{method}: nothing is given; give {{name: value}} of at least one column")
+        exact, within = {}, {}
         try:
-            values = [self.schema_.modelled[j].number(value) for j, value in zip(numbers, columns.values(), strict=True)]
+            for j, value in zip(self._numbers_of(method, list(columns)), columns.values(), strict=True):
+                column = self.schema_.modelled[j]
+                if isinstance(value, (tuple, list)) and len(value) == 2:
+                    within[j] = column.interval(*value)
+                else:
+                    exact[j] = column.number(value)
         except DataError as error:
             raise DataError(f"{method}: {error}") from None
-        return numbers, np.array(values, self.dtype_)
+        return list(exact), np.array(list(exact.values()), self.dtype_), within
 
     def _numbers_of(self, method, columns):
         """The numbers of columns that are given by name; others as they are."""
@@ -109,9 +121,49 @@ class OfTables:
             return columns
         for name in several:
             if name not in (self._names or ()):
+                followed = {each.name: each.by for each in (self.schema_.columns if self.schema_ else ())}.get(name)
+                if followed:
+                    raise ValueError(f"{method}: column {name!r} follows from {' and '.join(map(repr, followed))}; give that "
+                                     "instead"[:300])
                 known = ", ".join(map(repr, self._names or ()))
                 raise ValueError(f"{method}: there is no column {name!r}; there are {known}"[:300])
         return [self._names.index(name) for name in several]
+
+    def _only(self, numbers, asked):
+        """The number of the one column that predict is asked about. Raises ValueError for several."""
+        if len(numbers) != 1:
+            raise ValueError(f"predict: one column is asked about at a time, got {asked!r}"[:200])
+        return int(numbers[0])
+
+    def _besides(self, method, X, others):
+        """The numbers of some columns of X: of a frame, which need not have any other, as a Table."""
+        from ..data import DataError, Table, frames
+        if self.schema_ is None or frames.library_of(X) is None:
+            x = asnumpy(X.rows if isinstance(X, Table) else X)
+            if x.ndim != 2 or x.shape[1] != self.n_features_in_:
+                raise ValueError(f"{method}: X has shape {x.shape}; pass (n, {self.n_features_in_})")
+            return Table(x[:, others], self._names and [self._names[j] for j in others])
+        try:
+            schema = self.schema_.of(others)
+            return Table(schema.encode(X).astype(self.dtype_), schema.names)
+        except DataError as error:
+            raise DataError(f"{method}: {error}") from None
+
+    def _framed(self, X, names, x):
+        """Numbers x (n, m), if X is a frame as one of its library under these names."""
+        from ..data import frames
+        library = None if self.schema_ is None else frames.library_of(X)
+        return x if library is None else frames.numbers(library, names, x, getattr(X, "index", None))
+
+    def _level_names(self, j, numbers):
+        """The names of the levels of a column that these numbers (c,) stand for."""
+        return [str(value) for value in (numbers if self.schema_ is None else
+                                         self.schema_.modelled[j].values(np.asarray(numbers, np.float64))[0].tolist())]
+
+    def _imputations(self, X, n, rng, **options):
+        """n tables in which what is missing is drawn."""
+        stream = as_stream(0 if rng is None else rng)
+        return [self.impute(X, rng=stream.spawn(), **options) for _ in range(check_number("impute", n))]
 
     @property
     def measures_(self):

@@ -284,7 +284,7 @@ class VAE(GradientModel):
         rows = self._rowwise(self._decode, h, None if c is None else np.repeat(c, n, axis=0))
         return rows if alone else rows.reshape(len(a), n, -1)
 
-    def impute(self, X, *, context=None, rng=None, n_sweeps=200):
+    def impute(self, X, *, context=None, n=None, rng=None, n_sweeps=200):
         """X (n, d) with every missing value (NaN) replaced by its mean given the row's other values, or by a draw.
 
         Both come from a Markov chain for each row: z' ~ q(z | x) is taken in place of z with probability
@@ -294,8 +294,11 @@ class VAE(GradientModel):
         that of E[x_m | z] over the later half of the sweeps, where the model computes; a draw is the last x_m.
 
         rng: None for the mean, whose noise is a function of the row; an int, SeedSequence, Generator or npgen.random.Stream for
-        draws. Raises NotFittedError, and ValueError for rows of another width, infinities, or n_sweeps below 1.
+        draws. n: so many tables of draws, a list; rng is 0 then unless it is given. Raises NotFittedError, and ValueError for
+        rows of another width, infinities, or n_sweeps below 1.
         """
+        if n is not None:
+            return self._imputations(X, n, rng, context=context, n_sweeps=n_sweeps)
         (n_sweeps,), stream = check_widths("n_sweeps", (n_sweeps,)), None if rng is None else as_stream(rng)
         x = self._check("impute", X, missing=True)
         c = self._check_context("impute", context, x)

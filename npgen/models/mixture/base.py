@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ... import train, transforms
-from ...checks import check_parameter, check_rows, check_weights, one_line, total_weight
+from ...checks import check_number, check_parameter, check_rows, check_weights, one_line, total_weight
 from ...kernels import session
 from ...kernels._cuda import asnumpy
 from ...random import Stream, as_stream
@@ -21,13 +21,14 @@ from ..base import Capabilities, Follows, Model
 from ..gradient import options_of
 from . import em
 from .conditionals import Conditionals
+from .questions import Questions
 
 ALONE = 0.99        # share of a variance that reg_covar has added, from which on rows have no say
 RIDGE = 0.01        # reg_covar, from which on it is one that is meant: new rows keep a density
 IMPUTED = 2**22     # values of rows times components, completed at once
 
 
-class MixtureModel(Model):
+class MixtureModel(Questions, Model):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
     A subclass writes _prepare_rows, _start, _expect, _maximise, _statistics_of, _restore_components, _components, _finish,
@@ -222,19 +223,21 @@ class MixtureModel(Model):
     def n_latent_(self):
         return len(self.weights_)
 
-    def predict(self, X):
-        """The likeliest component of every row, (n,)."""
-        return self._rowwise(self._encode, self._check("predict", X)).argmax(axis=1)
-
     def predict_proba(self, X):
         """encode under the name that scikit-learn gives it."""
         return self._rowwise(self._encode, self._check("predict_proba", X))
 
-    def sample(self, n_samples=None, *, rng=None, return_components=False):
+    def sample(self, n_samples=None, *, given=None, rng=None, return_components=False):
         """Rows drawn from the mixture, (n_samples, d), in no order; with return_components, also the component of each.
 
-        rng and errors: see Model.sample.
+        given: {name: value, or (low, high)} of a model of a DataFrame: the rows are drawn under this condition, exactly and
+        without rejection, as condition says; they have all columns.
+        rng and errors: see Model.sample, and condition.
         """
+        if given is not None:
+            self._check_fitted("sample")
+            n, known = check_number("sample", 1 if n_samples is None else n_samples), self._known("sample", given, None)
+            return self._tabled(self._drawn(lambda n, stream: self._sample_given(known, n, stream), n, rng))
         x, components = self._drawn(self._draw_pairs, self._check_draw("sample", n_samples, None)[0], rng)
         x = self._tabled(x)
         return (x, components) if return_components else x
@@ -278,17 +281,24 @@ class MixtureModel(Model):
 
     # ------------------------------------------------------------ some of the columns
 
-    def impute(self, X, *, rng=None):
+    def impute(self, X, *, n=None, rng=None):
         """X (n, d) with every missing value (NaN) replaced by its mean given the row's other values, or by a draw.
 
             E[x_m | x_o] = sum_k r_k(x_o) E_k[x_m | x_o];    of levels, the likeliest
 
         rng: None for the mean; an int, SeedSequence, Generator or npgen.random.Stream for draws from p(x_m | x_o).
+        n: so many tables of draws, a list; rng is 0 then unless it is given.
         Raises NotFittedError, and ValueError for rows of another width or infinities.
         """
+        if n is not None:
+            return self._imputations(X, n, rng)
         x, stream = self._check("impute", X), None if rng is None else as_stream(rng)
+        return self._filled_in(X, self._completed(x, stream))
+
+    def _completed(self, x, stream):
+        """Rows with every missing value replaced, so many at once as memory holds."""
         at_once = max(64, IMPUTED // (x.shape[1] * self.n_latent_))
-        return self._filled_in(X, self._rowwise(lambda rows, c: self._impute(rows, stream), x, rows=at_once))
+        return self._rowwise(lambda rows, c: self._impute(rows, stream), x, rows=at_once)
 
     def marginal(self, columns):
         """The mixture of some columns (o,), numbers or names, alone, as a fitted model of the same class.
@@ -304,11 +314,17 @@ class MixtureModel(Model):
 
         Of Gaussians, p_k(x_m | x_o) = N(x_m; m_k,m + C_k,mo C_k,oo^-1 (x_o - m_k,o), C_k,mm - C_k,mo C_k,oo^-1 C_k,om); of
         products of columns, p_k(x_m). values (o,): a fitted model of the same class. values (n, o): the Conditionals of n rows
-        at once; its mean is a regression (of levels, that of their numbers). Of a model of a DataFrame: {name: value}.
+        at once; its mean is a regression (of levels, that of their numbers). Of a model of a DataFrame: {name: value}, or of a
+        Mixture {name: (low, high)}, both included, for
+
+            p(x_m | x_o, a <= x_i <= b) = sum_k w_k p_k(x_o) P_k(a <= x_i <= b) p_k(x_m) / sum_k w_k p_k(x_o) P_k(a <= x_i <= b)
+
         Raises ValueError for columns that X does not have, or twice, or all of them, and for values of another shape, NaN or
         infinities.
         """
-        columns, values = self._known("condition", columns, values)
+        columns, values, within = self._known("condition", columns, values)
+        if within:
+            return self._condition_within(columns, values, within)
         columns, others = self._columns_of("condition", columns)
         if not len(others):
             raise ValueError("condition: columns are all there are; leave at least one to be conditioned")

@@ -25,13 +25,14 @@ from .base import ALONE, MixtureModel, draw_each
 from .columns_em import SHOWN, Products, expect, maximise, statistics_of
 from .covariances import COVARIANCES
 from .kinds import ColumnHeads, chosen_heads, column_heads, column_parameter, levels_of, with_levels, with_missing
+from .questions import OfColumns
 from .rows import Rows, spread
 from .starts import k_means_plus_plus, random_rows
 
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
 
 
-class Mixture(MixtureModel):
+class Mixture(OfColumns, MixtureModel):
     """Mixture of products of columns: p(x) = sum_k w_k prod_j p_kj(x_j); the columns may be of different kinds.
 
     n_components      k

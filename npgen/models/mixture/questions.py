@@ -1,0 +1,172 @@
+"""What a mixture says of single columns: their share of a row's density, what one of them is given the rest, intervals.
+
+Legend: n rows, d features, k components, c levels, j a column, -j all others.
+"""
+import numpy as np
+
+from ... import ops
+from ...checks import check_rows
+from ...heads import has_missing
+from .conditionals import Conditionals
+from .rows import patterns
+
+
+class Questions:
+    """explain, predict a column, and what condition and sample have in common; a subclass writes
+
+    _log_mass(j, low, high)             log P_k(low <= x_j <= high), (k,)
+    _drawn_given(x, columns, values, within, stream)    rows x (n, d) with what is NaN drawn, some columns in intervals
+    _predicted(rest, x, j)              (names, numbers (n, c)) of column j, from rows x of the other columns and their mixture
+    """
+
+    def explain(self, X):
+        """How likely each cell of a row is, given all its other cells, (n, d) nats; of a frame, a frame.
+
+            log p(x_j | x_-j) = log p(x) - log p(x_-j)
+
+        The cells that make a row odd have the lowest. These are no shares that add up to log p(x): two columns that say the
+        same both have a high one. A missing cell has none (NaN), unless that is modelled; a row that has no density has -inf in the columns that are
+        to blame, or in all where no single one is. Raises as log_prob does.
+        """
+        x = self._check("explain", X)
+        every = self._columns_of("explain", np.arange(self.n_features_in_))[0]
+        whole, answer = self._rowwise(self._log_prob, x).astype(np.float64), np.empty(x.shape)
+        for j in every:
+            rest, others = 0.0, np.delete(every, j)
+            if len(others):
+                model = self._marginal(others)
+                rest = model._rowwise(model._log_prob, x[:, others])
+            with np.errstate(invalid="ignore"):
+                answer[:, j] = whole - rest
+        answer[np.isnan(answer)] = -np.inf
+        return self._framed(X, self._names, np.where(np.isnan(x) & ~self._missing_modelled(), np.nan, answer))
+
+    def _missing_modelled(self):
+        """Of which columns it is a state that a value is missing, (d,)."""
+        return np.zeros(self.n_features_in_, bool)
+
+    def predict(self, X, column=None):
+        """The likeliest component of every row, (n,); with a column, a name or number, what it is given the others.
+
+            P(x_j = l | x_-j) = sum_k r_k(x_-j) P_k(x_j = l), (n, c) of its levels;
+            of a column of numbers the mean and the standard deviation of p(x_j | x_-j), (n, 2)
+
+        X: its own values of that column do not matter, and a frame need not have it; other missing values are marginalised. Of
+        a frame the answer is a frame, its columns named by the levels, or "mean" and "std". Raises ValueError for a column
+        that there is not, and as log_prob does.
+        """
+        if column is None:
+            return self._rowwise(self._encode, self._check("predict", X)).argmax(axis=1)
+        asked, others = self._columns_of("predict", column)
+        j = self._only(asked, column)
+        if self.schema_ is not None and self.schema_.modelled[j].kind == "datetime":
+            raise ValueError(f"predict: column {self._names[j]!r} holds times, which have neither levels nor a mean that is a "
+                             "number; impute gives their mean, and condition or impute with rng draws")
+        x = self._besides("predict", X, others)
+        rest = self._marginal(others) if len(others) else None
+        x = np.empty((len(x), 0)) if rest is None else rest._check("predict", x)
+        return self._framed(X, *self._predicted(rest, x, j))
+
+    def _predicted(self, rest, x, j):
+        mean, variance, others = np.empty(len(x)), np.empty(len(x)), np.delete(np.arange(self.n_features_in_), j)
+        for rows, columns in patterns(x):
+            seen = others if columns is None else others[columns]
+            both = self._marginal(np.sort([*seen, j]))
+            at, values = np.arange(len(seen) + 1) != np.searchsorted(seen, j), x[rows]
+            values = values if columns is None else values[:, columns]
+            if len(seen):
+                found = both.condition(np.flatnonzero(at), values.astype(np.float64))
+            else:
+                found = Conditionals(np.tile(self.weights_, (len(values), 1)),
+                                     *both._conditional_moments(np.empty(0, int), np.zeros(1, int), values))
+            mean[rows], variance[rows] = found.mean[:, 0], found.covariance[:, 0, 0]
+        return ["mean", "std"], np.stack([mean, np.sqrt(variance)], axis=1)
+
+    # ------------------------------------------------------------ intervals
+
+    def _log_mass(self, j, low, high):
+        raise ValueError(f"column {self._names[j]!r} is given an interval, under which the components of a "
+                         f"{type(self).__name__} are none of its kind any more; give a value, or fit a Mixture")
+
+    def _log_weights_given(self, method, columns, values, within):
+        """Of the components, (k,), given the values of some columns and the intervals of others. Raises ValueError."""
+        try:
+            log_weights = np.log(self.weights_) + sum(self._log_mass(j, *ends) for j, ends in within.items())
+        except ValueError as error:
+            raise ValueError(f"{method}: {error}") from None
+        if len(columns):
+            log_weights = log_weights - np.log(self.weights_) + self._log_weights_at(method, columns, values)
+        total = float(ops.logsumexp(log_weights))
+        if not total > -np.inf:
+            names = ", ".join(repr(self._names[j]) for j in within)
+            raise ValueError(f"{method}: no component gives these values of {names} a probability that is a number; widen the "
+                             "interval")
+        return np.maximum(log_weights - total, np.log(np.finfo(float).tiny))
+
+    def _log_weights_at(self, method, columns, values):
+        """Of the components, (k,), given the values (o,) of some columns."""
+        seen = self._marginal(np.asarray(columns))
+        x = check_rows(method, np.atleast_2d(values), dtype=np.float64, name="values")
+        seen._check_support(method, x)
+        return np.log(np.maximum(seen._rowwise(seen._encode, x)[0], np.finfo(float).tiny))
+
+    def _condition_within(self, columns, values, within):
+        """condition, where some columns are given intervals, {number: (low, high)}."""
+        others = np.setdiff1d(np.arange(self.n_features_in_), [*columns, *within])
+        if not len(others):
+            raise ValueError("condition: columns are all there are; leave at least one to be conditioned")
+        log_weights = self._log_weights_given("condition", columns, values, within)
+        return self._conditional(np.asarray(columns, int), others, log_weights, np.reshape(values, (1, -1)))
+
+    def _sample_given(self, given, n, stream):
+        """n rows (n, d) given the values, or intervals, of some columns."""
+        columns, values, within = given
+        x = np.full((n, self.n_features_in_), np.nan)
+        x[:, columns] = values
+        self._check_support("sample", x[:1])
+        return self._drawn_given(x, columns, values, within, stream).astype(self.dtype_)
+
+    def _drawn_given(self, x, columns, values, within, stream):
+        self._log_weights_given("sample", columns, values, within)  # which refuses intervals
+        return self._completed(x, stream)
+
+
+class OfColumns(Questions):
+    """The same of a mixture whose components take the columns as independent."""
+
+    def _alone(self, j):
+        """The head of a column and its outputs under each component."""
+        group, place = self._columns.at(j)
+        return self._columns.heads[group].of([place]), self._columns.heads[group].take(self.params_[group], [place])
+
+    def _missing_modelled(self):
+        return np.array([has_missing(self._alone(j)[0]) for j in range(self.n_features_in_)])
+
+    def _log_mass(self, j, low, high):
+        head, outputs = self._alone(j)
+        return head.log_mass(np.array([low]), np.array([high]), outputs)[:, 0]
+
+    def _drawn_given(self, x, columns, values, within, stream):
+        edges = np.cumsum(np.exp(self._log_weights_given("sample", columns, values, within)))
+        components = np.searchsorted(edges[:-1], stream.spawn().uniform(len(x)) * edges[-1], side="right")
+        drawn = self._draw_from(self.params_, components, stream, np.float64)
+        for j, (low, high) in within.items():
+            head, outputs = self._alone(j)
+            noise = stream.spawn().uniform((len(x), 1))
+            drawn[:, [j]] = head.sample_within(noise, np.array([low]), np.array([high]), outputs[components])
+        return np.where(np.isnan(x), drawn, x)
+
+    def _predicted(self, rest, x, j):
+        head, outputs = self._alone(j)
+        r = np.tile(self.weights_, (len(x), 1)) if rest is None else rest._rowwise(rest._encode, x).astype(np.float64)
+        values = head.support()
+        if values is not None:
+            p = r @ np.exp(head.log_prob_each(values[:, None], outputs)).T
+            return self._level_names(j, values), p / p.sum(axis=1, keepdims=True)
+        if has_missing(head):  # given that it is there
+            r = r * -np.expm1(head.log_prob_each(np.full((1, 1), np.nan), outputs))
+            r = r / r.sum(axis=1, keepdims=True)
+        means, variances = head.mean(outputs)[:, 0], head.variance(outputs)[:, 0]
+        mean = r @ means
+        between = np.einsum("nk,nk->n", r, np.square(means - mean[:, None]))
+        return ["mean", "std"], np.stack([mean, np.sqrt(r @ variances + between)], axis=1)
