@@ -27,6 +27,6 @@ def test_example(script, tmp_path):
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 2000
 
 
-def test_there_is_one_example_per_model_one_of_all_and_two_more():
+def test_there_is_one_example_per_model_one_of_all_and_three_more():
     models = {re.sub("(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower() for name in CLASSES}
-    assert {script.stem for script in EXAMPLES} == models | {"00_autodiff", "latent_arithmetic", "taxonomy"}
+    assert {script.stem for script in EXAMPLES} == models | {"00_autodiff", "latent_arithmetic", "table", "taxonomy"}

@@ -28,6 +28,8 @@ QUERIES = {  # what is asked of a model and its rows; a query that is refused ha
     "encode": lambda model, x: model.encode(x),
     "decode": lambda model, x: model.decode(model.encode(x)),
     "predict": lambda model, x: model.predict(x),
+    "predict a column": lambda model, x: model.predict(x, 0),
+    "explain": lambda model, x: model.explain(x),
     "predict_proba": lambda model, x: model.predict_proba(x),
     "elbo": lambda model, x: model.elbo(x),
     "importance_log_prob": lambda model, x: model.importance_log_prob(x, n_importance=3),
