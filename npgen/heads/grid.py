@@ -84,12 +84,12 @@ class Grid(Latent):
 
     def _within(self, low, high):
         """The first and the last value in an interval (d,), and the latent edges around them."""
-        ends = [np.clip(turn(np.round((end - self.start) / self.step, 6)), *self._ends)
-                for turn, end in ((np.ceil, low), (np.floor, high))]
+        ends = [most(turn(np.round((end - self.start) / self.step, 6)), last) for most, turn, end, last in (
+            (np.maximum, np.ceil, low, self._ends[0]), (np.minimum, np.floor, high, self._ends[1]))]
         values = [self.start + np.clip(end, -MOST, MOST) * self.step for end in ends]
         edges = [np.where(np.isinf(end), far, self.edges(value)[i]) for i, (end, value, far) in
                  enumerate(zip(ends, values, (-FAR, FAR), strict=True))]
-        return values, edges, ends[0] <= ends[1]
+        return values, edges, (ends[0] <= ends[1]) & (edges[0] < edges[1])
 
     def log_mass(self, low, high, outputs):
         _, edges, there = self._within(low, high)

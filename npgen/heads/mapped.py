@@ -32,7 +32,8 @@ class Mapped(Latent):
         return self.base.log_prob(self.scale.to_latent(x), outputs) + self._log_slope(x)
 
     def log_mass(self, low, high, outputs):
-        return self.base.log_mass(*self.ends(low, high), outputs.astype(np.float64))
+        ends = self.ends(low, high)
+        return np.where(ends[0] < ends[1], self.base.log_mass(*ends, outputs.astype(np.float64)), -np.inf)
 
     def sample_within(self, noise, low, high, outputs):
         drawn = self.base.sample_within(noise, *self.ends(low, high), outputs.astype(np.float64))

@@ -25,8 +25,8 @@ class Questions:
             log p(x_j | x_-j) = log p(x) - log p(x_-j)
 
         The cells that make a row odd have the lowest. These are no shares that add up to log p(x): two columns that say the
-        same both have a high one. A missing cell has none (NaN), unless that is modelled; a row that has no density has -inf in the columns that are
-        to blame, or in all where no single one is. Raises as log_prob does.
+        same both have a high one. A missing cell has none (NaN), unless that is modelled; a row that has no density has -inf
+        in the columns that are to blame, or in all where no single one is. Raises as log_prob does.
         """
         x = self._check("explain", X)
         every = self._columns_of("explain", np.arange(self.n_features_in_))[0]
