@@ -250,10 +250,12 @@ def _log_mass(low, high):
     """log(Phi(high) - Phi(low)), as precise in either tail as in the middle, for low < high; infinite ones may be 1e100."""
     special, turned = _special(low), low + high > 0
     low, high = np.where(turned, -high, low), np.where(turned, -low, high)  # the side on which Phi is small, and precise
-    low, below = np.maximum(low, -1e150), np.maximum(np.minimum(high, 0), -1e150)  # whose squares are numbers
+    numbers = np.finfo(low.dtype)
+    far, tiny = -math.sqrt(float(numbers.max)) / 2, float(numbers.tiny)
+    low, below = np.maximum(low, far), np.maximum(np.minimum(high, 0), far)  # whose squares are numbers
     upper = special.log_ndtr(below)
-    aside = upper + np.log(np.maximum(-np.expm1(special.log_ndtr(low) - upper), 1e-300))
-    across = np.log(np.maximum(special.erf(high / math.sqrt(2)) - special.erf(low / math.sqrt(2)), 1e-300) / 2)
+    aside = upper + np.log(np.maximum(-np.expm1(special.log_ndtr(low) - upper), tiny))
+    across = np.log(np.maximum(special.erf(high / math.sqrt(2)) - special.erf(low / math.sqrt(2)), tiny) / 2)
     return np.where(high > 0, across, aside)
 
 
