@@ -10,7 +10,8 @@ kernels/trajectory.py), to which no row is too far out. SOLVERS are explicit Run
 as kernels/trajectory.py has them, where alpha are also the times of the stages.
 
 Legend: n rows, d columns, w columns of context, e features of time, t steps, s stages, g contexts of guidance.
-References: Chen et al., Neural ordinary differential equations (2018); Grathwohl et al., FFJORD (2019).
+References: Chen et al., Neural ordinary differential equations (2018); Grathwohl et al., FFJORD (2019); Tancik et al., Fourier
+features let networks learn high frequency functions in low dimensional domains (2020), on bandwidths.
 """
 import math
 
@@ -34,10 +35,14 @@ def features(tau):
 
 
 class Field(Part):
-    """The network F(w, c; tau) of d outputs, parameters `name`: two hidden layers of SiLU, and a last one that begins at 0."""
+    """The network F(w, c; tau) of d outputs, parameters `name`: two hidden layers of SiLU, and a last one that begins at 0.
 
-    def __init__(self, name, d, n_context, hidden):
-        self.name, self.d, self.n_context = name, d, n_context
+    bandwidth: above 1, units of the first layer begin with weights of w that are 1 to bandwidth times larger, evenly in their
+    logarithm, and bend where a row from N(0, I) lies; a network learns what is finer than its units' bends last, or not at all.
+    """
+
+    def __init__(self, name, d, n_context, hidden, bandwidth=1.0):
+        self.name, self.d, self.n_context, self.bandwidth = name, d, n_context, bandwidth
         self.net = MLP(name, (d + n_context + N_FEATURES, *hidden, d), last_gain=0.0)
 
     @property
@@ -48,7 +53,13 @@ class Field(Part):
         return self.net.shapes()
 
     def init(self, z, c, stream, weights=None):
-        return self.net.init(z, c, stream, weights)
+        params = self.net.init(z, c, stream, weights)
+        if self.bandwidth > 1:
+            weight, bias = self.layout.weight_and_bias(params[self.name], 0)
+            seen = weight[:self.d]
+            seen *= (self.bandwidth ** stream.uniform(bias.shape)).astype(z.dtype)
+            bias -= np.sum(seen * stream.normal(seen.shape, z.dtype), axis=0)
+        return params
 
     def __call__(self, p, w, c, e):
         """F (n, d) at rows w (n, d), their context c (n, n_context) and features of their times e (n, e)."""
@@ -129,8 +140,9 @@ class Trajectory(Part):
     extent: the largest norm and the root mean square of the rows at tau = 0 that it is fitted to; None: F is its network's.
     """
 
-    def __init__(self, name, d, n_context, hidden, path, rate, extent=None):
-        self.field, self.path, self.rate, self.extent = Field(name, d, n_context, hidden), path, rate, extent
+    def __init__(self, name, d, n_context, hidden, path, rate, extent=None, bandwidth=1.0):
+        self.field = Field(name, d, n_context, hidden, bandwidth)
+        self.path, self.rate, self.extent = path, rate, extent
 
     def shapes(self):
         return self.field.shapes()

@@ -10,13 +10,15 @@ import math
 import mutants
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import logsumexp
 
 from npgen import data, ops
 from npgen.engine import grad
 from npgen.models import Diffusion, FlowMatching
 from npgen.models.flow_matching import paired
-from npgen.ode import SOLVERS, integrate
+from npgen.nn import MLP
+from npgen.ode import N_FEATURES, SOLVERS, integrate
 from npgen.random import Stream
 
 MEANS = np.array([[1.0, -0.5], [-0.8, 0.9], [0.2, 0.1]])
@@ -249,6 +251,7 @@ def test_hyperparameters_that_cannot_be_are_refused_in_one_sentence(kind):
     x = rows(30)
     for wrong, words in (({"hidden": (4, 4, 4)}, "hidden must name two layers"), ({"solver": "rk5"}, "solver must be one of"),
                          ({"guidance": -1}, "guidance must be"), ({"drop_context": 1.0}, "drop_context must be"),
+                         ({"bandwidth": 0.5}, "bandwidth must be 1 or more"), ({"bandwidth": "8"}, "bandwidth must be"),
                          ({"n_steps": 0}, "n_steps")):
         with pytest.raises(ValueError, match=words):
             KINDS[kind](**QUICK | wrong).fit(x)
@@ -261,6 +264,26 @@ def test_hyperparameters_that_cannot_be_are_refused_in_one_sentence(kind):
     fitted = KINDS[kind](**QUICK).fit(x).set_params(solver="rk5")  # after the fit
     with pytest.raises(ValueError, match="solver must be one of"):
         fitted.sample(2)
+
+
+# ---------------------------------------------------------------- first parameters
+
+def first_layer(**more):
+    """Weights by the row (2, 2000) and biases (2000,) that a fit begins with: its steps are too short for a digit."""
+    model = FlowMatching(**QUICK | {"hidden": (2000, 2), "max_epochs": 1, "learning_rate": 1e-30} | more).fit(rows(40))
+    weight, bias = MLP("ode", (2 + N_FEATURES, 2000, 2, 2)).layout.weight_and_bias(model.params_["ode"], 0)
+    return weight[:2], bias
+
+
+def test_with_a_bandwidth_units_look_at_rows_evenly_finer_and_bend_among_them():
+    """Their weights are b^u times longer, u uniform on (0, 1), and their biases |weight| times a standard normal: by
+    Kolmogorov's distance, of chance above 0.061 in two seeds of a million, of 2,000 units."""
+    (plain, none), (weight, bias) = first_layer(), first_layer(bandwidth=30)
+    assert not none.any() and weight.shape == plain.shape
+    np.testing.assert_allclose(weight[0] / plain[0], weight[1] / plain[1])
+    u = np.log(weight[0] / plain[0]) / np.log(30)
+    assert stats.kstest(u, "uniform").statistic < 0.061
+    assert stats.kstest(bias / np.sqrt(np.square(weight).sum(axis=0)), "norm").statistic < 0.061
 
 
 # ---------------------------------------------------------------- context and coupling
@@ -311,6 +334,7 @@ density = test_the_equation_of_a_known_field_has_the_mixtures_density
 least = test_the_loss_is_least_at_the_known_field
 guided = test_guidance_is_the_unconditional_field_and_w_times_the_difference
 whole = test_the_density_integrates_to_one
+wide = test_with_a_bandwidth_units_look_at_rows_evenly_finer_and_bend_among_them
 beyond = test_far_from_all_rows_the_model_is_a_normal_of_their_size
 MISTAKES = {  # what went wrong -> where, what becomes what, and the law that has to find it
     "the target's sign": ("models.ode:ODEModel._loss", "F + d_alpha * x", "F - d_alpha * x", lambda: least("FlowMatching")),
@@ -359,6 +383,8 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
                                               lambda: test_the_solvers_error_is_that_of_rows_at_the_rim_too("Diffusion")),
     "drawn backwards in time": ("ode:Trajectory.to_data", "False, 1.0, -1.0", "False, 0.0, -1.0",
                                 lambda: test_decode_inverts_encode_up_to_the_solver("FlowMatching")),
+    "bandwidths not even in their logarithm": ("ode:Field.init", "self.bandwidth ** stream", "self.bandwidth * stream", wide),
+    "units bend where none looks": ("ode:Field.init", "np.sum(seen *", "np.sum(30 *", wide),
     "the error of other steps": (
         "models.ode:ODEModel._solver_error", "for k in (1, 2)", "for k in (1, 3)",
         lambda: test_the_solvers_error_is_by_how_much_twice_the_steps_move_log_prob("FlowMatching")),

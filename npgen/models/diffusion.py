@@ -34,6 +34,8 @@ class Diffusion(ODEModel):
     solver         of sample: "rk4", "heun", "euler", or "dpm++" (see models/ode.py); log_prob, encode and decode take "rk4"
     guidance       g of F = F_u + g (F_c - F_u), F_u the network that sees no context: 1 is the model given its context
     drop_context   share of the rows whose context is hidden from the network while fitting, from which F_u is learned
+    bandwidth      how much finer than otherwise the network's first units look at rows, the finest of them: 8 or more for a
+                   few columns with edges or narrow rings; 1 for many columns
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 

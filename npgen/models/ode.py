@@ -42,6 +42,8 @@ class ODEModel(GradientModel):
                    and decode take "rk4"
     guidance       g of F = F_u + g (F_c - F_u), F_u the network that sees no context: 1 is the model given its context
     drop_context   share of the rows whose context is hidden from the network while fitting, from which F_u is learned
+    bandwidth      how much finer than otherwise the network's first units look at rows, the finest of them (ode.Field): 8 or
+                   more for a few columns with edges or narrow rings; 1 for many columns
 
     encode gives noise (n, d), standard normal under the model; decode inverts it up to the solver's error.
     solver_error_: the most nats by which twice the steps move log_prob of a row held out (of at most 256, half of which are
@@ -53,6 +55,7 @@ class ODEModel(GradientModel):
     solver: str = "rk4"
     guidance: float = 1.0
     drop_context: float = 0.1
+    bandwidth: float = 1.0
     _takes_context = True
     _likelihood = False
     _keeps = {"solver_error_": (float,)}
@@ -107,19 +110,22 @@ class ODEModel(GradientModel):
             raise ValueError(f"hidden must name two layers, of which the divergence is known, or one width for both, got "
                              f"{self.hidden!r}")
         self._check_solver()
+        if not isinstance(self.bandwidth, (int, float, np.number)) or not 1 <= self.bandwidth < math.inf:
+            raise ValueError(f"bandwidth must be 1 or more, got {self.bandwidth!r}")
         if c is not None and self.guidance != 1 and self.drop_context == 0:
             raise ValueError(f"guidance={self.guidance!r} needs a network that has learned to see no context; take "
                              "drop_context=0.1")
         scale, squares = self._scale_of(z), np.square(z, dtype=np.float64)
         extent = math.sqrt(np.sum(squares, axis=1).max()) / scale or 1.0, math.sqrt(np.mean(squares)) / scale or 1.0
-        return {"hidden": hidden, "n_steps": n_steps, "scale": scale, "extent": extent}
+        return {"hidden": hidden, "n_steps": n_steps, "scale": scale, "extent": extent, "bandwidth": float(self.bandwidth)}
 
     def _assemble(self, d, w, chosen):
         scale, extent = chosen["scale"], chosen.get("extent")  # which files of older fits have not
         numbers, hidden = (scale, *(extent or (1.0, 1.0))), chosen["hidden"]
         if not all(isinstance(a, float) and 0 < a < math.inf for a in numbers) or (len(numbers), len(hidden)) != (3, 2):
             raise ValueError(f"scale {scale!r}, extent {extent!r} and hidden {chosen['hidden']!r} are of no such model")
-        return {"ode": Trajectory("ode", d, w + 1 if w else 0, tuple(chosen["hidden"]), self._path, self._rate, extent)}
+        return {"ode": Trajectory("ode", d, w + 1 if w else 0, tuple(chosen["hidden"]), self._path, self._rate, extent,
+                                  chosen.setdefault("bandwidth", 1.0))}  # older files have none
 
     def _loss(self, p, z, stream, c=None):
         x = z / self.scale_
