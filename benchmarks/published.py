@@ -115,12 +115,19 @@ class Work:
             raise OutOfTime(before["curve"], before["seconds"])
         curve, begin = before["curve"], time.perf_counter()
 
+        def keep():
+            seconds = before["seconds"] + time.perf_counter() - begin
+            write(notes, json.dumps(before | {"curve": curve, "seconds": seconds}))
+            return seconds
+
         def after(entry):
             del curve[entry["epoch"] - 1:]  # epochs that the checkpoint did not have are made again
-            curve.append(entry["train_nats" if valid is None else "valid_nats"])
-            if time.perf_counter() - begin > 3600 * self.hours:
-                raise OutOfTime(curve, before["seconds"] + time.perf_counter() - begin)
+            curve.append(entry[of])
+            seconds = keep()
+            if seconds - before["seconds"] > 3600 * self.hours:
+                raise OutOfTime(curve, seconds)
 
+        of = "train_nats" if valid is None else "valid_nats"
         trained, settings = isinstance(model, GradientModel), repr(model)
         model = clone(model)
         try:
@@ -130,12 +137,12 @@ class Work:
                     model.set_params(callbacks=(after,)).fit(x, validation_data=valid, checkpoint=run, resume=True)
                 if any("interrupted" in str(each.message) for each in told):  # fit keeps what it has, and goes on
                     raise KeyboardInterrupt
+                curve[:] = [entry[of] for entry in model.history_]
             else:
                 model.fit(x, checkpoint=run, resume=True)
                 curve.append(-model.score(valid))
         finally:
-            seconds = before["seconds"] + time.perf_counter() - begin
-            write(notes, json.dumps(before | {"curve": curve, "seconds": seconds}))
+            seconds = keep()
         if trained:
             model.set_params(callbacks=())
         model.save(done)

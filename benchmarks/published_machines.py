@@ -61,7 +61,7 @@ def bracket(work):
 
 CODES = 30
 AUTOENCODER = npgen.Autoencoder(n_latent=CODES, hidden=(1000, 500, 250), output="sigmoid", noise=0.1, preprocess=None,
-                                schedule="cosine", average=0.999, max_epochs=80, patience=80, random_state=SEED)
+                                schedule="cosine", average=0.999, max_epochs=30, learning_rate=1.5e-3, random_state=SEED)
 
 
 def squared_error(work):
