@@ -19,7 +19,8 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     made_sample      ancestral samples of a MADE in one pass
     gibbs            chains of restricted Boltzmann machines, at one temperature or annealed, with importance weights
     gray             the weights of all states of a restricted Boltzmann machine's layer
-    pairwise         sums over the pairs of two sets of rows: of distances, of Gaussian kernels
+    pairwise         sums over the pairs of two sets of rows: of distances, of kernels; nearest rows
+    transport        the cost of optimal transport on a line
     norm             the sum of squares of a gradient
     silu             the smooth activation, with its gradient
     trajectory       the solution of an ODE whose velocity is a network, with its log-determinant
@@ -45,4 +46,4 @@ from ._dispatch import Kernel, KernelError, session, using
 
 __all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "gibbs", "gray", "likelihood",
            "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "pairwise", "random",
-           "reparameterize", "session", "silu", "spline", "trajectory", "using"]
+           "reparameterize", "session", "silu", "spline", "trajectory", "transport", "using"]

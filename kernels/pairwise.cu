@@ -52,3 +52,37 @@ extern "C" __global__ void backward(const REAL* __restrict__ g, const REAL* __re
         for (long long d = threadIdx.x; d < D; d += blockDim.x) dx[i * D + d] *= g[i];
     }
 }
+
+extern "C" __global__ void stein(const REAL* __restrict__ x, const REAL* __restrict__ s, const REAL* __restrict__ y,
+                                 const REAL* __restrict__ t, const REAL* __restrict__ weights, REAL* __restrict__ out, long long N,
+                                 long long M, long long D, double slope) {
+    const REAL rate = (REAL)slope, trace = (REAL)(slope * D), half = (REAL)(-0.5 * slope);
+    for (long long i = blockIdx.x; i < N; i += gridDim.x) {
+        double total = 0;
+        for (long long j = threadIdx.x; j < M; j += blockDim.x) {
+            REAL r = squares(x + i * D, y + j * D, D), dot = 0, across = 0, k = math::exp(half * r);
+            for (long long d = 0; d < D; ++d) {
+                dot += s[i * D + d] * t[j * D + d];
+                across += (s[i * D + d] - t[j * D + d]) * (x[i * D + d] - y[j * D + d]);
+            }
+            if (k != 0) total += weights[j] * (k * (dot + rate * across + trace - rate * rate * r));
+        }
+        total = block_sum(total);
+        if (threadIdx.x == 0) out[i] = total;
+    }
+}
+
+extern "C" __global__ void nearest(const REAL* __restrict__ x, const REAL* __restrict__ y, REAL* __restrict__ out, long long N,
+                                   long long M, long long D, long long k) {
+    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < N; i += (long long)gridDim.x * blockDim.x) {
+        REAL* found = out + i * k;
+        for (long long j = 0; j < k; ++j) found[j] = (REAL)__longlong_as_double(0x7ff0000000000000LL);
+        for (long long j = 0; j < M; ++j) {
+            const REAL r = squares(x + i * D, y + j * D, D);
+            if (!(r < found[k - 1])) continue;
+            long long at = k - 1;
+            for (; at > 0 && r < found[at - 1]; --at) found[at] = found[at - 1];
+            found[at] = r;
+        }
+    }
+}

@@ -1,18 +1,23 @@
-"""Sums over all pairs of two sets of rows, of their distance or of Gaussian kernels, without the matrix of the pairs.
+"""Sums over all pairs of two sets of rows, of their distance or of kernels, and nearest rows, without the matrix of the pairs.
 
-x (N, D), y (M, D), weights (M,), scales (S,), g (N,); r_ij = |x_i - y_j|.
+x, s (N, D), y, t (M, D), weights (M,), scales (S,), g (N,); r_ij = |x_i - y_j|.
 
     distance             out_i = sum_j w_j r_ij                                              (N,)
     distance_backward    dx_i = g_i sum_j w_j (x_i - y_j) / r_ij, of a pair of r = 0 nothing (N, D)
     gaussian             out_i = sum_j w_j sum_s exp(-r_ij^2 / (2 scale_s^2))                (N,)
     gaussian_backward    dx_i = -g_i sum_j w_j (x_i - y_j) sum_s exp(-r_ij^2 / (2 scale_s^2)) / scale_s^2
+    stein                out_i = sum_j w_j k (s_i . t_j + rate (s_i - t_j) . (x_i - y_j) + rate D - rate^2 r_ij^2),
+                         k = exp(-rate r_ij^2 / 2), and nothing of a pair whose k vanishes   (N,)
+    nearest              out_i: the k smallest r_ij^2, ascending; infinite where there are fewer, or no numbers    (N, k)
 
 The gradient by y is the same with the two sets in each other's place: distance_backward(w, y, x, g). Any N, M, D, S, zero
 included. r^2 is summed in the rows' dtype: where it overflows r is infinite, and where it vanishes 0. A row's bits depend
 neither on the rows beside it nor on the threads. Agreement with the reference: (80 + D) eps of the sum of the terms' sizes, a
-Gaussian's taken (1 + r^2 / scale^2) times.
-Numba: the columns of y lie one after another, so that a block of pairs is one loop; CUDA: a block of threads per row.
-Sources: Székely & Rizzo (2013) for energy distances; Gretton et al., A kernel two-sample test (2012).
+Gaussian's taken (1 + r^2 / scale^2) times; of nearest, of each square.
+Numba: the columns of y lie one after another, so that a block of pairs is one loop; CUDA: a block of threads per row, of
+nearest a thread.
+Sources: Székely & Rizzo (2013) for energy distances; Gretton et al., A kernel two-sample test (2012); Liu, Lee & Jordan (2016)
+for Stein's kernel.
 """
 import numpy as np
 
@@ -69,6 +74,25 @@ def _gaussian_backward_reference(g, x, y, weights, scales):
         share = -weights * (_kernels(r, scales) / np.square(scales.astype(np.float64))).sum(axis=2)
         dx[rows] = g[rows, None] * (share[:, :, None] * apart).sum(axis=1)
     return dx
+
+
+def _stein_reference(x, s, y, t, weights, rate):
+    out, (of_x, of_y) = np.empty(len(x), x.dtype), (a.astype(np.float64) for a in (s, t))
+    for rows, apart, r in _blocks(x, y):
+        k, square = np.exp(-0.5 * rate * np.square(r)), np.square(r)
+        across = ((of_x[rows, None] - of_y) * apart).sum(axis=2)
+        with np.errstate(all="ignore"):
+            u = k * (of_x[rows] @ of_y.T + rate * across + rate * x.shape[1] - rate**2 * square)
+        out[rows] = (np.where(k == 0, 0, u) * weights).sum(axis=1)
+    return out
+
+
+def _nearest_reference(x, y, k):
+    out = np.full((len(x), k), np.inf, x.dtype)
+    for rows, _, r in _blocks(x, y):
+        squares = np.sort(np.where(np.isnan(r), np.inf, np.square(r)), axis=1)[:, :k]
+        out[rows, :squares.shape[1]] = squares
+    return out
 
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
@@ -165,6 +189,51 @@ def _backward_panel(p, panels, g, x, columns, weights, scales, dx):
 
 
 @jit
+def _stein_panel(p, panels, x, s, columns, others, weights, rate, out):
+    N, M, D, zero = len(x), columns.shape[1], x.shape[1], x.dtype.type(0)
+    r, terms, dot, across = (np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype),
+                             np.empty(BLOCK, x.dtype))
+    rate, trace, half = x.dtype.type(rate), x.dtype.type(rate * D), x.dtype.type(-0.5 * rate)
+    for i in range(p * N // panels, (p + 1) * N // panels):
+        total = 0.0
+        for low in range(0, M, BLOCK):
+            size = min(BLOCK, M - low)
+            _squares(x[i], columns, low, size, r)
+            dot[:size] = 0
+            across[:size] = 0
+            for d in range(D):
+                value, slope, column, other = x[i, d], s[i, d], columns[d, low:low + size], others[d, low:low + size]
+                for j in range(size):
+                    dot[j] += slope * other[j]
+                    across[j] += (slope - other[j]) * (value - column[j])
+            for j in range(size):
+                k = exp(half * r[j])
+                u = k * (dot[j] + rate * across[j] + trace - rate * rate * r[j])
+                terms[j] = weights[low + j] * u if k != zero else zero
+            total += _sum(terms, size)
+        out[i] = total
+
+
+@jit
+def _nearest_panel(p, panels, x, columns, out):
+    N, M, k = len(x), columns.shape[1], out.shape[1]
+    r = np.empty(BLOCK, x.dtype)
+    for i in range(p * N // panels, (p + 1) * N // panels):
+        found = out[i]
+        found[:] = np.inf
+        for low in range(0, M, BLOCK):
+            size = min(BLOCK, M - low)
+            _squares(x[i], columns, low, size, r)
+            for j in range(size):
+                if r[j] < found[k - 1]:
+                    at = k - 1
+                    while at > 0 and r[j] < found[at - 1]:
+                        found[at] = found[at - 1]
+                        at -= 1
+                    found[at] = r[j]
+
+
+@jit
 def _panels_of(x, columns):
     return 1 if x.size * columns.shape[1] < SERIAL else _panels(len(x))
 
@@ -179,6 +248,18 @@ def _forward(x, columns, weights, scales, out):
 def _backward(g, x, columns, weights, scales, dx):
     panels = _panels_of(x, columns)
     parallel(panels, _backward_panel, (panels, g, x, columns, weights, scales, dx))
+
+
+@entry
+def _stein(x, s, columns, others, weights, rate, out):
+    panels = _panels_of(x, columns)
+    parallel(panels, _stein_panel, (panels, x, s, columns, others, weights, rate, out))
+
+
+@entry
+def _nearest(x, columns, out):
+    panels = _panels_of(x, columns)
+    parallel(panels, _nearest_panel, (panels, x, columns, out))
 
 
 def _columns(y):
@@ -197,6 +278,18 @@ def _backward_numba(g, x, y, weights, scales=None):
     dx = empty(x.shape, x.dtype)
     _backward(g, x, _columns(y), weights, scales, dx)
     return dx
+
+
+def _stein_numba(x, s, y, t, weights, rate):
+    out = empty((len(x),), x.dtype)
+    _stein(x, s, _columns(y), _columns(t), weights, float(rate), out)
+    return out
+
+
+def _nearest_numba(x, y, k):
+    out = empty((len(x), k), x.dtype)
+    _nearest(x, _columns(y), out)
+    return out
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
@@ -218,6 +311,24 @@ def _backward_cuda(g, x, y, weights, scales=None):
     return dx
 
 
+def _stein_cuda(x, s, y, t, weights, rate):
+    out, (n, d) = _cuda.empty((len(x),), x.dtype), x.shape
+    _cuda.launch("pairwise", "stein", _cuda.grid(n, 1), THREADS, x, s, y, t, weights, out, n, len(y), d, float(rate))
+    return out
+
+
+def _nearest_cuda(x, y, k):
+    out, (n, d) = _cuda.empty((len(x), k), x.dtype), x.shape
+    _cuda.launch("pairwise", "nearest", _cuda.grid(n, THREADS), THREADS, x, y, out, n, len(y), d, k)
+    return out
+
+
+def _some(x, y, k):
+    if k < 1:
+        raise _cuda.KernelError(f"kernel pairwise.nearest: k must be at least 1, got {k!r}")
+    return ()
+
+
 distance = Kernel("pairwise.distance", "x(N,D) y(M,D) weights(M)",
                   reference=_distance_reference, numba=_forward_numba, cuda=_forward_cuda)
 distance_backward = Kernel("pairwise.distance_backward", "g(N) x(N,D) y(M,D) weights(M)",
@@ -226,3 +337,7 @@ gaussian = Kernel("pairwise.gaussian", "x(N,D) y(M,D) weights(M) scales(S)",
                   reference=_gaussian_reference, numba=_forward_numba, cuda=_forward_cuda)
 gaussian_backward = Kernel("pairwise.gaussian_backward", "g(N) x(N,D) y(M,D) weights(M) scales(S)",
                            reference=_gaussian_backward_reference, numba=_backward_numba, cuda=_backward_cuda)
+stein = Kernel("pairwise.stein", "x(N,D) s(N,D) y(M,D) t(M,D) weights(M) rate",
+               reference=_stein_reference, numba=_stein_numba, cuda=_stein_cuda)
+nearest = Kernel("pairwise.nearest", "x(N,D) y(M,D) k",
+                 reference=_nearest_reference, numba=_nearest_numba, cuda=_nearest_cuda, sizes=_some)

@@ -3,8 +3,10 @@
 A statistical test allows seven standard errors (2.6e-12 of a normal, 1e-6 of a mean of ten batches would need nine: 12 there).
 """
 import math
+import tracemalloc
 
 import mutants
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -203,11 +205,23 @@ def test_a_drawn_row_is_no_pair_with_itself():
         assert found.value == pytest.approx(want, rel=1e-9) and found.kind == "estimate"
 
 
-def test_bounded_memory_and_the_same_bits_whatever_the_blocks(monkeypatch):
-    x, y = RNG.normal(size=(300, 4)), RNG.normal(size=(200, 4)) + 0.3
-    whole = divergences.coverage(x, y)
-    monkeypatch.setattr("npgen.divergences.rows.BLOCK", 1000)
-    assert divergences.coverage(x, y) == whole and whole.kind == "exact"
+def test_memory_is_like_rows_not_like_pairs_and_bits_do_not_depend_on_threads():
+    """Of 6,000 and 5,000 rows less than 4 MB, where a matrix of the pairs would take 240."""
+    x, y, q = RNG.normal(size=(6000, 3)), RNG.normal(size=(5000, 3)) + 0.3, normal([0, 0, 0])
+    asked = {"energy": lambda: divergences.energy_distance(x, y), "mmd": lambda: divergences.mmd2(x, y, scales=1),
+             "sliced": lambda: divergences.sliced_wasserstein(x, y, n_directions=20),
+             "coverage": lambda: divergences.coverage(x, y), "Stein": lambda: divergences.kernel_stein_discrepancy(x, q)}
+    before = numba.get_num_threads()
+    for name, ask in asked.items():
+        whole = ask()
+        tracemalloc.start()
+        try:
+            numba.set_num_threads(1)
+            assert ask() == whole, name
+            assert tracemalloc.get_traced_memory()[1] < (8e6 if name == "Stein" else 4e6), name  # its scores' are the mixture's
+        finally:
+            numba.set_num_threads(before)
+            tracemalloc.stop()
 
 
 def test_coverage_is_one_of_the_rows_themselves_and_falls_as_they_go():
@@ -322,14 +336,18 @@ MUTANTS = {
     "energy distance: cross term once": ("divergences.rows:_of_kernel", "- 2 * (u", "- (u", scipy_law),
     "drawn rows are pairs with themselves": ("divergences.rows:_of_kernel", "if drawn else total", "if False else total",
                                              test_a_drawn_row_is_no_pair_with_itself),
-    "Wasserstein: weights are not looked at": ("divergences.rows:_transport", "np.cumsum(w[at])", "np.cumsum(0 * w[at] + 1)",
+    "Wasserstein: weights are not looked at": ("divergences.rows:_in_order", "axis=1), w[at]", "axis=1), 0 * w[at] + 1",
                                                scipy_law),
     "sliced: directions of no length": ("divergences.rows:sliced_wasserstein",
                                         "directions /= np.sqrt(np.square(directions).sum(axis=0))", "pass",
                                         test_sliced_wasserstein_of_rows_that_are_moved),
-    "a row is its own first neighbour": ("divergences.rows:coverage", "k, axis=1)[:, k]", "k - 1, axis=1)[:, k - 1]",
+    "a row is its own first neighbour": ("divergences.rows:coverage", "k + 1)[:, k]", "k)[:, k - 1]",
                                          test_coverage_is_one_of_the_rows_themselves_and_falls_as_they_go),
-    "Stein kernel without its trace": ("divergences.scores:kernel_stein_discrepancy", "+ rate * x.shape[1] - rate**2 * r", "",
+    "nearest: another order": ("kernels.pairwise:_nearest_reference", "squares = np.sort(", "squares = (lambda a, axis: a)(",
+                               test_coverage_is_one_of_the_rows_themselves_and_falls_as_they_go),
+    "transport: the weights of one for both": ("kernels.transport:_reference", "for w in (u, v)", "for w in (u, 0 * v + 1)",
+                                               scipy_law),
+    "Stein kernel without its trace": ("kernels.pairwise:_stein_reference", "rate * x.shape[1] - rate**2 * square", "0",
                                        test_stein_discrepancy_is_zero_of_the_models_own_rows_alone),
     "Stein kernel: sign of the score": ("divergences.scores:score_of", "grad(lambda x: np.sum(", "grad(lambda x: -np.sum(",
                                         test_stein_discrepancy_is_zero_of_the_models_own_rows_alone),

@@ -31,6 +31,7 @@ from npgen.kernels import (
     silu,
     spline,
     trajectory,
+    transport,
 )
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan
@@ -114,6 +115,38 @@ def pairwise_bound(backward, gaussian):
         size = (80 + x.shape[1]) * eps * np.abs(weights) * size.sum(axis=2)
         return [np.abs(g)[:, None] * (size[:, :, None] * np.abs(apart)).sum(axis=1) if backward else size.sum(axis=1)]
     return bound
+
+
+def stein_inputs(rng, n, d, dtype):
+    x, y, weights = pairwise_inputs(False, False)(rng, n, d, dtype)
+    return x, floats(rng, x.shape, dtype), y, floats(rng, y.shape, dtype), weights, float(10 ** rng.uniform(-3, 1))
+
+
+def stein_bound(eps, want, x, s, y, t, weights, rate):
+    apart = np.abs(x[:, None].astype(float) - y)
+    square, (s, t) = np.square(apart).sum(axis=2), (np.abs(a).astype(float) for a in (s, t))
+    size = s @ t.T + rate * ((s[:, None] + t) * apart).sum(axis=2) + rate * x.shape[1] + rate**2 * square
+    k = np.exp(-0.5 * rate * square)
+    off, tiny = (80 + x.shape[1]) * eps * (1 + rate * square), np.finfo(x.dtype).tiny
+    each = np.where(k > 0, off * k * size, 0) + np.where(k < 1e3 * tiny, tiny * size, 0)
+    return [(np.abs(weights) * each).sum(axis=1)]
+
+
+def nearest_inputs(rng, n, d, dtype):
+    return *pairwise_inputs(False, False)(rng, n, d, dtype)[:2], int(rng.integers(1, 9))
+
+
+def transport_inputs(rng, n, d, dtype):
+    n, m = 1 + n % 40, int(rng.integers(1, 300))
+    values = (np.sort(floats(rng, (n, k), dtype, [0, 1.5]), axis=1) for k in (d + 1, m))
+    weights = (np.abs(floats(rng, (n, k), dtype, [0] if rng.random() < 0.5 else [1])) + (np.arange(k) == 0) for k in (d + 1, m))
+    (x, y), (u, v) = values, weights
+    return x, u.astype(dtype), y, v.astype(dtype), float(rng.choice([1, 2, 1.5, 3]))
+
+
+def transport_bound(eps, want, x, u, y, v, order):
+    most = np.abs(x.astype(float)[:, [0, 0, -1, -1]] - y[:, [0, -1, 0, -1]]).max(axis=1) ** order
+    return [4 * eps * want[0] + (x.shape[1] + y.shape[1]) ** 2 * 2.0**-53 * most]
 
 
 def rows_inputs(rng, n, d, dtype):
@@ -414,6 +447,9 @@ CASES = {
     pairwise.distance_backward: (pairwise_inputs(True, False), pairwise_bound(True, False)),
     pairwise.gaussian: (pairwise_inputs(False, True), pairwise_bound(False, True)),
     pairwise.gaussian_backward: (pairwise_inputs(True, True), pairwise_bound(True, True)),
+    pairwise.stein: (stein_inputs, stein_bound),
+    pairwise.nearest: (nearest_inputs, lambda eps, want, x, y, k: [(80 + x.shape[1]) * eps * np.nan_to_num(want[0], posinf=0)]),
+    transport.cost: (transport_inputs, transport_bound),
     gather.rows: (rows_inputs, lambda eps, want, x, index: [0.0]),
     masked_matmul.forward: (matmul_inputs(["x", "weight", "bias"]), matmul_bound),
     masked_matmul.backward_x: (matmul_inputs(["g", "weight"]), matmul_bound),
@@ -877,7 +913,7 @@ def launches_of_networks(dtype):
 
 # Dims that no other argument has a say in: more rows, or more parts of a plan, make another launch that is sound.
 FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm.squared": "P", "logsumexp.forward": "N",
-        "pairwise.distance": "N", "pairwise.gaussian": "NS", "pairwise.gaussian_backward": "S",
+        "pairwise.distance": "N", "pairwise.gaussian": "NS", "pairwise.gaussian_backward": "S", "pairwise.nearest": "NM",
         "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT", "flow.inverse": "NT",

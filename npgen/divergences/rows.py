@@ -5,12 +5,12 @@ Legend: n, m rows, d columns, s scales.
 import numpy as np
 
 from ..checks import check_widths
-from ..kernels import session
+from ..kernels import pairwise, session, transport
 from ..random import as_stream
 from . import pairs
 from .base import is_drawn_from, of_batches, pairs_of, rows_of
 
-BLOCK = 2**20  # distances at once
+DIRECTIONS = 16  # that rows are projected to at once
 
 
 def energy_distance(p, q, *, p_weights=None, q_weights=None, n_samples=2000, rng=0):
@@ -69,7 +69,8 @@ def wasserstein_1d(p, q, *, order=1, p_weights=None, q_weights=None, n_samples=2
     if both[0][0].shape[2] != 1:
         raise ValueError(f"wasserstein_1d: p has {both[0][0].shape[2]} columns; pass one, or ask for sliced_wasserstein")
     _check_order("wasserstein_1d", order)
-    values = [_transport(a, u, b, v, order)[0] ** (1 / order) for a, u, b, v in pairs_of(both)]
+    with session():
+        values = [_transport(a, u, b, v, order)[0] ** (1 / order) for a, u, b, v in pairs_of(both)]
     return of_batches(values, all(w is not None for _, w in both))
 
 
@@ -89,8 +90,9 @@ def sliced_wasserstein(p, q, *, order=2, n_directions=100, p_weights=None, q_wei
     for a, u, b, v in pairs_of(both):
         directions = stream.normal((d, n_directions if d > 1 else 1))
         directions /= np.sqrt(np.square(directions).sum(axis=0))
-        parts = np.array_split(directions, -(-n_directions // 16), axis=1)
-        values.append(np.concatenate([_transport(a @ part, u, b @ part, v, order) for part in parts]))
+        parts = np.array_split(directions, -(-directions.shape[1] // DIRECTIONS), axis=1)
+        with session():
+            values.append(np.concatenate([_transport(a @ part, u, b @ part, v, order) for part in parts]))
     return of_batches(np.concatenate(values) if exact else np.mean(values, axis=1), exact and d == 1)
 
 
@@ -101,15 +103,16 @@ def _check_order(method, order):
 
 def _transport(x, wx, y, wy, order):
     """int |F^-1(t) - G^-1(t)|^order dt of each column of x (n, k) and y (m, k), weighted by wx (n,) and wy (m,): (k,)."""
-    costs = []
-    for a, b in zip(x.T, y.T, strict=True):
-        (a, ends), (b, others) = ((values[at], np.cumsum(w[at])) for values, w, at in
-                                  ((a, wx, np.argsort(a, kind="stable")), (b, wy, np.argsort(b, kind="stable"))))
-        t = np.sort(np.concatenate([ends[:-1] / ends[-1], others[:-1] / others[-1], [1.0]]))
-        width, middle = np.diff(t, prepend=0), t - np.diff(t, prepend=0) / 2
-        apart = a[np.searchsorted(ends / ends[-1], middle)] - b[np.searchsorted(others / others[-1], middle)]
-        costs.append(width @ np.abs(apart) ** order)
-    return np.array(costs)
+    return transport.cost(*_in_order(x, wx), *_in_order(y, wy), order)
+
+
+def _in_order(x, w):
+    """The columns of x (n, k), each in ascending order, and their weights in that order: (k, n) both."""
+    columns = np.ascontiguousarray(x.T)
+    if (w == w[0]).all():
+        return np.sort(columns, axis=1), np.full_like(columns, w[0])
+    at = np.argsort(columns, axis=1)
+    return np.take_along_axis(columns, at, axis=1), w[at]
 
 
 def coverage(p, q, *, k=5, p_weights=None, n_samples=2000, rng=0):
@@ -125,13 +128,7 @@ def coverage(p, q, *, k=5, p_weights=None, n_samples=2000, rng=0):
     x, w = both[0][0][0], both[0][1]
     if len(x) <= k:
         raise ValueError(f"coverage: p has {len(x)} rows, but needs more than k={k}")
-    radius = np.concatenate([np.partition(r, k, axis=1)[:, k] for r in _squares(x, x)])  # a row itself is the 0-th
-    values = [w @ (np.concatenate([r.min(axis=1) for r in _squares(x, y)]) <= radius) for y in both[1][0]]
+    with session():
+        radius = pairwise.nearest(x, x, k + 1)[:, k]  # a row itself is the 0-th
+        values = [w @ (pairwise.nearest(x, y, 1)[:, 0] <= radius) for y in both[1][0]]
     return of_batches(values, both[1][1] is not None)
-
-
-def _squares(x, y):
-    """|x_i - y_j|^2 (n, m), some rows at a time."""
-    rows = max(1, BLOCK // max(y.size, 1))
-    for i in range(0, len(x), rows):
-        yield np.square(x[i:i + rows, None] - y).sum(axis=2)

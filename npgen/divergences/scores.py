@@ -6,10 +6,9 @@ import numpy as np
 
 from ..checks import check_rows
 from ..engine import grad
+from ..kernels import pairwise, session
 from ..random import as_stream
 from .base import BATCHES, draw, of_batches, of_means, pairs_of, rows_of
-
-BLOCK = 2**20  # pairs at once
 
 
 def score_of(q):
@@ -43,15 +42,9 @@ def kernel_stein_discrepancy(p, q, *, scale=None, p_weights=None, n_samples=2000
             some = x[::max(1, len(x) // 300)]
             apart = np.sqrt(np.square(some[:, None] - some).sum(axis=2))
             scale = np.median(apart[np.triu_indices(len(some), 1)]) if len(some) > 1 else 1.0
-        s, rate = np.asarray(score_of(q)(x), np.float64), 1 / (scale or 1.0) ** 2
-        x = x - x.mean(axis=0)  # squares of large numbers would lose their difference
-        along, total = (s * x).sum(axis=1), 0.0
-        for i in range(0, len(x), max(1, BLOCK // len(x))):
-            at = slice(i, i + max(1, BLOCK // len(x)))
-            r = np.square(x[at]).sum(axis=1)[:, None] + np.square(x).sum(axis=1) - 2 * x[at] @ x.T
-            cross = along[at, None] + along - s[at] @ x.T - x[at] @ s.T
-            u = np.exp(-rate * np.maximum(r, 0) / 2) * (s[at] @ s.T + rate * cross + rate * x.shape[1] - rate**2 * r)
-            total += w[at] @ u @ w
+        s, rate = np.ascontiguousarray(score_of(q)(x), np.float64), 1 / (scale or 1.0) ** 2
+        with session():
+            total = w @ pairwise.stein(x, s, x, s, w, rate)
         alone = w**2 @ (np.square(s).sum(axis=1) + rate * x.shape[1])
         values.append((total - alone) / (1 - w @ w) if drawn else total)
     return of_batches(values, not drawn)
