@@ -224,6 +224,19 @@ def test_a_row_that_is_odd_in_one_column_is_found_and_the_column_is_blamed():
     assert re.findall("column [0-9]", row)[0] == "column 2" and "<b>9</b>" in row
 
 
+@pytest.mark.parametrize("case", ["frame", "MADE of a frame"])
+def test_cells_are_blamed_by_what_explain_says(case):
+    model, rows = fitted(case), CASES[case][1]
+    numbers = data.Table(model.schema_.encode(rows).astype(model.dtype_), model.schema_.names)
+    nats = -np.asarray(model.without_schema().explain(numbers), np.float64)
+    lines = made(case).html.partition('<section id="lowest">')[2].partition("<tbody>")[2].split("</tr>")
+    for (i, _), line in zip(made(case).facts["lowest"], lines, strict=False):
+        more = nats[i] - np.median(nats, axis=0)
+        order = [j for j in np.argsort(-more, kind="stable") if more[j] > 0][:5]
+        assert re.findall(r"column-[0-9]+\">(\w+)</a>", line) == [model.schema_.names[j] for j in order]
+        assert re.findall(r"\(([+][0-9.]+)\)", line) == [f"{more[j]:+.2f}" for j in order]
+
+
 @pytest.mark.long
 def test_many_rows_and_columns_are_looked_at_in_part_and_that_is_said():
     x = np.random.default_rng(0).normal(size=(300, 1500)).astype(np.float32)
@@ -440,6 +453,8 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "the least surprising column is blamed": (
         "reports.rows:lowest", "np.argsort(-np.nan_to_num(each", "np.argsort(np.nan_to_num(each",
         test_a_row_that_is_odd_in_one_column_is_found_and_the_column_is_blamed),
+    "what is usual counts": ("reports.rows:surprises", " - np.median(nats[len(order):], axis=0)", "",
+                             lambda: anew(test_cells_are_blamed_by_what_explain_says, "frame")),
     "a report draws from the model's stream": (
         "reports.subject:Subject._sample", "rng=self.stream.spawn()", "rng=None",
         lambda: anew(test_the_same_seed_gives_the_same_page_and_the_model_stays_as_it_was, None)),

