@@ -515,3 +515,26 @@ def test_ordered_levels_lie_on_a_grid_of_ranks():
             "grade": frame.schema["grade"]}))[0] for level in order])
         np.testing.assert_allclose(np.exp(each).sum(), 1, rtol=1e-5)
         assert set(model.sample(50, rng=0)["grade"]) <= set(order) and model.measures_ == ["counting", "length"]
+
+
+HOSTILE = {"too far apart": [1e308, -1e308, 3.0] * 20, "tiny": [k * 1e-310 for k in range(60)], "two": [1.5, 2.5] * 30,
+           "one and gaps": [None, 5.0] * 30, "one whole and gaps": [None, 7] * 30, "a sentinel": [-9999.0, 1.25, 0.75] * 20,
+           "far integers": [2**40 + 7919 * k for k in range(60)], "one that is not 0": [0] * 59 + [1000],
+           "ends of logit": [0.0, 1.0] + [k / 61.7 for k in range(58)], "millionths": [k * k * 1e-6 for k in range(60)],
+           "negative": [-(1.5 ** k) for k in range(60)], "a level each": [f"l{k % 30}" for k in range(60)]}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("make", [lambda: Mixture(2, max_iter=5, random_state=0), lambda: Mixture(
+    2, max_iter=5, missing="model", random_state=0), lambda: MADE(hidden=(8,), max_epochs=2, random_state=0)],
+    ids=["Mixture", "Mixture with states", "MADE"])
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning", "ignore:fit. column", "ignore:fit. hidden")
+def test_hostile_columns_are_fitted_or_refused_in_one_line(case, make):
+    frame = pl.DataFrame({"x": HOSTILE[case], "y": ["a", "b"] * 30}, strict=False)
+    if case == "too far apart":
+        with pytest.raises(ValueError, match="fit: column 'x' has values too far apart for float64; divide it by a constant"):
+            make().fit(frame)
+        return
+    model = make().fit(frame)
+    assert np.isfinite(model.log_prob(frame)).all() and np.isfinite(model.log_prob(model.sample(60, rng=0))).all()
+    assert np.isfinite(model.encode(frame)).all()

@@ -46,14 +46,14 @@ class Scale:
         """
         x, found = np.asarray(x, np.float64), []
         quartiles = np.quantile(x, [0.25, 0.5, 0.75])
-        unit = float(quartiles[2] - quartiles[0]) / 2 or float(x.std()) or 1.0
+        unit = float(quartiles[2] - quartiles[0]) / 2 or _std(x) or 1.0
         for kind in kinds:
             ends = (float(quartiles[1]), float(quartiles[1]) + unit) if kind == "asinh" else (low, high)
             bent = cls(kind, 0.0, 1.0, *ends)
             y = bent.to_latent(x)
             first, middle, last = np.quantile(y, [0.25, 0.5, 0.75])
-            fitted = cls(kind, float(middle), float(last - first) / 1.349 or float(y.std()) or 1.0, *ends)
-            nats = bent.log_slope(x).mean() - np.log(max(float(y.var()), TINY)) / 2
+            fitted = cls(kind, float(middle), float(last - first) / 1.349 or _std(y) or 1.0, *ends)
+            nats = bent.log_slope(x).mean() - math.log(max(_std(y), TINY))
             found.append((nats + (BETTER if kind == kinds[0] else 0), fitted))
         return max(found, key=lambda each: each[0])[1]
 
@@ -105,3 +105,9 @@ class Scale:
         inside = self.inside(x)
         y = self.to_latent(np.where(inside, x, (self.low + self.high) / 2 if self.kind == "logit" else self.low + 1.0))
         return np.where(inside | np.isnan(x), y + 0 * x, np.where(x <= self.low, -FAR, FAR))
+
+
+def _std(x):
+    """The standard deviation of numbers (n,) whose squares may be none."""
+    peak = float(np.abs(x - np.median(x)).max())
+    return peak * float(np.std((x - np.median(x)) / peak)) if peak > 0 else 0.0

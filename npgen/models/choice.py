@@ -19,6 +19,7 @@ import numpy as np
 from ..heads import Atoms, Bernoulli, Categorical, Grid, Mapped, Pooled, Scale
 
 SHORT = 128       # points of a grid of whole numbers, up to which each is a level
+FARTHEST = 1e150  # apart, beyond which squares are no numbers
 FINEST = 2**24    # points, beyond which a grid is as good as a line
 RARE = 5          # rows
 OFTEN, LONELY = 20, 10  # rows that an atom has, and how many times as many as any value beside it
@@ -55,7 +56,9 @@ def _levelled(column, seen, base):
 
 def _numeric(column, seen, base):
     step = 1 if column.kind == "datetime" else column.step
-    points = np.inf if step is None else round((column.high - column.low) / column.step) + 1
+    if np.ptp(seen / 4) > FARTHEST:
+        raise ValueError(f"fit: column {column.name!r} has values too far apart for float64; divide it by a constant")
+    points = np.inf if step is None else (column.high - column.low) / column.step + 1
     if column.kind == "integer" and points <= SHORT:
         return Categorical([float(value) for value in range(column.low, column.high + 1, column.step)])
     fine = points > FINEST
