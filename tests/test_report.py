@@ -239,11 +239,12 @@ def test_cells_are_blamed_by_what_explain_says(case):
 
 @pytest.mark.long
 def test_many_rows_and_columns_are_looked_at_in_part_and_that_is_said():
-    x = np.random.default_rng(0).normal(size=(300, 1500)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(900, 1500)).astype(np.float32)
     model = npgen.GaussianMixture(1, covariance_type="diag", random_state=0).fit(x)
     report = npgen.report(model, x)
     assert len(report.html.encode()) < 2e6 and "The 60 of 1,500 columns that agree least." in report.html
-    assert len(report.facts["shown"]) == 60 and "The first 500 of 1,500." in report.html
+    assert (report.facts["rows"], report.facts["looked_at"], report.facts["compared"]) == (900, 900, 666)
+    assert len(report.facts["shown"]) == 60 and "The first 300 of 1,500." in report.html
     many = np.random.default_rng(0).normal(size=(30_000, 1))
     report = npgen.report(npgen.GaussianMixture(1, random_state=0).fit(many), many)
     assert (report.facts["rows"], report.facts["looked_at"], report.facts["compared"]) == (30_000, 20_000, 5_000)
@@ -286,6 +287,9 @@ def test_rows_held_out_are_the_other_line():
     (lambda: npgen.report(fitted("given labels"), MOONS, context=LABELS[:9]), "report: context has 9 rows, but X has 300"),
     (lambda: npgen.report(fitted("given labels"), MOONS), "report: the model was fitted with a context"),
     (lambda: npgen.report(fitted("frame"), pd.DataFrame(CELLS).drop(columns="age")), "no column 'age'"),
+    (lambda: npgen.report(fitted("frame"), pd.DataFrame(CELLS)[:1]), "report: X has shape (1, 5)"),
+    (lambda: npgen.report(fitted("frame"), pd.DataFrame(CELLS)[:0]), "report: X has shape (0, 5)"),
+    (lambda: npgen.report(fitted("points"), MOONS, holdout=MOONS[:, :1]), "report: holdout has 1 columns"),
     (lambda: npgen.report(fitted("frame"), pd.DataFrame(CELLS).assign(sex="X")), "column 'sex', row 1: 'X'"),
     (lambda: npgen.report(fitted("frame"), data.Table(MOONS, ["a", "b"])), "report: X has the columns 'a', 'b'"),
     (lambda: npgen.report(fitted("given labels"), np.where(np.arange(600).reshape(300, 2) == 7, np.nan, MOONS), context=LABELS),

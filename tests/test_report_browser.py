@@ -86,9 +86,10 @@ def test_a_matrix_says_what_is_under_the_pointer(chromium, tmp_path):
 
 def test_without_scripts_all_of_it_is_there(tmp_path):
     made("frame with holes").save(tmp_path / "page.html")
-    with browser.browser(tmp_path, scripts=False) as session:
+    with browser.browser(tmp_path, scripts=False, width=500) as session:
         session.open(tmp_path / "page.html")
         assert not session.run("return document.documentElement.classList.contains('js')")
         assert len(session.texts("#columns figure h3")) == 5 and len(session.texts("#pairs details img")) >= 6
+        assert session.run("return document.documentElement.scrollWidth <= window.innerWidth")
         assert session.texts("#filter") == [] and session.texts("#pair") == []
         assert len(session.texts("#lowest tbody tr")) == 10

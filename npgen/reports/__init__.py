@@ -42,7 +42,8 @@ def report(model, X, *, context=None, holdout=None, n_rows=10, seed=0):
 
     X: as the model's queries take it, a DataFrame where it was fitted on one. context: that of the rows, of a model that has
     one. holdout: rows that the model has not seen, in place of half of X in what is compared. Of more than 20,000 rows as many
-    are looked at, and of more than 5,000 as many compared, drawn by seed: the same seed gives the same page.
+    are looked at, and of more than 5,000 as many compared, fewer of more than 200 columns, drawn by seed: the same seed gives
+    the same page.
     Raises TypeError for what is no fitted model, ValueError for rows that are not of its columns, and as queries do.
     """
     if isinstance(n_rows, bool) or not isinstance(n_rows, int) or n_rows < 0:

@@ -9,6 +9,7 @@ from .bins import Bins, columns_of
 from .markup import LONG, figure, folded, join, short, table, tag
 from .section import Section, note
 
+LISTED = 300        # columns of the schema, at most
 DENSITIES = {"exact": "log p(x) is exact.", "bound": "What stands for log p(x) is a lower bound on it.",
              "estimate": "log p(x) is estimated.", "none": "This model draws rows, and has no density."}
 
@@ -39,11 +40,11 @@ def schema(subject):
     head = ("column", "kind", *(("dtype", "measure") if measures else ()), "what is known")
     rows = [(short(column.name), column.kind, *(
         (column.native.dtype.partition("<")[0], measures.get(column.name, "not modelled")) if measures else ()),
-        short(column.words(), 200)) for column in all_columns[:500]]
+        short(column.words(), 200)) for column in all_columns[:LISTED]]
     return Section("Columns", "schema", join(
         folded(f"{len(all_columns):,} columns", table(head, rows), len(rows) > LONG),
         note("Of a measure: counting, of levels and whole numbers; length, in the column's unit.") if measures else None,
-        note(f"The first 500 of {len(all_columns):,}.") if len(all_columns) > 500 else None))
+        note(f"The first {LISTED} of {len(all_columns):,}.") if len(all_columns) > LISTED else None))
 
 
 def density(subject):

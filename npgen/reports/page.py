@@ -27,9 +27,9 @@ th, td { unicode-bidi: isolate; max-width: 420px; overflow-wrap: break-word }
 th { color: var(--faint); font-weight: 600; white-space: nowrap }
 .js .sort th { cursor: pointer }
 .number { font-variant-numeric: tabular-nums }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 16px 24px }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); gap: 16px 24px }
 .small { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
-.tables { grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)) }
+.tables { grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)) }
 .tables .two { gap: 12px }
 .tables .two figure { flex: 0 1 200px }
 .row { width: 64px }

@@ -15,7 +15,8 @@ CELLS = 60          # of a row, at most
 WIDE = 200          # columns that explain is asked for, at most
 FAR = 1e6           # nats that stand for more
 DRAWN = 10          # rows in the table of samples
-PICTURES = 48
+PICTURES = 48       # images of rows, at most, and
+PIXELS = 120_000    # values in them, of each of rows and samples
 GRID = 32           # cells of the map, each way
 MAPS = 12           # columns that the map is coloured by
 
@@ -36,7 +37,8 @@ def lowest(subject, k):
                       tag("b", short(subject.cell(c, subject.x[i, c]))), f" ({number(each[c], '+.2f')})") for c in j]
         cells = join(*(join(short(column.name, 24), " = ", short(subject.cell(c, subject.x[i, c]), 24), ". ")
                        for c, column in enumerate(subject.columns[:CELLS])))
-        picture = tag("div", _pictures(scale(subject.x[[i]]), shape, "row"), class_="row") if shape else None
+        small = shape and k * len(subject.columns) <= PIXELS
+        picture = tag("div", _pictures(scale(subject.x[[i]]), shape, "row"), class_="row") if small else None
         rows.append((f"{subject.of[i] + 1:,}", figure(f"lowest.{len(facts)}.1", subject.nats[i]),
                      join(*(tag("div", part) for part in blame)) or "no cell alone",
                      join(picture, tag("details", tag("summary", "the row"), cells))))
@@ -82,7 +84,8 @@ def samples(subject):
     """Some rows that the model draws: pictures of images, else a table."""
     shape, scale = _images(subject)
     if shape:
-        rows = subject.x[subject.some[:PICTURES]], subject.drawn[:PICTURES]
+        many = min(PICTURES, PIXELS // len(subject.columns))
+        rows = subject.x[subject.some[:many]], subject.drawn[:many]
         grids = [tag("figure", _pictures(scale(each), shape, words), tag("figcaption", words))
                  for each, words in zip(rows, ("rows", "samples"), strict=True)]
         return Section("Samples", "samples", join(note("Every row is an image."), tag("div", *grids, class_="two")))
@@ -94,7 +97,8 @@ def samples(subject):
 
 def _images(subject):
     """The shape of the images that rows are, None if they are none, and what maps their values to 0 to 1."""
-    shape = image_shape(len(subject.columns)) if subject.names is None else None
+    d = len(subject.columns)
+    shape = image_shape(d) if subject.names is None and 4 * d <= PIXELS else None
     low, high = (np.nanmin(subject.x), np.nanmax(subject.x)) if shape else (0, 1)
     return shape, lambda rows: (rows - low) / ((high - low) or 1)
 

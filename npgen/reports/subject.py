@@ -16,6 +16,8 @@ from .measures import shape_similarity
 
 SCORED = 20_000     # rows of those given that are looked at, at most
 COMPARED = 5_000    # of these, beside as many that are drawn
+CELLS = 4_000_000   # that are looked at, and a quarter as many compared, but of FEWEST rows
+FEWEST = 500
 SHOWN = 60          # columns that have charts, at most
 
 
@@ -23,7 +25,6 @@ SHOWN = 60          # columns that have charts, at most
 class Half:
     """Rows (m, d) that are compared with others, and what the page calls them."""
 
-    name: str
     words: str
     rows: np.ndarray
 
@@ -45,12 +46,14 @@ class Subject:
         rows = self._rows_of("X", X)
         self.given = len(rows)
         self.context = self._context_of_rows(context)
-        self.of = np.sort(self.stream.permutation(len(rows))[:SCORED])
+        scored, compared = (max(FEWEST, min(most, cells // rows.shape[1])) for most, cells in ((SCORED, CELLS),
+                                                                                              (COMPARED, CELLS // 4)))
+        self.of = np.sort(self.stream.permutation(len(rows))[:scored])
         self.x = np.asarray(rows[self.of], np.float64)
         other = None if holdout is None else self._rows_of("holdout", holdout)
-        self.held = None if other is None else np.asarray(other[np.sort(self.stream.permutation(len(other))[:COMPARED])],
+        self.held = None if other is None else np.asarray(other[np.sort(self.stream.permutation(len(other))[:compared])],
                                                           np.float64)
-        some = self.stream.permutation(len(self.x))[:COMPARED]
+        some = self.stream.permutation(len(self.x))[:compared]
         self.some = np.sort(some)
         self.drawn = np.asarray(self._draw(), np.float64)
         names = self.names or [f"column {j + 1}" for j in range(self.x.shape[1])]
@@ -130,7 +133,8 @@ class Subject:
         """X as numbers (n, d). Raises DataError or ValueError, which name the column."""
         model = self.model
         if model.schema_ is not None and frames.library_of(X) is not None:
-            return model.schema_.encode(X).astype(model.dtype_)
+            x = model.schema_.encode(X).astype(model.dtype_)
+            return check_rows("report", x, name=name, minimum=2, missing=True)
         names, known = column_names("report", X), self.names
         if names and known and names != known:
             wrong = next((each for each in known if each not in names), None)
@@ -174,10 +178,10 @@ class Subject:
         self.holes = bool(np.isnan(other).any() and not np.isnan(drawn).any())
         independent = np.stack([column[self.stream.permutation(half)] for column in other.T], axis=1)
         self.others = {
-            "samples": Half("samples", "rows that the model draws", np.where(np.isnan(other), np.nan, drawn) if self.holes
-                            else drawn),
-            "real": Half("real", "rows held out" if self.held is not None else "the other half of the rows", other),
-            "independent": Half("independent", "the same, each column shuffled", independent)}
+            "samples": Half("rows that the model draws", np.where(np.isnan(other), np.nan, drawn) if self.holes else
+                            drawn),
+            "real": Half("rows held out" if self.held is not None else "the other half of the rows", other),
+            "independent": Half("the same, each column shuffled", independent)}
 
 
 def _taken(rows, of):
