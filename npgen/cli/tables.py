@@ -39,8 +39,14 @@ def frame_in(path, columns=None):
     if is_text(path) and columns is None and (importlib.util.find_spec("polars") is None or data.Source(path).names is None):
         return None
     frame = read_table(path, columns)
-    return frame if is_parquet(path) or columns is not None or any(str(dtype) in ("String", "Boolean") for dtype in
-                                                                   frame.dtypes) else None
+    asked = is_parquet(path) or columns is not None
+    return frame if asked or any(_is_no_float(frame[name]) for name in frame.columns) else None
+
+
+def _is_no_float(column):
+    """Whether a column holds what no float is: text, truth values, or whole numbers beyond 2^53."""
+    dtype = str(column.dtype)
+    return dtype in ("String", "Boolean") or dtype == "Int64" and (column.abs().max() or 0) > 2**53
 
 
 def rows_for(model, path):

@@ -91,4 +91,7 @@ def write_table(path, frame):
         raise DataError(f"{path}: a table is written to .csv or .parquet; end its name so")
     with checkpoint.replacing(path) as file:
         frame = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
-        frame.write_parquet(file) if is_parquet(path) else frame.write_csv(file)
+        if is_parquet(path):
+            frame.write_parquet(file)
+        else:  # names on one line, where they are looked for
+            frame.rename({name: " ".join(name.splitlines()) for name in frame.columns}).write_csv(file)
