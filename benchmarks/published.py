@@ -287,6 +287,11 @@ def run(rows, chosen, work, out):
     """Run the chosen rows, keep what they came to, write the table of all; True if every bar of the chosen ones is met."""
     kept = work.folder / "results.json"
     results = {key: Result(**result) for key, result in json.loads(kept.read_text()).items()} if kept.exists() else {}
+
+    def tell():
+        write(out, "\n".join(report(rows, results)) + "\n")
+
+    tell()  # what is known, as the rows are described now
     for row in chosen:
         if row.key in results and results[row.key].figure is not None:
             continue
@@ -299,7 +304,7 @@ def run(rows, chosen, work, out):
             curve, seconds = stop.args
             results[row.key] = Result(None, curve=list(curve), seconds=seconds)
         write(kept, json.dumps({key: dataclasses.asdict(result) for key, result in results.items()}))
-        write(out, "\n".join(report(rows, results)) + "\n")
+        tell()
         print(f"{row.key}: {results[row.key].figure} {judged(results[row.key], row.bar)}", flush=True)
     return all(results[row.key].met(row.bar) is not False for row in chosen)
 
