@@ -23,6 +23,23 @@ forward(const REAL* __restrict__ below, const REAL* __restrict__ params, const l
     });
 }
 
+// above = below W, where `hidden` is active if the layer above is a hidden one.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+tangent(const REAL* __restrict__ below, const REAL* __restrict__ params, const long long* __restrict__ bounds,
+        const REAL* __restrict__ hidden, REAL* __restrict__ above, long long N, long long K, long long M, long long start,
+        long long bounds_start, bool relu, bool large) {
+    Stairs stairs{bounds + bounds_start, K, M};
+    const real* weight = params + start;
+    by_size<real>(large, [=](auto tile) {
+        Index down = (N + tile.ROWS - 1) / tile.ROWS, across = (M + tile.COLUMNS - 1) / tile.COLUMNS;
+        Index row = blockIdx.x % down * tile.ROWS, column = (across - 1 - blockIdx.x / down) * tile.COLUMNS;
+        layer_forward<decltype(tile)>({row, N}, {column, M}, stairs, factor(below, K), factor(weight, M),
+                                      [=](Index n, Index m, real value) {
+                                          above[n * M + m] = !relu || hidden[n * M + m] > (real)0 ? value : (real)0;
+                                      });
+    });
+}
+
 // below = above W^T, where `hidden` is active if the layer below is a hidden one.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 backward(const REAL* __restrict__ above, const REAL* __restrict__ params, const long long* __restrict__ bounds,

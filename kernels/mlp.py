@@ -2,9 +2,14 @@
 
     forward      h_1 = relu(x W_1 + b_1), ..., y = h_{L-1} W_L + b_L
     backward     dx and the gradient of every weight and bias, given g = dy; each empty if it is not wanted
+    slope        dx alone, s, with delta (Q,), the cotangents of the hidden layers before their ReLU, as hidden has them
+    slope_backward  of sum(h * s) + sum_n c_n g_n . y_n, by g of the first alone, dg = t_L, and by every weight and bias:
+                 t_1 = (h W_1) [h_1 > 0], ..., t_L = t_{L-1} W_L;  dW_l = (t_{l-1} + c h_{l-1})^T delta_l,  db_l = c^T delta_l
+                 (t_0 = h, h_0 = x, delta_L = g): a value's gradient beside its slope's costs no product more
 
-x (N, K), y and g (N, M). hidden (Q,): the hidden layers (N, h), one after another. params (P,): weight (inputs, outputs) and
-bias of every layer, likewise. widths (L + 1,): K, the hidden widths, M. One dtype, float32 or float64; any N.
+x, s and h (N, K), y and g (N, M), c (N,). hidden (Q,): the hidden layers (N, h), one after another. params (P,): weight
+(inputs, outputs) and bias of every layer, likewise. widths (L + 1,): K, the hidden widths, M. One dtype, float32 or float64;
+any N.
 
 A weight may be masked: the caller keeps its entries outside the mask at zero, and the gradient is zero there. The rows of
 blocks (B, 5) cut the layers' columns: layer, first column, last + 1, full, end; in these columns every mask entry above
@@ -98,6 +103,30 @@ def _masked(weight, widths, layer, blocks, mask):
     return out
 
 
+def _slope_reference(g, hidden, params, widths, blocks, pieces, mask):
+    g, delta = g.astype(np.float64), [np.empty(0)]
+    for layer in reversed(range(len(widths) - 1)):
+        g = g @ layer_of(params, widths, layer)[0].T.astype(np.float64)
+        if layer:
+            g = g * (layer_of_hidden(hidden, widths, layer) > 0)
+            delta.insert(1, g.ravel())
+    return g.astype(hidden.dtype), np.concatenate(delta).astype(hidden.dtype)
+
+
+def _slope_backward_reference(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask):
+    h, dparams, last = h.astype(np.float64), np.zeros(params.shape), len(widths) - 2
+    for layer in range(last + 1):
+        above = (layer_of_hidden(delta, widths, layer + 1) if layer < last else g).astype(np.float64)
+        dweight, dbias = layer_of(dparams, widths, layer)
+        below = h + c[:, None] * (layer_of_hidden(hidden, widths, layer) if layer else x)
+        dweight += _masked(below.T @ above, widths, layer, blocks, mask)
+        dbias += c @ above
+        h = h @ layer_of(params, widths, layer)[0].astype(np.float64)
+        if layer < last:
+            h = h * (layer_of_hidden(hidden, widths, layer + 1) > 0)
+    return h.astype(g.dtype), dparams.astype(g.dtype)
+
+
 @jit
 def _multiply(a, a_turned, row, b, b_turned, start, stop, c, c_turned, first, last):
     """c[:, first:last] = a[row:, start:stop] b[start:stop, first:last], where each may be stored turned."""
@@ -132,6 +161,25 @@ def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
                 out = above[n, first:last]
                 for m in range(out.size):
                     out[m] = max(out[m] + shift[m], zero)
+
+
+@jit
+def panel_tangent(h, params, widths, blocks, low, hidden, t, y):
+    """Fill what blocks tell of y, and of rows low.. of t, the tangents of the hidden layers along h, for a panel of rows."""
+    last_layer, high, zero = len(widths) - 2, low + len(h), h.dtype.type(0)
+    for b in range(len(blocks)):
+        layer, first, last, _, end = blocks[b]
+        weight, _ = layer_of(params, widths, layer)
+        below = h if layer == 0 else layer_of_hidden(t, widths, layer)[low:high]
+        above = y if layer == last_layer else layer_of_hidden(t, widths, layer + 1)[low:high]
+        multiply(below, NO, ZERO, weight, NO, ZERO, end, above, first, last)
+        if layer < last_layer:
+            units = layer_of_hidden(hidden, widths, layer + 1)[low:high]
+            for n in range(len(above)):
+                row, active = above[n, first:last], units[n, first:last]
+                for m in range(row.size):
+                    value = row[m]
+                    row[m] = value if active[m] > zero else zero
 
 
 @jit
@@ -218,7 +266,7 @@ def _cut(N, size):
     worth a parallel region per layer.
     """
     if N >= ROWS:
-        return max(16, -(-N // 128))
+        return max(8, -(-N // 256))
     if N * size >= WORK:
         return 0
     return 1 if N < 64 else 2
@@ -257,6 +305,20 @@ def _forward(x, params, widths, blocks, y, hidden):
 
 
 @jit
+def _tangent_task(k, stage, panels, h, params, widths, blocks, hidden, t, y):
+    """Task k of a stage, as in _forward_task."""
+    N = len(h)
+    b, to = (0, len(blocks)) if panels else (_first_block(blocks, stage), _first_block(blocks, stage + 1))
+    parts = panels if panels else _split(N, to - b)
+    part = k if panels else k // (to - b)
+    if not panels:
+        b += _evenly(k % (to - b), to - b)
+        to = b + 1
+    low, high = part * N // parts, (part + 1) * N // parts
+    panel_tangent(h[low:high], params, widths, blocks[b:to], low, hidden, t, y[low:high])
+
+
+@jit
 def _backward_task(t, layer, panels, g, x, hidden, params, widths, blocks, want_dx, delta, dx):
     """Task t: all layers for a panel of rows, or UNITS of what is below one layer, for a part of the rows."""
     N, lowest = len(x), 0 if want_dx else 1
@@ -290,6 +352,44 @@ def _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta
         parallel(len(pieces), _gradient_task, (g, x, hidden, delta, widths, pieces, mask, dparams))
 
 
+@jit
+def _mix_task(k, parts, h, c, x, hidden, widths, t, below):
+    """A part of the rows of t + c hidden, in t's place, and of h + c x."""
+    low, high = k * len(h) // parts, (k + 1) * len(h) // parts
+    for n in range(low, high):
+        out, a, b, share = below[n], h[n], x[n], c[n]
+        for i in range(out.size):
+            out[i] = a[i] + share * b[i]
+        for layer in range(1, len(widths) - 1):
+            row, units = layer_of_hidden(t, widths, layer)[n], layer_of_hidden(hidden, widths, layer)[n]
+            for i in range(row.size):
+                row[i] += share * units[i]
+
+
+@jit
+def _weights_task(k, below, c, t, g, delta, widths, pieces, mask, dparams):
+    layer, first, last, _, _ = pieces[k]
+    piece_backward(pieces[k], g, below, t, delta, widths, mask, dparams, NO)
+    total = layer_of(dparams, widths, layer)[1][first:last]
+    total[:] = 0
+    above = g if layer == len(widths) - 2 else layer_of_hidden(delta, widths, layer + 1)
+    for n in range(len(above)):
+        row, share = above[n, first:last], c[n]
+        for m in range(row.size):
+            total[m] += share * row[m]
+
+
+@entry
+def _slope_backward(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams):
+    N, panels = len(h), _cut(len(h), params.size)
+    for stage in range(1 if panels else len(widths) - 1):
+        columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
+        tasks = panels if panels else columns * _split(N, columns)
+        parallel(tasks, _tangent_task, (stage, panels, h, params, widths, blocks, hidden, t, dg))
+    parallel(16, _mix_task, (16, h, c, x, hidden, widths, t, below))
+    parallel(len(pieces), _weights_task, (below, c, t, g, delta, widths, pieces, mask, dparams))
+
+
 def _forward_numba(x, params, widths, blocks, pieces, mask):
     y, hidden = empty((len(x), widths[-1]), x.dtype), empty((len(x) * widths[1:-1].sum(),), x.dtype)
     _forward(x, params, widths, blocks, y, hidden)
@@ -300,6 +400,18 @@ def _backward_numba(g, x, hidden, params, widths, blocks, pieces, mask, want_dx,
     dx, dparams = empty(x.shape if want_dx else (0, 0), x.dtype), empty(params.shape if want_dparams else (0,), x.dtype)
     _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, empty(hidden.shape, x.dtype), dx, dparams)
     return dx, dparams
+
+
+def _slope_numba(g, hidden, params, widths, blocks, pieces, mask):
+    dx, delta = empty((len(g), widths[0]), g.dtype), empty(hidden.shape, g.dtype)
+    _backward(g, dx, hidden, params, widths, blocks, pieces, mask, True, delta, dx, empty((0,), g.dtype))
+    return dx, delta
+
+
+def _slope_backward_numba(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask):
+    dg, dparams, t, below = (empty(a.shape, g.dtype) for a in (g, params, hidden, x))
+    _slope_backward(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams)
+    return dg, dparams
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
@@ -357,9 +469,18 @@ def _forward_cuda(x, params, widths, blocks, pieces, mask):
 
 
 def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, want_dparams):
-    layers, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
-    N, above, delta = len(x), g, _cuda.empty(hidden.shape, x.dtype)
-    dx = _cuda.empty(x.shape if want_dx else (0, 0), x.dtype)
+    _, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
+    dx, delta = _cotangents(g, hidden, params, widths, blocks, want_dx)
+    if not want_dparams:
+        return dx, _cuda.empty((0,), x.dtype)
+    return dx, weight_gradients(x, hidden, g, delta, mask, stairs, jobs, len(x), params.size)
+
+
+def _cotangents(g, hidden, params, widths, blocks, want_dx):
+    """dx, if it is wanted, and delta."""
+    layers, stairs, _ = _plan(_cuda.content(widths), _cuda.content(blocks))
+    N, above, delta = len(g), g, _cuda.empty(hidden.shape, g.dtype)
+    dx = _cuda.empty((N, layers[0].K) if want_dx else (0, 0), g.dtype)
     for n in range(len(layers) - 1, -1 if want_dx else 0, -1):
         layer = layers[n]
         below = delta[N * layer.hidden:] if n else dx
@@ -367,9 +488,32 @@ def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, 
         launch("mlp", "backward", count, THREADS, above, params, _cuda.constant(stairs), hidden[N * layer.hidden:], below, N,
                layer.K, layer.M, layer.start, layer.bounds, n > 0, large)
         above = below
-    if not want_dparams:
-        return dx, _cuda.empty((0,), x.dtype)
-    return dx, weight_gradients(x, hidden, g, delta, mask, stairs, jobs, N, params.size)
+    return dx, delta
+
+
+def _slope_cuda(g, hidden, params, widths, blocks, pieces, mask):
+    return _cotangents(g, hidden, params, widths, blocks, True)
+
+
+def _slope_backward_cuda(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask):
+    layers, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
+    N, below, dg, t = len(h), h, _cuda.empty(g.shape, g.dtype), _cuda.empty(hidden.shape, g.dtype)
+    for layer, upper in _pairs(layers):
+        before = 0 if upper is None else N * upper.hidden
+        above = dg if upper is None else t[before:]
+        count, large = tiles((N, layer.M))
+        launch("mlp", "tangent", count, THREADS, below, params, _cuda.constant(stairs), hidden[before:], above, N, layer.K,
+               layer.M, layer.start, layer.bounds, upper is not None, large)
+        below = above
+    for layer in layers[1:]:
+        rows = slice(N * layer.hidden, N * (layer.hidden + layer.K))
+        t[rows] += (c[:, None] * hidden[rows].reshape(N, layer.K)).ravel()
+    dparams = weight_gradients(h + c[:, None] * x, t, g, delta, mask, stairs, jobs, N, params.size)
+    for layer, upper in _pairs(layers):
+        above = g if upper is None else delta[N * upper.hidden:N * (upper.hidden + upper.K)].reshape(N, layer.M)
+        end = layer.start + (layer.K + 1) * layer.M
+        dparams[end - layer.M:end] = (c[:, None] * above).sum(axis=0)
+    return dg, dparams
 
 
 @functools.lru_cache(maxsize=256)
@@ -384,9 +528,20 @@ def _of_backward(g, x, hidden, params, widths, *rest):
     return *sizes, ("Q", len(x) * units)
 
 
+def _of_slope(g, hidden, params, widths, *rest):
+    *sizes, units = _sizes(_cuda.content(widths))
+    return *(size for size in sizes if size[0] != "K"), ("Q", len(g) * units)
+
+
 forward = Kernel("mlp.forward", "x(N,K) params(P) widths(W):int64 blocks(B,5):int64 pieces(T,5):int64 mask(R)",
                  reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda,
                  sizes=lambda x, params, widths, *rest: _sizes(_cuda.content(widths))[:3])
 backward = Kernel("mlp.backward", "g(N,M) x(N,K) hidden(Q) params(P) widths(W):int64 blocks(B,5):int64 "
                   "pieces(T,5):int64 mask(R) want_dx want_dparams", reference=_backward_reference, numba=_backward_numba,
                   cuda=_backward_cuda, sizes=_of_backward)
+slope = Kernel("mlp.slope", "g(N,M) hidden(Q) params(P) widths(W):int64 blocks(B,5):int64 pieces(T,5):int64 mask(R)",
+               reference=_slope_reference, numba=_slope_numba, cuda=_slope_cuda, sizes=_of_slope)
+slope_backward = Kernel("mlp.slope_backward", "h(N,K) c(N) x(N,K) g(N,M) hidden(Q) delta(Q) params(P) widths(W):int64 "
+                        "blocks(B,5):int64 pieces(T,5):int64 mask(R)", reference=_slope_backward_reference,
+                        numba=_slope_backward_numba, cuda=_slope_backward_cuda,
+                        sizes=lambda h, c, x, g, hidden, delta, *rest: _of_backward(g, h, hidden, *rest))

@@ -93,16 +93,62 @@ def _mlp_again(tracked, ans, g, x, params, layout):
     """The derivative by x alone, which asks of the layers only which units were on."""
     if g[0] is None or g[1] is not None or tracked != [0]:
         return None
-    hidden, slope, end = value_of(ans[1]), g[0], ans[1].size
+    return [_mlp_slope(g[0], value_of(ans[1]), params, layout)[0]]
+
+
+def _slope_formula(g, hidden, params, layout):
+    slope, end = g, hidden.size
     for layer, plan in reversed(list(enumerate(layout.plans))):
         slope = _product_dx(slope, layout.weight_and_bias(params, layer)[0], plan)
         if layer:
-            begin = end - len(x) * plan.shape[0]
-            slope = slope * (hidden[begin:end].reshape(len(x), -1) > 0)
+            begin = end - len(g) * plan.shape[0]
+            slope = slope * (hidden[begin:end].reshape(len(g), -1) > 0)
             end = begin
-    return [slope]
+    return slope,
 
 
+def _slope_forward(g, hidden, params, layout):
+    return _mlp_kernel.slope(*_c(g, hidden, params), *layout.cut, layout.mask_as(g.dtype, g))
+
+
+def _slope_backward(tracked, ans, h, g, hidden, params, layout):
+    if h[0] is None or h[1] is not None or 1 in tracked:
+        return None
+    h, none = _c(h[0])[0], np.zeros_like(g[:, 0])
+    both = _mlp_kernel.slope_backward(h, none, h, *_c(g, hidden), ans[1], *_c(params), *layout.cut, layout.mask_as(g.dtype, g))
+    return [both[i // 2] for i in tracked]
+
+
+# J^T g of a perceptron whose hidden layers are these, and what its kernel keeps; penalties on slopes are made of it.
+_mlp_slope = fused("mlp_slope", _slope_formula, _slope_forward, _slope_backward)
+
+
+def _sloped_formula(x, params, layout):
+    y, hidden = _mlp_formula(x, params, layout)
+    return y, _slope_formula(np.ones_like(value_of(y)), value_of(hidden), params, layout)[0]
+
+
+def _sloped_forward(x, params, layout):
+    y, hidden = _mlp_forward(x, params, layout)
+    return y, *_slope_forward(np.ones_like(y), hidden, params, layout), hidden
+
+
+def _sloped_backward(tracked, ans, g, x, params, layout):
+    y, slope, delta, hidden = ans
+    if g[1] is None:
+        return None
+    c, (x, params, h) = np.zeros_like(y[:, 0]) if g[0] is None else _c(g[0][:, 0])[0], _c(x, params, g[1])
+    _, dparams = _mlp_kernel.slope_backward(h, c, x, np.ones_like(y), hidden, delta, params, *layout.cut,
+                                            layout.mask_as(y.dtype, y))
+    return [dparams if i else c[:, None] * slope for i in tracked]
+
+
+_mlp_sloped = fused("mlp_sloped", _sloped_formula, _sloped_forward, _sloped_backward)
+
+
+def mlp_with_slope(x, params, layout):
+    """y (n, 1), what mlp gives, of one output, and dy/dx (n, i), whose derivatives by params take a kernel together."""
+    return _mlp_sloped(x, params, layout)[:2]
 _mlp = fused("mlp", _mlp_formula, _mlp_forward, _mlp_backward, _mlp_again)
 
 

@@ -130,6 +130,10 @@ class MLP(Part):
     def __call__(self, params, x):
         return fused.mlp(x, params[self.name], self.layout)[0]
 
+    def with_slope(self, params, x):
+        """The output (n, 1) of a network of one, and its derivative by the inputs (n, i)."""
+        return fused.mlp_with_slope(x, params[self.name], self.layout)
+
     def hidden(self, params, x):
         """The last hidden layer (n, h)."""
         units = self.layout.widths[-2]

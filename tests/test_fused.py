@@ -132,6 +132,42 @@ def test_a_likelihood_of_arrays_that_broadcast_is_the_formula():
     np.testing.assert_allclose(each[:, 2], fused.mixture_log_prob(X, outputs[:, 2].copy(), 2, 3.0))
 
 
+@pytest.mark.parametrize("of", ["mlp", "mlp, one layer", "mlp, masked"])
+def test_the_slope_of_a_perceptron_has_the_derivatives_of_its_formula(of):
+    *_, (x, params), layout = CASES[of]
+    y, hidden = fused.mlp(x, params, layout)[:2]
+    g, along = RNG.normal(size=y.shape), RNG.normal(size=params.shape)
+    op, formula = (lambda g, p, f=f: np.sum(np.sin(f(g, hidden, p, layout)[0]))
+                   for f in (fused._mlp_slope, fused._slope_formula))
+    assert np.isclose(op(g, params), formula(g, params), **close)
+    for one, other in zip(*(grad(f, (0, 1))(g, params) for f in (op, formula)), strict=True):
+        np.testing.assert_allclose(one, other, **close)
+    np.testing.assert_allclose(*(hvp(lambda p, f=f: f(g, p), params, along) for f in (op, formula)), **close)
+
+    def penalty(p):  # as a GAN's
+        return np.sum(np.square(grad(lambda rows: np.sum(fused.mlp(rows, p, layout)[0]))(x)))
+
+    def of_formula(p):
+        return np.sum(np.square(grad(lambda rows: np.sum(fused._mlp_formula(rows, p, layout)[0]))(x)))
+    np.testing.assert_allclose(grad(penalty)(params), grad(of_formula)(params), **close)
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (7, 4)])
+def test_a_value_with_its_slope_has_the_derivatives_of_its_formula(hidden):
+    (x, params), layout = network((3, *hidden, 1))
+    y, slope = fused.mlp_with_slope(x, params, layout)
+    np.testing.assert_allclose(y, fused.mlp(x, params, layout)[0], **close)
+    np.testing.assert_allclose(slope, grad(lambda x: np.sum(fused.mlp(x, params, layout)[0]))(x), **close)
+    for f in (lambda y, s: np.sum(np.sin(y)) + np.sum(s**3), lambda y, s: np.sum(s**2), lambda y, s: np.sum(y**2)):
+        got, want = (grad(lambda x, p, op=op, f=f: f(*op(x, p, layout)), (0, 1))(x, params)
+                     for op in (fused.mlp_with_slope, fused._sloped_formula))
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_allclose(one, other, **close)
+        along = RNG.normal(size=params.shape)
+        np.testing.assert_allclose(*(hvp(lambda p, op=op, f=f: f(*op(x, p, layout)), params, along)
+                                     for op in (fused.mlp_with_slope, fused._sloped_formula)), **close)
+
+
 def test_mlp_refuses_shapes_that_do_not_fit():
     (x, params), layout = network((3, 7, 5))
     with pytest.raises(ValueError, match=r"x has shape \(33, 2\) and params \(68,\), but the layout needs \(n, 3\)"):

@@ -211,6 +211,9 @@ class Slope(Point):
     def __call__(self, p, x):
         return p[self.name] * x
 
+    def with_slope(self, p, x):
+        return self(p, x), p[self.name] * np.ones_like(x)
+
 
 class Dirac(GAN):
     """The data are at 0, what is made at theta, D(x) = psi x (Mescheder et al., 2018)."""
@@ -485,7 +488,7 @@ MUTANTS = {
                             test_the_penalties_are_taken_where_they_are_named),
     "R1 not halved": ("models.gan:GAN._loss", "self.r1 / 2", "self.r1", linear),
     "R2 left out": ("models.gan:GAN._loss", " + self.r2 / 2 * squares[n:]", "", dirac),
-    "slope for squared slope": ("models.gan:GAN._loss", "ops.sum(ops.square(pull(", "ops.sum(abs(pull(", linear),
+    "slope for squared slope": ("models.gan:GAN._loss", "ops.sum(ops.square(slope)", "ops.sum(abs(slope)", linear),
     "gradient penalty around 0": ("models.gan:GAN._loss", "1e-12) - 1)", "1e-12))", linear),
     "a pack is of one row": ("models.gan:packed", "rows[k:], rows[:k]", "rows[0:], rows[:0]",
                              test_a_pack_is_a_row_and_those_that_follow_it_in_a_circle),

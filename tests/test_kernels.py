@@ -458,7 +458,8 @@ CASES = {
 JUDGED_ELSEWHERE = {"em.log_prob", "em.posterior", "em.statistics",  # in test_em_kernels
                     "gibbs.chain", "gray.log_weights",  # in test_rbm
                     "made_sample.sample",  # against the naive sampler; the others in test_network_kernels
-                    "mlp.forward", "mlp.backward", "flow.inverse", "flow.forward", "flow.backward",
+                    "mlp.forward", "mlp.backward", "mlp.slope", "mlp.slope_backward",
+                    "flow.inverse", "flow.forward", "flow.backward",
                     "trajectory.solve"}  # in test_trajectory
 KERNELS = pytest.mark.parametrize("kernel", CASES, ids=lambda kernel: kernel.name)
 
@@ -892,6 +893,9 @@ def launches_of_networks(dtype):
     yield mlp.forward, (x, params, *rest)
     y, hidden = mlp.forward.reference(x, params, *rest)
     yield mlp.backward, (y, x, hidden, params, *rest, True, True)
+    _, delta = mlp.slope.reference(y, hidden, params, *rest)
+    yield from ((mlp.slope, (y, hidden, params, *rest)), (mlp.slope_backward, (x, y[:, 0].copy(), x, y, hidden, delta, params,
+                                                                                         *rest)))
     chain = FlowLayout([np.arange(4)] * 3, [Layout((3, 9, 8, 2)), Layout((1, 9, 8, 6)), Layout((2, 9, 8, 4))])
     flows = (np.zeros(chain.size, dtype), *chain.cut, 3.0)
     yield from ((flow.inverse, (x, *flows, True)), (flow.forward, (x, *flows)))
@@ -916,7 +920,8 @@ FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm
         "pairwise.distance": "N", "pairwise.gaussian": "NS", "pairwise.gaussian_backward": "S", "pairwise.nearest": "NM",
         "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
-        "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT", "flow.inverse": "NT",
+        "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT",
+        "mlp.slope": "BT", "mlp.slope_backward": "BT", "flow.inverse": "NT",
         "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S", "gibbs.chain": "NL", "silu.forward": "Q"}
 
 

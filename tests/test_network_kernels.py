@@ -56,6 +56,13 @@ def test_mlp_agrees_with_its_reference(dtype, seed, n, n_in, hidden, n_out, made
             dx, dparams = mlp.backward(g, x, h, params, *rest, *wanted)
             atol = tolerance(dtype, x, h, g, dx, dparams)
         check_kernel(mlp.backward, g, x, h, params, *rest, *wanted, rtol=0, atol=atol)
+    with kernels.using("reference"):
+        s, delta = mlp.slope(g, h, params, *rest)
+        c, along = rng.normal(size=n).astype(dtype), rng.normal(size=x.shape).astype(dtype)
+        dg, dparams = mlp.slope_backward(along, c, x, g, h, delta, params, *rest)
+        atol = tolerance(dtype, x, h, g, s, delta, dg, dparams)
+    check_kernel(mlp.slope, g, h, params, *rest, rtol=0, atol=atol)
+    check_kernel(mlp.slope_backward, along, c, x, g, h, delta, params, *rest, rtol=0, atol=atol)
 
 
 @DTYPES
@@ -114,8 +121,10 @@ def test_the_bits_do_not_depend_on_the_threads():
     def everything():
         y, h = mlp.forward(x, params, *rest)
         z, log_det, log_prob, *kept = flow.inverse(x, *steps, True)
-        return [y, *mlp.backward(y, x, h, params, *rest, True, True), z, log_det, log_prob, *flow.forward(x, *steps),
-                *flow.backward(x, log_det, *kept, *steps, True)]
+        s, delta = mlp.slope(y, h, params, *rest)
+        return [y, *mlp.backward(y, x, h, params, *rest, True, True), s, delta,
+                *mlp.slope_backward(x, y[:, 0].copy(), x, y, h, delta, params, *rest), z, log_det, log_prob,
+                *flow.forward(x, *steps), *flow.backward(x, log_det, *kept, *steps, True)]
 
     both, before = everything(), numba.get_num_threads()
     try:

@@ -28,7 +28,7 @@ import numpy as np
 from .. import ops, train
 from ..checks import check_widths, one_line
 from ..divergences import pairs
-from ..engine import grad, vjp
+from ..engine import grad
 from ..nn import MLP, beside
 from .base import Capabilities, Follows
 from .gradient import GradientModel
@@ -136,6 +136,11 @@ class GAN(GradientModel):
         """D (n,) of packs of rows, given those of their context."""
         return self._critic(p, beside(packs, given))[:, 0]
 
+    def _judged_with_slope(self, p, packs, given):
+        """D (n,), and its derivative by the packs, of their shape."""
+        judged, slope = self._critic.with_slope(p, beside(packs, given))
+        return judged[:, 0], slope[:, :packs.shape[1]]
+
     def _packs(self, p, z, stream, c):
         """Packs of the rows z, of rows that are made, and of their context."""
         return [packed(rows, self.packing_) for rows in (z, self._made(p, len(z), stream, c, z), c)]
@@ -143,16 +148,16 @@ class GAN(GradientModel):
     def _loss(self, p, z, stream, c=None):
         """What the critic minimises, (n,), with its penalties."""
         x, y, given = self._packs(p, z, stream, c)
-        twice = given if given is None else ops.concatenate([given, given])
-        judged, pull = vjp(lambda packs: self._judged(p, packs, twice), ops.concatenate([x, y]))
-        n = len(z)
+        both = ops.concatenate([x, y]), given if given is None else ops.concatenate([given, given])
+        penalised, n = self.loss != "wasserstein-gp" and bool(self.r1 or self.r2), len(z)
+        judged, slope = self._judged_with_slope(p, *both) if penalised else (self._judged(p, *both), None)
         loss = LOSSES[self.loss][0](judged[:n], judged[n:])
         if self.loss == "wasserstein-gp":
             u = stream.uniform((n, 1), z.dtype, like=z)
             slope = grad(lambda packs: ops.sum(self._judged(p, packs, given)))(u * x + (1 - u) * y)
             return loss + self.gp * ops.square(ops.sqrt(ops.sum(ops.square(slope), axis=1) + 1e-12) - 1)
-        if self.r1 or self.r2:
-            squares = ops.sum(ops.square(pull(np.ones_like(judged))[0]), axis=1)
+        if penalised:
+            squares = ops.sum(ops.square(slope), axis=1)
             loss = loss + self.r1 / 2 * squares[:n] + self.r2 / 2 * squares[n:]
         return loss
 
