@@ -52,6 +52,8 @@ CASES = {  # a model that is not fitted, the rows, what fit and report take besi
     "frame with holes": (mixture, pl.DataFrame(holes(CELLS)), {}),
     "names that are markup": (mixture, evil(), {}),
     "MADE of a frame": (lambda: npgen.MADE(hidden=(16,), max_epochs=2, random_state=0), pa.table(CELLS), {}),
+    "MADE of holes": (lambda: npgen.MADE(hidden=(16,), max_epochs=2, random_state=0), pl.DataFrame(holes(CELLS)), {}),
+    "several orders": (lambda: npgen.MADE(hidden=(16,), n_masks=2, max_epochs=2, random_state=0), MOONS, {}),
     "points": (lambda: npgen.GaussianMixture(2, random_state=0), MOONS, {}),
     "one column": (lambda: npgen.GaussianMixture(2, random_state=0), MOONS[:, :1], {}),
     "one component": (lambda: npgen.GaussianMixture(1, random_state=0), MOONS, {}),
@@ -265,6 +267,19 @@ def test_what_a_table_says_is_text(case):
     assert not any(char in made(case).html for char in "\u202e\x00")
     assert not any("hacked" in "".join(map(str, attributes.values())) and name not in ("figure", "svg", "div", "img")
                    for name, attributes in page.elements)
+
+
+@pytest.mark.slow
+def test_what_takes_most_room_is_below_two_million_bytes():
+    """Quotes, which take six letters, in the names and levels of hundreds of columns; images of ten thousand pixels."""
+    levels = ['"' * 38 + chr(65 + i) for i in range(25)]
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"'" * 40 + str(j): [levels[k] for k in rng.integers(0, 25, 200)] for j in range(320)})
+    model = npgen.Mixture(1, random_state=0).fit(table, columns=dict.fromkeys(table, "category"))
+    assert 5e5 < len(npgen.report(model, table).html.encode()) < 2e6
+    noise = rng.normal(size=(300, 10_000)).astype(np.float32)
+    model = npgen.GaussianMixture(1, covariance_type="diag", random_state=0).fit(noise)
+    assert 5e5 < len(npgen.report(model, noise).html.encode()) < 2e6
 
 
 def test_rows_held_out_are_the_other_line():
