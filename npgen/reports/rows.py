@@ -134,10 +134,9 @@ def representation(subject):
     most = max(map(np.max, counts))
     maps = [tag("figure", charts.heat(np.sqrt(each), f"map of {words}", np.sqrt(most)), tag("figcaption", words))
             for each, words in zip(counts, ("rows", "samples"), strict=True)]
-    coloured = []
-    if len(codes[0]) == len(x):
-        for j in range(min(len(subject.columns), MAPS)):
-            coloured.append(_coloured(subject, j, x[:, j], cells[0]))
+    found = [_means(subject, j, x[:, j], cells[0]) for j in subject.shown] if len(codes[0]) == len(x) else []
+    best = np.sort(np.argsort([-share for _, share, _ in found], kind="stable")[:MAPS])
+    coloured = [_coloured(words, mean) for mean, _, words in (found[i] for i in best)]
     shares = " and ".join(number(each, ".0%") for each in part)
     return Section(title, name, join(
         note(f"What encode gives, the {what}, in the plane of its first two principal components among the rows "
@@ -145,23 +144,29 @@ def representation(subject):
         tag("div", *maps, class_="two"),
         tag("h3", "The rows' map, by column"),
         note("The mean of a column's numbers in each cell, from its lowest, light, to its highest, dark; of levels how many "
-             "are the most frequent one. Grey: no rows."),
+             "are the most frequent one. Grey: no rows."
+             + (f" The {MAPS} columns that differ most from cell to cell." if len(found) > MAPS else "")),
         tag("div", *coloured, class_="grid small")), {"variance": part.tolist()})
 
 
-def _coloured(subject, j, x, cells):
-    column, words = subject.columns[j], ""
+def _means(subject, j, x, cells):
+    """The mean of column j in each cell of the map, the share of its variance between cells, and what it is the mean of."""
+    column, words = subject.columns[j], short(subject.columns[j].name)
     if column.levels is not None and len(column.levels) > 2:
         top = subject.fine[j].values[np.argmax(subject.fine[j].shares(x)[:len(subject.fine[j].values)])]
-        x, words = np.where(np.isnan(x), np.nan, x == top), f" = {short(subject.cell(j, top), 20)}"
+        x, words = np.where(np.isnan(x), np.nan, x == top), f"{words} = {short(subject.cell(j, top), 20)}"
     there = ~np.isnan(x)
-    total, count = (np.bincount(cells[there], weights=w, minlength=GRID * GRID) for w in (x[there], None))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(count > 0, total / count, np.nan)
-    low, high = (np.nanmin(mean), np.nanmax(mean)) if (count > 0).any() else (0, 1)
-    scaled = (mean - low) / ((high - low) or 1)
-    return tag("figure", charts.heat(scaled.reshape(GRID, GRID), f"{short(column.name)} on the map", 1),
-               tag("figcaption", short(column.name), words))
+    count = np.bincount(cells[there], minlength=GRID * GRID)
+    mean = np.where(count > 0, np.bincount(cells[there], x[there], GRID * GRID) / np.maximum(count, 1), np.nan)
+    var = np.var(x[there]) if there.any() else 0.0
+    share = 1 - np.mean((x[there] - mean[cells[there]])**2) / var if 0 < var < np.inf else 0.0
+    return mean.reshape(GRID, GRID), share, words
+
+
+def _coloured(words, mean):
+    """A picture of the means in the cells of the map."""
+    low, high = (np.nanmin(mean), np.nanmax(mean)) if not np.isnan(mean).all() else (0, 1)
+    return tag("figure", charts.heat((mean - low) / ((high - low) or 1), f"{words} on the map", 1), tag("figcaption", words))
 
 
 def _cells(plane, low, high):
