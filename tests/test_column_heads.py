@@ -495,6 +495,19 @@ def test_numbers_of_a_density_have_no_atoms():
     assert not [name for name, kind in zip(frame.columns, model.kinds_, strict=True) if kind == "atoms"]
 
 
+def test_values_that_people_choose_are_atoms():
+    """Minutes that are mostly multiples of five, and distances between a few places, each beside values that few have."""
+    rng = np.random.default_rng(2)
+    minutes = rng.integers(300, 1400, 4000)
+    minutes = np.where(rng.random(4000) < 0.8, minutes // 5 * 5, minutes)
+    places = rng.choice(rng.integers(0, 5000, 150), 4000)
+    model = Mixture(1, max_iter=2, random_state=0).fit(pl.DataFrame({"minute": minutes, "miles": places}))
+    heads = model.inner().parts["columns"].options
+    assert len(heads[0].atoms) > 100 and all(atom % 5 == 0 for atom in heads[0].atoms) and len(heads[1].atoms) > 130
+    x = model.sample(4000, rng=0)
+    assert abs((x["minute"] % 5 == 0).mean() - (minutes % 5 == 0).mean()) < 0.05 and np.isin(x["miles"], places).mean() > 0.95
+
+
 def test_rare_levels_have_their_frequency():
     model, frame = fitted()
     head = model.inner().parts["columns"].options[2]

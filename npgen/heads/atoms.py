@@ -89,13 +89,9 @@ class Atoms(Family):
 
     def flags(self, x):
         """1 at the state of each value, (..., d, t) in its dtype."""
-        named = [x == x.dtype.type(atom) for atom in self.atoms]
-        gaps = np.isnan(x)
-        states = [*named, *([gaps] if self.missing else [])]
-        rest = ~states[0]
-        for each in states[1:]:
-            rest = rest & ~each
-        return np.stack([rest if self.missing else rest & ~gaps, *states], axis=-1).astype(x.dtype)
+        named, gaps = x[..., None] == np.asarray(self.atoms.astype(x.dtype), like=x), np.isnan(x)[..., None]
+        rest = ~(named.any(axis=-1, keepdims=True) | gaps)
+        return np.concatenate([rest, named, *([gaps] if self.missing else [])], axis=-1).astype(x.dtype)
 
     def _split(self, outputs):
         """The logarithms of the states' probabilities (..., d, t), and the outputs of base (..., d, b)."""
