@@ -1,6 +1,8 @@
 """npgen.report: the figures on the page are the library's, no text of a table is markup, nothing is asked of a network."""
+import base64
 import functools
 import html.parser
+import io
 import re
 
 import mutants
@@ -12,8 +14,10 @@ from hypothesis.extra import numpy as arrays
 
 import npgen
 from npgen import cli, data
+from npgen.models.base import Capabilities, Model
+from npgen.nn import Parameters
 from npgen.random import Stream
-from npgen.reports import measures
+from npgen.reports import charts, measures
 from npgen.reports.bins import Bins, columns_of
 
 pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
@@ -317,6 +321,63 @@ def test_what_cannot_be_reported_on_is_said_in_a_line(call, words):
         call()
 
 
+class Parrot(Model):
+    """It draws the rows that it was fitted to."""
+
+    _capabilities = Capabilities("none", "none", False)
+
+    def _learn(self, x, c, weights, run):
+        self._build({})
+        self.params_, self.history_, self.n_epochs_ = Parameters({"rows": x}), [], 0
+
+    def _draw(self, p, n, stream, c=None):
+        return p["rows"][stream.integers(len(p["rows"]), n)]
+
+
+def test_a_model_that_repeats_its_rows_is_found():
+    """Of 300 rows, one column of which follows from the other; other rows are no copies, nor are independent columns."""
+    x = MOONS[:, :1] * [1, 2]
+    report = npgen.report(Parrot().fit(x), x, holdout=data.moons(300, 7)[:, :1] * [1, 2])
+    samples, real, independent = (report.facts[key] for key in ("samples", "real", "independent"))
+    assert samples["copies"] == 1 and samples["nearest"] < 1e-6 and abs(samples["auc"] - 0.5) < 6 * report.facts["auc_error"]
+    assert real["copies"] == independent["copies"] == 0 and 0 < real["nearest"] < independent["nearest"]
+    assert independent["shapes"] == real["shapes"] and independent["pairs"] < real["pairs"] - 0.2
+    assert independent["auc"] > 0.8
+    halves = npgen.report(Parrot().fit(x), x).facts  # half of what it repeats are rows that samples are compared with
+    assert 0.3 < halves["samples"]["copies"] < 0.7 and halves["real"]["copies"] == 0
+
+
+def pictures_in(html, section):
+    """The pictures of a section, (h, w, 3) of 0 to 255."""
+    image = pytest.importorskip("matplotlib.image")
+    part = html.partition(f'<section id="{section}">')[2].partition("</section>")[0]
+    files = (io.BytesIO(base64.b64decode(text)) for text in re.findall(r"data:image/png;base64,([^\"]+)", part))
+    return [np.rint(255 * image.imread(file)[..., :3]) for file in files]
+
+
+def test_images_are_those_of_the_rows():
+    x = CASES["images"][1]
+    rows, _ = pictures_in(made("images").html, "samples")
+    assert rows.shape == (7 * 9 + 1, 7 * 9 + 1, 3)
+    for i, row in enumerate(x[:48]):
+        top, left = i // 7 * 9 + 1, i % 7 * 9 + 1
+        np.testing.assert_array_equal(rows[top:top + 8, left:left + 8, 1], np.rint(255 * (1 - row.reshape(8, 8) / 16)))
+
+
+def test_a_heat_map_has_its_first_row_at_the_bottom_and_the_largest_value_dark():
+    html = f'<section id="one">{charts.heat(np.array([[0, 1, 2], [3, np.nan, 4]]), "what it shows")}</section>'
+    picture, = pictures_in(html, "one")
+    assert picture.shape == (2, 3, 3) and picture[0, 1].tolist() == [200] * 3
+    assert picture[1, 0].tolist() == charts.LOW.tolist() and picture[0, 2].tolist() == charts.HIGH.tolist()
+    assert (np.diff(picture[[1, 1, 1, 0, 0], [0, 1, 2, 0, 2], 0]) < 0).all()
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
+def test_a_png_is_read_as_what_was_written(pixels):
+    image = pytest.importorskip("matplotlib.image")
+    np.testing.assert_array_equal(np.rint(255 * image.imread(io.BytesIO(charts.png(pixels)))[..., :3]), pixels)
+
+
 # ---------------------------------------------------------------- command line
 
 def test_the_command_writes_the_page(tmp_path, capsys, monkeypatch):
@@ -479,6 +540,20 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "a report draws from the model's stream": (
         "reports.subject:Subject._sample", "rng=self.stream.spawn()", "rng=None",
         lambda: anew(test_the_same_seed_gives_the_same_page_and_the_model_stays_as_it_was, None)),
+    "copies among themselves": ("reports.synthetic:synthetic", "copies(y, subject.rest)", "copies(y, y)",
+                                test_a_model_that_repeats_its_rows_is_found),
+    "the other half is among the rows": ("reports.subject:Subject._halve", "np.delete(self.x, some[half:2 * half], axis=0)",
+                                         "self.x", test_a_model_that_repeats_its_rows_is_found),
+    "columns are shuffled together": ("reports.subject:Subject._halve", "column[self.stream.permutation(half)]", "column[::-1]",
+                                      test_a_model_that_repeats_its_rows_is_found),
+    "samples are other rows": ("reports.subject:Subject._halve", 'draws", drawn)', 'draws", other)',
+                               test_a_model_that_repeats_its_rows_is_found),
+    "a map upside down": ("reports.charts:heat", "0, 1)[::-1, :, None]", "0, 1)[:, :, None]",
+                          test_a_heat_map_has_its_first_row_at_the_bottom_and_the_largest_value_dark),
+    "images in negative": ("reports.rows:_pictures", "1 - row.reshape", "row.reshape",
+                           lambda: anew(test_images_are_those_of_the_rows)),
+    "a line without its filter": ("reports.charts:png", "np.zeros((height, 1), np.uint8)", "np.ones((height, 1), np.uint8)",
+                                  test_a_png_is_read_as_what_was_written),
     "ties count for nothing": ("reports.measures:auc", 'side="right"', 'side="left"',
                                test_auc_is_the_share_of_pairs_that_are_in_order),
     "one sum of shares for two": ("reports.measures:shape_similarity", ".sum() / 2", ".sum()",

@@ -176,12 +176,11 @@ class Subject:
         half = len(other)
         drawn = self.drawn[self.stream.permutation(len(self.drawn))[:half]]
         self.holes = bool(np.isnan(other).any() and not np.isnan(drawn).any())
+        drawn = np.where(np.isnan(other), np.nan, drawn) if self.holes else drawn
         independent = np.stack([column[self.stream.permutation(half)] for column in other.T], axis=1)
-        self.others = {
-            "samples": Half("rows that the model draws", np.where(np.isnan(other), np.nan, drawn) if self.holes else
-                            drawn),
-            "real": Half("rows held out" if self.held is not None else "the other half of the rows", other),
-            "independent": Half("the same, each column shuffled", independent)}
+        self.others = {"samples": Half("rows that the model draws", drawn),
+                       "real": Half("the other half of the rows" if self.held is None else "rows held out", other),
+                       "independent": Half("the same, each column shuffled", independent)}
 
 
 def _taken(rows, of):
