@@ -505,7 +505,7 @@ def test_values_that_people_choose_are_atoms():
     heads = model.inner().parts["columns"].options
     assert len(heads[0].atoms) > 100 and all(atom % 5 == 0 for atom in heads[0].atoms) and len(heads[1].atoms) > 130
     x = model.sample(4000, rng=0)
-    assert abs((x["minute"] % 5 == 0).mean() - (minutes % 5 == 0).mean()) < 0.05 and np.isin(x["miles"], places).mean() > 0.95
+    assert abs((x["minute"] % 5 == 0).mean() - (minutes % 5 == 0).mean()) < 0.1 and np.isin(x["miles"], places).mean() > 0.9
 
 
 def test_rare_levels_have_their_frequency():
