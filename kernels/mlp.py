@@ -5,7 +5,8 @@
     slope        dx alone, s, with delta (Q,), the cotangents of the hidden layers before their ReLU, as hidden has them
     slope_backward  of sum(h * s) + sum_n c_n g_n . y_n, by g of the first alone, dg = t_L, and by every weight and bias:
                  t_1 = (h W_1) [h_1 > 0], ..., t_L = t_{L-1} W_L;  dW_l = (t_{l-1} + c h_{l-1})^T delta_l,  db_l = c^T delta_l
-                 (t_0 = h, h_0 = x, delta_L = g): a value's gradient beside its slope's costs no product more
+                 (t_0 = h, h_0 = x, delta_L = g): a value's gradient beside its slope's costs no product more. dg is empty
+                 unless it is wanted
 
 x, s and h (N, K), y and g (N, M), c (N,). hidden (Q,): the hidden layers (N, h), one after another. params (P,): weight
 (inputs, outputs) and bias of every layer, likewise. widths (L + 1,): K, the hidden widths, M. One dtype, float32 or float64;
@@ -31,7 +32,7 @@ import numpy as np
 from . import _cuda
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import NO, YES, ZERO, entry, jit, jitable, parallel
+from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, jitable, parallel
 from ._tile import multiply
 from .masked_matmul import THREADS, _evenly, _split, add_up, bounds, parts, tiles
 
@@ -113,7 +114,7 @@ def _slope_reference(g, hidden, params, widths, blocks, pieces, mask):
     return g.astype(hidden.dtype), np.concatenate(delta).astype(hidden.dtype)
 
 
-def _slope_backward_reference(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask):
+def _slope_backward_reference(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, want_dg):
     h, dparams, last = h.astype(np.float64), np.zeros(params.shape), len(widths) - 2
     for layer in range(last + 1):
         above = (layer_of_hidden(delta, widths, layer + 1) if layer < last else g).astype(np.float64)
@@ -124,7 +125,7 @@ def _slope_backward_reference(h, c, x, g, hidden, delta, params, widths, blocks,
         h = h @ layer_of(params, widths, layer)[0].astype(np.float64)
         if layer < last:
             h = h * (layer_of_hidden(hidden, widths, layer + 1) > 0)
-    return h.astype(g.dtype), dparams.astype(g.dtype)
+    return (h if want_dg else np.empty((0, 0))).astype(g.dtype), dparams.astype(g.dtype)
 
 
 @jit
@@ -171,6 +172,8 @@ def panel_tangent(h, params, widths, blocks, low, hidden, t, y):
         layer, first, last, _, end = blocks[b]
         weight, _ = layer_of(params, widths, layer)
         below = h if layer == 0 else layer_of_hidden(t, widths, layer)[low:high]
+        if layer == last_layer and y.size == 0:  # it is not wanted
+            continue
         above = y if layer == last_layer else layer_of_hidden(t, widths, layer + 1)[low:high]
         multiply(below, NO, ZERO, weight, NO, ZERO, end, above, first, last)
         if layer < last_layer:
@@ -259,14 +262,14 @@ def _sum(values):
 
 
 @jit
-def _cut(N, size):
+def _cut(N, size, threads):
     """In how many panels a batch goes through all the layers at once; or none, if layers go through the threads one by one.
 
     A panel packs every weight anew, so that narrow ones cost; but many rows pass through the cache, and few values are not
     worth a parallel region per layer.
     """
     if N >= ROWS:
-        return max(8, -(-N // 256))
+        return max(min(16, 2 * threads), -(-N // 256))
     if N * size >= WORK:
         return 0
     return 1 if N < 64 else 2
@@ -296,8 +299,8 @@ def _forward_task(t, stage, panels, x, params, widths, blocks, y, hidden):
 
 
 @entry
-def _forward(x, params, widths, blocks, y, hidden):
-    N, panels = len(x), _cut(len(x), params.size)
+def _forward(threads, x, params, widths, blocks, y, hidden):
+    N, panels = len(x), _cut(len(x), params.size, threads)
     for stage in range(1 if panels else len(widths) - 1):
         columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
         tasks = panels if panels else columns * _split(N, columns)
@@ -315,7 +318,7 @@ def _tangent_task(k, stage, panels, h, params, widths, blocks, hidden, t, y):
         b += _evenly(k % (to - b), to - b)
         to = b + 1
     low, high = part * N // parts, (part + 1) * N // parts
-    panel_tangent(h[low:high], params, widths, blocks[b:to], low, hidden, t, y[low:high])
+    panel_tangent(h[low:high], params, widths, blocks[b:to], low, hidden, t, y[low:high] if y.size else y)
 
 
 @jit
@@ -341,8 +344,8 @@ def _gradient_task(t, g, x, hidden, delta, widths, pieces, mask, dparams):
 
 
 @entry
-def _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams):
-    N, panels, lowest, layer = len(x), _cut(len(x), params.size), 0 if want_dx else 1, len(widths) - 2
+def _backward(threads, g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams):
+    N, panels, lowest, layer = len(x), _cut(len(x), params.size, threads), 0 if want_dx else 1, len(widths) - 2
     while layer >= lowest:
         columns = -(-widths[layer] // UNITS)
         tasks = panels if panels else columns * _split(N, columns)
@@ -380,8 +383,8 @@ def _weights_task(k, below, c, t, g, delta, widths, pieces, mask, dparams):
 
 
 @entry
-def _slope_backward(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams):
-    N, panels = len(h), _cut(len(h), params.size)
+def _slope_backward(threads, h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams):
+    N, panels = len(h), _cut(len(h), params.size, threads)
     for stage in range(1 if panels else len(widths) - 1):
         columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
         tasks = panels if panels else columns * _split(N, columns)
@@ -392,25 +395,27 @@ def _slope_backward(h, c, x, g, hidden, delta, params, widths, blocks, pieces, m
 
 def _forward_numba(x, params, widths, blocks, pieces, mask):
     y, hidden = empty((len(x), widths[-1]), x.dtype), empty((len(x) * widths[1:-1].sum(),), x.dtype)
-    _forward(x, params, widths, blocks, y, hidden)
+    _forward(get_num_threads(), x, params, widths, blocks, y, hidden)
     return y, hidden
 
 
 def _backward_numba(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, want_dparams):
     dx, dparams = empty(x.shape if want_dx else (0, 0), x.dtype), empty(params.shape if want_dparams else (0,), x.dtype)
-    _backward(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, empty(hidden.shape, x.dtype), dx, dparams)
+    delta = empty(hidden.shape, x.dtype)
+    _backward(get_num_threads(), g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams)
     return dx, dparams
 
 
 def _slope_numba(g, hidden, params, widths, blocks, pieces, mask):
     dx, delta = empty((len(g), widths[0]), g.dtype), empty(hidden.shape, g.dtype)
-    _backward(g, dx, hidden, params, widths, blocks, pieces, mask, True, delta, dx, empty((0,), g.dtype))
+    _backward(get_num_threads(), g, dx, hidden, params, widths, blocks, pieces, mask, True, delta, dx, empty((0,), g.dtype))
     return dx, delta
 
 
-def _slope_backward_numba(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask):
-    dg, dparams, t, below = (empty(a.shape, g.dtype) for a in (g, params, hidden, x))
-    _slope_backward(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams)
+def _slope_backward_numba(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, want_dg):
+    dparams, t, below = (empty(a.shape, g.dtype) for a in (params, hidden, x))
+    dg = empty(g.shape if want_dg else (0, 0), g.dtype)
+    _slope_backward(get_num_threads(), h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams)
     return dg, dparams
 
 
@@ -495,10 +500,11 @@ def _slope_cuda(g, hidden, params, widths, blocks, pieces, mask):
     return _cotangents(g, hidden, params, widths, blocks, True)
 
 
-def _slope_backward_cuda(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask):
+def _slope_backward_cuda(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, want_dg):
     layers, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
-    N, below, dg, t = len(h), h, _cuda.empty(g.shape, g.dtype), _cuda.empty(hidden.shape, g.dtype)
-    for layer, upper in _pairs(layers):
+    N, below, t = len(h), h, _cuda.empty(hidden.shape, g.dtype)
+    dg = _cuda.empty(g.shape if want_dg else (0, 0), g.dtype)
+    for layer, upper in list(_pairs(layers))[:None if want_dg else -1]:
         before = 0 if upper is None else N * upper.hidden
         above = dg if upper is None else t[before:]
         count, large = tiles((N, layer.M))
@@ -542,6 +548,6 @@ backward = Kernel("mlp.backward", "g(N,M) x(N,K) hidden(Q) params(P) widths(W):i
 slope = Kernel("mlp.slope", "g(N,M) hidden(Q) params(P) widths(W):int64 blocks(B,5):int64 pieces(T,5):int64 mask(R)",
                reference=_slope_reference, numba=_slope_numba, cuda=_slope_cuda, sizes=_of_slope)
 slope_backward = Kernel("mlp.slope_backward", "h(N,K) c(N) x(N,K) g(N,M) hidden(Q) delta(Q) params(P) widths(W):int64 "
-                        "blocks(B,5):int64 pieces(T,5):int64 mask(R)", reference=_slope_backward_reference,
+                        "blocks(B,5):int64 pieces(T,5):int64 mask(R) want_dg", reference=_slope_backward_reference,
                         numba=_slope_backward_numba, cuda=_slope_backward_cuda,
                         sizes=lambda h, c, x, g, hidden, delta, *rest: _of_backward(g, h, hidden, *rest))

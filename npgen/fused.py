@@ -115,7 +115,8 @@ def _slope_backward(tracked, ans, h, g, hidden, params, layout):
     if h[0] is None or h[1] is not None or 1 in tracked:
         return None
     h, none = _c(h[0])[0], np.zeros_like(g[:, 0])
-    both = _mlp_kernel.slope_backward(h, none, h, *_c(g, hidden), ans[1], *_c(params), *layout.cut, layout.mask_as(g.dtype, g))
+    both = _mlp_kernel.slope_backward(h, none, h, *_c(g, hidden), ans[1], *_c(params), *layout.cut, layout.mask_as(g.dtype, g),
+                                      0 in tracked)
     return [both[i // 2] for i in tracked]
 
 
@@ -139,7 +140,7 @@ def _sloped_backward(tracked, ans, g, x, params, layout):
         return None
     c, (x, params, h) = np.zeros_like(y[:, 0]) if g[0] is None else _c(g[0][:, 0])[0], _c(x, params, g[1])
     _, dparams = _mlp_kernel.slope_backward(h, c, x, np.ones_like(y), hidden, delta, params, *layout.cut,
-                                            layout.mask_as(y.dtype, y))
+                                            layout.mask_as(y.dtype, y), False)
     return [dparams if i else c[:, None] * slope for i in tracked]
 
 

@@ -121,10 +121,11 @@ def test_mlp(cupy, monkeypatch, n, widths, made, dtype, large):
             assert not layout.weight_and_bias(dparams, layer)[0][~plan.mask].any()
     args = g, h, params, *rest
     _, delta = agree(cupy, mlp.slope, args, *allowed(mlp.slope, *args))
-    args = rng.normal(size=x.shape).astype(dtype), rng.normal(size=n).astype(dtype), x, g, h, delta, params, *rest
-    _, dparams = agree(cupy, mlp.slope_backward, args, *allowed(mlp.slope_backward, *args))
-    for layer, plan in enumerate(layout.plans):
-        assert not layout.weight_and_bias(dparams, layer)[0][~plan.mask].any()
+    for wanted in (True, False):
+        args = rng.normal(size=x.shape).astype(dtype), rng.normal(size=n).astype(dtype), x, g, h, delta, params, *rest, wanted
+        _, dparams = agree(cupy, mlp.slope_backward, args, *allowed(mlp.slope_backward, *args))
+        for layer, plan in enumerate(layout.plans):
+            assert not layout.weight_and_bias(dparams, layer)[0][~plan.mask].any()
 
 
 # --- flow ------------------------------------------------------------------------------------------------------------

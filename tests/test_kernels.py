@@ -895,7 +895,7 @@ def launches_of_networks(dtype):
     yield mlp.backward, (y, x, hidden, params, *rest, True, True)
     _, delta = mlp.slope.reference(y, hidden, params, *rest)
     yield from ((mlp.slope, (y, hidden, params, *rest)), (mlp.slope_backward, (x, y[:, 0].copy(), x, y, hidden, delta, params,
-                                                                                         *rest)))
+                                                                                         *rest, True)))
     chain = FlowLayout([np.arange(4)] * 3, [Layout((3, 9, 8, 2)), Layout((1, 9, 8, 6)), Layout((2, 9, 8, 4))])
     flows = (np.zeros(chain.size, dtype), *chain.cut, 3.0)
     yield from ((flow.inverse, (x, *flows, True)), (flow.forward, (x, *flows)))

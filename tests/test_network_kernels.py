@@ -59,10 +59,11 @@ def test_mlp_agrees_with_its_reference(dtype, seed, n, n_in, hidden, n_out, made
     with kernels.using("reference"):
         s, delta = mlp.slope(g, h, params, *rest)
         c, along = rng.normal(size=n).astype(dtype), rng.normal(size=x.shape).astype(dtype)
-        dg, dparams = mlp.slope_backward(along, c, x, g, h, delta, params, *rest)
+        dg, dparams = mlp.slope_backward(along, c, x, g, h, delta, params, *rest, True)
         atol = tolerance(dtype, x, h, g, s, delta, dg, dparams)
     check_kernel(mlp.slope, g, h, params, *rest, rtol=0, atol=atol)
-    check_kernel(mlp.slope_backward, along, c, x, g, h, delta, params, *rest, rtol=0, atol=atol)
+    for wanted in (True, False):
+        check_kernel(mlp.slope_backward, along, c, x, g, h, delta, params, *rest, wanted, rtol=0, atol=atol)
 
 
 @DTYPES
@@ -123,7 +124,7 @@ def test_the_bits_do_not_depend_on_the_threads():
         z, log_det, log_prob, *kept = flow.inverse(x, *steps, True)
         s, delta = mlp.slope(y, h, params, *rest)
         return [y, *mlp.backward(y, x, h, params, *rest, True, True), s, delta,
-                *mlp.slope_backward(x, y[:, 0].copy(), x, y, h, delta, params, *rest), z, log_det, log_prob,
+                *mlp.slope_backward(x, y[:, 0].copy(), x, y, h, delta, params, *rest, True), z, log_det, log_prob,
                 *flow.forward(x, *steps), *flow.backward(x, log_det, *kept, *steps, True)]
 
     both, before = everything(), numba.get_num_threads()
