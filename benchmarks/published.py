@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import npgen
+from npgen import checkpoint
 from npgen.models.estimator import clone
 from npgen.models.gradient import GradientModel
 
@@ -111,9 +112,13 @@ class Work:
         before = json.loads(notes.read_text()) if notes.exists() else {"settings": words, "seconds": 0.0, "curve": []}
         if done.exists():
             return Fit(npgen.load(done), repr(model), min(before["curve"]), before["seconds"], before["curve"])
+        trained, settings, of = isinstance(model, GradientModel), repr(model), "train_nats" if valid is None else "valid_nats"
+        curve = []
+        if trained and run.exists():  # however it was stopped, these are the epochs that it goes on from
+            curve = [entry[of] for entry in checkpoint.read(run)[1]["state"]["history"]]
         if before["seconds"] >= 3600 * self.hours and not self.resume:
-            raise OutOfTime(before["curve"], before["seconds"])
-        curve, begin = before["curve"], time.perf_counter()
+            raise OutOfTime(curve, before["seconds"])
+        begin = time.perf_counter()
 
         def keep():
             seconds = before["seconds"] + time.perf_counter() - begin
@@ -121,14 +126,11 @@ class Work:
             return seconds
 
         def after(entry):
-            del curve[entry["epoch"] - 1:]  # epochs that the checkpoint did not have are made again
             curve.append(entry[of])
             seconds = keep()
             if seconds - before["seconds"] > 3600 * self.hours:
                 raise OutOfTime(curve, seconds)
 
-        of = "train_nats" if valid is None else "valid_nats"
-        trained, settings = isinstance(model, GradientModel), repr(model)
         model = clone(model)
         try:
             if trained:
@@ -137,7 +139,6 @@ class Work:
                     model.set_params(callbacks=(after,)).fit(x, validation_data=valid, checkpoint=run, resume=True)
                 if any("interrupted" in str(each.message) for each in told):  # fit keeps what it has, and goes on
                     raise KeyboardInterrupt
-                curve[:] = [entry[of] for entry in model.history_]
             else:
                 model.fit(x, checkpoint=run, resume=True)
                 curve.append(-model.score(valid))
