@@ -363,7 +363,7 @@ SIZES = {"n_samples": 5, "rng": 3, "columns": [0], "return_components": True}
 def public_calls(model, x, path):
     """Every public query of the model, by name, as a function of a model."""
     z, own = model.encode(x) if coded(model) else None, {"set_params", "get_params", "to", "fit", "install"}
-    own |= {"condition"} if isinstance(model, MADE) else set()  # of columns that come first, which is tested elsewhere
+    own |= {"condition", "predict"} if isinstance(model, MADE) else set()  # of some columns, which are tested elsewhere
     values = {"X": x, "Z": z, "values": x[:4, :1], "path": path, "a": x[:2], "b": x[2:4], "n": 3} | SIZES
     for name, method in inspect.getmembers(type(model), inspect.isfunction):
         if name[0] != "_" and name not in own and answers_to(model, name):

@@ -351,7 +351,7 @@ PUBLIC = {  # a call of every public method, of a model m fitted on named rows x
     "condition": lambda m, x, z, folder: [m.condition([j], np.asarray(x)[0, [j]]).sample(3) for j in np.ravel(
         getattr(m, "order_", 0))[:1] if m.n_features_in_ > 1],
     "impute": lambda m, x, z, folder: m.impute(x),
-    "predict": lambda m, x, z, folder: m.predict(x, *([0] if isinstance(m, npgen.MADE) else [])),
+    "predict": lambda m, x, z, folder: answers_to(m, "predict") and m.predict(x, *([0] if isinstance(m, npgen.MADE) else [])),
     "inner": lambda m, x, z, folder: m.inner().enter(np.asarray(x)),
     "install": lambda m, x, z, folder: m.install(m.inner().parts),
     "state": lambda m, x, z, folder: m.state(),
@@ -927,7 +927,7 @@ QUERIES = {
     "energy": lambda m, x: m.energy(x),
     "critic": lambda m, x: m.critic(x),
     "explain": lambda m, x: m.explain(x),
-    "predict": lambda m, x: m.predict(x, *([0] if isinstance(m, npgen.MADE) else [])),
+    "predict": lambda m, x: answers_to(m, "predict") and m.predict(x, *([0] if isinstance(m, npgen.MADE) else [])),
     "predict_proba": lambda m, x: m.predict_proba(x),
     "aic": lambda m, x: m.aic(x),
     "bic": lambda m, x: m.bic(x),

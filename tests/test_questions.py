@@ -513,7 +513,7 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "predict: spread within alone": ("models.mixture.questions:OfColumns._predicted", "np.square(means - mean[:, None])",
                                      "0 * np.square(means - mean[:, None])",
                                      lambda: test_a_predicted_number_is_a_mean_and_a_standard_deviation(mixture)),
-    "predict: not normalised": ("models.conditional:Conditions.predict", "ops.log_softmax(", "(",
+    "predict: not normalised": ("models.conditional:Conditions._predicted", "ops.log_softmax(", "(",
                                 lambda: test_a_predicted_column_is_the_density_normalised_over_its_levels(made, "city")),
     "imputations: all the same": ("models.tabular:OfTables._imputations", "rng=stream.spawn()", "rng=0",
                                   test_multiple_imputations_are_draws_given_what_is_seen),

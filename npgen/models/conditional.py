@@ -51,6 +51,19 @@ class Conditional:
         return self.model._imputed(x, c, stream)
 
 
+class OfLevels:
+    """A method of models of which a column has levels, or that are not fitted yet."""
+
+    def __init__(self, method):
+        self.method, self.__doc__ = method, method.__doc__
+
+    def __get__(self, model, owner=None):
+        head = None if model is None else model.head_
+        if head is not None and all(each.support() is None for each in getattr(head, "heads", [head])):
+            raise AttributeError(f"a {type(model).__name__} has no {self.method.__name__} where no column has levels")
+        return self.method.__get__(model, owner)
+
+
 class Conditions:
     """What MADE says of columns by themselves: their share of log_prob, what one is given all others, rows given some."""
 
@@ -83,16 +96,23 @@ class Conditions:
 
         return without_overflow(of_columns, lambda x: self.preprocess_.to_noise(None, x), x) + np.log(np.abs(slopes))
 
-    def predict(self, X, column, *, context=None):
+    @OfLevels
+    def predict(self, X, column=None, *, context=None):
         """What a column, a name or number, is given all others of its row, (n, c) of its levels; of a frame, a frame.
 
             P(x_j = l | x_-j) = p(x_j = l, x_-j) / sum_m p(x_j = m, x_-j)
 
         by log_prob of every row with every level there, whatever the order. X: its own values of that column do not matter, and
         a frame need not have it. The columns of a frame are named by the levels.
+        A fitted model none of whose columns has levels has no predict, by which scikit-learn knows what it is.
         Raises ValueError for a column that there is not, or has no levels, and as log_prob does.
         """
         self._check_fitted("predict")
+        if column is None:
+            raise ValueError("predict: column says of which column, a name or number; give one")
+        return self._predicted(X, column, context)
+
+    def _predicted(self, X, column, context):
         asked, others = columns_alone(self, "predict", self._numbers_of("predict", column))
         j = self._only(asked, column)
         known, head = self._besides("predict", X, others), self.head_.of([j])
