@@ -84,7 +84,8 @@ class MADE(Conditions, GradientModel):
     head           what the columns are: "normal", "mixture" (of ten normals), "bernoulli" (0 or 1), "poisson" (counts),
                    "categorical" (whole numbers, of which those that are there are its levels), a head of npgen.heads, such as
                    MixtureOfNormals(3) or Categorical(levels), or a list of one for each column; "auto": Bernoulli for data of
-                   0 and 1, normal for others
+                   0 and 1, normal for others, and of a DataFrame what each column calls for (models/choice.py): also Grid,
+                   Mapped, Atoms, with a state for missing values, and Pooled of npgen.heads
     order          "natural", "random", or a permutation of the columns: the order of the factorisation; "any": every training
                    step draws another, so that condition and impute answer for any subset of the columns
     n_masks        orders that the density is the mean of, p(x) = 1/m sum_k p_k(x), drawn once; training goes through them step

@@ -39,7 +39,9 @@ class Mixture(OfColumns, MixtureModel):
     heads             what the columns are: "normal", "bernoulli" (0 or 1), "poisson" (counts), "categorical" (whole numbers,
                       of which those that are there are its levels), or npgen.heads.Categorical(levels), which
                       declares them: a list of numbers, or how many they are, 0, 1, ..., c - 1; one head for all columns, a
-                      list of one for each, or "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise
+                      list of one for each, or "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise, and of a
+                      DataFrame what each column calls for (models/choice.py): also Grid, Mapped, Atoms and Pooled of
+                      npgen.heads, which may be given, too, of Normal(limit=None)
     tol, max_iter     EM stops when the mean log-likelihood changes by no more than tol nats, or after max_iter iterations
     reg_covar         added to every variance, relative to that column's variance within the components (the geometric mean
                       of theirs by weight), so that it does not grow with the distance between them
