@@ -119,7 +119,7 @@ FILES = {  # a file -> its bytes, and the words of the one line, or None: it is 
     "two-digit-years.csv": (lines("01/02/20,1.5", "03/04/21,2", "05/06/22,3"), None),
     "zones.csv": (lines("2020-01-01T00:00:00Z,1.5", "2020-01-01T00:00:00+02:00,2", "2020-01-02T00:00:00Z,3"), None),
     "leap-second.csv": (lines("2016-12-31T23:59:60Z,1.5", "2017-01-01T00:00:00Z,2", "2017-01-02T00:00:00Z,3"), None),
-    "many-levels.csv": (levels(2000), None),
+    "many-levels.csv": (levels(2000), None), "a-hundred-thousand-levels.csv": (levels(100_000), None),
     "many-keys.csv": (b"a,b\n" + b"".join(b"k%d,%d\n" % (i, i % 7) for i in range(20_000)), None),
     "many-columns.csv": (columns(300), None),
     "names-that-are-answers.csv": (lines("1.5,x", "2,y", "3,x", header="log_prob,imputation"), "log_prob"),
@@ -171,7 +171,8 @@ def missing_is_null(frame):
     return frame
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "a-hundred-thousand-levels.csv" else ())
+                                  for name in FILES])
 def test_a_file_is_a_table_or_one_line_and_nothing_is_lost(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, name)

@@ -3,6 +3,7 @@
 Kinds of columns, and what number stands for a cell: column.py. Legend: n rows, d columns that are modelled.
 """
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -52,15 +53,20 @@ class Schema:
         found = determined.find(found, [(values, gaps) for _, _, values, gaps in read], set(columns or {}))
         return cls(library, len(X), tuple(found))
 
-    @property
+    @functools.cached_property
     def modelled(self):
         """The columns that are modelled, a tuple (d,) of Columns."""
         return tuple(column for column in self.columns if column.kind in MODELLED)
 
-    @property
+    @functools.cached_property
     def names(self):
         """Of the modelled columns, a list (d,)."""
         return [column.name for column in self.modelled]
+
+    @functools.cached_property
+    def _place(self):
+        """{name of a modelled column: its number}."""
+        return {name: j for j, name in enumerate(self.names)}
 
     @property
     def float32(self):
@@ -96,11 +102,11 @@ class Schema:
 
     def _values(self, column, x):
         """The values of a column, and which are missing, in rows x (n, d)."""
-        names = self.names
-        if column.name in names:
-            return column.values(x[:, names.index(column.name)])
+        if column.name in self._place:
+            return column.values(x[:, self._place[column.name]])
         if column.kind == "determined":
-            return determined.derive(column, {each.name: each for each in self.columns}, dict(zip(names, x.T, strict=True)))
+            columns = {name: self.modelled[self._place[name]] for name in column.by}
+            return determined.derive(column, columns, {name: x[:, self._place[name]] for name in columns})
         return column.unmodelled(len(x))
 
     def decode(self, x, *, index=None, only=None):

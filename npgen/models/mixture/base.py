@@ -298,6 +298,12 @@ class MixtureModel(Questions, Model):
     def _completed(self, x, stream):
         """Rows with every missing value replaced, so many at once as memory holds."""
         at_once = max(64, IMPUTED // (x.shape[1] * self.n_latent_))
+        some = np.isnan(x).any(axis=1)
+        if stream is None and not some.all():  # whose others have nothing to look for among many levels
+            full = x.copy()
+            if some.any():
+                full[some] = self._completed(x[some], None)
+            return full
         return self._rowwise(lambda rows, c: self._impute(rows, stream), x, rows=at_once)
 
     def marginal(self, columns):
