@@ -1,0 +1,379 @@
+"""Models of tables beside what is below them and above them: how likely rows held out are, and what their rows look like.
+
+    python -m benchmarks.tables --data DIR [--only adult flights] [--models Mixture] [--out FILE]
+
+DIR holds adult.csv, flights.csv, penguins_raw.csv, seattle_weather.csv; one that is missing is said and left out. Each model
+is fitted in a process of its own to the rows that are not held out: the first n // 5 of default_rng(0).permutation(n) are. What
+comes of it is written to benchmarks/TABLES.md.
+
+Legend: n rows, d columns.
+"""
+import argparse
+import itertools
+import multiprocessing
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import npgen
+from npgen.data.reading import read_table
+
+from .speed import machine
+
+TABLES = ("adult", "flights", "penguins_raw", "seattle_weather")
+STRINGS = "adult, its strings"
+BINS = 50           # of a column of numbers, in the tree
+COARSE = 10         # and where pairs of columns are compared
+MODELS = {
+    "Mixture": lambda n: npgen.Mixture(max(2, min(60, n // 100)), missing="model", random_state=0, max_iter=200, tol=1e-4),
+    "Mixture, holes marginalised": lambda n: npgen.Mixture(max(2, min(60, n // 100)), random_state=0, max_iter=200, tol=1e-4),
+    "MADE": lambda n: npgen.MADE(hidden=(256,), random_state=0),
+    "MADE, any order": lambda n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
+
+
+# ---------------------------------------------------------------- tables
+
+def load(folder, name):
+    """(rows to fit, rows held out) of a table, as polars frames."""
+    frame = read_table(Path(folder) / f"{name.partition(',')[0]}.csv")
+    if name == STRINGS:
+        frame = frame.select([column for column in frame.columns if frame[column].dtype == pl.String])
+    order = np.random.default_rng(0).permutation(len(frame))
+    return frame[order[len(frame) // 5:]], frame[order[:len(frame) // 5]]
+
+
+def codes_of(frame, like, bins):
+    """Every column as numbers 0, 1, ... (n, d): levels of `like`, others -1, or its quantiles; a missing one the last."""
+    columns = []
+    for name in frame.columns:
+        column, known = frame[name], like[name]
+        if column.dtype.is_numeric():
+            edges = np.unique(np.quantile(known.drop_nulls().to_numpy(), np.linspace(0, 1, bins + 1)[1:-1]))
+            x = column.cast(pl.Float64).to_numpy()
+            codes = np.where(np.isnan(x), len(edges) + 1, np.searchsorted(edges, x, side="right"))
+        else:
+            levels = {level: i for i, level in enumerate(known.drop_nulls().unique().sort())}
+            codes = np.array([len(levels) if value is None else levels.get(value, -1) for value in column])
+        columns.append(codes.astype(np.int64))
+    return np.stack(columns, axis=1)
+
+
+# ---------------------------------------------------------------- below: independent columns, a tree
+
+class Independent:
+    """Columns as if they had nothing to do with each other: each of a cell drawn from the rows."""
+
+    def fit(self, frame):
+        self.frame = frame
+        return self
+
+    def sample(self, n, rng):
+        rng = np.random.default_rng(rng)
+        return pl.DataFrame({name: self.frame[name][rng.integers(0, len(self.frame), n)] for name in self.frame.columns})
+
+    def log_prob(self, frame):
+        train, x = codes_of(self.frame, self.frame, BINS), codes_of(frame, self.frame, BINS)
+        return sum(np.log(shares(train[:, j]))[x[:, j]] for j in range(x.shape[1]))
+
+
+class Tree(Independent):
+    """Chow & Liu's tree of the columns, numbers in quantiles, of which a cell is drawn; half a count more in every cell."""
+
+    def fit(self, frame):
+        super().fit(frame)
+        codes = codes_of(frame, frame, BINS)
+        d = codes.shape[1]
+        gain = np.zeros((d, d))
+        for i, j in itertools.combinations(range(d), 2):
+            joint = shares(codes[:, i], codes[:, j])
+            outer = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0)
+            gain[i, j] = gain[j, i] = (joint * np.log(joint / outer)).sum()
+        inside, self.edges = {0}, [(None, 0)]
+        while len(inside) < d:
+            i, j = max(((i, j) for i in inside for j in range(d) if j not in inside), key=lambda pair: gain[pair])
+            inside.add(j)
+            self.edges.append((i, j))
+        self.codes = codes
+        return self
+
+    def _conditional(self, i, j):
+        if i is None:
+            return shares(self.codes[:, j])[None]
+        joint = shares(self.codes[:, i], self.codes[:, j])
+        return joint / joint.sum(axis=1, keepdims=True)
+
+    def log_prob(self, frame):
+        x = codes_of(frame, self.frame, BINS)
+        return sum(np.log(self._conditional(i, j))[0 if i is None else x[:, i], x[:, j]] for i, j in self.edges)
+
+    def sample(self, n, rng):
+        rng, x = np.random.default_rng(rng), np.zeros((n, self.codes.shape[1]), np.int64)
+        made = {}
+        for i, j in self.edges:
+            p = np.cumsum(self._conditional(i, j), axis=1)[np.zeros(n, int) if i is None else x[:, i]]
+            x[:, j] = np.minimum((p < rng.uniform(size=(n, 1)) * p[:, -1:]).sum(axis=1), self.codes[:, j].max())
+            rows = np.empty(n, np.int64)
+            for code in np.unique(x[:, j]):
+                at = np.flatnonzero(self.codes[:, j] == code)
+                rows[x[:, j] == code] = rng.choice(at if len(at) else np.arange(len(self.codes)), (x[:, j] == code).sum())
+            made[self.frame.columns[j]] = self.frame[self.frame.columns[j]][rows]
+        return pl.DataFrame({name: made[name] for name in self.frame.columns})
+
+
+def shares(*codes):
+    """The table of shares of one or two columns, half a count more in every cell, and a row for levels never seen."""
+    table = np.zeros([each.max() + 2 for each in codes])
+    np.add.at(table, tuple(codes), 1)
+    table += 0.5
+    return table / table.sum()
+
+
+# ---------------------------------------------------------------- what rows look like
+
+def shapes(real, made):
+    """The mean over columns of 1 - the total variation of levels, or 1 - Kolmogorov and Smirnov's distance of numbers."""
+    answers = []
+    for name in real.columns:
+        if real[name].dtype.is_numeric():
+            a, b = (np.sort(np.nan_to_num(each[name].cast(pl.Float64).fill_null(float("nan")).to_numpy(), nan=1e300))
+                    for each in (real, made))
+            grid = np.unique(np.concatenate([a, b]))
+            answers.append(1 - np.abs(np.searchsorted(a, grid, side="right") / len(a)
+                                      - np.searchsorted(b, grid, side="right") / len(b)).max())
+        else:
+            levels = pl.concat([real.select(name), made.select(name)])
+            a, b = (np.bincount(codes_of(each.select(name), levels, COARSE)[:, 0], minlength=levels[name].n_unique() + 1)
+                    / len(each) for each in (real, made))
+            answers.append(1 - np.abs(a - b).sum() / 2)
+    return float(np.mean(answers))
+
+
+def pairs(real, made):
+    """The mean over pairs of columns of 1 - the total variation of their table, numbers in tenths."""
+    a, b = codes_of(real, real, COARSE), codes_of(made, real, COARSE)
+    answers = []
+    for i, j in itertools.combinations(range(a.shape[1]), 2):
+        widths = [max(a[:, k].max(), b[:, k].max()) + 2 for k in (i, j)]
+        tables = [np.bincount((x[:, i] + 1) * widths[1] + x[:, j] + 1, minlength=np.prod(widths) + widths[1] + 2) / len(x)
+                  for x in (a, b)]
+        answers.append(1 - np.abs(tables[0] - tables[1]).sum() / 2)
+    return float(np.mean(answers))
+
+
+def auc(real, made):
+    """How well boosted trees tell rows that are made from real ones, on halves that they have not seen: 0.5 is not at all."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.metrics import roc_auc_score
+    rng, whole = np.random.default_rng(0), pl.concat([real, made])
+    x = np.stack([whole[name].cast(pl.Float64).to_numpy() if whole[name].dtype.is_numeric() else frequent(whole[name])
+                  for name in whole.columns], axis=1)
+    levelled = [not whole[name].dtype.is_numeric() for name in whole.columns]
+    y, half = np.repeat([0, 1], [len(real), len(made)]), rng.permutation(len(x)) < len(x) // 2
+    answers = []
+    for train in (half, ~half):
+        model = HistGradientBoostingClassifier(categorical_features=levelled, random_state=0).fit(x[train], y[train])
+        answers.append(roc_auc_score(y[~train], model.predict_proba(x[~train])[:, 1]))
+    return float(np.mean(answers))
+
+
+def frequent(column):
+    """The 250 most frequent levels of a column as numbers, NaN where it misses, all others as one."""
+    counts = column.drop_nulls().value_counts(sort=True)[column.name].head(250)
+    place = {level: i for i, level in enumerate(counts)}
+    return np.array([np.nan if value is None else place.get(value, 250) for value in column], float)
+
+
+def copies(rows, train):
+    """The share of rows that are a row of the training table, cell by cell."""
+    known = set(train.rows())
+    return float(np.mean([row in known for row in rows.rows()]))
+
+
+def holes_in(frame, schema):
+    """The frame with a fifth of the modelled cells that are there taken out, and which, {name: (n,)}; of columns that follow
+    from others all are, as they would tell."""
+    rng, names = np.random.default_rng(1), schema.names
+    out = {name: rng.uniform(size=len(frame)) < 0.2 for name in names}
+    holes = frame.with_columns(**{name: pl.when(~pl.Series(out[name])).then(pl.col(name)) for name in names}, **{
+        column.name: pl.lit(None, frame[column.name].dtype) for column in schema.columns if column.kind == "determined"})
+    return holes, {name: gone & frame[name].is_not_null().to_numpy() for name, gone in out.items()}
+
+
+def errors(filled, frame, train, out):
+    """Of cells that were taken out: the share of wrong levels, and the root mean square of numbers in standard deviations."""
+    wrong, squares = [], []
+    for name, gone in out.items():
+        if train[name].dtype.is_numeric():
+            scale = max(float(train[name].std() or 0), 1e-12)
+            off = (filled[name].cast(pl.Float64).to_numpy() - frame[name].cast(pl.Float64).to_numpy())[gone]
+            squares.append(np.sqrt(np.mean(np.square(off / scale))))
+        else:
+            wrong.append(np.mean((filled[name] != frame[name]).fill_null(True).to_numpy()[gone]))
+    return float(np.mean(wrong)) if wrong else None, float(np.mean(squares)) if squares else None
+
+
+def baselines(train, holes, frame, out):
+    """{name: errors} of the mode and the median, and of scikit-learn's IterativeImputer on the columns of numbers."""
+    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+    from sklearn.impute import IterativeImputer
+    simple = holes.with_columns(**{name: pl.col(name).fill_null(train[name].median() if train[name].dtype.is_numeric() else
+                                                                train[name].drop_nulls().mode().sort()[0]) for name in out})
+    numbers = [name for name in out if train[name].dtype.is_numeric()]
+    answers = {"mode, median": errors(simple, frame, train, out)}
+    if numbers:
+        def matrix(rows):
+            return rows.select(pl.col(numbers).cast(pl.Float64)).to_numpy()
+        chained = IterativeImputer(random_state=0, max_iter=20).fit(matrix(train)).transform(matrix(holes))
+        answers["IterativeImputer"] = None, errors(pl.DataFrame(chained, schema=numbers), frame, train,
+                                                   {name: out[name] for name in numbers})[1]
+    return answers
+
+
+# ---------------------------------------------------------------- a model and a table
+
+def fit_and_ask(folder, table, name):
+    """What one model makes of one table, {measure: number}, or {"refused": why}."""
+    warnings.simplefilter("ignore")
+    train, held = load(folder, table)
+    before, begin = peak(), time.perf_counter()
+    try:
+        model = {"independent columns": Independent, "Chow-Liu tree": Tree}[name]() if name not in MODELS else \
+            MODELS[name](len(train))
+        model = model.fit(train)
+    except ValueError as error:
+        return {"refused": str(error)}
+    schema = getattr(model, "schema_", None)
+    answer = {"seconds": time.perf_counter() - begin, "MB": peak() - before, "table MB": train.estimated_size() / 1e6}
+    schema = schema or npgen.data.Schema.infer(pl.concat([train, held]))
+    names = [column.name for column in schema.columns if column.kind not in ("id", "text", "constant")]
+    made, real = model.sample(len(train) + len(held), rng=1).select(names), pl.concat([train, held]).select(names)
+    fits = [held[column.name].is_in(list(column.levels)) for column in schema.modelled if column.levels is not None]
+    fits += [held[column.name].is_between(column.low, column.high) for column in schema.modelled if column.kind == "integer"]
+    known = held.filter(np.all([each.fill_null(True).to_numpy() for each in fits], axis=0))
+    begin = time.perf_counter()
+    if name in MODELS or all(not held[each].dtype.is_numeric() for each in names):
+        try:
+            answer["nats"] = -float(np.mean(model.log_prob(known)))
+            answer["left out"] = len(held) - len(known)
+            answer["rows/s"] = len(known) / (time.perf_counter() - begin)
+        except ValueError as error:
+            answer["nats refused"] = str(error)
+    answer |= {"shapes": shapes(real, made), "pairs": pairs(real, made), "AUC": auc(real, made),
+               "copies": copies(made, train.select(names)), "real copies": copies(held.select(names), train.select(names))}
+    if name in MODELS and name != "MADE":
+        holes, out = holes_in(known, schema)
+        try:
+            answer["impute"] = errors(model.impute(holes), known, train, out)
+        except ValueError as error:
+            answer["impute refused"] = str(error)
+        answer["baselines"] = baselines(train, holes, known, out)
+    return answer
+
+
+def ceiling(folder, table):
+    """Half of the real rows beside the other half."""
+    train, held = load(folder, table)
+    whole = pl.concat([train, held])
+    columns = npgen.data.Schema.infer(whole).columns
+    whole = whole.select([column.name for column in columns if column.kind not in ("id", "text", "constant")])
+    order = np.random.default_rng(2).permutation(len(whole))
+    a, b = whole[order[:len(whole) // 2]], whole[order[len(whole) // 2:]]
+    return {"shapes": shapes(a, b), "pairs": pairs(a, b), "AUC": auc(a, b), "copies": copies(b, a)}
+
+
+def peak():
+    """What this process has held at most, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def apart(function, *args):
+    """function(*args) in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+# ---------------------------------------------------------------- the page
+
+def number(answer, name, form):
+    return form.format(answer[name]) if name in answer else ""
+
+
+def section(folder, table, models):
+    """The Markdown lines on one table."""
+    train, held = load(folder, table)
+    yield from ("", f"## {table}: {len(train):,} rows to fit, {len(held):,} held out, {train.width} columns", "")
+    yield "| | nats a row | shapes | pairs | AUC | copies | fit, s | scored, rows/s | memory, MB |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    rows = {"real half against half": apart(ceiling, folder, table)}
+    for name in ("independent columns", "Chow-Liu tree", *models):
+        rows[name] = apart(fit_and_ask, folder, table, name)
+        print(table, name, rows[name], file=sys.stderr, flush=True)
+    for name, row in rows.items():
+        if "refused" in row:
+            yield f"| {name} | {row['refused']} | | | | | | | |"
+            continue
+        yield (f"| {name} | {number(row, 'nats', '{:.3f}')} | {row['shapes']:.3f} | {row['pairs']:.3f} | {row['AUC']:.3f} | "
+               f"{100 * row['copies']:.2f}% | {number(row, 'seconds', '{:.1f}')} | {number(row, 'rows/s', '{:,.0f}')} | "
+               f"{number(row, 'MB', '{:.0f}')} |")
+    some = next((row for row in rows.values() if "table MB" in row), {"table MB": 0, "real copies": 0})
+    yield from ("", f"Of the rows held out {100 * some['real copies']:.2f}% are copies of a row to fit. The table is "
+                f"{some['table MB']:.1f} MB in memory.")
+    left = {row.get("left out", 0) for row in rows.values()}
+    if max(left):
+        yield f"{max(left)} rows held out have a level, or a whole number, beyond those of the rows to fit, and are not scored."
+    yield from ("", "| filled in | wrong levels | numbers, root mean square in standard deviations |", "|---|---|---|")
+    known = next((row["baselines"] for row in rows.values() if "baselines" in row), {})
+    for name, found in {**known, **{name: row["impute"] for name, row in rows.items() if "impute" in row}}.items():
+        yield f"| {name} | " + " | ".join("" if each is None else f"{each:.3f}" for each in found) + " |"
+    for name, row in rows.items():
+        for key in ("nats refused", "impute refused"):
+            if key in row:
+                yield f"\n{name}: {row[key]}"
+
+
+def report(folder, tables, models):
+    yield "# Models of tables"
+    yield ""
+    yield "Written by `python -m benchmarks.tables`. Held out: the first n // 5 rows of default_rng(0).permutation(n). Nats are"
+    yield "minus the mean of log p(x), by the measure that `npgen info` prints: they compare between models of one measure; of"
+    yield "the tree and of independent columns where all columns are levels, with half a count for each. Shapes: 1 - the total"
+    yield "variation of levels, and 1 - the Kolmogorov-Smirnov distance of numbers, the mean over columns. Pairs: 1 - the total"
+    yield "variation of the tables of two columns, numbers in tenths. AUC: of boosted trees that tell as many drawn rows from"
+    yield "all real ones, on halves that they have not seen. Copies: drawn rows that are a row to fit. Filled in: a fifth of"
+    yield "the cells of the rows held out, taken out at random."
+    yield ""
+    yield f"- machine: {machine()}"
+    for table in tables:
+        yield from section(folder, table, models)
+
+
+def main(argv=None):
+    """Run, write, print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Models of tables.")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the folder of adult.csv, flights.csv, ...")
+    parser.add_argument("--only", nargs="+", choices=[*TABLES, "strings"], metavar="TABLE", help="these tables")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help="these models")
+    parser.add_argument("--out", metavar="FILE", default=str(Path(__file__).with_name("TABLES.md")))
+    args = parser.parse_args(argv)
+    wanted = args.only or ["strings", *TABLES]
+    tables = [STRINGS if name == "strings" else name for name in wanted]
+    there = [name for name in tables if (Path(args.data) / f"{name.partition(',')[0]}.csv").exists()]
+    for name in set(tables) - set(there):
+        print(f"SKIPPED: {name}.csv is not in {args.data}", file=sys.stderr)
+    if not there:
+        return 1
+    lines = []
+    for line in report(args.data, there, args.models):
+        lines.append(line)
+        print(line, flush=True)
+        Path(args.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What benchmarks/tables.py measures with: densities that add up, samples that follow them, distances whose ends are known."""
+import itertools
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+pl = pytest.importorskip("polars")
+
+from benchmarks import tables  # noqa: E402
+from npgen.data import Schema  # noqa: E402
+
+RNG = np.random.default_rng(0)
+N = 600
+A = RNG.integers(0, 3, N)
+B = (A + (RNG.uniform(size=N) < 0.2)) % 3
+C = (B + RNG.integers(0, 2, N)) % 3
+FRAME = pl.DataFrame({name: [f"{name}{i}" if i < 2 or name != "b" else None for i in codes] for name, codes in
+                      {"a": A, "b": B, "c": C}.items()})
+EVERY = pl.DataFrame([dict(zip("abc", row, strict=True)) for row in itertools.product(*(
+    FRAME[name].unique().sort().to_list() for name in "abc"))], schema=FRAME.schema)
+
+
+@pytest.mark.parametrize("model", [tables.Independent, tables.Tree])
+def test_a_floor_is_a_density_of_its_rows_and_draws_them(model):
+    """20,000 rows, 27 cells; Hoeffding: a false alarm in 1e7 runs at most. Levels that no row has keep a little mass."""
+    fitted, n = model().fit(FRAME), 20_000
+    p = np.exp(fitted.log_prob(EVERY))
+    assert 0.99 < p.sum() < 1
+    made = fitted.sample(n, 0)
+    share = EVERY.join(made.group_by(FRAME.columns).len(), on=FRAME.columns, how="left", nulls_equal=True,
+                       maintain_order="left")["len"].fill_null(0).to_numpy() / n
+    assert np.abs(share - p / p.sum()).max() < math.sqrt(math.log(54 / 1e-7) / (2 * n)) + 0.01  # half a count per level
+
+
+def test_a_tree_is_likelier_than_independent_columns_and_finds_the_chain():
+    tree = tables.Tree().fit(FRAME)
+    assert {frozenset(edge) for edge in tree.edges[1:]} == {frozenset((0, 1)), frozenset((1, 2))}
+    assert tree.log_prob(FRAME).mean() > tables.Independent().fit(FRAME).log_prob(FRAME).mean() + 0.3
+
+
+def test_numbers_are_drawn_from_their_rows():
+    frame = pl.DataFrame({"x": [None if i % 9 == 0 else i**2 for i in range(200)], "s": ["u", "v"] * 100})
+    made = tables.Tree().fit(frame).sample(500, 1)
+    assert set(made["x"]) <= set(frame["x"]) and made["x"].null_count() > 0 and made.schema == frame.schema
+
+
+def test_measures_of_the_same_rows_and_of_others():
+    frame = FRAME.with_columns(x=pl.Series(RNG.normal(size=N)))
+    assert tables.shapes(frame, frame) == tables.pairs(frame, frame) == tables.copies(frame, frame) == 1
+    other = frame.with_columns(a=pl.col("a") + "!", x=pl.col("x") + 100)
+    assert tables.shapes(frame.select("a", "x"), other.select("a", "x")) < 1e-12
+    assert tables.copies(other, frame) == 0 and tables.copies(pl.concat([frame, other]), frame) == 0.5
+    pytest.importorskip("sklearn")
+    assert tables.auc(frame, other) == 1
+
+
+def test_holes_hide_what_follows_and_errors_are_of_them_alone():
+    frame = FRAME.select("a", "c").with_columns(n=pl.Series(A * 7 % 5), x=pl.Series(RNG.normal(size=N)))
+    schema = Schema.infer(frame)
+    holes, out = tables.holes_in(frame, schema)
+    assert schema.names == ["a", "c", "x"] and holes["n"].null_count() == N
+    assert all(0.1 < gone.mean() < 0.3 and holes[name].is_null().to_numpy()[gone].all() for name, gone in out.items())
+    assert tables.errors(frame, frame, frame, out) == (0, 0)
+    wrong = frame.with_columns(a=pl.lit("nothing"), x=pl.col("x") + 2 * frame["x"].std())
+    levels, numbers = tables.errors(wrong, frame, frame, out)
+    assert levels == 0.5 and abs(numbers - 2) < 1e-9
