@@ -13,7 +13,8 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
-from npgen import data, ops
+import npgen
+from npgen import checkpoint, data, ops
 from npgen.engine import grad
 from npgen.models import Diffusion, FlowMatching
 from npgen.models.flow_matching import paired
@@ -244,6 +245,21 @@ def test_far_from_all_rows_the_model_is_a_normal_of_their_size(kind, more):
         if size >= 2:
             want = -np.square(z / rms).sum(axis=1) / 2 - 2 * math.log(rms) - math.log(2 * math.pi) - np.log(std).sum()
             np.testing.assert_allclose(found, want, rtol=1e-4)
+
+
+@kinds
+def test_a_file_of_an_older_fit_has_no_reach_and_a_forged_one_is_refused(kind, tmp_path):
+    x = rows(60)
+    KINDS[kind](**QUICK).fit(x).save(tmp_path / "m")
+    arrays, header = checkpoint.read(tmp_path / "m")
+    older = {name: value for name, value in header["fitted"].items() if name != "extent_"}
+    checkpoint.write(tmp_path / "older", arrays, header | {"fitted": older})
+    inside = x[np.square(x).sum(axis=1) < 1]
+    np.testing.assert_array_equal(npgen.load(tmp_path / "older").log_prob(inside), npgen.load(tmp_path / "m").log_prob(inside))
+    for wrong in ([], {}, [1.0], [0.0, 1.0], ["a", 1.0], [math.inf, 1.0], 3):
+        checkpoint.write(tmp_path / "forged", arrays, header | {"fitted": older | {"extent_": wrong}})
+        with pytest.raises(npgen.LoadError, match="do not make a|is not a model|JSON|forged"):
+            npgen.load(tmp_path / "forged")
 
 
 @kinds
