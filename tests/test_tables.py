@@ -165,7 +165,7 @@ REFUSED = {  # a call -> what the one line says
     "another type": (lambda: fitted().log_prob(pl.DataFrame(BASE).with_columns(x=pl.lit("1"))),
                      "log_prob: column 'x', row 1: '1' is no number"),
     "a whole number beyond": (lambda: fitted().log_prob(pl.DataFrame(BASE).with_columns(n=pl.lit(99))),
-                              "log_prob: X.0, 2. is 99"),
+                              "log_prob: column 'n' is 99 in row 1, a value that no row of fit had"),
     "no such column": (lambda: fitted().condition({"sex": "F"}), "condition: there is no column 'sex'; there are 'city', 'x'"),
     "no such level": (lambda: fitted().condition({"city": "Oslo"}), "condition: column 'city', row 1: 'Oslo' is none of its"),
     "names of an array": (lambda: mixture().fit(np.eye(9)).condition({"a": 1}), "condition: {name: value} is for models"),

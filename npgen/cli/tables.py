@@ -66,6 +66,9 @@ def known(model, file, texts):
     columns, values = {column.name: column for column in model.schema_.modelled}, {}
     for text in texts:
         name, equals, value = text.partition("=")
+        followed = {column.name: column.by for column in model.schema_.columns if column.kind == "determined"}.get(name)
+        if equals and followed:
+            raise ValueError(f"--given {text}: {name} follows from {' and '.join(followed)}; give that instead")
         if not equals or name not in columns:
             raise ValueError(f"--given {text}: give NAME=VALUE, the name one of {listed(columns)}, which {file} was fitted on")
         column, (low, dots, high) = columns[name], value.partition("..")

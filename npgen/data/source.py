@@ -3,7 +3,9 @@
 Legend: n rows, d columns.
 """
 import functools
+import gzip
 import os
+import zlib
 
 import numpy as np
 
@@ -73,9 +75,27 @@ class Source:
             return read(*args)
         except (DataError, MemoryError):
             raise
+        except UnicodeDecodeError as error:
+            where = f"byte 0x{error.object[error.start]:02x}{_line_of(self.path)}"
+            raise DataError(f"{self.path} is no UTF-8 text ({where}); save it as UTF-8") from None
         except Exception as error:  # whatever a parser raises, the file is at fault
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise DataError(f"{self.path} is damaged or not what its name says ({reason}); use another copy") from None
+
+
+def _line_of(path):
+    """" in line 7", the first one of a file that is no UTF-8; nothing where it has none, or is damaged further on."""
+    number = 0
+    try:
+        with (gzip.open if path.lower().endswith(".gz") else open)(path, "rb") as file:
+            for line in file:
+                number += 1
+                line.decode("utf-8")
+    except UnicodeDecodeError:
+        return f" in line {number}"
+    except (OSError, EOFError, zlib.error):
+        pass
+    return ""
 
 
 class _Whole:

@@ -16,7 +16,7 @@ HEADS maps the name of a head, on the command line and in a file, to its class.
 import numpy as np
 
 from .atoms import Atoms
-from .base import Family, Head
+from .base import Family, Head, Unsupported
 from .bernoulli import Bernoulli
 from .categorical import Categorical, levels_in
 from .columns import Columns
@@ -32,7 +32,7 @@ HEADS = {head.name: head for head in (Normal, MixtureOfNormals, Bernoulli, Poiss
                                       Columns)}
 
 __all__ = ["HEADS", "Atoms", "Bernoulli", "Categorical", "Columns", "Family", "Grid", "Head", "Mapped", "MixtureOfNormals",
-           "Normal", "Poisson", "Pooled", "Scale", "from_config", "has_missing", "head_for", "untouched"]
+           "Normal", "Poisson", "Pooled", "Scale", "Unsupported", "from_config", "has_missing", "head_for", "untouched"]
 
 
 def head_for(spec, x):

@@ -209,12 +209,20 @@ class Family(Head):
         """The outputs of some features."""
 
 
+class Unsupported(ValueError):
+    """A value that a head cannot have drawn: where it is, and in words why."""
+
+    def __init__(self, name, row, column, value, words):
+        super().__init__(f"{name}: X[{row}, {column}] is {value:g}, {words}")
+        self.row, self.column, self.value, self.words = row, column, value, words
+
+
 def refuse(wrong, x, name, columns, words, levels=None):
-    """Raise ValueError, in these words, for the first value (n, d) that is wrong; {c} in them is how many levels it has."""
+    """Raise Unsupported, in these words, for the first value (n, d) that is wrong; {c} in them is how many levels it has."""
     if wrong.any():
         row, column = np.argwhere(asnumpy(wrong))[0]
         words = words.format(c=None if levels is None else levels[column])
-        raise ValueError(f"{name}: X[{row}, {column if columns is None else columns[column]}] is {x[row, column]:g}, {words}")
+        raise Unsupported(name, row, column if columns is None else columns[column], x[row, column], words)
 
 
 def mass_of(points, log_p, low, high):

@@ -103,7 +103,8 @@ class GradientModel(Model, train.Training):
     def _check_head(self, method, x, z):
         """Raise ValueError, naming a cell of x, unless the head can take z, what preprocessing makes of the rows x."""
         if self.head_ is not None:
-            self.head_.check(z, method, shown=x)
+            with self._naming_columns(method):
+                self.head_.check(z, method, shown=x)
 
 
 class Moved(dict):

@@ -320,8 +320,9 @@ class MADE(Conditions, GradientModel):
                 return order
         if self.any_order_:
             return Order(np.concatenate([columns, [j for j in self._orders[0].order if j not in columns]]).astype(np.int64))
-        raise ValueError(f"{method}: columns {one_line(np.asarray(columns).tolist())} do not come first in the order of this "
-                         "MADE's factorisation; fit it with order='any'")
+        shown = [self._names[j] for j in columns] if self._names else np.asarray(columns).tolist()
+        raise ValueError(f"{method}: columns {one_line(shown)} do not come first in the order of this MADE's factorisation; "
+                         "fit it with order='any'")
 
     def _conditional_log_prob(self, x, columns, context):
         """log p(x_m | x_s) of checked rows (n, d)."""

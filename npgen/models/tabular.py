@@ -2,6 +2,7 @@
 
 Legend: n rows, d columns that are modelled.
 """
+import contextlib
 import copy
 
 import numpy as np
@@ -75,6 +76,20 @@ class OfTables:
             return self._encoded(X)
         except DataError as error:
             raise DataError(f"{method}: {error}") from None
+
+    @contextlib.contextmanager
+    def _naming_columns(self, method):
+        """A value that a head refuses is said to be of a column's name, where a schema has it, and in its words."""
+        try:
+            yield
+        except heads.Unsupported as error:
+            if self.schema_ is None:
+                raise
+            column = self.schema_.modelled[int(error.column)]
+            known = column.kind in ("integer", "real", "datetime") and "levels" in error.words
+            words = (f"a value that no row of fit had; leave it out, or fit with rows that have it, or with columns="
+                     f"{{{column.name!r}: 'real'}}") if known else error.words
+            raise ValueError(f"{method}: column {column.name!r} is {error.value:g} in row {error.row + 1}, {words}") from None
 
     def _tabled(self, x):
         """Rows (..., d) as a frame of the library that the model was fitted on; as they are if it was fitted on an array."""

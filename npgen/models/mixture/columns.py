@@ -172,7 +172,8 @@ class Mixture(OfColumns, MixtureModel):
                           for j, head in enumerate(heads)]}
 
     def _check_support(self, method, x):
-        self._columns.check_support(method, x)
+        with self._naming_columns(method):
+            self._columns.check_support(method, x)
 
     def _pool(self, x, weights):
         """Set pooled_, the outputs (1, ...) of all rows as one component."""
