@@ -35,14 +35,14 @@ def facts():
             "core type": min(blas, default=""), "instructions": widest}
 
 
-def _build(model, problem, orders=None):
-    """The model with the problem's parameters, as fit would have left it."""
+def _build(model, problem, **chosen):
+    """The model with the problem's parameters, as fit would have left it but for what is chosen."""
     x = problem["x"]
     model.n_features_in_, model.dtype_, model.stream_ = x.shape[1], x.dtype, Stream(0)
     model.preprocess_ = transforms.make(None, x).fit(x)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*too narrow")  # 784-500-784 is the network that peers are timed with
-        model._build(model._choose(x, None, model.stream_) | ({} if orders is None else {"orders": orders}))
+        model._build(model._choose(x, None, model.stream_) | chosen)
     model.params_ = Parameters({k: a for part in model._parts.values() for k, a in part.init(x[:10], None, Stream(0)).items()},
                                x.dtype)
     model.params_.flat[:] = np.concatenate([p.ravel() for p in problem["params"]])
@@ -54,16 +54,16 @@ def _made(problem):
 
 
 def _realnvp(problem):
-    return _build(RealNVP(n_couplings=2 * len(problem["orders"]), hidden=problem["hidden"]), problem, problem["orders"])
+    return _build(RealNVP(n_couplings=2 * len(problem["orders"]), hidden=problem["hidden"]), problem, orders=problem["orders"])
 
 
 def _maf(problem):
-    return _build(MAF(n_layers=len(problem["orders"]), hidden=problem["hidden"]), problem, problem["orders"])
+    return _build(MAF(n_layers=len(problem["orders"]), hidden=problem["hidden"]), problem, orders=problem["orders"])
 
 
 def _nsf(problem):
     return _build(NSF(n_layers=len(problem["orders"]), hidden=problem["hidden"], bins=problem["bins"], box=problem["box"]),
-                  problem, problem["orders"])
+                  problem, orders=problem["orders"])
 
 
 def _steps(model, problem):
@@ -147,7 +147,7 @@ def nsf_step(problem):
 def _diffusion(problem):
     (low, high), (mean, std) = problem["sigmas"], problem["log_s"]
     return _build(Diffusion(hidden=problem["hidden"], n_steps=problem["n_steps"], solver=problem["solver"], sigma_min=low,
-                            sigma_max=high, p_mean=mean, p_std=std), problem)
+                            sigma_max=high, p_mean=mean, p_std=std), problem, extent=(1e6, 1.0))  # peers know no rim
 
 
 def diffusion_step(problem):
