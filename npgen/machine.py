@@ -13,7 +13,7 @@ from . import fused, ops, splines
 from .divergences import pairs
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
-from .kernels import _cuda, _jit, random
+from .kernels import _cuda, _jit, pairwise, random, transport
 from .masks import Plan
 from .models import MODELS
 from .version import __version__
@@ -70,6 +70,10 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
                            (lambda logits: fused.categorical_log_prob(np.zeros_like(rows), logits, np.arange(5)), rows)):
         answer, pull = vjp(product, *args)
         pull(answer)
+    ones = np.ones_like(rows)  # divergences that have no derivative
+    pairwise.nearest(rows, rows, 1)
+    pairwise.stein(rows, rows, rows, rows, ones[:, 0].copy(), 1.0)
+    transport.cost(rows, ones, rows, ones, 1.0)
 
 
 def another_process(code):
