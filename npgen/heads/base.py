@@ -210,11 +210,11 @@ class Family(Head):
 
 
 class Unsupported(ValueError):
-    """A value that a head cannot have drawn: where it is, and in words why."""
+    """A value that a head cannot have drawn: where it is, in words why, and whether it is none of some levels."""
 
-    def __init__(self, name, row, column, value, words):
+    def __init__(self, name, row, column, value, words, of_levels):
         super().__init__(f"{name}: X[{row}, {column}] is {value:g}, {words}")
-        self.row, self.column, self.value, self.words = row, column, value, words
+        self.row, self.column, self.value, self.words, self.of_levels = row, column, value, words, of_levels
 
 
 def refuse(wrong, x, name, columns, words, levels=None):
@@ -222,7 +222,8 @@ def refuse(wrong, x, name, columns, words, levels=None):
     if wrong.any():
         row, column = np.argwhere(asnumpy(wrong))[0]
         words = words.format(c=None if levels is None else levels[column])
-        raise Unsupported(name, row, column if columns is None else columns[column], x[row, column], words)
+        raise Unsupported(name, row, column if columns is None else columns[column], x[row, column], words,
+                          levels is not None)
 
 
 def mass_of(points, log_p, low, high):

@@ -86,9 +86,8 @@ class OfTables:
             if self.schema_ is None:
                 raise
             column = self.schema_.modelled[int(error.column)]
-            known = column.kind in ("integer", "real", "datetime") and "levels" in error.words
-            words = (f"a value that no row of fit had; leave it out, or fit with rows that have it, or with columns="
-                     f"{{{column.name!r}: 'real'}}") if known else error.words
+            words = ("a value that no row of fit had; leave it out, or fit with rows that have it, or with columns="
+                     f"{{{column.name!r}: 'real'}}") if error.of_levels and column.levels is None else error.words
             raise ValueError(f"{method}: column {column.name!r} is {error.value:g} in row {error.row + 1}, {words}") from None
 
     def _tabled(self, x):
