@@ -179,6 +179,32 @@ def test_five_thousand_forged_files_are_load_errors_or_models_that_answer_or_ref
     assert 0 < loaded < 200  # a changed hyperparameter makes no file invalid
 
 
+def test_every_number_of_a_header_may_be_at_the_edge_of_floats(files, tmp_path):
+    """Python's own arithmetic raises OverflowError and ZeroDivisionError, which are no answers."""
+    tried = loaded = 0
+    for name, blob in files.items():
+        meta, table, body = parts(blob)
+        x = CASES[FIRST[name]][1][:3]
+        for *path, key in places(meta["header"]):
+            tree = meta["header"]
+            for step in path:
+                tree = tree[step]
+            number = tree[key]
+            if not isinstance(number, float):
+                continue
+            for edge in (1e308, 5e-324, -1e308):
+                tree[key], tried = edge, tried + 1
+                found = attempt(tmp_path / "x", sealed(meta, table, body))
+                if not isinstance(found, str):
+                    loaded += 1
+                    with np.errstate(all="ignore"):
+                        for ask in (lambda: found.log_prob(x), lambda: found.sample(2, rng=0), lambda: found.encode(x)):  # noqa: B023
+                            with contextlib.suppress(ValueError, TypeError):
+                                ask()
+            tree[key] = number
+    assert tried > 100 and loaded > 0
+
+
 @pytest.mark.parametrize("make", [damaged, forge])
 def test_files_with_arrays_among_the_hyperparameters(tmp_path, make, monkeypatch):
     start = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])

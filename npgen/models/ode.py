@@ -122,7 +122,8 @@ class ODEModel(GradientModel):
     def _assemble(self, d, w, chosen):
         scale, extent = chosen["scale"], chosen.get("extent")  # which files of older fits have not
         numbers, hidden = (scale, *((1.0, 1.0) if extent is None else extent)), chosen["hidden"]
-        if not all(isinstance(a, float) and 0 < a < math.inf for a in numbers) or (len(numbers), len(hidden)) != (3, 2):
+        if (not all(isinstance(a, float) and 0 < a < math.inf for a in numbers) or (len(numbers), len(hidden)) != (3, 2)
+                or not all(0 < a * a < math.inf for a in numbers[1:])):
             raise ValueError(f"scale {scale!r}, extent {extent!r} and hidden {chosen['hidden']!r} are of no such model")
         return {"ode": Trajectory("ode", d, w + 1 if w else 0, tuple(chosen["hidden"]), self._path, self._rate, extent,
                                   chosen.setdefault("bandwidth", 1.0))}  # older files have none
