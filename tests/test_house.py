@@ -30,8 +30,8 @@ RANKS = [
      "transforms.base", "transforms.row_noise", "transforms.standardize", "transforms.dequantize", "transforms.logit",
      "transforms.columns", "transforms.choice", "transforms.atoms", "transforms.actnorm", "transforms.permute", "transforms.lu",
      "transforms.elements", "transforms.coupling", "transforms.autoregressive", "transforms", "priors", "ode", "optim"],
-    ["record", "graph", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source", "data.frames",
-     "data.column", "data.determined", "data.reading", "data.schema", "data"],
+    ["parallel", "record", "graph", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source",
+     "data.frames", "data.column", "data.determined", "data.reading", "data.schema", "data"],
     ["models.overflow", "models.capabilities", "models.context", "models.device", "models.estimator", "models.older",
      "models.files", "models.run",
      "models.choice", "models.tabular", "models.inner", "models.base", "models.gradient", "models.mixture.covariances",
@@ -52,8 +52,8 @@ RANKS = [
      "cli.queries", "cli.reporting", "cli.about", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]
-LAZY = ("cupy", "llvmlite", "matplotlib", "narwhals", "numba", "pandas", "polars", "pyarrow",
-        "safetensors", "scipy.linalg", "scipy.special", "scipy.stats",
+LAZY = ("cupy", "dask", "distributed", "joblib", "llvmlite", "matplotlib", "mpi4py", "narwhals", "numba", "pandas", "polars",
+        "pyarrow", "safetensors", "scipy.linalg", "scipy.special", "scipy.stats",
         "sklearn", "tqdm")
 
 
@@ -177,6 +177,8 @@ def test_kernels_know_nothing_of_npgen():
 @pytest.mark.parametrize(("package", "owners"), [("cupy", {"_cuda.py"}), ("cupyx", {"_cuda.py"}), ("matplotlib", {"plot.py"}),
                                                  ("sklearn", {"base.py", "classifier.py"}), ("pickle", set()),
                                                  ("narwhals", {"frames.py"}), ("polars", {"reading.py"}), ("pandas", set()),
+                                                 ("dask", {"parallel.py"}), ("distributed", {"parallel.py"}),
+                                                 ("joblib", {"parallel.py"}), ("mpi4py", {"parallel.py"}),
                                                  ("torch", set())])
 def test_outside_packages_have_one_owner(package, owners):
     paths = [*SOURCE.rglob("*.py"), *KERNELS.glob("*.py")]

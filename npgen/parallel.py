@@ -1,0 +1,336 @@
+"""Workers: what computes a function of blocks of rows, somewhere, and adds up what it gives, to the same bits anywhere.
+
+    Serial       this process, with all its threads
+    Processes    several processes on this machine, started anew by joblib's loky
+    Dask         the workers of a distributed.Client
+    MPI          the ranks that mpirun has started, each of which runs the whole program
+
+The unit of work is a module-level function of (parameters, block). What it gives is added in a binary tree over the blocks'
+numbers, ((0 + 1) + (2 + 3)) + ..., which knows nothing of workers: neither how many they are, nor which of them was quicker,
+nor one that died, changes a bit. No wait is without a limit.
+"""
+import abc
+import contextlib
+import contextvars
+import functools
+import importlib
+import operator
+import os
+import sys
+import time
+
+from .kernels import _jit, session
+
+LIMIT = 3600.0  # seconds without one more result, after which workers are given up
+ATTEMPTS = 3    # at a block, before its error is that of the whole
+LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where mpirun says how many ranks there are
+THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class WorkersError(RuntimeError):
+    """Workers died, ran out of memory, or did not answer, and what they were to do cannot be done without them."""
+
+
+class Tree:
+    """The sum over n blocks in a binary tree over their numbers, of parts that may come in any order.
+
+    Node i of height h is the sum of blocks i 2^h to (i + 1) 2^h - 1, as far as there are any. Held are the nodes whose siblings
+    are not there yet: log2(n) of them while blocks come one after the other.
+    """
+
+    def __init__(self, n):
+        self.n, self.nodes = n, {}
+
+    def add(self, part, i, h=0):
+        """Take the sum that is node i of height h."""
+        while 1 << h < self.n:
+            alone = i % 2 == 0 and (i + 1) << h >= self.n
+            if not alone:
+                if (h, i ^ 1) not in self.nodes:
+                    break
+                sibling = self.nodes.pop((h, i ^ 1))
+                part = sibling + part if i % 2 else part + sibling
+            h, i = h + 1, i // 2
+        self.nodes[h, i] = part
+
+    def total(self):
+        (total,) = self.nodes.values()
+        return total
+
+
+def tree_sum(parts, n):
+    """The sum of n parts, in the order of their blocks, as a Tree adds them."""
+    tree = Tree(n)
+    for i, part in enumerate(parts):
+        tree.add(part, i)
+    return tree.total()
+
+
+class Workers(abc.ABC):
+    """Workers of one kind; inside `with workers:` they compute what is fitted and asked.
+
+    rank, size: of the processes that all run this same program, which one this is, and how many they are: 0 of 1 but for MPI.
+    limit: seconds without one more result, after which WorkersError is raised.
+    """
+
+    rank, size = 0, 1
+    apart = True  # whether blocks are sent to other processes than the one that asks
+
+    def __init__(self, *, limit=LIMIT):
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+            raise ValueError(f"limit must be a positive number of seconds, got {limit!r}")
+        self.limit = limit
+
+    def sum(self, arrays):
+        """The arrays, each of which is now, in place, its sum over all ranks: to the same bits on each of them."""
+        return arrays
+
+    @abc.abstractmethod
+    def map_blocks(self, function, blocks, *args):
+        """[function(*args, block) for block in blocks], of which the workers compute each."""
+
+    @abc.abstractmethod
+    def sum_blocks(self, function, blocks, *args):
+        """The sum of function(*args, block) over one block or more, as a Tree adds them."""
+
+    def __enter__(self):
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, *_):
+        _current.reset(self._token)
+
+
+class Serial(Workers):
+    """This process."""
+
+    apart = False
+
+    def map_blocks(self, function, blocks, *args):
+        return [_in_session(function, args, block) for block in blocks]
+
+    def sum_blocks(self, function, blocks, *args):
+        return tree_sum((_in_session(function, args, block) for block in blocks), len(blocks))
+
+
+class Processes(Workers):
+    """n processes on this machine, of one thread each; they end some minutes after they were last asked. Needs joblib.
+
+    Blocks of a process that dies are computed anew, ATTEMPTS times at most.
+    """
+
+    def __init__(self, n, *, limit=LIMIT):
+        super().__init__(limit=limit)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"Processes: n must be a positive integer, got {n!r}")
+        self.n, self._joblib = n, _needed("joblib", "Processes", "processes")
+
+    def map_blocks(self, function, blocks, *args):
+        return [part for _, part in self._results(function, blocks, args)]
+
+    def sum_blocks(self, function, blocks, *args):
+        tree = Tree(len(blocks))
+        for i, part in self._results(function, blocks, args):
+            tree.add(part, i)
+        return tree.total()
+
+    def _results(self, function, blocks, args):
+        """(number, result) of every block, in their order."""
+        from concurrent.futures.process import BrokenProcessPool
+        done, failures = 0, 0
+        while done < len(blocks):
+            executor = self._joblib.externals.loky.get_reusable_executor(self.n, timeout=300, env=dict.fromkeys(THREADS, "1"))
+            try:
+                for future in [executor.submit(_on_one_thread, function, args, block) for block in blocks[done:]]:
+                    part = future.result(self.limit)
+                    yield done, part
+                    done, failures = done + 1, 0
+            except TimeoutError:
+                executor.shutdown(wait=False, kill_workers=True)
+                raise WorkersError(f"{self.n} processes gave no result for {self.limit:g} seconds; allow them more by limit=, "
+                                   "or make blocks smaller") from None
+            except BrokenProcessPool:
+                failures += 1
+                if failures == ATTEMPTS:
+                    raise WorkersError(f"block {done} or one beside it has ended the process at it {ATTEMPTS} times; give it "
+                                       "more memory, or make blocks smaller") from None
+
+
+class Dask(Workers):
+    """The workers of a distributed.Client, by default of the one that this process made last. Needs distributed.
+
+    Dask computes anew what a worker had computed that died, and what it was at.
+    """
+
+    def __init__(self, client=None, *, limit=LIMIT):
+        super().__init__(limit=limit)
+        self._distributed = _needed("distributed", "Dask", "dask")
+        try:
+            self.client = client or self._distributed.default_client()
+        except ValueError:
+            raise ValueError("Dask: there is no distributed.Client; make one, or pass it") from None
+
+    def map_blocks(self, function, blocks, *args):
+        return self._results(self._tasks(function, blocks, args))
+
+    def sum_blocks(self, function, blocks, *args):
+        from dask import delayed
+        add, tree = delayed(operator.add), self._tasks(function, blocks, args)
+        while len(tree) > 1:
+            tree = [add(*siblings) if len(siblings) > 1 else siblings[0]
+                    for siblings in (tree[i:i + 2] for i in range(0, len(tree), 2))]
+        return self._results(tree)[0]
+
+    def _tasks(self, function, blocks, args):
+        """A task for each block, and one for the parameters: they are sent once, and a copy that is lost is made anew."""
+        from dask import delayed
+        work, args = delayed(functools.partial(_on_one_thread, function)), delayed(args, traverse=False)
+        return [work(args, block.lazy() if hasattr(block, "lazy") else delayed(block, traverse=False)) for block in blocks]
+
+    def _results(self, tasks):
+        try:
+            futures = self.client.compute(tasks, retries=ATTEMPTS - 1)
+            self._wait(futures)
+            return [future.result(timeout=self.limit) for future in futures]
+        except self._distributed.KilledWorker:
+            raise WorkersError(f"a block has ended {ATTEMPTS} Dask workers or more that were at it; give them more memory, or "
+                               "make blocks smaller") from None
+        except Exception as error:
+            lost = self._distributed.client.FutureCancelledError, self._distributed.comm.CommClosedError
+            if isinstance(error, lost) or self.client.status != "running":
+                raise WorkersError("the Dask scheduler has gone away; start one, and go on from the checkpoint") from None
+            raise
+
+    def _wait(self, futures):
+        """Return once all are done; raise WorkersError where the tasks at work have been the same for too long."""
+        at_work, since, pause = None, time.monotonic(), min(1.0, self.limit / 4)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                self._distributed.wait(futures, timeout=pause)
+                return
+            now = self.client.sync(self.client.scheduler.processing, workers=None, callback_timeout=self.limit)
+            if now != at_work:
+                at_work, since = now, time.monotonic()
+            elif time.monotonic() - since > self.limit:
+                raise WorkersError(f"the Dask workers gave no result for {self.limit:g} seconds; see whether there are any, or "
+                                   "allow them more by limit=")
+
+
+class MPI(Workers):
+    """The ranks of an mpi4py communicator, by default all that mpirun has started. Needs mpi4py.
+
+    Every rank runs the same program, computes its share of the blocks, and has the answer. An error on one is raised on all.
+    """
+
+    apart = False
+
+    def __init__(self, comm=None, *, limit=LIMIT):
+        super().__init__(limit=limit)
+        self._mpi = _needed("mpi4py.MPI", "MPI", "mpi")
+        self.comm = comm or self._mpi.COMM_WORLD
+        self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
+
+    def sum(self, arrays):
+        for array in arrays:
+            self.comm.Allreduce(self._mpi.IN_PLACE, array)
+        return arrays
+
+    def map_blocks(self, function, blocks, *args):
+        parts = self._everyones(lambda: [_in_session(function, args, blocks[i]) for i in self._share(blocks)])
+        return [part for each in parts for part in each]
+
+    def sum_blocks(self, function, blocks, *args):
+        def mine():
+            tree = Tree(len(blocks))
+            for i in self._share(blocks):
+                tree.add(_in_session(function, args, blocks[i]), i)
+            return tree.nodes
+
+        tree = Tree(len(blocks))
+        for nodes in self._everyones(mine):
+            for (h, i), part in nodes.items():
+                tree.add(part, i, h)
+        return tree.total()
+
+    def _share(self, blocks):
+        """The numbers of this rank's blocks: neighbours, of which most are siblings."""
+        return range(len(blocks) * self.rank // self.size, len(blocks) * (self.rank + 1) // self.size)
+
+    def _everyones(self, compute):
+        """What compute() gives on each rank; an error of one is everyone's."""
+        given, error = None, None
+        try:
+            given = compute()
+        except Exception as raised:
+            error = self._sendable(raised)
+        self.meet()
+        given, errors = zip(*self.comm.allgather((given, error)), strict=True)
+        for error in errors:
+            if error is not None:
+                raise error
+        return given
+
+    def _sendable(self, error):
+        """The error, or where that cannot be sent, what it says."""
+        try:
+            self._mpi.pickle.loads(self._mpi.pickle.dumps(error))
+            return error
+        except Exception:
+            return WorkersError(f"{type(error).__name__}: {error}")
+
+    def meet(self):
+        """Wait until every rank is here; raise WorkersError where one does not come."""
+        request, since = self.comm.Ibarrier(), time.monotonic()
+        while not request.Test():
+            time.sleep(min(1e-3, (time.monotonic() - since) / 10))
+            if time.monotonic() - since > self.limit:
+                raise WorkersError(f"a rank has not come for {self.limit:g} seconds; see what it is at, or allow it more by "
+                                   "limit=")
+
+
+_current = contextvars.ContextVar("workers", default=None)
+
+
+def current():
+    """The workers of the innermost `with` block; else the ranks under mpirun, a Dask client's where there is one, or Serial."""
+    if (given := _current.get()) is not None:
+        return given
+    if n_ranks() > 1:
+        return _ranks()
+    if "distributed" in sys.modules:
+        with contextlib.suppress(ValueError):
+            return Dask()
+    return Serial()
+
+
+def n_ranks():
+    """How many ranks mpirun has started, this one among them; 1 without it."""
+    return max(int(size) for name in LAUNCHERS if (size := os.environ.get(name, "1")).isdigit())
+
+
+_ranks = functools.cache(MPI)
+
+
+def _needed(module, who, extra):
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{who} needs {module.partition('.')[0]} ({error}); pip install 'npgen[{extra}]'") from None
+
+
+def _in_session(function, args, block):
+    with session():
+        return function(*args, block)
+
+
+def _on_one_thread(function, args, block):
+    """function(*args, block) where other workers have the other cores."""
+    if not _jit.available:
+        return _in_session(function, args, block)
+    import numba
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        return _in_session(function, args, block)
+    finally:
+        numba.set_num_threads(threads)

@@ -1,0 +1,245 @@
+"""Workers of every kind: the bits of the sum, errors, workers that die, and waits that end."""
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npgen import parallel
+
+ROOT = Path(__file__).resolve().parent.parent
+MPIRUN = Path(sysconfig.get_path("scripts")) / "mpirun"
+
+
+def weigh(scale, block):
+    """Numbers (3,) of which sums round."""
+    return scale * np.random.default_rng(block).standard_cauchy(3)
+
+
+def fail(block):
+    if block == 2:
+        raise ArithmeticError(f"block {block}")
+    return block
+
+
+def die(folder, times, block):
+    """End the process at block 1, so many times."""
+    done = len(list(Path(folder).iterdir()))
+    if block == 1 and done < times:
+        (Path(folder) / str(done)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return weigh(1.0, block)
+
+
+def nap(seconds, block):
+    time.sleep(seconds)
+    return block
+
+
+def recursive(parts):
+    """The sum of parts as the definition of the tree has it: the left half is the largest power of two below their number."""
+    if len(parts) == 1:
+        return parts[0]
+    left = 1 << (len(parts) - 1).bit_length() - 1
+    return recursive(parts[:left]) + recursive(parts[left:])
+
+
+@pytest.fixture(scope="module")
+def client():
+    distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster, \
+            distributed.Client(cluster) as client:
+        yield client
+
+
+@functools.cache
+def workers_of(kind, client):
+    if kind == "Processes":
+        pytest.importorskip("joblib", reason="no joblib: processes are NOT tested")
+        return parallel.Processes(2)
+    return parallel.Dask(client) if kind == "Dask" else parallel.Serial()
+
+
+KINDS = pytest.mark.parametrize("kind", ["Serial", "Processes", "Dask"])
+
+
+def mpi(n, code, folder, limit=100):
+    """What a program on n ranks prints, and its status; it ends by itself, or the test has failed."""
+    pytest.importorskip("mpi4py", reason="no mpi4py: MPI is NOT tested")
+    if not MPIRUN.exists():
+        pytest.skip("no mpirun beside this Python: MPI is NOT tested")
+    program = folder / "program.py"
+    program.write_text(f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+                       f"import numpy as np\nfrom npgen import parallel\nfrom test_parallel import *\n{code}\n")
+    env = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([MPIRUN, "--oversubscribe", "-n", str(n), sys.executable, "-m", "mpi4py", program], env=env,
+                            capture_output=True, text=True, timeout=limit)
+    return result.stdout, result
+
+
+@pytest.mark.parametrize("n", [*range(1, 18), 64, 100])
+def test_a_tree_adds_as_its_definition_in_any_order(n):
+    parts, tree = [weigh(1.0, i) for i in range(n)], parallel.Tree(n)
+    for i in np.random.default_rng(n).permutation(n):
+        tree.add(parts[i], int(i))
+    np.testing.assert_array_equal(tree.total(), recursive(parts))
+    np.testing.assert_array_equal(parallel.tree_sum(iter(parts), n), recursive(parts))
+
+
+def test_a_tree_holds_few_sums_of_many_blocks():
+    tree, most = parallel.Tree(1000), 0
+    for i in range(1000):
+        tree.add(1, i)
+        most = max(most, len(tree.nodes))
+    assert tree.total() == 1000 and most <= 10
+
+
+@KINDS
+@pytest.mark.parametrize("n", [1, 2, 5, 13])
+def test_workers_of_every_kind_give_the_same_bits(kind, n, client):
+    workers, want = workers_of(kind, client), [weigh(0.5, i) for i in range(n)]
+    np.testing.assert_array_equal(workers.map_blocks(weigh, list(range(n)), 0.5), want)
+    np.testing.assert_array_equal(workers.sum_blocks(weigh, list(range(n)), 0.5), recursive(want))
+    assert (workers.rank, workers.size) == (0, 1) and workers.sum(want) is want
+
+
+def test_ranks_give_the_same_bits(tmp_path):
+    out, result = mpi(3, """
+workers = parallel.current()
+assert type(workers) is parallel.MPI and workers.size == parallel.n_ranks() == 3
+for n in range(1, 14):
+    want = [weigh(0.5, i) for i in range(n)]
+    np.testing.assert_array_equal(workers.map_blocks(weigh, list(range(n)), 0.5), want)
+    np.testing.assert_array_equal(workers.sum_blocks(weigh, list(range(n)), 0.5), recursive(want))
+flat, count = np.full(4, workers.rank + 1.0, np.float32), np.array([workers.rank])
+assert workers.sum([flat, count])[0] is flat and (flat == 6).all() and count == 3
+print("well", workers.rank)""", tmp_path)
+    assert sorted(out.split("\n")) == ["", "well 0", "well 1", "well 2"], result.stderr
+
+
+@KINDS
+def test_an_error_of_a_block_is_raised_as_it_is(kind, client):
+    for method in ("map_blocks", "sum_blocks"):
+        with pytest.raises(ArithmeticError, match="block 2"):
+            getattr(workers_of(kind, client), method)(fail, list(range(4)))
+
+
+def test_an_error_of_a_rank_is_raised_on_all(tmp_path):
+    out, result = mpi(2, """
+workers = parallel.current()
+for method in workers.map_blocks, workers.sum_blocks:
+    try:
+        method(fail, list(range(4)))
+    except ArithmeticError as error:
+        print(workers.rank, error)
+class Odd(Exception):
+    def __init__(self, a, b):
+        super().__init__(f"{a}{b}")
+def odd(block):
+    raise Odd(1, block)
+try:
+    workers.sum_blocks(odd, [2, 3])
+except parallel.WorkersError as error:
+    print(workers.rank, error)""", tmp_path)
+    assert sorted(out.split("\n")) == ["", *[f"{rank} {what}" for rank in (0, 1) for what in ("Odd: 12", *["block 2"] * 2)]], \
+        result.stderr
+
+
+@pytest.mark.parametrize("kind", ["Processes", "Dask"])
+def test_blocks_of_a_worker_that_is_killed_are_computed_anew(kind, client, tmp_path):
+    want = recursive([weigh(1.0, i) for i in range(6)])
+    np.testing.assert_array_equal(workers_of(kind, client).sum_blocks(die, list(range(6)), tmp_path, 2), want)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["Processes", "Dask"])
+def test_a_block_that_ends_every_process_at_it_is_one_error(kind, client, tmp_path):
+    with pytest.raises(parallel.WorkersError, match="ended .* more memory, or make blocks smaller"):
+        workers_of(kind, client).sum_blocks(die, list(range(3)), tmp_path, 1000)
+    np.testing.assert_array_equal(workers_of(kind, client).map_blocks(weigh, [0], 1.0), [weigh(1.0, 0)])  # they go on
+
+
+def test_a_wait_for_processes_ends():
+    pytest.importorskip("joblib", reason="no joblib: processes are NOT tested")
+    begin = time.monotonic()
+    with pytest.raises(parallel.WorkersError, match="2 processes gave no result for 0.5 seconds; allow them more by limit="):
+        parallel.Processes(2, limit=0.5).sum_blocks(nap, [0, 1], 30)
+    assert time.monotonic() - begin < 25
+
+
+def test_a_wait_for_dask_ends(client):
+    slow = parallel.Dask(client, limit=2).sum_blocks(nap, list(range(6)), 0.8)  # 2.4 s in all, but never 2 without a result
+    assert slow == 15
+    with pytest.raises(parallel.WorkersError, match="the Dask workers gave no result for 0.5 seconds; see whether"):
+        parallel.Dask(client, limit=0.5).sum_blocks(nap, [0, 1], 3)
+
+
+def test_a_dask_scheduler_that_goes_away_is_one_error():
+    distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
+    scheduler = subprocess.Popen([sys.executable, "-c", """
+import distributed, time
+cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
+print(cluster.scheduler_address, flush=True)
+time.sleep(100)"""], stdout=subprocess.PIPE, text=True, start_new_session=True,
+                                 env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"})
+    try:
+        with distributed.Client(scheduler.stdout.readline().strip(), timeout=3, set_as_default=False) as client:
+            workers = parallel.Dask(client)
+            assert workers.map_blocks(nap, [3], 0) == [3]
+            threading.Timer(1.0, os.killpg, (scheduler.pid, signal.SIGKILL)).start()
+            with pytest.raises(parallel.WorkersError, match="the Dask scheduler has gone away; start one, and go on"):
+                workers.sum_blocks(nap, list(range(4)), 5)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(scheduler.pid, signal.SIGKILL)
+        scheduler.communicate()
+
+
+def test_a_wait_for_a_rank_ends(tmp_path):
+    out, result = mpi(2, """
+import os, signal
+workers = parallel.MPI(limit=1)
+if workers.rank:
+    time.sleep(4)
+    os._exit(0)
+try:
+    workers.sum_blocks(weigh, [0, 1], 1.0)
+except parallel.WorkersError as error:
+    print(error, flush=True)
+    os._exit(0)""", tmp_path)
+    assert out.startswith("a rank has not come for 1 seconds; see what it is at"), result.stderr
+
+
+def test_workers_are_those_of_the_innermost_block(client, monkeypatch):
+    assert type(parallel.current()) is parallel.Dask and parallel.current().client is client
+    with parallel.Serial() as outer:
+        with workers_of("Processes", client) as inner:
+            assert parallel.current() is inner
+        assert parallel.current() is outer
+    monkeypatch.delitem(sys.modules, "distributed")
+    assert type(parallel.current()) is parallel.Serial and parallel.n_ranks() == 1
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: parallel.Processes(0), "Processes: n must be a positive integer, got 0"),
+    (lambda: parallel.Processes(True), "Processes: n must be a positive integer, got True"),
+    (lambda: parallel.Serial(limit=0), "limit must be a positive number of seconds, got 0"),
+    (lambda: parallel.Serial(limit="long"), "limit must be a positive number of seconds, got 'long'")])
+def test_bad_arguments_are_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(ImportError, match=r"Processes needs joblib .*; pip install 'npgen\[processes\]'"):
+        parallel.Processes(2)
