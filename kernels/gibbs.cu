@@ -1,5 +1,5 @@
 // Gibbs chains of restricted Boltzmann machines: see gibbs.py. A block of threads moves one row after another along the ladder;
-// its threads share out the hidden units, then the visible ones.
+// its threads share out the hidden units, then the visible ones. What is centred are a thread's values, one after another.
 #include "_random.cuh"
 #include "_reduce.cuh"
 
@@ -62,4 +62,13 @@ extern "C" __global__ void chain(const REAL* __restrict__ weight, const REAL* __
         total = block_sum(total);
         if (threadIdx.x == 0) log_w[n] = total;
     }
+}
+
+// units (N, V) = u - seen, on (N, H) = g (active - sigmoid(a)).
+extern "C" __global__ void centred(const REAL* __restrict__ g, const REAL* __restrict__ u, const REAL* __restrict__ a,
+                                   const REAL* __restrict__ seen, const REAL* __restrict__ active, REAL* units, REAL* on,
+                                   long long N, long long V, long long H) {
+    long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x, step = (long long)gridDim.x * blockDim.x;
+    for (long long k = first; k < N * V; k += step) units[k] = u[k] - seen[k % V];
+    for (long long k = first; k < N * H; k += step) on[k] = g[k / H] * (active[k % H] - (REAL)1 / ((REAL)1 + math::exp(-a[k])));
 }

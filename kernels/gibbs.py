@@ -1,5 +1,9 @@
 """Gibbs chains of restricted Boltzmann machines, at one inverse temperature or along a ladder of them, with their weights.
 
+    chain       along a ladder, with the weights log w
+    contrast    T steps at t = 1, and the activations of the rows that chains are held against, and of the chains
+    centred     u - seen and g (active - sigmoid(a)), whose product is the weight's gradient of sum_n g_n F(u_n), centred
+
     log p*_t(v) = s(v) + ((1 - t) base + t visible) . v + sum_j log(1 + exp(t (hidden + v W)_j)),    0 <= t <= 1
     s(v)        = 0 for BERNOULLI, v in {0, 1}^V;  -|v|^2 / 2 for NORMAL, v in R^V
 
@@ -10,23 +14,26 @@
 
 weight (V,H), ladder (T+1,), state v_0 (N,V); code BERNOULLI or NORMAL; visible, base (B,V), hidden (B,H): biases of all rows,
 B = 1, or of each its own, B = N, as given a context of its own.
-Answers: v_T (N,V), and log w (N,) in float64. The noise of row n at step k is that of the stream (key0, key1), see random.py:
-for h uniforms from start_hidden + (n T + k - 1) H on, for v uniforms or normals from start_visible + (n T + k - 1) V on.
+Answers: v_T (N,V), and log w (N,) in float64; of contrast v_T, and hidden + u W (R+N,H) of u = rows (R,V), then of u = v_T,
+where R = N if B > 1; of centred (N,V) and (N,H), for g (N,), u (N,V), a (N,H), seen (V,), active (H,). The noise of row n at
+step k is that of the stream (key0, key1), see random.py: for h uniforms from start_hidden + (n T + k - 1) H on, for v uniforms
+or normals from start_visible + (n T + k - 1) V on.
 
 Any N, V, H, T, zero included. The arithmetic of a step is of the arrays' dtype. No bit depends on threads, nor any of a row on
 the rows beside it. A unit whose probability is within rounding of its uniform may fall either way.
-Numba: panels of rows, products by _tile.py. CUDA: a block of threads for a row, the same units but for sums' roundings.
+Numba: a chain is of panels of rows that wait for nobody, contrast of panels of columns, so that the weight is packed once for
+all rows; products by _tile.py. CUDA: a block of threads for a row, the same units but for sums' roundings.
 Sources: Smolensky (1986); Geman & Geman (1984); Neal, Annealed importance sampling (2001); Salakhutdinov & Murray (2008).
 """
 import numpy as np
 
-from . import _cuda, random
+from . import _cuda, masked_matmul, random
 from ._constants import BERNOULLI, NORMAL
 from ._cuda import KernelError
-from ._dispatch import Kernel
+from ._dispatch import Kernel, empty
 from ._jit import NO, YES, entry, jit, parallel
 from ._math import exp, log1p
-from ._tile import multiply
+from ._tile import multiply, tile_columns
 from .masked_matmul import _panels, _rows_of
 from .random import fill_normal, fill_uniform
 
@@ -55,6 +62,15 @@ def _reference(weight, visible, hidden, base, ladder, state, code, key0, key1, s
         m = (1 - t) * base + t * (visible + _heads(u[:, k], t * a) @ weight.T)
         v = m + noise[:, k] if code == NORMAL else _heads(noise[:, k], m)
     return v.astype(dtype), log_w
+
+
+def _contrast_reference(weight, visible, hidden, state, rows, steps, *stream):
+    v, _ = _reference(weight, visible, hidden, visible, np.ones(steps + 1, state.dtype), state, *stream)
+    return v, np.concatenate([hidden + u.astype(np.float64) @ weight for u in (rows, v)]).astype(state.dtype)
+
+
+def _centred_reference(g, u, a, seen, active):
+    return u - seen, (g[:, None] * (active - np.exp(-_softplus(-a.astype(np.float64))))).astype(u.dtype)
 
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
@@ -97,40 +113,57 @@ def _heads_into(noise, shift, slope, a, bias, out):
 
 
 @jit
+def _hidden_units(a, hidden, before, t, first, k, steps, key0, key1, start, h, u, rise):
+    """h (R, H) at t of the rows from number `first` on, of v W = a; rise: what log p* grows by from `before` to t, of a."""
+    rows, H = a.shape
+    nothing = np.zeros(H, a.dtype)
+    _draw(fill_uniform, u, first, k, steps, key0, key1, start)
+    for r in range(rows):
+        bias = hidden[first + r if len(hidden) > 1 else 0]
+        if t != before:
+            for j in range(H):
+                h[r, j] = bias[j] + a[r, j]
+            rise[r] += np.float64(_rise(h[r], before, t))
+        _heads_into(u[r], nothing, t, a[r], bias, h[r])
+
+
+@jit
+def _visible_units(m, visible, base, code, t, first, k, steps, key0, key1, start, v, noise, rest):
+    """v (R, V) at t of the rows from number `first` on, of W h = m."""
+    (rows, V), one, own = v.shape, v.dtype.type(1), len(visible) > 1
+    if code == NORMAL:
+        _draw(fill_normal, noise, first, k, steps, key0, key1, start)
+    else:
+        _draw(fill_uniform, noise, first, k, steps, key0, key1, start)
+    for r in range(rows):
+        at = first + r if own else 0
+        if own or r == 0:
+            for i in range(V):
+                rest[i] = (one - t) * base[at, i]
+        if code == NORMAL:
+            for i in range(V):
+                v[r, i] = rest[i] + t * (visible[at, i] + m[r, i]) + noise[r, i]
+        else:
+            _heads_into(noise[r], rest, t, m[r], visible[at], v[r])
+
+
+@jit
 def _panel(weight, visible, hidden, base, ladder, code, key0, key1, start_hidden, start_visible, first, v, log_w):
     """Move the rows v (R, V), from number `first` on, along the ladder."""
-    (rows, V), H, T, one, own = v.shape, hidden.shape[1], ladder.size - 1, v.dtype.type(1), len(hidden) > 1
+    (rows, V), H, T, own = v.shape, hidden.shape[1], ladder.size - 1, len(hidden) > 1
     a, h, u = np.empty((rows, H), v.dtype), np.empty((rows, H), v.dtype), np.empty((rows, H), v.dtype)
-    m, noise, nothing = np.empty((rows, V), v.dtype), np.empty((rows, V), v.dtype), np.zeros(H, v.dtype)
-    rest = np.empty(V, v.dtype)
+    m, noise, rest = np.empty((rows, V), v.dtype), np.empty((rows, V), v.dtype), np.empty(V, v.dtype)
     log_w[:] = 0
     for k in range(T):
         before, t = ladder[k], ladder[k + 1]
         multiply(v, NO, 0, weight, NO, 0, V, a, 0, H)
-        _draw(fill_uniform, u, first, k, T, key0, key1, start_hidden)
-        for r in range(rows):
-            at = first + r if own else 0
-            if t != before:
-                for j in range(H):
-                    h[r, j] = hidden[at, j] + a[r, j]
+        if t != before:
+            for r in range(rows):
+                at = first + r if own else 0
                 log_w[r] += np.float64(t - before) * np.float64(_tilt(v[r], visible[at], base[at]))
-                log_w[r] += np.float64(_rise(h[r], before, t))
-            _heads_into(u[r], nothing, t, a[r], hidden[at], h[r])
+        _hidden_units(a, hidden, before, t, first, k, T, key0, key1, start_hidden, h, u, log_w)
         multiply(h, NO, 0, weight, YES, 0, H, m, 0, V)
-        if code == NORMAL:
-            _draw(fill_normal, noise, first, k, T, key0, key1, start_visible)
-        else:
-            _draw(fill_uniform, noise, first, k, T, key0, key1, start_visible)
-        for r in range(rows):
-            at = first + r if own else 0
-            if own or r == 0:
-                for i in range(V):
-                    rest[i] = (one - t) * base[at, i]
-            if code == NORMAL:
-                for i in range(V):
-                    v[r, i] = rest[i] + t * (visible[at, i] + m[r, i]) + noise[r, i]
-            else:
-                _heads_into(noise[r], rest, t, m[r], visible[at], v[r])
+        _visible_units(m, visible, base, code, t, first, k, T, key0, key1, start_visible, v, noise, rest)
 
 
 @jit
@@ -141,16 +174,92 @@ def _panel_of(p, panels, weight, visible, hidden, base, ladder, code, key0, key1
 
 
 @entry
-def _numba(weight, visible, hidden, base, ladder, state, code, key0, key1, start_hidden, start_visible):
+def _chain(weight, visible, hidden, base, ladder, state, code, key0, key1, start_hidden, start_visible):
     v, log_w, panels = state.copy(), np.zeros(len(state)), _panels(len(state))
     parallel(panels, _panel_of, (panels, weight, visible, hidden, base, ladder, code, key0, key1, start_hidden, start_visible,
                                  v, log_w))
     return v, log_w
 
 
+@jit
+def _columns(t, x, weight, turned, out):
+    """Panel t of the columns of x W, or of x W^T."""
+    q = tile_columns(out)
+    multiply(x, NO, 0, weight, turned, 0, x.shape[1], out, t * q, min((t + 1) * q, out.shape[1]))
+
+
+@jit
+def _hidden_of(p, panels, a, hidden, k, steps, key0, key1, start, h, u):
+    low, high = _rows_of(p, panels, len(h))
+    t = h.dtype.type(1)
+    _hidden_units(a[low:high], hidden, t, t, low, k, steps, key0, key1, start, h[low:high], u[low:high], np.empty(0))
+
+
+@jit
+def _visible_of(p, panels, m, visible, code, k, steps, key0, key1, start, v, noise):
+    low, high = _rows_of(p, panels, len(v))
+    _visible_units(m[low:high], visible, visible, code, v.dtype.type(1), low, k, steps, key0, key1, start, v[low:high],
+                   noise[low:high], np.empty(v.shape[1], v.dtype))
+
+
+@jit
+def _biased_of(p, panels, hidden, rows, a):
+    """a += hidden; of each row its own, of the first `rows` as of the others."""
+    low, high = _rows_of(p, panels, len(a))
+    for r in range(low, high):
+        bias = hidden[0 if len(hidden) == 1 else r % rows]
+        for j in range(bias.size):
+            a[r, j] += bias[j]
+
+
+@entry
+def _contrast(weight, visible, hidden, both, rows, steps, code, key0, key1, start_hidden, start_visible, a, h, u, m, noise):
+    """both (R + N, V): rows, then the state, which is moved in place."""
+    (V, H), q, v = weight.shape, tile_columns(both), both[rows:]
+    parallel(-(-H // q), _columns, (both, weight, NO, a))
+    panels, more = _panels(len(v)), _panels(len(both))
+    for k in range(steps):
+        parallel(panels, _hidden_of, (panels, a[rows:], hidden, k, steps, key0, key1, start_hidden, h, u))
+        parallel(-(-V // q), _columns, (h, weight, YES, m))
+        parallel(panels, _visible_of, (panels, m, visible, code, k, steps, key0, key1, start_visible, v, noise))
+        parallel(-(-H // q), _columns, (v, weight, NO, a[rows:]))
+    parallel(more, _biased_of, (more, hidden, rows, a))
+
+
+def _contrast_numba(weight, visible, hidden, state, rows, steps, *stream):
+    (R, V), N, H, dtype = rows.shape, len(state), hidden.shape[1], state.dtype
+    both, a = empty((R + N, V), dtype), empty((R + N, H), dtype)
+    both[:R], both[R:] = rows, state
+    _contrast(weight, visible, hidden, both, R, steps, *stream, a, empty((N, H), dtype), empty((N, H), dtype),
+              empty((N, V), dtype), empty((N, V), dtype))
+    return both[R:], a
+
+
+@jit
+def _centred_of(p, panels, g, u, a, seen, active, units, on):
+    one, (low, high) = u.dtype.type(1), _rows_of(p, panels, len(g))
+    for n in range(low, high):
+        for i in range(seen.size):
+            units[n, i] = u[n, i] - seen[i]
+        for j in range(active.size):
+            on[n, j] = g[n] * (active[j] - one / (one + exp(-a[n, j])))
+
+
+@entry
+def _centred(g, u, a, seen, active, units, on):
+    panels = _panels(len(g))
+    parallel(panels, _centred_of, (panels, g, u, a, seen, active, units, on))
+
+
+def _centred_numba(g, u, a, seen, active):
+    units, on = empty(u.shape, u.dtype), empty(a.shape, a.dtype)
+    _centred(g, u, a, seen, active, units, on)
+    return units, on
+
+
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
-def _cuda_side(weight, visible, hidden, base, ladder, state, code, key0, key1, start_hidden, start_visible):
+def _chain_cuda(weight, visible, hidden, base, ladder, state, code, key0, key1, start_hidden, start_visible):
     (N, V), H, v = state.shape, hidden.shape[1], state.copy()
     log_w, units = _cuda.empty((N,), np.float64), _cuda.empty((N, H), state.dtype)
     turned = _cuda.asarray(weight.T)  # so that neighbouring threads read neighbouring values in both products
@@ -159,11 +268,39 @@ def _cuda_side(weight, visible, hidden, base, ladder, state, code, key0, key1, s
     return v, log_w
 
 
-def _sizes(weight, visible, hidden, base, ladder, state, code, *stream):
+def _contrast_cuda(weight, visible, hidden, state, rows, steps, *stream):
+    ladder = _cuda.asarray(np.ones(steps + 1, state.dtype))
+    v, _ = _chain_cuda(weight, visible, hidden, visible, ladder, state, *stream)
+    nothing, all_of_it = np.zeros_like(hidden, shape=(0, 0)), np.array([[0, hidden.shape[1], len(weight), len(weight)]])
+    a = masked_matmul.forward(np.concatenate([rows, v]), weight, np.zeros_like(hidden[0]), nothing, all_of_it)
+    return v, a + (hidden if len(hidden) == 1 else np.concatenate([hidden, hidden]))
+
+
+def _centred_cuda(g, u, a, seen, active):
+    units, on, (V, H) = _cuda.empty(u.shape, u.dtype), _cuda.empty(a.shape, a.dtype), (len(seen), len(active))
+    _cuda.launch("gibbs", "centred", _cuda.grid(units.size + on.size, 256), 256, g, u, a, seen, active, units, on, len(g), V, H)
+    return units, on
+
+
+def _known_code(name, code):
     if code not in (BERNOULLI, NORMAL):
-        raise KernelError(f"kernel gibbs.chain: code must be BERNOULLI or NORMAL, got {code!r}")
+        raise KernelError(f"kernel {name}: code must be BERNOULLI or NORMAL, got {code!r}")
+
+
+def _chain_sizes(weight, visible, hidden, base, ladder, state, code, *stream):
+    _known_code("gibbs.chain", code)
     return ("L", max(1, len(ladder))), ("B", 1, len(state))
 
 
+def _contrast_sizes(weight, visible, hidden, state, rows, steps, code, *stream):
+    _known_code("gibbs.contrast", code)
+    return ("B", 1, len(state)), ("R", len(rows) if len(hidden) == 1 else len(state))
+
+
 chain = Kernel("gibbs.chain", "weight(V,H) visible(B,V) hidden(B,H) base(B,V) ladder(L) state(N,V) code key0 key1 "
-               "start_hidden start_visible", reference=_reference, numba=_numba, cuda=_cuda_side, sizes=_sizes)
+               "start_hidden start_visible", reference=_reference, numba=_chain, cuda=_chain_cuda, sizes=_chain_sizes)
+contrast = Kernel("gibbs.contrast", "weight(V,H) visible(B,V) hidden(B,H) state(N,V) rows(R,V) steps code key0 key1 "
+                  "start_hidden start_visible", reference=_contrast_reference, numba=_contrast_numba, cuda=_contrast_cuda,
+                  sizes=_contrast_sizes)
+centred = Kernel("gibbs.centred", "g(N) u(N,V) a(N,H) seen(V) active(H)", reference=_centred_reference, numba=_centred_numba,
+                 cuda=_centred_cuda)

@@ -13,7 +13,7 @@ from . import fused, ops, splines
 from .divergences import pairs
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
-from .kernels import _cuda, _jit, pairwise, random, transport
+from .kernels import _cuda, _jit, gibbs, pairwise, random, transport
 from .masks import Plan
 from .models import MODELS
 from .version import __version__
@@ -74,6 +74,8 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
     pairwise.nearest(rows, rows, 1)
     pairwise.stein(rows, rows, rows, rows, ones[:, 0].copy(), 1.0)
     transport.cost(rows, ones, rows, ones, 1.0)
+    # of a machine too large to sum over
+    gibbs.chain(ones[:4].copy(), ones[:1], ones[:1], ones[:1], ones[:2, 0].copy(), ones, 0, 0, 0, 0, 0)
 
 
 def another_process(code):

@@ -7,7 +7,7 @@ import pytest
 from test_em_kernels import bounds, launch
 from test_made_kernels import EXTRAS, HEADS, MASKS, Made
 from test_network_kernels import mlp_inputs, tolerance
-from test_rbm import chain_inputs
+from test_rbm import chain_inputs, contrast_inputs
 
 from npgen import kernels, masks
 from npgen.kernels import _cuda, em, flow, gibbs, gray, made_sample, masked_matmul, mlp
@@ -321,6 +321,9 @@ def test_gibbs(cupy, n, v, h, steps, code, dtype):
     args = chain_inputs(np.random.default_rng(n), n, v, h, steps, dtype, code)
     loose = 1e-3 if dtype == np.float32 else 1e-11
     agree(cupy, gibbs.chain, args, loose, loose)
+    agree(cupy, gibbs.contrast, contrast_inputs(np.random.default_rng(n), n, v, h, steps, dtype, code), loose, 10 * loose)
+    rng = np.random.default_rng(n)
+    agree(cupy, gibbs.centred, [rng.normal(size=shape).astype(dtype) for shape in (n, (n, v), (n, h), v, h)], loose, loose)
 
 
 @pytest.mark.long(but=SINGLE)

@@ -456,7 +456,7 @@ CASES = {
     masked_matmul.backward_weight: (matmul_inputs(["x", "g"]), matmul_bound),
 }
 JUDGED_ELSEWHERE = {"em.log_prob", "em.posterior", "em.statistics",  # in test_em_kernels
-                    "gibbs.chain", "gray.log_weights",  # in test_rbm
+                    "gibbs.chain", "gibbs.contrast", "gibbs.centred", "gray.log_weights",  # in test_rbm
                     "made_sample.sample",  # against the naive sampler; the others in test_network_kernels
                     "mlp.forward", "mlp.backward", "mlp.slope", "mlp.slope_backward",
                     "flow.inverse", "flow.forward", "flow.backward",
@@ -905,6 +905,8 @@ def launches_of_networks(dtype):
     made = Layout((8, 9, 7, 12))
     for own in 1, 6:
         yield gibbs.chain, (x[:4].copy(), *np.zeros((3, own, 4), dtype), np.ones(3, dtype), x[:, :4].copy(), 0, 1, 2, 0, 0)
+        yield gibbs.contrast, (x[:4].copy(), *np.zeros((2, own, 4), dtype), x, x, 1, 0, 1, 2, 0, 0)
+    yield gibbs.centred, (x[:, 0].copy(), x, x[:, :3].copy(), x[0], x[0, :3].copy())
     yield gray.log_weights, (x[0, :3].copy(), x[0].copy(), x[:3].copy(), 0)
     for direct in np.zeros((0, 0), dtype), np.zeros((8, 12), dtype):
         yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), np.tile(np.arange(5), (2, 1)), one_hot,
@@ -922,7 +924,8 @@ FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT",
         "mlp.slope": "BT", "mlp.slope_backward": "BT", "flow.inverse": "NT",
-        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S", "gibbs.chain": "NL", "silu.forward": "Q"}
+        "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S", "gibbs.chain": "NL", "gibbs.contrast": "NR",
+        "silu.forward": "Q"}
 
 
 @DTYPES

@@ -92,15 +92,20 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
         lambda: test_vae.test_beside_the_exact_posterior_the_bounds_rise_from_the_elbo_to_log_p("normal")),
     # restricted Boltzmann machines: every law is of test_rbm
     "RBM: inverted energy": (
-        "models.boltzmann:Boltzmann.contrast", "energies[:len(z)] - ops.sum(energies[len(z):]) / len(chain)",
-        "ops.sum(energies[len(z):]) / len(chain) - energies[:len(z)]",
+        "models.boltzmann:_cotangents", "np.concatenate([g, -g if", "-np.concatenate([g, -g if",
         test_rbm.test_sign_law_a_step_makes_the_data_likelier_and_what_the_model_dreams_less),
-    "RBM: no negative phase": ("models.boltzmann:Boltzmann.contrast", " - ops.sum(energies[len(z):]) / len(chain)", "",
+    "RBM: no negative phase": ("models.boltzmann:_cotangents", "- g.sum() / m", "",
                                lambda: test_rbm.test_the_gradient_of_contrastive_divergence_is_that_of_powers_of_the_kernel(1)),
     "RBM: the chain is the data": ("kernels.gibbs:_reference", "return v.astype(dtype)", "return state.astype(dtype)",
                                    test_rbm.test_chains_move_by_the_gibbs_kernel),
     "RBM: units that are off are on": ("kernels.gibbs:_heads", "np.exp(-logits)", "np.exp(logits)",
                                        test_rbm.test_chains_move_by_the_gibbs_kernel),
+    "RBM: a gradient of units that are off": (
+        "kernels.gibbs:_centred_reference", "-a.astype", "a.astype",
+        lambda: test_rbm.test_the_gradient_of_contrastive_divergence_is_that_of_powers_of_the_kernel(1)),
+    "RBM: activations of where the chains were": (
+        "kernels.gibbs:_contrast_reference", "for u in (rows, v)", "for u in (rows, state)",
+        lambda: test_rbm.test_contrast_is_the_chains_and_the_activations_of_rows(np.float64, 0)),
     "RBM: the hidden units are not centred": ("models.boltzmann:Boltzmann.contrast", '], seen, active,', '], seen, 0 * active,',
                                               test_rbm.test_the_centred_gradient_is_that_of_centred_parameters),
     "RBM: the visible units are not centred": ("models.boltzmann:Boltzmann.contrast", '], seen, active,',
@@ -119,7 +124,7 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                                     lambda: test_rbm.test_annealed_weights_average_to_the_ratio_of_normalisers_for_any_ladder(
                                         False, [0, 0.3, 1])),
     "RBM: the context's biases have no part in the gradient": (
-        "models.boltzmann:Boltzmann.contrast", 'ops.sum(u * (c @ p["to_visible"]), axis=1)', "0.0",
+        "models.boltzmann:Boltzmann.contrast", '_against(ops.sum(u * (c @ p["to_visible"]), axis=1), n, own)', "0.0",
         lambda: test_rbm.test_the_gradient_given_a_context_is_that_of_powers_of_its_kernel(False)),
     "RBM: a chain is of another row's context": (
         "models.rbm:RBM._advance", "machine.given(p, c)", "machine.given(p, c if c is None else c[::-1])",

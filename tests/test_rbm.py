@@ -74,6 +74,62 @@ def test_chains_are_the_references(dtype, code, seed, n, v, h, steps):
     np.testing.assert_allclose(got_w[~off], want_w[~off], rtol=loose, atol=loose)
 
 
+def contrast_inputs(rng, n, v, h, steps, dtype, code):
+    """As many rows as chains if each row has its biases, else some more."""
+    weight, visible, hidden, _, _, state, code, *stream = chain_inputs(rng, n, v, h, steps, dtype, code)
+    rows = rng.normal(size=(n if len(hidden) == n else n + 3, v)).astype(dtype)
+    return weight, visible, hidden, state, rows, steps, code, *stream
+
+
+@DTYPES
+@CODES
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), n=st.sampled_from([0, 1, 5, 64, 70]), v=st.integers(0, 70), h=st.integers(0, 70),
+       steps=st.integers(0, 2))
+def test_contrast_is_the_chains_and_the_activations_of_rows(dtype, code, seed, n, v, h, steps):
+    """To the bit the chains of gibbs.chain at t = 1; the activations are the reference's."""
+    weight, visible, hidden, state, rows, steps, code, *stream = contrast_inputs(
+        np.random.default_rng(seed), n, v, h, steps, dtype, code)
+    got, a = gibbs.contrast(weight, visible, hidden, state, rows, steps, code, *stream)
+    want, log_w = gibbs.chain(weight, visible, hidden, visible, np.ones(steps + 1, dtype), state, code, *stream)
+    assert got.tobytes() == want.tobytes() and not log_w.any()
+    u, bias = np.concatenate([rows, got]), hidden if len(hidden) == 1 else np.concatenate([hidden, hidden])
+    allowed = (v + 8) * np.finfo(dtype).eps * (np.abs(bias) + np.abs(u) @ np.abs(weight))
+    assert a.dtype == dtype and (np.abs(a - (bias + u.astype(float) @ weight)) <= allowed).all()
+    with using("reference"):
+        assert [each.shape for each in gibbs.contrast(weight, visible, hidden, state, rows, steps, code, *stream)] == [
+            got.shape, a.shape]
+
+
+@DTYPES
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), n=st.sampled_from([0, 1, 5, 64, 70]), v=st.integers(0, 40), h=st.integers(0, 40))
+def test_centred_units_are_the_references(dtype, seed, n, v, h):
+    rng = np.random.default_rng(seed)
+    args = [(3 * rng.normal(size=shape)).astype(dtype) for shape in (n, (n, v), (n, h), v, h)]
+    args[2][:1] *= dtype(300)  # sure of themselves
+    with using("reference"):
+        want = gibbs.centred(*args)
+    for got, each in zip(gibbs.centred(*args), want, strict=True):
+        assert got.dtype == dtype and (np.abs(got - each) <= 8 * np.finfo(dtype).eps * (np.abs(each) + 10)).all()
+
+
+@pytest.mark.parametrize("seed", [OWN, ALL])
+def test_no_thread_has_a_say_in_a_contrast(seed):
+    args = contrast_inputs(np.random.default_rng(seed), 130, 83, 70, 2, np.float32, BERNOULLI)
+    assert len(args[2]) == (130 if seed == OWN else 1)
+    before, found = numba.get_num_threads(), set()
+    try:
+        for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+            numba.set_num_threads(threads)
+            v, a = gibbs.contrast(*args)
+            units = gibbs.centred(a[:, 0].copy(), np.concatenate([args[4], v]), a, v[0].copy(), a[0].copy())
+            found.add(b"".join(each.tobytes() for each in (v, a, *units)))
+    finally:
+        numba.set_num_threads(before)
+    assert len(found) == 1
+
+
 @CODES
 @DTYPES
 @pytest.mark.parametrize("seed", [OWN, ALL])
@@ -136,6 +192,9 @@ def test_what_is_no_unit_is_refused():
     args = list(chain_inputs(np.random.default_rng(0), 3, 2, 2, 1, np.float64, BERNOULLI))
     with pytest.raises(KernelError, match="code must be BERNOULLI or NORMAL, got 2"):
         gibbs.chain(*args[:6], CATEGORICAL, *args[7:])
+    weight, visible, hidden, _, _, state, _, *stream = args
+    with pytest.raises(KernelError, match="gibbs.contrast: code must be BERNOULLI or NORMAL, got 2"):
+        gibbs.contrast(weight, visible, hidden, state, state, 1, CATEGORICAL, *stream)
     with pytest.raises(KernelError, match="gray.log_weights: K is 25"):
         gray.log_weights(np.zeros(25), np.zeros(2), np.zeros((25, 2)), BERNOULLI)
 

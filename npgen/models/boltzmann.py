@@ -35,31 +35,42 @@ EXACT = 20      # units, of the smaller layer, whose states are summed over
 APART = 2**61   # in a stream, from what draws the hidden units to what draws the visible ones, however many rows there are
 
 
-def _energies(u, weight, visible, hidden, seen, active, known):
-    a = ops.linear(u[len(known):], weight, hidden)
-    a = np.concatenate([known, a]) if len(known) else a
-    return fused.bernoulli_log_prob(np.zeros_like(a), a) - u @ visible, a
+def _against(energies, n, own):
+    """The energies of the first n rows, less those of the chains behind them: of a row's own, or their mean."""
+    return energies[:n] - (energies[n:] if own else ops.sum(energies[n:]) / len(energies[n:]))
 
 
-def _centred_gradient(tracked, ans, u, weight, visible, hidden, seen, active, known):
+def _cotangents(g, m, own):
+    """Those of the energies of rows, g (n,), and of the m chains behind them; their sum is 0."""
+    return np.concatenate([g, -g if own else np.zeros_like(g, shape=m) - g.sum() / m])
+
+
+def _contrast(u, weight, visible, hidden, seen, active, known, n, own):
+    a = known if len(known) else ops.linear(u, weight, hidden)
+    return _against(fused.bernoulli_log_prob(np.zeros_like(a), a) - u @ visible, n, own), a
+
+
+def _centred_gradient(tracked, ans, u, weight, visible, hidden, seen, active, known, n, own):
     a, plan = ans[1], Plan.dense(*weight.shape)
 
     def pull(g, out):
-        g, places = *_c(g[0]), dict(zip(tracked, out, strict=True))
-        on = likelihood.bernoulli_backward(g, np.zeros_like(a), a)  # -g sigmoid(a)
+        g, places = g[0], dict(zip(tracked, out, strict=True))
+        g = _cotangents(g, len(u) - n, own)
+        units, on = gibbs.centred(*_c(g, u, a, seen, active))
         with placing([places[1]] if places.get(1) is not None else []):
-            centred = masked_matmul.backward_weight(u - seen, on + g[:, None] * active, plan.mask_as(a.dtype, a), plan.blocks)
-        found = {1: centred, 2: -(g @ u) - centred @ active, 3: on.sum(axis=0) - seen @ centred}
+            centred = masked_matmul.backward_weight(units, on, plan.mask_as(a.dtype, a), plan.blocks)
+        found = {1: centred, 2: -(g @ u) - centred @ active, 3: on.sum(axis=0) - seen @ centred}  # as g sums to 0
         if 0 in tracked:
-            found[0] = masked_matmul.backward_x(on, weight, plan.mask_as(a.dtype, a), plan.blocks) - g[:, None] * visible
+            off = on - g[:, None] * active
+            found[0] = masked_matmul.backward_x(off, weight, plan.mask_as(a.dtype, a), plan.blocks) - g[:, None] * visible
         return [found[i] for i in tracked]
     return pull
 
 
-# Free energies (n,) of rows u (n, d), but for s(u), and activations (n, k), of which the first rows' are known already. The
-# gradient is that of centred parameters, as the steps along it change these ones, if the energies' cotangents sum to zero: then
-# it is the product of centred units. It has no derivative of its own.
-_energies_centred = Primitive(_energies, joint=_centred_gradient, name="energies_centred")
+# Free energies of rows, but for s, less those of chains (n,), u being both, and activations, which may be known already. The
+# gradient is that of centred parameters, as the steps along it change these ones: the product of centred units. It has no
+# derivative of its own.
+_contrast_centred = Primitive(_contrast, joint=_centred_gradient, name="contrast_centred")
 
 
 class Boltzmann(Part):
@@ -115,6 +126,10 @@ class Boltzmann(Part):
         """The logits of the hidden units, (n, k)."""
         return _affine(u, p["weight"], p["hidden"])
 
+    def probabilities(self, a):
+        """Of the hidden units, of their activations (n, k)."""
+        return likelihood.bernoulli_backward(-np.ones_like(a[:, 0]), np.zeros_like(a), a)
+
     def mean(self, p, h):
         """E[z | h], (n, d)."""
         outputs = _affine(h, np.transpose(p["weight"]), p["visible"])
@@ -135,24 +150,22 @@ class Boltzmann(Part):
     def contrast(self, p, z, chain, seen, active, known=None, c=None):
         """F(z) - mean F(chain), (n,), of rows z and chains (m, d) that are rows u; seen (d,), active (k,): the offsets.
 
-        known: the activations of rows z, (n, k), if somebody has computed them. c: the context (n, w) of rows, each of which
-        has a chain of its own then, F(z) - F(chain); hidden units see it as w more visible ones, and seen is (d + w,).
+        known: the activations of rows z and of chains, if somebody has computed them. c: the context (n, w) of rows, each of
+        which has a chain of its own then, F(z) - F(chain); hidden units see it as w more visible ones, and seen is (d + w,).
         """
         known = np.zeros_like(chain, shape=(0, self.k)) if known is None else known
-        u = ops.concatenate([self.scaled(p, z), chain])
+        u, n, own = ops.concatenate([self.scaled(p, z), chain]), len(z), c is not None
         weight, visible, units = p["weight"], p["visible"], u
-        if c is not None:
+        if own:
             c = np.concatenate([c, c])
             weight, units = ops.concatenate([weight, p["to_hidden"]]), beside(u, c)
             visible = ops.concatenate([visible, np.zeros_like(c, shape=self.w)])
-        energies = _energies_centred(units, weight, visible, p["hidden"], seen, active, known)[0]
-        energies = energies + ops.sum(ops.square(u), axis=1) / 2 if self.normal else energies
-        if c is None:
-            contrast = energies[:len(z)] - ops.sum(energies[len(z):]) / len(chain)
-        else:
-            energies = energies - ops.sum(u * (c @ p["to_visible"]), axis=1)
-            contrast = energies[:len(z)] - energies[len(z):]
-        return contrast + self.d / 2 * p["log_var"] if self.normal else contrast
+        contrast = _contrast_centred(units, weight, visible, p["hidden"], seen, active, known, n, own)[0]
+        if own:
+            contrast = contrast - _against(ops.sum(u * (c @ p["to_visible"]), axis=1), n, own)
+        if self.normal:
+            contrast = contrast + _against(ops.sum(ops.square(u), axis=1) / 2, n, own) + self.d / 2 * p["log_var"]
+        return contrast
 
     def begin(self, biases, m, stream):
         """m rows u of independent units with these biases."""
@@ -160,6 +173,11 @@ class Boltzmann(Part):
         if self.normal:
             return biases + stream.normal((m, self.d), biases.dtype, like=biases)
         return (stream.uniform((m, self.d), biases.dtype, like=biases) < ops.sigmoid(biases)).astype(biases.dtype)
+
+    def moved(self, p, u, rows, n_steps, stream):
+        """Chains u after n_steps Gibbs steps, and the activations of rows, then of these chains."""
+        visible, hidden = (a if a.ndim == 2 else a[None] for a in (p["visible"], p["hidden"]))
+        return gibbs.contrast(p["weight"], visible, hidden, u, rows, n_steps, self.code, *stream.spawn().key, 0, APART)
 
     def gibbs(self, p, u, ladder, stream):
         """Rows u, moved along a ladder of inverse temperatures (kernels/gibbs.py), and their log-weights (n,)."""

@@ -134,11 +134,10 @@ class RBM(GradientModel):
                      "active": ops.sigmoid(machine.activation(p, seen))[0]}
             carry |= {"chain": machine.begin(p["visible"], self.n_chains, stream)} if c is None else {}
         u, p = machine.scaled(p, batch.x), machine.given(p, c)
-        known = machine.activation(p, u)
-        chain = machine.gibbs(p, carry["chain"] if c is None else u, np.ones_like(u, shape=self.n_steps + 1), stream)[0]
+        chain, known = machine.moved(p, carry["chain"] if c is None else u, u, self.n_steps, stream)
         return {"chain": chain, "_known": known} | {
             name: carry[name] + SLIDE * (units.mean(axis=0) - carry[name])
-            for name, units in (("seen", beside(u, c)), ("active", ops.sigmoid(known)))}
+            for name, units in (("seen", beside(u, c)), ("active", machine.probabilities(known[:len(u)])))}
 
     def _monitor(self, p, batch, stream):
         return -self._log_density(p, batch.x, batch.context)
