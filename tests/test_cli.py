@@ -723,7 +723,7 @@ BAD_CONTEXTS = {
     "empty part": (fast("--context", "kind,,age", source="train.csv"), "empty part"),
     "twice": (fast("--context", "kind,2", source="train.csv"), "names a column twice"),
     "all": (fast("--context", "1,2,3,4", source="train.csv"), "leave at least one"),
-    "not taken": (fast("--context", "kind,age", model="gmm", source="train.csv"), "a GaussianMixture takes no context"),
+    "not taken": (fast("--context", "kind,age", model="gmm", source="train.csv"), "GaussianMixture takes no context"),
     "text in the rows": (fast("--context", "age", source="train.csv"), "column 2 ('kind') is 'red, dark', not a number"),
     "empty cell": (fast("--context", "kind", source="hole.csv"), "hole.csv: row 2 (line 3), column 2 ('kind') is empty"),
     "unknown label": (("score", "m", "--data", "pink.csv"), "'pink'"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import npgen
-from npgen import data, ops
+from npgen import checkpoint, data, ops
 from npgen.engine import grad
 from npgen.models import VAE, EnergyModel, GaussianMixture
 from npgen.models.residual import OBJECTIVES, contrast, langevin
@@ -254,6 +254,25 @@ def test_its_file_has_its_context(tmp_path):
                                 f"{model.acceptance_:.0%} of its steps")
     with pytest.raises(AttributeError, match=r"each of which has its own; ask log_z\(context\)"):
         again.log_z_error_  # noqa: B018
+
+
+def test_an_older_file_with_a_context_knows_no_share_of_steps(tmp_path):
+    """Such files were without the parameter that has it; what else is in them is as it was."""
+    model = EnergyModel(hidden=(8,), base=GaussianMixture(2, tol=1e-2), max_epochs=1, random_state=0, n_importance=500)
+    arrays, header = model.fit(MOONS, context=AGES)._to_file("save")
+    del arrays["params.estimates"]
+    header["fitted"]["params_"].remove("estimates")
+    checkpoint.write(tmp_path / "m", arrays, header)
+    again = npgen.load(tmp_path / "m")
+    assert again.log_prob(MOONS, context=0.5).tobytes() == model.log_prob(MOONS, context=0.5).tobytes()
+    assert again.sample(3, context=0.5, rng=0).tobytes() == model.sample(3, context=0.5, rng=0).tobytes()
+    assert math.isnan(again.acceptance_) and again.normaliser.endswith("; the sampler takes an unknown share of its steps")
+    again.save(tmp_path / "again")
+    assert math.isnan(npgen.load(tmp_path / "again").acceptance_)
+    with pytest.raises(npgen.LoadError, match="the parameters have shapes"):  # one without a context never was without it
+        header["fitted"]["context_"] = None
+        checkpoint.write(tmp_path / "m", arrays, header)
+        npgen.load(tmp_path / "m")
 
 
 def test_given_a_context_a_chain_is_of_its_rows_context():

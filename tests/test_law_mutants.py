@@ -182,6 +182,14 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "energy model: chains of no context": (
         "models.energy:EnergyModel._chain", "self._f(p, z, c)", "self._f(p, z, c if c is None else 0 * c)",
         test_energy.test_samples_given_a_context_move_with_it),
+    # implicit models given a context
+    "GMMN: rows of no context": ("models.gmmn:GMMN._draw", "p.flat), c)", "p.flat), c if c is None else 0 * c)",
+                                 lambda: test_context.test_it_sees_the_context("GMMN")),
+    "GAN: rows of another's context": ("models.gan:GAN._made", "like=like), c)", "like=like), c if c is None else c[::-1])",
+                                       lambda: test_context.test_it_sees_the_context("GAN")),
+    "GAN: a critic that sees no context": (
+        "models.gan:GAN._judged_with_slope", "beside(packs, given)", "beside(packs, given if given is None else 0 * given)",
+        lambda: test_context.test_it_sees_the_context("GAN")),
     # classifiers
     "QDA: classes as likely as one another": ("models.classifier:BayesClassifier._choose_priors", "counts / counts.sum()",
                                               "np.full(len(counts), 1 / len(counts))", lambda: same("QDA", "empirical")),

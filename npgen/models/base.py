@@ -340,7 +340,7 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         if context is None:
             return None
         if not self._takes_context:
-            raise ValueError(f"fit: a {type(self).__name__} takes no context; fit it on all the columns"
+            raise ValueError(f"fit: {type(self).__name__} takes no context; fit it on all the columns"
                              + (", and call condition" if hasattr(self, "condition") else ""))
         return ContextMap.of(context, n, weights)
 

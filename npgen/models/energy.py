@@ -22,6 +22,7 @@ from .base import Capabilities, Follows, Model, clone
 from .context import asked
 from .gradient import GradientModel
 from .mixture import GaussianMixture
+from .older import UNKNOWN
 from .residual import OBJECTIVES, Given, OnHost, Residual, contrast, langevin
 
 SAMPLERS = "mala", "langevin"
@@ -52,7 +53,8 @@ class EnergyModel(GradientModel):
     rows have others. A sample's chain begins at one of 32 rows of the base then, drawn by exp(-f), and so do the chains of
     "pcd", one for every row of a batch, as what persists would be of contexts that are gone.
     Attributes: base_, the fitted base; log_z_, its standard error log_z_error_, effective_sample_size_, of n_importance, and
-    acceptance_, the share of the sampler's steps that are taken; log_z(context) has the first three of a context's.
+    acceptance_, the share of the sampler's steps that are taken (NaN of a file that does not have it); log_z(context) has the
+    first three of a context's.
     References: Gutmann & Hyvarinen (2010); Deng et al., Residual energy-based models (2020).
     """
 
@@ -89,7 +91,8 @@ class EnergyModel(GradientModel):
         log_z = "of each context its own, by importance sampling" if self.context_ is not None else (
             f"{self.log_z_:.4f} ± {self.log_z_error_:.4f}, by importance sampling, effective sample size "
             f"{self.effective_sample_size_:,.0f}")
-        return f"{log_z}; the sampler takes {self.acceptance_:.0%} of its steps"
+        taken = self.acceptance_
+        return f"{log_z}; the sampler takes {f'{taken:.0%}' if taken >= 0 else 'an unknown share'} of its steps"
 
     def _estimate(self, i):
         self._check_fitted("log_z_")
@@ -101,7 +104,12 @@ class EnergyModel(GradientModel):
     log_z_ = property(lambda self: self._estimate(0), doc="log Z.")
     log_z_error_ = property(lambda self: self._estimate(1), doc="Its standard error.")
     effective_sample_size_ = property(lambda self: self._estimate(2), doc="(sum w)^2 / sum w^2 of the importance weights.")
-    acceptance_ = property(lambda self: self._estimate(-1), doc="The share of the sampler's steps that are taken.")
+
+    @property
+    def acceptance_(self):
+        """The share of the sampler's steps that are taken."""
+        taken = self._estimate(-1)
+        return math.nan if taken == UNKNOWN else taken
 
     # ------------------------------------------------------------ fitting
 

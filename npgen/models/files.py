@@ -14,7 +14,7 @@ from ..nn import Parameters
 from ..random import Stream
 from ..version import __version__
 from .context import ContextMap
-from .older import upgrade
+from .older import completed, upgrade
 
 
 class Saved:
@@ -63,7 +63,7 @@ class Saved:
             model.schema_ = Schema.from_config(fitted["schema_"])
             if model.schema_.names != model._names:
                 raise ValueError(f"the schema is not of the columns {one_line(model._names)}")
-        model._restore(arrays, fitted)
+        model._restore(completed(cls.__name__, arrays, fitted), fitted)
         return model
 
     def state(self):

@@ -4,10 +4,14 @@ Formats 1 and 2: the outputs of a normal head were the means of all features, th
 are a feature's mean and log-variance, then the next feature's. A VAE had a standard normal prior, and log-variances that are
 outputs of its network. Mixtures did not say how many components they have; earlier ones had no floor, as reg_covar was a share
 of the data's variance then, and of the levels of a column only how many they are.
+
+Format 3, earlier ones: an EnergyModel given a context did not know how many of its chains' steps are taken.
 """
 import numpy as np
 
 from ..heads import from_config
+
+UNKNOWN = -1.0  # a share that a file does not have
 
 
 def upgrade(arrays, header):
@@ -32,4 +36,12 @@ def upgrade(arrays, header):
         most = sum(a.size for a in arrays.values())
         fitted["levels_"] = [list(range(each)) if type(each) is int and each <= max(most, 2) else each
                              for each in fitted["levels_"]]
+    return arrays
+
+
+def completed(name, arrays, fitted):
+    """The arrays of a file of format 3 of a model of this class, with those that today's files have beside."""
+    if name == "EnergyModel" and fitted.get("context_") is not None and "params.estimates" not in arrays:
+        fitted["params_"] = [*fitted["params_"], "estimates"]
+        arrays = arrays | {"params.estimates": np.full(1, UNKNOWN, fitted["dtype_"])}
     return arrays
