@@ -259,7 +259,8 @@ def test_its_file_has_its_context(tmp_path):
 def test_an_older_file_with_a_context_knows_no_share_of_steps(tmp_path):
     """Such files were without the parameter that has it; what else is in them is as it was."""
     model = EnergyModel(hidden=(8,), base=GaussianMixture(2, tol=1e-2), max_epochs=1, random_state=0, n_importance=500)
-    arrays, header = model.fit(MOONS, context=AGES)._to_file("save")
+    model.fit(MOONS, context=AGES).save(tmp_path / "m")
+    arrays, header = checkpoint.read(tmp_path / "m")
     del arrays["params.estimates"]
     header["fitted"]["params_"].remove("estimates")
     checkpoint.write(tmp_path / "m", arrays, header)
