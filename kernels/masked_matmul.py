@@ -12,13 +12,14 @@ Any N, K, M, zero included. Source: Germain, Gregor, Murray & Larochelle, MADE (
 
 Numba: panels of _tile.py, blocks and parts of the rows in parallel. Every value is a sum in a fixed order, so that no bit
 depends on the number of threads, and none of a row on other rows.
-CUDA: tiles of the result, those of dw once per part of a large batch.
+CUDA: tiles of the result, those of dw once per part of a large batch; large products by cuBLAS, of a staircase as many dense
+ones as it has STEPS.
 """
 import functools
 
 import numpy as np
 
-from . import _cuda
+from . import _cublas, _cuda
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, entry, jit, parallel
@@ -198,6 +199,7 @@ THREADS = 256
 STEP = 8  # columns with a bound of their own
 LARGE, SMALL = (128, 64), (32, 32)  # tiles: rows and columns
 FULL = 128  # large tiles that keep a device busy
+STEPS, STEP_COLUMNS = 8, 256  # dense products that a staircase is made of, at most, and the least columns of one
 PART_ROWS, PART_VALUES = 512, 2**24  # of a batch, the least that is summed by itself, and the most partial sums
 
 
@@ -228,8 +230,55 @@ def _stairs(blocks, columns):
     return _cuda.constant(_bounds(_cuda.content(blocks), columns))
 
 
+@functools.lru_cache(maxsize=256)
+def _steps(blocks, columns, masked):
+    """[(first, last + 1, end)] of the columns: from row `end` on the mask is 0 there; above it, unless it is masked, 1."""
+    blocks = np.frombuffer(blocks, np.int64).reshape(-1, 4)
+    width = max(STEP_COLUMNS, -(-columns // STEPS)) if masked else 0
+    steps = []
+    for first, last, _, end in blocks.tolist():
+        if steps and (last - steps[-1][0] <= width or steps[-1][2] == end):
+            steps[-1] = steps[-1][0], last, max(steps[-1][2], end)
+        else:
+            steps.append((first, last, end))
+    return steps
+
+
+def _dense_steps(weight, mask, blocks):
+    """The weight with its mask, and its steps."""
+    return (weight * mask if mask.size else weight), _steps(_cuda.content(blocks), weight.shape[1], mask.size > 0)
+
+
+def _forward_cublas(x, weight, bias, mask, blocks):
+    y = _cuda.empty((len(x), weight.shape[1]), x.dtype)
+    y[...] = bias
+    weight, steps = _dense_steps(weight, mask, blocks)
+    for first, last, end in steps:
+        _cublas.add(x[:, :end], weight[:end, first:last], y[:, first:last])
+    return y
+
+
+def _backward_x_cublas(g, weight, mask, blocks):
+    dx = _cuda.zeros((len(g), len(weight)), g.dtype)
+    weight, steps = _dense_steps(weight, mask, blocks)
+    for first, last, end in steps:
+        _cublas.add(g[:, first:last], weight[:end, first:last].T, dx[:, :end])
+    return dx
+
+
+def _backward_weight_cublas(x, g, mask, blocks):
+    dw = _cuda.zeros((x.shape[1], g.shape[1]), x.dtype)
+    for first, last, end in _steps(_cuda.content(blocks), g.shape[1], mask.size > 0):
+        _cublas.add(x[:, :end].T, g[:, first:last], dw[:end, first:last])
+    if mask.size:
+        dw *= mask
+    return dw
+
+
 def _forward_cuda(x, weight, bias, mask, blocks):
     (N, K), M = x.shape, weight.shape[1]
+    if _cublas.takes(N, K, M):
+        return _forward_cublas(x, weight, bias, mask, blocks)
     y, stairs, (count, large) = _cuda.empty((N, M), x.dtype), _stairs(blocks, M), tiles((N, M))
     launch("masked_matmul", "forward", count, THREADS, x, weight, bias, mask, stairs, y, N, K, M, large)
     return y
@@ -237,6 +286,8 @@ def _forward_cuda(x, weight, bias, mask, blocks):
 
 def _backward_x_cuda(g, weight, mask, blocks):
     (N, M), K = g.shape, len(weight)
+    if _cublas.takes(N, K, M):
+        return _backward_x_cublas(g, weight, mask, blocks)
     dx, stairs, (count, large) = _cuda.empty((N, K), g.dtype), _stairs(blocks, M), tiles((N, K))
     launch("masked_matmul", "backward_x", count, THREADS, g, weight, mask, stairs, dx, N, K, M, large)
     return dx
@@ -244,6 +295,8 @@ def _backward_x_cuda(g, weight, mask, blocks):
 
 def _backward_weight_cuda(x, g, mask, blocks):
     (N, K), M = x.shape, g.shape[1]
+    if _cublas.takes(N, K, M):
+        return _backward_weight_cublas(x, g, mask, blocks)
     n_parts, stairs, (count, large) = parts(N, K * M), _stairs(blocks, M), tiles((K, M))
     dw = _cuda.empty((n_parts, K, M), x.dtype)
     launch("masked_matmul", "backward_weight", (count, n_parts), THREADS, x, g, mask, stairs, dw, N, K, M, large)

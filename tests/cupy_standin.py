@@ -9,7 +9,8 @@ test_cupy_standin.py holds the tables against CuPy itself where that is installe
 read values back, which wait for the device, and bytes sent to it.
 
 A stream captures as CUDA's does: what it sees is not done, but for shapes, and graph.launch() does it, on the same memory and
-with the same numbers. While it captures, nothing crosses, and memory comes from a pool that has been asked for as much before.
+with the same numbers. While it captures, nothing crosses, memory comes from a pool that has been asked for as much before, and
+CUDA's libraries are not called: CuPy refuses cuBLAS and cuSOLVER there, and Thrust, which sorts, waits.
 
 Its ndarray is no subclass of NumPy's, because np.asarray would look into one without asking.
 """
@@ -121,7 +122,10 @@ hypot maximum minimum fmax fmin sign signbit floor ceil rint trunc isnan isfinit
 equal not_equal logical_and logical_or logical_not invert bitwise_and bitwise_or bitwise_xor right_shift left_shift matmul
 copysign
 """.split()
-SPECIAL = ["erf", "expit", "gammaln", "log_ndtr", "polygamma", "psi"]
+SPECIAL = ["erf", "expit", "gammaln", "log_ndtr", "psi", "zeta"]
+BLAS = "dot", "vdot", "inner", "tensordot", "matmul"
+LIBRARIES = {"cuBLAS": BLAS, "Thrust": ("sort", "argsort"),
+             "cuSOLVER": tuple(f"linalg.{name}" for name in ("cholesky", "det", "inv", "solve", "slogdet"))}
 METHODS = """
 astype(dtype, order='K', casting=None, subok=None, copy=True)
 view(dtype=None, array_class=None)
@@ -145,8 +149,10 @@ all(axis=None, out=None, keepdims=False)
 any(axis=None, out=None, keepdims=False)
 argmax(axis=None, out=None, dtype=None, keepdims=False)
 """
-ATTRIBUTES = ["shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides", "flags", "base"]
+ATTRIBUTES = ["shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"]
+FLAGS = "c_contiguous", "f_contiguous", "owndata", "fnc", "forc"
 SCALARS = bool, int, float, complex, np.generic
+UFUNC_PARAMETERS = {"out", "dtype", "casting"}  # of cupy.ufunc.__call__
 
 traffic = {"reads": 0, "sent": 0}
 _forbidden = set()
@@ -238,7 +244,7 @@ class Stream:
     """cupy.cuda.Stream: all are one, and done at once."""
 
     def __init__(self, null=False, non_blocking=False, ptds=False, *, priority=None):
-        self._non_blocking, self._outer = non_blocking, []
+        self._non_blocking, self._outer, self.ptr = non_blocking, [], 0 if null else id(self)
 
     def __enter__(self):
         self._outer.append(Stream._current)
@@ -316,12 +322,15 @@ class ndarray(NDArrayOperatorsMixin):
             inputs = inputs[0], ndarray(_index(inputs[1])), *inputs[2:]
         if any(not isinstance(a, (ndarray, np.ndarray, *SCALARS)) for a in inputs):
             return NotImplemented  # a Tensor's turn
+        if set(params) - UFUNC_PARAMETERS:
+            raise TypeError(f"Wrong arguments {params}")
         if ufunc.__name__ in SPECIAL:
             return getattr(sys.modules["cupyx.scipy.special"], ufunc.__name__)(*inputs)
         if ufunc.__name__ not in UFUNCS or method not in ("__call__", "at") or (method == "at" and ufunc is not np.add):
             return NotImplemented
         if out is not None:
             params["out"] = _bare(out)
+        _no_library(ufunc.__name__, inputs)
         return _wrap(_done(getattr(ufunc, method), *_bare(inputs), **params), out)
 
     def __array_function__(self, function, kinds, args, params):
@@ -377,7 +386,10 @@ class ndarray(NDArrayOperatorsMixin):
     def __setitem__(self, index, value):
         if isinstance(value, (np.ndarray, list, tuple)):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        _done(operator.setitem, self._host, _index(index, assigned=True), _bare(value))
+        index = _index(index)
+        if not isinstance(value, ndarray) and any(isinstance(i, np.ndarray) for i in index):
+            _crossed("sent", np.asarray(value).nbytes)  # a number where others are scattered
+        _done(operator.setitem, self._host, index, _bare(value))
 
     def __copy__(self):
         return self.copy()
@@ -386,6 +398,80 @@ class ndarray(NDArrayOperatorsMixin):
         return self.copy()
 
     T = property(lambda self: ndarray(self._host.T))
+    data = property(lambda self: _Pointer(self._host))
+    base = property(lambda self: None if self._host.base is None else _covered(self._host.base))
+    flags = property(lambda self: types.SimpleNamespace(**{name: getattr(self._host.flags, name) for name in FLAGS}))
+
+
+class _Pointer:
+    """cupy.cuda.MemoryPointer; who reads or writes there is found out by the arrays whose address was asked for."""
+
+    arrays = {}
+
+    def __init__(self, host):
+        self.ptr = host.ctypes.data
+        self.arrays[self.ptr] = host
+
+
+class Cublas:
+    """What kernels/_cublas.py asks of cuBLAS, column-major as it is, within the memory of the arrays that it is given.
+
+    A call while a stream captures needs a workspace, which a change of the stream takes away.
+    """
+
+    UNSUPPORTED = 15  # CUBLAS_STATUS_NOT_SUPPORTED
+
+    def __init__(self):
+        self.stream, self.workspace, self.calls = 0, None, 0
+
+    def cublasCreate_v2(self, handle):
+        handle._obj.value = 1
+        return 0
+
+    def cublasSetStream_v2(self, handle, stream):
+        self.stream, self.workspace = stream.value or 0, None
+        return 0
+
+    def cublasSetWorkspace_v2(self, handle, workspace, size):
+        self.workspace = workspace.value if size.value <= _Pointer.arrays[workspace.value].nbytes else None
+        return 0
+
+    def _gemm(self, real, handle, turn_a, turn_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
+        if self.stream != Stream._current.ptr or _capturing is not None and self.workspace is None:
+            return self.UNSUPPORTED
+
+        def run(a, b, c):
+            left = matrix(a, k, m, lda).T if turn_a else matrix(a, m, k, lda)
+            right = matrix(b, n, k, ldb).T if turn_b else matrix(b, k, n, ldb)
+            out = matrix(c, m, n, ldc)
+            out[...] = alpha._obj.value * (left @ right) + beta._obj.value * out
+
+        def matrix(x, rows, columns, leading):
+            """The (rows, columns) of a column-major matrix that begins where x does."""
+            root = x
+            while isinstance(root.base, np.ndarray):
+                root = root.base
+            end = root.ctypes.data + root.nbytes
+            assert x.dtype == real and leading >= rows, f"{rows} rows, {leading} apart"
+            assert x.ctypes.data + ((columns - 1) * leading + rows) * x.itemsize <= end, "cuBLAS reads beyond an array"
+            return np.lib.stride_tricks.as_strided(x, (rows, columns), (x.itemsize, leading * x.itemsize))
+
+        self.calls += 1
+        _done(run, *(_Pointer.arrays[x.value] for x in (a, b, c)))
+        return 0
+
+    def cublasSgemm_v2(self, *args):
+        return self._gemm(np.float32, *args)
+
+    def cublasDgemm_v2(self, *args):
+        return self._gemm(np.float64, *args)
+
+
+def _covered(host):
+    """A cover for memory that is there."""
+    array = object.__new__(ndarray)
+    array._host = host
+    return array
 
 
 def _bare(x):
@@ -397,11 +483,11 @@ def _bare(x):
     return type(x)(_bare(a) for a in x) if type(x) in (list, tuple) else x
 
 
-def _index(index, assigned=False):
+def _index(index):
     """An index for NumPy; like CuPy it sends one from the host, and has to wait for the number of rows of a mask."""
     def one(i):
         if isinstance(i, ndarray):
-            if i.dtype == bool and not assigned:
+            if i.dtype == bool and i.size:
                 _crossed("reads")
             return i._host
         if isinstance(i, (np.ndarray, list)):
@@ -415,7 +501,7 @@ def _wrap(x, out=None):
     """A result of NumPy's as CuPy gives it."""
     if out is not None:
         return out[0]
-    if isinstance(x, (np.ndarray, np.generic)):
+    if isinstance(x, (np.ndarray, *SCALARS)):
         return ndarray(np.asarray(x))
     return list(map(_wrap, x)) if isinstance(x, (list, tuple)) else x
 
@@ -442,20 +528,52 @@ def _function(name, signature, make=_wrap, bare=_bare):
             args = args[0], ndarray(_index(args[1])[0]), *args[2:]
         if name.endswith("_like") and not params.get("shape"):  # "shape if shape else a.shape": 0 and () are no shapes
             params.pop("shape", None)
-        _refuse(name, *args[1:], **params)
-        return make(_done(run, *bare(args), **{key: bare(value) for key, value in params.items()}))
+        _refuse(name, *args, **params)
+        _no_library(name, args)
+        params = {key: bare(value) for key, value in params.items()}
+        return make(_done(_quiet(run) if name in LIBRARIES["cuSOLVER"] else run, *bare(args), **params))
     return call
 
 
-def _refuse(name, *args, **params):
-    """What cupy/_core/_routines_manipulation.pyx does not take: repeats on the device, a shape that is a number, order "K"."""
+def _refuse(name, x, *args, **params):
+    """What CuPy does not take: repeats on the device, a shape that is a number, order "K", a condition that is no array."""
     given = [*args, *params.values()]
+    if name == "where" and not hasattr(x, "astype"):
+        raise AttributeError(f"{type(x).__name__!r} object has no attribute 'astype'")
+    if name in ("sort", "argsort") and params.get("kind", args[1] if args[1:] else None) not in (None, "stable"):
+        raise ValueError("kind can only be None or 'stable'")
     if name == "repeat" and any(isinstance(a, ndarray) for a in given):
         raise ValueError("cupy.ndaray cannot be specified as `repeats` argument.")
     if name == "broadcast_to" and not hasattr(given[0], "__len__"):
         raise TypeError(f"object of type {type(given[0]).__name__!r} has no len()")
     if name == "ravel" and "K" in given:
         raise NotImplementedError("ravel with order='K' not yet implemented.")
+
+
+def _no_library(name, args):
+    """NotImplementedError, as CuPy's, for what a library of CUDA's would do, or wait for, while a stream captures."""
+    if _capturing is None:
+        return
+    if name == "einsum":  # a product where operands share an index that is summed over
+        terms, _, out = args[0].replace(" ", "").partition("->")
+        found = collections.Counter(c for term in terms.split(",") for c in set(term) - set(out))
+        name = "matmul" if max(found.values(), default=0) > 1 else name
+    whole = name in BLAS and not any(a.dtype.kind == "f" for a in args if isinstance(a, ndarray))  # a kernel of CuPy's
+    for library, names in LIBRARIES.items():
+        if name in names and not whole:
+            raise NotImplementedError(f"calling {library} API during stream capture is currently unsupported")
+
+
+def _quiet(run):
+    """What cuSOLVER cannot do it says to nobody, unless it is asked to (cupyx.errstate); its results are what they are."""
+    def call(*args):
+        try:
+            return run(*args)
+        except np.linalg.LinAlgError as error:
+            if str(error) not in ("Singular matrix", "Matrix is not positive definite"):
+                raise
+            return np.full_like(args[-1], np.nan)
+    return call
 
 
 def _reading(x):
@@ -468,7 +586,8 @@ def _method(name, signature):
         args, params = _called(signature, args, params)
         if name == "astype":
             params = {key: value for key, value in params.items() if value is not None}
-        _refuse(name, *args, **params)
+        _refuse(name, self, *args, **params)
+        _no_library(name, (self, *args))
         return _wrap(_done(getattr(np.ndarray, name), self._host, *_bare(args), **params))
     return call
 
@@ -563,10 +682,11 @@ def _modules(devices, error):
 
 @contextlib.contextmanager
 def installed(devices=1, error=None):
-    """The stand-in as the module cupy, on a machine with so many devices."""
-    from npgen.kernels import _cuda
+    """The stand-in as the module cupy, on a machine with so many devices; its cuBLAS as the one that is loaded."""
+    from npgen.kernels import _cublas, _cuda
 
-    modules = _modules(devices, error)
+    modules, load = _modules(devices, error), _cublas.load
+    _cublas.load = Cublas
     before = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)
     traffic.update(reads=0, sent=0)
@@ -575,6 +695,9 @@ def installed(devices=1, error=None):
         yield modules["cupy"]
     finally:
         _cuda._module.cache_clear()
+        _cublas._opened.cache_clear()
+        _cublas.load = load
+        _Pointer.arrays.clear()
         for name, module in before.items():
             if module is None:
                 del sys.modules[name]

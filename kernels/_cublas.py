@@ -1,0 +1,89 @@
+"""Large dense products by cuBLAS, on the current stream, which may capture.
+
+    add(a, b, out)      out += a b, of row-major a (N, K), b (K, M), out (N, M), or of their transposes: a.T, b.T
+
+CuPy refuses its own calls of cuBLAS while a stream captures, because cuBLAS might ask the device for memory then. It does not
+where it has been given a workspace, which belongs to a handle, and which cublasSetStream takes away. So this is a handle of our
+own; the library is the one that CuPy has loaded. Sums are in the arrays' own type: no TF32. A column-major C = A B is a
+row-major C^T = B^T A^T. Only kernels/masked_matmul.py asks it, from LEAST multiply-adds on; where the library cannot be loaded,
+our own kernels do all.
+Reference: NVIDIA, cuBLAS library, sections 2.1.2 (handles), 2.4.8 (cublasSetWorkspace), 2.7.1 (cublas<t>gemm).
+"""
+import ctypes
+import functools
+
+import numpy as np
+
+from . import _cuda
+from ._cuda import DeviceError
+
+LEAST = 2**28        # multiply-adds, below which a launch or two count
+WORKSPACE = 2**25    # bytes, what NVIDIA asks for on Hopper
+PLAIN, TURNED = 0, 1  # cublasOperation_t
+_GEMM = {"f": ("cublasSgemm_v2", ctypes.c_float), "d": ("cublasDgemm_v2", ctypes.c_double)}
+
+
+def load():
+    """The library, by ctypes; None where there is none."""
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+        return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+    except Exception:  # of a machine without it, each its own
+        return None
+
+
+def takes(n, k, m):
+    """Whether a product of these sizes is one for cuBLAS."""
+    return n * k * m >= LEAST and _here()[0] is not None
+
+
+def _here():
+    cupy = _cuda.require()
+    return _opened(id(cupy), cupy.cuda.runtime.getDevice())
+
+
+@functools.cache
+def _opened(_, device):
+    """(library, handle, workspace) on the current device."""
+    library, handle = load(), ctypes.c_void_p()
+    if library is None:
+        return None, None, None
+    _check(library.cublasCreate_v2(ctypes.byref(handle)))
+    return library, handle, _cuda.empty((WORKSPACE,), np.uint8)
+
+
+def _check(status):
+    if status:
+        raise DeviceError(f"cuda: cuBLAS answers with status {status}; look at what its cublasStatus_t says, and at nvidia-smi")
+
+
+def add(a, b, out):
+    """out += a b, in place. Rows (or, turned, columns) of all three lie without gaps."""
+    library, handle, workspace = _here()
+    stream = ctypes.c_void_p(_cuda.require().cuda.get_current_stream().ptr)
+    name, real = _GEMM[out.dtype.char]
+    (n, k), m = a.shape, b.shape[1]
+    if not (n and k and m):
+        return
+    one = ctypes.byref(real(1))
+    of_a, of_b, of_out = map(_lies, (a, b, out))
+    if of_out[0] == TURNED:
+        raise ValueError("cuBLAS: out must be row-major")
+    _check(library.cublasSetStream_v2(handle, stream))
+    _check(library.cublasSetWorkspace_v2(handle, _pointer(workspace), ctypes.c_size_t(WORKSPACE)))
+    _check(getattr(library, name)(handle, of_b[0], of_a[0], m, n, k, one, _pointer(b), of_b[1], _pointer(a), of_a[1], one,
+                                  _pointer(out), of_out[1]))
+
+
+def _pointer(a):
+    return ctypes.c_void_p(a.data.ptr)
+
+
+def _lies(a):
+    """(whether it is turned, the leading dimension) of a (r, c) whose rows or columns lie without gaps."""
+    across, along = (s // a.itemsize for s in a.strides)
+    if along == 1 or a.shape[1] == 1 and across >= 1:
+        return PLAIN, max(across, a.shape[1])
+    if across == 1:
+        return TURNED, max(along, a.shape[0])
+    raise ValueError(f"cuBLAS: an array of shape {a.shape} has strides {a.strides}")

@@ -1,0 +1,136 @@
+"""Large products by cuBLAS, on a stand-in that reads and writes memory as cuBLAS does; with --gpu by the library itself."""
+import inspect
+
+import numpy as np
+import pytest
+
+from npgen import graph, ops
+from npgen.kernels import _cublas, masked_matmul
+from npgen.masks import Plan, made_masks
+from npgen.nn import Parameters
+from npgen.players import Player
+from npgen.random import Stream
+from npgen.train import Batch, Training, fit
+
+RNG = np.random.default_rng(0)
+ALIGNED = np.repeat(np.arange(4), 16)[None] > np.repeat(np.arange(3), 5)[:, None]  # a staircase that no block has to look at
+MASKS = {"dense": np.ones((5, 37), bool), "staircase": made_masks(40, (300,))[0], "its output": made_masks(40, (300,))[1],
+         "any": RNG.random((23, 70)) < 0.3, "empty": np.zeros((6, 20), bool), "aligned": ALIGNED,
+         "one column": np.ones((4, 1), bool), "one row": np.ones((1, 5), bool), "no inputs": np.ones((0, 3), bool),
+         "no outputs": np.ones((3, 0), bool)}
+ROWS, FIRST = RNG.normal(size=(40, 23)), RNG.normal(size=(23, 70))
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@pytest.fixture
+def large(cupy, monkeypatch):
+    """Every product is large, and a step may be narrow."""
+    monkeypatch.setattr(_cublas, "LEAST", 0)
+    monkeypatch.setattr(masked_matmul, "STEP_COLUMNS", 20)
+    masked_matmul._steps.cache_clear()
+    if _cublas._here()[0] is None:
+        pytest.skip("cuBLAS cannot be loaded: large products were NOT made by it")
+    yield cupy
+    masked_matmul._steps.cache_clear()
+
+
+@DTYPES
+@pytest.mark.parametrize("n", [0, 1, 33])
+@pytest.mark.parametrize("name", MASKS)
+def test_products_agree_with_the_reference(large, name, n, dtype):
+    plan = Plan(MASKS[name])
+    k, m = plan.shape
+    x, weight, bias, g = (RNG.normal(size=shape).astype(dtype) for shape in ((n, k), (k, m), (m,), (n, m)))
+    mask, cupy, close = plan.mask_as(np.dtype(dtype)), large, 2e-5 if dtype == np.float32 else 1e-12
+    for kernel, args in ((masked_matmul.forward, (x, weight, bias, mask)), (masked_matmul.backward_x, (g, weight, mask)),
+                         (masked_matmul.backward_weight, (x, g, mask))):
+        got = cupy.asnumpy(kernel(*map(cupy.asarray, args), plan.blocks))
+        want = kernel.reference(*args, plan.blocks)
+        assert got.dtype == want.dtype and got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=close, atol=close)
+
+
+def test_a_staircase_is_a_few_dense_products(large):
+    plan = Plan(made_masks(800, (4000,))[0])
+    steps = masked_matmul._steps(plan.blocks.tobytes(), 4000, True)
+    assert len(steps) <= masked_matmul.STEPS + 1 and steps[0][0] == 0 and steps[-1][1] == 4000
+    assert all(a[1] == b[0] for a, b in zip(steps, steps[1:], strict=False))
+    assert 0.5 < sum((last - first) * end for first, last, end in steps) / plan.mask.size < 0.57
+    assert masked_matmul._steps(Plan(MASKS["aligned"]).blocks.tobytes(), 64, False) == [(0, 16, 0), (16, 32, 5), (32, 48, 10),
+                                                                                       (48, 64, 15)]
+
+
+def test_small_products_are_not_made_by_it(cupy):
+    assert not _cublas.takes(100, 784, 500) and not _cublas.takes(0, 10**9, 10**9)
+    assert _cublas.takes(4096, 8192, 8192) or _cublas._here()[0] is None
+
+
+def test_what_does_not_lie_without_gaps_is_refused(large):
+    a = large.asarray(np.ones((4, 6)))
+    for args in ((a[:, ::2], a[:3], a), (a, a.T, a[::2, ::2]), (a, a.T, a[:, :4].T)):
+        with pytest.raises(ValueError, match="cuBLAS: "):
+            _cublas.add(*args)
+
+
+def test_a_status_is_said(standin, large, monkeypatch):
+    library = _cublas._here()[0]
+    monkeypatch.setattr(library, "cublasDgemm_v2", lambda *args: 13)
+    a = standin.asarray(np.ones((4, 4)))
+    with pytest.raises(_cublas.DeviceError, match="cuBLAS answers with status 13"):
+        _cublas.add(a, a, a.copy())
+
+
+def test_without_the_library_our_own_kernels_do_it(standin, monkeypatch):
+    monkeypatch.setattr(_cublas, "load", lambda: None)
+    monkeypatch.setattr(_cublas, "LEAST", 0)
+    _cublas._opened.cache_clear()
+    g, weight, plan = standin.asarray(np.ones((3, 37))), standin.asarray(np.ones((5, 37))), Plan(MASKS["dense"])
+    assert (masked_matmul.backward_x(g, weight, plan.mask_as(g.dtype, g), plan.blocks).get() == 37).all()
+
+
+def descend(cupy, monkeypatch, by_graphs):
+    x, zero, plan = cupy.asarray(ROWS), cupy.zeros(70), Plan(made_masks(23, (70,))[0])
+    params = Parameters({"w": cupy.asarray(FIRST)})
+
+    def loss(p, batch, stream):
+        return np.sum(np.square(ops.masked_matmul(batch.x, p["w"], zero, plan) - 1), axis=1)
+
+    with monkeypatch.context() as patch:
+        if not by_graphs:
+            patch.setattr(graph, "Captured", lambda *args: 1 / 0)
+        state = fit((Player(loss=loss, repeats=True),), params, Batch(x), stream=Stream(0),
+                    options=Training(max_epochs=2, batch_size=10, validation_fraction=0.0))
+    return cupy.asnumpy(params.flat).tobytes(), state.history
+
+
+def test_a_captured_step_makes_its_products_by_it(large, monkeypatch):
+    replays, replay = [], graph.Captured.__call__
+    monkeypatch.setattr(graph.Captured, "__call__", lambda self, state: replays.append(1) or replay(self, state))
+    captured = descend(large, monkeypatch, True)
+    assert len(replays) == 7 and captured == descend(large, monkeypatch, False) and len(replays) == 7
+
+
+MISTAKES = {
+    "the workspace is not said again": ("    _check(library.cublasSetWorkspace_v2(", "    (lambda *a: 0)((0,"),
+    "a and b change places": ("handle, of_b[0], of_a[0], m, n, k,", "handle, of_a[0], of_b[0], m, n, k,"),
+    "the width for the leading dimension": ("max(across, a.shape[1])", "a.shape[1]"),
+    "another stream": ("get_current_stream().ptr", "get_current_stream().ptr + 1"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_found(standin, large, monkeypatch, name):
+    source, (right, wrong) = inspect.getsource(_cublas), MISTAKES[name]
+    assert source.count(right) == 1
+    mistaken = vars(_cublas).copy()
+    exec(compile(source.replace(right, wrong), "_cublas.py", "exec"), mistaken)
+    replays, replay = [], graph.Captured.__call__
+    monkeypatch.setattr(graph.Captured, "__call__", lambda self, state: replays.append(1) or replay(self, state))
+    want = descend(standin, monkeypatch, True)
+    mistaken["load"], n = _cublas.load, len(replays)
+    monkeypatch.setattr(_cublas, "add", mistaken["add"])
+    try:
+        assert descend(standin, monkeypatch, True) == want and len(replays) == 2 * n
+    except (AssertionError, ValueError, _cublas.DeviceError):
+        return
+    pytest.fail("it was not found")
