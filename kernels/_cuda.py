@@ -105,6 +105,11 @@ def constant(x):
     return _constant(id(cupy), cupy.cuda.runtime.getDevice(), content(x), x.dtype.str, x.shape)
 
 
+def constant_like(x, like):
+    """A host array as a constant where `like` is."""
+    return constant(x) if is_device_array(like) else x
+
+
 def zero():
     """An int64 0, (1,), on the current device, where it is kept; nothing is sent for it."""
     cupy = require()

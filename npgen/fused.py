@@ -25,6 +25,7 @@ from .kernels import mixture_likelihood as _mixture_kernel
 from .kernels import mlp as _mlp_kernel
 from .kernels import silu as _silu_kernel
 from .kernels._constants import LOG_2PI
+from .kernels._cuda import constant_like
 from .kernels._dispatch import placing
 from .ops import _c, _product_dx
 from .tensor import value_of
@@ -211,7 +212,7 @@ def _steps(params, layout):
 def _inverse_formula(x, params, layout, keep=False):
     log_det = 0.0
     for shift, log_scale, net, net_layout, order in _steps(params, layout):
-        a = (x[:, order] - shift) * ops.exp(-log_scale)
+        a = (x[:, constant_like(order, value_of(x))] - shift) * ops.exp(-log_scale)
         kept, moved = a[:, :net_layout.widths[0]], a[:, net_layout.widths[0]:]
         s, t = _network(kept, net, net_layout)
         x = ops.concatenate([(moved - t) * ops.exp(-s), kept], axis=1)
@@ -226,7 +227,7 @@ def _forward_formula(z, params, layout):
         kept = z[:, n_moved:]
         s, t = _network(kept, net, net_layout)
         a = ops.concatenate([kept, z[:, :n_moved] * ops.exp(s) + t], axis=1)
-        z = (a * ops.exp(log_scale) + shift)[:, np.argsort(order)]
+        z = (a * ops.exp(log_scale) + shift)[:, constant_like(np.argsort(order), value_of(z))]
         log_det = log_det + ops.sum(log_scale) + ops.sum(s, axis=1)
     return z, log_det
 

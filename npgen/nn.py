@@ -16,7 +16,7 @@ import numpy as np
 
 from . import fused, ops
 from .kernels import made_sample
-from .kernels._cuda import is_device_array
+from .kernels._cuda import constant_like, is_device_array
 from .layout import Layout
 from .masks import Plan, made_cuts, made_direct, made_masks, places
 from .ops import _c
@@ -274,7 +274,7 @@ class MaskedMLP(MLP):
         """The rows (n, d) that noise makes of the outputs, given their first columns, in one pass: kernels/made_sample.py."""
         d, none = self._made[0], np.zeros_like(noise, shape=(len(noise), 0))
         direct = p[f"{self.name}.direct"] if self.direct else np.zeros_like(noise, shape=(0, 0))
-        limits = np.asarray(np.broadcast_to(limits, d).astype(noise.dtype), like=noise)
+        limits = constant_like(np.broadcast_to(limits, d).astype(noise.dtype), noise)
         return made_sample.sample(*_c(p[self.name]), self.layout.cut[0], self.cuts, self.first_inputs, self.first,
                                   np.broadcast_to(codes, d).astype(np.int64), *_c(direct, none if c is None else c,
                                                                         none if known is None else known, noise), limits)

@@ -201,7 +201,8 @@ def _apart(x, y):
 
 def _unless(condition, x, g):
     """x, but 1 where the condition holds; of g's dtype where x is a Python number."""
-    return where(condition, np.ones_like(g, shape=(1,) * np.ndim(g)), x)
+    one = np.ones_like(g, shape=(1,) * np.ndim(g))
+    return where(condition if np.ndim(condition) else np.equal(one, condition), one, x)  # CuPy's is no number
 
 
 def _split_ties(x, y, wins, g):
@@ -221,7 +222,8 @@ softplus = op(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))), lambda ans
               partly=by_entries, name="softplus")
 bounded = op(lambda x, limit: limit * np.tanh(x / limit),  # x where it is small, never beyond +-limit
              lambda ans, x, limit: lambda g: g * (1 - square(ans / limit)), partly=by_entries, name="bounded")
-_polygamma = op(lambda x, n: _special(x).polygamma(n, x).astype(x.dtype),
+_polygamma = op(lambda x, n: ((-1) ** (n + 1) * math.factorial(n)  # CuPy's takes no n that is a number
+                              * _special(x).zeta(n + 1.0, x.astype(np.float64))).astype(x.dtype),
                 lambda ans, x, n: lambda g: g * _polygamma(x, n + 1), partly=by_entries, name="polygamma")
 digamma = op(lambda x: _special(x).psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), partly=by_entries, name="digamma")
 gammaln = op(lambda x: _special(x).gammaln(x), lambda ans, x: lambda g: g * digamma(x), partly=by_entries, name="gammaln")
@@ -385,7 +387,7 @@ def _select(g, index, shape):
 
 def _mask(g, index, shape):
     used = np.zeros_like(g, dtype=bool, shape=shape)
-    used[index] = True
+    used[index] = np.ones_like(g, dtype=bool)  # CuPy sends a number that is put to chosen places
     return used
 
 

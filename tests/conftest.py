@@ -72,3 +72,11 @@ def cupy(request):
     else:
         with cupy_standin.installed() as module:
             yield module
+
+
+@pytest.fixture
+def standin(request, cupy):
+    """The stand-in, for what CuPy itself does not tell: skipped with --gpu."""
+    if request.config.getoption("--gpu"):
+        pytest.skip("asked of the stand-in, which counts")
+    return cupy

@@ -291,9 +291,8 @@ PLANTED = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_mistake_is_found(cupy, monkeypatch, name):
-    if cupy.__version__ != "stand-in":
-        pytest.skip("a device that happens to run in order does not show a missing barrier")
+def test_a_planted_mistake_is_found(standin, monkeypatch, name):
+    """In the emulator: a device that happens to run in order does not show a missing barrier."""
     run, old, new = PLANTED[name]
     source, planted = _cuda.source, []
 
@@ -305,7 +304,7 @@ def test_a_planted_mistake_is_found(cupy, monkeypatch, name):
     _cuda._module.cache_clear()
     try:
         with pytest.raises((AssertionError, cuda_emulator.EmulatorError)):
-            run(cupy, monkeypatch)
+            run(standin, monkeypatch)
     finally:
         _cuda._module.cache_clear()
     assert any(planted)

@@ -71,6 +71,7 @@ REFUSED = {
     "NumPy's keyword": lambda x: np.reshape(x, shape=(6,)), "an argument that CuPy lacks": lambda x: np.sum(x, initial=0.0),
     "a method's": lambda x: x.min(initial=0), "reduce": lambda x: np.fmax.reduce(x), "a list": lambda x: x + [1, 2, 3],
     "math": lambda x: HOST.__setitem__(0, x), "hash": hash, "range": lambda x: range(x[0, 0]),
+    "entries of a ufunc": lambda x: np.log(x, where=x > 0), "order of a ufunc": lambda x: np.exp(x, order="F"),
 }
 
 
@@ -83,13 +84,14 @@ def test_what_cupy_refuses(x, what):
 MANIPULATED = {
     "repeats on the device": lambda x: np.repeat(x, x[0].astype(int)), "a method's": lambda x: x.repeat(x[0].astype(int)),
     "a shape that is a number": lambda x: np.broadcast_to(x[0, :1], 3), "order K": lambda x: np.ravel(x, order="K"),
-    "a method's order": lambda x: x.ravel(order="K"),
+    "a method's order": lambda x: x.ravel(order="K"), "a condition of the host": lambda x: np.where(True, x, x),
+    "a sort by another way": lambda x: np.argsort(x, kind="quicksort"),
 }
 
 
 @pytest.mark.parametrize("what", MANIPULATED)
 def test_what_cupys_manipulation_refuses(x, what):
-    with pytest.raises((TypeError, ValueError, NotImplementedError), match="repeats|len|order"):
+    with pytest.raises((TypeError, ValueError, NotImplementedError, AttributeError), match="repeats|len|order|astype|kind"):
         MANIPULATED[what](x)
 
 
@@ -98,8 +100,9 @@ def test_assigning_a_host_array_is_refused(x):
         x[:] = HOST
     with pytest.raises(ValueError, match="ambiguous"):
         bool(x)
-    with pytest.raises(AttributeError):
-        x.put_along_axis  # noqa: B018
+    for array, name in ((x, "put_along_axis"), (x.flags, "writeable"), (x.flags, "aligned")):
+        with pytest.raises(AttributeError):
+            getattr(array, name)
     with pytest.raises(TypeError, match="incorrect type"):
         __import__("cupy").ascontiguousarray(HOST)
 
@@ -114,13 +117,14 @@ ALLOWED = {
     "slogdet": lambda x: np.linalg.slogdet(x[:, :2])[1], "like": lambda x: np.zeros(3, np.float32, like=x),
     "asarray": lambda x: np.asarray([1.0, 2.0], like=x), "method": lambda x: x.mean(axis=1),
     "einsum": lambda x: np.einsum("ij,kj->ik", x, x), "erf": scipy.special.erf, "astype": lambda x: x.astype(float),
-    "take": lambda x: np.take(x, [2, 0], axis=1), "transposed": lambda x: x.T,
+    "take": lambda x: np.take(x, [2, 0], axis=1), "transposed": lambda x: x.T, "close": lambda x: np.allclose(x, x),
+    "equal": lambda x: np.array_equal(x, x), "how many": lambda x: np.count_nonzero(x),
 }
 
 
 @pytest.mark.parametrize("what", ALLOWED)
 def test_what_it_gives_is_numpys_on_the_device(x, what):
-    got, want = ALLOWED[what](x), ALLOWED[what](HOST)
+    got, want = ALLOWED[what](x), np.asarray(ALLOWED[what](HOST))
     assert type(got) is type(x) and type(got).__module__ == "cupy"  # a 0-d array where NumPy gives a number
     assert got.dtype == want.dtype and got.shape == want.shape
     np.testing.assert_array_equal(got.get(), want)
@@ -131,6 +135,16 @@ def test_an_empty_shape_is_no_shape(x, like):
     for shape in ((), 0, None):  # cupy/_creation/basic.py: shape if shape else a.shape
         assert like(x, shape=shape).shape == (2, 3)
     assert like(x, shape=(0,)).shape == (0,) and like(x[0, 0], shape=()).shape == () and like(x, shape=4).shape == (4,)
+
+
+def test_what_cusolver_cannot_do_it_says_to_nobody(x):
+    """cupyx/_ufunc_config.py: linalg is "ignore" unless somebody asks for "raise", which waits for the device."""
+    square = x[:, :2] * 0 - 1
+    for matrices in (square, np.stack([square, square])):
+        assert np.isnan(np.linalg.cholesky(matrices).get()).all()
+    assert not np.isfinite(np.linalg.inv(square).get()).any()
+    with pytest.raises(np.linalg.LinAlgError, match="square"):
+        np.linalg.cholesky(x)
 
 
 def test_at_and_assignment_change_it_in_place(x):
@@ -148,6 +162,7 @@ READS = {
     "item": lambda x: x[0, 0].item(), "get": lambda x: x.get(), "asnumpy": lambda x: __import__("cupy").asnumpy(x),
     "str": str, "repr": repr, "format": lambda x: f"{x}", "a mask": lambda x: x[x > 1], "flatnonzero": np.flatnonzero,
     "tolist": lambda x: x.tolist(), "if": lambda x: 1 if x.any() else 2, "pickle": pickle.dumps,
+    "a mask that is assigned to": lambda x: x.copy().__setitem__(x > 1, 0.0), "if equal": lambda x: not np.array_equal(x, x),
 }
 
 
@@ -173,8 +188,9 @@ def test_sending_is_counted(cupy):
     assert traffic["sent"] == before + HOST.nbytes
     with forbidden("sent"):
         assert cupy.asarray(x) is not None and (x * 2)[0] is not None
-        with pytest.raises(AssertionError):
-            cupy.asarray(HOST)
+        for send in (lambda: cupy.asarray(HOST), lambda: x.__setitem__(np.argmax(x, axis=1), 0.0)):
+            with pytest.raises(AssertionError):
+                send()
 
 
 def test_copies_are_its_own(x):

@@ -412,7 +412,7 @@ def memory_ends(monkeypatch, after):
 
 
 @models
-def test_a_move_that_runs_out_of_memory_leaves_the_model_where_it_was(cupy, name, monkeypatch):
+def test_a_move_that_runs_out_of_memory_leaves_the_model_where_it_was(standin, name, monkeypatch):
     x = MODELS[name][1][:8]
     for start, end in ("cpu", "cuda"), ("cuda", "cpu"):
         model = fitted(name, "cpu").to(start)
@@ -428,7 +428,7 @@ def test_a_move_that_runs_out_of_memory_leaves_the_model_where_it_was(cupy, name
 
 
 @models
-def test_a_fit_that_runs_out_of_memory_leaves_the_model_as_it_was(cupy, name, monkeypatch):
+def test_a_fit_that_runs_out_of_memory_leaves_the_model_as_it_was(standin, name, monkeypatch):
     x = MODELS[name][1]
     model = fitted(name, "cuda")
     before, answered = dict(vars(model)), answers(model, x)
@@ -457,7 +457,7 @@ def test_missing_values_are_left_out_on_the_device_too(cupy):
     with unconverged():
         before = traffic["sent"]
         agree([device.fit(x).log_prob(x)], [host.fit(x).log_prob(x)], rtol=1e-6)
-    assert traffic["sent"] - before > x.nbytes
+    assert cupy.__version__ != "stand-in" or traffic["sent"] - before > x.nbytes
     imputed = device.impute(cupy.asarray(x))
     assert type(imputed) is cupy.ndarray
     agree([imputed.get()], [host.impute(x)], rtol=1e-6)
@@ -466,15 +466,15 @@ def test_missing_values_are_left_out_on_the_device_too(cupy):
 
 
 @pytest.mark.long
-def test_em_sends_its_rows_once(cupy):
-    def sent(max_iter):
+def test_em_sends_its_rows_once(standin):
+    def of_fit(max_iter):
         before = traffic["sent"]
         with unconverged():
             GaussianMixture(2, max_iter=max_iter, tol=0, random_state=0).to("cuda").fit(x)
         return traffic["sent"] - before
 
     x = np.tile(REAL, (20, 1))
-    assert x.nbytes < sent(2) and sent(8) - sent(2) < x.nbytes / 5
+    assert x.nbytes < of_fit(2) and of_fit(8) - of_fit(2) < x.nbytes / 5
 
 
 def test_the_checker_looks_at_a_copy_on_the_host(cupy):
@@ -485,7 +485,7 @@ def test_the_checker_looks_at_a_copy_on_the_host(cupy):
 
 
 @functools.partial(models, names=[name for name in MODELS if "Mixture" not in name and "transport" not in name])
-def test_no_step_reads_a_value_back(cupy, name, monkeypatch):
+def test_no_step_reads_a_value_back(standin, name, monkeypatch):
     """But for optimal transport, which SciPy finds on the host."""
     take, steps = train._Step.train, []
 
@@ -565,20 +565,21 @@ def test_bad_rows_are_refused_on_the_device_too(cupy, name):
 # ---------------------------------------------------------------- the command line
 
 def test_every_command_takes_the_device(cupy, tmp_path, monkeypatch, capsys):
+    counts = cupy.__version__ == "stand-in"
     monkeypatch.chdir(tmp_path)
     assert cli.main("fit made --data moons --out m.npgen --epochs 2 --set hidden=4 --device cuda".split()) == 0
-    assert traffic["sent"] > 0
+    assert not counts or traffic["sent"] > 0
     for command in ("score m.npgen --data moons --out nats.npy", "sample m.npgen -n 5 --seed 0 --out rows.npy",
                     "encode m.npgen --data moons --out z.npy"):
         answers = []
         for device in ("cpu", "cuda"):
             before = traffic["sent"]
             assert cli.main([*command.split(), "--device", device]) == 0
-            assert (traffic["sent"] > before) == (device == "cuda")
+            assert not counts or (traffic["sent"] > before) == (device == "cuda")
             answers.append(np.load(command.split()[-1]))
         np.testing.assert_allclose(answers[1], answers[0], rtol=1e-3, atol=1e-4)
     capsys.readouterr()
-    assert cli.main(["config"]) == 0 and "Stand-in, through CuPy stand-in" in capsys.readouterr().out
+    assert cli.main(["config"]) == 0 and f"through CuPy {cupy.__version__}" in capsys.readouterr().out
 
 
 def test_the_command_line_says_in_one_line_what_is_missing(tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import ops
 from ..checks import check_widths, one_line
+from ..kernels._cuda import constant_like
 from . import pairs
 
 
@@ -66,7 +67,7 @@ class MMD(Objective):
 
     def __call__(self, x, y, stream, weights=None):
         each = np.full_like(x[:, 0], 1 / len(x))
-        scales = np.asarray(np.array(self.scales) * np.sqrt(x.shape[1]), dtype=x.dtype, like=x)
+        scales = constant_like((np.array(self.scales) * np.sqrt(x.shape[1])).astype(x.dtype), x)
         within = (ops.sum(pairs.gaussians(y, y, each, scales)) - len(scales)) / max(len(x) - 1, 1)
         return within - 2 * pairs.gaussians(x, y, each, scales)
 
