@@ -9,6 +9,15 @@ the device and moves on by itself: the clock (npgen.optim), and Places, from whi
 Memory comes from a pool of the graph's own, which nobody else is given any of; the losses of an epoch's steps go into a ring.
 It is to a device what npgen.record is to the host, and asks the same of a step: that it is a function of arrays.
 
+What is not captured is taken step by step, to the same bits:
+- RBM and EnergyModel(objective="pcd"): chains begin at every step from a stream of their own, whose key the host makes;
+- EnergyModel by noise or scores: its base computes on the host;
+- MADE of several orders, or of any: the host draws which one a step takes;
+- FlowMatching(coupling="ot"): SciPy pairs noise and rows on the host;
+- objective="sliced_wasserstein": CuPy sorts by Thrust, which waits;
+- GaussianMixture(solver="adam"): all but an E-step's sums is computed on the host;
+- the short batch that ends an epoch.
+
 Legend: n rows, s rows in a batch, k players' steps for a batch, b batches.
 Reference: NVIDIA, CUDA C++ programming guide, CUDA graphs: stream capture.
 """
