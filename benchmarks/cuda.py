@@ -2,30 +2,36 @@
 
     python -m benchmarks.cuda [--minutes M] [--out FILE]
 
-Rows are printed as they come: the kernels, then training steps and EM beside what runs at once, then two steps beside what
-torch.compile makes, which takes it minutes; none begins after M minutes.
+Rows are printed as they come: the kernels, MADE's samples, what steps consist of, then training steps and EM beside what runs
+at once, then two steps beside what torch.compile makes, which takes it minutes; none begins after M minutes.
 
-A kernel's time is the best of several calls, each waited for, with its data on the device. Training steps, MADE's samples and
-EM are measured as benchmarks/speed.py does, every library in a process of its own, after a check that answers agree; there too
-the rows lie on the device before the clock starts, and products of float32 are of float32, not TF32. A peer that is not
+A kernel's time is the best of several calls, between two CUDA events, with its data on the device; a copy's is that of
+cudaMemcpyAsync. Of a captured step: the wall time with all of fit's Python; the busy time, of graphs launched one behind the
+other; how many nodes its graph has; and of every kernel of ours the time of 20 launches in one graph, over 20. Training steps
+and EM are measured as benchmarks/speed.py does, every library in a process of its own, after a check that answers agree; there
+too the rows lie on the device before the clock starts, and products of float32 are of float32, not TF32. A peer that is not
 installed, or that finds no GPU, is left out, and a work that fails is named. Their wheels for GPUs: torch, 'jax[cuda13]'.
 
 No GPU was at hand when this was written anew: npgen has run on the tests' stand-in for CuPy alone, the peers on the CPU, all
 at sizes of a few values.
 """
 import argparse
+import collections
 import importlib.util
 import math
+import re
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
+from npgen import graph
 from npgen.kernels import _cuda, em, logsumexp, masked_matmul, random, reparameterize
 from npgen.masks import Plan
 
-from . import speed
+from . import problems, speed, with_npgen
 from .speed import Bar, Work
 from .worker import Worker, n_cores
 
@@ -35,27 +41,41 @@ STEPS = {"MADE 784-H-784, batch 100": ("made", {"hidden": 500}, {"hidden": 4000}
          "RealNVP D=64, couplings of H-H, batch 512": ("realnvp", {"hidden": (128, 128)}, {"hidden": (1024, 1024)})}
 WORKS = {f"{name}, H={np.max(sizes['hidden'])}, step": Work(make, f"{make}_step", sizes, "cuda")
          for name, (make, *both) in STEPS.items() for sizes in both}
-BARS = [Bar(work, f"{work}, against {' and '.join(against)}", limit, against) for work in WORKS
-        for limit, against in ((0.5, ("torch",)), (1.0, ("torch.compile", "jax")))]
-WORKS |= {"MADE 784-500-784, 100 rows sampled": Work("made", "made_sample", device="cuda"),  # these two have no bar
-          "EM iteration, float64, N=10,000,000, D=16, K=32": Work("mixture", "em_on_device", {"n": 10_000_000}, "cuda")}
+BARS = [Bar(work, f"{work}, against {against}", limit, (against,), stretch) for work in WORKS
+        for limit, stretch, against in ((0.3, 0.15, "torch"), (1.3, 1.0, "jax"))]
+EM = "EM iteration, float64, N=10,000,000, D=16, K=32"
+WORKS |= {"MADE 784-500-784, 100 rows sampled": Work("made", "made_sample", device="cuda"),  # which has no bar
+          EM: Work("mixture", "em_on_device", {"n": 10_000_000}, "cuda")}
+BARS.append(Bar(EM, f"{EM}, against torch", 0.5, ("torch",), 0.3))
 AT_ONCE = ("npgen", "torch", "torch, masked gradients", "jax", "jax, flat buffer", "jax, masked gradients",
            "jax, masked gradients, flat buffer")
 COMPILED = tuple(list(WORKS)[:5:4])  # a step of MADE's, and of RealNVP's of two columns
-OF_COPY = 0.80, ("logsumexp.forward", "random.normal", "reparameterize.forward")  # bandwidth, at least
+OF_COPY = 0.75, ("logsumexp.forward", "random.normal", "reparameterize.forward")  # bandwidth, at least
 OF_DENSE = 0.65  # time of the masked product, at most
+OF_BUSY = 1.15   # wall time of a step over its busy time, at most
+OF_SCORING = 3   # time of MADE's samples over that of scoring them, at most
+TOGETHER = 20    # launches of a kernel that are timed as one
 SIZES = {"values": 2**28, "columns": 4096, "rows": 4096, "width": 8192, "mixture": (10_000_000, 16, 32)}
 
 
 def seconds(call, repeats):
-    """The best time of a call, its result waited for."""
-    times = []
+    """The best time of a call on the device, between two events."""
+    cuda, times = _cuda.require().cuda, []
     for _ in range(repeats + 1):  # the first one compiles
-        begin = time.perf_counter()
-        answers = call()
-        _cuda.asnumpy((answers[0] if isinstance(answers, tuple) else answers).ravel()[:1])
-        times.append(time.perf_counter() - begin)
+        begin, end = cuda.Event(), cuda.Event()
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(cuda.get_elapsed_time(begin, end) / 1e3)
     return min(times[1:])
+
+
+def copied(x, out):
+    """x to out, as many bytes, by the device itself."""
+    cuda = _cuda.require().cuda
+    here, there = (a.data.ptr for a in (x, out))
+    cuda.runtime.memcpyAsync(there, here, x.nbytes, cuda.runtime.memcpyDeviceToDevice, cuda.get_current_stream().ptr)
 
 
 def by_memory(values, columns, repeats):
@@ -63,8 +83,8 @@ def by_memory(values, columns, repeats):
     x = _cuda.zeros((values // columns, columns), np.float32)
     one, out = _cuda.asarray(np.ones((1, columns), np.float32)), _cuda.empty((values,), np.float32)
     log_var = _cuda.zeros(x.shape, np.float32)
-    copy = seconds(lambda: x.copy(), repeats)
-    for name, call, moved in (("copy", None, 2), ("logsumexp.forward", lambda: logsumexp.forward(x, one), 1),
+    copy = seconds(lambda: copied(x, out), repeats)
+    for name, call, moved in (("cudaMemcpyAsync", None, 2), ("logsumexp.forward", lambda: logsumexp.forward(x, one), 1),
                               ("random.normal", lambda: random.normal(out, 1, 2, 0), 1),
                               ("reparameterize.forward", lambda: reparameterize.forward(x, log_var, 1, 2, 0), 3)):
         took = seconds(call, repeats) if call else copy
@@ -91,6 +111,80 @@ def mixture(n, d, k, repeats):
     x = random.normal(_cuda.empty((n * d,), np.float32), 1, 2, 0).reshape(n, d)
     weights, parameters = _cuda.asarray(np.ones(n)), [_cuda.asarray(a) for a in arrays]
     yield f"em.statistics, N = {n:,}, D = {d}, K = {k}", seconds(lambda: em.statistics(x, weights, *parameters), repeats)
+
+
+class _Captured(graph.Captured):
+    """One that is remembered, with the state that it was made of."""
+
+    made = []
+
+    def __init__(self, take, state, size, places):
+        super().__init__(take, state, size, places)
+        self.state = state
+        self.made.append(self)
+
+
+class _Seen:
+    """A module whose launches are noted: (name, launch)."""
+
+    def __init__(self, stem, module, seen):
+        self.stem, self.module, self.seen = stem, module, seen
+
+    def get_function(self, name):
+        kernel = self.module.get_function(name)
+
+        def launch(*args):
+            self.seen.append((f"{self.stem}.{name}", lambda: kernel(*args)))
+            kernel(*args)
+        return launch
+
+
+def profile(work, steps, repeats):
+    """What a training step consists of: (seconds of it, busy ones, nodes of its graph, {kernel: (launches, seconds)})."""
+    cupy, seen, module = _cuda.require(), [], _cuda._module
+    with mock.patch.object(graph, "Captured", _Captured):
+        _Captured.made.clear()
+        (_, _, run), = getattr(with_npgen, work.kind)(work.problem())
+        run(2)
+    step, walls = _Captured.made.pop(), []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        run(steps)
+        walls.append((time.perf_counter() - begin) / steps)
+    n = min(steps, len(step.places.order) // len(step.steps))
+
+    def one_behind_the_other():
+        for _ in range(n):
+            step.graph.launch()
+
+    def busy(call):
+        def from_the_first_row():
+            step.places.where[...] = 0
+            call()
+        return seconds(from_the_first_row, repeats)
+
+    nodes = len(set(re.findall(r'"graph_\d+_node_\d+"', step.graph.debug_dot_str())))
+    of_step = busy(one_behind_the_other) / n
+    with mock.patch.object(_cuda, "_module", lambda stem, *key: _Seen(stem, module(stem, *key), seen)):
+        step.places.where[...] = 0
+        step._run(step.state)
+    kernels, stream = collections.defaultdict(lambda: (0, 0.0)), cupy.cuda.Stream(non_blocking=True)
+    for name, launch in seen:
+        with stream:
+            stream.begin_capture()
+            for _ in range(TOGETHER):
+                launch()
+            together = stream.end_capture()
+        launches, took = kernels[name]
+        kernels[name] = launches + 1, took + seconds(together.launch, repeats) / TOGETHER
+    return min(walls), of_step, nodes, dict(kernels)
+
+
+def sampling(n, repeats, **sizes):
+    """(seconds of n rows that MADE 784-500 draws, of scoring them)."""
+    model = with_npgen._made(problems.made(**sizes) | {"device": "cuda"})
+    x = _cuda.asarray(model.sample(n, rng=0))
+    return seconds(lambda: model.sample(n, rng=0), repeats), seconds(lambda: model.log_prob(x), repeats)
 
 
 def beside(works, rounds, budget, compiled=(), ends=math.inf):
@@ -134,7 +228,8 @@ def _last_line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
-def report(values, columns, rows, width, mixture_sizes, repeats, works=WORKS, budget=0.2, compiled=(), ends=math.inf):
+def report(values, columns, rows, width, mixture_sizes, repeats, works=WORKS, budget=0.2, compiled=(), ends=math.inf,
+           samples=10_000, sizes=None, steps=200):
     """(the tables, as Markdown; what is missing from them); their rows are printed as they come."""
     lines = [f"# CUDA kernels on {_cuda.devices()[0]}", "", f"`python -m benchmarks.cuda`; the best of {repeats} calls.", "",
              f"| {4 * values / 1e9:.3g} GB, float32 | ms | bandwidth over a copy's | bar |", "|---|---|---|---|"]
@@ -151,7 +246,24 @@ def report(values, columns, rows, width, mixture_sizes, repeats, works=WORKS, bu
     lines += ["", "| EM | ms |", "|---|---|"]
     for name, took in mixture(*mixture_sizes, repeats):
         row(f"| {name} | {1e3 * took:.3f} |")
+    drawn, scored = sampling(samples, repeats, **(sizes or {}))
+    lines += ["", "| MADE 784-500 | ms | over scoring them | bar |", "|---|---|---|---|"]
+    row(f"| {samples:,} rows sampled | {1e3 * drawn:.3f} | {drawn / scored:.2f} | at most {OF_SCORING} |")
+    of_steps, left_out = {work: works[work] for work in works if work.endswith("step")}, []
+    lines += ["", "| step | wall, ms | busy, ms | wall over busy | nodes of its graph | bar |", "|---|---|---|---|---|---|"]
+    parts = []
+    for name, work in of_steps.items():
+        if time.monotonic() > ends:
+            left_out.append(f"{name}, its profile, was left out: the time was over")
+            continue
+        wall, busy, nodes, kernels = profile(work, steps, min(repeats, 3))
+        row(f"| {name} | {1e3 * wall:.3f} | {1e3 * busy:.3f} | {wall / busy:.2f} | {nodes} | at most {OF_BUSY} |")
+        parts += [f"| {name} | {kernel} | {launches} | {1e3 * took:.4f} |" for kernel, (launches, took) in kernels.items()]
+    lines += ["", "| of a step | kernel | launches | ms |", "|---|---|---|---|"]
+    for text in parts:
+        row(text)
     results, missing = beside(works, repeats, budget, compiled, ends)
+    missing = left_out + missing
     lines += ["", "## Beside torch and JAX on the same device", "", *(f"- **{words}**" for words in missing), ""]
     lines += speed.bars_table(results, [bar for bar in BARS if bar.rivals(results.get(bar.work, ()))])
     lines += ["", *speed.times_table(results)]

@@ -20,6 +20,7 @@ import functools
 import inspect
 import operator
 import sys
+import time
 import types
 
 import cuda_emulator
@@ -197,12 +198,12 @@ def _arrays(tree):
 def _done(run, *args, **params):
     """run(*args, **params), of NumPy's arrays; scalars as arrays of no dimension."""
     if _capturing is not None:
-        _capturing.see((args, params))
+        _capturing._see((args, params))
     answers = run(*args, **params)
     if not isinstance(answers, (list, tuple)):
         answers = np.asarray(answers) if isinstance(answers, np.generic) else answers
     if _capturing is not None:
-        _capturing.add(run, args, params, answers)
+        _capturing._add(run, args, params, answers)
     return answers
 
 
@@ -212,7 +213,7 @@ class Graph:
     def __init__(self):
         self._calls, self._made, self._before = [], {}, {}
 
-    def see(self, args):
+    def _see(self, args):
         """Remember what these arrays hold: to capture a launch is not to do it."""
         for a in _arrays(args):
             while isinstance(a.base, np.ndarray):
@@ -220,17 +221,20 @@ class Graph:
             if id(a) not in self._made and a.flags.writeable:
                 self._before.setdefault(id(a), (a, a.copy()))
 
-    def add(self, run, args, params, answers):
+    def _add(self, run, args, params, answers):
         new = [a for a in _arrays(answers) if not any(np.may_share_memory(a, b) for b in _arrays((args, params)))]
         self._made.update({id(a): a for a in new})
         self._calls.append((run, args, params, answers, {id(a) for a in new}))
 
-    def undo(self):
+    def _undo(self):
         for a, before in self._before.values():
             a[...] = before
         for a in self._made.values():
             a[...] = np.nan if a.dtype.kind == "f" else 1
         self._before.clear()
+
+    def debug_dot_str(self, flags=0):
+        return "\n".join(f'"graph_1_node_{i}"[label="{i}"];' for i in range(len(self._calls)))
 
     def launch(self, stream=None):
         for run, args, params, answers, new in self._calls:
@@ -238,6 +242,24 @@ class Graph:
             for a, b in zip(answers, again, strict=True) if isinstance(again, (list, tuple)) else [(answers, again)]:
                 if id(a) in new:
                     a[...] = b
+
+
+class Event:
+    """cupy.cuda.Event: a time on the host's clock."""
+
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self.seconds = None
+
+    def record(self, stream=None):
+        self.seconds = time.perf_counter()
+
+    def synchronize(self):
+        Stream._current.synchronize()
+
+
+def get_elapsed_time(start_event, end_event):
+    """cupy.cuda.get_elapsed_time, in ms."""
+    return max(1e3 * (end_event.seconds - start_event.seconds), 1e-6)
 
 
 class Stream:
@@ -267,7 +289,7 @@ class Stream:
     def end_capture(self):
         global _capturing
         graph, _capturing = _capturing, None
-        graph.undo()
+        graph._undo()
         return graph
 
 
@@ -664,7 +686,12 @@ def _modules(devices, error):
             raise error
         return devices
 
+    def copy(dst, src, size, kind, stream):
+        source, target = (_Pointer.arrays[ptr].view(np.uint8).reshape(-1) for ptr in (src, dst))
+        _done(operator.setitem, target, slice(size), source[:size])
+
     runtime = types.SimpleNamespace(getDeviceCount=count, getDevice=lambda: 0, CUDARuntimeError=CUDARuntimeError,
+                                    memcpyAsync=copy, memcpyDeviceToDevice=3,
                                     getDeviceProperties=lambda i: {"name": b"Stand-in"})
     Device = type("Device", (), {"attributes": {"MultiProcessorCount": 3}, "id": 0})
     cupy, cupyx = types.ModuleType("cupy"), types.ModuleType("cupyx")
@@ -672,7 +699,8 @@ def _modules(devices, error):
     vars(cupy).update({name: f for name, f in _functions.items() if "." not in name}, ndarray=ndarray, linalg=linalg,
                       asnumpy=asnumpy, RawModule=RawModule, __version__="stand-in", traffic=traffic, forbidden=forbidden,
                       cuda=types.SimpleNamespace(runtime=runtime, Device=Device, Stream=Stream, MemoryPool=MemoryPool,
-                                                 using_allocator=using_allocator, Graph=Graph,
+                                                 using_allocator=using_allocator, Graph=Graph, Event=Event,
+                                                 get_elapsed_time=get_elapsed_time,
                                                  get_current_stream=lambda: Stream._current))
     cupyx.scipy = types.ModuleType("cupyx.scipy")
     cupyx.scipy.special = types.ModuleType("cupyx.scipy.special")

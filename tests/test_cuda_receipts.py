@@ -3,6 +3,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -61,8 +62,18 @@ def workers(cupy, monkeypatch):
 
 @pytest.mark.long
 def test_the_benchmark_runs_on_the_stand_in(cupy, workers):
-    text, _ = cuda.report(48, 4, 3, 5, (20, 2, 3), repeats=1, works={})
+    text, _ = cuda.report(48, 4, 3, 5, (20, 2, 3), repeats=1, works={}, samples=7, sizes=TINY["made"])
     assert text.count("logsumexp.forward") == 1 and "float64 masked" in text and "em.statistics, N = 20" in text
+    assert "| cudaMemcpyAsync |" in text and "| 7 rows sampled |" in text
+
+
+@pytest.mark.long
+def test_a_step_is_taken_apart(standin):
+    wall, busy, nodes, kernels = cuda.profile(Work("made", "made_step", TINY["made"], "cuda"), 3, 1)
+    launches = {name: n for name, (n, _) in kernels.items()}
+    assert wall > 0 and busy > 0 and all(seconds > 0 for _, seconds in kernels.values())
+    assert {name.partition(".")[0] for name in launches} == {"adam", "gather", "likelihood", "mlp", "norm"}
+    assert launches["adam.step"] == 1 and sum(launches.values()) < nodes
 
 
 @pytest.mark.long
@@ -78,13 +89,14 @@ def test_peers_agree_with_npgen_on_the_stand_in(cupy, workers, monkeypatch, kind
 
 def test_every_work_that_is_judged_has_both_bars():
     steps = {work for work in cuda.WORKS if work.endswith("step")}
-    assert len(steps) == 8 and sorted(bar.work for bar in cuda.BARS) == sorted([*steps, *steps])
+    assert len(steps) == 8 and sorted(bar.work for bar in cuda.BARS) == sorted([*steps, *steps, cuda.EM])
     assert {work.kind for work in cuda.WORKS.values()} == set(KINDS) and {w.device for w in cuda.WORKS.values()} == {"cuda"}
     for work in cuda.WORKS.values():
         inspect.signature(getattr(problems, work.make)).bind(**work.sizes)
     seconds = {"npgen": [1.0], "torch": [5.0], "torch, masked gradients": [4.0], "torch.compile": [2.0], "jax": [0.5]}
-    judged = {(bar.limit, speed.judge(bar, seconds)[0], speed.judge(bar, seconds)[3]) for bar in cuda.BARS}
-    assert judged == {(0.5, "torch, masked gradients", 0.25), (1.0, "jax", 2.0)}
+    judged = {(bar.limit, bar.stretch, speed.judge(bar, seconds)[0], speed.judge(bar, seconds)[3]) for bar in cuda.BARS}
+    assert judged == {(0.3, 0.15, "torch, masked gradients", 0.25), (1.3, 1.0, "jax", 2.0),
+                      (0.5, 0.3, "torch, masked gradients", 0.25)}
 
 
 def test_what_is_left_out_or_fails_is_said(cupy, workers, monkeypatch, capsys):
@@ -92,7 +104,10 @@ def test_what_is_left_out_or_fails_is_said(cupy, workers, monkeypatch, capsys):
     monkeypatch.setattr(InProcess, "failing", ("vae_step",))
     step, other = list(cuda.WORKS)[0], list(cuda.WORKS)[2]
     works = {step: Work("made", "made_step", TINY["made"], "cuda"), other: Work("vae", "vae_step", TINY["vae"], "cuda")}
-    text, missing = cuda.report(48, 4, 3, 5, (20, 2, 3), 1, works, 0)
+    monkeypatch.setattr(cuda, "profile", lambda work, steps, repeats: (2.0, 1.0, 9, {"adam.step": (1, 0.5)}))
+    text, missing = cuda.report(48, 4, 3, 5, (20, 2, 3), 1, works, 0, samples=3, sizes=TINY["made"])
+    assert f"| {step} | 2000.000 | 1000.000 | 2.00 | 9 | at most 1.15 |\n" in text
+    assert f"| {step} | adam.step | 1 | 500.0000 |\n" in text
     assert missing == ["torch was left out: it is not installed", "jax was left out: it is not installed",
                        f"{other} FAILED: out of memory"]
     said = capsys.readouterr().err
@@ -112,16 +127,39 @@ def test_what_is_measured_is_printed_as_it_comes_and_nothing_is_begun_when_the_t
 
 
 def test_the_receipts_leave_out_what_there_is_no_time_for(cupy, monkeypatch, tmp_path, capsys):
-    ran = []
+    ran, codes = [], {}
     monkeypatch.setattr(cuda_receipts, "RECEIPTS", tmp_path / "VERIFIED.json")
     monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 13000, raising=False)
-    monkeypatch.setattr(cuda_receipts.subprocess, "run", lambda command, **options: ran.append(command))
+
+    def run(command, timeout, **options):
+        ran.append((command, timeout))
+        what = next(step.what for step in cuda_receipts.STEPS if step.command[:-1] == tuple(command)[:-1])
+        if codes.get(what) == "slow":
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, codes.get(what, 0))
+
+    monkeypatch.setattr(cuda_receipts.subprocess, "run", run)
     monkeypatch.setattr(cuda_receipts.shutil, "which", lambda name: name)
+    cuda_receipts.main(["--plan"])
+    assert not ran and capsys.readouterr().out.count("of the time that is left then") == len(cuda_receipts.STEPS) == 7
     cuda_receipts.main(["--minutes", "0"])
-    assert ran == [cuda_receipts.TESTS] and capsys.readouterr().out.count("NOT run") == 3
-    cuda_receipts.main(["--minutes", "5"])
-    assert [command[2] for command in ran[1:]] == ["pytest", "benchmarks.cuda", "memcheck", "racecheck"]
-    assert 2.4 < float(ran[2][-1]) <= 2.5
+    assert not ran and capsys.readouterr().out.splitlines()[-1] == "racecheck: NOT run: the time was over"
+    assert not (tmp_path / "VERIFIED.json").exists()
+    codes |= {"every public call": "slow", "captured steps": 1}
+    with pytest.raises(SystemExit, match="1"):
+        cuda_receipts.main(["--minutes", "5"])
+    assert len(ran) == 7 and (tmp_path / "VERIFIED.json").exists() and 299 < ran[0][1] <= 300
+    assert 2.4 < float(ran[2][0][-1]) <= 2.5 and ran[2][1] == pytest.approx(60 * float(ran[2][0][-1]) + 20, abs=1)
+    said = capsys.readouterr().out.splitlines()[-7:]
+    assert said[0].startswith("the kernels: passed in") and said[1].startswith("captured steps: FAILED in")
+    assert re.fullmatch("every public call: cut short after .* s: the time was over", said[3])
+    (tmp_path / "VERIFIED.json").unlink()
+    codes["the kernels"] = 1
+    monkeypatch.setattr(cuda_receipts.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="1"):
+        cuda_receipts.main([])
+    assert not (tmp_path / "VERIFIED.json").exists() and ran[7][1] is None and len(ran) == 7 + 5
+    assert capsys.readouterr().out.splitlines()[-1] == "racecheck: NOT run: compute-sanitizer is not installed"
 
 
 @pytest.mark.parametrize("library", ["torch", "jax"])

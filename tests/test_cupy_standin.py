@@ -49,8 +49,12 @@ def test_its_names_are_cupys(real):
         ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (cupy_standin, real))
         assert list(ours) == [n for n in theirs if n in ours]
     assert hasattr(real, "RawModule")
-    for name in ("getDeviceCount", "getDevice", "getDeviceProperties", "CUDARuntimeError"):
+    for name in ("getDeviceCount", "getDevice", "getDeviceProperties", "CUDARuntimeError", "memcpyAsync"):
         assert hasattr(real.cuda.runtime, name)
+    assert real.cuda.runtime.memcpyDeviceToDevice == 3
+    for name in ("Graph", "Stream", "Event", "MemoryPool", "MemoryPointer"):
+        theirs, ours = getattr(real.cuda, name), getattr(cupy_standin, {"MemoryPointer": "_Pointer"}.get(name, name))
+        assert [each for each in vars(ours) if each[0] != "_" and each != "arrays" and not hasattr(theirs, each)] == []
 
 
 def test_its_special_functions_are_cupys(real):
