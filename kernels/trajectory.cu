@@ -13,6 +13,12 @@ __device__ __forceinline__ real silu(real z, real* slope) {
     return f;
 }
 
+__device__ __forceinline__ real wave(real z, real* slope) {
+    real u = z * (real)0.15915494309189535, f;  // turns
+    math::turn(u - floor(u), *slope, f);
+    return f;
+}
+
 // W_2 * (W_1 W_3)^T, (H, J), of the first D rows of W_1.
 extern "C" __global__ void of_divergence(const REAL* __restrict__ params, REAL* __restrict__ both, long long P, long long D,
                                          long long H, long long J) {
@@ -53,7 +59,8 @@ extern "C" __global__ void solve(const REAL* __restrict__ x, const REAL* __restr
                                  const double* __restrict__ rim, const double* __restrict__ rates,
                                  const double* __restrict__ alpha, const double* __restrict__ beta, const REAL* __restrict__ both, REAL* y, REAL* log_det,
                                  REAL* work, long long N, long long D, long long H, long long J, long long W, long long G,
-                                 long long T, long long S, long long E, bool want) {
+                                 long long T, long long S, long long E, bool want,
+                                 bool sine) {
     const Index first = blockIdx.x * ROWS, last = min(N, first + ROWS), width = 3 * D + 2 * H + 2 * J + 2, I = D + W + E;
     const real *b1 = params + I * H, *second = b1 + H, *b2 = second + H * J, *third = b2 + J, *b3 = third + J * D;
     for (Index i = first * D + threadIdx.x; i < last * D; i += blockDim.x) y[i] = x[i];
@@ -80,7 +87,7 @@ extern "C" __global__ void solve(const REAL* __restrict__ x, const REAL* __restr
                         for (Index k = 0; k < E; ++k) total += (real)e[k] * params[(D + W + k) * H + h];
                         for (Index w = 0; w < W; ++w) total += context[(n * G + g) * W + w] * params[(D + w) * H + h];
                         for (Index d = 0; d < D; ++d) total += at[d] * params[d * H + h];
-                        h1[h] = silu(total, h1 + H + h);
+                        h1[h] = sine ? wave(total, h1 + H + h) : silu(total, h1 + H + h);
                     }
                 }
                 __syncthreads();

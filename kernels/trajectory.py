@@ -1,17 +1,18 @@
 """Trajectories of an ordinary differential equation whose velocity is a network, and the log-determinant of where they lead.
 
-    dx/dt = F(x, c; e(t)),    N = sum_g share_g net(x, c_g, e),    net = W_3 f(W_2 f(W_1 [x, c, e] + b_1) + b_2) + b_3
+    dx/dt = F(x, c; e(t)),    N = sum_g share_g net(x, c_g, e),    net = W_3 f_2(W_2 f_1(W_1 [x, c, e] + b_1) + b_2) + b_3
     F = a N + (1 - a) slope x,    a(|x|) = 1 up to reach, 0 from 1.25 reach on, a polynomial of degree 7 in |x| in between
 
     k_s = rate_ts F(x_t + alpha_s k_{s-1}; e_ts),    x_{t+1} = x_t + sum_s beta_s k_s
-    log_det = sum_t sum_s beta_s rate_ts div F,    div net = p_2^T [W_2 * (W_1 W_3)^T] p_1,    p = f' of each layer
+    log_det = sum_t sum_s beta_s rate_ts div F,    div net = p_2^T [W_2 * (W_1 W_3)^T] p_1,    p_l = f_l'
     div F = a div N + (1 - a) slope D + a' (N - slope x) . x / |x|
 
 x (N, D). params (P,): weight (inputs, outputs) and bias of the three layers, one after the other; widths (4,): D + W + E, both
 hidden widths, D. context (N, C): rows c_g (N, W) beside one another, C = G W, and shares (G,), what each is worth. features
 (T, S, E), rim (T, S, 2) and rates (T, S): of every stage of every step; rim holds reach > 0, infinite where there is none, and
 slope, by which a row goes on that is far from all that the network knows; a rate has the step's length in it. alpha and beta
-(S,): an explicit Runge-Kutta method whose stages see the one before. Any N, T, W, E, zero included; f is SiLU.
+(S,): an explicit Runge-Kutta method whose stages see the one before. Any N, T, W, E, zero included. f_2
+is SiLU, and so is f_1 unless sine is true: then it is sin.
 
 y (N, D) is where x leads, log_det (N,), nats, the integral of the divergence by the same stages: log |det dy/dx| up to the
 solver's error. It is exact, one product more than the velocity, and not computed (0) unless it is wanted.
@@ -30,30 +31,33 @@ from . import _cuda
 from ._cuda import KernelError
 from ._dispatch import Kernel, empty
 from ._jit import NO, entry, jit, parallel
-from ._math import exp_fused
+from ._math import exp_fused, turn
 from ._tile import multiply, pack, panel_product, part_of, tile_columns, tile_rows
 from .mlp import layer_of
 from .silu import sigmoid
 
 ROWS = 60  # of a panel: whole tiles of 6 or 10 rows
+PER_RADIAN = 1 / (2 * math.pi)  # turns
 BAND = 0.25  # of reach, within which F goes over from the network's to the slope's
 
 
 # --- reference -------------------------------------------------------------------------------------------------------
 
-def _activated(z):
+def _activated(z, sine=False):
     """f(z) and f'(z)."""
+    if sine:
+        return np.sin(z), np.cos(z)
     s = sigmoid(z)
     return z * s, s * (1 + z * (1 - s))
 
 
-def _velocity(y, layers, context, shares, features):
+def _velocity(y, layers, context, shares, features, sine):
     """F (N, D) and its divergence (N,)."""
     (w1, b1), (w2, b2), (w3, b3) = layers
     F, div = np.zeros(y.shape), np.zeros(len(y))
     for share, c in zip(shares, np.split(context, len(shares), axis=1), strict=True):
         inputs = np.concatenate([y, c, np.broadcast_to(features, (len(y), len(features)))], axis=1)
-        h1, p1 = _activated(inputs @ w1 + b1)
+        h1, p1 = _activated(inputs @ w1 + b1, sine)
         h2, p2 = _activated(h1 @ w2 + b2)
         F += share * (h2 @ w3 + b3)
         div += share * ((p1 @ (w2 * (w3 @ w1[:y.shape[1]]).T)) * p2).sum(axis=1)
@@ -72,7 +76,7 @@ def _held(F, div, y, reach, slope):
     return F, np.where(inside, div, np.where(between, far + share * (div - far) + across, far))
 
 
-def _reference(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det):
+def _reference(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det, sine):
     layers = [layer_of(params.astype(np.float64), widths, k) for k in range(3)]
     y, log_det = x.astype(np.float64), np.zeros(len(x))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -80,7 +84,7 @@ def _reference(x, params, widths, context, shares, features, rim, rates, alpha, 
             start, k = y, 0.0
             for s in range(len(alpha)):
                 at = start + alpha[s] * k
-                F, div = _held(*_velocity(at, layers, context, shares, e[s]), at, *edge[s])
+                F, div = _held(*_velocity(at, layers, context, shares, e[s], sine), at, *edge[s])
                 k = rate[s] * F
                 y = y + beta[s] * k
                 log_det += beta[s] * rate[s] * div * want_log_det
@@ -111,7 +115,19 @@ def _product(a, packed, c, tile):
 
 
 @jit
-def _activate(h, given, shift, p, want):
+def _wave(row, shift, slope, want):
+    """row = sin(z) and slope = cos(z) of z = row + shift."""
+    per_radian = row.dtype.type(PER_RADIAN)
+    for i in range(row.size):
+        u = (row[i] + shift[i]) * per_radian
+        c, s = turn(u - math.floor(u))
+        row[i] = s
+        if want:
+            slope[i] = c
+
+
+@jit
+def _activate(h, given, shift, p, want, sine):
     """h = f(z) and p = f'(z) of z = h + given + shift; given: one row for every row of h, or none."""
     one = h.dtype.type(1)
     for n in range(len(h)):
@@ -120,7 +136,9 @@ def _activate(h, given, shift, p, want):
             more = given[n]
             for i in range(row.size):
                 row[i] += more[i]
-        if want:
+        if sine:
+            _wave(row, shift, slope, want)
+        elif want:
             for i in range(row.size):
                 z = row[i] + shift[i]
                 s = one / (one + exp_fused(-z))
@@ -164,7 +182,8 @@ def _hold(F, div, y, reach, slope):
 
 
 @jit
-def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2, b3, rim, rates, alpha, beta, want, y, log_det):
+def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2, b3, rim, rates, alpha, beta, want, sine, y,
+           log_det):
     """All steps of a panel of rows; given_weight (W, H): the context's part of the first layer; both: of the divergence."""
     low, high = task * ROWS, min((task + 1) * ROWS, len(x))
     R, D, W, H, J, kind = high - low, x.shape[1], len(given_weight), w2.shape[1], w3.shape[1], x.dtype
@@ -189,9 +208,9 @@ def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2,
             for g in range(len(shares)):
                 share = kind.type(shares[g])
                 _product(at, w1, h1, tile)
-                _activate(h1, given[g], shifts[t, s], p1, want)
+                _activate(h1, given[g], shifts[t, s], p1, want, sine)
                 _product(h1, w2, h2, tile)
-                _activate(h2, given[0, :, :0], b2, p2, want)
+                _activate(h2, given[0, :, :0], b2, p2, want, False)
                 _product(h2, w3, v, tile)
                 if want:
                     _product(p1, both, q, tile)
@@ -214,7 +233,7 @@ def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2,
 
 
 @entry
-def _solve(x, params, widths, context, shares, features, rim, rates, alpha, beta, want, y, log_det):
+def _solve(x, params, widths, context, shares, features, rim, rates, alpha, beta, want, sine, y, log_det):
     (T, S, E), D, H = features.shape, x.shape[1], widths[1]
     (first, b1), (second, b2) = layer_of(params, widths, 0), layer_of(params, widths, 1)
     third, b3 = layer_of(params, widths, 2)
@@ -235,18 +254,18 @@ def _solve(x, params, widths, context, shares, features, rim, rates, alpha, beta
                 both[h, j] = second[h, j] * turned[j, h]
     parallel(-(-len(x) // ROWS), _panel,
              (x, context, shares, shifts, first[D:inputs], _packed(first[:D]), _packed(second), _packed(third), _packed(both),
-              b2, b3, rim, rates, alpha, beta, want, y, log_det))
+              b2, b3, rim, rates, alpha, beta, want, sine, y, log_det))
 
 
-def _numba(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det):
+def _numba(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det, sine):
     y, log_det = empty(x.shape, x.dtype), empty((len(x),), x.dtype)
-    _solve(x, params, widths, context, shares, features, rim, rates, alpha, beta, bool(want_log_det), y, log_det)
+    _solve(x, params, widths, context, shares, features, rim, rates, alpha, beta, bool(want_log_det), bool(sine), y, log_det)
     return y, log_det
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
-def _cuda_side(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det):
+def _cuda_side(x, params, widths, context, shares, features, rim, rates, alpha, beta, want_log_det, sine):
     _, H, J, D = map(int, _cuda.asnumpy(widths))
     N, (T, S, E) = len(x), features.shape
     y, log_det, work = (_cuda.empty(shape, x.dtype) for shape in (x.shape, (N,), (N, 3 * D + 2 * H + 2 * J + 2)))
@@ -255,7 +274,7 @@ def _cuda_side(x, params, widths, context, shares, features, rim, rates, alpha, 
         _cuda.launch("trajectory", "of_divergence", _cuda.grid(both.size, 256), 256, params, both, len(params), D, H, J)
     tables = map(_cuda.constant, (shares, features, rim, rates, alpha, beta))
     _cuda.launch("trajectory", "solve", -(-N // 4), 256, x, params, context, *tables, both, y, log_det, work, N, D, H, J,
-                 context.shape[1] // len(shares), len(shares), T, S, E, bool(want_log_det))
+                 context.shape[1] // len(shares), len(shares), T, S, E, bool(want_log_det), bool(sine))
     return y, log_det
 
 
@@ -269,7 +288,7 @@ def _sizes(widths, D, C, G, E):
 
 
 solve = Kernel("trajectory.solve", "x(N,D) params(P) widths(4):int64 context(N,C) shares(G):float64 features(T,S,E):float64 "
-               "rim(T,S,2):float64 rates(T,S):float64 alpha(S):float64 beta(S):float64 want_log_det",
+               "rim(T,S,2):float64 rates(T,S):float64 alpha(S):float64 beta(S):float64 want_log_det sine",
                reference=_reference, numba=_numba, cuda=_cuda_side,
                sizes=lambda x, params, widths, context, shares, features, *rest: _sizes(
                    _cuda.content(widths), x.shape[1], context.shape[1], len(shares), features.shape[2]))

@@ -11,7 +11,8 @@ as kernels/trajectory.py has them, where alpha are also the times of the stages.
 
 Legend: n rows, d columns, w columns of context, e features of time, t steps, s stages, g contexts of guidance.
 References: Chen et al., Neural ordinary differential equations (2018); Grathwohl et al., FFJORD (2019); Tancik et al., Fourier
-features let networks learn high frequency functions in low dimensional domains (2020), on bandwidths.
+features let networks learn high frequency functions in low dimensional domains (2020), on bandwidths; Sitzmann et al., Implicit
+neural representations with periodic activation functions (2020), on first layers of sin.
 """
 import math
 
@@ -35,14 +36,18 @@ def features(tau):
 
 
 class Field(Part):
-    """The network F(w, c; tau) of d outputs, parameters `name`: two hidden layers of SiLU, and a last one that begins at 0.
+    """The network F(w, c; tau) of d outputs, parameters `name`: two hidden layers, and a last one that begins at 0.
+
+    Its units are of SiLU; where first_layer is "sine", those of the first layer are of sin: Fourier features whose frequencies
+    are learned.
 
     bandwidth: above 1, units of the first layer begin with weights of w that are 1 to bandwidth times larger, evenly in their
-    logarithm, and bend where a row from N(0, I) lies; a network learns what is finer than its units' bends last, or not at all.
+    logarithm, and bend (of sin: are 0) where a row from N(0, I) lies; a network learns what is finer than its units' bends
+    last, or not at all.
     """
 
-    def __init__(self, name, d, n_context, hidden, bandwidth=1.0):
-        self.name, self.d, self.n_context, self.bandwidth = name, d, n_context, bandwidth
+    def __init__(self, name, d, n_context, hidden, bandwidth=1.0, first_layer="silu"):
+        self.name, self.d, self.n_context, self.bandwidth, self.sine = name, d, n_context, bandwidth, first_layer == "sine"
         self.net = MLP(name, (d + n_context + N_FEATURES, *hidden, d), last_gain=0.0)
 
     @property
@@ -70,16 +75,22 @@ class Field(Part):
         h, sums, layers = ops.concatenate([w, c, e], axis=1), [], fused.layers(params, self.layout)
         for layer, plan in enumerate(self.layout.plans):
             z = ops.masked_matmul(h, *layers[2 * layer:2 * layer + 2], plan)
-            h = fused.silu(z) if layer < 2 else z
+            h = ops.sin(z) if self.sine and layer == 0 else fused.silu(z) if layer < 2 else z
             sums.append(z)
         return h, sums[:2]
 
     def with_divergence(self, params, w, c, e):
         """F (n, d) and its divergence by w, (n,)."""
         F, sums = self._layers(params, w, c, e)
-        p1, p2 = (s * (1 + z * (1 - s)) for z, s in ((z, ops.sigmoid(z)) for z in sums))
+        p1, p2 = ops.cos(sums[0]) if self.sine else _slope(sums[0]), _slope(sums[1])
         first, second, third = (self.layout.weight_and_bias(params, layer)[0] for layer in range(3))
         return F, ops.sum((p1 @ (second * np.transpose(third @ first[:self.d]))) * p2, axis=1)
+
+
+def _slope(z):
+    """The derivative of SiLU."""
+    s = ops.sigmoid(z)
+    return s * (1 + z * (1 - s))
 
 
 def integrate(velocity, w, rates, alpha, beta):
@@ -126,7 +137,8 @@ def _solve_formula(w, params, field, contexts, shares, at, rim, rates, alpha, be
 
 
 def _solve_forward(w, params, field, contexts, shares, at, rim, rates, alpha, beta, want):
-    return _kernel.solve(*_c(w, params), field.layout.cut[0], *_c(contexts), shares, at, rim, rates, alpha, beta, want)
+    return _kernel.solve(*_c(w, params), field.layout.cut[0], *_c(contexts), shares, at, rim, rates, alpha, beta, want,
+                         field.sine)
 
 
 _solve = fused.fused("trajectory", _solve_formula, _solve_forward, lambda *args: None)
@@ -140,8 +152,8 @@ class Trajectory(Part):
     extent: the largest norm and the root mean square of the rows at tau = 0 that it is fitted to; None: F is its network's.
     """
 
-    def __init__(self, name, d, n_context, hidden, path, rate, extent=None, bandwidth=1.0):
-        self.field = Field(name, d, n_context, hidden, bandwidth)
+    def __init__(self, name, d, n_context, hidden, path, rate, extent=None, bandwidth=1.0, first_layer="silu"):
+        self.field = Field(name, d, n_context, hidden, bandwidth, first_layer)
         self.path, self.rate, self.extent = path, rate, extent
 
     def shapes(self):

@@ -914,7 +914,7 @@ def launches_of_networks(dtype):
                                    np.full(4, 3.0, dtype))
     net = Layout((4 + 1 + 5, 9, 8, 4))
     yield trajectory.solve, (x, np.zeros(net.size, dtype), net.cut[0], x[:, :2].copy(), np.ones(2), np.ones((7, 3, 5)),
-                             np.ones((7, 3, 2)), np.ones((7, 3)), np.ones(3), np.ones(3), True)
+                             np.ones((7, 3, 2)), np.ones((7, 3)), np.ones(3), np.ones(3), True, False)
 
 
 # Dims that no other argument has a say in: more rows, or more parts of a plan, make another launch that is sound.

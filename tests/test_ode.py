@@ -10,6 +10,7 @@ import math
 import mutants
 import numpy as np
 import pytest
+import test_trajectory
 from scipy import stats
 from scipy.special import logsumexp
 
@@ -18,6 +19,7 @@ from npgen import checkpoint, data, ops
 from npgen.engine import grad
 from npgen.models import Diffusion, FlowMatching
 from npgen.models.flow_matching import paired
+from npgen.models.ode import FIRST_LAYERS
 from npgen.nn import MLP
 from npgen.ode import N_FEATURES, SOLVERS, integrate
 from npgen.random import Stream
@@ -125,9 +127,10 @@ def test_the_loss_is_least_at_the_known_field(kind):
 
 
 @kinds
-def test_the_density_integrates_to_one(kind):
+@pytest.mark.parametrize("first_layer", FIRST_LAYERS)
+def test_the_density_integrates_to_one(kind, first_layer):
     """A fitted network's, on a grid: by the midpoint rule, to what is left outside of it."""
-    model, axis = fitted(kind, n_steps=20, max_epochs=40), np.linspace(-5, 5, 101)
+    model, axis = fitted(kind, n_steps=20, max_epochs=40, first_layer=first_layer), np.linspace(-5, 5, 101)
     total = np.exp(model.log_prob(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2))).sum() * (axis[1] - axis[0])**2
     assert abs(total - 1) < 2e-3
 
@@ -252,12 +255,13 @@ def test_a_file_of_an_older_fit_has_no_reach_and_a_forged_one_is_refused(kind, t
     x = rows(60)
     KINDS[kind](**QUICK).fit(x).save(tmp_path / "m")
     arrays, header = checkpoint.read(tmp_path / "m")
-    older = {name: value for name, value in header["fitted"].items() if name != "extent_"}
+    older = {name: value for name, value in header["fitted"].items() if name not in ("extent_", "first_layer_")}
     checkpoint.write(tmp_path / "older", arrays, header | {"fitted": older})
     inside = x[np.square(x).sum(axis=1) < 1]
     np.testing.assert_array_equal(npgen.load(tmp_path / "older").log_prob(inside), npgen.load(tmp_path / "m").log_prob(inside))
-    for wrong in ([], {}, [1.0], [0.0, 1.0], ["a", 1.0], [math.inf, 1.0], 3):
-        checkpoint.write(tmp_path / "forged", arrays, header | {"fitted": older | {"extent_": wrong}})
+    for wrong in (*({"extent_": wrong} for wrong in ([], {}, [1.0], [0.0, 1.0], ["a", 1.0], [math.inf, 1.0], 3)),
+                  *({"first_layer_": wrong} for wrong in ("cosine", 1, ["sine"], {}))):
+        checkpoint.write(tmp_path / "forged", arrays, header | {"fitted": older | wrong})
         with pytest.raises(npgen.LoadError, match="do not make a|is not a model|JSON|forged"):
             npgen.load(tmp_path / "forged")
 
@@ -268,6 +272,7 @@ def test_hyperparameters_that_cannot_be_are_refused_in_one_sentence(kind):
     for wrong, words in (({"hidden": (4, 4, 4)}, "hidden must name two layers"), ({"solver": "rk5"}, "solver must be one of"),
                          ({"guidance": -1}, "guidance must be"), ({"drop_context": 1.0}, "drop_context must be"),
                          ({"bandwidth": 0.5}, "bandwidth must be 1 or more"), ({"bandwidth": "8"}, "bandwidth must be"),
+                         ({"first_layer": "sin"}, "first_layer must be one of silu, sine, got 'sin'"),
                          ({"n_steps": 0}, "n_steps")):
         with pytest.raises(ValueError, match=words):
             KINDS[kind](**QUICK | wrong).fit(x)
@@ -349,7 +354,8 @@ def test_optimal_transport_draws_in_one_step_what_independent_pairs_do_not():
 density = test_the_equation_of_a_known_field_has_the_mixtures_density
 least = test_the_loss_is_least_at_the_known_field
 guided = test_guidance_is_the_unconditional_field_and_w_times_the_difference
-whole = test_the_density_integrates_to_one
+traced = test_trajectory.test_the_divergence_is_the_trace_of_the_jacobian
+whole = functools.partial(test_the_density_integrates_to_one, first_layer="silu")
 wide = test_with_a_bandwidth_units_look_at_rows_evenly_finer_and_bend_among_them
 beyond = test_far_from_all_rows_the_model_is_a_normal_of_their_size
 MISTAKES = {  # what went wrong -> where, what becomes what, and the law that has to find it
@@ -385,6 +391,10 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
     "sign of the divergence": ("kernels.trajectory:_reference", "log_det += ", "log_det -= ", lambda: whole("FlowMatching")),
     "divergence without the outer slope": ("kernels.trajectory:_velocity", " * p2).sum", ").sum", lambda: whole("Diffusion")),
     "divergence of units for slopes": ("kernels.trajectory:_velocity", "((p1 @ ", "((h1 @ ", lambda: whole("Diffusion")),
+    "a sine's slope is a sine": ("kernels.trajectory:_activated", "np.cos(z)", "np.sin(z)",
+                                 lambda: whole("FlowMatching", first_layer="sine")),
+    "waves have SiLU's slope in the formula": ("ode:Field.with_divergence", "ops.cos(sums[0]) if self.sine else ", "",
+                                               lambda: traced("sine")),
     "stages all count the same": ("kernels.trajectory:_reference", "y = y + beta[s] * k", "y = y + k / len(beta)",
                                   lambda: test_solvers_have_their_order("FlowMatching", 4, "rk4")),
     "the rate is not in the divergence": ("kernels.trajectory:_reference", "beta[s] * rate[s] * div", "beta[s] * div",

@@ -27,6 +27,8 @@ class FlowMatching(ODEModel):
     drop_context   share of the rows whose context is hidden from the network while fitting, from which F_u is learned
     bandwidth      how much finer than otherwise the network's first units look at rows, the finest of them: 8 or more for a
                    few columns with edges or narrow rings; 1 for many columns
+    first_layer    "silu", or "sine": units of sin, Fourier features whose frequencies are learned, and which with a bandwidth
+                   of 8 see narrow rings and edges of a few columns long before SiLU does (Sitzmann et al., 2020)
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 

@@ -20,7 +20,7 @@ import sys
 import numpy as np
 
 from .. import ops
-from ..checks import check_widths
+from ..checks import check_widths, one_line
 from ..fused import standard_normal_log_prob
 from ..kernels._cuda import asnumpy
 from ..ode import SOLVERS, Trajectory, features
@@ -29,6 +29,7 @@ from .base import Capabilities, Follows, _as
 from .gradient import GradientModel
 
 MULTISTEP = "dpm++"
+FIRST_LAYERS = "silu", "sine"
 EXACT = 1e-3  # nats by which twice the steps may move log_prob of any row
 MEASURED = 256  # rows
 
@@ -44,6 +45,8 @@ class ODEModel(GradientModel):
     drop_context   share of the rows whose context is hidden from the network while fitting, from which F_u is learned
     bandwidth      how much finer than otherwise the network's first units look at rows, the finest of them (ode.Field): 8 or
                    more for a few columns with edges or narrow rings; 1 for many columns
+    first_layer    "silu", or "sine": units of sin, Fourier features whose frequencies are learned, and which with a bandwidth
+                   of 8 see narrow rings and edges of a few columns long before SiLU does
 
     encode gives noise (n, d), standard normal under the model; decode inverts it up to the solver's error.
     solver_error_: the most nats by which twice the steps move log_prob of a row held out (of at most 256, half of which are
@@ -56,6 +59,7 @@ class ODEModel(GradientModel):
     guidance: float = 1.0
     drop_context: float = 0.1
     bandwidth: float = 1.0
+    first_layer: str = "silu"
     _takes_context = True
     _likelihood = False
     _keeps = {"solver_error_": (float,)}
@@ -112,12 +116,15 @@ class ODEModel(GradientModel):
         self._check_solver()
         if not isinstance(self.bandwidth, (int, float, np.number)) or not 1 <= self.bandwidth < math.inf:
             raise ValueError(f"bandwidth must be 1 or more, got {self.bandwidth!r}")
+        if not isinstance(self.first_layer, str) or self.first_layer not in FIRST_LAYERS:
+            raise ValueError(f"first_layer must be one of {', '.join(FIRST_LAYERS)}, got {one_line(self.first_layer)}")
         if c is not None and self.guidance != 1 and self.drop_context == 0:
             raise ValueError(f"guidance={self.guidance!r} needs a network that has learned to see no context; take "
                              "drop_context=0.1")
         scale, squares = self._scale_of(z), np.square(z, dtype=np.float64)
         extent = math.sqrt(np.sum(squares, axis=1).max()) / scale or 1.0, math.sqrt(np.mean(squares)) / scale or 1.0
-        return {"hidden": hidden, "n_steps": n_steps, "scale": scale, "extent": extent, "bandwidth": float(self.bandwidth)}
+        return {"hidden": hidden, "n_steps": n_steps, "scale": scale, "extent": extent, "bandwidth": float(self.bandwidth),
+                "first_layer": self.first_layer}
 
     def _assemble(self, d, w, chosen):
         scale, extent = chosen["scale"], chosen.get("extent")  # which files of older fits have not
@@ -125,8 +132,11 @@ class ODEModel(GradientModel):
         if (not all(isinstance(a, float) and 0 < a < math.inf for a in numbers) or (len(numbers), len(hidden)) != (3, 2)
                 or not all(0 < a * a < math.inf for a in numbers[1:])):
             raise ValueError(f"scale {scale!r}, extent {extent!r} and hidden {chosen['hidden']!r} are of no such model")
+        bandwidth, first_layer = chosen.setdefault("bandwidth", 1.0), chosen.setdefault("first_layer", FIRST_LAYERS[0])
+        if first_layer not in FIRST_LAYERS:  # older files have none
+            raise ValueError(f"first_layer {first_layer!r}")
         return {"ode": Trajectory("ode", d, w + 1 if w else 0, tuple(chosen["hidden"]), self._path, self._rate, extent,
-                                  chosen.setdefault("bandwidth", 1.0))}  # older files have none
+                                  bandwidth, first_layer)}
 
     def _loss(self, p, z, stream, c=None):
         x = z / self.scale_
