@@ -19,6 +19,7 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     made_sample      ancestral samples of a MADE in one pass
     gibbs            chains of restricted Boltzmann machines, at one temperature or annealed, with importance weights
     gray             the weights of all states of a restricted Boltzmann machine's layer
+    langevin         chains of a mixture that a network's energy corrects, Metropolis and Hastings' or not
     pairwise         sums over the pairs of two sets of rows: of distances, of kernels; nearest rows
     transport        the cost of optimal transport on a line
     norm             the sum of squares of a gradient
@@ -44,6 +45,6 @@ from . import _later  # noqa: F401  first: it puts the kernels' modules here, to
 from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, session, using
 
-__all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "gibbs", "gray", "likelihood",
-           "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "pairwise", "random",
+__all__ = ["DeviceError", "Kernel", "KernelError", "adam", "categorical", "em", "flow", "gather", "gibbs", "gray", "langevin",
+           "likelihood", "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "pairwise", "random",
            "reparameterize", "session", "silu", "spline", "trajectory", "transport", "using"]

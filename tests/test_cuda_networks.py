@@ -4,13 +4,14 @@ from unittest import mock
 import cuda_emulator
 import numpy as np
 import pytest
+import test_energy
 from test_em_kernels import bounds, launch
 from test_made_kernels import EXTRAS, HEADS, MASKS, Made
 from test_network_kernels import mlp_inputs, tolerance
 from test_rbm import chain_inputs, contrast_inputs
 
 from npgen import kernels, masks
-from npgen.kernels import _cuda, em, flow, gibbs, gray, made_sample, masked_matmul, mlp
+from npgen.kernels import _cuda, em, flow, gibbs, gray, langevin, made_sample, masked_matmul, mlp
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan, made_masks
 
@@ -323,6 +324,18 @@ def test_gibbs(cupy, n, v, h, steps, code, dtype):
     agree(cupy, gibbs.contrast, contrast_inputs(np.random.default_rng(n), n, v, h, steps, dtype, code), loose, 10 * loose)
     rng = np.random.default_rng(n)
     agree(cupy, gibbs.centred, [rng.normal(size=shape).astype(dtype) for shape in (n, (n, v), (n, h), v, h)], loose, loose)
+
+
+@pytest.mark.long(but=SINGLE)
+@DTYPES
+@pytest.mark.parametrize("adjusted", [True, False], ids=["mala", "langevin"])
+@pytest.mark.parametrize("n, d, w, hidden, triangular, shared", [
+    (0, 2, 0, (3,), True, False), (1, 1, 0, (3,), False, False), (5, 2, 2, (140, 3), True, False),
+    (3, 7, 0, (3, 4, 5), True, True), (3, 7, 1, (4,), False, True)])
+def test_langevin(cupy, n, d, w, hidden, triangular, shared, adjusted, dtype):
+    loose = 1e-4 if dtype == np.float32 else 1e-11
+    args = test_energy.chain_inputs(n, n, d, w, 3, hidden, 3, dtype, triangular, shared, 0.1, adjusted)
+    agree(cupy, langevin.chain, args, loose, 0)
 
 
 @pytest.mark.long(but=SINGLE)

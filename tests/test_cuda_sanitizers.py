@@ -62,6 +62,7 @@ def chains(cupy, monkeypatch, sizes, dtypes):
         for code in 0, 1:
             networks.test_gibbs(cupy, n, k, m, 2, code, dtype)
             networks.test_gray(cupy, 3, m, code, dtype)
+        networks.test_langevin(cupy, n, k, 1, (m, 3), True, False, True, dtype)
         for want in True, False:
             test_cuda.on_device(cupy, trajectory.solve, test_trajectory.launch(0, n, 3, (k, m), 2, 2, 3, 1, dtype, want=want))
 

@@ -5,14 +5,19 @@ A statistical test states its false alarms, at most 1e-6 by its bound or for nor
 import functools
 import math
 
+import numba
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import npgen
 from npgen import checkpoint, data, ops
 from npgen.engine import grad
+from npgen.kernels import KernelError, using
+from npgen.kernels import langevin as langevin_kernel
 from npgen.models import VAE, EnergyModel, GaussianMixture
-from npgen.models.residual import OBJECTIVES, contrast, langevin
+from npgen.models.residual import OBJECTIVES, Residual, contrast, langevin, launch_of
 from npgen.random import Stream
 
 MOONS = data.moons(400)
@@ -112,6 +117,129 @@ def test_mala_keeps_a_mixture():
     cdf = 0.3 * stats.norm.cdf(grid, -1, math.sqrt(0.1)) + 0.7 * stats.norm.cdf(grid, 1, math.sqrt(0.5))
     apart = np.abs(np.searchsorted(np.sort(z), grid) / len(z) - cdf).max()
     assert apart < math.sqrt(math.log(2 / 1e-6) / (2 * len(z)))
+
+
+def chain_inputs(seed, n, d, w, k, hidden, steps, dtype, triangular=True, shared=False, step=0.05, adjusted=True):
+    rng, widths = np.random.default_rng(seed), np.array([d + w, *hidden, 1])
+    n_factors = 1 if shared else k
+    factor = np.eye(d) + 0.3 * np.triu(rng.normal(size=(n_factors, d, d))) if triangular else 1 + rng.random((n_factors, 1, d))
+    rows, params, context = (each.astype(dtype) for each in (
+        rng.normal(size=(n, d)), 0.4 * rng.normal(size=((widths[:-1] + 1) * widths[1:]).sum()), rng.normal(size=(n, w))))
+    return (rows, params, widths, context, rng.normal(size=d), 1 + rng.random(d), rng.normal(size=k), rng.normal(size=(k, d)),
+            factor, steps, step, adjusted, 5, 6, int(rng.integers(2**40)), int(rng.integers(2**40)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 999), n=st.sampled_from([0, 1, 61, 130]), d=st.sampled_from([0, 1, 2, 17]), w=st.integers(0, 2),
+       k=st.integers(1, 4), hidden=st.sampled_from([(3,), (20, 9), (4, 17, 6), (5, 4, 3, 2)]), steps=st.integers(0, 4),
+       triangular=st.booleans(), shared=st.booleans(), adjusted=st.booleans())
+def test_chains_are_the_references(dtype, seed, n, d, w, k, hidden, steps, triangular, shared, adjusted):
+    """But for rows whose uniform is within rounding of their chance: not one of float64, at most one of float32."""
+    args = chain_inputs(seed, n, d, w, k, hidden, steps, dtype, triangular, shared, 0.1, adjusted)
+    with using("reference"):
+        want, want_taken = langevin_kernel.chain(*args)
+    got, taken = langevin_kernel.chain(*args)
+    assert got.dtype == dtype and got.shape == (n, d) and taken.dtype == np.float64 and taken.shape == (n,)
+    loose = 1e-4 if dtype == np.float32 else 1e-11
+    off = (np.abs(got - want).max(axis=1, initial=0) > loose) | (taken != want_taken)
+    assert off.sum() <= (1 if dtype == np.float32 else 0)
+
+
+def test_no_thread_and_no_other_row_has_a_say_in_a_chain():
+    """More steps than normals of a row are drawn for at a time."""
+    args = chain_inputs(0, 150, 3, 1, 2, (8, 5), 200, np.float32)
+    whole = langevin_kernel.chain(*args)
+    few = langevin_kernel.chain(args[0][:70].copy(), *args[1:3], args[3][:70].copy(), *args[4:])
+    assert all(a.tobytes() == b[:70].tobytes() for a, b in zip(few, whole, strict=True))
+    before = numba.get_num_threads()
+    try:
+        for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+            numba.set_num_threads(threads)
+            assert all(a.tobytes() == b.tobytes() for a, b in zip(langevin_kernel.chain(*args), whole, strict=True))
+    finally:
+        numba.set_num_threads(before)
+
+
+class Noise:
+    """What a stream gives, given."""
+
+    def __init__(self, *arrays):
+        self.arrays = list(arrays)
+
+    def spawn(self):
+        return self
+
+    def normal(self, *shape, like):
+        return self.arrays.pop(0)
+
+    uniform = normal
+
+
+@pytest.mark.parametrize("adjusted", [True, False], ids=["mala", "langevin"])
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
+def test_the_kernels_step_is_that_of_the_chain_in_ops(covariance, adjusted):
+    """Of a fitted mixture and f given a context: one step with the same noise, to rounding, and as many rows that take it."""
+    x = np.random.default_rng(0).normal(size=(200, 3)) * [1.0, 2, 3] + 1
+    c, base = x[:, :2] / 3, GaussianMixture(2, covariance_type=covariance, random_state=0).fit(x)
+    part, key = Residual(3, (9, 6), 2), Stream(3).spawn().key
+    p = {name: Stream(1).normal(shape, np.float64) for name, shape in part.shapes().items()}
+    noise = (Stream(key=key).normal((200, 3), np.float64), Stream(key=key, counter=1000).uniform(200, np.float64))
+    want, share = langevin(lambda z: base.log_prob(z) - part(p, z, c), x, 0.3, 1, Noise(*noise), adjusted)
+    got, taken = langevin_kernel.chain(*part.launch(p, x, c), *launch_of(base), 1, 0.3, adjusted, *key, 0, 128_000)
+    np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-10)
+    assert taken.mean() == share and (not adjusted or 0.1 < share < 0.95)
+
+
+FLAT = np.zeros(7), np.array([1, 2, 1])  # f = 0 of a column
+
+
+@pytest.mark.parametrize("step", [0.1, 0.5])
+def test_the_kernels_chains_on_a_normal_have_the_variance_of_their_step_and_malas_none_of_that(step):
+    """1 / (1 - step / 2), and 1: of 100,000 chains after 100 steps, within 7 standard errors."""
+    n, one = 100_000, np.ones(1)
+    for adjusted in (False, True):
+        z, taken = langevin_kernel.chain(Stream(0).normal((n, 1)), *FLAT, np.zeros((n, 0)), 0 * one, one, 0 * one,
+                                         np.zeros((1, 1)), np.ones((1, 1, 1)), 100, step, adjusted, 7, 8, 0, 2**40)
+        want = 1.0 if adjusted else 1 / (1 - step / 2)
+        assert abs(z.var() - want) < 7 * want * math.sqrt(2 / n)
+        assert (taken == 100).all() if not adjusted else 50 < taken.mean() < 100
+
+
+def test_the_kernels_mala_keeps_a_mixture_and_its_energy():
+    """Of 50,000 rows of a mixture, moved by 30 long steps: Kolmogorov-Smirnov's distance, alarm 1e-6; and of N(0, 1) with an
+    energy, from rows of N(0, 1) on: the variance by quadrature, within 7 standard errors.
+    """
+    from scipy import stats
+    target = GaussianMixture.from_parameters([0.3, 0.7], [[-1.0], [1.0]], [[[0.1]], [[0.5]]])
+    n, grid = 50_000, np.linspace(-4, 4, 801)
+    given = *FLAT, np.zeros((n, 0)), *launch_of(target)
+    z = langevin_kernel.chain(target.sample(n, rng=0), *given, 30, 0.1, True, 7, 8, 0, 2**40)[0]
+    cdf = 0.3 * stats.norm.cdf(grid, -1, math.sqrt(0.1)) + 0.7 * stats.norm.cdf(grid, 1, math.sqrt(0.5))
+    assert np.abs(np.searchsorted(np.sort(z[:, 0]), grid) / n - cdf).max() < math.sqrt(math.log(2 / 1e-6) / (2 * n))
+
+    params = np.array([1.0, -1, 0, 0, 1.4, 1.4, 0])  # f = 1.4 (SiLU(z) + SiLU(-z))
+    f = 1.4 * grid * np.tanh(grid / 2)
+    p = np.exp(-grid**2 / 2 - f)
+    given = params, FLAT[1], np.zeros((n, 0)), *launch_of(normal(1.0))
+    moved = langevin_kernel.chain(Stream(0).normal((n, 1)), *given, 100, 0.2, True, 7, 8, 0, 2**40)[0]
+    assert abs(moved.var() - (p * grid**2).sum() / p.sum()) < 7 * moved.var() * math.sqrt(3 / n)
+
+
+def test_what_is_no_energy_is_refused_by_the_kernel():
+    args = chain_inputs(0, 3, 2, 1, 2, (4,), 1, np.float64)
+    for widths in ([3, 1], [2, 4, 1], [3, 4, 2]):
+        with pytest.raises(KernelError, match=r"widths are .*, but z has 2 columns and context 1, and f is one number"):
+            langevin_kernel.chain(*args[:2], np.array(widths), *args[3:])
+
+
+@pytest.mark.parametrize("sampler", ["mala", "langevin"])
+def test_a_step_beyond_numbers_is_not_taken(sampler):
+    """A base far narrower than the step: what is proposed overflows in the end, and rows stay numbers."""
+    args = list(chain_inputs(0, 20, 2, 0, 1, (4,), 40, np.float64, step=1e200, adjusted=sampler == "mala"))
+    for backend in ("reference", "numba"):
+        with using(backend):
+            assert np.isfinite(langevin_kernel.chain(*args)[0]).all()
 
 
 # ---------------------------------------------------------------- the model

@@ -18,6 +18,7 @@ from npgen.kernels import (
     gather,
     gibbs,
     gray,
+    langevin,
     likelihood,
     logsumexp,
     made_sample,
@@ -457,6 +458,7 @@ CASES = {
 }
 JUDGED_ELSEWHERE = {"em.log_prob", "em.posterior", "em.statistics",  # in test_em_kernels
                     "gibbs.chain", "gibbs.contrast", "gibbs.centred", "gray.log_weights",  # in test_rbm
+                    "langevin.chain",  # in test_energy
                     "made_sample.sample",  # against the naive sampler; the others in test_network_kernels
                     "mlp.forward", "mlp.backward", "mlp.slope", "mlp.slope_backward",
                     "flow.inverse", "flow.forward", "flow.backward",
@@ -912,6 +914,10 @@ def launches_of_networks(dtype):
         yield made_sample.sample, (np.zeros(made.size, dtype), np.array(made.widths), np.tile(np.arange(5), (2, 1)), one_hot,
                                    first, np.arange(4), direct, x[:, :2].copy(), x[:, :1].copy(), np.zeros((6, 5), dtype),
                                    np.full(4, 3.0, dtype))
+    f, n_factors = Layout((4 + 2, 5, 1)), np.ones((3, 1, 4))
+    for factor in np.ones((3, 4, 4)), np.ones((1, 4, 4)), n_factors, n_factors[:1].copy():
+        yield langevin.chain, (x, np.zeros(f.size, dtype), f.cut[0], x[:, :2].copy(), np.zeros(4), np.ones(4), np.zeros(3),
+                               np.zeros((3, 4)), factor, 2, 0.1, True, 1, 2, 0, 0)
     net = Layout((4 + 1 + 5, 9, 8, 4))
     yield trajectory.solve, (x, np.zeros(net.size, dtype), net.cut[0], x[:, :2].copy(), np.ones(2), np.ones((7, 3, 5)),
                              np.ones((7, 3, 2)), np.ones((7, 3)), np.ones(3), np.ones(3), True, False)

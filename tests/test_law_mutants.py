@@ -25,6 +25,8 @@ same = test_classifier.test_scikit_learns_classifiers_are_special_cases
 repeated = test_players.test_integer_weights_are_repeated_rows_in_a_models_gradient
 normalised = test_context.test_it_sums_or_integrates_to_one_for_every_context
 weighted = test_classifier.test_weights_count_as_they_do_there
+has_the_variance = test_energy.test_the_kernels_chains_on_a_normal_have_the_variance_of_their_step_and_malas_none_of_that
+as_in_ops = test_energy.test_the_kernels_step_is_that_of_the_chain_in_ops
 seen_early = test_made_orders.test_nothing_is_seen_too_early_in_any_order
 LAWS = {  # what went wrong -> where, what becomes what, and the law that has to find it
     # players, schedules, averages, weights
@@ -180,8 +182,35 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
         "models.energy:EnergyModel._likely", "np.argmax(gumbel - ", "np.argmax(gumbel - 0 * ",
         lambda: test_context.test_it_sees_the_context("EnergyModel")),
     "energy model: chains of no context": (
-        "models.energy:EnergyModel._chain", "self._f(p, z, c)", "self._f(p, z, c if c is None else 0 * c)",
+        "models.energy:EnergyModel._chain", "launch(p, z, c)", "launch(p, z, c if c is None else 0 * c)",
         test_energy.test_samples_given_a_context_move_with_it),
+    # the kernel of an energy model's chains
+    "Langevin's kernel: a step without the 2": (
+        "kernels.langevin:_reference", "math.sqrt(2 * step)", "math.sqrt(step)", lambda: has_the_variance(0.1)),
+    "MALA's kernel: every step is taken": (
+        "kernels.langevin:_reference", "take |= not adjusted", "take |= True", lambda: has_the_variance(0.5)),
+    "MALA's kernel: uphill is refused": (
+        "kernels.langevin:_reference", "there - here", "here - there",
+        test_energy.test_the_kernels_mala_keeps_a_mixture_and_its_energy),
+    "MALA's kernel: the way back does not count": ("kernels.langevin:_reference", " - back", "", lambda: has_the_variance(0.5)),
+    "MALA's kernel: the score stays behind": (
+        "kernels.langevin:_reference", "np.where(take[:, None], its, score)", "score",
+        test_energy.test_the_kernels_mala_keeps_a_mixture_and_its_energy),
+    "MALA's kernel: the density stays behind": (
+        "kernels.langevin:_reference", "np.where(take, there, here)", "here",
+        test_energy.test_the_kernels_mala_keeps_a_mixture_and_its_energy),
+    "Langevin's kernel: down the energy's wrong side": (
+        "kernels.langevin:_reference", "score - slope", "score + slope", lambda: as_in_ops("full", False)),
+    "MALA's kernel: inverted energy": (
+        "kernels.langevin:_reference", "density - f", "density + f",
+        test_energy.test_the_kernels_mala_keeps_a_mixture_and_its_energy),
+    "Langevin's kernel: a score of standardised rows": (
+        "kernels.langevin:_mixture", ".sum(axis=0) / scale", ".sum(axis=0)", lambda: as_in_ops("tied", False)),
+    "Langevin's kernel: components that are all as likely": (
+        "kernels.langevin:_mixture", "np.exp(joint - total)", "np.exp(0 * joint)", lambda: as_in_ops("diag", False)),
+    "Langevin's kernel: an energy of no context": (
+        "kernels.langevin:_network", "np.concatenate([z, context]", "np.concatenate([z, 0 * context]",
+        lambda: as_in_ops("spherical", True)),
     # implicit models given a context
     "GMMN: rows of no context": ("models.gmmn:GMMN._draw", "p.flat), c)", "p.flat), c if c is None else 0 * c)",
                                  lambda: test_context.test_it_sees_the_context("GMMN")),

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import ops
 from ..checks import check_widths, one_line
+from ..kernels import langevin as langevin_kernel
 from ..kernels import session
 from ..kernels._cuda import asnumpy, is_device_array
 from ..random import Stream
@@ -23,9 +24,10 @@ from .context import asked
 from .gradient import GradientModel
 from .mixture import GaussianMixture
 from .older import UNKNOWN
-from .residual import OBJECTIVES, Given, OnHost, Residual, contrast, langevin
+from .residual import OBJECTIVES, Given, OnHost, Residual, contrast, langevin, launch_of
 
 SAMPLERS = "mala", "langevin"
+APART = 2**61    # in a stream, from the normals of all steps to their uniforms, however many rows there are
 CANDIDATES = 32  # rows of the base that a chain given a context may begin at
 
 
@@ -198,7 +200,14 @@ class EnergyModel(GradientModel):
         return np.asarray(self._base_given(c).sample(n, rng=stream.spawn()).astype(like.dtype), like=like)
 
     def _chain(self, p, z, n_steps, stream, c=None):
+        """Rows z, n_steps of the sampler further, and the share of steps that were taken: in one kernel if the base is a
+        mixture of Gaussians in the same space.
+        """
         p = {name: ops.stop_gradient(p[name]) for name in self._f.shapes()}
+        if isinstance(self.base_, GaussianMixture) and self.base_.preprocess is None:
+            z, taken = langevin_kernel.chain(*self._f.launch(p, z, c), *launch_of(self.base_), n_steps, self.step,
+                                             self.sampler == "mala", *stream.spawn().key, 0, APART)
+            return z, float(taken.mean()) / n_steps
         base = self._base_given(c)
         return langevin(lambda z: base.log_prob(z) - self._f(p, z, c), z, self.step, n_steps, stream, self.sampler == "mala")
 

@@ -106,6 +106,11 @@ def langevin(log_density, z, step, n_steps, stream, adjusted):
     return z, taken / n_steps
 
 
+def launch_of(mixture):
+    """What the kernel of chains needs to know of a fitted GaussianMixture: centre, scale, and of its components."""
+    return mixture.centre_, mixture.scale_, *mixture._components(mixture.params_).launch()
+
+
 # What the base says of rows on a device, which it computes on the host, as a mixture's derivatives are.
 _from_host = ops.op(lambda z, base: np.asarray(base.log_prob(asnumpy(z)), like=z),
                     lambda ans, z, base: lambda g: g[:, None] * np.asarray(_slope(base.log_prob, asnumpy(z)), like=z),
@@ -159,6 +164,12 @@ class Residual(Part):
             first[f"f.{k}.weight"] = stream.normal((i, self.widths[k + 1]), z.dtype) * z.dtype.type(math.sqrt(2 / i))
             first[f"f.{k}.bias"] = stream.normal(self.widths[k + 1], z.dtype)  # so that units bend at different places
         return first
+
+    def launch(self, p, x, c=None):
+        """What a kernel needs to know: rows, all parameters, the layers' widths, the context of the rows."""
+        flat = np.concatenate([p[name].ravel() for name in self.shapes()])
+        x, flat, c = ops._c(x, flat, np.zeros_like(x, shape=(len(x), 0)) if c is None else c)
+        return x, flat, np.array(self.widths), c
 
     def __call__(self, p, x, c=None):
         x, last = beside(x, c), len(self.widths) - 2
