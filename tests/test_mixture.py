@@ -274,7 +274,8 @@ def test_representation():
     np.testing.assert_allclose(model.decode(r), r @ model.means_)
     np.testing.assert_array_equal(model.predict(x), np.argmax(joint, axis=0))
     np.testing.assert_array_equal(model.predict_proba(x), r)
-    assert model.capabilities == npgen.models.base.Capabilities("exact", "responsibilities of the components", False)
+    assert model.capabilities == npgen.models.base.Capabilities("exact", "responsibilities of the components", False,
+                                                               ("length",) * model.n_features_in_)
     with pytest.raises(ValueError, match="this model's representations have 3"):
         model.decode(r[:, :2])
 

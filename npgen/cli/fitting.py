@@ -28,7 +28,7 @@ OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_inter
 def fit(args):
     """npgen fit MODEL --data DATA --out FILE"""
     model = build(args).to(args.device)
-    check_output(args.out)
+    check_output(args.out, inputs=(args.data, args.valid, args.schema))
     partial = f"{args.out}.checkpoint"
     if os.path.exists(partial) and not args.resume:
         raise ValueError(f"{partial} is there from a run that did not finish; go on from it with --resume, or delete it")

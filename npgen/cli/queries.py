@@ -23,7 +23,7 @@ _ANSWERS = {"exact": "exact", "bound": "a lower bound", "estimate": "an estimate
 def score(args):
     """npgen score FILE --data DATA"""
     if args.out:
-        check_output(args.out, (*TABLES, ".parquet"))
+        check_output(args.out, (*TABLES, ".parquet"), (args.file, args.data))
     elif model_in(args.file).capabilities.density == "none":
         model, distance = _answer(args, "score")
         print_table([("energy distance", f"{-distance:.4f} between the rows and rows that the model draws"),
@@ -48,7 +48,7 @@ def score(args):
 
 def sample(args):
     """npgen sample FILE -n N --out OUT"""
-    check_output(args.out, (*FILES, ".parquet"))
+    check_output(args.out, (*FILES, ".parquet"), (args.file, args.data))
     model = model_in(args.file, args.device)
     if model.schema_ is not None and not args.out.lower().endswith((".png", ".npy", ".npz")) and args.context is None:
         known = {"given": tables.known(model, args.file, args.given)} if args.given else {}
@@ -73,7 +73,7 @@ def sample(args):
 
 def encode(args):
     """npgen encode FILE --data DATA --out OUT"""
-    check_output(args.out, FILES)
+    check_output(args.out, FILES, (args.file, args.data))
     _, z = _answer(args, "encode")
     if args.out.lower().endswith(".png"):
         from .. import plot
@@ -84,7 +84,7 @@ def encode(args):
 
 def impute(args):
     """npgen impute FILE --data DATA --out OUT"""
-    check_output(args.out, (*TABLES, ".parquet"))
+    check_output(args.out, (*TABLES, ".parquet"), (args.file, args.data))
     options = {} if args.seed is None else {"rng": as_stream(args.seed)}
     model, full = _answer(args, "impute", options | ({} if args.n is None else {"n": args.n}))
     names = names_of(model)
@@ -96,7 +96,7 @@ def impute(args):
 
 def explain(args):
     """npgen explain FILE --data DATA --out OUT"""
-    check_output(args.out, (*TABLES, ".parquet"))
+    check_output(args.out, (*TABLES, ".parquet"), (args.file, args.data))
     model, shares = _answer(args, "explain")
     _write(args.out, shares, names_of(model))
     nats = shares if isinstance(shares, np.ndarray) else shares.to_numpy()

@@ -10,7 +10,7 @@ from .words import print_table, size
 
 def report(args):
     """npgen report FILE --data DATA --out OUT"""
-    check_output(args.out, (".html", ".htm"))
+    check_output(args.out, (".html", ".htm"), (args.file, args.data, args.holdout))
     from .. import reports
     model = model_in(args.file, args.device)
     x, context = _rows(model, args, args.data)

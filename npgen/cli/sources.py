@@ -73,13 +73,16 @@ def listed(names):
     return ", ".join([*first[:8], "..."] if len(first) > 8 else first)
 
 
-def check_output(path, suffixes=None):
-    """Raise before the work is done if its result could not be written."""
+def check_output(path, suffixes=None, inputs=()):
+    """Raise before the work is done if its result could not be written, or would take the place of one of the inputs."""
     if not path:
         raise ValueError("--out is empty; give the path of a file to write")
     folder = os.path.dirname(os.path.realpath(path))
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise ValueError(f"{path} has no known format; end its name in {', '.join(suffixes)}")
+    for read in inputs:
+        if read is not None and os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
+            raise ValueError(f"--out {path} is the file that is read, and would take its place; give another path")
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder; give the path of a file to write")
     if not os.path.isdir(folder):

@@ -14,7 +14,7 @@ from .sources import check_output, listed
 def schema(args):
     """npgen schema FILE"""
     if args.out:
-        check_output(args.out)
+        check_output(args.out, inputs=(args.file,))
     found = infer(args.file, read_table(args.file, overrides(args.column)), overrides(args.column))
     print(found)
     if args.out:

@@ -27,6 +27,7 @@ MODELLED = KINDS[:6]
 LEVELLED = ("binary", "category", "ordered")
 FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ",
            "%Y-%m-%d %H:%M")
+DAY = 1440          # minutes
 EPOCH = datetime.datetime(1970, 1, 1)
 
 
@@ -41,7 +42,11 @@ class Column:
     atoms      values that many rows of a column of numbers have
     format     of dates that are text
     constant   the one value there is, None if there is none
-    rule, by   of a determined one, how it follows from columns of these names; table: from which levels what does
+    clock      whether its whole numbers are times of a day, 1745 for 17:45, and its number is minutes after midnight
+    base, least   of a column that is counted from another one (relative.py) that one's name, and the smallest difference there
+               may be; shift: where it lies, if that is known
+    rule, by   of a determined one, how it follows from columns of these names; table: from which levels what does; zone: of a
+               moment, the one that months, days and hours are of
     """
 
     name: str
@@ -58,6 +63,40 @@ class Column:
     rule: str | None = None
     by: tuple = ()
     table: tuple | None = None
+    clock: bool = False
+    base: str | None = None
+    least: int | None = None
+    shift: float | None = None
+    zone: str | None = None
+
+    @property
+    def first(self):
+        """The first minute of a day: 0, or 1 where midnight is 2400."""
+        return 1 if self.high == 2400 else 0
+
+    @property
+    def span(self):
+        """The smallest and the largest of its numbers, None without end, and the step between them, None without one."""
+        if self.levels is not None:
+            return 0, len(self.levels) - 1, 1
+        if self.clock:
+            low = self.first if self.least is None else self.least
+            return low, low + DAY - 1, 1
+        step = 1 if self.kind == "datetime" else self.step
+        if self.least is not None:
+            return self.least, None, step
+        return (0, (self.high - self.low) // self.step, 1) if self.kind == "datetime" else (self.low, self.high, step)
+
+    @property
+    def difference(self):
+        """A column of what it is counted from another one, if it is, else itself."""
+        if self.base is None:
+            return self
+        low, _, step = self.span
+        most = low + DAY - 1 if self.clock else (self.high - self.low) // self.step if self.kind == "datetime" else self.high - (
+            self.low if self.shift is None else self.shift)
+        return Column(f"{self.name} after {self.base}", "real" if self.kind == "real" else "integer", Native(
+            "float", "float64"), self.missing, low, max(low, most), step)
 
     def numbers(self, values, gaps):
         """(n,) float64 of the values that are there, NaN for gaps (n,). Raises DataError that names a row."""
@@ -78,6 +117,13 @@ class Column:
             if np.isinf(x).any():
                 row = np.flatnonzero(np.isinf(x))[0]
                 raise self._refusal(row, x[row], "no finite number")
+        if self.clock:
+            hours, minutes = hour_and_minute(x[rows])
+            x[rows] = 60 * hours + minutes
+            wrong = np.flatnonzero((minutes >= 60) | (x[rows] < self.first) | (x[rows] >= self.first + DAY))
+            if len(wrong):
+                raise self._refusal(rows[wrong[0]], values[wrong[0]],
+                                    f"no time of a day from {self.first} to {2400 if self.first else 2359}")
         return x
 
     def _stamps(self, values, rows):
@@ -140,27 +186,34 @@ class Column:
             raise DataError(f"column {self.name!r}: {(low, high)!r}"[:200] + " is an empty interval; give the lower end first")
         if self.kind == "real" and self.step is None:
             return a, b
-        origin, step = (self.low, self.step) if self.kind in ("real", "integer") else (0, 1)
-        last = len(self.levels) - 1 if self.levels is not None else round((self.high - self.low) / self.step)
+        origin, high, step = dataclasses.replace(self, least=None).span
+        last = round((high - origin) / step)
         a, b = (end if math.isinf(end) else turn(round((end - origin) / step, 6)) for turn, end in ((math.ceil, a),
                                                                                                     (math.floor, b)))
         if not max(a, 0) <= min(b, last):
             raise DataError(f"column {self.name!r}: {(low, high)!r}"[:200] + f" has no value of it ({self.words()})"[:200])
         return -math.inf if a <= 0 else origin + (a - 0.5) * step, math.inf if b >= last else origin + (b + 0.5) * step
 
+    def rounded(self, x):
+        """Numbers x (n,) on the column's grid and within its bounds."""
+        if self.levels is not None or self.clock or self.kind == "datetime":
+            low, high, _ = dataclasses.replace(self, least=None).span
+            return np.clip(np.rint(x), low, high)
+        if self.kind == "integer":
+            return np.clip(self.low + np.rint((x - self.low) / self.step) * self.step, self.low, self.high)
+        return x if self.step is None else np.clip(np.round(x, decimals_of(self.step)), self.low, self.high)
+
     def values(self, x):
         """The values that numbers x (n,) stand for, on the column's grid and within its bounds, and which are missing."""
         gaps = np.isnan(x)
-        x = np.where(gaps, 0.0 if self.low is None or self.kind == "datetime" else self.low, x).astype(np.float64)
+        x = self.rounded(np.where(gaps, 0.0 if self.low is None or self.kind == "datetime" else self.low, x).astype(np.float64))
         if self.kind in LEVELLED:
-            return objects(self.levels)[np.clip(np.rint(x), 0, len(self.levels) - 1).astype(int)], gaps
+            return objects(self.levels)[x.astype(int)], gaps
         if self.kind == "datetime":
-            stamps = self.low + np.clip(np.rint(x), 0, (self.high - self.low) // self.step).astype(np.int64) * self.step
+            stamps = self.low + x.astype(np.int64) * self.step
             return (stamps if self.format is None else objects([text_of(s, self.format) for s in stamps.tolist()])), gaps
-        if self.kind == "integer":
-            x = np.clip(self.low + np.rint((x - self.low) / self.step) * self.step, self.low, self.high)
-        elif self.step is not None:
-            x = np.clip(np.round(x, decimals_of(self.step)), self.low, self.high)
+        if self.clock:
+            x = x // 60 * 100 + x % 60
         return (x.astype(np.int64) if self.native.type == "integer" else x), gaps
 
     def unmodelled(self, n):
@@ -185,12 +238,16 @@ class Column:
             parts = [f"{self.low:.10g} to {self.high:.10g}"]
             parts += [f"in steps of {self.step:g}"] if self.step not in (None, 1) else []
             parts += [f"often {', '.join(f'{atom:g}' for atom in self.atoms)}"] if self.atoms else []
+            parts += ["a time of day"] if self.clock else []
         elif self.kind == "determined":
             a, b = (*self.by, "")[:2]
             parts = [{"levels": f"follows from {a}", "=": f"is {a}", "+": f"is {a} + {b}", "-": f"is {a} - {b}",
-                      "//": f"is {a} // 100", "%": f"is {a} % 100"}[self.rule]]
+                      "//": f"is {a} // 100", "%": f"is {a} % 100", "clock": f"is minutes from {b} to {a}",
+                      "moment": f"is the time of {', '.join(self.by)}{f' in {self.zone}' if self.zone else ''}"}[self.rule]]
         elif self.kind == "constant":
             parts = [repr(self.constant)[:60] if self.constant is not None else "no values"]
+        if self.base is not None:
+            parts.append(f"counted from {self.base}" if self.clock else f"no less than {self.base}")
         if self.missing and (self.kind != "constant" or self.constant is not None):
             parts.append(f"{self.missing:,} missing")
         return ", ".join(parts)
@@ -218,7 +275,14 @@ class Column:
                  and isinstance(column.constant, (*scalars, type(None)))
                  and all(isinstance(each, (*scalars, type(None))) for each in column.table or ())
                  and (column.kind == "determined") == (column.rule is not None) and all(isinstance(n, str) for n in column.by)
-                 and (native.type != "datetime" or native.unit in UNITS))
+                 and (native.type != "datetime" or native.unit in UNITS)
+                 and type(column.clock) is bool and (not column.clock or column.kind == "integer" and 0 <= column.low
+                                                     and column.high <= 2400)
+                 and (column.least is None) == (column.base is None) and isinstance(column.base, (str, type(None)))
+                 and (column.least is None or type(column.least) is int and -DAY < column.least <= 0
+                      and (column.clock or column.least == 0) and column.kind in ("real", "integer", "datetime"))
+                 and (column.shift is None or type(column.shift) in (int, float) and math.isfinite(column.shift)
+                      and column.least is not None) and isinstance(column.zone, (str, type(None))))
         if sound and column.kind in LEVELLED:
             sound = bool(column.levels)
         elif sound and column.kind in MODELLED:
@@ -231,6 +295,11 @@ class Column:
         if not sound:
             raise ValueError(f"a schema has a column {config!r}"[:200])
         return column
+
+
+def hour_and_minute(x):
+    """Of times of a day such as 1745, (n,)."""
+    return x // 100, x % 100
 
 
 def decimals_of(step):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import checkpoint
-from . import determined, frames
+from . import determined, frames, relative
 from .column import FORMATS, KINDS, LEVELLED, MODELLED, Column, stamp_of, text_of
 from .table import DataError
 
@@ -36,22 +36,31 @@ class Schema:
     def infer(cls, X, columns=None):
         """The schema of a DataFrame of pandas, polars or pyarrow.
 
-        columns: {name: kind} where another kind than the one inferred is right, {name: [levels]} for an ordered column.
+        columns: {name: kind} where another kind than the one inferred is right, {name: [levels]} for an ordered column, {name:
+        ">= other"} for one that is never less than another: what is drawn is not, either.
         Raises DataError, which names column and row, for what no kind holds, and for names and kinds that there are not.
         """
         library, asked = frames.library_of(X), dict(columns or {})
         if library is None:
             raise DataError(f"X is no DataFrame of {', '.join(frames.LIBRARIES)} whose columns have names, but a "
                             f"{type(X).__name__}; an array has no schema")
-        read = list(frames.read(X))
+        read, pairs = list(frames.read(X)), {}
+        for name, kind in list(asked.items()):
+            if isinstance(kind, str) and kind.startswith(">="):
+                pairs[name] = asked.pop(name)[2:].strip()
         found = [_describe(*cells, asked.pop(cells[0], None)) for cells in read]
+        asked |= {name: None for name in pairs if name not in {column.name for column in found}}
         if asked:
             raise DataError(f"columns names {next(iter(asked))!r}, which is not a column; there are "
                             f"{', '.join(repr(column.name) for column in found)}"[:300])
         if not any(column.kind in MODELLED for column in found):
             raise DataError("no column is left to model: all are ids, text or constant; say what one is, columns={name: kind}")
-        found = determined.find(found, [(values, gaps) for _, _, values, gaps in read], set(columns or {}))
-        return cls(library, len(X), tuple(found))
+        cells, chosen = [(values, gaps) for _, _, values, gaps in read], {*(columns or {}), *pairs.values()}
+        clocks = relative.clocks(found, cells, chosen)
+        found = determined.find(found, cells, chosen, clocks)
+        found = [dataclasses.replace(column, clock=True, atoms=()) if j in clocks and column.kind in MODELLED else column
+                 for j, column in enumerate(found)]
+        return cls(library, len(X), tuple(relative.from_each_other(relative.ask(found, pairs), cells)))
 
     @functools.cached_property
     def modelled(self):
@@ -86,7 +95,11 @@ class Schema:
         if missing:
             raise DataError(f"X has no column {missing[0]!r}; its columns are {', '.join(map(repr, cells))}"[:300] if cells else
                             f"X is no DataFrame of {', '.join(frames.LIBRARIES)}, but a {type(X).__name__}")
-        x = np.empty((len(X), len(self.names)))
+        return relative.counted(self.modelled, self._read(cells, len(X)))
+
+    def _read(self, cells, n):
+        """The numbers (n, d) of cells {name: (Native, values, gaps)}, before any is counted from another."""
+        x = np.empty((n, len(self.names)))
         for j, column in enumerate(self.modelled):
             _, values, gaps = cells[column.name]
             x[:, j] = column.numbers(values, gaps)
@@ -101,7 +114,7 @@ class Schema:
         return [column for column in self.columns if column.kind == "determined"]
 
     def _values(self, column, x):
-        """The values of a column, and which are missing, in rows x (n, d)."""
+        """The values of a column, and which are missing, in rows x (n, d), in which none is counted from another."""
         if column.name in self._place:
             return column.values(x[:, self._place[column.name]])
         if column.kind == "determined":
@@ -111,25 +124,26 @@ class Schema:
 
     def decode(self, x, *, index=None, only=None):
         """The table of rows x (n, d), in the library of the schema. index: of pandas' rows. only: names of columns to have."""
-        x = np.asarray(x, np.float64)
+        x = relative.absolute(self.modelled, np.asarray(x, np.float64))
         return frames.write(self.library, {column.name: (column.native, *self._values(column, x)) for column in self.columns
                                            if only is None or column.name in only}, index)
 
     def rounded(self, x):
         """Rows x (n, d) on the grids and within the bounds of their columns: what encode makes of decode's answer."""
-        x = np.array(x)
-        for j, column in enumerate(self.modelled):
-            values, gaps = column.values(x[:, j])
-            x[~gaps, j] = column.numbers(values[~gaps], np.zeros((~gaps).sum(), bool))
-        return x
+        whole = relative.absolute(self.modelled, np.asarray(x, np.float64))
+        whole = np.stack([column.rounded(each) for column, each in zip(self.modelled, whole.T, strict=True)], axis=1)
+        return relative.counted(self.modelled, whole).astype(np.asarray(x).dtype)
 
     def fill(self, X, x):
         """A DataFrame with what is missing in modelled columns, and what follows from these, as rows x (n, d) have it.
 
-        All other cells are as they were.
+        All other cells are as they were. Of two columns of which one is counted from the other, and it alone is there, the
+        other is what lies the difference below it.
         """
-        x, known, made = np.asarray(x), {each.name: each for each in (*self.modelled, *self._determined)}, {}
-        for name, native, seen, gaps in frames.read(X):
+        read, known, made = list(frames.read(X)), {each.name: each for each in (*self.modelled, *self._determined)}, {}
+        seen = self._read({name: rest for name, *rest in read}, len(X))
+        x = relative.absolute(self.modelled, np.asarray(x, np.float64), seen)
+        for name, native, seen, gaps in read:
             cells = frames.objects([0] * len(gaps))
             if name in known and gaps.any():
                 column = known[name]
@@ -142,9 +156,37 @@ class Schema:
             made[name] = native, cells, left & gaps
         return frames.write(frames.library_of(X), made, getattr(X, "index", None))
 
-    def of(self, numbers):
-        """The schema of the modelled columns of these numbers, in this order, and behind them of what follows from them."""
+    def given(self, exact, within):
+        """Numbers {j: number} and intervals {j: (low, high)} of some columns, with differences where these are modelled.
+
+        Raises DataError for a column that is counted from one which is not given.
+        """
+        x = np.full((1, len(self.names)), np.nan)
+        x[0, list(exact)] = list(exact.values())
+        for j in (*exact, *within):
+            column = self.modelled[j]
+            if column.base is None:
+                continue
+            at = relative.base_of(column, self.modelled, x)[0]
+            if np.isnan(at) or j in within and column.clock:
+                raise DataError(f"column {column.name!r} is counted from {column.base!r}; give a value of that, too"
+                                + ", and no interval of this one" * column.clock)
+            if j in within:
+                within = within | {j: tuple(float(end - at) for end in within[j])}
+        y = relative.counted(self.modelled, x)[0]
+        return {j: float(y[j]) for j in exact}, within
+
+    def of(self, numbers, known=None):
+        """The schema of the modelled columns of these numbers, in this order, and behind them of what follows from them.
+
+        known (d,): values of others, NaN where there is none, from which columns may be counted.
+        """
         columns = [self.modelled[j] for j in numbers]
+        if known is not None:
+            x = relative.absolute(self.modelled, np.asarray(known, np.float64)[None])
+            there = {column.name for column in columns}
+            columns = [dataclasses.replace(column, shift=float(at)) if column.base not in (None, *there) and np.isfinite(
+                at := relative.base_of(column, self.modelled, x)[0]) else column for column in columns]
         names = {column.name for column in columns}
         return Schema(self.library, self.rows, (*columns, *(each for each in self._determined if names.issuperset(each.by))))
 
@@ -174,6 +216,7 @@ class Schema:
             raise ValueError(f"the schema is damaged ({type(error).__name__}: {error})"[:200]) from None
         if not sound or len({column.name for column in schema.columns}) < len(schema.columns):
             raise ValueError(f"the schema is of {schema.library!r} and {len(schema.columns)} columns"[:200])
+        relative.check(schema.modelled)
         kinds = {column.name: column for column in schema.modelled}
         for column in schema._determined:
             determined.check(column, [kinds.get(name) for name in column.by])

@@ -69,10 +69,11 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
     @property
     def capabilities(self):
         """What this model's answers are (Capabilities); known once it is fitted if preprocessing has a say."""
-        preprocessing = getattr(self, "preprocess_", None)
-        if preprocessing is not None and not preprocessing.exact and self._capabilities.density == "exact":
-            return dataclasses.replace(self._capabilities, density="bound")
-        return self._capabilities
+        preprocessing, can = getattr(self, "preprocess_", None), self._capabilities
+        if preprocessing is not None and not preprocessing.exact and can.density == "exact":
+            can = dataclasses.replace(can, density="bound")
+        fitted = can.density != "none" and self.__sklearn_is_fitted__()
+        return dataclasses.replace(can, measures=tuple(self.measures_)) if fitted else can
 
     # ------------------------------------------------------------ fitting
 

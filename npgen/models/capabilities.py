@@ -19,11 +19,13 @@ class Capabilities:
                     is minus an energy distance
     representation  what encode returns, in words, or "none"
     invertible      decode(encode(X)) == X
+    measures        once it is fitted, what the density of each column is with respect to, (d,) texts, as measures_ has them
     """
 
     density: str
     representation: str
     invertible: bool
+    measures: tuple = ()
 
 
 class Only:

@@ -5,8 +5,8 @@
     ordered                     Grid on the ranks of its levels: a normal, or several, behind thresholds an equal way apart
     integer, up to SHORT        Categorical, of all whole numbers between the smallest and the largest
     other integers, datetime,   Grid: the exact mass of each value; a column that begins at 0 or 1 ends there
-    real with few decimals
-    real                        Mapped
+    real with few decimals      a time of a day ends where the day does
+    real                        Mapped; of one that is no less than another, on a logarithm of what it is more
     values that repeat unlike those beside them    Atoms, before the head of the rest
     missing values              a state of Atoms, of models that have one
 
@@ -27,7 +27,7 @@ BESIDE = 5        # values on either side of one
 AROUND = [side * k for k in range(1, BESIDE + 1) for side in (-1, 1)]
 STEEP = 2.5       # times as many rows as beside it, which no density has
 SPIKED = 0.05     # nats a row
-MOST = 512        # atoms of a column
+MOST = 1024       # atoms of a column
 
 
 def head_of(column, x, base, missing=False):
@@ -58,23 +58,26 @@ def _levelled(column, seen, base):
 
 
 def _numeric(column, seen, base):
-    step = 1 if column.kind == "datetime" else column.step
+    low, high, step = column.span
     if np.ptp(seen / 4) > FARTHEST:
         raise ValueError(f"fit: column {column.name!r} has values too far apart for float64; divide it by a constant")
-    points = np.inf if step is None else (column.high - column.low) / column.step + 1
+    points = np.inf if step is None else ((seen.max() if high is None else high) - low) / step + 1
     if column.kind == "integer" and points <= SHORT:
-        return Categorical([float(value) for value in range(column.low, column.high + 1, column.step)])
-    fine = points > FINEST
+        return Categorical([float(value) for value in range(low, int(low + (points - 1) * step) + 1, step)])
+    fine, ended = points > FINEST, column.least is not None and not column.clock
     atoms = atoms_of(column, seen, None if fine else step)
+    atoms = sorted({0.0, *atoms}) if fine and ended and (seen == 0).any() else atoms
     rest = seen[~np.isin(seen, atoms)]
     rest = seen if len(np.unique(rest)) < 2 else rest
-    if fine:
+    if fine and ended:
+        head = Mapped(base, Scale.fit(rest[rest > 0] if len(np.unique(rest[rest > 0])) > 1 else np.array([1.0, 2.0]), ("log",)))
+    elif fine:
         head = Mapped(base, scale_of(rest, 0.0 if rest.min() > 0 else None, 1.0 if 0 < rest.min() < rest.max() < 1 else None))
     else:
-        bound = column.low if column.low in (0, 1) and column.kind != "datetime" else None
-        low = float(bound - step) if bound is not None else 0.0 if rest.min() > 0 else None
-        start = float(column.low) if column.kind == "integer" else 0.0
-        head = Grid(base, float(step), start, bound, None, scale_of(rest, low, None))
+        bound = low if ended or column.clock or column.low in (0, 1) and column.kind != "datetime" else None
+        start = float(low) if column.kind == "integer" else 0.0
+        scale = scale_of(rest, float(bound - step) if bound is not None else 0.0 if rest.min() > 0 else None, None)
+        head = Grid(base, float(step), start, bound, high if column.clock else None, scale)
     return Atoms(head, atoms) if len(atoms) else head
 
 
@@ -91,9 +94,10 @@ def atoms_of(column, seen, step):
     Numbers drawn from a density that changes by no more than a factor of three from one place to the next have none: that five
     counts are all below a tenth of a count of 20 has a probability under 1e-7.
 
-    On a grid also all values that RARE rows have, STEEP times as many as beside them, if what that is worth, the deviance
-    c log(c / m) - (c - m) of their count, pays for a parameter, log(n) / 2, and all that adds up to SPIKED nats a row; m is the
-    largest mean count of the nearest 2, 4, ... places. Such are times that people choose, and distances between some places.
+    On a grid it is all values that RARE rows have, where the column has spikes: what values that have STEEP times as many rows as
+    beside them are worth, the deviance c log(c / m) - (c - m) of their count, as far as it pays for a parameter, log(n) / 2, adds
+    up to SPIKED nats a row; m is the largest mean count of the nearest 2, 4, ... places. Such are times that people choose,
+    distances between some places, and numbers that are names.
     """
     values, counts = np.unique(seen, return_counts=True)
     if len(values) < 2:
@@ -109,7 +113,7 @@ def atoms_of(column, seen, step):
         beside = np.max([near[:k].mean(axis=0) for k in range(2, len(near) + 1, 2)], axis=0) + 1 / len(near)
         gain = counts * np.log(counts / beside) - (counts - beside) - np.log(len(seen)) / 2
         gain = np.where((counts >= RARE) & (counts > STEEP * beside), gain, 0).clip(0)
-        own |= (gain > 0) & (gain.sum() > SPIKED * len(seen))
+        own |= (counts >= RARE) & (gain.sum() > SPIKED * len(seen))
     own = np.flatnonzero(own)
     return values[np.sort(own[np.argsort(-counts[own], kind="stable")[:MOST]])].tolist()
 

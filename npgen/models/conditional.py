@@ -30,7 +30,7 @@ class Conditional:
     def log_prob(self, X):
         """log p(x_m | x_s) of every row (n, m), (n,) nats. Raises ValueError for rows of another width, NaN or infinities."""
         if self.model.schema_ is not None and hasattr(X, "columns"):
-            X = self.model.schema_.of(self.others).encode(X)
+            X = self._schema.encode(X)
         x = check_rows("log_prob", X, dtype=self.model.dtype_)
         if x.shape[1] != len(self.others):
             raise ValueError(f"log_prob: X has {x.shape[1]} columns, but {len(self.others)} are left")
@@ -40,8 +40,15 @@ class Conditional:
 
     def sample(self, n_samples=1, *, rng=None):
         """Rows of the other columns, (n_samples, m). rng, errors: see Model.sample."""
-        x, schema = self.rows(check_number("sample", n_samples), rng)[:, self.others], self.model.schema_
-        return x if schema is None else schema.of(self.others).decode(x)
+        x = self.rows(check_number("sample", n_samples), rng)[:, self.others]
+        return x if self.model.schema_ is None else self._schema.decode(x)
+
+    @property
+    def _schema(self):
+        """Of a frame of the other columns."""
+        known = np.full(len(self.columns) + len(self.others), np.nan)
+        known[self.columns] = self.values
+        return self.model.schema_.of(self.others, known)
 
     def rows(self, n, rng=None):
         """n whole rows (n, d) as numbers, with the known values in their columns."""

@@ -70,6 +70,10 @@ class OfTables:
             return X
         others = {column.name for column in self.schema_.columns} - set(self.schema_.names)
         names = [each for each in frames.names_of(X) if each not in others]
+        lacking = [each for each in self.schema_.names if each not in names]
+        if lacking and any(column.kind != "real" for column in self.schema_.modelled):  # of others in scikit-learn's words
+            raise ValueError(f"{method}: {name} has no column {lacking[0]!r}, which this {type(self).__name__} was fitted on; it "
+                             f"has {', '.join(map(repr, names)) or 'no others'}"[:300])
         if names != self.schema_.names:
             self._check_names(method, Table(np.empty((0, len(names))), names), name)  # which refuses them
         try:
@@ -124,6 +128,7 @@ class OfTables:
                     within[j] = column.interval(*value)
                 else:
                     exact[j] = column.number(value)
+            exact, within = self.schema_.given(exact, within)
         except DataError as error:
             raise DataError(f"{method}: {error}") from None
         return list(exact), np.array(list(exact.values()), self.dtype_), within

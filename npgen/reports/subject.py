@@ -57,7 +57,8 @@ class Subject:
         self.some = np.sort(some)
         self.drawn = np.asarray(self._draw(), np.float64)
         names = self.names or [f"column {j + 1}" for j in range(self.x.shape[1])]
-        self.columns = columns_of(self.x, self.drawn, names) if model.schema_ is None else model.schema_.modelled
+        self.columns = columns_of(self.x, self.drawn, names) if model.schema_ is None else [
+            column.difference for column in model.schema_.modelled]
         self._halve(some)
 
     @property

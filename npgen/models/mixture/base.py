@@ -341,7 +341,8 @@ class MixtureModel(Questions, Model):
         seen._check_support("condition", x)
         r = seen._rowwise(seen._encode, x)
         if np.ndim(values) == 1:
-            return self._conditional(columns, others, np.log(np.maximum(r[0], np.finfo(float).tiny)), x)
+            model = self._conditional(columns, others, np.log(np.maximum(r[0], np.finfo(float).tiny)), x)
+            return self._counted_from(model, columns, others, x[0])
         return Conditionals(r, *self._conditional_moments(columns, others, x))
 
     def _columns_of(self, method, columns):
@@ -355,6 +356,14 @@ class MixtureModel(Questions, Model):
         if len(set(given % d)) < len(given):
             raise ValueError(f"{method}: columns must differ, got {columns!r}")
         return given % d, np.setdiff1d(np.arange(d), given % d)
+
+    def _counted_from(self, model, columns, others, values):
+        """The mixture of the others, of which some may be counted from columns of these values (o,)."""
+        if self.schema_ is not None:
+            known = np.full(self.n_features_in_, np.nan)
+            known[columns] = values
+            model.schema_ = self.schema_.of(others, known)
+        return model
 
     def _of_columns(self, columns):
         """A copy for the parameters of some columns, with a stream that follows from this one's place, which stays there."""

@@ -59,9 +59,11 @@ class Questions:
             return self._rowwise(self._encode, self._check("predict", X)).argmax(axis=1)
         asked, others = self._columns_of("predict", column)
         j = self._only(asked, column)
-        if self.schema_ is not None and self.schema_.modelled[j].kind == "datetime":
-            raise ValueError(f"predict: column {self._names[j]!r} holds times, which have neither levels nor a mean that is a "
-                             "number; impute gives their mean, and condition or impute with rng draws")
+        column = None if self.schema_ is None else self.schema_.modelled[j]
+        if column is not None and (column.kind == "datetime" or column.clock or column.base is not None):
+            what = "holds times" if column.base is None else f"is counted from {column.base!r}"
+            raise ValueError(f"predict: column {self._names[j]!r} {what}, by which it has neither levels nor a mean that is a "
+                             "number; impute gives its mean, and condition or impute with rng draws")
         x = self._besides("predict", X, others)
         rest = self._marginal(others) if len(others) else None
         x = np.empty((len(x), 0)) if rest is None else rest._check("predict", x)
@@ -116,7 +118,9 @@ class Questions:
         if not len(others):
             raise ValueError("condition: columns are all there are; leave at least one to be conditioned")
         log_weights = self._log_weights_given("condition", columns, values, within)
-        return self._conditional(np.asarray(columns, int), others, log_weights, np.reshape(values, (1, -1)))
+        columns = np.asarray(columns, int)
+        model = self._conditional(columns, others, log_weights, np.reshape(values, (1, -1)))
+        return self._counted_from(model, columns, others, values)
 
     def _sample_given(self, given, n, stream):
         """n rows (n, d) given the values, or intervals, of some columns."""
