@@ -1,5 +1,6 @@
 """Schemas: a table as numbers and back is the same table, in every library; what a column is taken for; what is refused."""
 import datetime
+import gzip
 import json
 
 import numpy as np
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npgen import cli
-from npgen.data import DataError, Schema
+from npgen.data import DataError, Schema, Source
 from npgen.data.reading import read_table, write_table
+from npgen.data.text import Dialect
 
 pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
 pytest.importorskip("narwhals")
@@ -275,3 +277,76 @@ def test_an_override_of_nothing_is_one_line(more, tmp_path, capsys):
     assert cli.main(["schema", str(tmp_path / "people.csv"), *more.split(), "--out", str(tmp_path / "s.json")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and more.split()[1].split("=")[0] in err and not (tmp_path / "s.json").exists()
+
+
+# ---------------------------------------------------------------- how files of text are written
+
+ANSWER = {"name": ["Zoë", "Jörg", "Ann", None], "height": [1.71, None, 1.8, 1.65], "age": [31, 40, None, 22]}
+WRITTEN = {  # flags -> text, encoding
+    ("--encoding", "latin-1", "--na=-999", "--na", "unbekannt"): (
+        "name;height;age\nZoë;1,71;31\nJörg;-999;40\nAnn;1,8;-999\nunbekannt;1,65;22\n", "latin-1"),
+    ("--encoding", "utf-16", "--separator", "|", "--decimal", ","): (
+        "name|height|age\nZoë|1,71|31\nJörg|NA|40\nAnn|1,8|\n?|1,65|22\n", "utf-16"),
+    ("--encoding", "UTF8", "--separator", "tab", "--decimal", "."): (
+        "\ufeffname\theight\tage\nZoë\t1.71\t31\nJörg\t\t40\nAnn\t1.8\tnull\n\t1.65\t22\n", "utf-8"),
+    ("--separator", ";", "--na", "x"): ('name;height;age\n"Zoë";1.71;31\nJörg;X;40\nAnn;1.80;x\nx;1.65;22\n', "utf-8")}
+
+
+@pytest.mark.parametrize("flags", WRITTEN, ids=" ".join)
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_text_are_read_as_they_are_written(flags, packed, tmp_path, capsys):
+    text, encoding = WRITTEN[flags]
+    path = tmp_path / ("people.csv.gz" if packed else "people.csv")
+    path.write_bytes(gzip.compress(text.encode(encoding)) if packed else text.encode(encoding))
+    args = cli._parser().parse_args(["schema", str(path), *flags])
+    assert read_table(path, dialect=cli.parser.dialect(args)).equals(pl.DataFrame(ANSWER), null_equal=True)
+    assert cli.main(["schema", str(path), *flags]) == 0
+    out = capsys.readouterr().out
+    assert "1.65 to 1.8, 1 missing" in out and "22 to 40, 1 missing" in out
+
+
+@pytest.mark.parametrize("decimal", [",", "."])
+def test_numbers_alone_are_read_as_they_are_written(decimal, tmp_path):
+    """Without polars, too: the reader of arrays."""
+    x = np.array([[1.5, -2.25], [np.nan, 3.0], [4.125, 1e3]])
+    path = tmp_path / "x.csv"
+    path.write_bytes(("a|b é\n" + "\n".join("|".join("leer" if np.isnan(v) else str(v).replace(".", decimal) for v in row)
+                                            for row in x)).encode("cp1252"))
+    source = Source(path, missing=True, dialect=Dialect("cp1252", "|", decimal, ("leer",)))
+    assert source.names == ["a", "b é"]
+    np.testing.assert_array_equal(source.rows(), x)
+    np.testing.assert_array_equal(source.column(1), x[:, 1])
+    with pytest.raises(DataError, match=r"row 2 \(line 3\), column 1 \('a'\) is 'leer', not a number"):
+        Source(path, dialect=Dialect("cp1252", "|", decimal)).rows()
+
+
+@pytest.mark.parametrize("flags", ["--encoding base64", "--encoding nothing", "--separator ab", "--separator x", "--decimal ;",
+                                   "--encoding utf-16", "--encoding ascii"])
+def test_a_file_that_is_not_written_so_is_one_line(flags, tmp_path, capsys):
+    path = tmp_path / "people.csv"
+    path.write_text("name;height\nZoë;1,7\nAnn;1,8\n", encoding="utf-8")
+    try:
+        status = cli.main(["schema", str(path), *flags.split()])
+    except SystemExit as stop:
+        status = stop.code
+    err = capsys.readouterr().err
+    assert status == 2 and err.count("\n") == 1 and flags.split()[0] in err
+
+
+@pytest.mark.parametrize("command", ["score {m} --data {d}", "impute {m} --data {d}", "explain {m} --data {d}",
+                                     "encode {m} --data {d}", "report {m} --data {d}", "fit mixture --data {d}", "schema {d}"])
+@pytest.mark.parametrize("over", ["d", "m"])
+def test_what_is_read_is_not_written_over(command, over, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"a": np.arange(40) % 7 / 2, "b": list("uv") * 20}).write_csv(tmp_path / "d.csv")
+    assert cli.main("fit mixture --data d.csv --out m.npgen --quiet".split()) == 0
+    names = {"d": "d.csv", "m": "m.npgen"}
+    if over == "m" and "{m}" not in command:
+        pytest.skip("it reads no model")
+    before = {name: (tmp_path / name).read_bytes() for name in names.values()}
+    capsys.readouterr()
+    assert cli.main([*command.format(**names).split(), "--out", f"./{names[over]}"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and ("would take its place" in err or "has no known format" in err)
+    assert {name: (tmp_path / name).read_bytes() for name in names.values()} == before
+    assert over == "m" or "report" in command or "would take its place" in err

@@ -12,12 +12,13 @@ import numpy as np
 
 from .. import data, heads, priors
 from ..data.reading import is_parquet, read_table
+from ..data.text import PLAIN
 from ..divergences.objectives import OBJECTIVES
 from ..models import MODELS, files
 from ..words import count, describe, passes, training
 from . import contexts
 from .interrupts import ctrl_c
-from .parser import DATA, add_command, add_data, add_device, natural
+from .parser import DATA, add_command, add_data, add_device, add_dialect, dialect, natural
 from .sources import check_output, named, names_of, rows_of, takes_missing
 from .tables import add_column, frame_in, infer, overrides
 from .words import print_table, say
@@ -37,12 +38,12 @@ def fit(args):
     if schema is not None:
         kinds = {column.name: "text" for column in schema.columns if column.native.type == "string"}
     table = args.context is None and (model.holds_levels or kinds is not None or is_parquet(args.data))
-    frame = frame_in(args.data, kinds) if table else None
+    frame = frame_in(args.data, kinds, dialect(args)) if table else None
     if frame is not None:
         x, context, columns = frame, None, schema or infer(args.data, frame, kinds)
-        valid = args.valid and read_table(args.valid, kinds)
+        valid = args.valid and read_table(args.valid, kinds, dialect(args))
     else:
-        (x, context), columns = training_rows(args.data, args.context, takes_missing(model)), None
+        (x, context), columns = training_rows(args.data, args.context, takes_missing(model), dialect(args)), None
         valid = None if args.valid is None else _validation(args, x, context)
     begin = time.perf_counter()
     with ctrl_c() as pressed:
@@ -69,7 +70,7 @@ def check(args):
     if args.model in MODELS and not os.path.exists(args.model):
         source = args.data or "moons"
         model = build(args)
-        x, context = training_rows(source, args.context, takes_missing(model))
+        x, context = training_rows(source, args.context, takes_missing(model), dialect(args))
         model.fit(x, context=context)
         x = x.rows
         print(f"{describe(model)}, fitted to {source} in {count(model.n_epochs_, passes(model))}\n")
@@ -77,7 +78,7 @@ def check(args):
         model = files.load(args.model)
         x = context = None
         if args.data is not None:
-            found = data.Source(args.data)
+            found = data.Source(args.data, dialect=dialect(args))
             context, without = contexts.of(model, found, args.model, args.context)
             x = rows_of(found, names_of(model), model.n_features_in_, args.model, without=without)
         elif args.context is not None or model.context_:
@@ -140,9 +141,9 @@ def _part(text, setting):
         raise ValueError(f"--set {setting}: {' '.join(str(error).split())}") from None
 
 
-def training_rows(source, context=None, missing=False):
+def training_rows(source, context=None, missing=False, dialect=PLAIN):
     """The Table of a source to fit a model to, and that of the columns that a --context names, or None."""
-    found = data.Source(source, missing=missing)
+    found = data.Source(source, missing=missing, dialect=dialect)
     known = [] if context is None else contexts.chosen(found, context)
     rest = [j for j in range(found.width) if j not in known]
     table = data.Table(found.rows(rest if known else None), found.names and [found.names[j] for j in rest])
@@ -160,7 +161,7 @@ def training_rows(source, context=None, missing=False):
 
 def _validation(args, x, context):
     """The rows of --valid, of the columns of --data, as fit takes them."""
-    found = data.Source(args.valid, missing=takes_missing(build(args)))
+    found = data.Source(args.valid, missing=takes_missing(build(args)), dialect=dialect(args))
     numbers = () if context is None else contexts.chosen(found, args.context)
     rows = data.Table(rows_of(found, x.columns, x.shape[1], args.data, "has", numbers), x.columns)
     return rows if context is None else (rows, None, contexts.table(found, numbers, context.columns, [
@@ -230,6 +231,7 @@ allowed, and the smallest error it is sure to find. Status 1 if a law is broken.
 {DATA}""", examples=["npgen check digits.npgen --data digits", "npgen check realnvp", "npgen check gmm --set n_components=3"])
     sub.add_argument("model", metavar="FILE|MODEL", help=f"a fitted model, or one to fit first: {', '.join(sorted(MODELS))}")
     sub.add_argument("--data", metavar="DATA", help="rows to look at (default: drawn from FILE; moons for a MODEL)")
+    add_dialect(sub)
     sub.add_argument("--context", metavar="COLUMNS", help="the columns of DATA that are the context, as for npgen fit; laws "
                      "are run given three different rows of it, at most (default: those that FILE was fitted with)")
     sub.add_argument("--samples", type=natural, metavar="N", help="rows that the statistical laws look at, at least 100: fewer "

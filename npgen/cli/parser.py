@@ -1,7 +1,9 @@
 """The parser that the commands add themselves to, and the arguments that several of them take."""
 import argparse
+import codecs
 import sys
 
+from ..data.text import Dialect
 from .words import say
 
 
@@ -49,6 +51,41 @@ def add_device(sub):
 
 def add_data(sub):
     sub.add_argument("--data", required=True, metavar="DATA", help="built-in data or a file, see below")
+    add_dialect(sub)
+
+
+def add_dialect(sub):
+    """How files of text are written, where it is not as their first line says."""
+    sub.add_argument("--encoding", type=encoding, default="utf-8-sig", metavar="NAME", help="of a .csv: latin-1, cp1252, "
+                     "utf-16, ... (default: UTF-8)")
+    sub.add_argument("--separator", type=separator, metavar="MARK", help="what is between the cells of a .csv, such as '|' or "
+                     "tab (default: the tab, semicolon or comma of its first line)")
+    sub.add_argument("--decimal", choices=[".", ","], help="the mark of decimals in a .csv (default: a point, or in all "
+                     "numbers of a column a comma)")
+    sub.add_argument("--na", action="append", default=[], metavar="TEXT", help="a text that stands for a missing value in a "
+                     ".csv, beside empty cells, NA, ?, null and the like, such as --na=-999; can be repeated")
+
+
+def dialect(args):
+    """The Dialect of the files of text that a command reads."""
+    return Dialect(args.encoding, args.separator, args.decimal, tuple(args.na))
+
+
+def encoding(text):
+    """The name of an encoding of text."""
+    try:
+        "".encode(text)
+        return "utf-8-sig" if codecs.lookup(text).name == "utf-8" else text
+    except (LookupError, UnicodeError, ValueError):
+        raise argparse.ArgumentTypeError(f"must be the name of an encoding, such as latin-1, got {text!r}") from None
+
+
+def separator(text):
+    """One mark that may be between cells."""
+    mark = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(mark) != 1 or not mark.isascii() or mark.isalnum() or mark in "\"\r\n.":
+        raise argparse.ArgumentTypeError(f"must be one mark, such as ';', or tab, got {text!r}")
+    return mark
 
 
 def add_context(sub):

@@ -12,7 +12,7 @@ from ..data.reading import write_table
 from ..random import as_stream
 from ..words import bits, count
 from . import contexts, tables
-from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_file, natural
+from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_dialect, add_file, dialect, natural
 from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of, takes_missing
 from .words import print_table
 
@@ -31,7 +31,7 @@ def score(args):
         return
     model, log_prob = _answer(args, "log_prob")
     if args.out and model.schema_ is not None and args.out.lower().endswith((".csv", ".parquet")):
-        frame = tables.rows_for(model, args.data)
+        frame = tables.rows_for(model, args.data, dialect(args))
         if "log_prob" in frame.columns:
             raise ValueError(f"{args.data} has a column 'log_prob', which is to hold the answer; rename it")
         write_table(args.out, frame.insert_column(frame.width, type(frame[:, 0])("log_prob", log_prob)))
@@ -64,7 +64,7 @@ def sample(args):
     if args.data is None:
         context, n = contexts.values(model, args.file, args.context), args.n or 64
     else:
-        context, n = contexts.of(model, data.Source(args.data), args.file, args.context)[0], args.n or 1
+        context, n = contexts.of(model, data.Source(args.data, dialect=dialect(args)), args.file, args.context)[0], args.n or 1
         if context is None:
             raise ValueError(f"--data {args.data}: {args.file} was fitted without a context; leave it out")
     rows = model.sample(n, rng=as_stream(args.seed), **given(context))
@@ -130,8 +130,8 @@ def _answer(args, query, options=None):
         raise ValueError(f"{args.file} holds a {type(model).__name__}, which has no {query}; "
                          f"{'mixtures and MADE' if query == 'explain' else 'mixtures, MADE and VAE'} have")
     if model.schema_ is not None and model.context_ is None:
-        return model, getattr(model, query)(tables.rows_for(model, args.data), **options or {})
-    found = data.Source(args.data, missing=takes_missing(model) or query == "impute")
+        return model, getattr(model, query)(tables.rows_for(model, args.data, dialect(args)), **options or {})
+    found = data.Source(args.data, missing=takes_missing(model) or query == "impute", dialect=dialect(args))
     context, without = contexts.of(model, found, args.file, args.context)
     x = rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)
     try:
@@ -181,6 +181,7 @@ def add_sample(commands):
                      "of a column, and the others are drawn given it; of a mixture of columns also from one value to another, "
                      "age=30..40 or age=30..; can be repeated")
     sub.add_argument("--data", metavar="DATA", help="rows whose context the rows are drawn for, one by one")
+    add_dialect(sub)
     sub.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same rows (default: new rows every time)")
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
     add_device(sub)

@@ -7,7 +7,7 @@ import numpy as np
 from .. import data
 from ..data.reading import AS_TEXT, is_parquet, is_text, read_table
 from ..data.schema import KINDS, Schema
-from .parser import add_command
+from .parser import add_command, add_dialect, dialect
 from .sources import check_output, listed
 
 
@@ -15,7 +15,7 @@ def schema(args):
     """npgen schema FILE"""
     if args.out:
         check_output(args.out, inputs=(args.file,))
-    found = infer(args.file, read_table(args.file, overrides(args.column)), overrides(args.column))
+    found = infer(args.file, read_table(args.file, overrides(args.column), dialect(args)), overrides(args.column))
     print(found)
     if args.out:
         found.save(args.out)
@@ -29,16 +29,17 @@ def infer(path, frame, columns):
         raise data.DataError(f"{path}: {error}") from None
 
 
-def frame_in(path, columns=None):
+def frame_in(path, columns, dialect):
     """The DataFrame in a file, if it is a table: has names and text, is a .parquet, or is asked for by kinds of its columns.
 
     None where it is not: numbers alone are read as an array, as without polars.
     """
     if not os.path.isfile(path) or not (is_parquet(path) or is_text(path)):
         return None
-    if is_text(path) and columns is None and (importlib.util.find_spec("polars") is None or data.Source(path).names is None):
+    if is_text(path) and columns is None and (importlib.util.find_spec("polars") is None
+                                              or data.Source(path, dialect=dialect).names is None):
         return None
-    frame = read_table(path, columns)
+    frame = read_table(path, columns, dialect)
     asked = is_parquet(path) or columns is not None
     return frame if asked or any(_is_no_float(frame[name]) for name in frame.columns) else None
 
@@ -49,11 +50,11 @@ def _is_no_float(column):
     return dtype in ("String", "Boolean") or dtype == "Int64" and (column.abs().max() or 0) > 2**53
 
 
-def rows_for(model, path):
+def rows_for(model, path, dialect):
     """The DataFrame in a file, of the columns that a model of a table was fitted on."""
     schema = model.schema_
     kinds = {column.name: "text" if column.native.type == "string" else "real" for column in schema.columns}
-    frame = read_table(path, {name: kind for name, kind in kinds.items() if kind in AS_TEXT})
+    frame = read_table(path, {name: kind for name, kind in kinds.items() if kind in AS_TEXT}, dialect)
     missing = [name for name in schema.names if name not in frame.columns]
     if missing:
         raise data.DataError(f"{path} has no column {missing[0]!r}, which the model was fitted on; it has "
@@ -106,19 +107,25 @@ def stacked(several):
 
 
 def overrides(texts):
-    """{name: kind} of --column NAME=KIND, or {name: [levels]} of NAME=low<middle<high."""
+    """{name: kind} of --column NAME=KIND, {name: [levels]} of NAME=low<middle<high, {name: ">= other"} of OTHER<=NAME."""
     columns = {}
     for text in texts:
+        if text.count("<=") == 1 == text.count("="):
+            other, _, name = text.partition("<=")
+            columns[name] = f">= {other}"
+            continue
         name, equals, kind = text.rpartition("=")
         if not equals or not name or "<" not in kind and kind not in KINDS:
-            raise ValueError(f"--column {text}: give NAME=KIND, the kind one of {', '.join(KINDS)}, or NAME=low<middle<high")
+            raise ValueError(f"--column {text}: give NAME=KIND, the kind one of {', '.join(KINDS)}, NAME=low<middle<high, or "
+                             "NAME<=OTHER")
         columns[name] = [level.strip() for level in kind.split("<")] if "<" in kind else kind
     return columns
 
 
 def add_column(sub):
     sub.add_argument("--column", action="append", default=[], metavar="NAME=KIND", help="what a column is, if not what npgen "
-                     f"takes it for: {', '.join(KINDS)}, or its levels in their order, size=S<M<L; can be repeated")
+                     f"takes it for: {', '.join(KINDS)}, or its levels in their order, size=S<M<L, or that it is never more "
+                     "than another, begin<=end; can be repeated")
 
 
 def add_schema(commands):
@@ -130,4 +137,5 @@ or the constant there.
 """, examples=["npgen schema people.csv", "npgen schema people.csv --column zip=category --out schema.json"])
     sub.add_argument("file", metavar="FILE", help="a table, see below")
     add_column(sub)
+    add_dialect(sub)
     sub.add_argument("--out", metavar="OUT", help="write the schema as JSON, to correct and to give to npgen fit --schema")

@@ -93,8 +93,8 @@ class Column:
         if self.base is None:
             return self
         low, _, step = self.span
-        most = low + DAY - 1 if self.clock else (self.high - self.low) // self.step if self.kind == "datetime" else self.high - (
-            self.low if self.shift is None else self.shift)
+        most = low + DAY - 1 if self.clock else self.high - self.low
+        most = most // step if self.kind == "datetime" else most
         return Column(f"{self.name} after {self.base}", "real" if self.kind == "real" else "integer", Native(
             "float", "float64"), self.missing, low, max(low, most), step)
 

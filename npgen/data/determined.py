@@ -326,6 +326,7 @@ def _in_zone(seconds, zone, sign=1):
         return seconds.astype(np.int64)
     values, place = np.unique(seconds.astype(np.int64), return_inverse=True)
     zone = zoneinfo.ZoneInfo(zone)
-    moments = [EPOCH.replace(tzinfo=datetime.UTC if sign > 0 else zone) + datetime.timedelta(seconds=s) for s in values.tolist()]
+    begin = EPOCH.replace(tzinfo=datetime.UTC if sign > 0 else zone)
+    moments = [begin + datetime.timedelta(seconds=second) for second in values.tolist()]
     ways = [(moment.astimezone(zone) if sign > 0 else moment).utcoffset().total_seconds() for moment in moments]
     return (values + sign * np.array(ways, np.int64))[place]

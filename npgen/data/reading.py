@@ -3,13 +3,14 @@
 Cells of text lose the spaces around them; one that is empty or says so in another way (NA, ?, null, ...) is missing. A column
 is of whole numbers, numbers or truth values if all its cells are, else of text. Rows are counted from 1 in messages.
 """
+import io
 import os
 from pathlib import Path
 
 from .. import checkpoint
 from .source import Source
 from .table import DataError
-from .text import MISSING, Text
+from .text import PLAIN, Text
 
 AS_TEXT = ("category", "ordered", "id", "text")  # kinds whose cells are not to become numbers: 02134 keeps its 0
 _WHOLE, _NUMBER = r"^[+-]?(0|[1-9]\d{0,17})$", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -32,8 +33,9 @@ def is_text(path):
     return Path(str(path).lower().removesuffix(".gz")).suffix in (".csv", ".tsv", ".txt")
 
 
-def read_table(path, columns=None):
+def read_table(path, columns=None, dialect=PLAIN):
     """The polars DataFrame in a .csv, .tsv, .txt (also .gz) or .parquet file; columns {name: kind}: what Schema.infer takes.
+    dialect: of a file of text.
 
     Raises DataError that names file, row and column: for lines of another length, two columns of a name, and for a cell that
     is no number in a column of numbers.
@@ -47,24 +49,30 @@ def read_table(path, columns=None):
         except Exception as error:  # whatever a parser raises, the file is at fault
             raise DataError(f"{path} is damaged or no .parquet file ({str(error).splitlines()[0][:200]})") from None
     path = os.fspath(path)
-    names, text = Source(path).names, Text(path)
+    names, text = Source(path, dialect=dialect).names, Text(path, dialect=dialect)
     if names is None:
         raise DataError(f"{path} has no line of names; write one, by which its columns are known")
     n = text.count()
     try:
-        frame = pl.read_csv(path, separator=text.delimiter, has_header=False, skip_rows=text.n_skip, infer_schema=False,
+        file = path if dialect.encoding == "utf-8-sig" else io.BytesIO(_utf8(path, dialect))
+        frame = pl.read_csv(file, separator=text.delimiter, has_header=False, skip_rows=text.n_skip, infer_schema=False,
                             new_columns=names, encoding="utf8", raise_if_empty=False)
     except Exception as error:
         raise DataError(f"{path} cannot be read as a table ({str(error).splitlines()[0][:200]})") from None
     if len(frame) != n:
         raise DataError(f"{path} cannot be read as a table: {n} rows by its lines, {len(frame)} by its quotes; mend these, "
                         "or remove empty lines")
-    return frame.select(_typed(pl, path, frame[name].str.strip_chars(), (columns or {}).get(name)) for name in names)
+    return frame.select(_typed(pl, path, frame[name].str.strip_chars(), (columns or {}).get(name), dialect) for name in names)
 
 
-def _typed(pl, path, cells, kind):
+def _utf8(path, dialect):
+    with dialect.opened(path) as file:
+        return file.read().encode()
+
+
+def _typed(pl, path, cells, kind, dialect):
     """A column of text as what its cells are."""
-    cells = cells.set(cells.str.to_lowercase().is_in(sorted(MISSING | {"nan"})), None)
+    cells = cells.set(cells.str.to_lowercase().is_in(sorted(dialect.texts | {"nan"})), None)
     seen = cells.drop_nulls()
     if isinstance(kind, (list, tuple)) or kind in AS_TEXT or not len(seen):
         return cells
@@ -73,7 +81,8 @@ def _typed(pl, path, cells, kind):
     if seen.str.to_lowercase().is_in(["true", "false"]).all():
         return cells.str.to_lowercase() == "true"
     if not seen.str.contains(r"^[+-]?0\d").any():
-        for numbers in (cells, cells.str.replace(",", ".", literal=True)):  # 3,5 is a number, too
+        commas = cells.str.replace(",", ".", literal=True)  # 3,5 is a number, too
+        for numbers in {None: (cells, commas), ".": (cells,), ",": (commas,)}[dialect.decimal]:
             right = numbers.str.contains(_NUMBER)
             if right.all():
                 return numbers.cast(pl.Float64)

@@ -2,10 +2,10 @@
 
     b = a + difference,    difference >= least
 
-A column that is asked to be no less than another is so by construction, least = 0. Of times of a day (1745 for 17:45, as minutes)
-one is counted from another where that says more of it, and goes on after midnight: b = a + difference modulo a day, of which
-differences from least to least + a day - 1 are all there are. Given a, b and the difference follow from each other, so that
-the probability of a row is the same; a density in units of b's length, too.
+A column that is asked to be no less than another is so by construction, least = 0. Of times of a day (1745 for 17:45, as
+minutes) one is counted from another where that says more of it, or the time between them is a column, too; it goes on after
+midnight, b = a + difference modulo a day, of which differences from least to least + a day - 1 are all there are. Given a, b
+and the difference follow from each other, so that the probability of a row is the same, and a density in b's unit, too.
 
 Legend: n rows, d columns that are modelled.
 """
@@ -34,8 +34,8 @@ def counted(columns, x):
             y[:, j] = _difference(column, x[:, j], base_of(column, columns, x))
             below = np.flatnonzero(y[:, j] < column.least)
             if len(below):
-                raise DataError(f"column {column.name!r}, row {below[0] + 1}: it is below {column.base!r}, and is to be no less; "
-                                "correct it, or fit without that")
+                raise DataError(f"column {column.name!r}, row {below[0] + 1}: it is below {column.base!r}, and is to be no "
+                                "less; correct it, or fit without that")
     return y
 
 
@@ -47,7 +47,8 @@ def absolute(columns, y, seen=None):
     order = _in_order(columns)
     if not order:
         return y if seen is None else np.where(np.isnan(seen), y, seen)
-    place, seen = {column.name: j for j, column in enumerate(columns)}, np.full(y.shape, np.nan) if seen is None else seen.copy()
+    place = {column.name: j for j, column in enumerate(columns)}
+    seen = np.full(y.shape, np.nan) if seen is None else seen.copy()
     for j in reversed(order):
         column, i = columns[j], place.get(columns[j].base)
         if i is not None:
@@ -100,7 +101,9 @@ def _below(column, base, b, difference):
     if column.clock:
         return base.first + (b - difference - base.first) % DAY
     a = b - difference
-    return np.floor((a - (base.low - column.low) / column.step) * (column.step / base.step)) if column.kind == "datetime" else a
+    if column.kind == "datetime":
+        return np.floor((a - (base.low - column.low) / column.step) * (column.step / base.step))
+    return a if base.step is None else base.low + np.floor(np.round((a - base.low) / base.step, 6)) * base.step
 
 
 def _difference(column, b, a):
@@ -175,18 +178,24 @@ def clocks(columns, cells, asked):
 
 
 def from_each_other(columns, cells):
-    """The Columns, of which times of a day are counted from others, without holes, where they are likelier so."""
-    columns, found = list(columns), []
+    """The Columns, of which times of a day are counted from others, without holes, where they are likelier so.
+
+    First of all where the minutes between two of them are a column that follows.
+    """
+    columns, found, pairs = list(columns), [], {column.by[:2] for column in columns if column.rule == "clock"}
     times = {j: column.numbers(*cells[j]) for j, column in enumerate(columns) if column.clock}
     for i, a in times.items():
         for j, b in times.items():
             if i != j and not np.isnan(a).any():
                 both, own = (_entropy(y[~np.isnan(y)]) for y in ((b - a) % DAY, b))
-                found.append((own - both, j, i))
+                found.append((own - both + DAY * ((columns[j].name, columns[i].name) in pairs), j, i))
     for gain, j, i in sorted(found, key=lambda each: (-each[0], each[1:])):
         if gain > BETTER and columns[j].least is None and j not in _above(columns, i):
             difference = (times[j] - times[i]) % DAY
             columns[j] = dataclasses.replace(columns[j], base=columns[i].name, least=_gap(difference), atoms=())
+            between = columns[j].name, columns[i].name
+            columns = [dataclasses.replace(column, low=columns[j].least) if column.by[:2] == between and column.rule == "clock"
+                       else column for column in columns]
     return columns
 
 

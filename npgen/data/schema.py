@@ -60,7 +60,10 @@ class Schema:
         found = determined.find(found, cells, chosen, clocks)
         found = [dataclasses.replace(column, clock=True, atoms=()) if j in clocks and column.kind in MODELLED else column
                  for j, column in enumerate(found)]
-        return cls(library, len(X), tuple(relative.from_each_other(relative.ask(found, pairs), cells)))
+        schema = cls(library, len(X), tuple(relative.from_each_other(relative.ask(found, pairs), cells)))
+        if pairs:
+            schema.encode(X)  # which names a row that is less
+        return schema
 
     @functools.cached_property
     def modelled(self):

@@ -11,12 +11,13 @@ import numpy as np
 
 from .binary import read_idx, read_npy, read_npz
 from .table import DataError
-from .text import Text
+from .text import PLAIN, Text, encoding_of
 from .toys import BUILT_IN, TOYS, digits
 
 
 class Source:
     """A built-in data set or a file; n and seed as npgen.data.load takes them. missing: whether cells may be (NaN).
+    dialect: of a file of text.
 
     width   the number of its columns, d
     names   of its columns (d,), or None
@@ -24,8 +25,8 @@ class Source:
     Raises DataError for what does not exist or is damaged, and names for two that are the same or for too few of them.
     """
 
-    def __init__(self, source, *, n=None, seed=0, missing=False):
-        self.path, self._n = os.fspath(source), n
+    def __init__(self, source, *, n=None, seed=0, missing=False, dialect=PLAIN):
+        self.path, self._n, self._dialect = os.fspath(source), n, dialect
         if n is not None and n < 1:
             raise DataError(f"n is {n}; ask for at least one row")
         if self.path in TOYS:
@@ -33,7 +34,7 @@ class Source:
         elif self.path == "digits":
             self._read = _Whole(digits()[0], None)
         else:
-            self._read = self._trying(_reader(self.path), self.path, missing)
+            self._read = self._trying(_reader(self.path, dialect), self.path, missing)
         self.width = self._read.width
 
     @functools.cached_property
@@ -76,21 +77,25 @@ class Source:
         except (DataError, MemoryError):
             raise
         except UnicodeDecodeError as error:
-            where = f"byte 0x{error.object[error.start]:02x}{_line_of(self.path)}"
-            raise DataError(f"{self.path} is no UTF-8 text ({where}); save it as UTF-8") from None
+            where = f"byte 0x{error.object[error.start]:02x}{_line_of(self.path, self._dialect.encoding)}"
+            raise DataError(f"{self.path} is no {encoding_of(self._dialect)} text ({where}); save it as UTF-8, or name its "
+                            "encoding, --encoding") from None
+        except UnicodeError as error:
+            raise DataError(f"{self.path} is no {encoding_of(self._dialect)} text ({error}); save it as UTF-8, or name its "
+                            "encoding, --encoding") from None
         except Exception as error:  # whatever a parser raises, the file is at fault
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise DataError(f"{self.path} is damaged or not what its name says ({reason}); use another copy") from None
 
 
-def _line_of(path):
-    """" in line 7", the first one of a file that is no UTF-8; nothing where it has none, or is damaged further on."""
+def _line_of(path, encoding):
+    """" in line 7", the first of a file that is not in this encoding; nothing where none is, or it is damaged further on."""
     number = 0
     try:
         with (gzip.open if path.lower().endswith(".gz") else open)(path, "rb") as file:
             for line in file:
                 number += 1
-                line.decode("utf-8")
+                line.decode(encoding)
     except UnicodeDecodeError:
         return f" in line {number}"
     except (OSError, EOFError, zlib.error):
@@ -111,7 +116,7 @@ class _Whole:
         return self._array[:, j]
 
 
-def _reader(path):
+def _reader(path, dialect):
     """What reads a file of this kind: a function of the path, and of whether cells may be missing."""
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file, nor built-in data of that name; built in are {', '.join(BUILT_IN)}")
@@ -127,4 +132,4 @@ def _reader(path):
         raise DataError(f"{path} has no known format; give a .npy, .npz, .csv or idx file")
     if os.path.getsize(path) == 0:
         raise DataError(f"{path} is empty")
-    return read if read is Text else lambda path, missing: _Whole(*read(path, missing))
+    return functools.partial(Text, dialect=dialect) if read is Text else lambda path, missing: _Whole(*read(path, missing))

@@ -3,6 +3,8 @@
 Rows and columns are counted from 1 in messages. Legend: n rows, d columns.
 """
 import csv
+import dataclasses
+import functools
 import gzip
 import io
 import re
@@ -16,6 +18,46 @@ from .table import DataError, check_finite
 MISSING = {"", "?", "-", "na", "n/a", "null", "none"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """How a file of text is written: its encoding, what is between its cells, the mark of decimals, and which texts stand for a
+    missing value, beside MISSING. None: as the file has it; of numbers a point or, in all cells of a column, a comma.
+    """
+
+    encoding: str = "utf-8-sig"
+    separator: str | None = None
+    decimal: str | None = None
+    missing: tuple = ()
+
+    @functools.cached_property
+    def texts(self):
+        """All texts, in lower case, that stand for a missing value."""
+        return MISSING | {text.strip().lower() for text in self.missing}
+
+    def opened(self, path):
+        """The text of a file, which may be packed."""
+        file = gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb")
+        return io.TextIOWrapper(file, encoding=self.encoding, newline="")
+
+    def is_missing(self, field):
+        return field.strip().lower() in self.texts
+
+    def plain(self, field):
+        """A cell whose decimals, if it has any, are behind a point."""
+        return field.replace(",", ".") if self.decimal == "," else field
+
+    def number(self, field):
+        """The number in a cell. Raises ValueError where there is none."""
+        return float(self.plain(field))
+
+    def number_or_nan(self, field):
+        """The number in a cell, or NaN for a missing one."""
+        return float("nan") if self.is_missing(field) else self.number(field)
+
+
+PLAIN = Dialect()
+
+
 class Text:
     """A .csv, .tsv or .txt file: the names of its columns or None, their number, and its rows, read when they are asked for.
 
@@ -23,15 +65,15 @@ class Text:
     NaN; else it is refused.
     """
 
-    def __init__(self, path, missing=False):
-        self.path, self._missing = path, missing
-        with _opened(path) as file:
+    def __init__(self, path, missing=False, dialect=PLAIN):
+        self.path, self._missing, self._dialect = path, missing, dialect
+        with dialect.opened(path) as file:
             lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
             number, first = next(lines, (0, ""))
             bare = re.sub(r'"[^"]*"', "", first)
-            self.delimiter = "\t" if "\t" in bare else ";" if ";" in bare else ","
+            self.delimiter = dialect.separator or ("\t" if "\t" in bare else ";" if ";" in bare else ",")
             fields = next(csv.reader([first.strip("\r\n")], delimiter=self.delimiter), [])
-            is_header = any(is_name(field) for field in fields)
+            is_header = any(is_name(dialect.plain(field)) and not dialect.is_missing(field) for field in fields)
             if not fields or is_header and next(lines, None) is None:
                 raise DataError(f"{path} has {'a header but ' if fields else ''}no rows")
         self.names, self.width = [field.strip() for field in fields] if is_header else None, len(fields)
@@ -40,11 +82,12 @@ class Text:
     def rows(self, columns=None):
         """The numbers in these columns, or in all: (n, d). Raises DataError that names the first cell that is none."""
         try:
-            with _opened(self.path) as file:
+            with self._dialect.opened(self.path) as file:
                 for _ in range(self.n_skip):
                     file.readline()
                 array = np.loadtxt(file, delimiter=self.delimiter, comments=None, quotechar='"', ndmin=2, usecols=columns,
-                                   encoding=None, converters=_number if self._missing else None)
+                                   encoding=None, converters=self._dialect.number_or_nan if self._missing else
+                                   self._dialect.number if self._dialect.decimal == "," else None)
         except ValueError as error:
             raise self._fault(columns, error) from None
         if columns is None and self.width != array.shape[1] or columns is not None and any(
@@ -64,7 +107,7 @@ class Text:
             if len(fields) != self.width or not fields[j].strip():
                 raise self._fault([j], None) if len(fields) != self.width else DataError(
                     f"{self.path}: {self._place(row, line, j)} is empty; fill it in or remove the row")
-            cells.append(fields[j].strip())
+            cells.append(self._dialect.plain(fields[j].strip()))
         if not all(map(_is_number, cells)):
             return np.array(cells)
         if all(re.fullmatch(r"[+-]?\d{1,18}", cell) for cell in cells):
@@ -79,13 +122,13 @@ class Text:
                 if len(fields) != self.width:
                     raise self._fault([], None)
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: row {n + 1} or one soon after it is no UTF-8 ({error.reason}); write the file as "
-                            "UTF-8") from None
+            raise DataError(f"{self.path}: row {n + 1} or one soon after it is no {encoding_of(self._dialect)} "
+                            f"({error.reason}); write the file as UTF-8, or name its encoding, --encoding") from None
         return n
 
     def _lines(self):
         """(line number, fields) of every row below the header."""
-        with _opened(self.path) as file:
+        with self._dialect.opened(self.path) as file:
             reader = csv.reader(file, delimiter=self.delimiter)
             rows = ((reader.line_num, fields) for fields in reader if fields)
             yield from islice(rows, 1 if self.names else 0, None)
@@ -98,7 +141,7 @@ class Text:
                 return DataError(f"{self.path}: row {row + 1} (line {line}) has {len(fields)} columns, {model} has "
                                  f"{self.width}; correct or remove it")
             column = next((j for j in (range(self.width) if columns is None else columns) if not (
-                _is_number(fields[j]) or self._missing and _is_missing(fields[j]))), None)
+                _is_number(self._dialect.plain(fields[j])) or self._missing and self._dialect.is_missing(fields[j]))), None)
             if column is not None:
                 what = repr(fields[column][:40]) + ", not a number" if fields[column].strip() else "empty"
                 return DataError(f"{self.path}: {self._place(row, line, column)} is {what}; correct it, or remove the row or "
@@ -127,14 +170,9 @@ def _is_missing(field):
     return field.strip().lower() in MISSING
 
 
-def _number(field):
-    """The number in a cell, or NaN for a missing one. Raises ValueError for any other."""
-    return float("nan") if _is_missing(field) else float(field)
-
-
-def _opened(path):
-    file = gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb")
-    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+def encoding_of(dialect):
+    """The name of its encoding, in words."""
+    return "UTF-8" if dialect.encoding == "utf-8-sig" else dialect.encoding
 
 
 def header_line(path, columns):

@@ -94,10 +94,10 @@ def atoms_of(column, seen, step):
     Numbers drawn from a density that changes by no more than a factor of three from one place to the next have none: that five
     counts are all below a tenth of a count of 20 has a probability under 1e-7.
 
-    On a grid it is all values that RARE rows have, where the column has spikes: what values that have STEEP times as many rows as
-    beside them are worth, the deviance c log(c / m) - (c - m) of their count, as far as it pays for a parameter, log(n) / 2, adds
-    up to SPIKED nats a row; m is the largest mean count of the nearest 2, 4, ... places. Such are times that people choose,
-    distances between some places, and numbers that are names.
+    On a grid it is all values that RARE rows have, where the column has spikes: what values that have STEEP times as many rows
+    as beside them are worth, the deviance c log(c / m) - (c - m) of their count, as far as it pays for a parameter,
+    log(n) / 2, adds up to SPIKED nats a row; m is the largest mean count of the nearest 2, 4, ... places. Such are times that
+    people choose, distances between some places, and numbers that are names.
     """
     values, counts = np.unique(seen, return_counts=True)
     if len(values) < 2:

@@ -72,8 +72,8 @@ class OfTables:
         names = [each for each in frames.names_of(X) if each not in others]
         lacking = [each for each in self.schema_.names if each not in names]
         if lacking and any(column.kind != "real" for column in self.schema_.modelled):  # of others in scikit-learn's words
-            raise ValueError(f"{method}: {name} has no column {lacking[0]!r}, which this {type(self).__name__} was fitted on; it "
-                             f"has {', '.join(map(repr, names)) or 'no others'}"[:300])
+            raise ValueError(f"{method}: {name} has no column {lacking[0]!r}, which this {type(self).__name__} was fitted on; "
+                             f"it has {', '.join(map(repr, names)) or 'no others'}"[:300])
         if names != self.schema_.names:
             self._check_names(method, Table(np.empty((0, len(names))), names), name)  # which refuses them
         try:
