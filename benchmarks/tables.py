@@ -1,17 +1,17 @@
 """Models of tables beside what is below them and above them: how likely rows held out are, and what their rows look like.
 
-    python -m benchmarks.tables --data DIR [--only adult flights] [--models Mixture] [--out FILE]
+    python -m benchmarks.tables --data DIR [--only adult flights] [--models Mixture TVAE] [--out FILE]
 
 DIR holds adult.csv, flights.csv, penguins_raw.csv, seattle_weather.csv; one that is missing is said and left out. Each model
 is fitted in a process of its own to the rows that are not held out: the first n // 5 of default_rng(0).permutation(n) are. What
-comes of it is written to benchmarks/TABLES.md.
+comes of it is written to benchmarks/TABLES.md; with --only, sections of other tables stay there as they are. CTGAN and TVAE
+are those of the package ctgan, which has to be installed for them.
 
 Legend: n rows, d columns.
 """
 import argparse
 import itertools
 import multiprocessing
-import resource
 import sys
 import time
 import warnings
@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 import npgen
+from npgen.data import frames
 from npgen.data.reading import read_table
 
 from .speed import machine
@@ -29,10 +31,13 @@ TABLES = ("adult", "flights", "penguins_raw", "seattle_weather")
 STRINGS = "adult, its strings"
 BINS = 50           # of a column of numbers, in the tree
 COARSE = 10         # and where pairs of columns are compared
+WARM = 500          # rows of a first fit, by which kernels are ready: time and memory of the next one are the table's
+DRAWS = 5           # imputations, of which a cell is the mean or the commonest, of models that draw
+SHARED = 0.01       # nats that a column shares with another one, from which on it depends on it
 MODELS = {
     "Mixture": lambda n: npgen.Mixture(max(2, min(60, n // 100)), missing="model", random_state=0, max_iter=200, tol=1e-4),
     "Mixture, holes marginalised": lambda n: npgen.Mixture(max(2, min(60, n // 100)), random_state=0, max_iter=200, tol=1e-4),
-    "MADE": lambda n: npgen.MADE(hidden=(256,), random_state=0),
+    "MADE": lambda n: npgen.MADE(hidden=(256,), direct=True, order="levels", random_state=0),
     "MADE, any order": lambda n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
 
 
@@ -133,6 +138,42 @@ def shares(*codes):
     return table / table.sum()
 
 
+class Peer:
+    """A model of ctgan with its own settings, told which columns have levels. It takes no holes: a missing level is a level, a
+    missing number the median."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def fit(self, frame):
+        import ctgan
+        self.frame = frame.select([column.name for column in npgen.data.Schema.infer(frame).columns if column.kind not in (
+            "id", "text", "constant")])
+        levelled = [name for name in self.frame.columns if not self.frame[name].dtype.is_numeric()]
+        filled = self.frame.with_columns(**{name: self.frame[name].fill_null(
+            "missing" if name in levelled else self.frame[name].median()) for name in self.frame.columns})
+        self.model = getattr(ctgan, self.name)()
+        self.model.set_random_state(0)
+        self.model.fit(filled.to_pandas(), levelled)
+        return self
+
+    def sample(self, n, rng):
+        made = pl.from_pandas(self.model.sample(n))
+        return made.select(pl.when(pl.col(name) != "missing").then(name).otherwise(None).alias(name) if dtype == pl.String else
+                           pl.col(name).round().cast(dtype) if dtype.is_integer() else pl.col(name).cast(dtype)
+                           for name, dtype in self.frame.schema.items())
+
+
+PEERS = ("CTGAN", "TVAE")
+
+
+def model_of(name, n):
+    """The unfitted model of this name, for n rows."""
+    if name in PEERS:
+        return Peer(name)
+    return {"independent columns": Independent, "Chow-Liu tree": Tree}[name]() if name not in MODELS else MODELS[name](n)
+
+
 # ---------------------------------------------------------------- what rows look like
 
 def shapes(real, made):
@@ -175,9 +216,10 @@ def auc(real, made):
     levelled = [not whole[name].dtype.is_numeric() for name in whole.columns]
     y, half = np.repeat([0, 1], [len(real), len(made)]), rng.permutation(len(x)) < len(x) // 2
     answers = []
-    for train in (half, ~half):
-        model = HistGradientBoostingClassifier(categorical_features=levelled, random_state=0).fit(x[train], y[train])
-        answers.append(roc_auc_score(y[~train], model.predict_proba(x[~train])[:, 1]))
+    with threadpool_limits(1):  # threads of OpenMP wait for each other where a machine is busy
+        for train in (half, ~half):
+            model = HistGradientBoostingClassifier(categorical_features=levelled, random_state=0).fit(x[train], y[train])
+            answers.append(roc_auc_score(y[~train], model.predict_proba(x[~train])[:, 1]))
     return float(np.mean(answers))
 
 
@@ -205,16 +247,49 @@ def holes_in(frame, schema):
 
 
 def errors(filled, frame, train, out):
-    """Of cells that were taken out: the share of wrong levels, and the root mean square of numbers in standard deviations."""
-    wrong, squares = [], []
+    """Of the cells of each column that were taken out, {name: error}: the share of wrong levels, or the root mean square of
+    numbers in standard deviations."""
+    answers = {}
     for name, gone in out.items():
         if train[name].dtype.is_numeric():
             scale = max(float(train[name].std() or 0), 1e-12)
             off = (filled[name].cast(pl.Float64).to_numpy() - frame[name].cast(pl.Float64).to_numpy())[gone]
-            squares.append(np.sqrt(np.mean(np.square(off / scale))))
+            answers[name] = float(np.sqrt(np.mean(np.square(off / scale))))
         else:
-            wrong.append(np.mean((filled[name] != frame[name]).fill_null(True).to_numpy()[gone]))
-    return float(np.mean(wrong)) if wrong else None, float(np.mean(squares)) if squares else None
+            answers[name] = float(np.mean((filled[name] != frame[name]).fill_null(True).to_numpy()[gone]))
+    return answers
+
+
+def numbered(frame, schema):
+    """The frame with numbers, steps after the first, for times, of which an error is how far off they are."""
+    known = {column.name: column for column in schema.modelled if column.kind == "datetime"}
+    return frame.with_columns(**{name: pl.Series(known[name].numbers(*rest[1:])).fill_nan(None)
+                                 for name, *rest in frames.read(frame) if name in known})
+
+
+def combined(tables):
+    """The table of the means of numbers, and of the commonest of levels, in tables (several) that are drawn."""
+    first = tables[0]
+    return first.with_columns(**{name: pl.mean_horizontal([table[name] for table in tables]) if first[name].dtype.is_numeric()
+                                 else pl.concat_list([table[name] for table in tables]).list.eval(
+        pl.element().mode(maintain_order=True)).list.first() for name in first.columns})
+
+
+def shared(frame, names):
+    """{name: nats that a column shares with the one of the others that says most of it}, numbers in tenths; what chance adds,
+    by the degrees of freedom, is taken off."""
+    x, n = codes_of(frame.select(names), frame.select(names), COARSE), len(frame)
+    answers = dict.fromkeys(names, 0.0)
+    for i, j in itertools.combinations(range(len(names)), 2):
+        joint = np.zeros(x.max(axis=0)[[i, j]] + 1)
+        np.add.at(joint, (x[:, i], x[:, j]), 1 / n)
+        joint = joint[joint.sum(axis=1) > 0][:, joint.sum(axis=0) > 0]
+        outer = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0)
+        chance = (joint.shape[0] - 1) * (joint.shape[1] - 1) / (2 * n)
+        nats = (joint * np.log(np.where(joint > 0, joint / outer, 1))).sum() - chance
+        for k in (i, j):
+            answers[names[k]] = max(answers[names[k]], float(nats))
+    return answers
 
 
 def baselines(train, holes, frame, out):
@@ -229,8 +304,8 @@ def baselines(train, holes, frame, out):
         def matrix(rows):
             return rows.select(pl.col(numbers).cast(pl.Float64)).to_numpy()
         chained = IterativeImputer(random_state=0, max_iter=20).fit(matrix(train)).transform(matrix(holes))
-        answers["IterativeImputer"] = None, errors(pl.DataFrame(chained, schema=numbers), frame, train,
-                                                   {name: out[name] for name in numbers})[1]
+        answers["IterativeImputer"] = errors(pl.DataFrame(chained, schema=numbers), frame, train,
+                                             {name: out[name] for name in numbers})
     return answers
 
 
@@ -240,15 +315,19 @@ def fit_and_ask(folder, table, name):
     """What one model makes of one table, {measure: number}, or {"refused": why}."""
     warnings.simplefilter("ignore")
     train, held = load(folder, table)
-    before, begin = peak(), time.perf_counter()
     try:
-        model = {"independent columns": Independent, "Chow-Liu tree": Tree}[name]() if name not in MODELS else \
-            MODELS[name](len(train))
-        model = model.fit(train)
-    except ValueError as error:
+        if name in MODELS:
+            first = model_of(name, WARM)
+            first.set_params(**{each: 2 for each in ("max_epochs", "max_iter") if hasattr(first, each)}).fit(train[:WARM])
+        before, begin = memory(), time.perf_counter()
+        model = model_of(name, len(train)).fit(train)
+    except (ValueError, ImportError) as error:
         return {"refused": str(error)}
+    answer = {"seconds": time.perf_counter() - begin, "table MB": train.estimated_size() / 1e6}
+    if name in MODELS:
+        model.log_prob(train[:len(held)])
+        answer["MB"] = memory("VmHWM") - before
     schema = getattr(model, "schema_", None)
-    answer = {"seconds": time.perf_counter() - begin, "MB": peak() - before, "table MB": train.estimated_size() / 1e6}
     schema = schema or npgen.data.Schema.infer(pl.concat([train, held]))
     names = [column.name for column in schema.columns if column.kind not in ("id", "text", "constant")]
     made, real = model.sample(len(train) + len(held), rng=1).select(names), pl.concat([train, held]).select(names)
@@ -256,7 +335,7 @@ def fit_and_ask(folder, table, name):
     fits += [held[column.name].is_between(column.low, column.high) for column in schema.modelled if column.kind == "integer"]
     known = held.filter(np.all([each.fill_null(True).to_numpy() for each in fits], axis=0))
     begin = time.perf_counter()
-    if name in MODELS or all(not held[each].dtype.is_numeric() for each in names):
+    if name in MODELS or name not in PEERS and all(not held[each].dtype.is_numeric() for each in names):
         try:
             answer["nats"] = -float(np.mean(model.log_prob(known)))
             answer["left out"] = len(held) - len(known)
@@ -268,10 +347,14 @@ def fit_and_ask(folder, table, name):
     if name in MODELS and name != "MADE":
         holes, out = holes_in(known, schema)
         try:
-            answer["impute"] = errors(model.impute(holes), known, train, out)
+            filled = [model.impute(holes)] if name.startswith("Mixture") else model.impute(holes, n=DRAWS)
+            filled = combined([numbered(each, schema) for each in filled])
+            train, known, holes = (numbered(each, schema) for each in (train, known, holes))
+            answer["impute"] = errors(filled, known, train, out)
         except ValueError as error:
             answer["impute refused"] = str(error)
         answer["baselines"] = baselines(train, holes, known, out)
+        answer["shared"] = shared(train, list(out))
     return answer
 
 
@@ -286,9 +369,15 @@ def ceiling(folder, table):
     return {"shapes": shapes(a, b), "pairs": pairs(a, b), "AUC": auc(a, b), "copies": copies(b, a)}
 
 
-def peak():
-    """What this process has held at most, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def memory(what=None):
+    """What this process holds, in MB, from which on the most that it holds, VmHWM, is counted; or that. NaN but on Linux."""
+    try:
+        if what is None:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines[what or "VmRSS"].split()[0]) / 1e3
+    except OSError:
+        return float("nan")
 
 
 def apart(function, *args):
@@ -306,7 +395,8 @@ def number(answer, name, form):
 def section(folder, table, models):
     """The Markdown lines on one table."""
     train, held = load(folder, table)
-    yield from ("", f"## {table}: {len(train):,} rows to fit, {len(held):,} held out, {train.width} columns", "")
+    yield from (f"## {table}: {len(train):,} rows to fit, {len(held):,} held out, {train.width} columns", "",
+                f"Run on {machine()}.", "")
     yield "| | nats a row | shapes | pairs | AUC | copies | fit, s | scored, rows/s | memory, MB |"
     yield "|---|---|---|---|---|---|---|---|---|"
     rows = {"real half against half": apart(ceiling, folder, table)}
@@ -326,30 +416,51 @@ def section(folder, table, models):
     left = {row.get("left out", 0) for row in rows.values()}
     if max(left):
         yield f"{max(left)} rows held out have a level, or a whole number, beyond those of the rows to fit, and are not scored."
-    yield from ("", "| filled in | wrong levels | numbers, root mean square in standard deviations |", "|---|---|---|")
-    known = next((row["baselines"] for row in rows.values() if "baselines" in row), {})
-    for name, found in {**known, **{name: row["impute"] for name, row in rows.items() if "impute" in row}}.items():
-        yield f"| {name} | " + " | ".join("" if each is None else f"{each:.3f}" for each in found) + " |"
+    yield from imputed(rows)
     for name, row in rows.items():
         for key in ("nats refused", "impute refused"):
             if key in row:
                 yield f"\n{name}: {row[key]}"
 
 
-def report(folder, tables, models):
-    yield "# Models of tables"
-    yield ""
-    yield "Written by `python -m benchmarks.tables`. Held out: the first n // 5 rows of default_rng(0).permutation(n). Nats are"
-    yield "minus the mean of log p(x), by the measure that `npgen info` prints: they compare between models of one measure; of"
-    yield "the tree and of independent columns where all columns are levels, with half a count for each. Shapes: 1 - the total"
-    yield "variation of levels, and 1 - the Kolmogorov-Smirnov distance of numbers, the mean over columns. Pairs: 1 - the total"
-    yield "variation of the tables of two columns, numbers in tenths. AUC: of boosted trees that tell as many drawn rows from"
-    yield "all real ones, on halves that they have not seen. Copies: drawn rows that are a row to fit. Filled in: a fifth of"
-    yield "the cells of the rows held out, taken out at random."
-    yield ""
-    yield f"- machine: {machine()}"
-    for table in tables:
-        yield from section(folder, table, models)
+def imputed(rows):
+    """The Markdown lines on what is filled in, column by column."""
+    asked = {name: row for name, row in rows.items() if "impute" in row}
+    if not asked:
+        return
+    first = next(iter(asked.values()))
+    found = {**first["baselines"], **{name: row["impute"] for name, row in asked.items()}}
+    yield from ("", f"| filled in | shared nats | {' | '.join(found)} |", "|---|---|" + "---|" * len(found))
+    for column, nats in first["shared"].items():
+        cells = [f"{each[column]:.3f}" if column in each else "" for each in found.values()]
+        yield f"| {column} | {nats:.3f} | {' | '.join(cells)} |"
+    depend = [column for column, nats in first["shared"].items() if nats >= SHARED]
+    for name, row in asked.items():
+        worse = [column for column in depend if row["impute"][column] >= first["baselines"]["mode, median"][column]]
+        yield from ("", f"{name}: better than the mode and the median in {len(depend) - len(worse)} of the {len(depend)} "
+                    f"columns that depend on others{', not in ' if worse else ''}{', '.join(worse)}.")
+
+
+HEAD = f"""\
+# Models of tables
+
+Written by `python -m benchmarks.tables`, which replaces the sections of the tables that it is run on. Held out: the first
+n // 5 rows of default_rng(0).permutation(n). Nats are minus the mean of log p(x), by the measure that `npgen info` prints: they
+compare between models of one measure; of the tree and of independent columns where all columns are levels, with half a count
+for each. Shapes: 1 - the total variation of levels, and 1 - the Kolmogorov-Smirnov distance of numbers, the mean over columns.
+Pairs: 1 - the total variation of the tables of two columns, numbers in tenths. AUC: of boosted trees that tell as many drawn
+rows from all real ones, on halves that they have not seen. Copies: drawn rows that are a row to fit. Fit: after one of {WARM}
+rows, by which kernels are ready. Memory: the most that the process holds while it fits and scores, beyond what it held before.
+Filled in: a fifth of the cells of the rows held out, taken out at random; the share of wrong levels, or the root mean square
+of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Shared nats: of a column
+with the one that says most of it, numbers in tenths.
+"""
+
+
+def sections_of(path):
+    """{table: its section} of a page."""
+    text = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
+    return {part.partition(":")[0]: f"## {part}".rstrip() + "\n" for part in text.split("\n## ")[1:]}
 
 
 def main(argv=None):
@@ -357,7 +468,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Models of tables.")
     parser.add_argument("--data", required=True, metavar="DIR", help="the folder of adult.csv, flights.csv, ...")
     parser.add_argument("--only", nargs="+", choices=[*TABLES, "strings"], metavar="TABLE", help="these tables")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help="these models")
+    parser.add_argument("--models", nargs="+", choices=[*MODELS, *PEERS], default=list(MODELS), metavar="MODEL",
+                        help="these models")
     parser.add_argument("--out", metavar="FILE", default=str(Path(__file__).with_name("TABLES.md")))
     args = parser.parse_args(argv)
     wanted = args.only or ["strings", *TABLES]
@@ -367,11 +479,15 @@ def main(argv=None):
         print(f"SKIPPED: {name}.csv is not in {args.data}", file=sys.stderr)
     if not there:
         return 1
-    lines = []
-    for line in report(args.data, there, args.models):
-        lines.append(line)
-        print(line, flush=True)
-        Path(args.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sections = sections_of(args.out)
+    for table in there:
+        lines = []
+        for line in section(args.data, table, args.models):
+            lines.append(line)
+            print(line, flush=True)
+        sections[table] = "\n".join(lines) + "\n"
+        order = [name for name in (STRINGS, *TABLES) if name in sections]
+        Path(args.out).write_text("\n".join([HEAD, *(sections[name] for name in order)]), encoding="utf-8")
     return 0
 
 

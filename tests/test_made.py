@@ -159,6 +159,12 @@ def test_the_order_is_kept():
     assert len(set(random)) > 1
 
 
+def test_columns_of_few_values_come_first_if_asked():
+    x = np.stack([np.arange(40) % k for k in (7, 2, 40, 3, 7)], axis=1).astype(float)
+    model = MADE(hidden=(4,), head="categorical", order="levels", max_epochs=1, random_state=0).fit(x)
+    assert model.order_.tolist() == [1, 3, 0, 4, 2]
+
+
 def test_a_dependence_that_no_independent_model_sees_is_learnt():
     two = RNG.integers(0, 2, (400, 2))
     x = np.column_stack([two, two[:, 0] ^ two[:, 1]]).astype(np.float32)

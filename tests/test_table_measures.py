@@ -64,7 +64,32 @@ def test_holes_hide_what_follows_and_errors_are_of_them_alone():
     holes, out = tables.holes_in(frame, schema)
     assert schema.names == ["a", "c", "x"] and holes["n"].null_count() == N
     assert all(0.1 < gone.mean() < 0.3 and holes[name].is_null().to_numpy()[gone].all() for name, gone in out.items())
-    assert tables.errors(frame, frame, frame, out) == (0, 0)
+    assert tables.errors(frame, frame, frame, out) == {"a": 0, "c": 0, "x": 0}
     wrong = frame.with_columns(a=pl.lit("nothing"), x=pl.col("x") + 2 * frame["x"].std())
-    levels, numbers = tables.errors(wrong, frame, frame, out)
-    assert levels == 0.5 and abs(numbers - 2) < 1e-9
+    found = tables.errors(wrong, frame, frame, out)
+    assert found["a"] == 1 and found["c"] == 0 and abs(found["x"] - 2) < 1e-9
+
+
+def test_draws_are_combined_to_the_commonest_and_the_mean():
+    draws = [pl.DataFrame({"s": ["u", v], "x": [1, x]}) for v, x in (("u", 0), ("v", 3), ("v", 6))]
+    assert tables.combined(draws).rows() == [("u", 1.0), ("v", 3.0)]
+
+
+def test_shared_nats_are_those_of_the_column_that_says_most():
+    """Of independent columns none, but for chance, of which three times its standard deviation, 3 / n, is allowed."""
+    frame = FRAME.with_columns(copy=pl.col("a"), free=pl.Series(RNG.integers(0, 3, N)))
+    found = tables.shared(frame, frame.columns)
+    share = np.bincount(A) / N
+    assert abs(found["a"] + share @ np.log(share) + 4 / (2 * N)) < 1e-9 and found["copy"] == found["a"]
+    assert found["b"] > 0.3 and abs(found["free"]) < 0.02
+
+
+def test_a_page_keeps_the_sections_of_other_tables(tmp_path, monkeypatch):
+    page = tmp_path / "T.md"
+    page.write_text("# Models\n\n## adult: 3 rows\n\nkept\n\n## flights: 4 rows\n\nold\n")
+    (tmp_path / "flights.csv").write_text("a\n")
+    monkeypatch.setattr(tables, "section", lambda folder, table, models: iter([f"## {table}: 5 rows", "", "new"]))
+    assert tables.main(["--data", str(tmp_path), "--only", "flights", "--out", str(page)]) == 0
+    assert list(tables.sections_of(page)) == ["adult", "flights"]
+    text = page.read_text()
+    assert text.startswith("# Models of tables") and "kept" in text and "new" in text and "old" not in text

@@ -86,8 +86,10 @@ class MADE(Conditions, GradientModel):
                    MixtureOfNormals(3) or Categorical(levels), or a list of one for each column; "auto": Bernoulli for data of
                    0 and 1, normal for others, and of a DataFrame what each column calls for (models/choice.py): also Grid,
                    Mapped, Atoms, with a state for missing values, and Pooled of npgen.heads
-    order          "natural", "random", or a permutation of the columns: the order of the factorisation; "any": every training
-                   step draws another, so that condition and impute answer for any subset of the columns
+    order          "natural", "random", "levels", or a permutation of the columns: the order of the factorisation; "levels":
+                   those of which fewer values differ come first, so that a column of thousands of levels is predicted by the
+                   others and none by it; "any": every training step draws another, so that condition and impute answer for
+                   any subset of the columns
     n_masks        orders that the density is the mean of, p(x) = 1/m sum_k p_k(x), drawn once; training goes through them step
                    by step, unless order is "any"
     direct         whether outputs see the inputs before them directly, too
@@ -143,7 +145,7 @@ class MADE(Conditions, GradientModel):
 
     def _choose(self, z, c, stream):
         d, head, hidden = z.shape[1], head_for(self._asked, z), check_widths("hidden", self.hidden)
-        order = self._choose_order(d, stream)
+        order = self._choose_order(z, stream)
         if not hidden:
             raise ValueError(f"hidden must name at least one layer, got {self.hidden!r}; for example hidden=(500,)")
         if d == 1 and head.name == "normal":
@@ -154,14 +156,16 @@ class MADE(Conditions, GradientModel):
         return {"head": head.config(), "hidden": hidden, "order": order, "direct": bool(self.direct),
                 "any_order": isinstance(self.order, str) and self.order == "any"}
 
-    def _choose_order(self, d, stream):
-        (m,) = check_widths("n_masks", (self.n_masks,))
+    def _choose_order(self, z, stream):
+        (m,), d = check_widths("n_masks", (self.n_masks,)), z.shape[1]
         if isinstance(self.order, str):
-            if self.order not in ("natural", "random", "any") or self.order == "natural" and m > 1:
-                raise ValueError(f"order must be 'natural' (of which there is one), 'random', 'any' or a permutation, got "
-                                 f"{self.order!r} with n_masks={m}")
-            if self.order == "natural":
-                return np.arange(d)
+            alone = self.order in ("natural", "levels")
+            if not alone and self.order not in ("random", "any") or alone and m > 1:
+                raise ValueError(f"order must be 'natural' or 'levels' (of which there is one), 'random', 'any' or a "
+                                 f"permutation, got {self.order!r} with n_masks={m}")
+            if alone:
+                few = [len(np.unique(column)) for column in asnumpy(z).T] if self.order == "levels" else np.arange(d)
+                return np.argsort(few, kind="stable")
             stream = stream.spawn()
             return stream.permutation(d) if m == 1 else np.stack([stream.permutation(d) for _ in range(m)])
         order = np.asarray(self.order)
