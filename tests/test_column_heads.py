@@ -503,7 +503,7 @@ def test_values_that_people_choose_are_atoms():
     places = rng.choice(rng.integers(0, 5000, 150), 4000)
     model = Mixture(1, max_iter=2, random_state=0).fit(pl.DataFrame({"minute": minutes, "miles": places}))
     heads = model.inner().parts["columns"].options
-    assert len(heads[0].atoms) > 100 and all(atom % 5 == 0 for atom in heads[0].atoms) and len(heads[1].atoms) > 130
+    assert len(heads[0].atoms) > 100 and (heads[0].atoms % 5 == 0).mean() > 0.9 and len(heads[1].atoms) > 130
     x = model.sample(4000, rng=0)
     assert abs((x["minute"] % 5 == 0).mean() - (minutes % 5 == 0).mean()) < 0.1 and np.isin(x["miles"], places).mean() > 0.9
 

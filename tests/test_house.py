@@ -31,7 +31,7 @@ RANKS = [
      "transforms.columns", "transforms.choice", "transforms.atoms", "transforms.actnorm", "transforms.permute", "transforms.lu",
      "transforms.elements", "transforms.coupling", "transforms.autoregressive", "transforms", "priors", "ode", "optim"],
     ["parallel", "record", "graph", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source",
-     "data.frames", "data.column", "data.determined", "data.reading", "data.schema", "data"],
+     "data.frames", "data.column", "data.determined", "data.relative", "data.reading", "data.schema", "data"],
     ["models.overflow", "models.capabilities", "models.context", "models.device", "models.estimator", "models.older",
      "models.files", "models.run",
      "models.choice", "models.tabular", "models.inner", "models.base", "models.gradient", "models.mixture.covariances",

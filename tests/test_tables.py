@@ -1,5 +1,7 @@
 """Models of tables: frames in, the same library's frames out, of every kind of column; arrays stay arrays."""
 import datetime
+import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -239,3 +241,73 @@ def test_what_em_ends_with_is_what_the_command_line_says(tmp_path, capsys, monke
     history = [-entry["train_nats"] for entry in model.history_]
     assert max(history) > history[-1] + 0.1  # a case in which it matters
     assert f"{model.score(np.load('x.npy')):.4f} nats per row" in said and "best" not in said
+
+
+def test_without_polars_numbers_are_read_and_tables_say_what_they_need(tmp_path, capsys, monkeypatch):
+    """Parquet is read where polars is; numbers in a .csv, with holes, by npgen's own reader, to the same numbers."""
+    monkeypatch.chdir(tmp_path)
+    x = np.round(np.random.default_rng(0).normal(size=(60, 2)), 3)
+    frame = pl.DataFrame(x, schema=["a", "b"]).with_columns(b=pl.when(pl.int_range(60) % 7 > 0).then("b"))
+    frame.write_csv("x.csv")
+    frame.write_parquet("x.parquet")
+    npgen_says("fit mixture --data x.parquet --out m.npgen --quiet", capsys)
+    npgen_says("score m.npgen --data x.parquet --out with.csv", capsys)
+    assert np.allclose(pl.read_csv("with.csv")["log_prob"], npgen.load("m.npgen").log_prob(frame))
+    monkeypatch.setitem(sys.modules, "polars", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest, of=importlib.util.find_spec: None if name == "polars"
+                        else of(name, *rest))
+    npgen_says("fit mixture --data x.csv --out n.npgen --quiet", capsys)
+    npgen_says("impute n.npgen --data x.csv --out whole.csv", capsys)
+    whole = np.loadtxt("whole.csv", delimiter=",", skiprows=1)
+    assert np.isfinite(whole).all() and np.array_equal(whole[:, 0], x[:, 0])
+    for line in ("fit mixture --data x.parquet --out o", "schema x.csv", "score m.npgen --data x.csv --out o.csv"):
+        err = npgen_says(line, capsys, status=2)
+        assert "need polars; pip install 'npgen[tables]'" in err and err.count("\n") == 1
+    assert not {"o", "o.csv"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [lambda: npgen.Mixture(2, random_state=0, max_iter=5),
+                                  lambda: npgen.MADE(hidden=(8,), max_epochs=2, random_state=0)])
+def test_a_whole_number_between_those_of_fit_has_a_probability_and_all_add_up_to_one(make):
+    frame = pl.DataFrame({"k": [3, 5, 60] * 30, "s": ["u", "v", "u"] * 30})
+    model = make().fit(frame)
+    every = pl.DataFrame({"k": [k for k in range(3, 61) for _ in "uv"], "s": ["u", "v"] * 58})
+    p = np.exp(model.log_prob(every))
+    assert (p > 0).all() and abs(p.sum() - 1) < 1e-5
+    with pytest.raises(ValueError, match="log_prob: column 'k' is 2 in row 1, a value that no row of fit had; leave it out"):
+        model.log_prob(every[:1].with_columns(k=2))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [lambda: npgen.Mixture(2, random_state=0, max_iter=5),
+                                  lambda: npgen.MADE(hidden=(8,), max_epochs=1, random_state=0)])
+def test_a_column_that_is_not_there_is_one_line(make):
+    frame = pl.DataFrame(CELLS)
+    model = make().fit(frame)
+    assert model.capabilities.measures == tuple(model.measures_) and len(model.capabilities.measures) == len(CELLS)
+    with pytest.raises(ValueError, match="^log_prob: X has no column 'sex', which this M.* was fitted on; it has ") as caught:
+        model.log_prob(frame.drop("sex"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shape", ["ten thousand columns", "a million levels"])
+def test_wide_and_deep_tables(shape, tmp_path):
+    rng = np.random.default_rng(0)
+    if shape == "a million levels":
+        levels = [f"l{i}" for i in range(10**6)]
+        frame = pl.DataFrame({"deep": pl.Series([levels[i] for i in rng.integers(0, 10**6, 2000)], dtype=pl.Enum(levels)),
+                              "x": rng.normal(size=2000)})
+    else:
+        frame = pl.DataFrame({f"c{j}": rng.integers(0, 5, 40) if j % 2 else [
+            ("a", "b", None)[i] for i in rng.integers(0, 3, 40)] for j in range(10**4)})
+    model = npgen.Mixture(2, random_state=0, max_iter=2).fit(frame)
+    model.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    nats = again.log_prob(frame)
+    assert np.isfinite(nats).all() and np.array_equal(nats, model.log_prob(frame))
+    drawn = again.sample(3, rng=0)
+    assert drawn.schema == frame.schema and drawn.equals(model.sample(3, rng=0), null_equal=True)
+    assert again.impute(frame[:2]).null_count().sum_horizontal().item() == 0

@@ -186,8 +186,8 @@ class Column:
             raise DataError(f"column {self.name!r}: {(low, high)!r}"[:200] + " is an empty interval; give the lower end first")
         if self.kind == "real" and self.step is None:
             return a, b
-        origin, high, step = dataclasses.replace(self, least=None).span
-        last = round((high - origin) / step)
+        origin, end, step = dataclasses.replace(self, least=None).span
+        last = round((end - origin) / step)
         a, b = (end if math.isinf(end) else turn(round((end - origin) / step, 6)) for turn, end in ((math.ceil, a),
                                                                                                     (math.floor, b)))
         if not max(a, 0) <= min(b, last):

@@ -2,6 +2,7 @@
 
 Legend: n rows.
 """
+import collections
 import dataclasses
 import importlib
 import re
@@ -51,10 +52,9 @@ def names_of(X):
 def read(X):
     """(name, Native, the values that are there, which of the n rows miss one) of every column. Raises DataError."""
     import narwhals.stable.v2 as nw
-    names = names_of(X)
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"two columns are named {name!r}; give each a name of its own")
+    twice = [name for name, many in collections.Counter(names_of(X)).items() if many > 1]
+    if twice:
+        raise DataError(f"two columns are named {twice[0]!r}; give each a name of its own")
     for series in nw.from_native(X, eager_only=True).iter_columns():
         yield series.name, *_cells(series)
 
