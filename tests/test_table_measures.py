@@ -86,10 +86,10 @@ def test_shared_nats_are_those_of_the_column_that_says_most():
 
 def test_a_page_keeps_the_sections_of_other_tables(tmp_path, monkeypatch):
     page = tmp_path / "T.md"
-    page.write_text("# Models\n\n## adult: 3 rows\n\nkept\n\n## flights: 4 rows\n\nold\n")
+    page.write_text("# Models\n\n## adult: 3 rows\n\nkept\n\n## flights: 4 rows\n\noutdated\n")
     (tmp_path / "flights.csv").write_text("a\n")
     monkeypatch.setattr(tables, "section", lambda folder, table, models: iter([f"## {table}: 5 rows", "", "new"]))
     assert tables.main(["--data", str(tmp_path), "--only", "flights", "--out", str(page)]) == 0
     assert list(tables.sections_of(page)) == ["adult", "flights"]
     text = page.read_text()
-    assert text.startswith("# Models of tables") and "kept" in text and "new" in text and "old" not in text
+    assert text.startswith("# Models of tables") and "kept" in text and "new" in text and "outdated" not in text
