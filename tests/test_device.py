@@ -506,6 +506,31 @@ def test_no_step_reads_a_value_back(standin, name, monkeypatch):
     assert len(steps) == 15
 
 
+@pytest.mark.parametrize("name", ["MADE, normal", "RealNVP", "Autoencoder"])
+def test_large_batches_are_answered_without_waiting_for_their_parts(standin, name, monkeypatch):
+    """What is read back and sent does not grow with the number of parts; rows that overflow in one are asked about again."""
+    model, x = fitted(name, "cuda"), MODELS[name][1]
+    crossed, answered = [], []
+    for rows in (4096, 30, 4):
+        monkeypatch.setattr(type(model), "_rows_per_call", rows)
+        for a in (x, standin.asarray(x)):
+            for query, values in by_rows(model, a):
+                before = dict(traffic)
+                answered.append(standin.asnumpy(query(values)))
+                crossed.append((traffic["reads"] - before["reads"], traffic["sent"] - before["sent"]))
+    n = len(crossed) // 3
+    assert crossed[n:2 * n] == crossed[2 * n:] and same_bits(answered[n:2 * n], answered[2 * n:])
+    agree(answered[:n], answered[n:2 * n], rtol=1e-5)
+    far = np.concatenate([x, np.full_like(x[:1], 3e38)])
+    query = model.log_prob if scored(model) else model.encode
+    parts = query(far)
+    monkeypatch.setattr(type(model), "_rows_per_call", 4096)
+    agree([parts], [query(far)], rtol=1e-5)
+    monkeypatch.setattr("npgen.models.base.SLAB", 8 * x[0].nbytes)
+    monkeypatch.setattr(type(model), "_rows_per_call", 4)
+    assert same_bits([query(far)], [parts])
+
+
 @pytest.mark.parametrize("name", ["RBM", "RBM, normal", "RBM, annealed", "EnergyModel on a Mixture"])
 def test_given_a_context_it_is_the_same_model_on_either_device(cupy, name):
     x, labels = MODELS[name][1], np.arange(60) % 3

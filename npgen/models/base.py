@@ -28,10 +28,11 @@ from .device import OnDevice
 from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
 from .files import Saved
 from .inner import Inner
-from .overflow import FAR, beyond_numbers, without_overflow
+from .overflow import FAR, asked_later, beyond_numbers, without_overflow
 from .run import RunFile
 from .tabular import OfTables
 
+SLAB = 2**28  # bytes of rows that are sent to a device at once, to be taken in parts
 
 class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
     """A generative model: fit, log_prob, score, sample, encode, decode, save; its hyperparameters are fields (see Estimator).
@@ -382,13 +383,31 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
 
     def _rowwise(self, function, x, c=None, *, rows=None):
         rows, give = rows or self._rows_per_call, asarray if is_device_array(x) else asnumpy
-        answers = []
+        there = rows if self._device == "cpu" else rows * max(1, SLAB // max(1, rows * x[:1].nbytes))
         with session(), np.errstate(over="ignore", under="ignore", invalid="ignore"):  # see without_overflow
-            for i in range(0, max(len(x), 1), rows):
-                part, *context = (a if a is None else self._place(self._filled(a[i:i + rows])) for a in (x, c))
-                answer = function(part, *context)
-                answers.append(give(answer[:len(x[i:i + rows])]))
+            answers = [give(self._of_slab(function, x[i:i + there], c if c is None else c[i:i + there], rows))
+                       for i in range(0, max(len(x), 1), there)]
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def _of_slab(self, function, x, c, rows):
+        """function of rows and their context, so many at once; a device is waited for when all are on their way."""
+        x, c = (a if a is None else self._place(a) for a in (x, c))
+
+        def of(i):
+            part = slice(i, i + rows)
+            return function(*(a if a is None else self._filled(a[part]) for a in (x, c)))[:len(x[part])]
+
+        if len(x) <= rows:
+            return of(0)
+        with asked_later() as flags:
+            answers, parts = [], []  # parts: of every flag, whose it is
+            for i in range(0, len(x), rows):
+                answers.append(of(i))
+                parts += [i] * (len(flags) - len(parts))
+        for i, overflown in zip(parts, asnumpy(np.stack(flags)) if flags else (), strict=True):
+            if overflown:
+                answers[i // rows] = of(i)
+        return np.concatenate(answers)
 
     def _filled(self, x):
         """The rows, and copies of the last up to a multiple of _multiple."""

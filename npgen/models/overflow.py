@@ -1,7 +1,27 @@
 """Answers about rows so far out that numbers overflow: computed again where they can be, -inf nats where a density vanishes."""
+import contextlib
+import contextvars
+
 import numpy as np
 
+from ..kernels._cuda import is_device_array
+
 FAR = 1e200, 1e100, 1e50, 1e25  # linear maps of such values stay within float64; the square of the first does not
+
+
+_asked = contextvars.ContextVar("asked", default=None)
+
+
+@contextlib.contextmanager
+def asked_later():
+    """A block in which without_overflow does not wait for a device: it gives every answer as it is, and puts into this list
+    whether one of its numbers overflowed, (), which is to be looked at once, when all are on their way."""
+    asked = []
+    token = _asked.set(asked)
+    try:
+        yield asked
+    finally:
+        _asked.reset(token)
 
 
 def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
@@ -14,7 +34,10 @@ def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
     def overflown(answer):
         return np.isnan(answer if answer.ndim == 1 else answer[:, of])
 
-    answer = function(*enter(x))
+    answer, asked = function(*enter(x)), _asked.get()
+    if asked is not None and answer.size and is_device_array(answer):
+        asked.append(np.isnan(answer.min()))
+        return answer
     if not answer.size or not np.isnan(answer.min()) or not overflown(answer).any():
         return answer
     z, *rest = enter(x.astype(np.float64))
