@@ -1,6 +1,7 @@
 """Products of matrices for jitted code: a micro-kernel that keeps a tile of the result in the registers of the CPU.
 
     multiply         c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], op: as it lies, or turned
+    packs            whether a product is large, so that wide parts of it are faster than narrow ones
     pack             what it does to some columns of b; panel_product, what it does with them
     add_products     a tile of a product added to what c holds, for whoever keeps panels and results himself
     add_few          the same of a small tile, and products_and_squares: for what is triangular or symmetric, of which every
@@ -15,15 +16,27 @@ has no more columns. Then a tile of so many rows of c as registers hold is summe
 lanes of a vector, times a row of the panel, is added to a row of the tile. LLVM makes of these vectors what the CPU has:
 AVX-512, AVX2 or NEON. At 6 rows of two registers, or 10 of one, a core does nothing else than multiply and add.
 
+Where rows and columns are many, rows of a are packed too, ROWS at most, one ROW behind the other: they go through GROUP panels,
+which stay in the second cache, tile by tile, and a tile's rows stay in the first. Read where they lie, the rows of a large
+matrix would drive each other out of it, as powers of two apart do. Large dense products so keep up with OpenBLAS in float32 and
+float64, and none is left to it, whose sums depend on the shape.
+
 Every value of c is a sum in the order of k, in even parts of at most DEPTH, so that a panel stays in the cache. It depends on
-no other row or column, nor on how many there are, nor on threads: a row has the same bits whatever is beside it.
+no other row or column, nor on how many there are, nor on threads, nor on what is packed: a row has the same bits whatever is
+beside it.
 Source: Goto & van de Geijn, Anatomy of high-performance matrix multiplication (2008).
 """
+import functools
+
 import numpy as np
 
 from ._jit import available, jit
 
 DEPTH = 400  # the most rows of a panel: 25 KiB
+ROW = DEPTH + 16  # values from a packed row to the next
+ROWS = 480  # the most packed rows, a multiple of a tile's: half of the second cache, or what streams from the third
+GROUP = 8  # panels that packed rows go through at a time
+TALL, DEEP, WIDE = 64, 200, 200  # rows, terms and columns from which on packing the rows pays
 
 if available:
     from llvmlite import ir
@@ -57,10 +70,10 @@ if available:
             self.strides = cgutils.unpack_tuple(builder, struct.strides)
             self.itemsize = array.dtype.bitwidth // 8
 
-        def at(self, row, column):
+        def at(self, *place):
             """The address of an entry."""
-            parts = [self.builder.mul(n, stride) for n, stride in zip((row, column), self.strides, strict=True)]
-            return self.builder.add(self.address, self.builder.add(*parts))
+            parts = [self.builder.mul(n, stride) for n, stride in zip(place, self.strides, strict=True)]
+            return functools.reduce(self.builder.add, parts, self.address)
 
         def load(self, address, kind):
             value = self.builder.load(self.builder.inttoptr(address, kind.as_pointer()))
@@ -70,31 +83,32 @@ if available:
         def store(self, value, address):
             self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = self.itemsize
 
-    def _summed(A, row_starts, along_k, B, at, step, depth, starts):
-        """starts[r] + sum_k a_rk b_k, vectors: a_rk lies k along_k bytes behind a row's start, b_k k step bytes behind `at`.
-        A start that is a number is so many bytes behind row_starts[0]: one register has the address of all.
+    def _summed(A, row_starts, along_k, B, ats, step, depth, starts):
+        """starts[r][p] + sum_k a_rk b_pk, vectors: a_rk lies k along_k bytes behind a row's start, b_pk k step bytes behind
+        ats[p]. A start that is a number is so many bytes behind row_starts[0]: one register has the address of all.
         """
-        builder, vector = A.builder, starts[0].type
+        builder, vector = A.builder, starts[0][0].type
         before, loop, end = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
         builder.cbranch(builder.icmp_signed(">", depth, SIZE(0)), loop, end)
 
         builder.position_at_end(loop)
-        k, shift, line = (builder.phi(SIZE) for _ in range(3))  # the number, the bytes into a row of a, where b_k is
-        sums = [builder.phi(vector) for _ in starts]
-        of_b, more, first = B.load(line, vector), [], builder.add(row_starts[0], shift)
-        for row, total in zip(row_starts, sums, strict=True):
+        k, shift, lines = builder.phi(SIZE), builder.phi(SIZE), [builder.phi(SIZE) for _ in ats]  # the number, the bytes into
+        sums = [[builder.phi(vector) for _ in row] for row in starts]                            # a row of a, where b_pk is
+        of_b, more, first = [B.load(line, vector) for line in lines], [], builder.add(row_starts[0], shift)
+        for row, totals in zip(row_starts, sums, strict=True):
             at_row = builder.add(first, SIZE(row)) if isinstance(row, int) else builder.add(row, shift)
             value = _everywhere(builder, A.load(at_row, A.real), vector)
-            more.append(_multiply_add(builder, value, of_b, total))
-        following = builder.add(k, SIZE(1)), builder.add(shift, along_k), builder.add(line, step)
+            more.append([_multiply_add(builder, value, b, total) for b, total in zip(of_b, totals, strict=True)])
+        following = builder.add(k, SIZE(1)), builder.add(shift, along_k), *(builder.add(line, step) for line in lines)
         builder.cbranch(builder.icmp_signed("<", following[0], depth), loop, end)
-        for phi, begin, then in zip((k, shift, line, *sums), (SIZE(0), SIZE(0), at, *starts), (*following, *more), strict=True):
+        for phi, begin, then in zip((k, shift, *lines, *sum(sums, [])), (SIZE(0), SIZE(0), *ats, *sum(starts, [])),
+                                    (*following, *sum(more, [])), strict=True):
             phi.add_incoming(begin, before)
             phi.add_incoming(then, loop)
 
         builder.position_at_end(end)
-        results = [builder.phi(vector) for _ in starts]
-        for result, begin, then in zip(results, starts, more, strict=True):
+        results = [[builder.phi(vector) for _ in row] for row in starts]
+        for result, begin, then in zip(*(sum(table, []) for table in (results, starts, more)), strict=True):
             result.add_incoming(begin, before)
             result.add_incoming(then, loop)
         return results
@@ -112,7 +126,9 @@ if available:
                                       ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
 
     def _tile(onto, a, panel, c):
-        """The signature and the code of what sums a tile up, from 0 or onto what c holds."""
+        """The signature and the code of what sums a tile up: from 0 ("0"), from what c holds ("c"), or by itself to be added
+        to that ("+").
+        """
         def codegen(context, builder, sig, args):
             turned, i, rows, start, depth, ci, cj = (args[n] for n in (1, 2, 3, 4, 5, 8, 9))
             A, B, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 6, 7))
@@ -126,10 +142,10 @@ if available:
                 row = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
                 row_starts.append(builder.add(first, builder.mul(row, along_rows)))
             places = [C.at(builder.add(ci, SIZE(r)), cj) for r in range(n_rows)]
-            starts = [C.load(place, vector) if onto else ir.Constant(vector, [0.0] * lanes) for place in places]
-            results = _summed(A, row_starts, along_k, B, B.address, SIZE(LINE), depth, starts)
-            for result, place in zip(results, places, strict=True):
-                C.store(result, place)
+            starts = [[C.load(place, vector) if onto == "c" else ir.Constant(vector, [0.0] * lanes)] for place in places]
+            results = _summed(A, row_starts, along_k, B, [B.address], SIZE(LINE), depth, starts)
+            for (result,), place in zip(results, places, strict=True):
+                C.store(builder.fadd(C.load(place, vector), result) if onto == "+" else result, place)
             return context.get_dummy_value()
 
         sig = types.void(a, types.boolean, types.intp, types.intp, types.intp, types.intp, panel, c, types.intp, types.intp)
@@ -141,12 +157,51 @@ if available:
 
         Where a has fewer rows, the last of them is taken again and again.
         """
-        return _tile(False, a, panel, c)
+        return _tile("0", a, panel, c)
 
     @intrinsic
     def add_products(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
         """The same added to c, product by product."""
-        return _tile(True, a, panel, c)
+        return _tile("c", a, panel, c)
+
+    @intrinsic
+    def _add_sums(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
+        """The sums of _sum_products added to c."""
+        return _tile("+", a, panel, c)
+
+    def _panels(context):
+        """Panels that a tile of packed rows takes at once: two, where a vector has a whole line, so that a value of a, once
+        read, is multiplied twice.
+        """
+        return 2 if _rows(context) > 8 else 1
+
+    @intrinsic
+    def panels_at_once(typingctx):
+        """The panels of a tile of packed rows, a constant for the compiler."""
+        return types.intp(), lambda context, builder, sig, args: SIZE(_panels(context))
+
+    def _packed(onto):
+        """A tile of packed rows and as many panels as are taken at once, from 0, or by itself to be added to what c holds."""
+        def tile(typingctx, rows, i, panels, p, depth, c, ci, cj):
+            def codegen(context, builder, sig, args):
+                _, i, _, p, depth, _, ci, cj = args
+                A, B, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 2, 5))
+                numbers, lanes = range(_panels(context)), LINE // C.itemsize
+                vector = ir.VectorType(C.real, lanes)
+                row_starts = [A.at(i, SIZE(0)), *(r * ROW * A.itemsize for r in range(1, _rows(context)))]
+                places = [[C.at(builder.add(ci, SIZE(r)), builder.add(cj, SIZE(n * lanes))) for n in numbers]
+                          for r in range(_rows(context))]
+                results = _summed(A, row_starts, SIZE(A.itemsize), B, [B.at(builder.add(p, SIZE(n)), SIZE(0), SIZE(0))
+                                  for n in numbers], SIZE(LINE), depth,
+                                  [[ir.Constant(vector, [0.0] * lanes) for _ in row] for row in places])
+                for result, place in zip(sum(results, []), sum(places, []), strict=True):
+                    C.store(builder.fadd(C.load(place, vector), result) if onto else result, place)
+                return context.get_dummy_value()
+            return types.void(rows, types.intp, panels, types.intp, types.intp, c, types.intp, types.intp), codegen
+        return tile
+
+    # c[ci + r, cj + q] = sum_{k < depth} rows[i + r, k] panels[p, k, q], q through the panels from p on; or += that
+    _packed_products, _add_packed_sums = intrinsic(_packed(False)), intrinsic(_packed(True))
 
     @intrinsic
     def _move(typingctx, a, i, j, out, oi):
@@ -241,7 +296,8 @@ if available:
     def _small_tile(A, i, B, j, depth, starts):
         """starts[r] + sum_{k < depth} a[i + r, k] b[k, j:]."""
         row_starts = [A.at(A.builder.add(i, SIZE(r)), SIZE(0)) for r in range(len(starts))]
-        return _summed(A, row_starts, A.strides[1], B, B.at(SIZE(0), j), B.strides[0], depth, starts)
+        sums = _summed(A, row_starts, A.strides[1], B, [B.at(SIZE(0), j)], B.strides[0], depth, [[start] for start in starts])
+        return [result for result, in sums]
 
     @intrinsic
     def add_few(typingctx, a, i, panel, depth, c, j):
@@ -281,10 +337,10 @@ if available:
             starts = []
             for row in at:
                 place = builder.add(at[0], SIZE(row)) if isinstance(row, int) else row
-                starts.append(_everywhere(builder, W.load(builder.add(place, below), W.real), vector))
-            results = _summed(W, at, W.strides[0], H, H.at(first, SIZE(0)), SIZE(LINE), depth, starts)
+                starts.append([_everywhere(builder, W.load(builder.add(place, below), W.real), vector)])
+            results = _summed(W, at, W.strides[0], H, [H.at(first, SIZE(0))], SIZE(LINE), depth, starts)
             lowest = _everywhere(builder, floor, vector)
-            for r, result in zip(numbers, results, strict=True):
+            for r, (result,) in zip(numbers, results, strict=True):
                 result = builder.select(builder.fcmp_ordered("<", result, lowest), lowest, result)
                 C.store(result, C.at(builder.add(i, SIZE(r)), SIZE(0)))
             return context.get_dummy_value()
@@ -323,7 +379,7 @@ if available:
 else:
     tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
     tall_rows = layer_tile = short_layer_tile = normalize = restore = scale = None
-    _move = _sum_products = None
+    _move = _sum_products = _add_sums = _packed_products = _add_packed_sums = panels_at_once = None
 
 
 @jit
@@ -348,6 +404,45 @@ def pack(b, turned, start, first, width, panel):
 
 
 @jit
+def _pack_group(b, turned, start, first, last, panels, depth):
+    """What pack does, for every panel of the columns first..last; of a b that is not turned, row by row, as it lies."""
+    columns = tile_columns(panels)
+    whole = 0 if turned else (last - first) // columns
+    for k in range(depth):
+        for p in range(whole):
+            _move(b, start + k, first + p * columns, panels[p], k)
+    for j in range(first + whole * columns, last, columns):
+        pack(b, turned, start, j, min(columns, last - j), panels[(j - first) // columns, :depth])
+
+
+@jit
+def _pack_rows(a, turned, row, start, rows, depth):
+    """rows[r, k] = op(a)[row + r, start + k], k < depth."""
+    if not turned:
+        for r in range(len(rows)):
+            out, values = rows[r, :depth], a[row + r, start:start + depth]
+            for k in range(depth):
+                out[k] = values[k]
+        return
+    eights, whole = len(rows) // 8 * 8, depth // 8 * 8
+    for k in range(0, whole, 8):
+        for r in range(0, eights, 8):
+            turn(a, start + k, row + r, rows, r, k)
+    for k in range(depth):
+        for r in range(eights if k < whole else 0, len(rows)):
+            rows[r, k] = a[start + k, row + r]
+
+
+@jit
+def _store(tile, rows, onto, c, i, first, width):
+    """The first rows and columns of a tile to their place in c, or added to what is there."""
+    for r in range(rows):
+        out, sums = c[i + r, first:first + width], tile[r]
+        for q in range(width):
+            out[q] = out[q] + sums[q] if onto else sums[q]
+
+
+@jit
 def panel_product(a, a_turned, row, start, panel, onto, c, first, width, tile):
     """c[:, first:first + width] = op(a)[row:, start:] panel, or += that."""
     at_once, whole = tile_rows(), width == tile_columns(panel)
@@ -355,12 +450,28 @@ def panel_product(a, a_turned, row, start, panel, onto, c, first, width, tile):
         rows = min(at_once, len(c) - i)
         if whole and rows == at_once and not onto:
             _sum_products(a, a_turned, row + i, rows, start, len(panel), panel, c, i, first)
+        elif whole and rows == at_once:
+            _add_sums(a, a_turned, row + i, rows, start, len(panel), panel, c, i, first)
         else:
             _sum_products(a, a_turned, row + i, rows, start, len(panel), panel, tile, 0, 0)
-            for r in range(rows):
-                out, sums = c[i + r, first:first + width], tile[r]
-                for q in range(width):
-                    out[q] = out[q] + sums[q] if onto else sums[q]
+            _store(tile, rows, onto, c, i, first, width)
+
+
+@jit
+def _group_product(rows, panels, depth, onto, c, first, last, tile):
+    """c[:, first:last] = rows panels, or += that, tile by tile: rows and panels as they were packed."""
+    at_once = panels_at_once() * tile_columns(c)
+    for i in range(0, len(c), tile_rows()):
+        high = min(tile_rows(), len(c) - i)
+        for j in range(first, last, at_once):
+            p, width = (j - first) // tile_columns(c), min(at_once, last - j)
+            if width < at_once or high < tile_rows():
+                _packed_products(rows, i, panels, p, depth, tile, 0, 0)
+                _store(tile, high, onto, c, i, j, width)
+            elif onto:
+                _add_packed_sums(rows, i, panels, p, depth, c, i, j)
+            else:
+                _packed_products(rows, i, panels, p, depth, c, i, j)
 
 
 @jit
@@ -377,9 +488,35 @@ def part_of(depth):
 
 
 @jit
+def packs(rows, depth, columns):
+    """Whether a product is so large that its rows are packed."""
+    return rows >= TALL and depth >= DEEP and columns >= WIDE
+
+
+@jit
+def _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last):
+    """What multiply does, by way of packed rows of a."""
+    columns, step, tiles = tile_columns(c), part_of(stop - start), -(-min(ROWS, len(c)) // tile_rows())
+    rows, panels = np.empty((tiles * tile_rows(), ROW), c.dtype), np.empty((GROUP, step, columns), c.dtype)
+    tile = np.empty((tile_rows(), panels_at_once() * columns), c.dtype)
+    for low in range(0, len(c), ROWS):
+        block = c[low:low + ROWS]
+        for k in range(start, stop, step):
+            depth = min(step, stop - k)
+            _pack_rows(a, a_turned, row + low, k, rows[:len(block)], depth)
+            for j in range(first, last, GROUP * columns):
+                until = min(j + GROUP * columns, last)
+                _pack_group(b, b_turned, k, j, until, panels, depth)
+                _group_product(rows, panels, depth, k > start, block, j, until, tile)
+
+
+@jit
 def multiply(a, a_turned, row, b, b_turned, start, stop, c, first, last):
     """c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], for the rows that c has; 0 for no terms."""
     columns, step = tile_columns(c), max(1, part_of(stop - start))
+    if packs(len(c), stop - start, last - first):
+        _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last)
+        return
     panel, tile = scratch(c, stop - start)
     for j in range(first, last, columns):
         width = min(columns, last - j)

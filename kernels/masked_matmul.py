@@ -10,8 +10,9 @@ blocks (B, 4): a cut of the columns, each row (first, last + 1, full, end): in t
 where no block does. Units sorted by degree make the mask of a MADE a staircase, and half of the work goes away.
 Any N, K, M, zero included. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), eqs. 8 and 9.
 
-Numba: panels of _tile.py, blocks and parts of the rows in parallel. Every value is a sum in a fixed order, so that no bit
-depends on the number of threads, and none of a row on other rows.
+Numba: panels of _tile.py, blocks and parts of the rows in parallel; large products without a mask in larger parts of rows and
+columns, which go through its packed rows. Every value is a sum in a fixed order, the same for either, so that no bit depends on
+the number of threads, and none of a row on other rows.
 CUDA: tiles of the result, those of dw once per part of a large batch; large products by cuBLAS, of a staircase as many dense
 ones as it has STEPS.
 """
@@ -22,8 +23,8 @@ import numpy as np
 from . import _cublas, _cuda
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import NO, YES, ZERO, entry, jit, parallel
-from ._tile import multiply, pack, panel_product, part_of, scratch, tile_columns
+from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, parallel
+from ._tile import ROWS, TALL, multiply, pack, packs, panel_product, part_of, scratch, tile_columns
 
 
 def _masked(weight, mask, blocks):
@@ -78,6 +79,61 @@ def _split(N, columns):
     return max(-(-N // 128), min(-(-N // 32), -(-16 // max(columns, 1))))
 
 
+COLUMNS = 512  # of a part of a large product, at most
+
+
+@jit
+def dense(blocks, K):
+    """Whether a weight of K rows has no masked entry."""
+    for b in range(len(blocks)):
+        if blocks[b, 2] < K:
+            return False
+    return True
+
+
+@jit
+def large_parts(rows, depth, columns, threads):
+    """In how many parts the rows of a large product go, as many for every thread, and in how many its columns; else 0, 0."""
+    if not packs(rows // 2, depth, columns):
+        return 0, 0
+    return min(-(-rows // TALL), threads * -(-rows // (threads * ROWS))), -(-columns // COLUMNS)
+
+
+@jit
+def _part(t, N, M, rows, columns):
+    """The first and last + 1 of the rows, and of the columns, of part t of a large product."""
+    i, j = t // columns, t % columns
+    return i * N // rows, (i + 1) * N // rows, j * COLUMNS, min((j + 1) * COLUMNS, M)
+
+
+@jit
+def _forward_part(t, rows, columns, x, weight, bias, y):
+    low, high, first, last = _part(t, len(y), y.shape[1], rows, columns)
+    multiply(x, NO, low, weight, NO, ZERO, len(weight), y[low:high], first, last)
+    _add_bias(bias, y[low:high], first, last)
+
+
+@jit
+def _backward_x_part(t, rows, columns, g, weight, dx):
+    low, high, first, last = _part(t, len(dx), dx.shape[1], rows, columns)
+    multiply(g, NO, low, weight, YES, ZERO, g.shape[1], dx[low:high], first, last)
+
+
+@jit
+def _backward_weight_part(t, rows, columns, x, g, dw):
+    low, high, first, last = _part(t, len(dw), dw.shape[1], rows, columns)
+    multiply(x, YES, low, g, NO, ZERO, len(x), dw[low:high], first, last)
+
+
+@jit
+def _add_bias(bias, y, first, last):
+    shift = bias[first:last]
+    for n in range(len(y)):
+        row = y[n, first:last]
+        for m in range(row.size):
+            row[m] += shift[m]
+
+
 @jit
 def _forward_block(x, weight, bias, mask, block, y):
     """The columns of a block of y."""
@@ -93,11 +149,7 @@ def _forward_block(x, weight, bias, mask, block, y):
                 for q in range(width):
                     part[r - k, q] *= mask[r, j + q]
             panel_product(x, NO, ZERO, k, part, k > 0, y, j, width, tile)
-        shift = bias[j:j + width]
-        for n in range(len(y)):
-            row = y[n, j:j + width]
-            for m in range(row.size):
-                row[m] += shift[m]
+        _add_bias(bias, y, j, j + width)
 
 
 @jit
@@ -109,14 +161,19 @@ def _forward_task(t, parts, x, weight, bias, mask, blocks, y):
 
 
 @entry
-def _forward(x, weight, bias, mask, blocks, y):
+def _forward(threads, x, weight, bias, mask, blocks, y):
+    K, M = weight.shape
+    rows, columns = large_parts(len(x), K, M, threads)
+    if rows and dense(blocks, K):
+        parallel(rows * columns, _forward_part, (rows, columns, x, weight, bias, y))
+        return
     parts = _split(len(x), len(blocks))
     parallel(len(blocks) * parts, _forward_task, (parts, x, weight, bias, mask, blocks, y))
 
 
 def _forward_numba(x, weight, bias, mask, blocks):
     y = empty((len(x), weight.shape[1]), x.dtype)
-    _forward(x, weight, bias, mask, blocks, y)
+    _forward(get_num_threads(), x, weight, bias, mask, blocks, y)
     return y
 
 
@@ -160,7 +217,12 @@ def _backward_x_task(t, columns, parts, g, weight, mask, blocks, dx):
 
 
 @entry
-def _backward_x(g, weight, mask, blocks, dx):
+def _backward_x(threads, g, weight, mask, blocks, dx):
+    K, M = weight.shape
+    rows, columns = large_parts(len(g), M, K, threads)
+    if rows and dense(blocks, K):
+        parallel(rows * columns, _backward_x_part, (rows, columns, g, weight, dx))
+        return
     columns = -(-dx.shape[1] // tile_columns(dx))
     parts = _split(len(dx), columns)
     parallel(columns * parts, _backward_x_task, (columns, parts, g, weight, mask, blocks, dx))
@@ -168,7 +230,7 @@ def _backward_x(g, weight, mask, blocks, dx):
 
 def _backward_x_numba(g, weight, mask, blocks):
     dx = empty((len(g), len(weight)), g.dtype)
-    _backward_x(g, weight, mask, blocks, dx)
+    _backward_x(get_num_threads(), g, weight, mask, blocks, dx)
     return dx
 
 
@@ -183,13 +245,18 @@ def _backward_weight_task(t, x, g, mask, blocks, dw):
 
 
 @entry
-def _backward_weight(x, g, mask, blocks, dw):
+def _backward_weight(threads, x, g, mask, blocks, dw):
+    K, M = dw.shape
+    rows, columns = large_parts(K, len(x), M, threads)
+    if rows and dense(blocks, K):
+        parallel(rows * columns, _backward_weight_part, (rows, columns, x, g, dw))
+        return
     parallel(len(blocks), _backward_weight_task, (x, g, mask, blocks, dw))
 
 
 def _backward_weight_numba(x, g, mask, blocks):
     dw = empty((x.shape[1], g.shape[1]), x.dtype)
-    _backward_weight(x, g, mask, blocks, dw)
+    _backward_weight(get_num_threads(), x, g, mask, blocks, dw)
     return dw
 
 

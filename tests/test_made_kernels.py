@@ -90,6 +90,41 @@ def test_a_row_of_a_product_has_the_same_bits_in_any_panel(dtype, k, m):
         np.testing.assert_array_equal(product(x[:n]), ones[:n])
 
 
+@DTYPES
+@pytest.mark.parametrize("n, k, m", [(128, 200, 200), (129, 401, 513), (400, 1203, 263), (484, 409, 257), (970, 801, 250)],
+                         ids=str)
+def test_a_large_product_has_the_bits_of_its_rows_and_columns_by_themselves(dtype, n, k, m):
+    r = np.random.default_rng(0)
+    x, w, b, g = (r.normal(size=shape).astype(dtype) for shape in ((n, k), (k, m), (m,), (n, m)))
+
+    def products(x, w, b, g):
+        plan = Plan.dense(*w.shape)
+        cut = plan.mask_as(x.dtype), plan.blocks
+        return (masked_matmul.forward(x, w, b, *cut), masked_matmul.backward_x(g, w, *cut),
+                masked_matmul.backward_weight(x, g, *cut))
+
+    y, dx, dw = products(x, w, b, g)
+    exact = x.astype(float) @ w + b, g.astype(float) @ w.T, x.T.astype(float) @ g
+    for large, expected, summed in zip((y, dx, dw), exact, (k, m, n), strict=True):
+        assert np.abs(large - expected).max() < 10 * summed * np.finfo(dtype).eps
+    for low in range(0, n, 50):  # too few rows, or columns, to be packed
+        few = slice(low, low + 50)
+        small_y, small_dx, _ = products(x[few], w, b, g[few])
+        np.testing.assert_array_equal(y[few], small_y)
+        np.testing.assert_array_equal(dx[few], small_dx)
+    for low in range(0, m, 150):
+        few = slice(low, low + 150)
+        narrow = (np.ascontiguousarray(a) for a in (x, w[:, few], b[few], g[:, few]))
+        np.testing.assert_array_equal(dw[:, few], products(*narrow)[2])
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        for both, one in zip((y, dx, dw), products(x, w, b, g), strict=True):
+            np.testing.assert_array_equal(both, one)
+    finally:
+        numba.set_num_threads(before)
+
+
 def test_a_wrong_launch_is_refused():
     plan, x, w, b = Plan(np.ones((3, 2), bool)), np.ones((4, 3)), np.ones((3, 2)), np.ones(2)
     with pytest.raises(KernelError, match="weight has shape"):
