@@ -35,8 +35,8 @@ WARM = 500          # rows of a first fit, by which kernels are ready: time and 
 DRAWS = 5           # imputations, of which a cell is the mean or the commonest, of models that draw
 SHARED = 0.01       # nats that a column shares with another one, from which on it depends on it
 MODELS = {
-    "Mixture": lambda n: npgen.Mixture(max(2, min(60, n // 100)), missing="model", random_state=0, max_iter=200, tol=1e-4),
-    "Mixture, holes marginalised": lambda n: npgen.Mixture(max(2, min(60, n // 100)), random_state=0, max_iter=200, tol=1e-4),
+    "Mixture": lambda n: npgen.Mixture(max(2, min(60, n // 25)), missing="model", random_state=0, max_iter=200, tol=1e-4),
+    "Mixture, holes marginalised": lambda n: npgen.Mixture(max(2, min(60, n // 25)), random_state=0, max_iter=200, tol=1e-4),
     "MADE": lambda n: npgen.MADE(hidden=(256,), direct=True, order="levels", random_state=0),
     "MADE, any order": lambda n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
 
@@ -147,6 +147,7 @@ class Peer:
 
     def fit(self, frame):
         import ctgan
+        import pandas as pd
         self.frame = frame.select([column.name for column in npgen.data.Schema.infer(frame).columns if column.kind not in (
             "id", "text", "constant")])
         levelled = [name for name in self.frame.columns if not self.frame[name].dtype.is_numeric()]
@@ -154,11 +155,11 @@ class Peer:
             "missing" if name in levelled else self.frame[name].median()) for name in self.frame.columns})
         self.model = getattr(ctgan, self.name)()
         self.model.set_random_state(0)
-        self.model.fit(filled.to_pandas(), levelled)
+        self.model.fit(pd.DataFrame(filled.to_dict(as_series=False)), levelled)
         return self
 
     def sample(self, n, rng):
-        made = pl.from_pandas(self.model.sample(n))
+        made = pl.DataFrame(self.model.sample(n).to_dict("list"))
         return made.select(pl.when(pl.col(name) != "missing").then(name).otherwise(None).alias(name) if dtype == pl.String else
                            pl.col(name).round().cast(dtype) if dtype.is_integer() else pl.col(name).cast(dtype)
                            for name, dtype in self.frame.schema.items())
