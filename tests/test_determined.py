@@ -95,6 +95,16 @@ def test_what_is_independent_does_not_follow(seed, n, levels):
     assert not rules_of(Schema.infer(frame))
 
 
+def test_nothing_follows_from_a_column_that_misses_in_most_rows():
+    """A remark that is there in a fifth of the rows, and what it says: all others could say it without one."""
+    remark = np.where(np.arange(N) % 5 > 0, None, [f"r{i}" for i in np.random.default_rng(4).integers(0, 4, N)])
+    complete = ["no" if text in ("r0", "r1", "r2") else "yes" for text in remark]
+    frame = pl.DataFrame({"remark": remark.tolist(), "complete": complete})
+    assert not rules_of(Schema.infer(frame))
+    frame = frame.with_columns(pl.col("remark").fill_null("none"))
+    assert rules_of(Schema.infer(frame)) == {"complete": ("levels", ("remark",))}
+
+
 def test_a_kind_that_is_asked_for_stays():
     frame = pl.DataFrame(cells_of(2))
     found = rules_of(Schema.infer(frame, {"years": "integer", "end": "real"}))
@@ -185,6 +195,8 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                            test_cells_that_contradict_are_named_and_those_that_say_more_are_used),
     "contradictions are let pass": ("data.determined:agree", "np.flatnonzero(~gaps & ~missing)", "[]",
                                     test_cells_that_contradict_are_named_and_those_that_say_more_are_used),
+    "a hole says it all": ("data.determined:_followed", "2 * gaps[i].sum() > len(order)", "False",
+                           test_nothing_follows_from_a_column_that_misses_in_most_rows),
     "what follows from nothing": ("data.determined:find", "or j in kept", "", test_what_something_follows_from_is_modelled),
 }
 
