@@ -42,6 +42,7 @@ CASES = {
     "MADE, normal, any order, direct": (MADE(hidden=(16,), order="any", direct=True, **QUICK), REAL),
     "RealNVP": (RealNVP(n_couplings=2, hidden=(16,), **QUICK), REAL),
     "MAF": (MAF(**STACK), REAL),
+    "RealNVP, base of MADE": (RealNVP(n_couplings=4, hidden=(16,), base=priors.MADE(3, (16,)), **QUICK), REAL),
     "MAF, base of MADE": (MAF(base=priors.MADE(3, (16,)), **STACK), REAL),
     "IAF": (IAF(**STACK), REAL),
     "NSF": (NSF(**STACK), REAL),

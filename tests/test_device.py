@@ -219,6 +219,7 @@ MODELS = {
     "RBM, annealed": (RBM(n_hidden=21, n_annealed=3), REAL.astype(np.float64)),
     "EnergyModel on a Mixture": (EnergyModel(hidden=(6,), objective="pcd", n_chains=9, n_steps=2, n_burn=3, n_importance=50),
                     REAL.astype(np.float64)),
+    "RealNVP, base of normals": (RealNVP(n_couplings=2, hidden=(6,), base="mixture"), REAL),
     "MAF, base of MADE": (MAF(n_layers=2, hidden=(6,), base="made"), REAL),
     "FlowMatching": (FlowMatching(hidden=(6,), n_steps=3), REAL),
     "FlowMatching, optimal transport": (FlowMatching(hidden=(6,), n_steps=3, coupling="ot", solver="dpm++", first_layer="sine",

@@ -86,6 +86,7 @@ CASES = {
     "MAF": (MAF(**stacked), REAL),
     "MAF, batch normalisation": (MAF(norm="batch", mix="random", **stacked), MOONS),
     "MAF, 1 feature, LU": (MAF(norm=None, mix="lu", **stacked), REAL[:, 1:2]),
+    "RealNVP, base of MADE": (flow(base=priors.MADE(3, (6,))), REAL),
     "MAF, base of MADE": (MAF(base=priors.MADE(3, (6,)), **stacked), REAL),
     "IAF": (IAF(**stacked), MOONS),
     "NSF": (NSF(**stacked), REAL),

@@ -155,7 +155,8 @@ def test_rows_held_out_stop_it_by_the_same_distance():
 
 OF = {  # model -> what it can be fitted by
     MADE(): ["kl"], RealNVP(): ["kl", *DISTANCES], IAF(): ["kl", *DISTANCES], MAF(): ["kl", *DISTANCES],
-    NSF(): ["kl", *DISTANCES], MAF(norm="batch"): ["kl"], IAF(base="mixture"): ["kl"], GMMN(): [*DISTANCES],
+    NSF(): ["kl", *DISTANCES], MAF(norm="batch"): ["kl"], IAF(base="mixture"): ["kl"],
+    RealNVP(base="made"): ["kl"], GMMN(): [*DISTANCES],
     GAN(): ["adversarial"], VAE(): ["elbo", "iwae"], EnergyModel(): ["nce", "pcd", "score_matching", "sliced", "dsm"],
     RBM(): ["pcd"], Autoencoder(): ["squared_error"], FlowMatching(): ["flow_matching"], Diffusion(): ["denoising"],
     GaussianMixture(): ["kl"], Mixture(): ["kl"]}

@@ -22,6 +22,12 @@ NORMAL = {"prior": "normal"}
 BASE = 10  # normals, or couplings, of a base that is asked for by its name
 
 
+def base_of(chosen, d, w):
+    """{"base": the learned base of a fit}, or {} for N(0, I); older files have none."""
+    config = chosen.setdefault("base", NORMAL)
+    return {} if config == NORMAL else {"base": from_config(config).of(d, w)}
+
+
 class FlowModel(GradientModel):
     """A flow: its _assemble gives {"flow": a transform}, and that is all that a subclass has to write.
 
@@ -119,8 +125,8 @@ class StackedFlow(FlowModel):
                 "orders": orders} | self._more()
 
     def _assemble(self, d, w, chosen):
-        n, orders, norm = chosen["n_layers"], chosen["orders"], chosen["norm"]
-        learned = chosen.setdefault("base", NORMAL) != NORMAL  # older files have none
+        n, orders, norm, base = chosen["n_layers"], chosen["orders"], chosen["norm"], base_of(chosen, d, w)
+        learned = len(base)
         if orders.shape != (n + learned, d):
             raise ValueError(f"orders of shape {orders.shape} for {n} steps of {d} features")
         for order in orders:
@@ -131,4 +137,4 @@ class StackedFlow(FlowModel):
                 steps.append(LU(f"flow.{k}.mix", d, orders[k]) if chosen["mix"] == "lu" else Permute(orders[k]))
             steps += [NORMS[norm](f"flow.{k}.norm", d)] if norm is not None else []
             steps += [self._step(f"flow.{k}", d, w, chosen, k)] if k < n else []
-        return {"flow": Chain(tuple(steps))} | ({"base": from_config(chosen["base"]).of(d, w)} if learned else {})
+        return {"flow": Chain(tuple(steps))} | base

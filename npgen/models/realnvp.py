@@ -11,9 +11,10 @@ Legend: n rows, d features, s steps. Reference: Dinh, Sohl-Dickstein & Bengio, D
 import numpy as np
 
 from ..checks import check_order, check_widths
+from ..priors import prior_for
 from ..transforms import AffineCouplings
 from .base import Follows
-from .flow import FlowModel
+from .flow import BASE, NORMAL, FlowModel, base_of
 from .gradient import warn_of_one_gaussian
 
 
@@ -22,27 +23,36 @@ class RealNVP(FlowModel):
 
     n_couplings    affine couplings, each of which normalises its features first (ActNorm)
     hidden         widths of the ReLU layers in each coupling's network
+    base           of the noise: "normal", N(0, I); learned are "mixture", of ten diagonal normals, and "made", a MADE of
+                   mixtures of ten normals with `hidden`'s layers; or a prior of npgen.priors, such as MADE(5, hidden=(64,)). A
+                   learned base is fitted by objective="kl" alone
     objective      "kl", maximum likelihood; or a distance between the rows and as many draws: "energy", "mmd",
                    "sliced_wasserstein", or an object of npgen.divergences, such as MMD(scales=(0.5, 1))
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
-    encode gives the noise z (n, d), standard normal under the model; decode inverts it exactly.
+    encode gives the noise z (n, d), standard normal under the model, or of the base; decode inverts it exactly.
     Attribute: orders_ (pairs, d), the features as they are shuffled before every other coupling.
     Reference: Dinh, Sohl-Dickstein & Bengio (2017).
     """
 
     n_couplings: int = 8
     hidden: tuple = (128, 128)
-    hidden_, n_couplings_, orders_ = Follows(), Follows(), Follows()
+    base: object = "normal"
+    hidden_, n_couplings_, orders_, base_ = Follows(), Follows(), Follows(), Follows()
+
+    @property
+    def _objectives(self):
+        return FlowModel._objectives if isinstance(self.base, str) and self.base == "normal" else FlowModel._objectives[:1]
 
     def _choose(self, z, c, stream):
         hidden, (n,), d = check_widths("hidden", self.hidden), check_widths("n_couplings", (self.n_couplings,)), z.shape[1]
-        if d == 1:
+        base = prior_for(self.base, BASE, hidden, "base").config()
+        if d == 1 and base == NORMAL:
             warn_of_one_gaussian(self)
         alternating, stream = np.argsort(np.arange(d) % 2, kind="stable"), stream.spawn()  # even features, then odd ones
         orders = np.stack([alternating] + [stream.permutation(d) for _ in range((n + 1) // 2 - 1)])
-        return {"hidden": hidden, "n_couplings": n, "orders": orders}
+        return {"hidden": hidden, "n_couplings": n, "orders": orders, "base": base}
 
     def _assemble(self, d, w, chosen):
         orders, n = chosen["orders"], chosen["n_couplings"]
@@ -53,4 +63,4 @@ class RealNVP(FlowModel):
         unchanged = np.broadcast_to(np.arange(d), orders.shape)
         each = np.stack([orders, unchanged], axis=1).reshape(-1, d)[:n]  # shuffled for every pair
         n_kept = [d // 2 if k % 2 == 0 else d - d // 2 for k in range(n)]
-        return {"flow": AffineCouplings("flow", each, n_kept, chosen["hidden"], w)}
+        return {"flow": AffineCouplings("flow", each, n_kept, chosen["hidden"], w)} | base_of(chosen, d, w)
