@@ -200,6 +200,13 @@ def masked_product(d=784, hidden=500, batch=1000):
     return {"x": x, "g": g, "mask": mask, "weight": weight * mask, "bias": bias}
 
 
+def large_products(n=4096, d=1024, m=1024, dtype="float32"):
+    """What masked_product makes, of a weight without a mask."""
+    rng = np.random.default_rng(0)
+    x, g, weight, bias = (rng.normal(size=shape).astype(dtype) for shape in ((n, d), (n, m), (d, m), (m,)))
+    return {"x": x, "g": g, "mask": np.ones((d, m), bool), "weight": weight, "bias": bias}
+
+
 def product(n=100, d=784, m=500):
     """x (n, d) and weight (d, m)."""
     rng = np.random.default_rng(0)

@@ -59,6 +59,8 @@ class Bar:
         return [v for v in variants if v in self.against or v.split(",")[0] in self.against]
 
 
+LARGE = "1,000 x 784 x 500", "4,096 x 1,024 x 1,024", "512 x 512 x 4,096"
+
 WORKS = {
     "MADE step": Work("made", "made_step"),
     "MADE sample": Work("made", "made_sample"),
@@ -88,6 +90,10 @@ WORKS = {
     "normals": Work("normals", "normals"),
     "masked product, batch 1,000": Work("masked_product", "masked_product", {"batch": 1000}),
     "masked product, batch 100": Work("masked_product", "masked_product", {"batch": 100}),
+    **{f"large products, {size}, {dtype}": Work("large_products", "masked_product",
+                                                dict(zip("ndm", map(int, size.replace(",", "").split(" x ")), strict=True))
+                                                | {"dtype": dtype})
+       for size in LARGE for dtype in ("float32", "float64")},
     "product, 120 x 240 x 120": Work("product", "product", {"n": 120, "d": 240, "m": 120}),
     "product, 100 x 784 x 500": Work("product", "product"),
 }
@@ -137,6 +143,8 @@ def bars(kind):
         *(Bar(f"masked product, batch {n}", "masked product, sorted MADE mask 784 x 500, forward and both backward, "
               f"batch {n}, against the dense products at the same BLAS kernels", limit, ("numpy, dense",))
           for n, limit in (("1,000", 0.65), ("100", 0.75))),
+        *(Bar(f"large products, {size}, {dtype}", f"large dense products, {size}, {dtype}, forward and both backward, against "
+              "OpenBLAS", 1 / 0.9, ("numpy, dense",)) for size in LARGE for dtype in ("float32", "float64")),
         *(Bar(f"product, {size}", f"product by the micro-kernel, {size}, one core, against as many multiply-adds in registers",
               1 / share, ("npgen, multiply-adds in registers",))
           for size, share in (("120 x 240 x 120", by(0.95, 0.85)), ("100 x 784 x 500", by(0.75, 0.65)))),
