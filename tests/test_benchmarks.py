@@ -22,7 +22,7 @@ TINY = {"made": {"d": 12, "hidden": 20, "batch": 8, "n_samples": 5}, "vae": {"d"
         "rbm": {"d": 12, "hidden": 9, "batch": 8, "n_chains": 6},
         "mixture": {"n": 200, "d": 2, "k": 3},
         "logsumexp": {"n": 7, "d": 5}, "normals": {"n": 5000}, "masked_product": {"d": 12, "hidden": 20, "batch": 8},
-        "product": {"n": 7, "d": 5, "m": 9}}
+        "product": {"n": 7, "d": 5, "m": 9}, "large_products": {"n": 7, "d": 5, "m": 9}}
 PEERS = {"torch": "torch", "zuko": "zuko", "jax": "jax", "numpy": "sklearn"}
 
 
