@@ -20,15 +20,13 @@ import sys
 import time
 
 from .kernels import _jit, session
+from .ranks import Ranks, WorkersError
 
 LIMIT = 3600.0  # seconds without one more result, after which workers are given up
 ATTEMPTS = 3    # at a block, before its error is that of the whole
 LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where mpirun says how many ranks there are
+OWNER = "NPGEN_RANK"  # where the process is named that is a rank: those that it starts find mpirun's words, too, and are none
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-class WorkersError(RuntimeError):
-    """Workers died, ran out of memory, or did not answer, and what they were to do cannot be done without them."""
 
 
 class Tree:
@@ -84,6 +82,18 @@ class Workers(abc.ABC):
     def sum(self, arrays):
         """The arrays, each of which is now, in place, its sum over all ranks: to the same bits on each of them."""
         return arrays
+
+    def once(self, compute):
+        """What compute() gives on rank 0, which alone calls it, on every rank; its error is everyone's."""
+        return compute()
+
+    def agree(self, what, value):
+        """The value. Raises ValueError, on every rank, unless it is the same on all: an array, or of the same repr."""
+        return value
+
+    def together(self):
+        """A block that all ranks run: where it fails on one, all end, and that one says why."""
+        return contextlib.nullcontext()
 
     @abc.abstractmethod
     def map_blocks(self, function, blocks, *args):
@@ -216,7 +226,7 @@ class Dask(Workers):
                                    "allow them more by limit=")
 
 
-class MPI(Workers):
+class MPI(Ranks, Workers):
     """The ranks of an mpi4py communicator, by default all that mpirun has started. Needs mpi4py.
 
     Every rank runs the same program, computes its share of the blocks, and has the answer. An error on one is raised on all.
@@ -225,15 +235,9 @@ class MPI(Workers):
     apart = False
 
     def __init__(self, comm=None, *, limit=LIMIT):
-        super().__init__(limit=limit)
-        self._mpi = _needed("mpi4py.MPI", "MPI", "mpi")
-        self.comm = comm or self._mpi.COMM_WORLD
-        self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
-
-    def sum(self, arrays):
-        for array in arrays:
-            self.comm.Allreduce(self._mpi.IN_PLACE, array)
-        return arrays
+        Workers.__init__(self, limit=limit)
+        mpi = _needed("mpi4py.MPI", "MPI", "mpi")
+        Ranks.__init__(self, mpi, comm or mpi.COMM_WORLD)
 
     def map_blocks(self, function, blocks, *args):
         parts = self._everyones(lambda: [_in_session(function, args, blocks[i]) for i in self._share(blocks)])
@@ -270,14 +274,6 @@ class MPI(Workers):
                 raise error
         return given
 
-    def _sendable(self, error):
-        """The error, or where that cannot be sent, what it says."""
-        try:
-            self._mpi.pickle.loads(self._mpi.pickle.dumps(error))
-            return error
-        except Exception:
-            return WorkersError(f"{type(error).__name__}: {error}")
-
     def meet(self):
         """Wait until every rank is here; raise WorkersError where one does not come."""
         request, since = self.comm.Ibarrier(), time.monotonic()
@@ -304,11 +300,24 @@ def current():
 
 
 def n_ranks():
-    """How many ranks mpirun has started, this one among them; 1 without it."""
+    """How many ranks mpirun has started, this one among them; 1 without it, and in a process that a rank has started."""
+    if os.environ.get(OWNER, str(os.getpid())) != str(os.getpid()):
+        return 1
     return max(int(size) for name in LAUNCHERS if (size := os.environ.get(name, "1")).isdigit())
 
 
-_ranks = functools.cache(MPI)
+def rank():
+    """Which of the ranks this process is, of which the first alone prints and saves; 0 without mpirun."""
+    try:
+        return current().rank if n_ranks() > 1 else 0
+    except ImportError:
+        return 0
+
+
+@functools.cache
+def _ranks():
+    os.environ[OWNER] = str(os.getpid())
+    return MPI()
 
 
 def _needed(module, who, extra):

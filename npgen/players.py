@@ -54,6 +54,9 @@ class Player:
     learning_rate  as in Training; None for the one there
     repeats        whether the loss is a function of its arguments alone, so that a step may be recorded once and run again on
                    other rows (npgen.record): what it does beside, to Python's objects, is then done once. Not with prepare
+    by_rows        whether a row's loss is a function of that row and of what is drawn for it alone, so that several processes
+                   may each have a share of a batch: arrays that are drawn are of its rows then (Stream.share), and what is
+                   drawn as Python's numbers is the same for all. Not with prepare
     """
 
     loss: collections.abc.Callable
@@ -64,6 +67,7 @@ class Player:
     optimizer: object = None
     learning_rate: float | None = None
     repeats: bool = False
+    by_rows: bool = False
 
     def __post_init__(self):
         if not isinstance(self.steps, int) or self.steps < 1:
@@ -71,10 +75,13 @@ class Player:
 
 
 class Move:
-    """A player's step on a batch; gradient has the parameters' names, shapes and order, and room for their gradients."""
+    """A player's step on a batch; gradient has the parameters' names, shapes and order, and room for their gradients.
 
-    def __init__(self, player, params, gradient, options):
-        self.player, self.params, self.options, self.limit = player, params, options, options.clip_norm
+    total: None, or what replaces an array by its sum over all processes, where each takes the step on a share of the batch
+    """
+
+    def __init__(self, player, params, gradient, options, total=None):
+        self.player, self.params, self.options, self.limit, self.total = player, params, options, options.clip_norm, total
         self.names = tuple(params if player.moves is None else player.moves)
         span = params.span(self.names)
         self.flat, self.gradient = params.flat[span], gradient.flat[span]
@@ -89,11 +96,17 @@ class Move:
 
     def _mean(self, moved, batch, stream):
         losses = self.player.loss(moved if self.all else {**self.params, **moved}, batch, stream)
-        return ops.sum(losses if batch.weights is None else losses * batch.weights) / len(batch)
+        return ops.sum(losses if batch.weights is None else losses * batch.weights) / stream.share_of(len(batch)).total
+
+    def _of_all(self, value):
+        """The whole batch's mean nats, and in self.gradient theirs: the sums of what every process has of its share."""
+        both = self.total(np.concatenate([self.gradient, np.reshape(value, 1)]))
+        self.gradient[:] = both[:-1]
+        return both[-1]
 
     def over(self, params, gradient):
         """The same player's step on other arrays."""
-        other = Move(self.player, params, gradient, self.options)
+        other = Move(self.player, params, gradient, self.options, self.total)
         other.per_epoch = self.per_epoch
         return other
 
@@ -109,6 +122,7 @@ class Move:
         batch.carry = state.carry
         moved = {name: self.params[name] for name in self.names}
         value, _ = value_and_grad(self._mean, out=self.gradients)(moved, batch, state.stream)
+        value = value if self.total is None else self._of_all(value)
         length = np.sqrt(norm.squared(self.gradient))
         nats = value + 0 * length[0]  # 0 times what is not finite is NaN
         scale = (self.limit / np.maximum(length, self.limit) + 0 * nats).astype(self.flat.dtype)

@@ -7,6 +7,7 @@ Reference: Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy 
 import hashlib
 import math
 import numbers
+import typing
 
 import numpy as np
 
@@ -41,12 +42,25 @@ def row_normals(x, shape):
     return np.asarray(noise, like=x)
 
 
+class Share(typing.NamedTuple):
+    """n rows of a batch of `total`, from number `first` on; counts: False for one that stands in where there is none."""
+
+    first: int
+    n: int
+    total: int
+    counts: bool = True
+
+
 class Stream:
     """A stream of random numbers: the same seed gives the same draws.
 
     seed     None (the operating system's entropy), a non-negative int, a SeedSequence or a Generator
     key      instead of a seed, two 32-bit integers; counter is then the first block of the stream to use
+    share    None, or the Share of a batch that is drawn for, by a process that has no more of it: the first dimension of
+             arrays drawn is of its n rows then, and they are what these rows have among the draws for the whole batch
     """
+
+    share = None
 
     def __init__(self, seed=None, *, key=None, counter=0):
         self.key = tuple(map(int, _key_of(seed) if key is None else key))
@@ -76,15 +90,26 @@ class Stream:
         block = np.uint64(self._advance(1) * _kernel.LANES)
         zero, half = np.uint64(0), np.uint64(32)
         words = _kernel.philox(block & np.uint64(2**32 - 1), block >> half, zero, zero, *map(np.uint64, self.key))
-        return Stream(key=words[:2])
+        spawned = Stream(key=words[:2])
+        spawned.share = self.share
+        return spawned
+
+    def share_of(self, n):
+        """The Share that n rows are."""
+        return Share(0, n, n) if self.share is None else self.share
 
     def reserve(self, n_values, dtype):
         """(key, start) of the next n_values values, for a kernel that draws them itself: as if they had been drawn."""
         dtype = np.dtype(dtype)
         if dtype.char not in "fd":
             raise TypeError(f"dtype must be float32 or float64, got {dtype}")
-        per_block = _kernel.values_per_block(dtype)
-        return self.key, self._advance(-(-n_values // per_block)) * per_block
+        per_block, before = _kernel.values_per_block(dtype), 0
+        if self.share is not None:
+            each, rest = divmod(n_values, self.share.n)
+            if rest:
+                raise ValueError(f"{n_values} values are not as many for each of the {self.share.n} rows of a share")
+            before, n_values = self.share.first * each, self.share.total * each
+        return self.key, self._advance(-(-n_values // per_block)) * per_block + before
 
     def state(self):
         """The stream as a dict of ints; from_state continues it."""
@@ -101,6 +126,8 @@ class Stream:
 
     def _draw(self, kernel, shape, dtype, like):
         shape = (shape,) if isinstance(shape, numbers.Integral) else tuple(shape)
+        if self.share is not None and shape[:1] != (self.share.n,):
+            raise ValueError(f"a draw of shape {shape} is not one for each of the {self.share.n} rows of a share")
         key, start = self.reserve(math.prod(shape), dtype)
         return _kernel.draw(kernel, np.empty(math.prod(shape), dtype, like=like), *key, start).reshape(shape)
 

@@ -258,13 +258,13 @@ for _name in METHODS:
 
 
 class _Place:
-    """Where a draw begins in the stream: so many blocks after where the step began."""
+    """Where a draw begins in the stream: so many values after the block where the step began."""
 
-    def __init__(self, counter, blocks, per_block):
-        self.counter, self.blocks, self.per_block = counter, blocks, per_block
+    def __init__(self, counter, values, per_block):
+        self.counter, self.values, self.per_block = counter, values, per_block
 
     def __int__(self):
-        return (self.counter[0] + self.blocks) * self.per_block
+        return self.counter[0] * self.per_block + self.values
 
 
 class _Stream(Stream):
@@ -272,11 +272,11 @@ class _Stream(Stream):
 
     def __init__(self, stream, recording):
         super().__init__(key=stream.key, counter=stream.counter)
-        self._first, self._recording = stream.counter, recording
+        self._first, self._recording, self.share = stream.counter, recording, stream.share
 
     def reserve(self, n_values, dtype):
-        blocks, (key, _) = self.counter - self._first, super().reserve(n_values, dtype)
-        return key, _Place(self._recording.counter, blocks, _kernel.values_per_block(np.dtype(dtype)))
+        (key, start), per_block = super().reserve(n_values, dtype), _kernel.values_per_block(np.dtype(dtype))
+        return key, _Place(self._recording.counter, start - self._first * per_block, per_block)
 
     def spawn(self):
         self._recording.refuse("a draw of Python's numbers")

@@ -13,13 +13,15 @@ import math
 
 import numpy as np
 
-from . import optim
+from . import optim, parallel
 from .engine import map_arrays
 from .graph import Places
+from .kernels import Kernel
 from .kernels._cuda import asnumpy, is_device_array
 from .optim import BASE, COUNTER, RATE, STEP
+from .options import Training, check_training
 from .players import Batch, Move, Player
-from .random import Stream
+from .random import Share, Stream
 from .record import Recording, n_threads
 from .warn import warn
 
@@ -28,69 +30,6 @@ _ATTEMPTS = 10  # to go on from an epoch whose loss was not finite
 
 class ConvergenceWarning(UserWarning):
     """Fitting stopped before it had converged, or had to go back because the loss was not finite."""
-
-
-@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
-class Training:
-    """How to train: a model that follows a gradient inherits these, as keyword arguments of its constructor.
-
-    max_epochs           passes over the rows, at most
-    batch_size           rows per step
-    learning_rate        halved whenever the loss was not finite and training went back an epoch
-    schedule             of the learning rate from step to step: "constant", "cosine" (down to 0 after max_epochs), "step" (a
-                         tenth after each third of max_epochs), or an object of npgen.optim; a fit that stops early stops there
-    warmup               epochs over which the learning rate first rises from 0
-    optimizer            "adam", "adamw" (with a weight_decay of 0.01 of its own), "sgd", "adam0" (beta1 of 0, beta2 of 0.99,
-                         for two players), or an object of npgen.optim
-    average              decay of a running mean of the parameters, say 0.999, which is what is then validated, kept and
-                         restored (npgen.optim.Average); 0 for none
-    validation_fraction  share of the rows that is held out to stop by; 0 trains on all, and stops by the training loss. Of no
-                         account where fit is given validation_data
-    patience             epochs without a lower held-out loss, after which training stops
-    restore_best         whether to end with the parameters of the best epoch, not of the last
-    weight_decay         decoupled: every step takes learning_rate * weight_decay of every parameter away
-    clip_norm            a gradient longer than this is scaled down to it
-    callbacks            functions that are called after every epoch with its entry of history_: a dict of epoch, train_nats and
-                         valid_nats (losses: minus the mean of log p or its bound), learning_rate, rollbacks
-    verbose              whether to show a progress bar
-    """
-
-    max_epochs: int = 300
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    schedule: object = "constant"
-    warmup: float = 0.0
-    optimizer: object = "adam"
-    average: object = 0.0
-    validation_fraction: float = 0.1
-    patience: int = 20
-    restore_best: bool = True
-    weight_decay: float = 0.0
-    clip_norm: float = 100.0
-    callbacks: tuple = ()
-    verbose: bool = False
-
-
-def check_training(options):
-    """Raise ValueError, or TypeError for callbacks that are no functions, unless these can be used."""
-    for name in ("max_epochs", "batch_size", "patience"):
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    for name in ("learning_rate", "clip_norm"):
-        value = getattr(options, name)
-        if not isinstance(value, (int, float, np.number)) or not value > 0 or not math.isfinite(value):
-            raise ValueError(f"{name} must be a positive number, got {value!r}")
-    for name in ("weight_decay", "warmup"):
-        value = getattr(options, name)
-        if not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be 0 or a positive number, got {value!r}")
-    optim.schedule(options.schedule), optim.optimizer(options.optimizer), optim.average(options.average)
-    if not isinstance(options.callbacks, (list, tuple)) or not all(map(callable, options.callbacks)):
-        raise TypeError(f"callbacks must be a list of functions, got {options.callbacks!r}")
-    value = options.validation_fraction
-    if not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
-        raise ValueError(f"validation_fraction must be in [0, 1), got {value!r}; 0 trains on every row")
 
 
 @dataclasses.dataclass
@@ -153,12 +92,16 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
     validation   a Batch to stop by, or None: a share of the rows of batch
     stream       random numbers for the split, the order and the loss
     options      a Training, or whatever has its attributes, as a model that inherits it
-    monitor      what is scored on the rows to stop by, a function like a loss; None: the first player's loss. With a monitor
-                 and no such rows nothing says which epoch is best: all max_epochs are taken, and the last parameters kept
+    monitor      what is scored on the rows to stop by, a function like a loss, or a Player with such a loss; None: the first
+                 player. With a monitor and no such rows nothing says which epoch is best: all max_epochs are taken, and the
+                 last parameters kept
     statistics   what rows are scored by beside the parameters: statistics(params, batch) -> {name: array}, of all rows that are
                  trained on, before each validation, and of the parameters that are kept (State.statistics); None: nothing
     resume       a State to go on from; save(state) is called after every epoch, whose arrays no later epoch writes to
     It runs where batch and params lie; on a GPU no step reads a value back, and the nats of an epoch are read when it is over.
+    Under mpirun, or with npgen.parallel.MPI, every process has all rows, takes its share of each batch and of the rows to stop
+    by, and has the sums over all of them: how many they are changes the answer by the rounding of these sums alone. Where
+    players are not all by_rows each takes every step, as one process would, and one sentence warns of that. Rank 0 calls save.
     Returns the State. Ctrl-C ends the run with the best so far; a NaN or infinite loss takes the run back to the start of
     its epoch with half the learning rate, up to ten times. Warns ConvergenceWarning in these two cases, once each.
     Raises ValueError for parameters that are not finite to begin with, players that cannot be, a State whose learning rates
@@ -166,21 +109,25 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
     """
     options, players = options or Training(), (Player(loss=players),) if callable(players) else tuple(players)
     check_training(options)
-    step = _Step(players, params, batch, options, monitor, statistics)
-    state = resume or step.begin(stream)
+    workers = parallel.current()
+    step = _Step(players, params, batch, options, monitor, statistics, workers)
+    state = workers.once(lambda: resume or step.begin(stream))
     rows, out = held_out(state.split, len(batch), options.validation_fraction if validation is None else 0)
     scored = (batch, out) if validation is None else (validation, np.arange(len(validation)))
     scored = scored[0], np.asarray(scored[1], like=batch.x)
     step.over(rows, state)
-    with _progress(options, state) as bar, np.errstate(all="ignore"):  # a loss that is not finite is dealt with below
+    with _progress(options, state, workers) as bar, np.errstate(all="ignore"):  # a loss that is not finite is dealt with below
         try:
             while state.epoch < options.max_epochs and state.since_best < options.patience:
                 advanced = _epoch(step, state, rows, scored)
+                workers.agree("fit: the parameters after an epoch", state.params)
                 if save:
-                    save(state)
+                    workers.once(lambda: save(state))
                 if advanced:
                     _report(bar, state, options)
         except KeyboardInterrupt:
+            if workers.size > 1:  # the others go on, and wait for this one
+                raise
             state.interrupted = True
             warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept", ConvergenceWarning)
     params.flat[:] = state.best if options.restore_best else state.carry.get("average", state.params)
@@ -203,17 +150,24 @@ def held_out(split, n, fraction):
 class _Step:
     """All players' steps on a batch, and the nats of rows without one."""
 
-    def __init__(self, players, params, batch, options, monitor=None, statistics=None):
+    def __init__(self, players, params, batch, options, monitor=None, statistics=None, workers=None):
         self.params, self.batch, self.options = params, batch, options  # the batch of all rows
         self.gradient = params.over(np.empty_like(params.flat))  # one for all players, each of whom fills its own
-        self.moves = [Move(player, params, self.gradient, options) for player in players]
-        self.monitor, self.statistics, self.loss_decides = monitor or players[0].loss, statistics, monitor is None
+        self.on_device = is_device_array(params.flat)
+        self.workers, self.total = workers, None  # what sums an array over those who have a share each
+        if workers is not None and workers.size > 1:
+            if all(player.by_rows and not player.prepare for player in players) and not self.on_device:
+                self.total = Kernel("train.total", "values(N)", reference=lambda values: workers.sum([values])[0])
+            else:
+                warn(f"fit: {workers.size} processes cannot share these steps, of which each takes all; one is as quick")
+        self.moves = [Move(player, params, self.gradient, options, self.total) for player in players]
+        monitor = Player(loss=monitor) if callable(monitor) else monitor
+        self.monitor, self.statistics, self.loss_decides = monitor or players[0], statistics, monitor is None
         self.average = optim.average(options.average)
         self.shown = params.copy() if self.average else params  # what is validated and kept
         self.repeats = all(player.repeats and not player.prepare for player in players)
         self.work, self.recorded = None, {}  # the arrays that steps change, and recorded steps on them
         self.rolled_back = []  # what the loss became and when, in words
-        self.on_device = is_device_array(params.flat)
         self.places = Places(params.flat) if self.on_device and self.repeats else None
         *self.ends, self.n_steps = np.cumsum([player.steps for player in players])  # of each player's among a batch's
         if len({player.name for player in players}) < len(players):
@@ -259,7 +213,9 @@ class _Step:
         """Every player's steps on the rows of these numbers; returns the nats of each."""
         if self.places is not None:
             return self.places.step(self.take, state, rows, self.options.batch_size, (self.params.flat, self.work))
-        key = len(rows), state.stream.key, n_threads()
+        if self.total is not None:
+            rows = self.share(rows, state.stream)
+        key = len(rows), state.stream.key, state.stream.share, n_threads()
         if self.repeats and key not in self.recorded:
             return self._record(key, state, rows)
         if not self.repeats or self.recorded[key] is None:
@@ -291,9 +247,27 @@ class _Step:
         map_arrays(np.copyto, changing, before)
         return self.take(state, rows)
 
+    def share(self, rows, stream):
+        """This process's of a batch's rows, which the stream draws for: neighbours, of which every process has as many but one.
+
+        Where it has none it computes one that counts nothing, so that its stream goes on as the others' do.
+        """
+        n, first, end = len(rows), *(len(rows) * k // self.workers.size for k in (self.workers.rank, self.workers.rank + 1))
+        first = min(first, n - 1)
+        stream.share = Share(first, max(end - first, 1), n, end > first)
+        return rows[first:first + stream.share.n]
+
+    @staticmethod
+    def of_share(batch, rows, share):
+        """The rows of these numbers."""
+        batch = batch.take(rows)
+        if share is not None and not share.counts:
+            batch.weights = np.zeros_like(batch.x, shape=len(batch))
+        return batch
+
     def take(self, state, rows):
         """train, one step after the other."""
-        batch, nats = self.batch.take(rows), []
+        batch, nats = self.of_share(self.batch, rows, state.stream.share), []
         for k, move in enumerate(self.moves):
             for _ in range(move.player.steps):
                 nats.append(move(state, state.clock[k], batch))
@@ -309,11 +283,14 @@ class _Step:
         """The (weighted) mean nats of some rows of a Batch, without a step; trained: the numbers of those trained on."""
         sums, weights, found = [], batch.weights, self.statistics_of(self.shown, trained)
         params = dict(self.shown) | found if found else self.shown
-        for part in map(batch.take, _cut(rows, 1000)):
+        shared = self.total is not None and self.monitor.by_rows
+        for rows_of_part in _cut(rows, 1000):
+            part = self.of_share(batch, self.share(rows_of_part, stream) if shared else rows_of_part, stream.share)
             part.carry = carry
-            losses = self.monitor(params, part, stream)
-            sums.append(np.sum(losses if weights is None else losses * part.weights, dtype=np.float64))
-        return float(np.sum(np.stack(sums))) / (len(rows) if weights is None else float(weights[rows].sum(dtype=np.float64)))
+            losses = self.monitor.loss(params, part, stream)
+            sums.append(np.sum(losses if part.weights is None else losses * part.weights, dtype=np.float64))
+        sums = self.total(np.stack(sums)) if shared else np.stack(sums)
+        return float(np.sum(sums)) / (len(rows) if weights is None else float(weights[rows].sum(dtype=np.float64)))
 
 
 def _cut(rows, size):
@@ -378,8 +355,8 @@ def _roll_back(step, state, nats):
 
 
 @contextlib.contextmanager
-def _progress(options, state):
-    if not options.verbose:
+def _progress(options, state, workers):
+    if not options.verbose or workers.rank > 0:
         yield None
         return
     from tqdm import tqdm

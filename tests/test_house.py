@@ -19,7 +19,7 @@ KERNELS = Path(npgen.kernels.__file__).parent
 
 # A module imports only from ranks below its own; on one rank, only from those listed before it.
 RANKS = [
-    ["kernels", "version", "warn", "tensor", "engine", "checks"],
+    ["kernels", "version", "ranks", "parallel", "warn", "tensor", "engine", "checks"],
     ["masks", "layout", "ops", "linalg", "compositions.elementwise", "compositions.reductions", "compositions.calculus",
      "compositions.products", "compositions.shapes", "compositions.fourier", "compositions.refused", "compositions", "fused",
      "splines", "random"],
@@ -30,7 +30,7 @@ RANKS = [
      "transforms.base", "transforms.row_noise", "transforms.standardize", "transforms.dequantize", "transforms.logit",
      "transforms.columns", "transforms.choice", "transforms.atoms", "transforms.actnorm", "transforms.permute", "transforms.lu",
      "transforms.elements", "transforms.coupling", "transforms.autoregressive", "transforms", "priors", "ode", "optim"],
-    ["parallel", "record", "graph", "players", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source",
+    ["record", "graph", "players", "options", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source",
      "data.frames", "data.column", "data.determined", "data.relative", "data.reading", "data.schema", "data"],
     ["models.overflow", "models.capabilities", "models.context", "models.device", "models.estimator", "models.older",
      "models.files", "models.run",

@@ -9,10 +9,12 @@ user can put right is one line on stderr and exit status 2; Ctrl-C is status 130
     reporting report                        about     info, config, warmup, demo
 """
 import argparse
+import contextlib
 import os
 import sys
 import warnings
 
+from .. import parallel
 from ..kernels import DeviceError
 from ..version import __version__
 from . import about, fitting, queries, reporting, tables
@@ -29,7 +31,7 @@ def main(argv=None):
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: say("warning", message)
         try:
-            with ctrl_c():
+            with ctrl_c(), _ranks(args):
                 return args.command(args) or 0
         except KeyboardInterrupt:
             say("interrupted")
@@ -37,7 +39,7 @@ def main(argv=None):
         except BrokenPipeError:  # the reader of a pipe went away: npgen info FILE | head -1
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        except (OSError, ValueError, TypeError, ImportError, MemoryError, DeviceError) as error:
+        except (OSError, ValueError, TypeError, ImportError, MemoryError, DeviceError, parallel.WorkersError) as error:
             named = isinstance(error, OSError) and error.strerror and error.filename
             say("error", f"{error.filename}: {error.strerror}" if named else str(error) or type(error).__name__)
             return 2
@@ -46,6 +48,18 @@ def main(argv=None):
                 raise
             say("interrupted")
             return 130
+
+
+@contextlib.contextmanager
+def _ranks(args):
+    """Where mpirun has started several of this command: a fit is shared by them, and the first prints, warns and saves."""
+    if parallel.n_ranks() == 1:
+        yield
+        return
+    with parallel.current().together():
+        if args.command is not fitting.fit:
+            raise ValueError(f"mpirun has started {parallel.n_ranks()} of this command, which share a fit alone; run one")
+        yield
 
 
 def _parser():

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from .. import data, heads, priors
+from .. import data, heads, parallel, priors
 from ..data.reading import is_parquet, read_table
 from ..data.text import PLAIN
 from ..divergences.objectives import OBJECTIVES
@@ -51,6 +51,8 @@ def fit(args):
     seconds = time.perf_counter() - begin
     if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
         raise KeyboardInterrupt
+    if parallel.rank() > 0:
+        return
     model.save(args.out)
     if not args.quiet:
         dtype = model.dtype_ if frame is not None else x.rows.dtype
@@ -201,6 +203,8 @@ cells by preprocess='auto', and their density is a lower bound then.
 While it fits, FILE.checkpoint keeps the state, some seconds old at most. Ctrl-C ends the run
 with the best so far in FILE and status 130; --resume goes on from the checkpoint, to
 the same bits as a run that never stopped (same data, seed and settings).
+Under mpirun -n N, N processes share every step of a model that follows a gradient, and N changes the
+model by rounding alone; see the README for those that cannot. A run goes on with any N.
 
 Settings for --set, with their defaults:
 {_settings()}

@@ -1,8 +1,13 @@
 """What the commands print: a line on stderr, a table."""
 import sys
 
+from .. import parallel
+
 
 def say(*parts):
+    """A line on stderr; of several ranks the first says it."""
+    if parallel.rank() > 0:
+        return
     print("npgen:", ": ".join(" ".join(str(part).split()) for part in parts), file=sys.stderr)
 
 

@@ -15,7 +15,7 @@ import dataclasses
 
 import numpy as np
 
-from .. import transforms
+from .. import parallel, transforms
 from ..checks import check_constant, check_number, check_rows, check_weights, column_names, counting, total_weight
 from ..engine import Tensor
 from ..heads import head_for
@@ -110,7 +110,8 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         check_rows("fit", x[:2], minimum=2, missing=learner._missing)
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, column_names("fit", X)
         validation = None if validation_data is None else learner._check_validation(validation_data)
-        with session(), RunFile(checkpoint, resume, learner, (x, c, weights), n_seen, validation) as run:
+        with (session(), parallel.current().together(),
+              RunFile(checkpoint, resume, learner, (x, c, weights), n_seen, validation) as run):
             learner.stream_ = run.stream.spawn()
             learner.preprocess_ = transforms.make(self.preprocess, x, learner._untouched).fit(x, sample_weight=weights)
             learner._learn(x, c, weights, run)

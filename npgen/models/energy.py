@@ -151,7 +151,8 @@ class EnergyModel(GradientModel):
             c, chain = batch.context, (batch.carry or {}).get("chain")
             return objective(lambda x: self._f(p, x, c), self._base_given(c), batch.x, stream, chain, self.sigma)
 
-        return Player(loss=loss, prepare=self._advance if self.objective == "pcd" else None),
+        pcd = self.objective == "pcd"
+        return Player(loss=loss, prepare=self._advance if pcd else None, by_rows=not pcd),
 
     def _advance(self, p, carry, batch, stream):
         """The chains, n_steps of the sampler further; at first they are rows of the base, given a context likely ones."""

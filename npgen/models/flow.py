@@ -96,6 +96,10 @@ class StackedFlow(FlowModel):
     n_layers_, hidden_, norm_, mix_, base_, orders_ = Follows(), Follows(), Follows(), Follows(), Follows(), Follows()
 
     @property
+    def _by_rows(self):
+        return self.norm != "batch"
+
+    @property
     def _objectives(self):
         moved = self.norm != "batch" and isinstance(self.base, str) and self.base == "normal"
         return FlowModel._objectives if moved else FlowModel._objectives[:1]

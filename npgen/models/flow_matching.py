@@ -44,6 +44,10 @@ class FlowMatching(ODEModel):
             raise ValueError(f"coupling must be 'independent' or 'ot', got {self.coupling!r}")
         return super()._choose(z, c, stream)
 
+    @property
+    def _by_rows(self):
+        return self.coupling == "independent"
+
     def _path(self, tau):
         return 1 - tau, tau, -np.ones_like(tau), np.ones_like(tau)
 
@@ -51,8 +55,8 @@ class FlowMatching(ODEModel):
         return -np.ones_like(tau)
 
     def _times(self, stream, x):
-        u = stream.uniform(len(x), x.dtype, like=x)
-        return (np.cumsum(np.ones_like(u)) - u) / len(x)  # one in every n-th of (0, 1): less noise in the mean
+        u, share = stream.uniform(len(x), x.dtype, like=x), stream.share_of(len(x))
+        return (share.first + np.cumsum(np.ones_like(u)) - u) / share.total  # one in every n-th of (0, 1): less noise
 
     def _noise(self, x, stream, c):
         eps = super()._noise(x, stream, c)

@@ -115,12 +115,15 @@ class GAN(GradientModel):
         return {"generator": MLP("generator", (chosen["n_noise"] + w, *chosen["hidden"], d)),
                 "critic": MLP("critic", (chosen["packing"] * (d + w), *chosen["critic_hidden"], 1))}
 
+    _by_rows = False  # _monitor has pairs of rows
+
     def _players(self):
         check_widths("n_critic", (self.n_critic,))
 
         def player(name, loss, steps):
-            return train.Player(name=name, moves=(name,), steps=int(steps), repeats=True, loss=lambda p, batch, stream:
-                                loss(p, batch.x, stream, batch.context) * self._others(batch.weights))
+            return train.Player(name=name, moves=(name,), steps=int(steps), repeats=True, by_rows=self.packing_ == 1,
+                                loss=lambda p, batch, stream: loss(p, batch.x, stream, batch.context)
+                                * self._others(batch.weights))
         return player("critic", self._loss, self.n_critic), player("generator", self._deception, 1)
 
     def _others(self, weights):

@@ -28,6 +28,7 @@ class GradientModel(Model, train.Training):
     preprocess: object = "auto"
     _validates = True
     _monitor = None  # (p, batch, stream) -> (n,), by which training stops
+    _by_rows = True  # whether a row's _loss is a function of that row and of what is drawn for it alone; and its _monitor
     _statistics = None  # (p, z, c, weights) -> {name: array} of the rows trained on, if a part has query_shapes of its own
 
     @property
@@ -120,7 +121,8 @@ def follower(model):
     """The player that follows the gradient of a model's _loss, a function of its arguments."""
     distance = getattr(model, "_distance", None)
     if distance is None:
-        return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context), repeats=True)
+        return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context), repeats=True,
+                            by_rows=getattr(model, "_by_rows", False))
     return train.Player(loss=lambda p, batch, stream: model._loss(p, batch.x, stream, batch.context, batch.weights),
                         repeats=distance.repeats)
 
@@ -160,8 +162,8 @@ def descend(model, params, x, c, weights, run, players=None, monitor=None):
     batch = train.Batch(x, c, weights).to(model._place)
     before = before and train.State.restore(*before, like=batch.x)
     state = train.fit(players, model.params_, batch, validation=validation and validation.to(model._place), stream=run.stream,
-                      options=options_of(model), monitor=monitor and of_rows(monitor), statistics=statistics if more else None,
-                      resume=before, save=run.write)
+                      options=options_of(model), statistics=statistics if more else None, resume=before, save=run.write,
+                      monitor=monitor and train.Player(loss=of_rows(monitor), by_rows=model._by_rows))
     if more:
         model.params_ = Parameters(dict(model.params_) | state.statistics, model.params_.flat.dtype)
     model.history_, model.n_epochs_ = state.history, state.epoch

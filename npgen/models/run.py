@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from .. import checkpoint
+from .. import checkpoint, parallel
 from ..checks import one_line
 from ..random import Stream, as_stream
 from .files import params_to_json, same
@@ -21,7 +21,7 @@ class RunFile:
     data        (rows, context or None, weights or None) that the run is of
     n_seen      how many rows there are, or the sum of their weights
     validation  (rows, context or None, weights or None) that fit was given to stop by, or None
-    As a context manager it writes, at the end, the last state that it was given.
+    As a context manager it writes, at the end, the last state that it was given. Of several ranks the first reads and writes.
     """
 
     def __init__(self, path, resume, model, data, n_seen, validation=None):
@@ -29,18 +29,24 @@ class RunFile:
         self._last, self._due = None, -math.inf  # a state that is not written yet, and when the next is
         if resume and path is None:
             raise ValueError("fit: resume=True needs checkpoint=, the file to go on from")
+        workers = parallel.current()
         try:
-            self.stream = as_stream(model.random_state)
+            self.stream = workers.once(lambda: as_stream(model.random_state))
         except (TypeError, ValueError) as error:
             raise type(error)(f"random_state: {error}") from None
+        if workers.size > 1:
+            workers.agree("fit: the data", (_digest(*data), validation and _digest(*validation)))
+            workers.agree("fit: the hyperparameters", (type(model).__name__, params_to_json(
+                model, without=("random_state", "callbacks", "verbose"))))
+        self._writes = workers.rank == 0
         if path is None:
             return
         self._header = {"class": "checkpoint", "model": type(model).__name__, "data": _digest(*data),
                         "validation": validation and _digest(*validation),
                         "params": params_to_json(model, without=("max_epochs", "max_iter", "callbacks", "verbose")),
                         "stream": self.stream.state()}
-        if resume and os.path.exists(path):
-            arrays, header, number = checkpoint.read_any(path)
+        if before := workers.once(lambda: resume and os.path.exists(path) and checkpoint.read_any(path)):
+            arrays, header, number = before
             self._check(header)
             if number < checkpoint.FORMAT:
                 raise ValueError(f"fit: the checkpoint {path} is of an older npgen, whose runs do not go on; fit without "
@@ -66,7 +72,7 @@ class RunFile:
 
     def write(self, state):
         """Replace the file by what state.save() gives, unless that was done less than WRITE_EVERY seconds ago."""
-        if self.path is not None:
+        if self.path is not None and self._writes:
             self._last = state.save()
             if time.monotonic() >= self._due:
                 self._write()

@@ -213,6 +213,8 @@ class GaussianMixture(MixtureModel):
         self.fit_report_ |= {"reseeded": [], "starts": [], "on_floor": []}  # these are EM's
         self.lower_bound_ = self._mean_nats(expect(self._components(self.params_), rows))
 
+    _by_rows = True
+
     def _loss(self, p, z, stream, c=None):
         return -self._log_density(p, z)
 
