@@ -23,7 +23,8 @@ SEED = 0
 
 # --- Boltzmann machines ----------------------------------------------------------------------------------------------
 
-STEPS = {"optimizer": "sgd", "learning_rate": 0.01, "average": 0.999, "clip_norm": 100.0, "random_state": SEED}
+STEPS = {"optimizer": "sgd", "learning_rate": 0.01, "average": 0.999, "clip_norm": 100.0, "batch_size": 100,
+         "random_state": SEED}
 SMALL = npgen.RBM(n_hidden=16, max_epochs=50, **STEPS)
 LARGE = npgen.RBM(n_hidden=500, n_annealed=5000, max_epochs=60, **STEPS)
 

@@ -27,7 +27,7 @@ CASES = (
     ("gmmn", "grey 0..16", {"max_epochs": 100, "learning_rate": 3e-3}, {"max_epochs": 3}),
     ("gmm", "grey 0..16", {"n_components": 10, "reg_covar": 0.1, "preprocess": "dequantize+logit"}, {}),
     ("realnvp", "grey 0..16", {"patience": 8}, {"max_epochs": 3}),
-    ("rbm", "black/white", {"max_epochs": 100}, {"max_epochs": 3}),
+    ("rbm", "black/white", {"max_epochs": 100, "batch_size": 100}, {"max_epochs": 3}),
 )
 AHEAD = 4  # the first of those whose kernels a second process compiles, while this one is at those before
 

@@ -353,7 +353,7 @@ MODELS = {
                      REAL),
     "Diffusion": (Diffusion(hidden=(4,), average=0.9, n_steps=3, max_epochs=5, random_state=3), REAL),
     "mixture by gradient": (GaussianMixture(2, solver="adam", max_epochs=5, random_state=3), REAL),
-    "RBM": (RBM(n_hidden=3, max_epochs=5, random_state=3), BITS),
+    "RBM": (RBM(n_hidden=3, batch_size=100, max_epochs=5, random_state=3), BITS),
     "EnergyModel": (EnergyModel(hidden=(4,), base=GaussianMixture(1), objective="pcd", n_chains=9, n_steps=2, n_burn=2,
                                 n_importance=50, max_epochs=5, random_state=3), REAL),
     "Autoencoder": (Autoencoder(n_latent=2, hidden=(4,), noise=0.1, prior=GaussianMixture(1), max_epochs=5, random_state=3),

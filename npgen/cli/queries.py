@@ -27,7 +27,7 @@ def score(args):
     elif model_in(args.file).capabilities.density == "none":
         model, distance = _answer(args, "score")
         print_table([("energy distance", f"{-distance:.4f} between the rows and rows that the model draws"),
-                     ("answer", f"a {type(model).__name__} has no density; score is minus this distance")])
+                     ("answer", f"{type(model).__name__} has no density; score is minus this distance")])
         return
     model, log_prob = _answer(args, "log_prob")
     if args.out and model.schema_ is not None and args.out.lower().endswith((".csv", ".parquet")):
