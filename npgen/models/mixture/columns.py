@@ -116,21 +116,28 @@ class Mixture(OfColumns, MixtureModel):
     # ------------------------------------------------------------ fitting
 
     def _learn(self, x, c, weights, run):
+        self._learn_rows(Rows(x, weights), run, lambda: self._check_support("fit", x))
+
+    def _learn_blocks(self, rows, run):
+        self._learn_rows(rows, run, lambda: rows.blocks.check(self._columns.check_support))
+
+    def _learn_rows(self, rows, run, check_support):
         self._check_counts("tol", "reg_covar", "smoothing")
         if self.init_params not in ("k-means++", "random_from_data"):
             raise ValueError(f"init_params must be k-means++ or random_from_data, got {one_line(self.init_params)}")
-        self._refuse(np.isnan(x).all(axis=0), "has no values; drop it")
+        values = rows.values()  # rows of all values that there are, as far as heads depend on them
+        self._refuse(np.isnan(values).all(axis=0), "has no values; drop it")
         if self.missing not in ("marginalise", "model"):
             raise ValueError(f"missing must be marginalise or model, got {one_line(self.missing)}")
-        heads, self.n_batches_, self.n_seen_ = column_heads(self._asked, x), 1, run.n_seen
-        heads = with_missing(heads, x) if self.missing == "model" else heads
-        self._build({"n_components": int(self.n_components), **chosen_heads(heads, x)})
-        self._check_support("fit", x)
-        reals = self._columns.reals
-        warn_of_atoms("fit", x[:, reals], x[:, reals], reals)
+        heads, self.n_batches_, self.n_seen_ = column_heads(self._asked, values), 1, run.n_seen
+        heads = with_missing(heads, values) if self.missing == "model" else heads
+        self._build({"n_components": int(self.n_components), **chosen_heads(heads, values)})
+        check_support()
+        reals, some = self._columns.reals, rows.evenly()
+        warn_of_atoms("fit", some[:, reals], some[:, reals], reals)
         with np.errstate(under="ignore", over="ignore"):
-            self._pool(x, weights)
-            rows = self._prepare_rows(x, weights)
+            self._pool(rows)
+            rows = rows.seen_from(*self._coordinates())
             one = self.fit_report_["one_component"] = self._nats_of_one(rows)
             self._keep(self._iterate(rows, run))
         if self.n_components > 1 and self.lower_bound_ <= one + self.tol:  # where EM rests, whatever the data
@@ -175,11 +182,11 @@ class Mixture(OfColumns, MixtureModel):
         with self._naming_columns(method):
             self._columns.check_support(method, x)
 
-    def _pool(self, x, weights):
+    def _pool(self, rows):
         """Set pooled_, the outputs (1, ...) of all rows as one component."""
-        reals = self._columns.reals
-        centre, deviations = spread(x[:, reals], weights, reals)
-        thin = np.isin(np.arange(x.shape[1]), reals[(deviations > 0) & (deviations < np.finfo(float).tiny / THINNEST)])
+        reals, (some, weights) = self._columns.reals, rows.few()
+        centre, deviations = spread(rows.of(reals), reals) if len(reals) else (np.empty(0), np.empty(0))
+        thin = np.isin(np.arange(rows.d), reals[(deviations > 0) & (deviations < np.finfo(float).tiny / THINNEST)])
         self._refuse(thin, "has values too close together for float64; multiply it by a constant")
         self.fit_report_ = {"constant_columns": reals[deviations == 0].tolist()}
         if self.reg_covar == 0 and not deviations.all():
@@ -188,27 +195,31 @@ class Mixture(OfColumns, MixtureModel):
         units = COVARIANCES["diag"].units(deviations) if deviations.any() else np.ones(len(reals))
         pooled = {name: interleaved(centre, 2 * np.log(units))[None] if name == "normal" else
                   head.initial(view, weights)[None] if not head.by_name else np.zeros((1, head.n_outputs(view.shape[1])))
-                  for name, head, view in self._columns.views(x)}
+                  for name, head, view in self._columns.views(some)}
         self._build(self._chosen | {"pooled": pooled})
-        statistics = self._expect(Products.equal(self._columns, pooled), self._prepare_rows(x, weights))
+        statistics = self._expect(Products.equal(self._columns, pooled), rows.seen_from(*self._coordinates()))
         for (name, head), moments in zip(self._columns.heads.items(), statistics.moments, strict=True):
             if name != "normal" and head.by_name:
                 pooled[name] = head.maximise(moments, pooled[name], None, 0.1 * statistics.weight)
 
     def _prepare_rows(self, x, weights):
-        centre, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
+        return Rows(x, weights, *self._coordinates())
+
+    def _coordinates(self):
+        """The centre (d,) and scale (d,) that normal columns are seen in."""
+        centre, scale = np.zeros(self.n_features_in_), np.ones(self.n_features_in_)
         if "normal" in self._columns.heads:
             reals, (mean, log_var) = self._columns.reals, self._columns.heads["normal"].split(self.pooled_["normal"][0])
             centre[reals], scale[reals] = mean, std(log_var)
-        return Rows(x, weights, centre, scale)
+        return centre, scale
 
     def _start(self, rows, stream):
         """Components of equal weight: around random rows, or each of the rows nearest to one of k that lie apart, and of a few
         as all rows are.
         """
-        k, width = self.n_components, max(rows.x.shape[1], self.n_components, DRAWS)
-        index = rows.choose(stream, width)
-        x, weights, views = rows.x[index], rows.weighted(index), list(self._columns.views(rows.x[index]))
+        k, width = self.n_components, max(rows.d, self.n_components, DRAWS)
+        x, weights = rows.choose(stream, width)
+        views = list(self._columns.views(x))
         if self.init_params == "random_from_data":
             return Products.around(self._columns, random_rows(x, weights, k, stream), self.pooled_)
         own, outputs = sum(head.log_prob_around(view, self.pooled_[name]) for name, head, view in views), {}
@@ -229,14 +240,13 @@ class Mixture(OfColumns, MixtureModel):
         return Products.equal(self._columns, outputs)
 
     def _expect(self, components, rows):
-        return expect(components, rows)
+        return rows.sum(expect, components)
 
     def _maximise(self, components, statistics, rows, stream, seeded=True):
         new, lost = maximise(components, statistics, self.pooled_, float(self.reg_covar), float(self.smoothing))
         lost &= seeded
         if lost.any():
-            index = rows.choose(stream, rows.x.shape[1])
-            seeds = random_rows(rows.x[index], rows.weighted(index), np.count_nonzero(lost), stream)
+            seeds = random_rows(*rows.choose(stream, rows.d), np.count_nonzero(lost), stream)
             for name, outputs in Products.around(self._columns, seeds, self.pooled_).outputs.items():
                 new.outputs[name][lost] = outputs
             new.log_weights[lost] = -math.log(len(lost))
@@ -368,3 +378,4 @@ class Mixture(OfColumns, MixtureModel):
 
         model._keep(Products(model._columns, log_weights, taken(self.params_), self.floor_[floors]), pooled=taken(self.pooled_))
         return model
+

@@ -67,7 +67,7 @@ class Products:
 
 
 def expect(products, rows):
-    """The E-step: the statistics of all rows."""
+    """The E-step: the statistics of Rows."""
     size = max(64, SHOWN // max(len(products.log_weights), rows.x.shape[1]))
 
     def gather(low):
@@ -79,7 +79,7 @@ def expect(products, rows):
         moments = tuple(head.moments(view, r, products.outputs[name]) for name, head, view in views)
         return Statistics(r.sum(axis=0), moments, float(w @ log_prob), float(w.sum()))
 
-    return functools.reduce(operator.add, map(gather, range(0, len(rows), size)))
+    return functools.reduce(operator.add, map(gather, range(0, max(len(rows), 1), size)))
 
 
 def maximise(products, statistics, pooled, reg_covar, smoothing):

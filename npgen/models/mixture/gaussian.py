@@ -104,16 +104,23 @@ class GaussianMixture(MixtureModel):
         self._check_params()
         z, log_det = self.preprocess_.to_noise(None, x, stream=run.stream)
         warn_of_atoms("fit", x, z)
-        self._warm = self._last() if self.warm_start else {}
-        self.n_batches_, self.n_seen_ = 1, run.n_seen
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         with np.errstate(under="ignore", over="ignore"):
-            rows = self._standardise(z, weights)
-            self._check_rows(rows)
+            rows = self._standardise(Rows(z, weights, device=self.device), run)
             if self.solver == "em":
                 self._keep(self._iterate(rows, run))
             else:
                 self._follow_gradient(x, rows, weights, run)
+
+    def _learn_blocks(self, rows, run):
+        if self.preprocess is not None or self.solver != "em":
+            raise ValueError("fit: X in blocks is for preprocess=None and solver='em'; set them so, or pass an array")
+        self._check_params()
+        some = rows.evenly()
+        warn_of_atoms("fit", some, some)
+        self._mean_log_det = 0.0
+        with np.errstate(under="ignore", over="ignore"):
+            self._keep(self._iterate(self._standardise(rows, run), run))
 
     def _assemble(self, d, w, chosen):
         return {"gaussians": Gaussians(chosen["n_components"], d, chosen["covariance_type"], chosen["centre"], chosen["scale"])}
@@ -129,16 +136,20 @@ class GaussianMixture(MixtureModel):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
-    def _standardise(self, z, weights):
-        """Choose centre_ and scale_; the rows in these coordinates."""
-        centre, std = spread(z, weights)
+    def _standardise(self, rows, run):
+        """Choose centre_ and scale_; the rows in these coordinates, checked."""
+        self._warm = self._last() if self.warm_start else {}
+        self.n_batches_, self.n_seen_ = 1, run.n_seen
+        centre, std = spread(rows)
         if not std.any():
             raise ValueError("fit: all rows of X are the same, which has no density; pass rows that differ")
         scale = COVARIANCES[self.covariance_type].units(std)
         self._build({"n_components": int(self.n_components), "covariance_type": self.covariance_type, "centre": centre,
                      "scale": scale})
         self.fit_report_ = {"constant_columns": np.flatnonzero(std == 0).tolist()}
-        return Rows(z, weights, self.centre_, self.scale_, self.device)
+        rows = rows.seen_from(self.centre_, self.scale_)
+        self._check_rows(rows)
+        return rows
 
     def _check_rows(self, rows):
         found = rows.distinct(self.n_components)
@@ -146,7 +157,7 @@ class GaussianMixture(MixtureModel):
             raise ValueError(f"fit: X has {found} different rows for n_components={self.n_components}; lower n_components")
         if self.reg_covar == 0:
             one = equal_components(self._form, np.zeros((1, self.n_features_in_)), 1.0)
-            if maximise(one, expect(one, rows), 0.0)[1].any():
+            if maximise(one, rows.sum(expect, one), 0.0)[1].any():
                 raise ValueError("fit: X has constant columns, or columns that depend linearly on one another, and with "
                                  "reg_covar=0 no density; drop such columns, or set reg_covar above 0")
 
@@ -189,11 +200,11 @@ class GaussianMixture(MixtureModel):
         means = given["means"] if "means" in given else first_means(*rows.sample(stream), self.n_components, stream)
         start = equal_components(self._form, means, SHARP)
         if len(given) < 3:
-            start = self._maximise(start, expect(start, rows), rows, stream)[0]
+            start = self._maximise(start, rows.sum(expect, start), rows, stream)[0]
         return dataclasses.replace(start, **given)
 
     def _expect(self, components, rows):
-        return expect(components, rows)
+        return rows.sum(expect, components)
 
     def _restore_components(self, arrays):
         return Components(self._form, **arrays)
@@ -211,7 +222,7 @@ class GaussianMixture(MixtureModel):
         self._finish()
         self.converged_ = self.n_epochs_ < self.max_epochs
         self.fit_report_ |= {"reseeded": [], "starts": [], "on_floor": []}  # these are EM's
-        self.lower_bound_ = self._mean_nats(expect(self._components(self.params_), rows))
+        self.lower_bound_ = self._mean_nats(self._expect(self._components(self.params_), rows))
 
     _by_rows = True
 

@@ -105,7 +105,7 @@ class Components:
 
 
 def expect(components, rows):
-    """The E-step: the statistics of all rows."""
+    """The E-step: the statistics of Rows."""
     form, launch = components.form, components.launch()
 
     def statistics(*args):

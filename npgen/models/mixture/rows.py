@@ -1,18 +1,22 @@
 """Weighted rows as EM takes them, NaN where a value is missing: in standard coordinates, in blocks, by pattern.
 
 Rows are seen in standard coordinates, z = (x - centre) / scale in float64, so that a fit does not care where the data
-lie or in what units.
+lie or in what units. They are an array, or blocks that workers read; what a fit asks of them are functions of rows, summed over
+the blocks in a binary tree (parallel.py), and a few rows. So a fit has the same bits wherever its rows are.
 
 Legend: n rows, d features.
 """
+import abc
 import functools
 
 import numpy as np
 
+from ... import parallel
 from ...kernels._cuda import asarray
 
 BLOCK = 2**22     # values of rows that are copied at once, where they have to be
 START = 2**24     # values of rows that a start looks at
+FEW = 2**12       # levels of a column of rows in blocks
 
 
 def patterns(x):
@@ -28,23 +32,116 @@ def patterns(x):
         yield rows, None if len(columns) == x.shape[1] else columns
 
 
-class Rows:
-    """Weighted rows, NaN where a value is missing, and the coordinates that they are seen in."""
+class AnyRows(abc.ABC):
+    """Weighted rows, NaN where a value is missing, and the coordinates that they are seen in, wherever they are."""
 
-    def __init__(self, x, weights, centre, scale, device="cpu"):
+    @abc.abstractmethod
+    def __len__(self):
+        """How many rows have a weight above 0."""
+
+    @abc.abstractmethod
+    def sum(self, function, *args):
+        """The sum of function(*args, rows) over the Rows of all blocks; function is one of a module."""
+
+    @abc.abstractmethod
+    def map(self, function, *args):
+        """A list of its answers for the Rows of all blocks."""
+
+    @abc.abstractmethod
+    def each(self, function, *args):
+        """The same, each computed when it is asked for."""
+
+    @abc.abstractmethod
+    def take(self, index):
+        """The rows (m, d) of these numbers, which ascend, and their weights."""
+
+    @abc.abstractmethod
+    def seen_from(self, centre, scale):
+        """The same rows in other coordinates."""
+
+    @abc.abstractmethod
+    def few(self):
+        """Rows (m, d) and their weights or None: all, or where they are in blocks evenly spaced ones that fit into memory."""
+
+    @abc.abstractmethod
+    def values(self):
+        """Rows (m, d) of all values of every column, but of a column that has many in blocks FEW of each of these."""
+
+    @abc.abstractmethod
+    def of(self, columns):
+        """The same rows of some columns."""
+
+    def evenly(self, n=20_000):
+        """Rows (m, d), evenly spaced ones where there are more than n."""
+        return self.take(np.arange(0, len(self), -(-len(self) // n)))[0]
+
+    def standard(self, x):
+        """Rows x (m, d) in standard coordinates; a missing value is the mean."""
+        z = (x - self.centre) / self.scale
+        return np.where(np.isnan(z), 0.0, z)
+
+    def mean(self, function):
+        """The weighted means (d,) of a function of the columns, over the values that there are."""
+        total, weight = self.sum(_totals, function)
+        return total / weight
+
+    def choose(self, stream, width):
+        """All rows (m, d), or so many that, at `width` values each, they fit into memory, and their weights.
+
+        They come in the order of a random projection: what is drawn does not depend on the order they were given in.
+        """
+        enough, direction = START // width, stream.normal(self.d)
+        index = np.arange(len(self)) if len(self) <= enough else np.sort(stream.integers(len(self), enough))
+        x, weights = self.take(index)
+        order = np.argsort(self.standard(x) @ direction, kind="stable")
+        return x[order], weights[order]
+
+    def sample(self, stream):
+        """Rows (m, d) in standard coordinates and their weights (m,), as they are chosen."""
+        x, weights = self.choose(stream, self.d)
+        return self.standard(x), weights
+
+    def distinct(self, enough):
+        """How many different rows there are, counted no further than is enough."""
+        found = np.empty((0, self.d))
+        for some in self.each(_different, enough):
+            found = np.unique(np.concatenate([found, some]), axis=0)
+            if len(found) >= enough:
+                break
+        return len(found)
+
+
+class Rows(AnyRows):
+    """Rows x (n, d), their weights (n,) or None."""
+
+    def __init__(self, x, weights, centre=0.0, scale=1.0, device="cpu"):
         self.x, self.weights, self.centre, self.scale, self.device = x, weights, centre, scale, device
 
     def __len__(self):
         return len(self.x)
 
-    def __getitem__(self, index):
-        """Some rows in standard coordinates; a missing value is the mean."""
-        z = (self.x[index] - self.centre) / self.scale
-        return np.where(np.isnan(z), 0.0, z)
+    @property
+    def d(self):
+        return self.x.shape[1]
+
+    def seen_from(self, centre, scale):
+        return Rows(self.x, self.weights, centre, scale, self.device)
+
+    def of(self, columns):
+        return Rows(self.x[:, columns], self.weights)
 
     def weighted(self, index):
         """The weights of some rows."""
         return np.ones(len(self.x[index])) if self.weights is None else self.weights[index].astype(np.float64)
+
+    def take(self, index):
+        return self.x[index], self.weighted(index)
+
+    def few(self):
+        return self.x, self.weights
+
+    def values(self):
+        return self.x
 
     @functools.cached_property
     def _on_device(self):
@@ -55,62 +152,146 @@ class Rows:
         x, weights = (self.x, None) if self.device == "cpu" else self._on_device
         return x[index], self.weighted(index) if weights is None else weights[index]
 
-    def blocks(self):
-        """Slices that make up all rows."""
-        size = max(1, BLOCK // max(1, self.x.shape[1]))
-        return [slice(low, low + size) for low in range(0, len(self), size)]
+    @functools.cached_property
+    def pieces(self):
+        """Rows of each block, which make up all."""
+        size = max(1, BLOCK // max(1, self.d))
+        return [Rows(self.x[i:i + size], None if self.weights is None else self.weights[i:i + size], self.centre, self.scale,
+                     self.device) for i in range(0, max(len(self), 1), size)]
+
+    def sum(self, function, *args):
+        return parallel.tree_sum((function(*args, piece) for piece in self.pieces), len(self.pieces))
+
+    def map(self, function, *args):
+        return list(self.each(function, *args))
+
+    def each(self, function, *args):
+        return (function(*args, piece) for piece in self.pieces)
 
     @functools.cached_property
     def groups(self):
-        """(row numbers, columns) of rows in which the same columns have values; for columns, None where all have."""
-        missing = any(np.isnan(self.x[block].min()) for block in self.blocks())
-        if missing:
-            return list(patterns(self.x))
-        return [(block, None) for block in (self.blocks() if self.device == "cpu" else [slice(None)])]
-
-    def mean(self, function):
-        """The weighted means (d,) of a function of the columns, over the values that there are."""
-        total, weight = 0.0, 0.0
-        for block in self.blocks():
-            w, z = self.weighted(block), (self.x[block] - self.centre) / self.scale
-            seen = ~np.isnan(z)
-            total, weight = total + w @ np.where(seen, function(z), 0.0), weight + w @ seen
-        return total / weight
-
-    def choose(self, stream, width):
-        """The numbers (m,) of all rows, or of so many that, at `width` values each, they fit into memory.
-
-        They come in the order of a random projection: what is drawn does not depend on the order they were given in.
-        """
-        enough, direction = START // width, stream.normal(self.x.shape[1])
-        index = np.arange(len(self)) if len(self) <= enough else np.sort(stream.integers(len(self), enough))
-        return index[np.argsort(self[index] @ direction, kind="stable")]
-
-    def sample(self, stream):
-        """Rows (m, d) in standard coordinates and their weights (m,), as they are chosen."""
-        index = self.choose(stream, self.x.shape[1])
-        return self[index], self.weighted(index)
-
-    def distinct(self, enough):
-        """How many different rows there are, counted no further than is enough."""
-        found = np.empty((0, self.x.shape[1]))
-        for low in range(0, len(self), 1024):
-            found = np.unique(np.concatenate([found, self[low:low + 1024]]), axis=0)
-            if len(found) >= enough:
-                break
-        return len(found)
+        """[(row numbers, columns)] of rows in which the same columns have values; for columns, None where all have."""
+        return list(patterns(self.x))
 
 
-def spread(x, weights, columns=None):
-    """The weighted means and standard deviations (d,) of the values that the columns of x have.
+class BlockedRows(AnyRows):
+    """Rows in blocks (data.blocks), which workers read, a block at a time."""
+
+    def __init__(self, blocks, device="cpu", columns=None, centre=0.0, scale=1.0):
+        self.blocks, self.device, self.columns, self.centre, self.scale = blocks, device, columns, centre, scale
+
+    def __len__(self):
+        return self.blocks.n_counting
+
+    @property
+    def d(self):
+        return self.blocks.d if self.columns is None else len(self.columns)
+
+    def seen_from(self, centre, scale):
+        return BlockedRows(self.blocks, self.device, self.columns, centre, scale)
+
+    def of(self, columns):
+        return BlockedRows(self.blocks, self.device, columns)
+
+    def sum(self, function, *args):
+        return parallel.current().sum_blocks(_sum, self.blocks.each, function, args, self._view)
+
+    def map(self, function, *args):
+        return parallel.current().map_blocks(_answer, self.blocks.each, function, args, self._view)
+
+    def each(self, function, *args):
+        for block in self.blocks.each:
+            yield from parallel.current().map_blocks(_answer, [block], function, args, self._view)
+
+    def take(self, index):
+        parts = parallel.current().map_blocks(_taken, self.blocks.each, index, self._view)
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def few(self):
+        return self.take(np.arange(0, len(self), -(-len(self) * self.d // START)))
+
+    def values(self):
+        each = [np.unique(np.concatenate(values)) for values in zip(*self.map(_values), strict=True)]
+        gaps = np.any(self.map(_gaps), axis=0)
+        table = np.full((max(map(len, each)) + 1, self.d), np.nan)
+        for j, values in enumerate(each):
+            table[:len(values), j] = values
+            table[len(values):, j] = np.nan if gaps[j] else values[:1]
+        return table
+
+    @property
+    def _view(self):
+        return self.columns, self.centre, self.scale, self.device
+
+
+def _read(block, columns, *view):
+    """The Rows of a block."""
+    x, weights = block.read()
+    return Rows(x if columns is None else x[:, columns], weights, *view)
+
+
+def _sum(function, args, view, block):
+    with np.errstate(all="ignore"):
+        return _read(block, *view).sum(function, *args)
+
+
+def _answer(function, args, view, block):
+    with np.errstate(all="ignore"):
+        return function(*args, _read(block, *view))
+
+
+def _taken(index, view, block):
+    """The rows of a block whose numbers among all are in index, and their weights."""
+    rows = _read(block, *view)
+    ends = np.searchsorted(index, [block.low, block.low + len(rows)])
+    return rows.take(index[slice(*ends)] - block.low)
+
+
+def _totals(function, rows):
+    """The sums (2, d) of w function(z), and of w, over the values that there are."""
+    w, z = rows.weighted(slice(None)), (rows.x - rows.centre) / rows.scale
+    seen = ~np.isnan(z)
+    return np.stack([w @ np.where(seen, function(z), 0.0), w @ seen])
+
+
+def _ends(rows):
+    """The smallest and the largest value (2, d) of each column; NaN where it has none."""
+    if not len(rows):
+        return np.full((2, rows.d), np.nan)
+    return np.stack([np.fmin.reduce(rows.x), np.fmax.reduce(rows.x)])
+
+
+def _values(rows):
+    """The values (v,) of every column, the first FEW where there are more."""
+    return [np.unique(column[~np.isnan(column)])[:FEW] for column in rows.x.T]
+
+
+def _gaps(rows):
+    """Whether each column (d,) misses a value."""
+    return np.isnan(rows.x).any(axis=0)
+
+
+def _different(enough, rows):
+    """Rows (m, d) that differ, up to so many or some more."""
+    found = np.empty((0, rows.d))
+    for low in range(0, len(rows), 1024):
+        found = np.unique(np.concatenate([found, rows.standard(rows.x[low:low + 1024])]), axis=0)
+        if len(found) >= enough:
+            break
+    return found
+
+
+def spread(rows, columns=None):
+    """The weighted means and standard deviations (d,) of the values that the columns of rows have.
 
     Raises ValueError for a column without values, or with values too far apart; columns are their numbers in the user's X.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        origin = np.nan_to_num(x[0].astype(np.float64))
-        centre = origin + Rows(x, weights, origin, 1.0).mean(np.positive)
-        peak = np.maximum(np.fmax.reduce(x) - centre, centre - np.fmin.reduce(x))
-        std = peak * np.sqrt(Rows(x, weights, centre, np.where(peak > 0, peak, 1)).mean(np.square))
+        origin = np.nan_to_num(rows.take(np.array([0]))[0][0].astype(np.float64))
+        centre = origin + rows.seen_from(origin, 1.0).mean(np.positive)
+        low, high = (ends.reduce(each) for ends, each in zip((np.fmin, np.fmax), zip(*rows.map(_ends), strict=True), strict=True))
+        peak = np.maximum(high - centre, centre - low)
+        std = peak * np.sqrt(rows.seen_from(centre, np.where(peak > 0, peak, 1)).mean(np.square))
     for wrong, words in ((np.isnan(centre), "has no values; drop it"),
                          (~np.isfinite(std), "has values too far apart for float64; divide it by a constant")):
         if wrong.any():

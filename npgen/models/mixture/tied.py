@@ -29,8 +29,8 @@ def tie(mixtures, parts):
     first, form = mixtures[0], mixtures[0]._form
     if first.preprocess is not None:
         raise ValueError(f"fit: covariance_type='tied' of several classes needs preprocess=None, got {first.preprocess!r}")
-    centre, std = spread(*(np.concatenate(each) for each in zip(*((x, np.ones(len(x)) if weights is None else weights)
-                                                                  for x, weights in parts), strict=True)))
+    centre, std = spread(Rows(*(np.concatenate(each) for each in zip(*((x, np.ones(len(x)) if weights is None else weights)
+                                                                       for x, weights in parts), strict=True))))
     scale = form.units(std)
     factor = form.rescale(form.private(first.precisions_cholesky_), 1 / scale)
     classes = [dataclasses.replace(mixture._components(mixture.params_), means=(mixture.means_ - centre) / scale, factor=factor)
@@ -39,7 +39,7 @@ def tie(mixtures, parts):
     nats, ends = -np.inf, np.cumsum([len(mixture.weights_) for mixture in mixtures])
     with session(), np.errstate(under="ignore", over="ignore"):
         for _ in range(max(1, first.max_iter)):
-            each = [expect(*pair) for pair in zip(classes, rows, strict=True)]
+            each = [part.sum(expect, components) for components, part in zip(classes, rows, strict=True)]
             before, nats = nats, sum(s.nats for s in each) / sum(s.weight for s in each)
             if nats - before <= first.tol:
                 break
