@@ -31,9 +31,9 @@ RANKS = [
      "transforms.columns", "transforms.choice", "transforms.atoms", "transforms.actnorm", "transforms.permute", "transforms.lu",
      "transforms.elements", "transforms.coupling", "transforms.autoregressive", "transforms", "priors", "ode", "optim"],
     ["record", "graph", "players", "options", "train", "data.table", "data.toys", "data.binary", "data.text", "data.source",
-     "data.frames", "data.column", "data.determined", "data.relative", "data.reading", "data.schema", "data"],
+     "data.frames", "data.column", "data.determined", "data.relative", "data.reading", "data.schema", "data.blocks", "data"],
     ["models.overflow", "models.capabilities", "models.context", "models.device", "models.estimator", "models.older",
-     "models.files", "models.run",
+     "models.files", "models.run", "models.blocks",
      "models.choice", "models.tabular", "models.inner", "models.base", "models.gradient", "models.mixture.covariances",
      "models.mixture.rows", "models.mixture.starts", "models.mixture.em", "models.mixture.gaussian_em", "models.mixture.kinds",
      "models.mixture.columns_em", "models.mixture.conditionals", "models.mixture.questions",
@@ -177,7 +177,7 @@ def test_kernels_know_nothing_of_npgen():
 @pytest.mark.parametrize(("package", "owners"), [("cupy", {"_cuda.py"}), ("cupyx", {"_cuda.py"}), ("matplotlib", {"plot.py"}),
                                                  ("sklearn", {"base.py", "classifier.py"}), ("pickle", set()),
                                                  ("narwhals", {"frames.py"}), ("polars", {"reading.py"}), ("pandas", set()),
-                                                 ("dask", {"parallel.py"}), ("distributed", {"parallel.py"}),
+                                                 ("dask", {"parallel.py", "blocks.py"}), ("distributed", {"parallel.py"}),
                                                  ("joblib", {"parallel.py"}), ("mpi4py", {"parallel.py"}),
                                                  ("torch", set())])
 def test_outside_packages_have_one_owner(package, owners):

@@ -55,7 +55,7 @@ def recursive(parts):
 @pytest.fixture(scope="module")
 def client():
     distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster, \
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as cluster, \
             distributed.Client(cluster) as client:
         yield client
 
@@ -187,7 +187,7 @@ def test_a_dask_scheduler_that_goes_away_is_one_error():
     distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
     scheduler = subprocess.Popen([sys.executable, "-c", """
 import distributed, time
-cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
+cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1")
 print(cluster.scheduler_address, flush=True)
 time.sleep(100)"""], stdout=subprocess.PIPE, text=True, start_new_session=True,
                                  env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"})

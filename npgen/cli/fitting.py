@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from .. import data, heads, parallel, priors
+from ..data.blocks import is_blocks
 from ..data.reading import is_parquet, read_table
 from ..data.text import PLAIN
 from ..divergences.objectives import OBJECTIVES
@@ -37,16 +38,19 @@ def fit(args):
     schema = None if args.schema is None else data.Schema.load(args.schema)
     if schema is not None:
         kinds = {column.name: "text" for column in schema.columns if column.native.type == "string"}
-    table = args.context is None and (model.holds_levels or kinds is not None or is_parquet(args.data))
+    blocks = is_blocks(args.data)
+    table = not blocks and args.context is None and (model.holds_levels or kinds is not None or is_parquet(args.data))
     frame = frame_in(args.data, kinds, dialect(args)) if table else None
-    if frame is not None:
+    if blocks:
+        x, context, columns, valid = args.data, args.context, schema or kinds, args.valid
+    elif frame is not None:
         x, context, columns = frame, None, schema or infer(args.data, frame, kinds)
         valid = args.valid and read_table(args.valid, kinds, dialect(args))
     else:
         (x, context), columns = training_rows(args.data, args.context, takes_missing(model), dialect(args)), None
         valid = None if args.valid is None else _validation(args, x, context)
     begin = time.perf_counter()
-    with ctrl_c() as pressed:
+    with ctrl_c() as pressed, contextlib.nullcontext() if args.workers is None else parallel.Processes(args.workers):
         model.fit(x, context=context, validation_data=valid, columns=columns, checkpoint=partial, resume=args.resume)
     seconds = time.perf_counter() - begin
     if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
@@ -55,8 +59,9 @@ def fit(args):
         return
     model.save(args.out)
     if not args.quiet:
-        dtype = model.dtype_ if frame is not None else x.rows.dtype
-        print(f"{args.data}: {count(len(x), 'row')}, {count(x.shape[1], 'column')} ({dtype})"
+        dtype = model.dtype_ if blocks or frame is not None else x.rows.dtype
+        n, d = (int(model.n_seen_), model.n_features_in_) if blocks else x.shape
+        print(f"{args.data}: {count(n, 'row')}, {count(d, 'column')} ({dtype})"
               + (f", context: {contexts.words(model)}" if context else ""))
         print_table([("model", describe(model)), *training(model, x), ("seconds", f"{seconds:.1f}"), ("file", args.out)])
     if pressed:
@@ -190,12 +195,15 @@ def add_fit(commands):
     sub = add_command(commands, fit, "fit a model to data and save it", examples=[
         "npgen fit made --data digits --out digits.npgen",
         "npgen fit gmm --data faithful.csv --out faithful.npgen --set n_components=2",
+        "npgen fit gmm --data 'rows/*.npy' --out large.npgen --set preprocess=None --workers 2",
         "npgen fit vae --data train-images-idx3-ubyte.gz --out mnist.npgen --epochs 50 --set hidden=400,200"],
         notes=f"""\
 MODEL is one of
 {_models()}
 Empty cells and NaN are missing values to mixture, and to gmm with --set preprocess=None; the
 others refuse them.
+These two also fit rows that do not fit into memory: DATA is then a folder, or a pattern in
+quotes, of .npy or .parquet files, read a block at a time; gmm with --set preprocess=None.
 Integers, but 0 and 1 and what a mixture of columns takes as they are, are spread over their
 cells by preprocess='auto', and their density is a lower bound then.
 
@@ -223,6 +231,8 @@ Settings for --set, with their defaults:
     sub.add_argument("--set", action="append", default=[], metavar="key=value", help="change a setting; can be repeated")
     sub.add_argument("--resume", action="store_true", help="go on from FILE.checkpoint if there is one")
     sub.add_argument("--quiet", action="store_true", help="print errors and warnings only")
+    sub.add_argument("--workers", type=natural, metavar="N", help="so many processes read DATA that is several files and "
+                     "compute on it, to the same bits (default: this one, or what mpirun has started)")
     add_device(sub)
 
 

@@ -49,6 +49,12 @@ def names_of(X):
     return list(X.column_names if hasattr(X, "column_names") else X.columns)
 
 
+def joined(several):
+    """DataFrames of one library with the same columns, one below another."""
+    import narwhals.stable.v2 as nw
+    return nw.concat([nw.from_native(X, eager_only=True) for X in several]).to_native()
+
+
 def read(X):
     """(name, Native, the values that are there, which of the n rows miss one) of every column. Raises DataError."""
     import narwhals.stable.v2 as nw

@@ -22,6 +22,8 @@ from ..heads import head_for
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array
 from ..random import as_stream
+from . import blocks
+from .blocks import by_block
 from .capabilities import Capabilities, check_density, only, score_by_draws, take_objective  # noqa: F401  for models
 from .context import ContextMap, asked
 from .device import OnDevice
@@ -83,7 +85,8 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         """Learn from the rows of X (n, d); returns self. y is ignored, there so that pipelines work.
 
         X: an array, or a DataFrame (pandas, polars, pyarrow): queries take and give such frames then. columns: of a frame, its
-        npgen.data.Schema, or {name: kind} where it would be inferred otherwise.
+        npgen.data.Schema, or {name: kind} where it would be inferred otherwise. A mixture also takes rows in blocks, which
+        workers read (npgen.parallel): a list of .npy or Parquet files, a folder of them, a Dask array or DataFrame.
         context (n, w): what is known beside X, of which the density is p(x | context) then: a vector of labels (n,), numbers
         (n, w), or a table of both. Labels become one-hot, numbers are standardised. For models that are trained by gradient.
         sample_weight (n,): non-negative. Equal weights are no weights, a row of weight 0 is not there, and an integer weight
@@ -99,6 +102,11 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         one that never stopped.
         Raises ValueError or TypeError for data that cannot be fitted; the model is then as it was before.
         """
+        if (found := blocks.in_blocks("fit", X, sample_weight)) is not None:
+            for name, value in (("context", context), ("validation_data", validation_data), ("objective", objective)):
+                if value is not None:
+                    raise ValueError(f"fit: X comes in blocks, for which there is no {name}; leave it out, or pass an array")
+            return blocks.fit(self, found, columns, checkpoint, resume)
         self._check_place("fit", "X", X)  # what is done once is done on the host, and then all goes to the device at once
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         X = learner._take_frame(asnumpy(X) if is_device_array(X) else X, columns)
@@ -120,6 +128,7 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
 
     # ------------------------------------------------------------ queries
 
+    @by_block
     def log_prob(self, X, *, context=None):
         """log p(x) of every row, (n,) nats, in the data's own space; see `capabilities` for exact, bound or estimate.
 
@@ -158,6 +167,8 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         Of a model without a density: minus the energy distance between the rows and rows drawn with rng=0.
         """
         check_constant("score", X)
+        if self._capabilities.density != "none" and (found := blocks.in_blocks("score", X, sample_weight)) is not None:
+            return blocks.score(self, found)
         if self._capabilities.density == "none":
             return score_by_draws(self, *self._check_both("score", X, context), sample_weight)
         log_prob = asnumpy(self.log_prob(X, context=context))
@@ -191,6 +202,7 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
     def _sample(self, n, c, stream):
         return self.preprocess_.data(None, self._draw(self.params_, n, stream, c))
 
+    @by_block
     def encode(self, X, *, context=None):
         """The representation of every row, (n, l): `capabilities.representation` says what it is. Raises as log_prob does.
 

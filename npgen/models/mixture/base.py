@@ -18,6 +18,7 @@ from ...random import Stream, as_stream
 from ...train import ConvergenceWarning
 from ...warn import warn
 from ..base import Capabilities, Follows, Model
+from ..blocks import by_block, in_blocks, weight
 from ..gradient import options_of
 from . import em
 from .conditionals import Conditionals
@@ -51,6 +52,10 @@ class MixtureModel(Questions, Model):
     _mean_log_det = 0.0  # of preprocessing
     _keeps = {"converged_": (bool,), "lower_bound_": (float,), "fit_report_": (dict,), "n_batches_": (int,),
               "n_seen_": (float, type(None))}
+
+    @abc.abstractmethod
+    def _learn_blocks(self, blocks, run):
+        """_learn of rows in data.blocks.Blocks."""
 
     @abc.abstractmethod
     def _prepare_rows(self, x, weights):
@@ -223,6 +228,7 @@ class MixtureModel(Questions, Model):
     def n_latent_(self):
         return len(self.weights_)
 
+    @by_block
     def predict_proba(self, X):
         """encode under the name that scikit-learn gives it."""
         return self._rowwise(self._encode, self._check("predict_proba", X))
@@ -254,11 +260,11 @@ class MixtureModel(Questions, Model):
 
         sample_weight: see aic; n is then the sum of the weights.
         """
-        return self._deviance(X, sample_weight) + self.n_parameters_ * math.log(total_weight(sample_weight, X))
+        return self._deviance(X, sample_weight) + self.n_parameters_ * math.log(_counted(X, sample_weight))
 
     def _deviance(self, X, sample_weight):
         """-2 log-likelihood."""
-        return -2 * self.score(X, sample_weight=sample_weight) * total_weight(sample_weight, X)
+        return -2 * self.score(X, sample_weight=sample_weight) * _counted(X, sample_weight)
 
     def _place(self, array):
         """On the host: what a mixture does on the device are the kernels of its E-step, and they send it what they need."""
@@ -373,6 +379,12 @@ class MixtureModel(Questions, Model):
         model._names = self._names and [self._names[j] for j in columns]
         model.schema_ = self.schema_ and self.schema_.of(columns)
         return model
+
+
+def _counted(X, sample_weight):
+    """How many rows X has, or the sum of their weights."""
+    found = in_blocks("score", X, sample_weight)
+    return total_weight(sample_weight, X) if found is None else weight(found)
 
 
 def draw_each(r, stream):

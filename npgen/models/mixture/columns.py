@@ -26,7 +26,7 @@ from .columns_em import SHOWN, Products, expect, maximise, statistics_of
 from .covariances import COVARIANCES
 from .kinds import ColumnHeads, chosen_heads, column_heads, column_parameter, levels_of, with_levels, with_missing
 from .questions import OfColumns
-from .rows import Rows, spread
+from .rows import BlockedRows, Rows, spread
 from .starts import k_means_plus_plus, random_rows
 
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
@@ -118,8 +118,8 @@ class Mixture(OfColumns, MixtureModel):
     def _learn(self, x, c, weights, run):
         self._learn_rows(Rows(x, weights), run, lambda: self._check_support("fit", x))
 
-    def _learn_blocks(self, rows, run):
-        self._learn_rows(rows, run, lambda: rows.blocks.check(self._columns.check_support))
+    def _learn_blocks(self, blocks, run):
+        self._learn_rows(BlockedRows(blocks), run, lambda: blocks.check(self._columns.check_support))
 
     def _learn_rows(self, rows, run, check_support):
         self._check_counts("tol", "reg_covar", "smoothing")

@@ -19,7 +19,7 @@ from ..gradient import descend
 from .base import ALONE, MixtureModel, draw_each
 from .covariances import COVARIANCES
 from .gaussian_em import SHARP, Components, Gaussians, equal_components, expect, maximise, reseed, statistics_of
-from .rows import BLOCK, Rows, patterns, spread
+from .rows import BLOCK, BlockedRows, Rows, patterns, spread
 from .starts import STARTS
 
 
@@ -112,10 +112,11 @@ class GaussianMixture(MixtureModel):
             else:
                 self._follow_gradient(x, rows, weights, run)
 
-    def _learn_blocks(self, rows, run):
+    def _learn_blocks(self, blocks, run):
         if self.preprocess is not None or self.solver != "em":
             raise ValueError("fit: X in blocks is for preprocess=None and solver='em'; set them so, or pass an array")
         self._check_params()
+        rows = BlockedRows(blocks, self.device)
         some = rows.evenly()
         warn_of_atoms("fit", some, some)
         self._mean_log_det = 0.0

@@ -7,6 +7,7 @@ import numpy as np
 from ... import ops
 from ...checks import check_rows
 from ...heads import has_missing
+from ..blocks import by_block
 from .conditionals import Conditionals
 from .rows import patterns
 
@@ -45,6 +46,7 @@ class Questions:
         """Of which columns it is a state that a value is missing, (d,)."""
         return np.zeros(self.n_features_in_, bool)
 
+    @by_block
     def predict(self, X, column=None):
         """The likeliest component of every row, (n,); with a column, a name or number, what it is given the others.
 

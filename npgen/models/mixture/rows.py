@@ -112,10 +112,11 @@ class AnyRows(abc.ABC):
 
 
 class Rows(AnyRows):
-    """Rows x (n, d), their weights (n,) or None."""
+    """Rows x (n, d), their weights (n,) or None. size: rows of a block."""
 
-    def __init__(self, x, weights, centre=0.0, scale=1.0, device="cpu"):
+    def __init__(self, x, weights, centre=0.0, scale=1.0, device="cpu", size=None):
         self.x, self.weights, self.centre, self.scale, self.device = x, weights, centre, scale, device
+        self.size = size or max(1, BLOCK // max(1, x.shape[1]))
 
     def __len__(self):
         return len(self.x)
@@ -125,10 +126,10 @@ class Rows(AnyRows):
         return self.x.shape[1]
 
     def seen_from(self, centre, scale):
-        return Rows(self.x, self.weights, centre, scale, self.device)
+        return Rows(self.x, self.weights, centre, scale, self.device, self.size)
 
     def of(self, columns):
-        return Rows(self.x[:, columns], self.weights)
+        return Rows(self.x[:, columns], self.weights, size=self.size)
 
     def weighted(self, index):
         """The weights of some rows."""
@@ -155,9 +156,9 @@ class Rows(AnyRows):
     @functools.cached_property
     def pieces(self):
         """Rows of each block, which make up all."""
-        size = max(1, BLOCK // max(1, self.d))
-        return [Rows(self.x[i:i + size], None if self.weights is None else self.weights[i:i + size], self.centre, self.scale,
-                     self.device) for i in range(0, max(len(self), 1), size)]
+        parts = [slice(low, low + self.size) for low in range(0, max(len(self), 1), self.size)]
+        return [Rows(self.x[part], None if self.weights is None else self.weights[part], self.centre, self.scale, self.device)
+                for part in parts]
 
     def sum(self, function, *args):
         return parallel.tree_sum((function(*args, piece) for piece in self.pieces), len(self.pieces))
@@ -227,7 +228,8 @@ class BlockedRows(AnyRows):
 def _read(block, columns, *view):
     """The Rows of a block."""
     x, weights = block.read()
-    return Rows(x if columns is None else x[:, columns], weights, *view)
+    rows = Rows(x, weights, *view)
+    return rows if columns is None else Rows(x[:, columns], weights, *view, rows.size)
 
 
 def _sum(function, args, view, block):
@@ -289,7 +291,8 @@ def spread(rows, columns=None):
     with np.errstate(invalid="ignore", divide="ignore"):
         origin = np.nan_to_num(rows.take(np.array([0]))[0][0].astype(np.float64))
         centre = origin + rows.seen_from(origin, 1.0).mean(np.positive)
-        low, high = (ends.reduce(each) for ends, each in zip((np.fmin, np.fmax), zip(*rows.map(_ends), strict=True), strict=True))
+        ends = np.stack(rows.map(_ends))
+        low, high = np.fmin.reduce(ends[:, 0]), np.fmax.reduce(ends[:, 1])
         peak = np.maximum(high - centre, centre - low)
         std = peak * np.sqrt(rows.seen_from(centre, np.where(peak > 0, peak, 1)).mean(np.square))
     for wrong, words in ((np.isnan(centre), "has no values; drop it"),

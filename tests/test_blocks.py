@@ -1,0 +1,342 @@
+"""Mixtures fitted to rows in blocks: the bits of a fit to the array, on workers of every kind, and through their failures."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_parallel import KINDS, client, mpi, workers_of  # noqa: F401  client: a fixture
+
+import npgen
+from npgen import GaussianMixture, Mixture, parallel
+from npgen.data import DataError, Schema
+
+pytestmark = pytest.mark.filterwarnings("ignore::npgen.train.ConvergenceWarning")
+SIZE = 1500  # values of a block
+EM = {"random_state": 3, "max_iter": 4, "tol": 0}
+
+
+def rows(n=1200, d=3, seed=0, missing=False):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)) + 3 * rng.integers(0, 3, (n, 1))
+    x[:, 1] *= 10
+    if missing:
+        x[rng.random((n, d)) < 0.2] = np.nan
+    return x
+
+
+def levels(n=1200, seed=1):
+    """A normal column, one of bits, one of levels, one of counts."""
+    rng = np.random.default_rng(seed)
+    k = rng.integers(0, 2, n)
+    return np.stack([rng.normal(4 * k), rng.random(n) < 0.2 + 0.6 * k, rng.integers(0, 3, n) + k, rng.poisson(2 + 5 * k)], 1)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Blocks of few rows, in this process alone: a block that is read is not cut further elsewhere."""
+    monkeypatch.setattr("npgen.models.mixture.rows.BLOCK", SIZE)
+    monkeypatch.setattr("npgen.data.blocks.AT_ONCE", SIZE)
+
+
+def files(folder, x, *cuts, name="x"):
+    paths = [folder / f"{name}{i}.npy" for i in range(len(cuts) + 1)]
+    for path, part in zip(paths, np.split(x, cuts), strict=True):
+        np.save(path, part)
+    return paths
+
+
+def learned(model):
+    """All that a fit has found, as bytes."""
+    return b"".join(np.asarray(value).tobytes() for value in (*model.params_.values(), model.lower_bound_, model.lower_bounds_))
+
+
+GAUSSIAN = (GaussianMixture, {"n_components": 3})
+COLUMNS = (Mixture, {"n_components": 2, "heads": ["normal", "bernoulli", "categorical", "poisson"]})
+
+
+@pytest.mark.parametrize("case", ["gaussian", "missing", "diag", "columns", "auto", "random"])
+def test_a_file_gives_the_bits_of_its_array(case, tmp_path):
+    cls, options = COLUMNS if case in ("columns", "auto") else GAUSSIAN
+    x = levels() if cls is Mixture else rows(missing=case == "missing")
+    options = options | {"diag": {"covariance_type": "diag", "init_params": "k-means++"}, "auto": {"heads": "auto"},
+                         "random": {"init_params": "random_from_data", "n_init": 2}}.get(case, {}) | EM
+    x = x[:, :2] if case == "auto" else x
+    array, blocks = cls(**options).fit(x), cls(**options)
+    path = files(tmp_path, x)
+    assert blocks.fit(path) is blocks and learned(blocks) == learned(array)
+    assert blocks.fit_report_ == array.fit_report_ and blocks.dtype_ == array.dtype_
+    np.testing.assert_array_equal(blocks.sample(5, rng=0), array.sample(5, rng=0))
+
+
+@pytest.mark.parametrize("weights", ["array", "files"])
+def test_weights_are_those_of_the_array(weights, tmp_path):
+    x, w = rows(missing=True), np.random.default_rng(0).integers(0, 3, 1200).astype(float)
+    given = w if weights == "array" else files(tmp_path, w, 300, 900, name="w")
+    array, blocks = (GaussianMixture(3, **EM).fit(X, sample_weight=w)
+                     for X, w in ((x, w), (files(tmp_path, x, 300, 900), given)))
+    np.testing.assert_allclose(blocks.means_, array.means_, rtol=1e-9)
+    np.testing.assert_allclose(blocks.covariances_, array.covariances_, rtol=1e-8)
+    X = files(tmp_path, x, 300, 900)
+    assert blocks.score(X, sample_weight=given) == pytest.approx(blocks.score(x, sample_weight=w), rel=1e-12)
+    assert blocks.bic(X, sample_weight=given) == pytest.approx(blocks.bic(x, sample_weight=w), rel=1e-12)
+    twice = GaussianMixture(3, **EM).fit(np.repeat(x, w.astype(int), axis=0))
+    assert blocks.n_seen_ == twice.n_seen_ == w.sum()
+
+
+@KINDS
+@pytest.mark.parametrize("case", ["gaussian", "columns"])
+def test_workers_of_every_kind_fit_the_same_bits(kind, case, client, tmp_path):  # noqa: F811
+    (cls, options), x = (GAUSSIAN, rows(missing=True)) if case == "gaussian" else (COLUMNS, levels())
+    paths, options = files(tmp_path, x, 100, 700), options | EM
+    with parallel.Serial():
+        want = cls(**options).fit(paths)
+    with workers_of(kind, client):
+        model = cls(**options).fit(paths)
+        assert learned(model) == learned(want)
+        np.testing.assert_array_equal(model.predict(paths), want.predict(x))
+        np.testing.assert_array_equal(model.score_samples(paths), want.score_samples(x))
+        np.testing.assert_array_equal(model.predict_proba(paths), want.predict_proba(x))
+        assert model.score(paths) == pytest.approx(want.score(x), rel=1e-12)
+
+
+def test_ranks_fit_the_same_bits(tmp_path):
+    paths = [str(path) for path in files(tmp_path, rows(), 100, 700)]
+    with parallel.Serial():
+        want = GaussianMixture(3, **EM).fit(paths)
+    out, result = mpi(2, f"""
+import warnings; warnings.simplefilter("ignore")
+import npgen, npgen.data.blocks
+npgen.data.blocks.AT_ONCE = {SIZE}
+model = npgen.GaussianMixture(3, **{EM}).fit({paths})
+assert type(parallel.current()) is parallel.MPI
+if model.means_.tobytes().hex() == {want.means_.tobytes().hex()!r}: print("same")""", tmp_path)
+    assert out == "same\n" * 2, (out, result.stderr[-2000:])
+
+
+@pytest.mark.parametrize("where", ["client", "no client"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_dask_array_gives_the_bits_of_its_chunks_anywhere(where, known, client):  # noqa: F811
+    import dask.array as da
+    x = rows(missing=True)
+    chunked, weights = da.from_array(x, chunks=(500, 2)), da.from_array(np.arange(1200.0) % 3, chunks=500)
+    if not known:  # how long its chunks are
+        chunked, weights = chunked[~(chunked[:, 0] > 1e9)], weights[weights > -1]
+    with parallel.Dask(client) if where == "client" else parallel.Serial():
+        model = GaussianMixture(3, **EM).fit(chunked, sample_weight=weights)
+        assert model.score(chunked) == pytest.approx(model.score(x), rel=1e-12)
+        found = model.predict(chunked)
+    BITS.add(learned(model))
+    assert len(BITS) == 1
+    np.testing.assert_array_equal(found, model.predict(x))
+
+
+BITS = set()  # of all these cases
+
+
+def test_a_dask_data_frame_and_parquet_files_have_a_schema(client, tmp_path):  # noqa: F811
+    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": rng.normal(size=600).round(2), "sex": rng.choice(["F", "M"], 600),
+                          "place": rng.choice(["N", "S", "W"], 600)})
+    frame.loc[::7, "sex"] = None
+    want = Mixture(2, **EM).fit(frame)
+    with parallel.Dask(client):
+        model = Mixture(2, **EM).fit(dd.from_pandas(frame, npartitions=3))
+        assert model.score(dd.from_pandas(frame, npartitions=3)) == pytest.approx(model.score(frame))
+    assert model.schema_.names == want.schema_.names and list(model.sample(3, rng=0).columns) == list(frame.columns)
+    assert model.score(frame) == pytest.approx(want.score(frame), abs=1e-6)
+    for i in range(3):
+        frame[200 * i:200 * (i + 1)].to_parquet(tmp_path / f"{i}.parquet")
+    with parallel.Serial():
+        stored = Mixture(2, **EM).fit(tmp_path)
+    assert type(stored.sample(2)).__module__.startswith("polars")
+    assert stored.score(tmp_path) == pytest.approx(model.score(frame), abs=1e-6)
+    schema = Schema.infer(frame[frame["place"] != "W"], {"place": "category"})
+    with parallel.Serial(), pytest.raises(DataError, match="place.*W"):
+        Mixture(2, **EM).fit(tmp_path, columns=schema)
+
+
+def test_a_partition_without_rows_changes_nothing(client):  # noqa: F811
+    import dask.array as da
+    x = rows(900)
+    chunks = [da.from_array(part, chunks=(300, 3)) for part in np.split(x, 3)]
+    empty = da.from_array(x[:0], chunks=(1, 3))
+    with parallel.Serial():
+        several, fewer = (GaussianMixture(3, **EM).fit(da.concatenate(some)) for some in (
+            [chunks[0], empty, *chunks[1:]], chunks))
+    np.testing.assert_allclose(several.means_, fewer.means_, rtol=1e-9)
+
+
+def test_a_number_of_components_is_selected(tmp_path):
+    x = rows()
+    paths = files(tmp_path, x)
+    with parallel.Serial():
+        best, table = npgen.select_n_components(GaussianMixture(**EM), paths, range(1, 5))
+    assert best.n_components == 3 == npgen.select_n_components(GaussianMixture(**EM), x, range(1, 5))[0].n_components
+    assert [entry["n_components"] for entry in table] == [1, 2, 3, 4]
+
+
+# ---------------------------------------------------------------- what is refused
+
+@pytest.mark.parametrize(("make", "error", "words"), [
+    (lambda f, x: [f / "no.npy"], DataError, "fit: .*no.npy: no such file"),
+    (lambda f, x: [*files(f, x), "a.parquet"], DataError, "fit: a.parquet is not of the kind of .*x0.npy; give .npy files"),
+    (lambda f, x: f, DataError, "fit: .* is a folder without .parquet or .npy files"),
+    (lambda f, x: f"{f}/*.npy", DataError, r"fit: .*\*.npy: there are no such files"),
+    (lambda f, x: files(f, x[:, 0]), DataError, r"fit: .*x0.npy holds float64 of shape \(1200,\); save numbers"),
+    (lambda f, x: files(f, x.astype(str)), DataError, "fit: .*x0.npy holds .*; save numbers"),
+    (lambda f, x: files(f, np.where(x > 40, np.inf, x), 600), ValueError, r"fit: .*x\d.npy, from row \d+,\[\d+, 1\] is inf"),
+    (lambda f, x: [*files(f, x), *files(f, x[:, :2], name="y")], ValueError, "fit: .*y0.npy, from row 0, has 2 columns, but"),
+    (lambda f, x: files(f, x[:1]), ValueError, "fit: X has 1 rows of a weight above 0; at least 2"),
+    (lambda f, x: files(f, x * 0), ValueError, "fit: all rows of X are the same"),
+    (lambda f, x: files(f, np.where(np.arange(3) == 1, np.nan, x)), ValueError, "fit: column 1 of X has no values"),
+])
+def test_bad_blocks_are_refused_in_one_sentence(make, error, words, tmp_path):
+    model = GaussianMixture(2, **EM).fit(rows())
+    before = learned(model)
+    with parallel.Serial(), pytest.raises(error, match=words):
+        model.fit(make(tmp_path, rows()))
+    assert learned(model) == before
+
+
+@pytest.mark.parametrize(("weights", "words"), [
+    (np.ones(3), r"sample_weight has shape \(3,\), but X has 1200 rows"), (np.zeros(1200), "sample_weight is zero everywhere"),
+    (-np.ones(1200), "sample_weight of .* must be finite, 0 or more"),
+    (np.full(1200, np.nan), "sample_weight of .* must be finite, 0 or more")])
+def test_bad_weights_are_refused(weights, words, tmp_path):
+    with parallel.Serial(), pytest.raises(ValueError, match=f"fit: {words}"):
+        GaussianMixture(2, **EM).fit(files(tmp_path, rows(), 300), sample_weight=weights)
+
+
+def test_what_does_not_come_in_blocks_is_refused(tmp_path):
+    paths = files(tmp_path, levels())
+    for model, words in ((npgen.MADE(), "fit: X comes in blocks, of which EM alone can learn, and a MADE is fitted otherwise"),
+                         (GaussianMixture(2, solver="adam"), "fit: X in blocks is for preprocess=None and solver='em'"),
+                         (GaussianMixture(2, preprocess="standardize"), "fit: X in blocks is for preprocess=None and solver"),
+                         (Mixture(2, heads="bernoulli"), "fit: .*x0.npy, from row 0,.* but a Bernoulli head needs 0 or 1")):
+        with pytest.raises((TypeError, ValueError), match=words):
+            model.fit(paths)
+    with pytest.raises(ValueError, match="fit: X comes in blocks, for which there is no validation_data; leave it out"):
+        GaussianMixture(2).fit(paths, validation_data=levels())
+    np.save(paths[0], np.zeros((3, 3)))
+    paths[0].write_bytes(paths[0].read_bytes()[:-8])
+    with pytest.raises(DataError, match="fit: .*x0.npy is damaged or no .npy file"):
+        GaussianMixture(2).fit(paths)
+
+
+# ---------------------------------------------------------------- failures
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_in_blocks_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr("npgen.models.run.WRITE_EVERY", 0.0)
+    paths, file = files(tmp_path, rows(missing=True), 500), tmp_path / "run"
+    want = GaussianMixture(3, **EM).fit(paths)
+
+    def stop(entry):
+        if entry["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        GaussianMixture(3, **EM, callbacks=[stop]).fit(paths, checkpoint=file)
+    epochs = []
+    model = GaussianMixture(3, **EM, callbacks=[lambda entry: epochs.append(entry["epoch"])])
+    assert learned(model.fit(paths, checkpoint=file, resume=True)) == learned(want) and epochs == [3, 4]
+    other = files(tmp_path, rows(seed=9), 500, name="other")
+    with pytest.raises(ValueError, match="is of other rows or weights"):
+        GaussianMixture(3, **EM).fit(other, checkpoint=file, resume=True)
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.long)])
+def test_workers_that_are_killed_in_the_middle_change_no_bit(kills, client, tmp_path):  # noqa: F811
+    """At random moments of fits that follow one another, while both are there."""
+    paths, options = files(tmp_path, rows(4000), 1900), EM | {"max_iter": 12}
+    with parallel.Serial():
+        want = learned(GaussianMixture(3, **options).fit(paths))
+    killed, stop, draw = [], threading.Event(), random.Random(0)
+
+    def kill():
+        while len(killed) < kills and not stop.wait(draw.uniform(0.05, 1.0)):
+            pids = [nanny.pid for nanny in client.cluster.workers.values() if nanny.pid]
+            if len(pids) == 2:  # one at a time
+                os.kill(draw.choice(pids), signal.SIGKILL)
+                killed.append(len(fits))
+
+    killer, fits = threading.Thread(target=kill), []
+    killer.start()
+    try:
+        with parallel.Dask(client, limit=100):
+            while killer.is_alive():
+                fits.append(learned(GaussianMixture(3, **options).fit(paths)))
+    finally:
+        stop.set()
+        killer.join()
+    assert len(killed) == kills and set(fits) == {want}
+
+
+def test_a_scheduler_that_goes_away_leaves_a_checkpoint(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
+    monkeypatch.setattr("npgen.models.run.WRITE_EVERY", 0.0)
+    paths, file = files(tmp_path, rows(), 500), tmp_path / "run"
+    want = learned(GaussianMixture(3, **EM).fit(paths))
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as cluster, \
+            distributed.Client(cluster, set_as_default=False) as own:
+        def leave(entry):
+            if entry["epoch"] == 2:
+                cluster.close()
+
+        with parallel.Dask(own, limit=60), pytest.raises(parallel.WorkersError, match="the Dask scheduler has gone away"):
+            GaussianMixture(3, **EM, callbacks=[leave]).fit(paths, checkpoint=file)
+    with parallel.Serial():
+        assert learned(GaussianMixture(3, **EM).fit(paths, checkpoint=file, resume=True)) == want
+
+
+def test_a_full_disk_is_one_error_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full: a full disk is NOT tested")
+    monkeypatch.setattr("npgen.models.run.WRITE_EVERY", 0.0)
+    paths, file = files(tmp_path, rows(), 500), tmp_path / "run"
+    want = learned(GaussianMixture(3, **EM).fit(paths))
+
+    def fill(entry):
+        if entry["epoch"] == 2:
+            def full(descriptor):
+                raise OSError(28, "No space left on device")
+            monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(OSError, match="No space left on device"):
+        GaussianMixture(3, **EM, callbacks=[fill]).fit(paths, checkpoint=file)
+    monkeypatch.undo()
+    monkeypatch.setattr("npgen.data.blocks.AT_ONCE", SIZE)
+    assert learned(GaussianMixture(3, **EM).fit(paths, checkpoint=file, resume=True)) == want
+
+
+@pytest.mark.long
+def test_a_block_that_no_worker_can_hold_is_one_error(tmp_path):
+    """Workers of 400 MB, and a chunk of 1.2 GB."""
+    distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
+    import dask.array as da
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, memory_limit="400MB", dashboard_address=":0",
+                                  host="127.0.0.1") as cluster, distributed.Client(cluster, set_as_default=False) as own:
+        x = da.random.default_rng(0).normal(size=(150_000_000, 1), chunks=(150_000_000, 1))
+        with parallel.Dask(own, limit=100), pytest.raises(parallel.WorkersError, match="more memory, or make blocks smaller"):
+            GaussianMixture(2, **EM).fit(x)
+
+
+def test_the_command_line_fits_files(tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    files(folder, rows(), 300)
+    done = [subprocess.run([sys.executable, "-m", "npgen", *args], cwd=tmp_path, capture_output=True, text=True, timeout=200,
+                           env=os.environ | {"PYTHONPATH": str(Path(npgen.__file__).parent.parent)})
+            for args in (["fit", "gmm", "--data", "rows/*.npy", "--workers", "2", "--out", "m.npgen", "--set", "n_components=3",
+                          "--set", "preprocess=None"], ["score", "m.npgen", "--data", "rows/x0.npy"])]
+    assert [run.returncode for run in done] == [0, 0], [run.stderr for run in done]
+    assert "1,200 rows, 3 columns" in done[0].stdout
