@@ -186,7 +186,7 @@ def test_a_number_of_components_is_selected(tmp_path):
 @pytest.mark.parametrize(("make", "error", "words"), [
     (lambda f, x: [f / "no.npy"], DataError, "fit: .*no.npy: no such file"),
     (lambda f, x: [*files(f, x), "a.parquet"], DataError, "fit: a.parquet is not of the kind of .*x0.npy; give .npy files"),
-    (lambda f, x: f, DataError, "fit: .* is a folder without .parquet or .npy files"),
+    (lambda f, x: f, DataError, "fit: .* is not a file, and a folder without .parquet or"),
     (lambda f, x: f"{f}/*.npy", DataError, r"fit: .*\*.npy: there are no such files"),
     (lambda f, x: files(f, x[:, 0]), DataError, r"fit: .*x0.npy holds float64 of shape \(1200,\); save numbers"),
     (lambda f, x: files(f, x.astype(str)), DataError, "fit: .*x0.npy holds .*; save numbers"),

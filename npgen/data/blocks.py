@@ -276,7 +276,7 @@ def _files(X):
         if isinstance(path, str) and os.path.isdir(path):
             files = sorted(str(file) for file in Path(path).iterdir() if is_parquet(file) or file.suffix == ".npy")
             if not files:
-                raise DataError(f"{path} is a folder without .parquet or .npy files")
+                raise DataError(f"{path} is not a file, and a folder without .parquet or .npy files; give a path of some")
         elif isinstance(path, str) and is_blocks(path):
             files = sorted(glob.glob(path))
             if not files:

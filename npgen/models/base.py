@@ -25,7 +25,7 @@ from ..random import as_stream
 from . import blocks
 from .blocks import by_block
 from .capabilities import Capabilities, check_density, only, score_by_draws, take_objective  # noqa: F401  for models
-from .context import ContextMap, asked
+from .context import TakesContext, asked
 from .device import OnDevice
 from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
 from .files import Saved
@@ -36,7 +36,7 @@ from .tabular import OfTables
 
 SLAB = 2**28  # bytes of rows that are sent to a device at once, to be taken in parts
 
-class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
+class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
     """A generative model: fit, log_prob, score, sample, encode, decode, save; its hyperparameters are fields (see Estimator).
 
     It is parameters p, {name: array}, in the space that preprocessing leads to; z are rows there and c the context's, (n, w)
@@ -103,10 +103,8 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
         Raises ValueError or TypeError for data that cannot be fitted; the model is then as it was before.
         """
         if (found := blocks.in_blocks("fit", X, sample_weight)) is not None:
-            for name, value in (("context", context), ("validation_data", validation_data), ("objective", objective)):
-                if value is not None:
-                    raise ValueError(f"fit: X comes in blocks, for which there is no {name}; leave it out, or pass an array")
-            return blocks.fit(self, found, columns, checkpoint, resume)
+            return blocks.fit(self, found, columns, checkpoint, resume, context=context, validation_data=validation_data,
+                              objective=objective)
         self._check_place("fit", "X", X)  # what is done once is done on the host, and then all goes to the device at once
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         X = learner._take_frame(asnumpy(X) if is_device_array(X) else X, columns)
@@ -258,10 +256,8 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
 
     # ------------------------------------------------------------ what a model writes
 
-    context_ = None  # how a context becomes numbers, if the model was fitted with one
     _missing = False  # whether NaN stands for a missing value, or is refused
     _validates = False  # whether fit stops by rows held out
-    _takes_context = False
     _objectives = ("kl",)  # what fit can minimise, by name
     _untouched = False  # which columns preprocessing leaves as they are (heads.untouched)
     _default_dtype = np.float32  # of rows that are neither float32 nor float64
@@ -349,27 +345,6 @@ class Model(Estimator, OnDevice, OfTables, Saved, abc.ABC):
             x = check_rows("fit", x.astype(self.dtype_, copy=False), name="validation_data", minimum=1, missing=self._missing)
         c = self._check_context("fit: validation_data", context, x)
         return counting(x, c, check_weights("fit: validation_data", sample_weight, x))
-
-    def _context_map(self, context, n, weights):
-        """How this context of n rows becomes numbers; None without one. Raises ValueError where the model takes none."""
-        if context is None:
-            return None
-        if not self._takes_context:
-            raise ValueError(f"fit: {type(self).__name__} takes no context; fit it on all the columns"
-                             + (", and call condition" if hasattr(self, "condition") else ""))
-        return ContextMap.of(context, n, weights)
-
-    def _check_context(self, method, context, x):
-        """The context of rows x as numbers (n, w) of their dtype; None if the model was fitted without one."""
-        if self.context_ is None:
-            if context is not None:
-                raise ValueError(f"{method}: this {type(self).__name__} was fitted without a context; leave it out, or fit it "
-                                 "with one")
-            return None
-        c = self.context_.encode(method, context, x.dtype)
-        if len(c) not in (1, len(x)):
-            raise ValueError(f"{method}: context has {len(c)} rows for {len(x)} rows of X; pass one for each, or one for all")
-        return np.ascontiguousarray(np.broadcast_to(c, (len(x), c.shape[1])))
 
     def _check_both(self, method, X, context):
         x = self._check(method, X)

@@ -24,8 +24,11 @@ def in_blocks(method, X, sample_weight=None):
         raise type(error)(f"{method}: {error}") from None
 
 
-def fit(model, blocks, columns, checkpoint, resume):
-    """Model.fit of rows in blocks."""
+def fit(model, blocks, columns, checkpoint, resume, **others):
+    """Model.fit of rows in blocks, for which there are no others of its arguments."""
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"fit: X comes in blocks, for which there is no {name}; leave it out, or pass an array")
     if not hasattr(model, "_learn_blocks"):
         raise TypeError(f"fit: X comes in blocks, of which EM alone can learn, and a {type(model).__name__} is fitted "
                         "otherwise; pass an array")

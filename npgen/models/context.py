@@ -169,3 +169,31 @@ class OfContexts:
                 self._found[of] = np.asarray(function(each), dtype=np.float64)
             answers |= dict.fromkeys(rows.tolist(), self._found[of])
         return np.array([answers[i] for i in range(len(c))])
+
+
+class TakesContext:
+    """A model that may have been fitted given a context."""
+
+    context_ = None  # how it becomes numbers, if there was one
+    _takes_context = False
+
+    def _context_map(self, context, n, weights):
+        """How this context of n rows becomes numbers; None without one. Raises ValueError where the model takes none."""
+        if context is None:
+            return None
+        if not self._takes_context:
+            raise ValueError(f"fit: {type(self).__name__} takes no context; fit it on all the columns"
+                             + (", and call condition" if hasattr(self, "condition") else ""))
+        return ContextMap.of(context, n, weights)
+
+    def _check_context(self, method, context, x):
+        """The context of rows x as numbers (n, w) of their dtype; None if the model was fitted without one."""
+        if self.context_ is None:
+            if context is not None:
+                raise ValueError(f"{method}: this {type(self).__name__} was fitted without a context; leave it out, or fit it "
+                                 "with one")
+            return None
+        c = self.context_.encode(method, context, x.dtype)
+        if len(c) not in (1, len(x)):
+            raise ValueError(f"{method}: context has {len(c)} rows for {len(x)} rows of X; pass one for each, or one for all")
+        return np.ascontiguousarray(np.broadcast_to(c, (len(x), c.shape[1])))
