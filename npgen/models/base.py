@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from .. import parallel, transforms
-from ..checks import check_constant, check_number, check_rows, check_weights, column_names, counting, total_weight
+from ..checks import check_constant, check_rows, check_weights, column_names, counting, total_weight
 from ..engine import Tensor
 from ..heads import head_for
 from ..kernels import session
@@ -25,7 +25,7 @@ from ..random import as_stream
 from . import blocks
 from .blocks import by_block
 from .capabilities import Capabilities, check_density, only, score_by_draws, take_objective  # noqa: F401  for models
-from .context import TakesContext, asked
+from .context import TakesContext
 from .device import OnDevice
 from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
 from .files import Saved
@@ -346,24 +346,10 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
         c = self._check_context("fit: validation_data", context, x)
         return counting(x, c, check_weights("fit: validation_data", sample_weight, x))
 
-    def _check_both(self, method, X, context):
-        x = self._check(method, X)
-        return x, self._check_context(method, context, x)
-
     def _named(self, x):
         """Rows whose columns are those of the fit, under their names."""
         from ..data import Table  # import npgen stays light
         return Table(x, self._names) if self._names else x
-
-    def _check_draw(self, method, n_samples, context):
-        """How many rows to draw, their context, and the shape that they are to have but for the columns."""
-        self._check_fitted(method)
-        n = check_number(method, 1 if n_samples is None else n_samples)
-        c = asked(self, method, context)
-        if c is None:
-            return n, None, (n,)
-        shape = (n,) if self.context_.is_one(context) else (len(c),) if n_samples is None else (len(c), n)
-        return len(c) * n, self._place(np.repeat(c, n, axis=0)), shape
 
     def _drawn(self, draw, n, rng):
         with session():

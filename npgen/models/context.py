@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from ..checks import check_constant, one_line
+from ..checks import check_constant, check_number, one_line
 from ..kernels._cuda import asnumpy
 
 
@@ -197,3 +197,17 @@ class TakesContext:
         if len(c) not in (1, len(x)):
             raise ValueError(f"{method}: context has {len(c)} rows for {len(x)} rows of X; pass one for each, or one for all")
         return np.ascontiguousarray(np.broadcast_to(c, (len(x), c.shape[1])))
+
+    def _check_both(self, method, X, context):
+        x = self._check(method, X)
+        return x, self._check_context(method, context, x)
+
+    def _check_draw(self, method, n_samples, context):
+        """How many rows to draw, their context, and the shape that they are to have but for the columns."""
+        self._check_fitted(method)
+        n = check_number(method, 1 if n_samples is None else n_samples)
+        c = asked(self, method, context)
+        if c is None:
+            return n, None, (n,)
+        shape = (n,) if self.context_.is_one(context) else (len(c),) if n_samples is None else (len(c), n)
+        return len(c) * n, self._place(np.repeat(c, n, axis=0)), shape
