@@ -199,9 +199,10 @@ class Dask(Workers):
 
     def _results(self, tasks):
         try:
-            futures = self.client.compute(tasks, retries=ATTEMPTS - 1)
-            self._wait(futures)
-            return [future.result(timeout=self.limit) for future in futures]
+            with self.client.as_current():  # whatever other clients there are
+                futures = self.client.compute(tasks, retries=ATTEMPTS - 1)
+                self._wait(futures)
+                return [future.result(timeout=self.limit) for future in futures]
         except self._distributed.KilledWorker:
             raise WorkersError(f"a block has ended {ATTEMPTS} Dask workers or more that were at it; give them more memory, or "
                                "make blocks smaller") from None

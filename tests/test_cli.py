@@ -393,7 +393,7 @@ BAD_DATA = {
     "one row": (lambda: write("d.csv", "1,2\n"), ("d.csv has one row", "at least two")),
     "constant column": (lambda: write("d.csv", "1.5,2.5\n0.1,2.5\n"), ("d.csv", "column 2 is 2.5 in every row", "remove it")),
     "unknown suffix": (lambda: write("d.xls", "1,2\n"), ("d.xls has no known format",)),
-    "folder": (lambda: ".", (". is not a file",)),
+    "folder": (lambda: os.makedirs("folder", exist_ok=True) or "folder", ("folder is not a file",)),
     "not what it says": (lambda: write("d.npy", "hello, world"), ("d.npy is damaged",)),
 }
 

@@ -125,7 +125,7 @@ def test_models_are_asked_by_public_names(folder):
 PRIVATE = {("test_mixed.py", "_build"): "a model whose levels are numbered otherwise, which no fit gives",
            ("test_mixed.py", "_chosen"): "likewise", ("test_mixture_scale.py", "_keeps"): "a file of an older version",
            ("test_mixture.py", "_rows_per_call"): "how many rows are computed at once, of which no answer says anything",
-           ("test_models.py", "_rows_per_call"): "likewise",
+           ("test_models.py", "_rows_per_call"): "likewise", ("test_device.py", "_rows_per_call"): "likewise",
            ("test_trust.py", "_reconstruct"): "a model that is wrong, which the checker has to find"}
 
 
