@@ -119,7 +119,11 @@ class _Captured(graph.Captured):
     made = []
 
     def __init__(self, take, state, size, places):
-        super().__init__(take, state, size, places)
+        try:
+            super().__init__(take, state, size, places)
+        except Exception as error:
+            type(self).why = f"{type(error).__name__}: {error}"
+            raise
         self.state = state
         self.made.append(self)
 
@@ -142,10 +146,13 @@ class _Seen:
 def profile(work, steps, repeats):
     """What a training step consists of: (seconds of it, busy ones, nodes of its graph, {kernel: (launches, seconds)})."""
     cupy, seen, module = _cuda.require(), [], _cuda._module
+    _Captured.made.clear()
+    _Captured.why = "no step was long enough"
     with mock.patch.object(graph, "Captured", _Captured):
-        _Captured.made.clear()
         (_, _, run), = getattr(with_npgen, work.kind)(work.problem())
         run(2)
+    if not _Captured.made:
+        raise RuntimeError(f"it is not captured: {_Captured.why}")
     step, walls = _Captured.made.pop(), []
     for _ in range(repeats):
         begin = time.perf_counter()
@@ -256,7 +263,12 @@ def report(values, columns, rows, width, mixture_sizes, repeats, works=WORKS, bu
         if time.monotonic() > ends:
             left_out.append(f"{name}, its profile, was left out: the time was over")
             continue
-        wall, busy, nodes, kernels = profile(work, steps, min(repeats, 3))
+        try:
+            wall, busy, nodes, kernels = profile(work, steps, min(repeats, 3))
+        except Exception as error:  # the rest is worth having
+            left_out.append(f"{name}, its profile, FAILED: {_last_line(error)}")
+            print(left_out[-1], flush=True)
+            continue
         row(f"| {name} | {1e3 * wall:.3f} | {1e3 * busy:.3f} | {wall / busy:.2f} | {nodes} | at most {OF_BUSY} |")
         parts += [f"| {name} | {kernel} | {launches} | {1e3 * took:.4f} |" for kernel, (launches, took) in kernels.items()]
     lines += ["", "| of a step | kernel | launches | ms |", "|---|---|---|---|"]

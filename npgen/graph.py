@@ -40,6 +40,7 @@ class Places:
     def __init__(self, like):
         self.order, self.where, self.like = None, np.zeros_like(like, shape=(3,), dtype=np.int64), like
         self.turn, self.captured = 0, {}  # where[TURN], which the host knows, too; graphs by their rows' number and stream
+        self.why = None  # in words, no graph could be made when it was last tried
 
     def begin(self, rows, counter):
         """An epoch over rows of these numbers, (n,) on the host, whose draws begin at this block; the same numbers there."""
@@ -68,7 +69,8 @@ class Places:
         before = map_arrays(lambda a: a.copy(), changing)
         try:
             return Captured(take, state, n, self)
-        except Exception:  # what is wrong with the step itself is told of when it is taken
+        except Exception as error:  # what is wrong with the step itself is told of when it is taken
+            self.why = f"{type(error).__name__}: {error}"
             map_arrays(np.copyto, changing, before)
             return None
 

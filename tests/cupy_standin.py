@@ -152,6 +152,7 @@ argmax(axis=None, out=None, dtype=None, keepdims=False)
 """
 ATTRIBUTES = ["shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"]
 FLAGS = "c_contiguous", "f_contiguous", "owndata", "fnc", "forc"
+JOINING = "concatenate", "stack", "hstack", "vstack", "column_stack"
 SCALARS = bool, int, float, complex, np.generic
 UFUNC_PARAMETERS = {"out", "dtype", "casting"}  # of cupy.ufunc.__call__
 
@@ -552,6 +553,8 @@ def _function(name, signature, make=_wrap, bare=_bare):
             params.pop("shape", None)
         _refuse(name, *args, **params)
         _no_library(name, args)
+        if name in JOINING and len(args[0]) > 8 and len({a.dtype for a in args[0] if isinstance(a, ndarray)}) == 1:
+            _crossed("sent", 8 * len(args[0]))  # _routines_manipulation.pyx: one kernel, which is told all addresses
         params = {key: bare(value) for key, value in params.items()}
         return make(_done(_quiet(run) if name in LIBRARIES["cuSOLVER"] else run, *bare(args), **params))
     return call

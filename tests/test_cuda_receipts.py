@@ -87,6 +87,18 @@ def test_peers_agree_with_npgen_on_the_stand_in(cupy, workers, monkeypatch, kind
     assert cupy.traffic["reads"] and cupy.traffic["sent"]  # npgen was there
 
 
+def test_why_a_step_cannot_be_taken_apart_is_said(standin, workers, monkeypatch, capsys):
+    def refuse(*args):
+        raise NotImplementedError("calling cuBLAS API during stream capture")
+
+    monkeypatch.setattr(cuda.graph.Captured, "__init__", refuse)
+    monkeypatch.setattr(cuda, "beside", lambda *args: ({}, []))
+    works = {"a step": Work("made", "made_step", TINY["made"], "cuda")}
+    text, missing = cuda.report(48, 4, 3, 5, (20, 2, 3), 1, works, 0, samples=3, sizes=TINY["made"])
+    assert missing == ["a step, its profile, FAILED: it is not captured: NotImplementedError: calling cuBLAS API during stream "
+                       "capture"] and f"- **{missing[0]}**" in text
+
+
 def test_every_work_that_is_judged_has_both_bars():
     steps = {work for work in cuda.WORKS if work.endswith("step")}
     assert len(steps) == 8 and sorted(bar.work for bar in cuda.BARS) == sorted([*steps, *steps, cuda.EM])

@@ -192,7 +192,9 @@ def test_sending_is_counted(cupy):
     assert traffic["sent"] == before + HOST.nbytes
     with forbidden("sent"):
         assert cupy.asarray(x) is not None and (x * 2)[0] is not None
-        for send in (lambda: cupy.asarray(HOST), lambda: x.__setitem__(np.argmax(x, axis=1), 0.0)):
+        assert np.concatenate([x] * 8) is not None and np.stack([*[x] * 8, x[:, 0:] > 1]) is not None
+        for send in (lambda: cupy.asarray(HOST), lambda: x.__setitem__(np.argmax(x, axis=1), 0.0),
+                     lambda: np.concatenate([x] * 9), lambda: np.stack([x] * 9)):
             with pytest.raises(AssertionError):
                 send()
 
