@@ -26,9 +26,10 @@ from .kernels import _blas
 from .kernels import logsumexp as _logsumexp_kernel
 from .kernels import masked_matmul as _matmul_kernel
 from .kernels import reparameterize as _reparameterize_kernel
-from .kernels._cuda import is_device_array
+from .kernels._cuda import constant_like, is_device_array
 from .kernels._cuda import special as device_special
 from .masks import Plan
+from .tensor import value_of
 
 
 def op(forward, *rules, each=None, partly=None, name=None):
@@ -410,7 +411,14 @@ def _concatenate_rule(i, ans, *xs, axis=0):
     return lambda g: getitem(g, index)
 
 
-_concatenate = places(lambda *xs, axis=0: np.concatenate(xs, axis=axis), each=_concatenate_rule, name="concatenate")
+def _joined(*xs, axis=0):
+    """np.concatenate(xs, axis); of more than eight CuPy sends the addresses to the device, so there eight at a time."""
+    while len(xs) > 8 and is_device_array(xs[0]):
+        xs = [np.concatenate(xs[i:i + 8], axis=axis) for i in range(0, len(xs), 8)]
+    return np.concatenate(xs, axis=axis)
+
+
+_concatenate = places(_joined, each=_concatenate_rule, name="concatenate")
 
 
 @composed(np.concatenate)
@@ -543,7 +551,8 @@ def diagonal(x, offset=0, axis1=0, axis2=1):
     """The entries x[i, i + offset] of two axes, as a new last axis."""
     i, j = builtins.max(-offset, 0), builtins.max(offset, 0)
     k = np.arange(builtins.min(x.shape[axis1] - i, x.shape[axis2] - j))
-    return moveaxis(x, (axis1, axis2), (-2, -1))[..., k + i, k + j]
+    rows, columns = (constant_like(index, value_of(x)) for index in (k + i, k + j))
+    return moveaxis(x, (axis1, axis2), (-2, -1))[..., rows, columns]
 
 
 @composed(np.diag)
@@ -566,7 +575,16 @@ def _t(x):
     return swapaxes(x, -1, -2)
 
 
-_matmul = op(lambda x, y: np.matmul(x, y), lambda ans, x, y: summed(x, lambda g: matmul(g, _t(y))),
+def _product(x, y):
+    """np.matmul(x, y); of two matrices on a device by our own kernel, or cuBLAS, which a stream can capture."""
+    if not is_device_array(x) or not is_device_array(y) or x.ndim != 2 or y.ndim != 2 or x.dtype != y.dtype or (
+            x.dtype.char not in "fd" or x.shape[1] != len(y)):
+        return np.matmul(x, y)
+    plan, none = Plan.dense(*y.shape), np.zeros_like(y, shape=(y.shape[1],))
+    return _matmul_kernel.forward(*_c(x, y), none, plan.mask_as(x.dtype, x), plan.blocks)
+
+
+_matmul = op(_product, lambda ans, x, y: summed(x, lambda g: matmul(g, _t(y))),
              lambda ans, x, y: summed(y, lambda g: matmul(_t(x), g)), name="matmul")
 
 

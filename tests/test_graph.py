@@ -39,6 +39,14 @@ MODELS = {
                               BITS),
     "GAN, packs": (npgen.GAN(loss="wasserstein-gp", packing=2, n_critic=2, n_noise=2, hidden=(6,), critic_hidden=(6,)), REAL),
 }
+WIDE = np.column_stack([REAL, BITS, REAL, np.round(REAL)])
+MODELS |= {  # of more than eight columns or players' steps, which CuPy joins in another way, and with products of its own
+    "MADE, heads": (npgen.MADE(hidden=(13,), head=["normal"] * 3 + ["bernoulli", "categorical"] * 2 + ["poisson"]
+                               + ["mixture"] * 6),
+                    np.abs(WIDE)),
+    "MAF, LU": (npgen.MAF(n_layers=2, hidden=(6,), mix="lu"), WIDE),
+    "GAN, ten steps": (npgen.GAN(n_critic=10, n_noise=2, hidden=(6,), critic_hidden=(6,)), REAL),
+}
 ONE_BY_ONE = {  # what is not captured, and what of it is in the way
     "RBM": (npgen.RBM(n_hidden=4), BITS, "prepares"),
     "EnergyModel, its chains": (npgen.EnergyModel(hidden=(6,), objective="pcd", n_chains=9, n_steps=2, n_burn=3,

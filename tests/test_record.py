@@ -42,12 +42,12 @@ MODELS = {  # name -> the model, its rows
     "Diffusion": (Diffusion(n_steps=3, **SMALL), REAL),
     "mixture by gradient": (GaussianMixture(2, solver="adam", max_epochs=3, batch_size=12, random_state=0), REAL[:, :2]),
     "settings": (MADE(optimizer=SGD(0.9, decay=0.1), schedule="cosine", warmup=1, average=0.9, clip_norm=0.1, **SMALL), REAL),
+    "MADE, levels": (MADE(head="categorical", **SMALL), COUNTS),
 }
 ONE_BY_ONE = {
     "FlowMatching, optimal transport": (FlowMatching(coupling="ot", n_steps=3, **SMALL | {"hidden": (6, 5)}), REAL),  # assigns
     "MADE, orders": (MADE(order="any", **SMALL), REAL),  # draws an order
     "MADE, masks": (MADE(n_masks=3, **SMALL), BITS),
-    "MADE, levels": (MADE(head="categorical", **SMALL), COUNTS),  # asks which are missing
 }
 
 

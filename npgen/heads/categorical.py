@@ -9,6 +9,7 @@ import numpy as np
 from .. import ops
 from ..fused import categorical_log_prob
 from ..kernels._constants import CATEGORICAL
+from ..kernels._cuda import constant_like
 from .base import RAREST, Family, linear, mass_of, point_of, refuse
 
 TABLE = 2**21     # values of rows times levels at once
@@ -205,11 +206,11 @@ def levels_in(x, column):
 
 def _number_levels(x, head):
     """The number of each value's level, 0, 1, ... (..., d) in x's dtype; NaN where it is missing, another's if it is none."""
-    low, last = (np.asarray(a, like=x) for a in (head._lowest, head._counts - 1))
+    low, last = (constant_like(a, x) for a in (head._lowest, head._counts - 1))
     numbers = np.floor(np.minimum(np.maximum(x - low, 0), last)).astype(x.dtype)
     for j in head._scattered:
         levels, column = head.levels[j], x[..., j]
-        at = np.minimum(np.searchsorted(np.asarray(levels.astype(x.dtype), like=x), column), len(levels) - 1)
+        at = np.minimum(np.searchsorted(constant_like(levels.astype(x.dtype), x), column), len(levels) - 1)
         numbers[..., j] = np.where(np.isnan(column), np.nan, at)
     return numbers
 
@@ -217,9 +218,9 @@ def _number_levels(x, head):
 def _indicate_levels(x, head):
     """1 at each value's output (n, sum of c), 0 elsewhere, and where it is missing."""
     indicators = np.zeros_like(x, shape=(len(x), int(head._ends[-1])))
-    first = np.asarray(head._ends - head._counts, like=x)
-    rows, columns = np.nonzero(~np.isnan(x))
-    indicators[rows, (_number_levels(x, head) + first)[rows, columns].astype(np.int64)] = 1
+    first, missing = constant_like(head._ends - head._counts, x), np.isnan(x)
+    at = np.where(missing, 0, _number_levels(x, head)) + first
+    indicators[np.arange(len(x), like=x)[:, None], at.astype(np.int64)] = np.where(missing, 0, np.ones_like(x))
     return indicators
 
 

@@ -7,7 +7,9 @@ Legend: n rows, d features, j outputs.
 import numpy as np
 
 from .. import ops
+from ..kernels._cuda import constant_like
 from ..masks import places
+from ..tensor import value_of
 from .base import Head
 from .categorical import Categorical
 
@@ -42,28 +44,28 @@ class Columns(Head):
     def _views(self, outputs):
         """(head, its columns, its outputs) of every head."""
         for head, columns, at, _ in self._parts:
-            yield head, columns, outputs if len(self._parts) == 1 else outputs[..., at]
+            yield head, columns, outputs if len(self._parts) == 1 else outputs[..., _there(at, outputs)]
 
     def _filled(self, answers, like):
         """(..., d) from the answers, one for the columns of each head, in the dtype of `like`."""
         answers = list(answers)
         x = np.empty_like(like, shape=(*answers[0].shape[:-1], len(self.heads)))
         for (_, columns, *_), answer in zip(self._parts, answers, strict=True):
-            x[..., columns] = answer
+            x[..., _there(columns, x)] = answer
         return x
 
     def log_prob(self, x, outputs):
-        return sum(head.log_prob(x[..., columns], view) for head, columns, view in self._views(outputs))
+        return sum(head.log_prob(x[..., _there(columns, x)], view) for head, columns, view in self._views(outputs))
 
     def noise(self, stream, shape, dtype, like=None):
         """That of the first column's head, then of the second's, ...; heads that are alike draw theirs together."""
         noise = np.empty((*shape[:-1], self._first_noise[-1]), dtype, like=like)
         for head, columns, _, at in self._parts:
-            noise[..., at] = head.noise(stream.spawn(), (*shape[:-1], len(columns)), dtype, like)
+            noise[..., _there(at, noise)] = head.noise(stream.spawn(), (*shape[:-1], len(columns)), dtype, like)
         return noise
 
     def sample(self, noise, outputs):
-        return self._filled((head.sample(noise[..., at], view) for (*_, at), (head, _, view) in
+        return self._filled((head.sample(noise[..., _there(at, noise)], view) for (*_, at), (head, _, view) in
                              zip(self._parts, self._views(outputs), strict=True)), outputs)
 
     def first_noise(self, d):
@@ -99,19 +101,19 @@ class Columns(Head):
         return np.concatenate([head.n_inputs(1) for head in self.heads])
 
     def inputs(self, x):
-        return ops.concatenate([head.inputs(x[:, [j]]) for j, head in enumerate(self.heads)], axis=1)
+        return ops.concatenate([head.inputs(x[:, j:j + 1]) for j, head in enumerate(self.heads)], axis=1)
 
     def numbers(self, x):
-        return self._filled((head.numbers(x[..., columns]) for head, columns, *_ in self._parts), x)
+        return self._filled((head.numbers(x[..., _there(columns, x)]) for head, columns, *_ in self._parts), x)
 
     def values(self, numbers):
-        return self._filled((head.values(numbers[..., columns]) for head, columns, *_ in self._parts), numbers)
+        return self._filled((head.values(numbers[..., _there(columns, numbers)]) for head, columns, *_ in self._parts), numbers)
 
     def of(self, features):
         return Columns([self.heads[j] for j in features])
 
     def smooth(self, x):
-        return self._filled((head.smooth(x[..., columns]) for head, columns, *_ in self._parts), x)
+        return self._filled((head.smooth(x[..., _there(columns, x)]) for head, columns, *_ in self._parts), x)
 
     def seen(self):
         return Columns([head.seen() for head in self.heads])
@@ -120,6 +122,11 @@ class Columns(Head):
         for head, own, *_ in self._parts:
             numbers = own if columns is None else np.asarray(columns)[own]
             head.check(x[:, own], name, numbers, None if shown is None else shown[:, own])
+
+
+def _there(numbers, x):
+    """The numbers of columns where x is, and where they stay."""
+    return constant_like(numbers, value_of(x))
 
 
 def _alike(heads):

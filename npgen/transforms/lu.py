@@ -5,6 +5,8 @@ Legend: n rows, d features.
 import numpy as np
 
 from .. import ops
+from ..kernels._cuda import constant_like
+from ..tensor import value_of
 from .base import Transform
 from .permute import permuted
 
@@ -31,7 +33,7 @@ class LU(Transform):
     def _of(self, p):
         """L and U (d, d), log_diagonal and shift (d,)."""
         both, shift = p[self.name][:self.d], p[self.name][self.d]
-        one, log_diagonal = np.eye(self.d, dtype=both.dtype, like=ops.stop_gradient(shift)), ops.diagonal(both)
+        one, log_diagonal = constant_like(np.eye(self.d, dtype=both.dtype), value_of(shift)), ops.diagonal(both)
         return ops.tril(both, -1) + one, ops.triu(both, 1) + one * ops.exp(log_diagonal), log_diagonal, shift
 
     def to_noise(self, p, x, c=None, stream=None):
