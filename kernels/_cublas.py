@@ -1,12 +1,13 @@
 """Large dense products by cuBLAS, on the current stream, which may capture.
 
     add(a, b, out)      out += a b, of row-major a (N, K), b (K, M), out (N, M), or of their transposes: a.T, b.T
+    product(a, b, out)  out = a b
 
 CuPy refuses its own calls of cuBLAS while a stream captures, because cuBLAS might ask the device for memory then. It does not
 where it has been given a workspace, which belongs to a handle, and which cublasSetStream takes away. So this is a handle of our
 own; the library is the one that CuPy has loaded. Sums are in the arrays' own type: no TF32. A column-major C = A B is a
-row-major C^T = B^T A^T. Only kernels/masked_matmul.py asks it, from LEAST multiply-adds on; where the library cannot be loaded,
-our own kernels do all.
+row-major C^T = B^T A^T. masked_matmul.py and em.py ask it, from LEAST multiply-adds on; where the library cannot be loaded, our
+own kernels do all.
 Reference: NVIDIA, cuBLAS library, sections 2.1.2 (handles), 2.4.8 (cublasSetWorkspace), 2.7.1 (cublas<t>gemm).
 """
 import ctypes
@@ -57,21 +58,28 @@ def _check(status):
         raise DeviceError(f"cuda: cuBLAS answers with status {status}; look at what its cublasStatus_t says, and at nvidia-smi")
 
 
-def add(a, b, out):
-    """out += a b, in place. Rows (or, turned, columns) of all three lie without gaps."""
+def product(a, b, out):
+    """out = a b, in place; as add()."""
+    if not a.shape[1]:
+        out[...] = 0
+    add(a, b, out, 0)
+
+
+def add(a, b, out, onto=1):
+    """out = a b + onto out, in place. Rows (or, turned, columns) of all three lie without gaps."""
     library, handle, workspace = _here()
     stream = ctypes.c_void_p(_cuda.require().cuda.get_current_stream().ptr)
     name, real = _GEMM[out.dtype.char]
     (n, k), m = a.shape, b.shape[1]
     if not (n and k and m):
         return
-    one = ctypes.byref(real(1))
+    one, beta = ctypes.byref(real(1)), ctypes.byref(real(onto))
     of_a, of_b, of_out = map(_lies, (a, b, out))
     if of_out[0] == TURNED:
         raise ValueError("cuBLAS: out must be row-major")
     _check(library.cublasSetStream_v2(handle, stream))
     _check(library.cublasSetWorkspace_v2(handle, _pointer(workspace), ctypes.c_size_t(WORKSPACE)))
-    _check(getattr(library, name)(handle, of_b[0], of_a[0], m, n, k, one, _pointer(b), of_b[1], _pointer(a), of_a[1], one,
+    _check(getattr(library, name)(handle, of_b[0], of_a[0], m, n, k, one, _pointer(b), of_b[1], _pointer(a), of_a[1], beta,
                                   _pointer(out), of_out[1]))
 
 

@@ -14,7 +14,7 @@ Numba: panels of _tile.py, blocks and parts of the rows in parallel; large produ
 columns, which go through its packed rows. Every value is a sum in a fixed order, the same for either, so that no bit depends on
 the number of threads, and none of a row on other rows.
 CUDA: tiles of the result, those of dw once per part of a large batch; large products by cuBLAS, of a staircase as many dense
-ones as it has STEPS.
+ones as it has STEPS, whose bits of a row may depend on how many there are.
 """
 import functools
 

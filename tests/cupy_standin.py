@@ -467,7 +467,8 @@ class Cublas:
             left = matrix(a, k, m, lda).T if turn_a else matrix(a, m, k, lda)
             right = matrix(b, n, k, ldb).T if turn_b else matrix(b, k, n, ldb)
             out = matrix(c, m, n, ldc)
-            out[...] = alpha._obj.value * (left @ right) + beta._obj.value * out
+            before = beta._obj.value * out if beta._obj.value else 0  # where beta is 0, C need not be numbers
+            out[...] = alpha._obj.value * (left @ right) + before
 
         def matrix(x, rows, columns, leading):
             """The (rows, columns) of a column-major matrix that begins where x does."""

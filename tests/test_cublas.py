@@ -3,9 +3,11 @@ import inspect
 
 import numpy as np
 import pytest
+from test_cuda_networks import agree
+from test_em_kernels import bounds, launch
 
 from npgen import graph, ops
-from npgen.kernels import _cublas, masked_matmul
+from npgen.kernels import _cublas, em, masked_matmul
 from npgen.masks import Plan, made_masks
 from npgen.nn import Parameters
 from npgen.players import Player
@@ -48,6 +50,20 @@ def test_products_agree_with_the_reference(large, name, n, dtype):
         want = kernel.reference(*args, plan.blocks)
         assert got.dtype == want.dtype and got.shape == want.shape
         np.testing.assert_allclose(got, want, rtol=close, atol=close)
+
+
+@DTYPES
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("n, d, k", [(0, 3, 2), (1, 2, 1), (41, 7, 3)])
+def test_em_whitens_by_it(large, monkeypatch, n, d, k, shared, dtype):
+    x, weights, *parameters = launch(n, n, d, k, shared, False, dtype)
+    of_row, of_sum = bounds(x, weights, *parameters)
+    monkeypatch.setattr(em, "SLAB", 25 * (d + k + d * len(parameters[-1])))
+    made, product = [], _cublas.product
+    monkeypatch.setattr(_cublas, "product", lambda *args: made.append(1) or product(*args))
+    agree(large, em.log_prob, (x, *parameters), of_row)
+    agree(large, em.statistics, (x, weights, *parameters), *[of_sum] * 4)
+    assert len(made) == 2 * 3 * -(-n // 25)
 
 
 def test_a_staircase_is_a_few_dense_products(large):
