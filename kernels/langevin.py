@@ -155,7 +155,8 @@ def _density_into(z, centre, scale, offset, shift, factor, w, y, r, score):
     for k in range(K):
         r[k] = exp(r[k] - largest)
         total += r[k]
-    score[:] = 0
+    for d in range(D):
+        score[d] = 0
     for k in range(K):
         P, its, share = factor[k if G > 1 else 0], y[k], r[k] / total
         for d in range(D):
@@ -184,10 +185,11 @@ def _panel(task, z, params, widths, context, centre, scale, offset, shift, facto
     score, its = np.empty((R, D)), np.empty((R, D))
     every, length = max(1, DRAWN // max(D, 1)), math.sqrt(2 * step)
     e, u, now = np.empty((R, every * D), kind), np.empty((R, every), kind), np.empty((R, D))
-    x[:, D:] = context[low:high]
-    for n in range(R):
+    for n in range(R):  # value by value: arrays that are assigned to arrays take seconds to compile
         for d in range(D):
             now[n, d] = at[n, d] = z[low + n, d]
+        for i in range(W):
+            x[n, D + i] = context[low + n, i]
     for k in range(-1, steps):
         if k >= 0:
             j = k % every
@@ -202,8 +204,8 @@ def _panel(task, z, params, widths, context, centre, scale, offset, shift, facto
                 for d in range(D):
                     at[n, d] = now[n, d] + step * score[n, d] + length * e[n, j * D + d]
                     finite = finite and abs(at[n, d]) < math.inf
-                if not finite:
-                    at[n] = now[n]
+                for d in range(D):
+                    at[n, d] = at[n, d] if finite else now[n, d]
         for n in range(R):
             for d in range(D):
                 x[n, d] = at[n, d]
@@ -220,7 +222,9 @@ def _panel(task, z, params, widths, context, centre, scale, offset, shift, facto
                     gain += noise * noise / 2 - back * back / (4 * step)
                 take = log(np.float64(u[n, j])) < gain
             if take:
-                now[n], score[n], here[n] = at[n], its[n], there[n]
+                for d in range(D):
+                    now[n, d], score[n, d] = at[n, d], its[n, d]
+                here[n] = there[n]
                 taken[low + n] += k >= 0
     for n in range(R):
         for d in range(D):
