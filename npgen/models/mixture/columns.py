@@ -8,7 +8,9 @@ Legend: n rows, d columns, k components, r real columns, q the others, c levels 
 Reference: Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm (1977).
 """
 import dataclasses
+import functools
 import math
+import operator
 
 import numpy as np
 
@@ -219,24 +221,33 @@ class Mixture(OfColumns, MixtureModel):
         """
         k, width = self.n_components, max(rows.d, self.n_components, DRAWS)
         x, weights = rows.choose(stream, width)
-        views = list(self._columns.views(x))
+        size = max(64, SHOWN // max(k, rows.d))
         if self.init_params == "random_from_data":
             return Products.around(self._columns, random_rows(x, weights, k, stream), self.pooled_)
-        own, outputs = sum(head.log_prob_around(view, self.pooled_[name]) for name, head, view in views), {}
+        blocks = [slice(low, low + size) for low in range(0, len(x), size)]
+        own = np.concatenate([sum(head.log_prob_around(view, self.pooled_[name]) for name, head, view in
+                                  self._columns.views(x[block])) for block in blocks])
 
-        def divergences(_, seeds):
-            """By how many nats each row is less likely under the components around the seeds than around itself, (m, l)."""
-            joint = Products.around(self._columns, seeds, self.pooled_).joint(views)
-            return np.maximum(own[:, None] - math.log(len(seeds)) - joint, 0)
+        def divergences(around, block):
+            """By how many nats each row is less likely under these components than around itself, (m, l)."""
+            joint = around.joint(self._columns.views(x[block]))
+            return np.maximum(own[block, None] - math.log(len(around.log_weights)) - joint, 0)
 
-        seeds = k_means_plus_plus(x, weights, k, stream, divergences, DRAWS)
+        def by_block(seeds, of=np.asarray):
+            """What `of` makes of the divergences of the rows of a block, of all blocks."""
+            around = Products.around(self._columns, seeds, self.pooled_)
+            return np.concatenate([of(divergences(around, block)) for block in blocks])
+
+        seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: by_block(seeds), DRAWS)
         member = np.zeros((len(x), k))
-        member[np.arange(len(x)), divergences(x, seeds).argmin(axis=1)] = weights
-        few = np.full(k, 0.1 * weights.sum() / k)
-        for name, head, view in views:
-            all_rows = self.pooled_[name].repeat(k, axis=0)
-            moments = head.moments(view, member, all_rows) + head.expected_moments(all_rows, few, all_rows, 0.0)
-            outputs[name] = head.maximise(moments, all_rows, all_rows, 0.0)
+        member[np.arange(len(x)), by_block(seeds, lambda nats: nats.argmin(axis=1))] = weights
+        few, outputs = np.full(k, 0.1 * weights.sum() / k), {}
+        all_rows = {name: pooled.repeat(k, axis=0) for name, pooled in self.pooled_.items()}
+        each = [[head.moments(view, member[block], all_rows[name]) for name, head, view in self._columns.views(x[block])]
+                for block in blocks]
+        for (name, head), moments in zip(self._columns.heads.items(), zip(*each, strict=True), strict=True):
+            moments = functools.reduce(operator.add, moments) + head.expected_moments(all_rows[name], few, all_rows[name], 0.0)
+            outputs[name] = head.maximise(moments, all_rows[name], all_rows[name], 0.0)
         return Products.equal(self._columns, outputs)
 
     def _expect(self, components, rows):
