@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import mutants
 import numpy as np
 import pytest
 from test_parallel import KINDS, client, mpi, workers_of  # noqa: F401  client: a fixture
@@ -340,3 +341,49 @@ def test_the_command_line_fits_files(tmp_path):
                           "--set", "preprocess=None"], ["score", "m.npgen", "--data", "rows/x0.npy"])]
     assert [run.returncode for run in done] == [0, 0], [run.stderr for run in done]
     assert "1,200 rows, 3 columns" in done[0].stdout
+
+
+# ---------------------------------------------------------------- planted mistakes
+
+def fits(folder):
+    """(of the array, of its files, of which all but the last are whole blocks) what a fit finds, in bytes but with weights."""
+    for cls, options, x, n in ((*GAUSSIAN, rows(missing=True), 500), (*COLUMNS, levels(), 375)):
+        array, paths = cls(**options, **EM).fit(x), files(folder, x, n)
+        of_files = cls(**options, **EM).fit(paths)
+        yield learned(array), learned(of_files)
+        yield array.predict(x).tobytes(), of_files.predict(paths).tobytes()
+    x, w = rows(), np.random.default_rng(0).integers(0, 3, 1200).astype(float)
+    options, paths = EM | {"init_params": "random_from_data"}, files(folder, x, 500)
+    array, of_files = (GaussianMixture(3, **options).fit(X, sample_weight=w) for X in (x, paths))
+    yield array.means_.round(6).tolist(), of_files.means_.round(6).tolist()
+    yield round(array.score(x, sample_weight=w), 6), round(of_files.score(paths, sample_weight=w), 6)
+
+
+MISTAKES = [
+    ("parallel:Tree.add", "sibling + part if i % 2", "part if i % 2"),
+    ("parallel:Tree.add", "(i + 1) << h >= self.n", "False"),
+    ("data.blocks:OfFile.raw", "_array(self.path)[self.low_in:self.high_in]", "_array(self.path)[:self.high_in - self.low_in]"),
+    ("data.blocks:Blocks.look", "low += look.counting", "low += look.n"),
+    ("models.mixture.rows:_taken", "- block.low)", "- index[0])"),
+    ("models.mixture.rows:BlockedRows.of", "self.device, columns", "self.device, None"),
+    ("models.mixture.rows:BlockedRows.seen_from", "self.columns, centre", "self.columns, self.centre"),
+    ("models.blocks:_score", "w[w > 0] @ log_prob[w > 0]", "log_prob.sum()"),
+    ("models.blocks:_score", "w.sum()", "float(len(w))"),
+]
+
+
+@pytest.mark.parametrize(("where", "old", "new"), [(None, None, None), *MISTAKES], ids=lambda text: str(text)[:40])
+def test_a_planted_mistake_is_found(where, old, new, tmp_path):
+    """Without one, files give what their array gives."""
+    def same():
+        return all(a == b for a, b in fits(tmp_path))
+
+    with parallel.Serial():
+        if where is None:
+            assert same()
+            return
+        with mutants.Mutant("", "", where, old, new).made():
+            try:
+                assert not same()
+            except (ArithmeticError, IndexError, TypeError, ValueError):
+                pass
