@@ -1,6 +1,7 @@
 """The benchmark at tiny sizes: every library gives npgen's answers, and the tables say what was measured."""
 import importlib
 import inspect
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import formulas, problems, scaling, speed, steps, with_dense, with_npgen  # noqa: E402
+from benchmarks import formulas, problems, scale, scaling, speed, steps, with_dense, with_npgen  # noqa: E402
 from benchmarks.worker import instructions  # noqa: E402
 
 TINY = {"made": {"d": 12, "hidden": 20, "batch": 8, "n_samples": 5}, "vae": {"d": 12, "hidden": 10, "latent": 3, "batch": 8},
@@ -123,3 +124,27 @@ def test_the_parts_of_a_step_are_kernels_and_functions():
     assert step > 0 and all(seconds > 0 for seconds in spent.values())
     assert {name.rpartition(".")[0] for name in kernels} == {f"kernels.{file}" for file in ("flow", "adam", "norm", "gather")}
     assert any("add" in name for is_kernel, name in spent if not is_kernel)
+
+
+def test_the_cost_of_workers_is_what_was_measured_for_one_and_has_a_floor_for_many():
+    found = {"t_0": 0.01, "t_row": 1e-4, "parameters": 10**6}
+    assert scale.step_on(found, 1000, 1, 1e9, 1e-5) == pytest.approx(0.11)
+    assert scale.step_on(found, 1000, 1000, 1e9, 1e-5) == pytest.approx(0.01 + 1e-4 + 2 * 0.999 * 4e-3 + 20e-5)
+    blocks = scale.ROWS // scale.BLOCK
+    assert scale.iteration_on(0.5, 2, 3, 1, 0, 1e9, 1e-5) == pytest.approx(0.5 * blocks)
+    assert scale.iteration_on(0.5, 2, 3, blocks, 1e-3, 1e9, 1e-5) == pytest.approx(0.5 + 2e-3 * blocks + 20 * (1e-5 + 168e-9))
+    assert scale.n_bytes(2, 3) == 168
+
+
+def test_a_curve_says_from_which_number_of_workers_half_are_lost():
+    """Of 1 / w + 0.012 beyond w = 1.024 / 0.012."""
+    *times, pays = scale.curve(lambda w: 1 / w + 0.012)
+    assert (times[0], times[4], pays) == ("1.01 s (1)", "45.3 ms (22.3)", "85")
+    assert scale.curve(lambda w: 1 / w)[-1] == "1,000 or more"
+
+
+def test_steps_of_a_rank_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setitem(scale.STEPS, "RealNVP, D = 64", 8)
+    scale.steps("RealNVP, D = 64", tmp_path / "found", 2)
+    found = json.loads((tmp_path / "found").read_text())
+    assert list(found["step"]) == ["8", "4", "2"] and all(t > 0 for t in found["step"].values()) and found["parameters"] > 0

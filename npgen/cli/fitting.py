@@ -211,8 +211,9 @@ cells by preprocess='auto', and their density is a lower bound then.
 While it fits, FILE.checkpoint keeps the state, some seconds old at most. Ctrl-C ends the run
 with the best so far in FILE and status 130; --resume goes on from the checkpoint, to
 the same bits as a run that never stopped (same data, seed and settings).
-Under mpirun -n N, N processes share every step of a model that follows a gradient, and N changes the
-model by rounding alone; see the README for those that cannot. A run goes on with any N.
+Under mpirun -n N, N processes share every step of a model that follows a gradient: N changes
+the model by rounding alone, and a run goes on with any N. Where steps cannot be shared, a
+warning says so.
 
 Settings for --set, with their defaults:
 {_settings()}

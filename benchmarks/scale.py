@@ -1,0 +1,269 @@
+"""Where more workers stop paying: what one and two take here, a cost model fitted to it, and what that predicts up to 1,000.
+
+    python -m benchmarks.scale [--bandwidth 1.25e9] [--latency 50e-6] [--out benchmarks/SCALE.md]
+
+Two cores are measured, one thread each; all beyond is predicted, for a network of this bandwidth (bytes/s) and latency (s).
+
+    EM, an iteration    ceil(b / W) t_block + 2 b t_task + 2 ceil(log2 W) (latency + S / bandwidth)
+    gradient, a step    t_0 + t_row B / W + 2 (1 - 1/W) 4 P / bandwidth + 2 ceil(log2 W) latency
+
+Legend: W workers, b blocks, t_task the scheduler's time for a task, S bytes of statistics, B rows in a batch, P parameters,
+t_0 what a step takes whatever the rows: the norm of the gradient, Adam. The second is a ring's Allreduce.
+"""
+import argparse
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+ONE_THREAD = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+WORKERS = 1, 2, 4, 10, 30, 100, 300, 1000
+ROWS, BLOCK = 100_000_000, 100_000  # of the EM that is predicted, and of a block of it
+MIXTURES = [(d, k) for d in (16, 64, 256) for k in (32, 512)]
+STEPS = {"RealNVP, D = 64": 4096, "MADE 784-8,000": 1024}  # rows in a batch
+
+
+class Clock:
+    """A callback that knows how many seconds the quickest epoch took, but the first."""
+
+    def __init__(self):
+        self.times = []
+
+    def __call__(self, entry):
+        self.times.append(time.perf_counter())
+
+    def least(self):
+        return float(min(np.diff(self.times)))
+
+
+# ---------------------------------------------------------------- gradient models
+
+def model_and_rows(name, batch_size, n_steps):
+    """An unfitted model of this name, one epoch of which is n_steps steps."""
+    import npgen
+    rng, options = np.random.default_rng(0), {"batch_size": batch_size, "validation_fraction": 0, "random_state": 0}
+    if name.startswith("RealNVP"):
+        x = rng.normal(size=(n_steps * batch_size, 64)).astype(np.float32)
+        return npgen.RealNVP(**options), x @ rng.normal(size=(64, 64)).astype(np.float32)
+    x = (rng.uniform(size=(n_steps * batch_size, 784)) < 0.3).astype(np.float32)
+    return npgen.MADE(hidden=(8000,), **options), x
+
+
+def steps(name, out, epochs):
+    """A program of one rank or several: seconds of a step for parts of the batch, of an Allreduce, and the peak of memory."""
+    from npgen import parallel
+    found, batch = {"step": {}}, STEPS[name]
+    for part in (1, 2, 4) if parallel.n_ranks() == 1 else (1,):
+        n_steps, clock = 4 * part if name.startswith("RealNVP") else part, Clock()
+        model, x = model_and_rows(name, batch // part, n_steps)
+        model.set_params(max_epochs=epochs, callbacks=[clock])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(x)
+        found["step"][batch // part] = clock.least() / n_steps
+        found["parameters"] = model.n_parameters_
+    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if parallel.n_ranks() > 1:
+        for what, n in (("latency", 1), ("allreduce", found["parameters"] + 1)):
+            values, times = np.ones(n, np.float32), []
+            for _ in range(20):
+                begin = time.perf_counter()
+                parallel.current().sum([values])
+                times.append(time.perf_counter() - begin)
+                values[:] = 1
+            found[what] = min(times)
+    if parallel.rank() == 0:
+        Path(out).write_text(json.dumps(found))
+
+
+def on_ranks(n, name, epochs):
+    """What `steps` finds on n ranks, each bound to a core."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, command = Path(folder) / "found", [sys.executable, "-m", "benchmarks.scale", "--steps", name, "--epochs", epochs]
+        mpirun = [Path(sysconfig.get_path("scripts")) / "mpirun", "--bind-to", "core", "-n", n] if n > 1 else []
+        env = os.environ | ONE_THREAD | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        subprocess.run([*map(str, mpirun), *map(str, command), "--out", str(out)], env=env, check=True, timeout=1200)
+        found = json.loads(out.read_text())
+    return found | {"step": {int(size): seconds for size, seconds in found["step"].items()}}
+
+
+def gradient(name, repeats, epochs):
+    """What is measured of a model on one rank and two, in turn, the least of each: and (t_0, t_row)."""
+    one, two = [], []
+    for _ in range(repeats):
+        one.append(on_ranks(1, name, epochs))
+        two.append(on_ranks(2, name, epochs))
+    sizes = sorted(one[0]["step"])
+    step = {size: min(each["step"][size] for each in one) for size in sizes}
+    t_row, t_0 = np.polyfit(sizes, [step[size] for size in sizes], 1)
+    return {"step": step, "t_0": max(float(t_0), 0.0), "t_row": float(t_row), "parameters": one[0]["parameters"],
+            "two": min(each["step"][sizes[-1]] for each in two), "peaks": (one[0]["peak"], two[0]["peak"]),
+            **{what: min(each[what] for each in two) for what in ("latency", "allreduce")}}
+
+
+def step_on(found, batch, workers, bandwidth, latency):
+    """Seconds of a step, by the cost model."""
+    moved = 2 * (1 - 1 / workers) * 4 * found["parameters"]
+    return found["t_0"] + found["t_row"] * batch / workers + moved / bandwidth + 2 * math.ceil(math.log2(workers)) * latency
+
+
+# ---------------------------------------------------------------- mixtures
+
+def iteration(x, k, iterations=3, workers=None):
+    """Seconds of an iteration of EM, the least, on one thread of this process unless workers compute it."""
+    from npgen import GaussianMixture, parallel
+    d, clock = (np.load(x[0], mmap_mode="r") if isinstance(x, list) else x).shape[1], Clock()
+    start = np.random.default_rng(1).normal(size=(k, d))
+    model = GaussianMixture(k, weights_init=np.full(k, 1 / k), means_init=start, precisions_init=np.tile(np.eye(d), (k, 1, 1)),
+                            max_iter=iterations, tol=0.0, random_state=0, callbacks=[clock])
+    with warnings.catch_warnings(), workers or parallel.Serial():
+        warnings.simplefilter("ignore")  # that so few iterations do not converge
+        model.fit(x)
+    return clock.least()
+
+
+def statistics_of(n_bytes, block):
+    """What takes no time, and gives so many bytes."""
+    return np.zeros(n_bytes // 8)
+
+
+def dask(n=400, n_bytes=4_000_000):
+    """Seconds that two Dask workers here need for a task that does nothing, and bytes/s of statistics that they add."""
+    import distributed
+
+    from npgen import parallel
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as cluster, \
+            distributed.Client(cluster, set_as_default=False) as client:
+        workers, least = parallel.Dask(client), {}
+        for size, blocks in ((8, n), (8, 32), (n_bytes, 32)):
+            least[size, blocks] = math.inf
+            for _ in range(3):
+                begin = time.perf_counter()
+                workers.sum_blocks(statistics_of, list(range(blocks)), size)
+                least[size, blocks] = min(least[size, blocks], time.perf_counter() - begin)
+    return least[8, n] / (2 * n), 31 * n_bytes / max(least[n_bytes, 32] - least[8, 32], 1e-9)
+
+
+def n_bytes(d, k):
+    """Bytes of a mixture's statistics: of every component a weight, a mean and a second moment, in float64."""
+    return 8 * k * (1 + d + d * d)
+
+
+def iteration_on(t_block, d, k, workers, t_task, bandwidth, latency):
+    """Seconds of an iteration over ROWS rows, by the cost model."""
+    blocks = ROWS // BLOCK
+    return (math.ceil(blocks / workers) * t_block + 2 * blocks * t_task
+            + 2 * math.ceil(math.log2(workers)) * (latency + n_bytes(d, k) / bandwidth))
+
+
+def on_files(k=32, d=16, n_files=8, rows=100_000):
+    """Seconds of an iteration over files, on one process and on two, of one thread each."""
+    from npgen import parallel
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [f"{folder}/{i}.npy" for i in range(n_files)]
+        for i, path in enumerate(paths):
+            np.save(path, np.random.default_rng(i).normal(size=(rows, d)))
+        found = {1: math.inf, 2: math.inf}
+        for _ in range(2):
+            for n in found:
+                found[n] = min(found[n], iteration(paths, k, 4, parallel.Processes(n)))
+    return found
+
+
+# ---------------------------------------------------------------- the page
+
+def seconds(t):
+    return f"{t * 1e6:.0f} us" if t < 1e-3 else f"{t * 1e3:.3g} ms" if t < 1 else f"{t:.3g} s"
+
+
+def table(head, rows):
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def curve(at):
+    """Seconds and speed-up on 1 to 1,000 workers, and the number from which half of them are lost."""
+    times = [at(w) for w in WORKERS]
+    pays = max(w for w in range(1, 1001) if at(1) / at(w) >= w / 2)
+    return [*(f"{seconds(t)} ({times[0] / t:.3g})" for t in times), f"{pays:,}" if pays < 1000 else "1,000 or more"]
+
+
+def page(args):
+    import numba
+    numba.set_num_threads(1)
+    models = {name: gradient(name, args.repeats, args.epochs) for name in STEPS}
+    t_task, dask_bandwidth = dask()
+    blocks = {}
+    for d, k in MIXTURES:
+        n = max(500, min(BLOCK, int(2e9 / (k * d * d))))
+        blocks[d, k] = iteration(np.random.default_rng(0).normal(size=(n, d)), k) * BLOCK / n
+    files = on_files()
+    heads = [f"{w:,}" for w in WORKERS] + ["half are lost beyond"]
+    measured = [(name, f"{batch:,}", f"{m['parameters']:,}", seconds(m["step"][batch]), seconds(m["two"]),
+                 f"**{m['two'] / m['step'][batch]:.2f}**",
+                 seconds(step_on(m, batch, 2, 4 * m["parameters"] / m["allreduce"], m["latency"])),
+                 f"{4 * (m['parameters'] + 1) / 1e6:.2f} MB", seconds(m["allreduce"]),
+                 " / ".join(f"{peak / 1e6:,.0f} MB" for peak in m["peaks"]))
+                for name, batch in STEPS.items() for m in (models[name],)]
+    return "\n\n".join([
+        "# Past one machine: measured on two workers, predicted up to 1,000",
+        f"By `python -m benchmarks.scale` on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, one thread a worker; the "
+        f"load was {os.getloadavg()[0]:.1f}. The least of several runs in turn.",
+        "## Measured here",
+        table(("training", "batch", "parameters", "step, 1 rank", "2 ranks", "2 / 1", "by the model", "sent a step",
+               "Allreduce", "peak of a rank, 1 / 2"), measured),
+        f"An Allreduce of one number takes {seconds(max(m['latency'] for m in models.values()))} between two ranks of this "
+        "machine. Without rows a step takes "
+        + ", ".join(f"{seconds(m['t_0'])} ({name})" for name, m in models.items()) + ".",
+        table(("EM on 800,000 rows in files, D = 16, K = 32", "an iteration"),
+              [(f"{n} process{'es' * (n > 1)}", seconds(t)) for n, t in files.items()])
+        + f"\n\nTwo take {files[2] / files[1]:.2f} of one's time. Dask's scheduler takes {seconds(t_task)} for a task, and two "
+        f"of its workers add statistics at {dask_bandwidth / 1e6:,.0f} MB/s.",
+        "## Predicted, not measured",
+        f"For a network of {args.bandwidth / 1e9:.3g} GB/s and {seconds(args.latency)}, and cores like these: seconds, and in "
+        "brackets the speed-up. The model, in words: " + " ".join(__doc__.split("\n\n")[3].split()),
+        table((f"EM, an iteration over {ROWS:,} rows", "statistics", "a block here", *heads),
+              [(f"D = {d}, K = {k}", f"{n_bytes(d, k) / 1e6:.3g} MB", seconds(t), *curve(
+                  lambda w, t=t, d=d, k=k: iteration_on(t, d, k, w, t_task, args.bandwidth, args.latency)))
+               for (d, k), t in blocks.items()]),
+        table(("training, a step", "batch", *heads),
+              [(name, f"{batch:,}", *curve(lambda w, m=models[name], b=batch: step_on(m, b, w, args.bandwidth, args.latency)))
+               for name, least in STEPS.items() for batch in (least, 16 * least)]),
+        "EM of few components is limited by the scheduler, which is asked for two tasks a block (blocks of more rows are the "
+        "remedy), of many by the sum of statistics; training by the gradient that every step sends, and by Adam, which every "
+        "rank takes over all parameters: larger batches alone make up for either.", ""])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--bandwidth", type=float, default=1.25e9)
+    parser.add_argument("--latency", type=float, default=50e-6)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--out", default=str(Path(__file__).parent / "SCALE.md"))
+    parser.add_argument("--only", default="", choices=STEPS, help="measure the steps of this model, and print what was found")
+    parser.add_argument("--steps", choices=STEPS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.steps:
+        steps(args.steps, args.out, args.epochs)
+        return
+    if args.only:
+        found = gradient(args.only, args.repeats, args.epochs)
+        one = found["step"][STEPS[args.only]]
+        print(f"{args.only}: {seconds(one)} a step on 1 rank, {seconds(found['two'])} on 2: {found['two'] / one:.2f} of it")
+        return
+    text = page(args)
+    Path(args.out).write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
