@@ -94,13 +94,13 @@ def dense(blocks, K):
 @jit
 def large_parts(rows, depth, columns, threads):
     """In how many parts the rows of a large product go, as many for every thread, and in how many its columns; else 0, 0."""
-    if not packs(rows // 2, depth, columns):
+    if not packs(rows // 4, depth, columns):
         return 0, 0
     return min(-(-rows // TALL), threads * -(-rows // (threads * ROWS))), -(-columns // COLUMNS)
 
 
 @jit
-def _part(t, N, M, rows, columns):
+def part_of_large(t, N, M, rows, columns):
     """The first and last + 1 of the rows, and of the columns, of part t of a large product."""
     i, j = t // columns, t % columns
     return i * N // rows, (i + 1) * N // rows, j * COLUMNS, min((j + 1) * COLUMNS, M)
@@ -108,20 +108,20 @@ def _part(t, N, M, rows, columns):
 
 @jit
 def _forward_part(t, rows, columns, x, weight, bias, y):
-    low, high, first, last = _part(t, len(y), y.shape[1], rows, columns)
+    low, high, first, last = part_of_large(t, len(y), y.shape[1], rows, columns)
     multiply(x, NO, low, weight, NO, ZERO, len(weight), y[low:high], first, last)
     _add_bias(bias, y[low:high], first, last)
 
 
 @jit
 def _backward_x_part(t, rows, columns, g, weight, dx):
-    low, high, first, last = _part(t, len(dx), dx.shape[1], rows, columns)
+    low, high, first, last = part_of_large(t, len(dx), dx.shape[1], rows, columns)
     multiply(g, NO, low, weight, YES, ZERO, g.shape[1], dx[low:high], first, last)
 
 
 @jit
 def _backward_weight_part(t, rows, columns, x, g, dw):
-    low, high, first, last = _part(t, len(dw), dw.shape[1], rows, columns)
+    low, high, first, last = part_of_large(t, len(dw), dw.shape[1], rows, columns)
     multiply(x, YES, low, g, NO, ZERO, len(x), dw[low:high], first, last)
 
 

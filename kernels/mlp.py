@@ -19,8 +19,9 @@ layers one after another; only rows full..end of a block look at it, and it may 
 a finer cut of the same kind, for the gradients of the weights.
 
 Numba: the products of _tile.py. A batch goes through the layers one by one, their columns spread over the threads; one of many
-rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Every value is a sum
-in a fixed order, so that no bit depends on the number of threads, and none of a row on other rows.
+rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Large layers without
+a mask, and their gradients, go in wide parts (large_parts), whose rows _tile.py packs. Every value is a sum in a fixed order,
+the same for either, so that no bit depends on the number of threads, and none of a row on other rows.
 CUDA: a launch per layer, tiles as in masked_matmul.py, and one for all gradients of weights. Source: the chain rule; masks as
 in Germain et al. (2015).
 """
@@ -34,7 +35,7 @@ from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, jitable, parallel
 from ._tile import multiply
-from .masked_matmul import THREADS, _evenly, _split, add_up, bounds, parts, tiles
+from .masked_matmul import COLUMNS, THREADS, _evenly, _split, add_up, bounds, large_parts, part_of_large, parts, tiles
 
 UNITS = 16  # of a layer's inputs, whose cotangents are computed at once
 ROWS = 1024  # of a batch that goes through all layers in panels
@@ -138,11 +139,23 @@ def _multiply(a, a_turned, row, b, b_turned, start, stop, c, c_turned, first, la
 
 
 @jit
+def _alike(blocks, b):
+    """The number after those of the blocks from b on that lie side by side and see the same inputs, COLUMNS wide at most."""
+    to = b + 1
+    while (to < len(blocks) and blocks[to, 0] == blocks[b, 0] and blocks[to, 1] == blocks[to - 1, 2]
+           and blocks[to, 4] == blocks[b, 4] and blocks[to, 2] - blocks[b, 1] <= COLUMNS):
+        to += 1
+    return to
+
+
+@jit
 def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
     """Fill what blocks tell of y, and of rows low.. of hidden, for a panel of rows; turned: x and y are (K, N) and (M, N)."""
     last_layer, high, zero = len(widths) - 2, low + (x.shape[1] if turned else x.shape[0]), x.dtype.type(0)
-    for b in range(len(blocks)):
-        layer, first, last, _, end = blocks[b]
+    b = 0
+    while b < len(blocks):
+        (layer, first, _, _, end), to = blocks[b], _alike(blocks, b)
+        last, b = blocks[to - 1, 2], to
         weight, bias = layer_of(params, widths, layer)
         below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)[low:high]
         above = y if layer == last_layer else layer_of_hidden(hidden, widths, layer + 1)[low:high]
@@ -206,9 +219,12 @@ def panel_backward(g, params, widths, blocks, layer, first, last, low, hidden, d
     above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)[low:high]
     out = dx if layer == 0 else layer_of_hidden(delta, widths, layer)[low:high]
     above_turned, out_turned = turned and layer == last_layer, turned and layer == 0
-    for unit in range(first, last, UNITS):
-        until = min(unit + UNITS, last)
+    until = first
+    while until < last:
+        unit, until = until, min(until + UNITS, last)
         start, stop = _seen(blocks, layer, unit)
+        while until < min(last, unit + COLUMNS) and _seen(blocks, layer, until) == (start, stop):
+            until = min(until + UNITS, last)
         _multiply(above, above_turned, ZERO, weight, YES, start, stop, out, out_turned, unit, until)
         if layer > 0:
             below = layer_of_hidden(hidden, widths, layer)[low:high]
@@ -241,16 +257,22 @@ def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams, turned):
                 edge[m] *= seen[m]
     for k in range(end, len(weight)):
         weight[k, first:last] = 0
+    if above_turned:
+        for m in range(first, last):
+            bias[m] = _sum(above[m])
+    else:
+        _sum_rows(above, first, last, bias)
+
+
+@jit
+def _sum_rows(above, first, last, bias):
+    """bias[first:last] = the sum of the rows above."""
     total = bias[first:last]
     total[:] = 0
-    if above_turned:
-        for m in range(total.size):
-            total[m] += _sum(above[first + m])
-    else:
-        for n in range(len(above)):
-            row = above[n, first:last]
-            for m in range(row.size):
-                total[m] += row[m]
+    for n in range(len(above)):
+        row = above[n, first:last]
+        for m in range(row.size):
+            total[m] += row[m]
 
 
 @jit(fastmath={"reassoc"})  # lets the sum be taken in lanes
@@ -285,15 +307,53 @@ def _first_block(blocks, layer):
 
 
 @jit
-def _forward_task(t, stage, panels, x, params, widths, blocks, y, hidden):
-    """Task t of a stage: all layers of a panel of rows, or a block of the layer that the stage is, of a part of the rows."""
+def _dense(blocks, widths, layer):
+    """Whether a layer's weight has no masked entry."""
+    for b in range(len(blocks)):
+        if blocks[b, 0] == layer and blocks[b, 3] < widths[layer]:
+            return False
+    return True
+
+
+@jit
+def _cut_layer(stage, N, widths, blocks, threads):
+    """In how many parts the rows of a layer go, and in how many its blocks, of how many each."""
+    columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
+    rows, wide = large_parts(N, widths[stage], widths[stage + 1], threads)
+    if rows and _dense(blocks, widths, stage):
+        return rows, wide, -(-columns // wide)
+    return _split(N, columns), columns, 1
+
+
+@jit
+def _tasks(stage, N, widths, blocks, threads):
+    parts, groups, _ = _cut_layer(stage, N, widths, blocks, threads)
+    return parts * groups
+
+
+@jit
+def _share(t, stage, N, widths, blocks, threads):
+    """Of task t of a layer: the part of the rows, of how many, and the blocks, the first and the last + 1."""
+    parts, groups, each = _cut_layer(stage, N, widths, blocks, threads)
+    start, stop = _first_block(blocks, stage), _first_block(blocks, stage + 1)
+    b = start + _evenly(t % groups, groups) * each
+    return t // groups, parts, b, min(b + each, stop)
+
+
+@jit
+def _cut_units(layer, N, widths, blocks, threads):
+    """In how many parts the rows of a layer go on the way back, and how many of its inputs are a task's."""
+    rows, wide = large_parts(N, widths[layer + 1], widths[layer], threads)
+    if rows and _dense(blocks, widths, layer):
+        return rows, COLUMNS
+    return _split(N, -(-widths[layer] // UNITS)), UNITS
+
+
+@jit
+def _forward_task(t, stage, panels, threads, x, params, widths, blocks, y, hidden):
+    """Task t of a stage: all layers of a panel of rows, or, of a part of the rows, blocks of the layer that the stage is."""
     N = len(x)
-    b, to = (0, len(blocks)) if panels else (_first_block(blocks, stage), _first_block(blocks, stage + 1))
-    parts = panels if panels else _split(N, to - b)
-    part = t if panels else t // (to - b)
-    if not panels:
-        b += _evenly(t % (to - b), to - b)
-        to = b + 1
+    part, parts, b, to = (t, panels, 0, len(blocks)) if panels else _share(t, stage, N, widths, blocks, threads)
     low, high = part * N // parts, (part + 1) * N // parts
     panel_forward(x[low:high], params, widths, blocks[b:to], low, hidden, y[low:high], NO)
 
@@ -302,57 +362,79 @@ def _forward_task(t, stage, panels, x, params, widths, blocks, y, hidden):
 def _forward(threads, x, params, widths, blocks, y, hidden):
     N, panels = len(x), _cut(len(x), params.size, threads)
     for stage in range(1 if panels else len(widths) - 1):
-        columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
-        tasks = panels if panels else columns * _split(N, columns)
-        parallel(tasks, _forward_task, (stage, panels, x, params, widths, blocks, y, hidden))
+        tasks = panels if panels else _tasks(stage, N, widths, blocks, threads)
+        parallel(tasks, _forward_task, (stage, panels, threads, x, params, widths, blocks, y, hidden))
 
 
 @jit
-def _tangent_task(k, stage, panels, h, params, widths, blocks, hidden, t, y):
+def _tangent_task(k, stage, panels, threads, h, params, widths, blocks, hidden, t, y):
     """Task k of a stage, as in _forward_task."""
     N = len(h)
-    b, to = (0, len(blocks)) if panels else (_first_block(blocks, stage), _first_block(blocks, stage + 1))
-    parts = panels if panels else _split(N, to - b)
-    part = k if panels else k // (to - b)
-    if not panels:
-        b += _evenly(k % (to - b), to - b)
-        to = b + 1
+    part, parts, b, to = (k, panels, 0, len(blocks)) if panels else _share(k, stage, N, widths, blocks, threads)
     low, high = part * N // parts, (part + 1) * N // parts
     panel_tangent(h[low:high], params, widths, blocks[b:to], low, hidden, t, y[low:high] if y.size else y)
 
 
 @jit
-def _backward_task(t, layer, panels, g, x, hidden, params, widths, blocks, want_dx, delta, dx):
-    """Task t: all layers for a panel of rows, or UNITS of what is below one layer, for a part of the rows."""
+def _backward_task(t, layer, panels, threads, g, x, hidden, params, widths, blocks, want_dx, delta, dx):
+    """Task t: all layers for a panel of rows, or some units of what is below one layer, for a part of the rows."""
     N, lowest = len(x), 0 if want_dx else 1
-    columns = -(-widths[layer] // UNITS)
-    parts = panels if panels else _split(N, columns)
-    part = t if panels else t // columns
+    parts, units = _cut_units(layer, N, widths, blocks, threads)
+    columns = -(-widths[layer] // units)
+    parts, part = (panels, t) if panels else (parts, t // columns)
     low, high = part * N // parts, (part + 1) * N // parts
     if panels:
         for k in range(len(widths) - 2, lowest - 1, -1):
             panel_backward(g[low:high], params, widths, blocks, k, ZERO, widths[k], low, hidden, delta, dx[low:high], NO)
     else:
-        unit = _evenly(t % columns, columns) * UNITS
-        panel_backward(g[low:high], params, widths, blocks, layer, unit, min(unit + UNITS, widths[layer]), low, hidden, delta,
+        unit = _evenly(t % columns, columns) * units
+        panel_backward(g[low:high], params, widths, blocks, layer, unit, min(unit + units, widths[layer]), low, hidden, delta,
                        dx[low:high], NO)
 
 
 @jit
-def _gradient_task(t, g, x, hidden, delta, widths, pieces, mask, dparams):
-    piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, NO)
+def _cut_gradient(layer, N, widths, blocks, threads):
+    """In how many parts the rows, and the columns, of a large gradient go; 0, 0 of another, which goes piece by piece."""
+    rows, wide = large_parts(widths[layer], N, widths[layer + 1], threads)
+    return (rows, wide) if rows and _dense(blocks, widths, layer) else (0, 0)
+
+
+@jit
+def _gradient_task(t, g, x, hidden, delta, widths, blocks, threads, pieces, mask, dparams):
+    if _cut_gradient(pieces[t, 0], len(x), widths, blocks, threads)[0] == 0:
+        piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, NO)
+
+
+@jit
+def _large_gradient_task(t, layer, rows, columns, g, x, hidden, delta, widths, dparams):
+    """A part of the gradient of a large layer's weight; the part of the first rows takes those of the biases too."""
+    weight, bias = layer_of(dparams, widths, layer)
+    below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)
+    above = g if layer == len(widths) - 2 else layer_of_hidden(delta, widths, layer + 1)
+    low, high, first, last = part_of_large(t, len(weight), weight.shape[1], rows, columns)
+    multiply(below, YES, low, above, NO, ZERO, len(above), weight[low:high], first, last)
+    if low == 0:
+        _sum_rows(above, first, last, bias)
+
+
+@jit
+def _gradients(threads, g, x, hidden, delta, widths, blocks, pieces, mask, dparams):
+    for layer in range(len(widths) - 1):
+        rows, columns = _cut_gradient(layer, len(x), widths, blocks, threads)
+        parallel(rows * columns, _large_gradient_task, (layer, rows, columns, g, x, hidden, delta, widths, dparams))
+    parallel(len(pieces), _gradient_task, (g, x, hidden, delta, widths, blocks, threads, pieces, mask, dparams))
 
 
 @entry
 def _backward(threads, g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams):
     N, panels, lowest, layer = len(x), _cut(len(x), params.size, threads), 0 if want_dx else 1, len(widths) - 2
     while layer >= lowest:
-        columns = -(-widths[layer] // UNITS)
-        tasks = panels if panels else columns * _split(N, columns)
-        parallel(tasks, _backward_task, (layer, panels, g, x, hidden, params, widths, blocks, want_dx, delta, dx))
+        parts, units = _cut_units(layer, N, widths, blocks, threads)
+        tasks = panels if panels else parts * -(-widths[layer] // units)
+        parallel(tasks, _backward_task, (layer, panels, threads, g, x, hidden, params, widths, blocks, want_dx, delta, dx))
         layer = -1 if panels else layer - 1
     if dparams.size:
-        parallel(len(pieces), _gradient_task, (g, x, hidden, delta, widths, pieces, mask, dparams))
+        _gradients(threads, g, x, hidden, delta, widths, blocks, pieces, mask, dparams)
 
 
 @jit
@@ -386,9 +468,8 @@ def _weights_task(k, below, c, t, g, delta, widths, pieces, mask, dparams):
 def _slope_backward(threads, h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams):
     N, panels = len(h), _cut(len(h), params.size, threads)
     for stage in range(1 if panels else len(widths) - 1):
-        columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
-        tasks = panels if panels else columns * _split(N, columns)
-        parallel(tasks, _tangent_task, (stage, panels, h, params, widths, blocks, hidden, t, dg))
+        tasks = panels if panels else _tasks(stage, N, widths, blocks, threads)
+        parallel(tasks, _tangent_task, (stage, panels, threads, h, params, widths, blocks, hidden, t, dg))
     parallel(16, _mix_task, (16, h, c, x, hidden, widths, t, below))
     parallel(len(pieces), _weights_task, (below, c, t, g, delta, widths, pieces, mask, dparams))
 

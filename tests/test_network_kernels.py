@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npgen import kernels
-from npgen.kernels import _blas, _jit, flow, mlp
+from npgen.kernels import _blas, _jit, flow, masked_matmul, mlp
 from npgen.layout import FlowLayout, Layout
-from npgen.masks import made_masks
+from npgen.masks import Plan, made_masks
 from npgen.testing import check_kernel
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -135,6 +135,33 @@ def test_the_bits_do_not_depend_on_the_threads():
         numba.set_num_threads(before)
     for a, b in zip(both, alone, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@DTYPES
+def test_large_layers_have_the_bits_of_few_rows_and_few_columns(dtype):
+    r, n = np.random.default_rng(0), 483
+    layout = Layout((401, 300, 1030, 210))
+    params, (widths, blocks, pieces) = r.normal(size=layout.size).astype(dtype), layout.cut
+    rest = params, widths, blocks, pieces, np.empty(0, dtype)
+    x, g = r.normal(size=(n, widths[0])).astype(dtype), r.normal(size=(n, widths[-1])).astype(dtype)
+    y, hidden = mlp.forward(x, *rest)
+    dx, delta = mlp.slope(g, hidden, *rest)
+    for low in range(0, n, 50):
+        few = slice(low, low + 50)
+        small_y, small_hidden = mlp.forward(x[few], *rest)
+        np.testing.assert_array_equal(y[few], small_y)
+        np.testing.assert_array_equal(dx[few], mlp.slope(g[few], small_hidden, *rest)[0])
+    _, dparams = mlp.backward(g, x, hidden, *rest, False, True)
+    below = [x, *(mlp.layer_of_hidden(hidden, widths, layer) for layer in (1, 2))]
+    above = [*(mlp.layer_of_hidden(delta, widths, layer) for layer in (1, 2)), g]
+    for layer, (a, b) in enumerate(zip(below, above, strict=True)):
+        dweight, dbias = mlp.layer_of(dparams, widths, layer)
+        np.testing.assert_allclose(dbias, b.astype(float).sum(axis=0), atol=n * np.finfo(dtype).eps * np.abs(b).max())
+        for low in range(0, b.shape[1], 150):
+            narrow = np.ascontiguousarray(b[:, low:low + 150])
+            plan = Plan.dense(a.shape[1], narrow.shape[1])
+            alone = masked_matmul.backward_weight(np.ascontiguousarray(a), narrow, plan.mask_as(a.dtype), plan.blocks)
+            np.testing.assert_array_equal(dweight[:, low:low + 150], alone)
 
 
 @pytest.mark.skipif(not (_jit.available and _blas._avx512()), reason="OpenBLAS knows every CPU without AVX-512")
