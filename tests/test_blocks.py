@@ -264,7 +264,7 @@ def test_workers_that_are_killed_in_the_middle_change_no_bit(kills, client, tmp_
     killed, stop, draw = [], threading.Event(), random.Random(0)
 
     def kill():
-        while len(killed) < kills and not stop.wait(draw.uniform(0.05, 1.0)):
+        while len(killed) < kills and not stop.wait(draw.uniform(0.02, 0.5)):
             pids = [nanny.pid for nanny in client.cluster.workers.values() if nanny.pid]
             if len(pids) == 2:  # one at a time
                 os.kill(draw.choice(pids), signal.SIGKILL)
