@@ -35,8 +35,8 @@ WARM = 500          # rows of a first fit, by which kernels are ready: time and 
 DRAWS = 5           # imputations, of which a cell is the mean or the commonest, of models that draw
 SHARED = 0.01       # nats that a column shares with another one, from which on it depends on it
 MODELS = {
-    "Mixture": lambda n: npgen.Mixture(max(2, min(60, n // 25)), missing="model", random_state=0, max_iter=200, tol=1e-4),
-    "Mixture, holes marginalised": lambda n: npgen.Mixture(max(2, min(60, n // 25)), random_state=0, max_iter=200, tol=1e-4),
+    "Mixture": lambda n: npgen.Mixture(max(11, min(60, n // 100)), missing="model", random_state=0, max_iter=200, tol=1e-4),
+    "Mixture, holes marginalised": lambda n: npgen.Mixture(max(11, min(60, n // 100)), random_state=0, max_iter=200, tol=1e-4),
     "MADE": lambda n: npgen.MADE(hidden=(256,), direct=True, order="levels", random_state=0),
     "MADE, any order": lambda n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
 
