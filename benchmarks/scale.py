@@ -4,11 +4,11 @@
 
 Two cores are measured, one thread each; all beyond is predicted, for a network of this bandwidth (bytes/s) and latency (s).
 
-    EM, an iteration    ceil(b / W) t_block + 2 b t_task + 2 ceil(log2 W) (latency + S / bandwidth)
+    EM, an iteration    t_M + ceil(b / W) t_block + 2 b t_task + 2 ceil(log2 W) (latency + S / bandwidth)
     gradient, a step    t_0 + t_row B / W + 2 (1 - 1/W) 4 P / bandwidth + 2 ceil(log2 W) latency
 
-Legend: W workers, b blocks, t_task the scheduler's time for a task, S bytes of statistics, B rows in a batch, P parameters,
-t_0 what a step takes whatever the rows: the norm of the gradient, Adam. The second is a ring's Allreduce.
+Legend: W workers, b blocks, t_M the M-step, t_task the scheduler's time for a task, S bytes of statistics, B rows in a batch,
+P parameters, t_0 what a step takes whatever the rows: the norm of the gradient, Adam. The second is a ring's Allreduce.
 """
 import argparse
 import json
@@ -158,10 +158,10 @@ def n_bytes(d, k):
     return 8 * k * (1 + d + d * d)
 
 
-def iteration_on(t_block, d, k, workers, t_task, bandwidth, latency):
+def iteration_on(t_block, d, k, workers, t_task, bandwidth, latency, t_m=0.0):
     """Seconds of an iteration over ROWS rows, by the cost model."""
     blocks = ROWS // BLOCK
-    return (math.ceil(blocks / workers) * t_block + 2 * blocks * t_task
+    return (t_m + math.ceil(blocks / workers) * t_block + 2 * blocks * t_task
             + 2 * math.ceil(math.log2(workers)) * (latency + n_bytes(d, k) / bandwidth))
 
 
@@ -203,8 +203,9 @@ def page(args):
     t_task, dask_bandwidth = dask()
     blocks = {}
     for d, k in MIXTURES:
-        n = max(500, min(BLOCK, int(2e9 / (k * d * d))))
-        blocks[d, k] = iteration(np.random.default_rng(0).normal(size=(n, d)), k) * BLOCK / n
+        n = max(2 * k, min(BLOCK, int(2e9 / (k * d * d))))
+        some, twice = (iteration(np.random.default_rng(0).normal(size=(m, d)), k) for m in (n, 2 * n))
+        blocks[d, k] = max(twice - some, 0.0) * BLOCK / n, max(2 * some - twice, 0.0)
     files = on_files()
     heads = [f"{w:,}" for w in WORKERS] + ["half are lost beyond"]
     measured = [(name, f"{batch:,}", f"{m['parameters']:,}", seconds(m["step"][batch]), seconds(m["two"]),
@@ -229,11 +230,11 @@ def page(args):
         f"of its workers add statistics at {dask_bandwidth / 1e6:,.0f} MB/s.",
         "## Predicted, not measured",
         f"For a network of {args.bandwidth / 1e9:.3g} GB/s and {seconds(args.latency)}, and cores like these: seconds, and in "
-        "brackets the speed-up. The model, in words: " + " ".join(__doc__.split("\n\n")[3].split()),
+        "brackets the speed-up: " + "; ".join(" ".join(line.split()) for line in __doc__.split("\n\n")[3].splitlines()) + ".",
         table((f"EM, an iteration over {ROWS:,} rows", "statistics", "a block here", *heads),
               [(f"D = {d}, K = {k}", f"{n_bytes(d, k) / 1e6:.3g} MB", seconds(t), *curve(
-                  lambda w, t=t, d=d, k=k: iteration_on(t, d, k, w, t_task, args.bandwidth, args.latency)))
-               for (d, k), t in blocks.items()]),
+                  lambda w, t=t, d=d, k=k, t_m=t_m: iteration_on(t, d, k, w, t_task, args.bandwidth, args.latency, t_m)))
+               for (d, k), (t, t_m) in blocks.items()]),
         table(("training, a step", "batch", *heads),
               [(name, f"{batch:,}", *curve(lambda w, m=models[name], b=batch: step_on(m, b, w, args.bandwidth, args.latency)))
                for name, least in STEPS.items() for batch in (least, 16 * least)]),
