@@ -265,10 +265,10 @@ def test_workers_that_are_killed_in_the_middle_change_no_bit(kills, client, tmp_
 
     def kill():
         while len(killed) < kills and not stop.wait(draw.uniform(0.02, 0.5)):
-            pids = [nanny.pid for nanny in client.cluster.workers.values() if nanny.pid]
+            pids = {nanny.pid for nanny in client.cluster.workers.values() if nanny.pid} - set(killed)
             if len(pids) == 2:  # one at a time
-                os.kill(draw.choice(pids), signal.SIGKILL)
-                killed.append(len(fits))
+                killed.append(draw.choice(sorted(pids)))
+                os.kill(killed[-1], signal.SIGKILL)
 
     killer, fits = threading.Thread(target=kill), []
     killer.start()
