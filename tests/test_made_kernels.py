@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from npgen.kernels import KernelError, made_sample, masked_matmul, using
+from npgen.kernels._tile import ROWS, multiply
 from npgen.masks import Plan, made_degrees
 from npgen.testing import check_kernel
 
@@ -123,6 +124,21 @@ def test_a_large_product_has_the_bits_of_its_rows_and_columns_by_themselves(dtyp
             np.testing.assert_array_equal(both, one)
     finally:
         numba.set_num_threads(before)
+
+
+def test_rows_beyond_those_packed_at_once_have_the_same_bits():
+    @numba.njit
+    def product(a, turned, b, c, last):  # of narrow columns, no row is packed
+        for first in range(0, c.shape[1], last):
+            multiply(a, turned, 0, b, False, 0, len(b), c, first, min(first + last, c.shape[1]))
+
+    r, n = np.random.default_rng(0), 2 * ROWS + 13
+    x, w = r.normal(size=(n, 409)), r.normal(size=(409, 210))
+    for a in x, np.ascontiguousarray(x.T):
+        wide, narrow = np.empty((2, n, 210))
+        product(a, a is not x, w, wide, 210)
+        product(a, a is not x, w, narrow, 105)
+        np.testing.assert_array_equal(wide, narrow)
 
 
 def test_a_wrong_launch_is_refused():
