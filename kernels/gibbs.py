@@ -269,7 +269,7 @@ def _chain_cuda(weight, visible, hidden, base, ladder, state, code, key0, key1, 
 
 
 def _contrast_cuda(weight, visible, hidden, state, rows, steps, *stream):
-    ladder = _cuda.asarray(np.ones(steps + 1, state.dtype))
+    ladder = np.ones_like(state, shape=(steps + 1,))
     v, _ = _chain_cuda(weight, visible, hidden, visible, ladder, state, *stream)
     nothing, all_of_it = np.zeros_like(hidden, shape=(0, 0)), np.array([[0, hidden.shape[1], len(weight), len(weight)]])
     a = masked_matmul.forward(np.concatenate([rows, v]), weight, np.zeros_like(hidden[0]), nothing, all_of_it)

@@ -432,7 +432,7 @@ MUTANTS = [
     M("columns head: levels the other way round", "MADE, kinds of columns", "kernels.made_sample:_drawn",
       "            return level", "            return out.shape[1] - 1 - level"),
     M("sampler: a level enters by another number", "MADE, kinds of columns", "heads.columns:Columns.values",
-      "head.values(numbers[..., columns])", "head.values(0 * numbers[..., columns])"),
+      "head.values(numbers[..., _there(columns, numbers)])", "head.values(0 * numbers[..., _there(columns, numbers)])"),
     M("columns: log-variance dropped", "mixture, mixed columns", "heads.normal:Normal.log_prob_each",
       "LOG_2PI + self", "LOG_2PI + 0 * self"),
     M("columns: logits of the wrong level", "mixture, mixed columns", "heads.bernoulli:Bernoulli.sample", "noise < ",
