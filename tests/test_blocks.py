@@ -270,9 +270,15 @@ def test_workers_that_are_killed_in_the_middle_change_no_bit(kills, client, tmp_
     killed, stop, draw = [], threading.Event(), random.Random(0)
 
     def kill():
-        while len(killed) < kills and not stop.wait(draw.uniform(0.02, 0.5)):
-            pids = {nanny.pid for nanny in client.cluster.workers.values() if nanny.pid} - set(killed)
-            if len(pids) == 2:  # one at a time
+        in_vain = 0
+        while len(killed) < kills and in_vain < 300 and not stop.wait(draw.uniform(0.02, 0.5)):
+            # one at a time, of two that have started: a nanny whose worker dies before that starts no other
+            pids = {nanny.pid for nanny in client.cluster.workers.values()
+                    if nanny.process is not None and nanny.process.status.name == "running"} - {None, *killed}
+            in_vain = 0 if len(pids) > 1 else in_vain + 1
+            if in_vain % 20 == 19:  # not every nanny survives its worker
+                client.cluster.scale(len(client.cluster.workers) + 1)
+            if len(pids) > 1:
                 killed.append(draw.choice(sorted(pids)))
                 os.kill(killed[-1], signal.SIGKILL)
 
