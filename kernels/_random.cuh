@@ -81,4 +81,24 @@ __device__ __forceinline__ void for_normals(long long n, unsigned key0, unsigned
     for_values(n, key0, key1, start, since, [](const Words& words, REAL* z) { normals(words, z); }, use);
 }
 
+// The value `at` of the stream, by itself.
+template <class Draw>
+__device__ __forceinline__ REAL value_at(long long at, unsigned key0, unsigned key1, Draw draw) {
+    constexpr int BLOCK = LANES * EACH;
+    REAL values[EACH], value = 0;
+    draw(philox(at / BLOCK * LANES + at % LANES, key0, key1), values);
+    int place = (int)(at % BLOCK) / LANES;
+#pragma unroll
+    for (int j = 0; j < EACH; ++j) value = j == place ? values[j] : value;
+    return value;
+}
+
+__device__ __forceinline__ REAL uniform_at(long long at, unsigned key0, unsigned key1) {
+    return value_at(at, key0, key1, [](const Words& words, REAL* u) { uniforms(words, u); });
+}
+
+__device__ __forceinline__ REAL normal_at(long long at, unsigned key0, unsigned key1) {
+    return value_at(at, key0, key1, [](const Words& words, REAL* z) { normals(words, z); });
+}
+
 }  // namespace stream

@@ -3,26 +3,6 @@
 #include "_random.cuh"
 #include "_reduce.cuh"
 
-// The value `at` of the stream, by itself.
-template <class Draw>
-__device__ __forceinline__ REAL value_at(long long at, unsigned key0, unsigned key1, Draw draw) {
-    constexpr int BLOCK = stream::LANES * stream::EACH;
-    REAL values[stream::EACH], value = 0;
-    draw(stream::philox(at / BLOCK * stream::LANES + at % stream::LANES, key0, key1), values);
-    int place = (int)(at % BLOCK) / stream::LANES;
-#pragma unroll
-    for (int j = 0; j < stream::EACH; ++j) value = j == place ? values[j] : value;
-    return value;
-}
-
-__device__ __forceinline__ REAL uniform_at(long long at, unsigned key0, unsigned key1) {
-    return value_at(at, key0, key1, [](const stream::Words& words, REAL* u) { stream::uniforms(words, u); });
-}
-
-__device__ __forceinline__ REAL normal_at(long long at, unsigned key0, unsigned key1) {
-    return value_at(at, key0, key1, [](const stream::Words& words, REAL* z) { stream::normals(words, z); });
-}
-
 __device__ __forceinline__ REAL heads(REAL u, REAL logit) { return u * ((REAL)1 + math::exp(-logit)) < (REAL)1 ? 1 : 0; }
 
 __device__ __forceinline__ REAL softplus(REAL x) { return (x > 0 ? x : (REAL)0) + math::log1p(math::exp(x > 0 ? -x : x)); }
@@ -47,7 +27,7 @@ extern "C" __global__ void chain(const REAL* __restrict__ weight, const REAL* __
                 for (long long i = 0; i < V; ++i) a += seen[i] * weight[i * H + j];
                 a += hidden[j];
                 if (t != before) total += (double)(softplus(t * a) - softplus(before * a));
-                units[j] = heads(uniform_at(start_hidden + (n * T + k) * H + j, key0, key1), t * a);
+                units[j] = heads(stream::uniform_at(start_hidden + (n * T + k) * H + j, key0, key1), t * a);
             }
             __syncthreads();
             for (long long i = threadIdx.x; i < V; i += blockDim.x) {
@@ -55,7 +35,7 @@ extern "C" __global__ void chain(const REAL* __restrict__ weight, const REAL* __
                 for (long long j = 0; j < H; ++j) m += units[j] * turned[j * V + i];
                 m = ((REAL)1 - t) * base[i] + t * (visible[i] + m);
                 long long at = start_visible + (n * T + k) * V + i;
-                seen[i] = normal ? m + normal_at(at, key0, key1) : heads(uniform_at(at, key0, key1), m);
+                seen[i] = normal ? m + stream::normal_at(at, key0, key1) : heads(stream::uniform_at(at, key0, key1), m);
             }
             __syncthreads();
         }

@@ -4,17 +4,6 @@
 
 typedef long long Index;
 
-template <class Draw>
-__device__ __forceinline__ double value_at(Index at, unsigned key0, unsigned key1, Draw draw) {
-    constexpr int BLOCK = stream::LANES * stream::EACH;
-    REAL values[stream::EACH], value = 0;
-    draw(stream::philox(at / BLOCK * stream::LANES + at % stream::LANES, key0, key1), values);
-    int place = (int)(at % BLOCK) / stream::LANES;
-#pragma unroll
-    for (int j = 0; j < stream::EACH; ++j) value = j == place ? values[j] : value;
-    return (double)value;
-}
-
 struct Mixture {
     const double *centre, *scale, *offset, *shift, *factor;
     Index D, K, G, B;
@@ -134,8 +123,7 @@ extern "C" __global__ void chain(const REAL* __restrict__ params, const long lon
         for (Index k = -1; k < steps; ++k) {
             if (k >= 0) {
                 for (Index d = threadIdx.x; d < D; d += blockDim.x) {
-                    e[d] = value_at(start_normal + (n * steps + k) * D + d, key0, key1,
-                                    [](const stream::Words& words, REAL* values) { stream::normals(words, values); });
+                    e[d] = stream::normal_at(start_normal + (n * steps + k) * D + d, key0, key1);
                     at[d] = now[d] + step * score[d] + length * e[d];
                 }
                 __syncthreads();
@@ -160,9 +148,7 @@ extern "C" __global__ void chain(const REAL* __restrict__ params, const long lon
                         const double back = now[d] - at[d] - step * its[d];
                         gain += e[d] * e[d] / 2 - back * back / (4 * step);
                     }
-                    take = math::log(value_at(start_uniform + n * steps + k, key0, key1, [](const stream::Words& words, REAL* values) {
-                        stream::uniforms(words, values);
-                    })) < gain;
+                    take = math::log((double)stream::uniform_at(start_uniform + n * steps + k, key0, key1)) < gain;
                 }
                 if (take) *here = *there, moves += k >= 0;
             }
