@@ -27,7 +27,7 @@ from .kernels import silu as _silu_kernel
 from .kernels._constants import LOG_2PI
 from .kernels._cuda import constant_like
 from .kernels._dispatch import placing
-from .ops import _c, _product_dx
+from .ops import contiguous, masked_dx
 from .tensor import value_of
 
 
@@ -79,14 +79,14 @@ def _mlp_formula(x, params, layout):
 
 
 def _mlp_forward(x, params, layout):
-    return _mlp_kernel.forward(*_c(x, params), *layout.cut, layout.mask_as(x.dtype, x))
+    return _mlp_kernel.forward(*contiguous(x, params), *layout.cut, layout.mask_as(x.dtype, x))
 
 
 def _mlp_backward(tracked, ans, g, x, params, layout):
     if g[0] is None or g[1] is not None:
         return None
-    dx, dparams = _mlp_kernel.backward(*_c(g[0], x), ans[1], *_c(params), *layout.cut, layout.mask_as(x.dtype, x),
-                                       0 in tracked, 1 in tracked)
+    dx, dparams = _mlp_kernel.backward(*contiguous(g[0], x), ans[1], *contiguous(params), *layout.cut,
+                                       layout.mask_as(x.dtype, x), 0 in tracked, 1 in tracked)
     return [(dx, dparams)[i] for i in tracked]
 
 
@@ -100,7 +100,7 @@ def _mlp_again(tracked, ans, g, x, params, layout):
 def _slope_formula(g, hidden, params, layout):
     slope, end = g, hidden.size
     for layer, plan in reversed(list(enumerate(layout.plans))):
-        slope = _product_dx(slope, layout.weight_and_bias(params, layer)[0], plan)
+        slope = masked_dx(slope, layout.weight_and_bias(params, layer)[0], plan)
         if layer:
             begin = end - len(g) * plan.shape[0]
             slope = slope * (hidden[begin:end].reshape(len(g), -1) > 0)
@@ -109,15 +109,15 @@ def _slope_formula(g, hidden, params, layout):
 
 
 def _slope_forward(g, hidden, params, layout):
-    return _mlp_kernel.slope(*_c(g, hidden, params), *layout.cut, layout.mask_as(g.dtype, g))
+    return _mlp_kernel.slope(*contiguous(g, hidden, params), *layout.cut, layout.mask_as(g.dtype, g))
 
 
 def _slope_backward(tracked, ans, h, g, hidden, params, layout):
     if h[0] is None or h[1] is not None or 1 in tracked:
         return None
-    h, none = _c(h[0])[0], np.zeros_like(g[:, 0])
-    both = _mlp_kernel.slope_backward(h, none, h, *_c(g, hidden), ans[1], *_c(params), *layout.cut, layout.mask_as(g.dtype, g),
-                                      0 in tracked)
+    h, none = contiguous(h[0])[0], np.zeros_like(g[:, 0])
+    both = _mlp_kernel.slope_backward(h, none, h, *contiguous(g, hidden), ans[1], *contiguous(params), *layout.cut,
+                                      layout.mask_as(g.dtype, g), 0 in tracked)
     return [both[i // 2] for i in tracked]
 
 
@@ -139,7 +139,7 @@ def _sloped_backward(tracked, ans, g, x, params, layout):
     y, slope, delta, hidden = ans
     if g[1] is None:
         return None
-    c, (x, params, h) = np.zeros_like(y[:, 0]) if g[0] is None else _c(g[0][:, 0])[0], _c(x, params, g[1])
+    c, (x, params, h) = np.zeros_like(y[:, 0]) if g[0] is None else contiguous(g[0][:, 0])[0], contiguous(x, params, g[1])
     _, dparams = _mlp_kernel.slope_backward(h, c, x, np.ones_like(y), hidden, delta, params, *layout.cut,
                                             layout.mask_as(y.dtype, y), False)
     return [dparams if i else c[:, None] * slope for i in tracked]
@@ -187,8 +187,8 @@ def _layers_pull(tracked, ans, params, layout):
 layers = Primitive(_layers, joint=_layers_pull, name="layers")
 
 # x sigmoid(x), the activation of networks whose derivatives count.
-silu = fused("silu", lambda x: x * ops.sigmoid(x), lambda x: _silu_kernel.forward(*_c(x.ravel())).reshape(x.shape),
-             lambda tracked, ans, g, x: [_silu_kernel.backward(*_c(g.ravel(), x.ravel())).reshape(x.shape)])
+silu = fused("silu", lambda x: x * ops.sigmoid(x), lambda x: _silu_kernel.forward(*contiguous(x.ravel())).reshape(x.shape),
+             lambda tracked, ans, g, x: [_silu_kernel.backward(*contiguous(g.ravel(), x.ravel())).reshape(x.shape)])
 
 
 # ---------------------------------------------------------------- coupling flow
@@ -240,16 +240,18 @@ def _inverse_backward(tracked, ans, g, x, params, layout, keep):
         dlog_det = dlog_prob if dlog_det is None else dlog_det + dlog_prob
     dz = np.zeros_like(z) if dz is None else dz
     dlog_det = np.zeros_like(z[:, 0]) if dlog_det is None else dlog_det
-    both = _flow_kernel.backward(*_c(dz, dlog_det), *kept, *_c(params), *layout.cut, COUPLING_LIMIT, 1 in tracked)
+    both = _flow_kernel.backward(*contiguous(dz, dlog_det), *kept, *contiguous(params), *layout.cut, COUPLING_LIMIT,
+                                 1 in tracked)
     return [both[i] for i in tracked]
 
 
 _flow_inverse = fused(
     "flow_inverse", _inverse_formula,
-    lambda x, params, layout, keep: _flow_kernel.inverse(*_c(x, params), *layout.cut, COUPLING_LIMIT, keep), _inverse_backward)
+    lambda x, params, layout, keep: _flow_kernel.inverse(*contiguous(x, params), *layout.cut, COUPLING_LIMIT, keep),
+    _inverse_backward)
 _flow_forward = fused(
     "flow_forward", _forward_formula,
-    lambda z, params, layout: _flow_kernel.forward(*_c(z, params), *layout.cut, COUPLING_LIMIT),
+    lambda z, params, layout: _flow_kernel.forward(*contiguous(z, params), *layout.cut, COUPLING_LIMIT),
     lambda tracked, ans, g, *args: None)
 
 
@@ -294,8 +296,9 @@ def _for(op, x, outputs, n_outputs):
 
 _bernoulli = fused(
     "bernoulli_log_prob", lambda x, logits: ops.sum(x * logits - ops.softplus(logits), axis=-1),
-    lambda x, logits: _likelihood_kernel.bernoulli_forward(*_c(x, logits)),
-    lambda tracked, ans, g, x, logits: [_likelihood_kernel.bernoulli_backward(*_c(g, x, logits))] if tracked == [1] else None)
+    lambda x, logits: _likelihood_kernel.bernoulli_forward(*contiguous(x, logits)),
+    lambda tracked, ans, g, x, logits:
+        [_likelihood_kernel.bernoulli_backward(*contiguous(g, x, logits))] if tracked == [1] else None)
 
 
 def bernoulli_log_prob(x, logits):
@@ -310,9 +313,9 @@ def _normal_formula(x, outputs, limit):
 
 _normal = fused(
     "normal_log_prob", _normal_formula,
-    lambda x, outputs, limit: _likelihood_kernel.normal_forward(*_c(x, outputs), limit),
+    lambda x, outputs, limit: _likelihood_kernel.normal_forward(*contiguous(x, outputs), limit),
     lambda tracked, ans, g, x, outputs, limit:
-        [_likelihood_kernel.normal_backward(*_c(g, x, outputs), limit)] if tracked == [1] else None)
+        [_likelihood_kernel.normal_backward(*contiguous(g, x, outputs), limit)] if tracked == [1] else None)
 
 
 def normal_log_prob(x, outputs, limit):
@@ -331,12 +334,12 @@ def _mixture_formula(x, outputs, components, limit):
 
 
 def _mixture_backward(tracked, ans, g, x, outputs, components, limit):
-    doutputs, dx = _mixture_kernel.backward(*_c(g, x, outputs), components, limit)
+    doutputs, dx = _mixture_kernel.backward(*contiguous(g, x, outputs), components, limit)
     return [(dx, doutputs)[i] for i in tracked]
 
 
 _mixture = fused("mixture_log_prob", _mixture_formula,
-                 lambda x, outputs, *rest: _mixture_kernel.forward(*_c(x, outputs), *rest), _mixture_backward)
+                 lambda x, outputs, *rest: _mixture_kernel.forward(*contiguous(x, outputs), *rest), _mixture_backward)
 
 
 def mixture_log_prob(x, outputs, components, limit):
@@ -363,9 +366,9 @@ def _categorical_formula(x, logits, first):
 
 _categorical = fused(
     "categorical_log_prob", _categorical_formula,
-    lambda x, logits, first: _categorical_kernel.forward(*_c(x, logits), first),
+    lambda x, logits, first: _categorical_kernel.forward(*contiguous(x, logits), first),
     lambda tracked, ans, g, x, logits, first:
-        [_categorical_kernel.backward(*_c(g, x, logits), first)] if tracked == [1] else None)
+        [_categorical_kernel.backward(*contiguous(g, x, logits), first)] if tracked == [1] else None)
 
 
 def categorical_log_prob(x, logits, first):
@@ -383,8 +386,8 @@ def _standard_normal_formula(z):
 
 _standard_normal = fused(
     "standard_normal_log_prob", _standard_normal_formula,
-    lambda z: _likelihood_kernel.standard_normal_forward(*_c(z)),
-    lambda tracked, ans, g, z: [_likelihood_kernel.standard_normal_backward(*_c(g, z))])
+    lambda z: _likelihood_kernel.standard_normal_forward(*contiguous(z)),
+    lambda tracked, ans, g, z: [_likelihood_kernel.standard_normal_backward(*contiguous(g, z))])
 
 
 def standard_normal_log_prob(z):

@@ -2,7 +2,7 @@
 
 The decompositions of a matrix with equal eigenvalues or singular values are not unique. Functions of the values alone have
 their right first derivative there; a gradient that comes through the vectors of equal values is refused (LinAlgError).
-Unlike the ops in ops.py, these are not tested on CuPy arrays.
+Unlike those in ops/linalg.py, these are not tested on CuPy arrays.
 
 Legend: m rows, n columns, k = min(m, n). References: Giles, Collected matrix derivative results for forward and reverse
 mode AD (2008); Townsend, Differentiating the singular value decomposition (2016); Golub & Pereyra, The differentiation of

@@ -19,7 +19,7 @@ from .kernels import made_sample
 from .kernels._cuda import constant_like, is_device_array
 from .layout import Layout
 from .masks import Plan, made_cuts, made_direct, made_masks, places
-from .ops import _c
+from .ops import contiguous
 from .tensor import value_of
 
 FEW = 8           # of so many values one that is not 0: those are added alone
@@ -275,8 +275,8 @@ class MaskedMLP(MLP):
         d, none = self._made[0], np.zeros_like(noise, shape=(len(noise), 0))
         direct = p[f"{self.name}.direct"] if self.direct else np.zeros_like(noise, shape=(0, 0))
         limits = constant_like(np.broadcast_to(limits, d).astype(noise.dtype), noise)
-        return made_sample.sample(*_c(p[self.name]), self.layout.cut[0], self.cuts, self.first_inputs, self.first,
-                                  np.broadcast_to(codes, d).astype(np.int64), *_c(direct, none if c is None else c,
+        return made_sample.sample(*contiguous(p[self.name]), self.layout.cut[0], self.cuts, self.first_inputs, self.first,
+                                  np.broadcast_to(codes, d).astype(np.int64), *contiguous(direct, none if c is None else c,
                                                                         none if known is None else known, noise), limits)
 
     @functools.cached_property

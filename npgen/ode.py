@@ -21,7 +21,7 @@ import numpy as np
 from . import fused, ops
 from .kernels import trajectory as _kernel
 from .nn import MLP, Part
-from .ops import _c
+from .ops import contiguous
 from .tensor import value_of
 
 SOLVERS = {"euler": ([0], [1]), "heun": ([0, 1], [1 / 2, 1 / 2]), "rk4": ([0, 1 / 2, 1 / 2, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6])}
@@ -137,8 +137,8 @@ def _solve_formula(w, params, field, contexts, shares, at, rim, rates, alpha, be
 
 
 def _solve_forward(w, params, field, contexts, shares, at, rim, rates, alpha, beta, want):
-    return _kernel.solve(*_c(w, params), field.layout.cut[0], *_c(contexts), shares, at, rim, rates, alpha, beta, want,
-                         field.sine)
+    return _kernel.solve(*contiguous(w, params), field.layout.cut[0], *contiguous(contexts), shares, at, rim, rates, alpha,
+                         beta, want, field.sine)
 
 
 _solve = fused.fused("trajectory", _solve_formula, _solve_forward, lambda *args: None)

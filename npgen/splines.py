@@ -7,7 +7,7 @@ import numpy as np
 from . import ops
 from .fused import fused
 from .kernels import spline as _spline_kernel
-from .ops import _c
+from .ops import contiguous
 
 
 def _spline_bins(v, params, bins, box, of_z):
@@ -46,11 +46,11 @@ def _spline(way, of_z):
     def pull(tracked, ans, g, v, params, bins, box):
         dout, dlog_det = (np.zeros_like(a) if c is None else c for a, c in zip(ans, g, strict=True))
         backward = getattr(_spline_kernel, f"{way}_backward")
-        both = backward(*_c(dout, dlog_det, ans[0] if of_z else v, params), bins, box, 0 in tracked, 1 in tracked)
+        both = backward(*contiguous(dout, dlog_det, ans[0] if of_z else v, params), bins, box, 0 in tracked, 1 in tracked)
         return [both[i] for i in tracked]
 
     return fused(f"spline_{way}", lambda v, params, bins, box: _spline_formula(v, params, bins, box, of_z),
-                 lambda v, params, bins, box: getattr(_spline_kernel, way)(*_c(v, params), bins, box), pull)
+                 lambda v, params, bins, box: getattr(_spline_kernel, way)(*contiguous(v, params), bins, box), pull)
 
 
 _to_noise, _to_data = _spline("to_noise", False), _spline("to_data", True)

@@ -1,7 +1,7 @@
 """The Tensor: an array inside a derivative, with NumPy's functions, methods and operators. It knows no op: OVERRIDES does."""
 import numpy as np
 
-OVERRIDES = {}  # NumPy function -> the callable that handles Tensors; filled by ops.py and by users' own ops
+OVERRIDES = {}  # NumPy function -> the callable that handles Tensors; filled by ops/ and by users' own ops
 
 
 class NoRuleError(NotImplementedError):

@@ -450,7 +450,7 @@ MUTANTS = [
       "components.means - "),
     M("gradient of log-sum-exp", "mixture, by gradient", "kernels.logsumexp:_gradient_reference",
       "np.exp(entries - ans[:, None].astype(float))", "np.exp(entries - entries.max(axis=1, keepdims=True))", before=True),
-    M("gradient: mean over a broadcast axis", "mixture, by gradient", "ops:_unbroadcast", "sum(g, axis", "mean(g, axis",
+    M("gradient: mean over a broadcast axis", "mixture, by gradient", "ops.rules:_unbroadcast", "sum(g, axis", "mean(g, axis",
       before=True),
     M("mixture: components reversed in encode", "mixture, full", "models.mixture.gaussian:GaussianMixture._represent",
       "x.dtype), p)", "x.dtype), p)[:, ::-1]"),

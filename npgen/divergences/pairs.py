@@ -7,7 +7,7 @@ import numpy as np
 from .. import ops
 from ..fused import fused
 from ..kernels import pairwise as _kernel
-from ..ops import _c
+from ..ops import contiguous
 
 
 def _squares(x, y):
@@ -26,10 +26,10 @@ def _gaussians_formula(x, y, weights, scales):
 
 def _op(name, formula):
     def forward(*args):
-        return getattr(_kernel, name)(*_c(*args))
+        return getattr(_kernel, name)(*contiguous(*args))
 
     def backward(*args):
-        return getattr(_kernel, f"{name}_backward")(*_c(*args))
+        return getattr(_kernel, f"{name}_backward")(*contiguous(*args))
 
     def pull(tracked, ans, g, x, y, weights, *scales):
         by = [lambda: backward(g, x, y, weights, *scales), lambda: backward(weights, y, x, g, *scales),

@@ -27,7 +27,7 @@ from ..kernels._cuda import asnumpy, is_device_array
 from ..kernels._dispatch import placing
 from ..masks import Plan
 from ..nn import Part, beside
-from ..ops import _c
+from ..ops import contiguous
 from ..random import Stream
 from .context import OfContexts
 
@@ -56,7 +56,7 @@ def _centred_gradient(tracked, ans, u, weight, visible, hidden, seen, active, kn
     def pull(g, out):
         g, places = g[0], dict(zip(tracked, out, strict=True))
         g = _cotangents(g, len(u) - n, own)
-        units, on = gibbs.centred(*_c(g, u, a, seen, active))
+        units, on = gibbs.centred(*contiguous(g, u, a, seen, active))
         with placing([places[1]] if places.get(1) is not None else []):
             centred = masked_matmul.backward_weight(units, on, plan.mask_as(a.dtype, a), plan.blocks)
         found = {1: centred, 2: -(g @ u) - centred @ active, 3: on.sum(axis=0) - seen @ centred}  # as g sums to 0

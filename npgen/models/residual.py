@@ -168,7 +168,7 @@ class Residual(Part):
     def launch(self, p, x, c=None):
         """What a kernel needs to know: rows, all parameters, the layers' widths, the context of the rows."""
         flat = np.concatenate([p[name].ravel() for name in self.shapes()])
-        x, flat, c = ops._c(x, flat, np.zeros_like(x, shape=(len(x), 0)) if c is None else c)
+        x, flat, c = ops.contiguous(x, flat, np.zeros_like(x, shape=(len(x), 0)) if c is None else c)
         return x, flat, np.array(self.widths), c
 
     def __call__(self, p, x, c=None):

@@ -115,10 +115,10 @@ def expect(components, rows):
         x, w = rows.there(index)
         if columns is None:
             scale = rows.scale
-            n, first, second, nats = statistics(*ops._c(x), w, rows.centre, scale, *launch)
+            n, first, second, nats = statistics(*ops.contiguous(x), w, rows.centre, scale, *launch)
         else:
             (seen, frame), scale = components.marginal(columns), rows.scale[columns]
-            n, first, second, nats = statistics(*ops._c(x[:, columns]), w, rows.centre[columns], scale, *seen.launch())
+            n, first, second, nats = statistics(*ops.contiguous(x[:, columns]), w, rows.centre[columns], scale, *seen.launch())
             unseen = form.moments(np.eye(frame.shape[1]) - frame @ transpose(frame))
             first, second = (first[:, None] @ transpose(frame))[:, 0], form.rotate(second, frame) + n[:, None, None] * unseen
         weight = float(w.sum())
