@@ -56,8 +56,9 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
                 model.sample()
                 if model.n_latent_:
                     model.decode(model.encode(x))
-    for draw in random.uniform, random.normal:  # of which no model's fit has need
-        draw(np.empty(1, dtype), 0, 0, 0)
+    for draw in random.uniform, random.normal:  # which so few rows draw by NumPy; some draws are in float64 in any model
+        for kind in {np.dtype(dtype), np.dtype(float)}:
+            draw(np.empty(1, kind), 0, 0, 0)
     if not everything:
         return
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
