@@ -251,20 +251,41 @@ def test_a_bare_import_of_kernels_is_refused():
     assert result.returncode and "npgen.kernels" in result.stderr.splitlines()[-1]
 
 
-# ---------------------------------------------------------------- README
+# ---------------------------------------------------------------- README and docs
 
-def blocks(language):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language, pages=PAGES):
+    return [block for page in pages
+            for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)]
 
 
 def test_readme_has_the_two_commands():
-    shell = "\n".join(blocks("sh")).splitlines()
+    shell = "\n".join(blocks("sh", PAGES[:1])).splitlines()
     assert "pip install '.[plot]' && npgen demo" in shell
     assert "pip install -e '.[test]' && pytest" in shell
 
 
-def test_readme_command_lines_parse():
+def test_readme_is_short():
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 400, "move what is not for a newcomer to a page in docs/"
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert "://" in link or target.exists() and (not anchor or anchor in anchors(target)), f"{page.name}: {link}"
+
+
+def test_command_lines_parse():
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("npgen ")]
     assert lines
     for line in lines:
@@ -272,7 +293,7 @@ def test_readme_command_lines_parse():
 
 
 @pytest.mark.slow
-def test_readme_code_runs(tmp_path):
+def test_code_runs(tmp_path):
     for block in blocks("python"):
         if block.lstrip().startswith(("import", "from")):
             result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -71,7 +71,7 @@ def test_the_wheel_has_one_top_level_name_and_all_files(built):
 def test_the_sdist_is_complete(built):
     with tarfile.open(built[1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    kept = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", ".ci/run"]
+    kept = ["setup.py", "pyproject.toml", "README.md", "docs/models.md", "LICENSE", "MANIFEST.in", ".ci/run"]
     kept += [str(p.relative_to(ROOT)) for folder in ("npgen", "kernels", "tests", "examples")
              for p in (ROOT / folder).rglob("*.py")]
     assert set(kept) <= names

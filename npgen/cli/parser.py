@@ -20,13 +20,14 @@ DATA is a built-in name or a file:
                     2,000 points in the plane
   FILE.npy, .npz    an array (rows, columns)
   FILE.csv          numbers, with or without a header of names; also .tsv, .txt and .gz
+  FILE.csv, .parquet    with npgen[tables]: text, dates and holes under names
   ...idx3-ubyte     MNIST's format, also .gz; every image is a row
 A model keeps the names of the columns that it was fitted on. Columns of later data are found
 by name, in any order, and those that the model does not know are ignored, with a warning.
 """
 
 OUT = """\
-OUT ends in .npy, .npz, .csv or .png{png}.
+OUT ends in .npy, .npz or .csv{others}.
 It is written whole or not at all: if anything goes wrong, an older file stays.
 """
 
@@ -60,8 +61,8 @@ def add_dialect(sub):
                      "utf-16, ... (default: UTF-8)")
     sub.add_argument("--separator", type=separator, metavar="MARK", help="what is between the cells of a .csv, such as '|' or "
                      "tab (default: the tab, semicolon or comma of its first line)")
-    sub.add_argument("--decimal", choices=[".", ","], help="the mark of decimals in a .csv (default: a point, or in all "
-                     "numbers of a column a comma)")
+    sub.add_argument("--decimal", choices=[".", ","], metavar="MARK", help="the mark of decimals in a .csv "
+                     "(default: a point, or in all numbers of a column a comma)")
     sub.add_argument("--na", action="append", default=[], metavar="TEXT", help="a text that stands for a missing value in a "
                      ".csv, beside empty cells, NA, ?, null and the like, such as --na=-999; can be repeated")
 

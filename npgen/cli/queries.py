@@ -163,14 +163,16 @@ def add_score(commands):
     add_file(sub)
     add_data(sub)
     add_context(sub)
-    sub.add_argument("--out", metavar="OUT", help="write log p(x) of every row, in nats: .npy, .npz or .csv")
+    sub.add_argument("--out", metavar="OUT", help="write log p(x) of every row, in nats: .npy, .npz or .csv; of a table, "
+                     "the table and a column log_prob, also .parquet")
     add_device(sub)
 
 
 def add_sample(commands):
     """npgen sample"""
     sub = add_command(commands, sample, "draw new rows from a model",
-                      notes=OUT.format(png=", a picture if the rows are square images or\npoints in the plane"),
+                      notes=OUT.format(others=", of a table also .parquet, or .png, a picture\n"
+                                       "if the rows are square images or points in the plane"),
                       examples=["npgen sample digits.npgen -n 64 --out digits.png",
                                 "npgen sample digits.npgen -n 100000 --seed 1 --out rows.npy"])
     add_file(sub)
@@ -190,7 +192,7 @@ def add_sample(commands):
 def add_encode(commands):
     """npgen encode"""
     sub = add_command(commands, encode, "write the representation of every row",
-                      notes=f"{DATA}\n{OUT.format(png=', a picture of the first two principal components')}\n"
+                      notes=f"{DATA}\n{OUT.format(others=', or .png, a picture of the first two principal components')}\n"
                             "What the representation is depends on the model: npgen info FILE says.\n",
                       examples=["npgen encode digits.npgen --data digits --out codes.npy",
                                 "npgen encode digits.npgen --data digits --out codes.png"])
@@ -209,7 +211,7 @@ the cell given all other cells of its row, log p(x_j | rest); of a MADE given th
 it, log p(x_j | x_<j), and they add up to the row's log p(x).
 
 {DATA}
-{OUT.format(png="").replace(", .csv or .png", " or .csv")}""", examples=[
+{OUT.format(others=", of a table also .parquet")}""", examples=[
         "npgen explain people.npgen --data people.csv --out why.csv"])
     add_file(sub)
     add_data(sub)
@@ -226,7 +228,7 @@ of their row: by a mixture or a VAE with the mean (of levels the likeliest), by 
 exact if it was fitted with --set order=any. With --seed all of them draw.
 
 {DATA}
-{OUT.format(png="").replace(", .csv or .png", " or .csv")}""", examples=[
+{OUT.format(others=", of a table also .parquet")}""", examples=[
         "npgen impute faithful.npgen --data holes.csv --out whole.csv",
         "npgen impute faithful.npgen --data holes.csv --seed 1 --out drawn.csv"])
     add_file(sub)

@@ -2,6 +2,7 @@
 
 Legend: n rows, d features, w columns of context.
 """
+import collections
 import dataclasses
 
 import numpy as np
@@ -26,6 +27,12 @@ class Capabilities:
     representation: str
     invertible: bool
     measures: tuple = ()
+
+    def __str__(self):
+        counted = collections.Counter(self.measures)
+        measures = ", ".join(f"{name} ({n} of {len(self.measures)} columns)" for name, n in counted.items())
+        return f"density: {self.density}" + (f", with respect to {measures}" if measures else "") + (
+            f"; representation: {self.representation}; invertible: {'yes' if self.invertible else 'no'}")
 
 
 class Only:
