@@ -239,14 +239,19 @@ class Mixture(OfColumns, MixtureModel):
             return np.concatenate([of(divergences(around, block)) for block in blocks])
 
         seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: by_block(seeds), DRAWS)
-        member = np.zeros((len(x), k))
-        member[np.arange(len(x)), by_block(seeds, lambda nats: nats.argmin(axis=1))] = weights
+        nearest = by_block(seeds, lambda nats: nats.argmin(axis=1))
         few, outputs = np.full(k, 0.1 * weights.sum() / k), {}
         all_rows = {name: pooled.repeat(k, axis=0) for name, pooled in self.pooled_.items()}
-        each = [[head.moments(view, member[block], all_rows[name]) for name, head, view in self._columns.views(x[block])]
-                for block in blocks]
-        for (name, head), moments in zip(self._columns.heads.items(), zip(*each, strict=True), strict=True):
-            moments = functools.reduce(operator.add, moments) + head.expected_moments(all_rows[name], few, all_rows[name], 0.0)
+
+        def member(block):
+            """The weight of every row of a block in its component, (m, k)."""
+            return weights[block, None] * (nearest[block, None] == np.arange(k))
+
+        for name, head in self._columns.heads.items():
+            view = x[:, self._columns.numbers[name]]
+            moments = functools.reduce(operator.add, (head.moments(view[block], member(block), all_rows[name])
+                                                      for block in blocks))
+            moments = moments + head.expected_moments(all_rows[name], few, all_rows[name], 0.0)
             outputs[name] = head.maximise(moments, all_rows[name], all_rows[name], 0.0)
         return Products.equal(self._columns, outputs)
 

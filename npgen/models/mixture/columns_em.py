@@ -15,7 +15,7 @@ from ...nn import Parameters
 from .em import Statistics
 from .kinds import ColumnHeads
 
-SHOWN = 2**18       # values of rows times components at once
+SHOWN = 2**16       # values of rows times components at once
 
 
 @dataclasses.dataclass
