@@ -5,7 +5,7 @@
 DIR holds adult.csv, flights.csv, penguins_raw.csv, seattle_weather.csv; one that is missing is said and left out. Each model
 is fitted in a process of its own to the rows that are not held out: the first n // 5 of default_rng(0).permutation(n) are. What
 comes of it is written to benchmarks/TABLES.md; with --only, sections of other tables stay there as they are. CTGAN and TVAE
-are those of the package ctgan, which has to be installed for them.
+are those of the package ctgan, which has to be installed for them (0.12.1 wants pandas below 3: an environment of its own).
 
 Legend: n rows, d columns.
 """
@@ -33,10 +33,21 @@ BINS = 50           # of a column of numbers, in the tree
 COARSE = 10         # and where pairs of columns are compared
 WARM = 500          # rows of a first fit, by which kernels are ready: time and memory of the next one are the table's
 DRAWS = 5           # imputations, of which a cell is the mean or the commonest, of models that draw
-SHARED = 0.01       # nats that a column shares with another one, from which on it depends on it
+SHARED = 0.01       # nats that a column of numbers shares with another one, from which on it depends on it
+FOLDS = 5           # of the rows to fit, on which classifiers are tried
+ALARM = 0.01        # how likely they are to find a dependence where there is none, a column
+EPOCHS = 100        # of CTGAN and TVAE
+
+
+def mixture(n, **options):
+    """A Mixture of n rows. Components, counts added to them and starts were chosen by a fifth of the rows to fit."""
+    return npgen.Mixture(max(16, min(40, n // 100)), smoothing=2 / n, n_init=5 if n < 1000 else 1, random_state=0, max_iter=200,
+                         tol=1e-4, **options)
+
+
 MODELS = {
-    "Mixture": lambda n: npgen.Mixture(max(11, min(60, n // 100)), missing="model", random_state=0, max_iter=200, tol=1e-4),
-    "Mixture, holes marginalised": lambda n: npgen.Mixture(max(11, min(60, n // 100)), random_state=0, max_iter=200, tol=1e-4),
+    "Mixture": lambda n: mixture(n, missing="model"),
+    "Mixture, holes marginalised": mixture,
     "MADE": lambda n: npgen.MADE(hidden=(256,), direct=True, order="levels", random_state=0),
     "MADE, any order": lambda n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
 
@@ -139,8 +150,8 @@ def shares(*codes):
 
 
 class Peer:
-    """A model of ctgan with its own settings, told which columns have levels. It takes no holes: a missing level is a level, a
-    missing number the median."""
+    """A model of ctgan with its own settings but for EPOCHS, told which columns have levels. It takes no holes: a missing level
+    is a level, a missing number the median."""
 
     def __init__(self, name):
         self.name = name
@@ -153,7 +164,7 @@ class Peer:
         levelled = [name for name in self.frame.columns if not self.frame[name].dtype.is_numeric()]
         filled = self.frame.with_columns(**{name: self.frame[name].fill_null(
             "missing" if name in levelled else self.frame[name].median()) for name in self.frame.columns})
-        self.model = getattr(ctgan, self.name)()
+        self.model = getattr(ctgan, self.name)(epochs=EPOCHS, enable_gpu=False)
         self.model.set_random_state(0)
         self.model.fit(pd.DataFrame(filled.to_dict(as_series=False)), levelled)
         return self
@@ -276,6 +287,39 @@ def combined(tables):
         pl.element().mode(maintain_order=True)).list.first() for name in first.columns})
 
 
+def dependence(train, schema):
+    """{name: probability} of the columns with levels: that guesses which know nothing beat the mode as often as those of
+    classifiers do that see the other columns but for a fifth of their cells.
+
+    The sign test of the rows where one is right and the mode is wrong, or the reverse, on FOLDS of the rows to fit; twice the
+    smaller probability of a forest's and, up to 64 levels, of boosted trees'. A column below ALARM has a dependence to be used.
+    """
+    from scipy.stats import binom
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    rng, codes = np.random.default_rng(3), codes_of(train, train, 255).astype(float)
+    names = schema.names
+    x = np.stack([np.where(train[name].is_null().to_numpy(), np.nan, codes[:, train.columns.index(name)]) for name in names], 1)
+    seen, fold, answers = np.where(rng.uniform(size=x.shape) < 0.2, np.nan, x), rng.permutation(len(x)) % FOLDS, {}
+    few = np.array([column.levels is not None for column in schema.modelled]) & (np.nanmax(x, axis=0) < 255)
+    for j, column in enumerate(schema.modelled):
+        if column.levels is None:
+            continue
+        y, rest = x[:, j], np.delete(seen, j, axis=1)
+        trees = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=15, categorical_features=np.delete(few, j),
+                                               random_state=0)
+        tried = [(RandomForestClassifier(20, min_samples_leaf=2, random_state=0), np.nan_to_num(rest, nan=-1))]
+        tried += [(trees, rest)] if np.nanmax(y) < 64 else []
+        won = np.zeros((2, len(tried)))
+        for f in range(FOLDS):
+            fit, ask = ~np.isnan(y) & (fold != f), ~np.isnan(y) & (fold == f)
+            usual = np.bincount(y[fit].astype(int)).argmax() == y[ask]
+            for k, (model, cells) in enumerate(tried):
+                right = model.fit(cells[fit], y[fit]).predict(cells[ask]) == y[ask]
+                won[:, k] += (right & ~usual).sum(), (usual & ~right).sum()
+        answers[column.name] = min(1.0, 2 * float(binom.sf(won[0] - 1, won.sum(axis=0), 0.5).min()))
+    return answers
+
+
 def shared(frame, names):
     """{name: nats that a column shares with the one of the others that says most of it}, numbers in tenths; what chance adds,
     by the degrees of freedom, is taken off."""
@@ -370,6 +414,13 @@ def ceiling(folder, table):
     return {"shapes": shapes(a, b), "pairs": pairs(a, b), "AUC": auc(a, b), "copies": copies(b, a)}
 
 
+def dependence_of(folder, table):
+    """dependence of the rows of a table that are fitted."""
+    train = load(folder, table)[0]
+    with threadpool_limits(1):
+        return dependence(train, npgen.data.Schema.infer(train))
+
+
 def memory(what=None):
     """What this process holds, in MB, from which on the most that it holds, VmHWM, is counted; or that. NaN but on Linux."""
     try:
@@ -417,29 +468,33 @@ def section(folder, table, models):
     left = {row.get("left out", 0) for row in rows.values()}
     if max(left):
         yield f"{max(left)} rows held out have a level, or a whole number, beyond those of the rows to fit, and are not scored."
-    yield from imputed(rows)
+    if any("impute" in row for row in rows.values()):
+        yield from imputed(rows, apart(dependence_of, folder, table))
     for name, row in rows.items():
         for key in ("nats refused", "impute refused"):
             if key in row:
                 yield f"\n{name}: {row[key]}"
 
 
-def imputed(rows):
-    """The Markdown lines on what is filled in, column by column."""
+def imputed(rows, depends):
+    """The Markdown lines on what is filled in, column by column; depends: what dependence says of the columns with levels."""
     asked = {name: row for name, row in rows.items() if "impute" in row}
     if not asked:
         return
     first = next(iter(asked.values()))
     found = {**first["baselines"], **{name: row["impute"] for name, row in asked.items()}}
-    yield from ("", f"| filled in | shared nats | {' | '.join(found)} |", "|---|---|" + "---|" * len(found))
+    yield from ("", f"| filled in | shared nats | by chance | {' | '.join(found)} |", "|---|---|---|" + "---|" * len(found))
     for column, nats in first["shared"].items():
         cells = [f"{each[column]:.3f}" if column in each else "" for each in found.values()]
-        yield f"| {column} | {nats:.3f} | {' | '.join(cells)} |"
-    depend = [column for column, nats in first["shared"].items() if nats >= SHARED]
+        yield f"| {column} | {nats:.3f} | {number(depends, column, '{:.1g}')} | {' | '.join(cells)} |"
+    levels = [column for column in depends if depends[column] < ALARM]
+    numbers = [column for column, nats in first["shared"].items() if column not in depends and nats >= SHARED]
     for name, row in asked.items():
-        worse = [column for column in depend if row["impute"][column] >= first["baselines"]["mode, median"][column]]
-        yield from ("", f"{name}: better than the mode and the median in {len(depend) - len(worse)} of the {len(depend)} "
-                    f"columns that depend on others{', not in ' if worse else ''}{', '.join(worse)}.")
+        said = []
+        for what, columns in (("columns of levels that have a dependence to be used", levels), ("columns of numbers", numbers)):
+            worse = [column for column in columns if row["impute"][column] >= first["baselines"]["mode, median"][column]]
+            said += [f"in {len(columns) - len(worse)} of {len(columns)} {what}{', not in ' if worse else ''}{', '.join(worse)}"]
+        yield from ("", f"{name}: better than the mode and the median {'; '.join(said)}.")
 
 
 HEAD = f"""\
@@ -453,8 +508,12 @@ Pairs: 1 - the total variation of the tables of two columns, numbers in tenths. 
 rows from all real ones, on halves that they have not seen. Copies: drawn rows that are a row to fit. Fit: after one of {WARM}
 rows, by which kernels are ready. Memory: the most that the process holds while it fits and scores, beyond what it held before.
 Filled in: a fifth of the cells of the rows held out, taken out at random; the share of wrong levels, or the root mean square
-of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Shared nats: of a column
-with the one that says most of it, numbers in tenths.
+of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Of "Mixture" a cell that
+is taken out is one that misses, as others did in the rows to fit, which these do not. Shared nats: of a column with the one
+that says most of it, numbers in tenths; columns of numbers depend on others from {SHARED} on. By chance: how likely guesses
+that know nothing beat the mode as classifiers do that see the other columns, on {FOLDS} folds of the rows to fit, by a sign
+test (of a forest and of boosted trees the better one, twice its probability); columns of levels have a dependence to be used
+below {ALARM}, which is also how often one that has none would be found to. CTGAN and TVAE: {EPOCHS} epochs, else as they come.
 """
 
 

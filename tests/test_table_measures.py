@@ -84,6 +84,27 @@ def test_shared_nats_are_those_of_the_column_that_says_most():
     assert found["b"] > 0.3 and abs(found["free"]) < 0.02
 
 
+def test_a_dependence_is_found_where_classifiers_use_it_and_not_where_there_is_none():
+    """Of columns without one each is found to have it once in 1 / ALARM times at most: of 3 fixed ones none is."""
+    pytest.importorskip("sklearn")
+    free = {f"free{i}": pl.Series([f"v{k}" for k in np.random.default_rng(i).permutation(np.minimum(B * 2, 2 + C))])
+            for i in range(3)}
+    frame = FRAME.with_columns(**free)
+    with tables.threadpool_limits(1):
+        found = tables.dependence(frame, Schema.infer(frame))
+    assert max(found[name] for name in "ab") < 1e-9
+    assert min(found[name] for name in free) >= tables.ALARM
+
+
+def test_a_page_says_which_columns_of_levels_depend_and_who_beats_the_mode_there():
+    row = {"baselines": {"mode, median": {"a": 0.5, "b": 0.5, "x": 1.0}}, "shared": {"a": 0.3, "b": 0.3, "x": 0.2},
+           "impute": {"a": 0.5, "b": 0.6, "x": 0.8}}
+    lines = list(tables.imputed({"M": row, "floor": {}}, {"a": 1e-9, "b": 0.2}))
+    assert "| b | 0.300 | 0.2 | 0.500 | 0.600 |" in lines and "| x | 0.200 |  | 1.000 | 0.800 |" in lines
+    assert lines[-1] == ("M: better than the mode and the median in 0 of 1 columns of levels that have a dependence to be "
+                         "used, not in a; in 1 of 1 columns of numbers.")
+
+
 def test_a_page_keeps_the_sections_of_other_tables(tmp_path, monkeypatch):
     page = tmp_path / "T.md"
     page.write_text("# Models\n\n## adult: 3 rows\n\nkept\n\n## flights: 4 rows\n\noutdated\n")
