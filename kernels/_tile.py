@@ -113,6 +113,14 @@ if available:
             result.add_incoming(then, loop)
         return results
 
+    def _fetch(builder, places):
+        """Have the lines at these addresses brought near to be written: a store that waits for its line makes others wait."""
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, *[number] * 3])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        for place in places:
+            builder.call(prefetch, [builder.inttoptr(place, byte), number(1), number(3), number(1)])
+
     def _multiply_add(builder, a, b, c):
         """a b + c of vectors, rounded once where the CPU can."""
         kind = ir.FunctionType(a.type, [a.type] * 3)
@@ -142,6 +150,8 @@ if available:
                 row = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
                 row_starts.append(builder.add(first, builder.mul(row, along_rows)))
             places = [C.at(builder.add(ci, SIZE(r)), cj) for r in range(n_rows)]
+            _fetch(builder, places)
+            _fetch(builder, [builder.add(place, SIZE(60)) for place in places])
             starts = [[C.load(place, vector) if onto == "c" else ir.Constant(vector, [0.0] * lanes)] for place in places]
             results = _summed(A, row_starts, along_k, B, [B.address], SIZE(LINE), depth, starts)
             for (result,), place in zip(results, places, strict=True):

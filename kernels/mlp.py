@@ -130,12 +130,12 @@ def _slope_backward_reference(h, c, x, g, hidden, delta, params, widths, blocks,
 
 
 @jit
-def _multiply(a, a_turned, row, b, b_turned, start, stop, c, c_turned, first, last):
-    """c[:, first:last] = a[row:, start:stop] b[start:stop, first:last], where each may be stored turned."""
-    if c_turned:
-        multiply(b, not b_turned, first, a, not a_turned, start, stop, c[first:last], ZERO, c.shape[1])
-    else:
-        multiply(a, a_turned, row, b, b_turned, start, stop, c, first, last)
+def _first_block(blocks, layer):
+    """The number of a layer's first block."""
+    b = 0
+    while b < len(blocks) and blocks[b, 0] < layer:
+        b += 1
+    return b
 
 
 @jit
@@ -149,9 +149,9 @@ def _alike(blocks, b):
 
 
 @jit
-def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
-    """Fill what blocks tell of y, and of rows low.. of hidden, for a panel of rows; turned: x and y are (K, N) and (M, N)."""
-    last_layer, high, zero = len(widths) - 2, low + (x.shape[1] if turned else x.shape[0]), x.dtype.type(0)
+def _panel_forward(x, params, widths, blocks, low, hidden, y):
+    """Fill what blocks tell of y, and of rows low.. of hidden, for a panel of rows."""
+    last_layer, high, zero = len(widths) - 2, low + len(x), x.dtype.type(0)
     b = 0
     while b < len(blocks):
         (layer, first, _, _, end), to = blocks[b], _alike(blocks, b)
@@ -159,26 +159,20 @@ def panel_forward(x, params, widths, blocks, low, hidden, y, turned):
         weight, bias = layer_of(params, widths, layer)
         below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)[low:high]
         above = y if layer == last_layer else layer_of_hidden(hidden, widths, layer + 1)[low:high]
-        below_turned, above_turned = turned and layer == 0, turned and layer == last_layer
-        _multiply(below, below_turned, ZERO, weight, NO, ZERO, end, above, above_turned, first, last)
+        multiply(below, NO, ZERO, weight, NO, ZERO, end, above, first, last)
         shift = bias[first:last]
-        for n in range(shift.size if above_turned else len(above)):
-            if above_turned:
-                out, value = above[first + n], shift[n]
-                for i in range(out.size):
-                    out[i] += value
-            elif layer == last_layer:
-                out = above[n, first:last]  # a row by itself is contiguous for the compiler too: the loop vectorises
+        for n in range(len(above)):
+            out = above[n, first:last]  # a row by itself is contiguous for the compiler too: the loop vectorises
+            if layer == last_layer:
                 for m in range(out.size):
                     out[m] += shift[m]
             else:
-                out = above[n, first:last]
                 for m in range(out.size):
                     out[m] = max(out[m] + shift[m], zero)
 
 
 @jit
-def panel_tangent(h, params, widths, blocks, low, hidden, t, y):
+def _panel_tangent(h, params, widths, blocks, low, hidden, t, y):
     """Fill what blocks tell of y, and of rows low.. of t, the tangents of the hidden layers along h, for a panel of rows."""
     last_layer, high, zero = len(widths) - 2, low + len(h), h.dtype.type(0)
     for b in range(len(blocks)):
@@ -210,22 +204,21 @@ def _seen(blocks, layer, unit):
 
 
 @jit
-def panel_backward(g, params, widths, blocks, layer, first, last, low, hidden, delta, dx, turned):
+def _panel_backward(g, params, widths, blocks, layer, first, last, low, hidden, delta, dx):
     """Fill the cotangents of units first..last - 1 of a layer's inputs, for a panel of rows: columns of dx, or of rows low.. of
     delta, those of a hidden layer before its ReLU.
     """
-    last_layer, high, zero = len(widths) - 2, low + (g.shape[1] if turned else g.shape[0]), g.dtype.type(0)
+    last_layer, high, zero = len(widths) - 2, low + len(g), g.dtype.type(0)
     weight, _ = layer_of(params, widths, layer)
     above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)[low:high]
     out = dx if layer == 0 else layer_of_hidden(delta, widths, layer)[low:high]
-    above_turned, out_turned = turned and layer == last_layer, turned and layer == 0
     until = first
     while until < last:
         unit, until = until, min(until + UNITS, last)
         start, stop = _seen(blocks, layer, unit)
         while until < min(last, unit + COLUMNS) and _seen(blocks, layer, until) == (start, stop):
             until = min(until + UNITS, last)
-        _multiply(above, above_turned, ZERO, weight, YES, start, stop, out, out_turned, unit, until)
+        multiply(above, NO, ZERO, weight, YES, start, stop, out, unit, until)
         if layer > 0:
             below = layer_of_hidden(hidden, widths, layer)[low:high]
             for n in range(len(out)):
@@ -236,16 +229,13 @@ def panel_backward(g, params, widths, blocks, layer, first, last, low, hidden, d
 
 
 @jit
-def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams, turned):
-    """The gradient of one piece of a weight, and of its biases."""
+def _piece_backward(piece, g, x, hidden, delta, widths, mask, dparams):
+    """The gradient of one piece of a weight down to its `end`, and of its biases."""
     layer, first, last, full, end = piece
-    last_layer = len(widths) - 2
     weight, bias = layer_of(dparams, widths, layer)
     below = x if layer == 0 else layer_of_hidden(hidden, widths, layer)
-    above = g if layer == last_layer else layer_of_hidden(delta, widths, layer + 1)
-    below_turned, above_turned = turned and layer == 0, turned and layer == last_layer
-    rows = above.shape[1] if above_turned else len(above)
-    multiply(below, not below_turned, ZERO, above, above_turned, ZERO, rows, weight[:end], first, last)
+    above = g if layer == len(widths) - 2 else layer_of_hidden(delta, widths, layer + 1)
+    multiply(below, YES, ZERO, above, NO, ZERO, len(above), weight[:end], first, last)
     if full < end:
         start = 0
         for k in range(layer):
@@ -255,13 +245,30 @@ def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams, turned):
             edge, seen = weight[k, first:last], masks[k, first:last]
             for m in range(edge.size):
                 edge[m] *= seen[m]
-    for k in range(end, len(weight)):
-        weight[k, first:last] = 0
-    if above_turned:
-        for m in range(first, last):
-            bias[m] = _sum(above[m])
-    else:
-        _sum_rows(above, first, last, bias)
+    _sum_rows(above, first, last, bias)
+
+
+@jit
+def _dense(blocks, widths, layer):
+    """Whether a layer's weight has no masked entry."""
+    for b in range(len(blocks)):
+        if blocks[b, 0] == layer and blocks[b, 3] < widths[layer]:
+            return False
+    return True
+
+
+@jit
+def _clear_task(t, parts, widths, blocks, dparams):
+    """Zeros below the `end` of every block, in a part of every weight's rows: row by row, as they lie in memory."""
+    for layer in range(len(widths) - 1):
+        if _dense(blocks, widths, layer):
+            continue
+        weight, _ = layer_of(dparams, widths, layer)
+        start, stop = _first_block(blocks, layer), _first_block(blocks, layer + 1)
+        for k in range(t * len(weight) // parts, (t + 1) * len(weight) // parts):
+            for b in range(start, stop):
+                if blocks[b, 4] <= k:
+                    weight[k, blocks[b, 1]:blocks[b, 2]] = 0
 
 
 @jit
@@ -295,24 +302,6 @@ def _cut(N, size, threads):
     if N * size >= WORK:
         return 0
     return 1 if N < 64 else 2
-
-
-@jit
-def _first_block(blocks, layer):
-    """The number of a layer's first block."""
-    b = 0
-    while b < len(blocks) and blocks[b, 0] < layer:
-        b += 1
-    return b
-
-
-@jit
-def _dense(blocks, widths, layer):
-    """Whether a layer's weight has no masked entry."""
-    for b in range(len(blocks)):
-        if blocks[b, 0] == layer and blocks[b, 3] < widths[layer]:
-            return False
-    return True
 
 
 @jit
@@ -355,7 +344,7 @@ def _forward_task(t, stage, panels, threads, x, params, widths, blocks, y, hidde
     N = len(x)
     part, parts, b, to = (t, panels, 0, len(blocks)) if panels else _share(t, stage, N, widths, blocks, threads)
     low, high = part * N // parts, (part + 1) * N // parts
-    panel_forward(x[low:high], params, widths, blocks[b:to], low, hidden, y[low:high], NO)
+    _panel_forward(x[low:high], params, widths, blocks[b:to], low, hidden, y[low:high])
 
 
 @entry
@@ -372,7 +361,7 @@ def _tangent_task(k, stage, panels, threads, h, params, widths, blocks, hidden, 
     N = len(h)
     part, parts, b, to = (k, panels, 0, len(blocks)) if panels else _share(k, stage, N, widths, blocks, threads)
     low, high = part * N // parts, (part + 1) * N // parts
-    panel_tangent(h[low:high], params, widths, blocks[b:to], low, hidden, t, y[low:high] if y.size else y)
+    _panel_tangent(h[low:high], params, widths, blocks[b:to], low, hidden, t, y[low:high] if y.size else y)
 
 
 @jit
@@ -385,11 +374,11 @@ def _backward_task(t, layer, panels, threads, g, x, hidden, params, widths, bloc
     low, high = part * N // parts, (part + 1) * N // parts
     if panels:
         for k in range(len(widths) - 2, lowest - 1, -1):
-            panel_backward(g[low:high], params, widths, blocks, k, ZERO, widths[k], low, hidden, delta, dx[low:high], NO)
+            _panel_backward(g[low:high], params, widths, blocks, k, ZERO, widths[k], low, hidden, delta, dx[low:high])
     else:
         unit = _evenly(t % columns, columns) * units
-        panel_backward(g[low:high], params, widths, blocks, layer, unit, min(unit + units, widths[layer]), low, hidden, delta,
-                       dx[low:high], NO)
+        _panel_backward(g[low:high], params, widths, blocks, layer, unit, min(unit + units, widths[layer]), low, hidden, delta,
+                        dx[low:high])
 
 
 @jit
@@ -402,7 +391,7 @@ def _cut_gradient(layer, N, widths, blocks, threads):
 @jit
 def _gradient_task(t, g, x, hidden, delta, widths, blocks, threads, pieces, mask, dparams):
     if _cut_gradient(pieces[t, 0], len(x), widths, blocks, threads)[0] == 0:
-        piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams, NO)
+        _piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams)
 
 
 @jit
@@ -422,6 +411,7 @@ def _gradients(threads, g, x, hidden, delta, widths, blocks, pieces, mask, dpara
     for layer in range(len(widths) - 1):
         rows, columns = _cut_gradient(layer, len(x), widths, blocks, threads)
         parallel(rows * columns, _large_gradient_task, (layer, rows, columns, g, x, hidden, delta, widths, dparams))
+    parallel(16, _clear_task, (16, widths, blocks, dparams))
     parallel(len(pieces), _gradient_task, (g, x, hidden, delta, widths, blocks, threads, pieces, mask, dparams))
 
 
@@ -454,7 +444,7 @@ def _mix_task(k, parts, h, c, x, hidden, widths, t, below):
 @jit
 def _weights_task(k, below, c, t, g, delta, widths, pieces, mask, dparams):
     layer, first, last, _, _ = pieces[k]
-    piece_backward(pieces[k], g, below, t, delta, widths, mask, dparams, NO)
+    _piece_backward(pieces[k], g, below, t, delta, widths, mask, dparams)
     total = layer_of(dparams, widths, layer)[1][first:last]
     total[:] = 0
     above = g if layer == len(widths) - 2 else layer_of_hidden(delta, widths, layer + 1)
@@ -471,6 +461,7 @@ def _slope_backward(threads, h, c, x, g, hidden, delta, params, widths, blocks, 
         tasks = panels if panels else _tasks(stage, N, widths, blocks, threads)
         parallel(tasks, _tangent_task, (stage, panels, threads, h, params, widths, blocks, hidden, t, dg))
     parallel(16, _mix_task, (16, h, c, x, hidden, widths, t, below))
+    parallel(16, _clear_task, (16, widths, blocks, dparams))
     parallel(len(pieces), _weights_task, (below, c, t, g, delta, widths, pieces, mask, dparams))
 
 
