@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from . import fused, ops
-from .kernels import made_sample
+from .kernels import aligned, made_sample
 from .kernels._cuda import constant_like, is_device_array
 from .layout import Layout
 from .masks import Plan, made_cuts, made_direct, made_masks, places
@@ -32,7 +32,8 @@ class Parameters(dict):
         arrays = {name: a if hasattr(a, "dtype") else np.asarray(a) for name, a in arrays.items()}
         ends = np.cumsum([a.size for a in arrays.values()])
         self.parts = {name: slice(int(end) - a.size, int(end)) for (name, a), end in zip(arrays.items(), ends, strict=True)}
-        self.flat = np.concatenate([a.ravel() for a in arrays.values()]).astype(dtype or np.result_type(*arrays.values()))
+        flat = np.concatenate([a.ravel() for a in arrays.values()])
+        self.flat = aligned(flat.astype(dtype or np.result_type(*arrays.values()), copy=False))
         super().__init__({name: self.flat[part].reshape(arrays[name].shape) for name, part in self.parts.items()})
 
     def span(self, names):

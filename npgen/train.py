@@ -16,7 +16,7 @@ import numpy as np
 from . import optim, parallel
 from .engine import map_arrays
 from .graph import Places
-from .kernels import Kernel
+from .kernels import Kernel, aligned
 from .kernels._cuda import asnumpy, is_device_array
 from .optim import BASE, COUNTER, RATE, STEP
 from .options import Training, check_training
@@ -152,7 +152,7 @@ class _Step:
 
     def __init__(self, players, params, batch, options, monitor=None, statistics=None, workers=None):
         self.params, self.batch, self.options = params, batch, options  # the batch of all rows
-        self.gradient = params.over(np.empty_like(params.flat))  # one for all players, each of whom fills its own
+        self.gradient = params.copy()  # one for all players, each of whom fills its own
         self.on_device = is_device_array(params.flat)
         self.workers, self.total = workers, None  # what sums an array over those who have a share each
         if workers is not None and workers.size > 1:
@@ -200,7 +200,7 @@ class _Step:
         """A State whose arrays the steps may change: copies, where steps are recorded in the same memory every time."""
         arrays = {"clock": state.clock, "moments": state.moments, "carry": state.carry}
         if self.work is None or not self.repeats:
-            self.work = map_arrays(lambda a: a.copy(), arrays)
+            self.work = map_arrays(aligned, arrays)
         else:
             map_arrays(np.copyto, self.work, arrays)
         return dataclasses.replace(state, **self.work)

@@ -516,13 +516,15 @@ def test_same_bits_for_any_thread_count(kernel, dtype, shape):
     assert len(set(answers)) == 1
 
 
-def test_memory_is_handed_out_again_only_when_nobody_has_it():
+@pytest.mark.parametrize("width", [4, 4000])  # of large arrays, which begin at a line of the cache
+def test_memory_is_handed_out_again_only_when_nobody_has_it(width):
     with _dispatch.recycling():
-        first, second = (_dispatch.empty((10, 4), np.float64) for _ in range(2))
+        first, second = (_dispatch.empty((10, width), np.float64) for _ in range(2))
+        assert width < 4000 or first.ctypes.data % 64 == second.ctypes.data % 64 == 0
         view = second[2:4]
         at = first.ctypes.data
         del first, second
-        third, fourth = (_dispatch.empty((10, 4), np.float64) for _ in range(2))
+        third, fourth = (_dispatch.empty((10, width), np.float64) for _ in range(2))
         assert third.ctypes.data == at
         assert not np.shares_memory(third, fourth) and not np.shares_memory(view, fourth)
 
