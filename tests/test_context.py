@@ -50,7 +50,7 @@ CASES = {
     "FlowMatching": (FlowMatching(hidden=(16,), n_steps=8, **QUICK), REAL),
     "FlowMatching, optimal transport, guided": (FlowMatching(hidden=(16,), n_steps=8, coupling="ot", guidance=1.5, **QUICK),
                                                 REAL),
-    "Diffusion": (Diffusion(hidden=(16,), n_steps=12, **QUICK), REAL),
+    "Diffusion": (Diffusion(hidden=(16,), n_steps=12, target="batch", **QUICK), REAL),
     "VAE": (VAE(n_latent=2, hidden=(16,), n_importance=200, **QUICK), BITS),
     "RBM, Bernoulli": (RBM(n_hidden=4, **QUICK | {"learning_rate": 0.3, "max_epochs": 100}), BITS),
     "RBM, normal": (RBM(n_hidden=3, preprocess=None, **QUICK | {"learning_rate": 0.3, "max_epochs": 100}), REAL),

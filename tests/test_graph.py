@@ -28,6 +28,7 @@ MODELS = {
     "Autoencoder": (npgen.Autoencoder(n_latent=2, hidden=(6,), noise=0.1), REAL),
     "FlowMatching": (npgen.FlowMatching(hidden=(6,), n_steps=3), REAL),
     "Diffusion": (npgen.Diffusion(hidden=(6,), n_steps=3), REAL),
+    "Diffusion, a batch's targets": (npgen.Diffusion(hidden=(6,), n_steps=3, target="batch"), REAL),
     "GAN": (npgen.GAN(n_noise=2, hidden=(6,), critic_hidden=(6,), r1=0.1, r2=0.1), REAL),
     "GMMN": (npgen.GMMN(n_noise=2, hidden=(6,)), REAL),
     "GMMN, MMD": (npgen.GMMN(n_noise=2, hidden=(6,), objective="mmd"), REAL),

@@ -95,7 +95,7 @@ CASES = {
     "FlowMatching": (matching(), REAL),
     "FlowMatching, optimal transport, 1 feature": (matching(coupling="ot"), REAL[:, 1:2]),
     "FlowMatching, counts": (matching(solver="heun"), COUNTS),
-    "FlowMatching, raw, several steps": (matching(preprocess=None, solver="dpm++"), MOONS),
+    "FlowMatching, raw, several steps": (matching(preprocess=None, solver="dpm++", target="batch", time_power=1.5), MOONS),
     "Diffusion": (denoising(), MOONS),
     "Diffusion, counts, several steps": (denoising(solver="dpm++"), COUNTS),
     "VAE, Bernoulli": (vae(), BITS),

@@ -19,7 +19,7 @@ from npgen import checkpoint, data, ops
 from npgen.engine import grad
 from npgen.models import Diffusion, FlowMatching
 from npgen.models.flow_matching import paired
-from npgen.models.ode import FIRST_LAYERS
+from npgen.models.ode import FIRST_LAYERS, TARGETS, expected
 from npgen.nn import MLP
 from npgen.ode import N_FEATURES, SOLVERS, integrate
 from npgen.random import Stream
@@ -112,18 +112,60 @@ def test_the_equation_of_a_known_field_has_the_mixtures_density(kind):
 
 
 @kinds
-def test_the_loss_is_least_at_the_known_field(kind):
-    """E[(target - F*) g(w)] = 0 for any g: F* + g and F* - g lose the same, and both more than F*."""
-    model = known(kind)
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_loss_is_least_at_the_known_field(kind, target):
+    """E[(target - F*) g(w)] = 0 for any g: F* + g and F* - g lose the same, and both more than F*; of batches, too."""
+    model = known(kind, target=target)
     inner, ode = model.inner(np.float64), model.inner().parts["ode"]
-    z, of = rows(40_000, seed=2), ode.of
+    batches, of = rows(40_000, seed=2).reshape(800, 50, 2), ode.of
     losses = {}
     for sign in (1, 0, -1):
         ode.of = lambda w, tau, sign=sign: of(w, tau) + sign * 0.1 * np.stack([w[:, 0], np.sin(3 * w[:, 1])], axis=1)
-        losses[sign] = np.asarray(inner.loss(z, Stream(3)))
+        losses[sign] = np.array([np.mean(inner.loss(z, Stream(k))) for k, z in enumerate(batches)])
     cross = losses[1] - losses[-1]
-    assert abs(cross.mean()) < 6 * cross.std() / len(z)**0.5
+    assert abs(cross.mean()) < 6 * cross.std() / len(cross)**0.5
     assert losses[0].mean() < min(losses[1].mean(), losses[-1].mean())
+
+
+@pytest.mark.parametrize("given", ["", "weights", "context", "weights and context"])
+def test_what_a_batch_says_of_noise_is_bayes_rule_among_rows_of_the_same_context(given):
+    """And a row's own where no other may have been the one; a row that counts for nothing moves none."""
+    rng = np.random.default_rng(4)
+    x, eps, tau = rng.normal(size=(9, 2)), rng.normal(size=(9, 2)), rng.uniform(0.05, 1, size=(9, 1))
+    c = np.repeat(np.eye(3), (4, 4, 1), axis=0) if "context" in given else None
+    weights = np.array([1, 2, 0.5, 0, 3, 1, 1, 1, 2]) if "weights" in given else None
+    w = (1 - tau) * x + tau * eps
+    p = np.exp(stats.norm.logpdf(w[:, None], (1 - tau[:, None]) * x, tau[:, None]).sum(axis=2))
+    p *= 1 if c is None else c @ c.T
+    p *= 1 if weights is None else weights
+    p /= p.sum(axis=1, keepdims=True)
+    mean, noise = expected(x, eps, 1 - tau, tau, c, weights)
+    np.testing.assert_allclose(mean, p @ x, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose((1 - tau) * mean + tau * noise, w, rtol=1e-9)  # it is the same w
+    if c is not None:
+        np.testing.assert_allclose(noise[8], eps[8], rtol=1e-9)
+
+
+def test_times_are_even_and_their_power_brings_them_nearer_to_data():
+    """One in every n-th of (0, 1), of the power's root."""
+    for power in (1.0, 1.5):
+        model, seen = known("FlowMatching", time_power=power), []
+        inner, ode = model.inner(np.float64), model.inner().parts["ode"]
+        ode.of = lambda w, tau, seen=seen: seen.append(tau) or w
+        inner.loss(rows(50), Stream(0))
+        np.testing.assert_array_equal(np.floor(50 * np.sort(seen[0])**(1 / power)), np.arange(50))
+
+
+@kinds
+def test_a_target_of_batches_has_less_variance(kind):
+    """Of gradients: those of 50 batches at the field that training begins with."""
+    spread = {}
+    for target in TARGETS:
+        inner = fitted(kind, target=target, max_epochs=1).inner(np.float64)
+        gradient = grad(lambda p, z, k, loss=inner.loss: np.mean(loss(z, Stream(k), p=p)))
+        each = [gradient(inner.params, z, k)["ode"] for k, z in enumerate(rows(3200, seed=3).reshape(50, 64, 2))]
+        spread[target] = np.var(each, axis=0).sum()
+    assert spread["batch"] < 0.9 * spread["row"], spread
 
 
 @kinds
@@ -273,13 +315,16 @@ def test_hyperparameters_that_cannot_be_are_refused_in_one_sentence(kind):
                          ({"guidance": -1}, "guidance must be"), ({"drop_context": 1.0}, "drop_context must be"),
                          ({"bandwidth": 0.5}, "bandwidth must be 1 or more"), ({"bandwidth": "8"}, "bandwidth must be"),
                          ({"first_layer": "sin"}, "first_layer must be one of silu, sine, got 'sin'"),
-                         ({"n_steps": 0}, "n_steps")):
+                         ({"target": "rows"}, "target must be one of row, batch, got 'rows'"), ({"n_steps": 0}, "n_steps")):
         with pytest.raises(ValueError, match=words):
             KINDS[kind](**QUICK | wrong).fit(x)
     with pytest.raises(ValueError, match="guidance=2 needs a network that has learned to see no context"):
         KINDS[kind](**QUICK, guidance=2, drop_context=0).fit(x, context=x[:, 0])
-    for wrong, words in (({"coupling": "sinkhorn"}, "coupling must be"),) if kind == "FlowMatching" else (
-            ({"sigma_min": 0}, "sigma_min must be"), ({"sigma_min": 30}, "=30 must be below"), ({"p_std": 0}, "p_std")):
+    of_kind = {"FlowMatching": (({"coupling": "sinkhorn"}, "coupling must be"), ({"time_power": 0}, "time_power must be"),
+                                ({"coupling": "ot", "target": "batch"}, "take target='row'")),
+               "Diffusion": (({"sigma_min": 0}, "sigma_min must be"), ({"sigma_min": 30}, "=30 must be below"),
+                             ({"p_std": 0}, "p_std"))}
+    for wrong, words in of_kind[kind]:
         with pytest.raises(ValueError, match=words):
             KINDS[kind](**QUICK | wrong).fit(x)
     fitted = KINDS[kind](**QUICK).fit(x).set_params(solver="rk5")  # after the fit
@@ -352,7 +397,8 @@ def test_optimal_transport_draws_in_one_step_what_independent_pairs_do_not():
 # ---------------------------------------------------------------- each law beside a mistake
 
 density = test_the_equation_of_a_known_field_has_the_mixtures_density
-least = test_the_loss_is_least_at_the_known_field
+least = functools.partial(test_the_loss_is_least_at_the_known_field, target="row")
+bayes = test_what_a_batch_says_of_noise_is_bayes_rule_among_rows_of_the_same_context
 guided = test_guidance_is_the_unconditional_field_and_w_times_the_difference
 traced = test_trajectory.test_the_divergence_is_the_trace_of_the_jacobian
 whole = functools.partial(test_the_density_integrates_to_one, first_layer="silu")
@@ -360,6 +406,10 @@ wide = test_with_a_bandwidth_units_look_at_rows_evenly_finer_and_bend_among_them
 beyond = test_far_from_all_rows_the_model_is_a_normal_of_their_size
 MISTAKES = {  # what went wrong -> where, what becomes what, and the law that has to find it
     "the target's sign": ("models.ode:ODEModel._loss", "F + d_alpha * x", "F - d_alpha * x", lambda: least("FlowMatching")),
+    "variance for deviation in Bayes' rule": ("models.ode:expected", "0.5 * np.square", "1.0 * np.square", lambda: bayes("")),
+    "rows of another context": ("models.ode:expected", "if c is not None", "if False", lambda: bayes("context")),
+    "rows that count for nothing": ("models.ode:expected", "share *= weights", "share *= 1", lambda: bayes("weights")),
+    "noise of the row, of a mean that is not": ("models.ode:expected", "eps + a * (x - mean)", "eps", lambda: bayes("")),
     "noise of another size": ("models.diffusion:Diffusion._path", "return cosine, s * cosine", "return cosine, s * s * cosine",
                               lambda: least("Diffusion")),
     "the rate of another time": ("models.diffusion:Diffusion._rate", "(1 + s * s)", "(1 + s)", lambda: density("Diffusion")),

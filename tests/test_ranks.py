@@ -101,6 +101,7 @@ def alike(one, other):
 GRADIENT = [case for case, (model, _) in CASES.items()
             if isinstance(model, GradientModel) or getattr(model, "solver", "em") == "adam"]
 WHOLE = {"MAF, batch normalisation", "NSF, base of normals", "FlowMatching, optimal transport, 1 feature", "RBM, Bernoulli",
+         "FlowMatching, raw, several steps",
          "RBM, normal", "EnergyModel, by its chains", "GMMN", "GMMN, counts, sliced", "GAN, packs, bits"}
 
 

@@ -39,6 +39,8 @@ MODELS = {  # name -> the model, its rows
     "NSF": (NSF(n_layers=2, **SMALL), REAL),
     "NSF, couplings": (NSF(n_layers=2, coupling=True, **SMALL), REAL),
     "FlowMatching": (FlowMatching(n_steps=3, **SMALL | {"hidden": (6, 5)}), REAL),
+    "FlowMatching, a batch's targets": (FlowMatching(n_steps=3, target="batch", time_power=1.5, **SMALL | {"hidden": (6, 5)}),
+                                        REAL),
     "Diffusion": (Diffusion(n_steps=3, **SMALL), REAL),
     "mixture by gradient": (GaussianMixture(2, solver="adam", max_epochs=3, batch_size=12, random_state=0), REAL[:, :2]),
     "settings": (MADE(optimizer=SGD(0.9, decay=0.1), schedule="cosine", warmup=1, average=0.9, clip_norm=0.1, **SMALL), REAL),

@@ -119,7 +119,9 @@ def coverage(p, q, *, k=5, p_weights=None, n_samples=2000, rng=0):
     """The share of rows of p that have a row of q nearer than their k-th neighbour among the rows of p: 1 is best, 0 worst.
 
     p: rows (n, d), of which those by p_weights count; q: rows (m, d), or anything with sample(n), in batches. Distances are in
-    the rows' units. Raises ValueError unless n > k. Source: Naeem et al., Reliable fidelity and diversity metrics (2020).
+    the rows' units. Rows of q have no weights: one is near a row of p or is not, however much it counts, so that weights could
+    only leave out those of 0. Raises ValueError unless n > k.
+    Source: Naeem et al., Reliable fidelity and diversity metrics (2020).
     """
     (k,) = check_widths("k", (k,))
     if is_drawn_from(p):

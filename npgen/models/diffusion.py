@@ -38,6 +38,8 @@ class Diffusion(ODEModel):
                    few columns with edges or narrow rings; 1 for many columns
     first_layer    "silu", or "sine": units of sin, Fourier features whose frequencies are learned, and which with a bandwidth
                    of 8 see narrow rings and edges of a few columns long before SiLU does (Sitzmann et al., 2020)
+    target         what F is fitted to: "row", that of the row which noise was added to, or "batch", its mean over the rows of
+                   the batch by how likely each was the one: less noise, where a batch is dense among a few columns
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 

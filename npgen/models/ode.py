@@ -11,7 +11,8 @@ from N(0, rms^2 I) (see Trajectory.rim), and so is log_prob: finite, however far
 
 Legend: n rows, d columns, w columns of context.
 References: Song et al., Score-based generative modeling through stochastic differential equations (2021), the equation; Ho &
-Salimans, Classifier-free diffusion guidance (2022); Lu et al., DPM-Solver++ (2022).
+Salimans, Classifier-free diffusion guidance (2022); Lu et al., DPM-Solver++ (2022); Xu, Tong & Jaakkola, Stable target field
+for reduced variance score estimation in diffusion models (2023).
 """
 import abc
 import math
@@ -19,7 +20,7 @@ import sys
 
 import numpy as np
 
-from .. import ops
+from .. import ops, train
 from ..checks import check_widths, one_line
 from ..fused import standard_normal_log_prob
 from ..kernels._cuda import asnumpy
@@ -30,6 +31,7 @@ from .gradient import GradientModel
 
 MULTISTEP = "dpm++"
 FIRST_LAYERS = "silu", "sine"
+TARGETS = "row", "batch"
 EXACT = 1e-3  # nats by which twice the steps may move log_prob of any row
 MEASURED = 256  # rows
 
@@ -47,6 +49,9 @@ class ODEModel(GradientModel):
                    more for a few columns with edges or narrow rings; 1 for many columns
     first_layer    "silu", or "sine": units of sin, Fourier features whose frequencies are learned, and which with a bandwidth
                    of 8 see narrow rings and edges of a few columns long before SiLU does
+    target         what F is fitted to: "row", -(alpha' x + sigma' eps) of the row that noise was added to, or "batch", its
+                   mean over the rows of the batch by how likely each was the one: of the same expectation and less variance,
+                   where a batch is dense among a few columns (Xu, Tong & Jaakkola, 2023)
 
     encode gives noise (n, d), standard normal under the model; decode inverts it up to the solver's error.
     solver_error_: the most nats by which twice the steps move log_prob of a row held out (of at most 256, half of which are
@@ -60,6 +65,7 @@ class ODEModel(GradientModel):
     drop_context: float = 0.1
     bandwidth: float = 1.0
     first_layer: str = "silu"
+    target: str = "row"
     _takes_context = True
     _likelihood = False
     _keeps = {"solver_error_": (float,)}
@@ -118,6 +124,8 @@ class ODEModel(GradientModel):
             raise ValueError(f"bandwidth must be 1 or more, got {self.bandwidth!r}")
         if not isinstance(self.first_layer, str) or self.first_layer not in FIRST_LAYERS:
             raise ValueError(f"first_layer must be one of {', '.join(FIRST_LAYERS)}, got {one_line(self.first_layer)}")
+        if not isinstance(self.target, str) or self.target not in TARGETS:
+            raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {one_line(self.target)}")
         if c is not None and self.guidance != 1 and self.drop_context == 0:
             raise ValueError(f"guidance={self.guidance!r} needs a network that has learned to see no context; take "
                              "drop_context=0.1")
@@ -138,7 +146,15 @@ class ODEModel(GradientModel):
         return {"ode": Trajectory("ode", d, w + 1 if w else 0, tuple(chosen["hidden"]), self._path, self._rate, extent,
                                   bandwidth, first_layer)}
 
-    def _loss(self, p, z, stream, c=None):
+    @property
+    def _by_rows(self):
+        return self.target == "row"
+
+    def _players(self):
+        return train.Player(loss=lambda p, batch, stream: self._loss(p, batch.x, stream, batch.context, batch.weights),
+                            repeats=True, by_rows=self._by_rows),
+
+    def _loss(self, p, z, stream, c=None, weights=None):
         x = z / self.scale_
         tau = self._times(stream, x)
         alpha, sigma, d_alpha, d_sigma = (a[:, None] for a in self._ode.path(tau))
@@ -147,6 +163,8 @@ class ODEModel(GradientModel):
             c = np.concatenate([c * seen, seen], axis=1)
         eps = self._noise(x, stream, c)
         F = self._ode.field(p, alpha * x + sigma * eps, x[:, :0] if c is None else c, features(tau))
+        if self.target == "batch":
+            x, eps = expected(x, eps, alpha, sigma, c, weights)
         return ops.sum(ops.square(F + d_alpha * x + d_sigma * eps), axis=1)
 
     def _conclude(self, seen, held):
@@ -214,3 +232,25 @@ class ODEModel(GradientModel):
             w = float(sigma[k + 1] / sigma[k]) * w + float(alpha[k + 1] * -math.expm1(-h[k])) * ahead
             before = row
         return w
+
+
+def expected(x, eps, alpha, sigma, c=None, weights=None):
+    """(E x, E eps), (n, d) both, given each w = alpha x + sigma eps and that its row is one of the batch's, x (n, d).
+
+    P(row j | w_i) ~ weight_j N(w_i; alpha_i x_j, sigma_i^2 I), among the rows of the same context c (n, w). Every row of the
+    batch was as likely to be that of w_i as its weight says: so these have the expectation of x and eps, given w, themselves.
+    """
+    a, share = alpha / np.maximum(sigma, 1e-6), 0.0
+    for j in range(x.shape[1]):
+        share -= 0.5 * np.square(eps[:, j:j + 1] + a * (x[:, j:j + 1] - x[:, j]))
+    if c is not None:
+        share = np.where(np.all(c[:, None] == c, axis=2), share, -1e30)
+    if weights is not None:
+        share = np.where(weights > 0, share, -1e30)
+    share -= np.max(share, axis=1, keepdims=True)
+    np.exp(share, out=share)  # in place: of rows by rows, memory is what takes the time
+    if weights is not None:
+        share *= weights
+    total = np.maximum(np.sum(share, axis=1, keepdims=True), 1e-30)  # a row of no weight may have no other
+    mean = ops.linear(share, x, np.zeros_like(x, shape=x.shape[1:])) / total
+    return mean, eps + a * (x - mean)
