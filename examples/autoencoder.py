@@ -27,5 +27,6 @@ for name, rows in (("eight principal components", linear), ("autoencoder of eigh
 # Codes drawn from a normal distribution lie where no digit's does; those of a mixture fitted to the codes do not.
 codes = model.encode(train)
 blind = model.decode(np.random.default_rng(0).normal(size=(20, 8)) * codes.std(axis=0) + codes.mean(axis=0))
-plot.images(folder / "autoencoder.png", np.concatenate([test[:20], back[:20], blind, model.sample(20, rng=0)]), n_columns=20)
+pictures = np.concatenate([test[:20], back[:20], blind, model.sample(20, rng=0)])
+plot.images(folder / "autoencoder.png", np.clip(pictures, 0, 16), n_columns=20)
 print(f"\npicture: {folder / 'autoencoder.png'}\n  digits, what comes back, codes drawn at random, samples")
