@@ -328,6 +328,25 @@ def test_rows_of_a_made_and_of_gaussians_under_a_condition():
     assert abs(rows["age"].mean() - mean) < 6 * std / math.sqrt(5000)  # six standard errors: false alarms below 1e-8
 
 
+@pytest.mark.parametrize("form", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("known", [{}, {"z": 0.5}])
+def test_gaussians_are_drawn_within_an_interval_by_the_integral_over_it(form, known):
+    """20,000 rows, shares below a value of the interval's column and of another; a false alarm in 1e7 runs for each at most."""
+    rng, n = np.random.default_rng(0), 20_000
+    rows = rng.normal(size=(600, 3)) @ [[1, 0.8, 0.3], [0, 0.6, -0.5], [0, 0, 1]] + 3 * (rng.uniform(size=(600, 1)) < 0.4)
+    model = npgen.GaussianMixture(2, covariance_type=form, random_state=0).fit(pl.DataFrame(rows, schema=["x", "y", "z"]))
+    drawn = model.sample(n, given={"x": (1.0, 3.0), **known}, rng=1)
+    assert drawn["x"].is_between(1.0, 3.0).all() and all((drawn[name] == value).all() for name, value in known.items())
+    axes = np.linspace(1, 3, 202)[:-1] + 1 / 201, np.linspace(-8, 12, 400)
+    x, y = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
+    p = np.exp(model.marginal(["x", "y", *known]).log_prob(pl.DataFrame({"x": x, "y": y, **known})))
+    for name, values, edge in (("x", x, 1 + 2 * 80 / 201), ("y", y, 1.5 + 20 / 399 * 0.5)):
+        assert abs((drawn[name] < edge).mean() - p[values < edge].sum() / p.sum()) < allowed(n) + 0.003  # a cell of y
+    assert set(model.sample(9, given={"x": (2.0, 2.0), **known}, rng=0)["x"]) == {2.0}
+    far = model.sample(9, given={"x": (50.0, None), **known}, rng=0)["x"]
+    assert (far >= 50).all() and far.is_finite().all()
+
+
 def test_times_and_ordered_levels_are_given_as_they_are():
     days = [datetime.date(2024, 1, 1) + datetime.timedelta(days=i * 7 % 60) for i in range(60)]
     zone = datetime.timezone(datetime.timedelta(hours=2))
@@ -395,6 +414,11 @@ REFUSED = {  # a call -> what the one line says
     "an empty interval": (lambda: mixture().condition({"age": (30, 20)}), "condition: column 'age': (30, 20) is an empty"),
     "an interval beyond": (lambda: mixture().condition({"age": (90, 99)}), "condition: column 'age': (90, 99) has no value"),
     "an interval of Gaussians": (lambda: gaussian().condition({"age": (20, 30)}), "condition: column 'age' is given an int"),
+    "two intervals of Gaussians": (lambda: gaussian().sample(given={"age": (20, 30), "income": (0, 9)}),
+                                   "sample: 2 intervals are given"),
+    "given behind a map": (lambda: npgen.GaussianMixture(2, preprocess="log", random_state=0).fit(
+        frame_of(["age"], 99).with_columns(x=1.5 + pl.col("age").sin())).sample(given={"age": (20, 30)}),
+        "sample: this mixture lives behind preprocess='log'"),
     "an interval of a MADE": (lambda: made(order="any").condition({"age": (2, 30)}), "condition: column 'age' is given an in"),
     "everything is given": (lambda: mixture().condition({"city": "Rome", "sex": "F", "age": (20, 30), "income": (0, 1)}),
                             "condition: columns are all there are"),
@@ -498,6 +522,16 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "rows under a condition: of the wrong weights": (
         "models.mixture.questions:OfColumns._drawn_given", 'self._log_weights_given("sample", columns, values, within)',
         "np.log(self.weights_)", lambda: test_rows_under_a_condition_have_all_columns_and_its_law({"age": (25, 32)})),
+    "draws of Gaussians within: the interval leaves the weights": (
+        "models.mixture.gaussian:GaussianMixture._drawn_within", "+ head.log_mass(low, high, outputs)[:, 0]", "",
+        lambda: test_gaussians_are_drawn_within_an_interval_by_the_integral_over_it("full", {})),
+    "draws of Gaussians within: the values leave the weights": (
+        "models.mixture.gaussian:GaussianMixture._drawn_within",
+        'self._log_weights_at("sample", columns, values) if len(columns) else np.log(self.weights_)', "np.log(self.weights_)",
+        lambda: test_gaussians_are_drawn_within_an_interval_by_the_integral_over_it("full", {"z": 0.5})),
+    "draws of Gaussians within: variance for log": (
+        "models.mixture.gaussian:GaussianMixture._drawn_within", "np.log(covariances[:, 0])", "covariances[:, 0]",
+        lambda: test_gaussians_are_drawn_within_an_interval_by_the_integral_over_it("full", {"z": 0.5})),
     "explain: the whole for the rest": ("models.mixture.questions:Questions.explain", "whole - rest", "whole",
                                         test_what_a_mixture_explains_is_the_probability_of_a_cell_given_the_rest),
     "explain: a column beside": ("models.mixture.questions:Questions.explain", "answer[:, j]", "answer[:, j - 1]",

@@ -237,7 +237,7 @@ class MixtureModel(Questions, Model):
         """Rows drawn from the mixture, (n_samples, d), in no order; with return_components, also the component of each.
 
         given: {name: value, or (low, high)} of a model of a DataFrame: the rows are drawn under this condition, exactly and
-        without rejection, as condition says; they have all columns.
+        without rejection, as condition says; they have all columns. A GaussianMixture takes one interval.
         rng and errors: see Model.sample, and condition.
         """
         if given is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from ... import ops
 from ...checks import check_parameter, check_shapes, one_line
 from ...engine import Tensor
+from ...heads.normal import Normal, interleaved
 from ...kernels import em
 from ...kernels._cuda import asarray, asnumpy
 from ...transforms import warn_of_atoms
@@ -323,6 +324,30 @@ class GaussianMixture(MixtureModel):
                 z = components.complete(z, columns, stream.normal((len(z), x.shape[1])))[drawn, np.arange(len(z))]
             full[rows] = np.where(np.isnan(x[rows]), self.centre_ + self.scale_ * z, x[rows])
         return full
+
+    def _drawn_given(self, x, columns, values, within, stream):
+        if len(within) > 1:
+            raise ValueError(f"sample: {len(within)} intervals are given, whose probability under Gaussians is no sum of known "
+                             "functions; give one, or fit a Mixture")
+        for j, ends in within.items():
+            x[:, [j]] = self._drawn_within(j, ends, columns, values, len(x), stream)
+        return self._completed(x, stream)
+
+    def _drawn_within(self, j, ends, columns, values, n, stream):
+        """n values (n, 1) of column j in an interval (a, b), given the values (o,) of others: a mixture of truncated normals,
+
+            p(x_j | x_o, a <= x_j <= b) = sum_k r_k(x_o) p_k(x_j | x_o) / sum_k r_k(x_o) P_k(a <= x_j <= b | x_o)
+        """
+        head, (low, high) = Normal(limit=None), np.reshape(ends, (2, 1))
+        both = np.sort([*columns, j])  # and no others, which are not known
+        at, own = np.searchsorted(both, np.array(columns, int)), np.searchsorted(both, [j])
+        means, covariances = self._marginal(both)._conditional_moments(at, own, np.reshape(values, (1, -1)))
+        outputs = interleaved(means[0], np.log(covariances[:, 0]))
+        log_weights = self._log_weights_at("sample", columns, values) if len(columns) else np.log(self.weights_)
+        log_weights = log_weights + head.log_mass(low, high, outputs)[:, 0]
+        edges = np.cumsum(np.exp(log_weights - log_weights.max()))
+        drawn = np.searchsorted(edges[:-1], stream.spawn().uniform(n) * edges[-1], side="right")
+        return head.sample_within(stream.spawn().uniform((n, 1)), low, high, outputs[drawn])
 
     def _marginal(self, columns):
         return self._derive(self._components(self.params_).marginal(columns)[0], columns)

@@ -90,7 +90,8 @@ class Questions:
 
     def _log_mass(self, j, low, high):
         raise ValueError(f"column {self._names[j]!r} is given an interval, under which the components of a "
-                         f"{type(self).__name__} are none of its kind any more; give a value, or fit a Mixture")
+                         f"{type(self).__name__} are none of its kind any more; give a value, draw with sample(given=...), or "
+                         "fit a Mixture")
 
     def _log_weights_given(self, method, columns, values, within):
         """Of the components, (k,), given the values of some columns and the intervals of others. Raises ValueError."""
@@ -127,6 +128,7 @@ class Questions:
     def _sample_given(self, given, n, stream):
         """n rows (n, d) given the values, or intervals, of some columns."""
         columns, values, within = given
+        self._columns_of("sample", [*columns, *within])  # which refuses a map in front of the mixture
         x = np.full((n, self.n_features_in_), np.nan)
         x[:, columns] = values
         self._check_support("sample", x[:1])
