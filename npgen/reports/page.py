@@ -25,6 +25,7 @@ table { border-collapse: collapse; font-size: 13px; margin: 8px 0 }
 th, td { text-align: left; padding: 3px 12px 3px 0; border-bottom: 1px solid var(--rule); vertical-align: top }
 th, td { unicode-bidi: isolate; max-width: 420px; overflow-wrap: break-word }
 th { color: var(--faint); font-weight: 600; white-space: nowrap }
+#samples td { white-space: nowrap }
 .js .sort th { cursor: pointer }
 .number { font-variant-numeric: tabular-nums }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); gap: 16px 24px }
