@@ -66,10 +66,12 @@ def density(subject):
     finite = {name: values[np.isfinite(values)] for name, values in nats.items()}
     whole = np.concatenate(list(finite.values()))[:, None]
     bins = Bins(columns_of(whole, whole, ["log p(x)"])[0], finite["rows"], finite["samples"], some=1, count=40)
+    holes = "" if np.isnan(subject.drawn).any() or not np.isnan(subject.x).any() else (
+        " Of a row with missing cells it is the density of the others, which are fewer: it lies further right.")
     labels, shares = bins.labels[:-1], {name: bins.shares(values) for name, values in finite.items()}
     chart = charts.bars(labels, shares, wide=True)
     return Section("Density", "density", join(
         table(("", "rows", "mean log p(x), nats", "standard error"), rows),
         tag("figure", charts.legend(shares), chart, tag("figcaption", "log p(x), nats, in intervals"), class_="broad"),
         note(DENSITIES[subject.model.capabilities.density], " Where a model is right, the rows and what it draws have the same "
-             "distribution of log p(x); rows to the left of all samples are those that it holds for impossible.")), facts)
+             "distribution of log p(x); rows to the left of all samples are those that it holds impossible.", holes)), facts)
