@@ -23,7 +23,7 @@ import numpy as np
 from . import _cublas, _cuda
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import entry, jit, jitable, parallel
+from ._jit import entry, get_num_threads, jit, jitable, parallel
 from ._math import exp_fused, fused, log
 from ._tile import add_few, few_rows, products_and_squares, turn, turn_weighted
 from .masked_matmul import THREADS, tiles
@@ -258,10 +258,17 @@ def _moments(y, r, k, panel, first, second):
 def _sum_up(t, x, weights, centre, scale, offset, start, factor, n, first, second, nats):
     """Task t: the statistics of its share of the chunks."""
     (N, D), K = x.shape, len(offset)
-    rows = _rows_at_once(N, K, D)
+    memory = _memory(K, D, _rows_at_once(N, K, D))
+    _sum_up_in(memory, t, x, weights, centre, scale, offset, start, factor, n, first, second, nats)
+
+
+@jit
+def _sum_up_in(memory, t, x, weights, centre, scale, offset, start, factor, n, first, second, nats):
+    (N, D), K, (z, y, r, log_prob) = x.shape, len(offset), memory
+    rows = len(log_prob)
     chunks = -(-N // rows)
     n[t], first[t], second[t], nats[t] = 0, 0, 0, 0
-    (z, y, r, log_prob), panel, lanes = _memory(K, D, rows), np.empty((rows, 8)), np.zeros((K, _eights(D), 8))
+    panel, lanes = np.empty((rows, 8)), np.zeros((K, _eights(D), 8))
     for chunk in range(t * chunks // len(nats), (t + 1) * chunks // len(nats)):
         w = weights[chunk * rows:(chunk + 1) * rows]
         _expect(x[chunk * rows:(chunk + 1) * rows], centre, scale, offset, start, factor, z, y, r, log_prob)
@@ -280,10 +287,11 @@ def _sum_up(t, x, weights, centre, scale, offset, start, factor, n, first, secon
 
 @entry
 def _statistics(alone, x, weights, centre, scale, offset, shift, factor, n, first, second, nats):
-    start, turned = _pack(shift, factor)
-    if alone:
+    (N, D), K, (start, turned) = x.shape, len(offset), _pack(shift, factor)
+    if alone:  # memory of its own for each task would be new pages, where malloc gives them back at once
+        memory = _memory(K, D, _rows_at_once(N, K, D))
         for t in range(len(nats)):
-            _sum_up(t, x, weights, centre, scale, offset, start, turned, n, first, second, nats)
+            _sum_up_in(memory, t, x, weights, centre, scale, offset, start, turned, n, first, second, nats)
     else:
         parallel(len(nats), _sum_up, (x, weights, centre, scale, offset, start, turned, n, first, second, nats))
 
@@ -294,7 +302,8 @@ def _statistics_numba(x, weights, centre, scale, offset, shift, factor):
     whole = _eights(D)
     n, first, second, nats = (empty((tasks, *shape), np.float64) for shape in (
         (K,), (K, D), (K, whole, whole) if B > 1 else (K, 1, D), ()))
-    _statistics(N * K * (B * D + 16) < ALONE, x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
+    alone = get_num_threads() == 1 or N * K * (B * D + 16) < ALONE
+    _statistics(alone, x, weights, centre, scale, offset, shift, factor, n, first, second, nats)
     second = second.sum(axis=0)[..., :B, :D]
     if B > 1:
         below = np.tri(D, k=-1, dtype=bool)
