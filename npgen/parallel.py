@@ -14,7 +14,6 @@ import contextlib
 import contextvars
 import functools
 import importlib
-import operator
 import os
 import sys
 import time
@@ -24,6 +23,8 @@ from .ranks import Ranks, WorkersError
 
 LIMIT = 3600.0  # seconds without one more result, after which workers are given up
 ATTEMPTS = 3    # at a block, before its error is that of the whole
+RUNS, LONGEST = 8, 16  # runs of blocks that each worker has at least, where there are as many, and blocks of a run at most
+FAN_IN = 4      # sums that a task of Dask adds: fewer tasks than pairs would be, and as many sums in a worker's memory
 LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where mpirun says how many ranks there are
 OWNER = "NPGEN_RANK"  # where the process is named that is a rank: those that it starts find mpirun's words, too, and are none
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -62,6 +63,14 @@ def tree_sum(parts, n):
     for i, part in enumerate(parts):
         tree.add(part, i)
     return tree.total()
+
+
+def runs(blocks, n_workers):
+    """The blocks in runs, each sent to a worker at once: of 2^h neighbours, so that the sum of a run is a node of the Tree."""
+    size = 1
+    while size < LONGEST and 2 * size * RUNS * n_workers <= len(blocks):
+        size *= 2
+    return [blocks[i:i + size] for i in range(0, len(blocks), size)]
 
 
 class Workers(abc.ABC):
@@ -136,24 +145,21 @@ class Processes(Workers):
         self.n, self._joblib = n, _needed("joblib", "Processes", "processes")
 
     def map_blocks(self, function, blocks, *args):
-        return [part for _, part in self._results(function, blocks, args)]
+        return [part for parts in self._results(_each_of, function, blocks, args) for part in parts]
 
     def sum_blocks(self, function, blocks, *args):
-        tree = Tree(len(blocks))
-        for i, part in self._results(function, blocks, args):
-            tree.add(part, i)
-        return tree.total()
+        return tree_sum(self._results(_sum_of, function, blocks, args), len(runs(blocks, self.n)))
 
-    def _results(self, function, blocks, args):
-        """(number, result) of every block, in their order."""
+    def _results(self, compute, function, blocks, args):
+        """compute(function, args, run) of every run of blocks, in their order."""
         from concurrent.futures.process import BrokenProcessPool
-        done, failures = 0, 0
-        while done < len(blocks):
+        todo, done, failures = runs(blocks, self.n), 0, 0
+        while done < len(todo):
             executor = self._joblib.externals.loky.get_reusable_executor(self.n, timeout=300, env=dict.fromkeys(THREADS, "1"))
             try:
-                for future in [executor.submit(_on_one_thread, function, args, block) for block in blocks[done:]]:
-                    part = future.result(self.limit)
-                    yield done, part
+                for future in [executor.submit(compute, function, args, run) for run in todo[done:]]:
+                    parts = future.result(self.limit)
+                    yield parts
                     done, failures = done + 1, 0
             except TimeoutError:
                 executor.shutdown(wait=False, kill_workers=True)
@@ -162,8 +168,8 @@ class Processes(Workers):
             except BrokenProcessPool:
                 failures += 1
                 if failures == ATTEMPTS:
-                    raise WorkersError(f"block {done} or one beside it has ended the process at it {ATTEMPTS} times; give it "
-                                       "more memory, or make blocks smaller") from None
+                    raise WorkersError(f"block {done * len(todo[0])} or one beside it has ended the process at it {ATTEMPTS} "
+                                       "times; give it more memory, or make blocks smaller") from None
 
 
 class Dask(Workers):
@@ -181,28 +187,40 @@ class Dask(Workers):
             raise ValueError("Dask: there is no distributed.Client; make one, or pass it") from None
 
     def map_blocks(self, function, blocks, *args):
-        return self._results(self._tasks(function, blocks, args))
+        with self._errors():
+            return [part for parts in self._results(self._tasks(_each_of, function, blocks, args)) for part in parts]
 
     def sum_blocks(self, function, blocks, *args):
         from dask import delayed
-        add, tree = delayed(operator.add), self._tasks(function, blocks, args)
-        while len(tree) > 1:
-            tree = [add(*siblings) if len(siblings) > 1 else siblings[0]
-                    for siblings in (tree[i:i + 2] for i in range(0, len(tree), 2))]
-        return self._results(tree)[0]
+        with self._errors():
+            add, tree = delayed(_added), self._tasks(_sum_of, function, blocks, args)
+            while len(tree) > 1:
+                tree = [add(*nodes) for nodes in (tree[i:i + FAN_IN] for i in range(0, len(tree), FAN_IN))]
+            return self._results(tree)[0]
 
-    def _tasks(self, function, blocks, args):
-        """A task for each block, and one for the parameters: they are sent once, and a copy that is lost is made anew."""
+    def _tasks(self, compute, function, blocks, args):
+        """A task for each run of blocks, and one for the parameters: they are sent once, and a copy that is lost is made anew.
+
+        A block of Dask's own is a run, whose task has it as an argument; any other is a part of the task's function.
+        """
         from dask import delayed
-        work, args = delayed(functools.partial(_on_one_thread, function)), delayed(args, traverse=False)
-        return [work(args, block.lazy() if hasattr(block, "lazy") else delayed(block, traverse=False)) for block in blocks]
+        parameters = delayed(args, traverse=False)
+        if hasattr(blocks[0], "lazy"):
+            return [delayed(functools.partial(compute, function))(parameters, [block.lazy()]) for block in blocks]
+        return [delayed(functools.partial(compute, function, blocks=run), traverse=False)(parameters)
+                for run in runs(blocks, self._n_threads(blocks))]
 
-    def _results(self, tasks):
+    def _n_threads(self, blocks):
+        """Of all workers; 1 where there are too few blocks for runs, whatever they have."""
+        if len(blocks) < 2 * RUNS:
+            return 1
+        return sum(self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=self.limit).values()) or 1
+
+    @contextlib.contextmanager
+    def _errors(self):
+        """Errors of Dask's own as WorkersError."""
         try:
-            with self.client.as_current():  # whatever other clients there are
-                futures = self.client.compute(tasks, retries=ATTEMPTS - 1)
-                self._wait(futures)
-                return [future.result(timeout=self.limit) for future in futures]
+            yield
         except self._distributed.KilledWorker:
             raise WorkersError(f"a block has ended {ATTEMPTS} Dask workers or more that were at it; give them more memory, or "
                                "make blocks smaller") from None
@@ -212,9 +230,20 @@ class Dask(Workers):
                 raise WorkersError("the Dask scheduler has gone away; start one, and go on from the checkpoint") from None
             raise
 
+    def _results(self, tasks):
+        with self.client.as_current():  # whatever other clients there are
+            futures = self.client.compute(tasks, retries=ATTEMPTS - 1)
+            self._wait(futures)
+            try:
+                return [future.result(timeout=self.limit) for future in futures]  # again, where a worker has died with one
+            except self._distributed.TimeoutError:
+                if any(future.status == "error" for future in futures):  # the function's own
+                    raise
+                raise self._late() from None
+
     def _wait(self, futures):
         """Return once all are done; raise WorkersError where the tasks at work have been the same for too long."""
-        at_work, since, pause = None, time.monotonic(), min(1.0, self.limit / 4)
+        at_work, since, pause = None, time.monotonic(), min(5.0, self.limit / 4)
         while True:
             with contextlib.suppress(TimeoutError):
                 self._distributed.wait(futures, timeout=pause)
@@ -223,8 +252,11 @@ class Dask(Workers):
             if now != at_work:
                 at_work, since = now, time.monotonic()
             elif time.monotonic() - since > self.limit:
-                raise WorkersError(f"the Dask workers gave no result for {self.limit:g} seconds; see whether there are any, or "
-                                   "allow them more by limit=")
+                raise self._late()
+
+    def _late(self):
+        return WorkersError(f"the Dask workers gave no result for {self.limit:g} seconds; see whether there are any, or allow "
+                            "them more by limit=")
 
 
 class MPI(Ranks, Workers):
@@ -269,7 +301,7 @@ class MPI(Ranks, Workers):
         except Exception as raised:
             error = self._sendable(raised)
         self.meet()
-        given, errors = zip(*self.comm.allgather((given, error)), strict=True)
+        given, errors = zip(*self._waiting(self.comm.allgather, (given, error)), strict=True)
         for error in errors:
             if error is not None:
                 raise error
@@ -331,6 +363,20 @@ def _needed(module, who, extra):
 def _in_session(function, args, block):
     with session():
         return function(*args, block)
+
+
+def _each_of(function, args, blocks):
+    """A list of what the function gives for each block of a run."""
+    return [_on_one_thread(function, args, block) for block in blocks]
+
+
+def _sum_of(function, args, blocks):
+    """The sum over a run."""
+    return tree_sum((_on_one_thread(function, args, block) for block in blocks), len(blocks))
+
+
+def _added(*nodes):
+    return tree_sum(nodes, len(nodes))
 
 
 def _on_one_thread(function, args, block):

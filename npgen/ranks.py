@@ -28,10 +28,12 @@ class Ranks:
 
     def __init__(self, mpi, comm):
         self._mpi, self.comm, self.rank, self.size = mpi, comm, comm.Get_rank(), comm.Get_size()
-        self._aside, self._since = comm.Dup(), None  # where ranks say how they ended; since when this one waits for the others
+        self._since = None  # when this one began to wait for the others
         if self.size > 1:
-            _share_cores(comm.Split_type(mpi.COMM_TYPE_SHARED).Get_size())
             threading.Thread(target=self._watch, daemon=True).start()
+        self._aside = self._waiting(comm.Dup)  # where ranks say how they ended
+        if self.size > 1:
+            _share_cores(self._waiting(comm.Split_type, mpi.COMM_TYPE_SHARED).Get_size())
             before = sys.excepthook
             sys.excepthook = lambda *error: (before(*error), comm.Abort(1))  # else MPI waits for the others, at exit
 
@@ -85,7 +87,10 @@ class Ranks:
         return np.flatnonzero(everyones).tolist()
 
     def _waiting(self, collective, *args):
-        """collective(*args), to which every rank has to come."""
+        """collective(*args), to which every rank has to come: within the limit, or _watch ends all.
+
+        A thread that watches, for a collective that is asked for again and again until it is done costs its latency each step.
+        """
         self._since = time.monotonic()
         answer = collective(*args)
         self._since = None

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,24 +315,47 @@ def test_a_scheduler_that_goes_away_leaves_a_checkpoint(tmp_path, monkeypatch):
         assert learned(GaussianMixture(3, **EM).fit(paths, checkpoint=file, resume=True)) == want
 
 
-def test_a_full_disk_is_one_error_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full: a full disk is NOT tested")
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 1 MB, where one may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no disk of 1 MB can be mounted here: a full disk is NOT tested but where fsync says so")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("disk", ["tmp_path", "small_disk"])
+def test_a_full_disk_is_one_error_and_leaves_the_checkpoint_before(disk, request, tmp_path, monkeypatch):
     monkeypatch.setattr("npgen.models.run.WRITE_EVERY", 0.0)
-    paths, file = files(tmp_path, rows(), 500), tmp_path / "run"
+    paths, folder, full = files(tmp_path, rows(), 500), request.getfixturevalue(disk), []
+    file, filler = folder / "run", folder / "filler"
     want = learned(GaussianMixture(3, **EM).fit(paths))
 
-    def fill(entry):
-        if entry["epoch"] == 2:
-            def full(descriptor):
-                raise OSError(28, "No space left on device")
-            monkeypatch.setattr("os.fsync", full)
+    def synced(descriptor, fsync=os.fsync):
+        if full:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
 
+    def fill(entry):
+        if entry["epoch"] == 2 and disk == "tmp_path":
+            full.append(True)
+        elif entry["epoch"] == 2:
+            with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as stream:
+                while True:
+                    stream.write(bytes(4096))
+
+    monkeypatch.setattr("os.fsync", synced)
     with pytest.raises(OSError, match="No space left on device"):
         GaussianMixture(3, **EM, callbacks=[fill]).fit(paths, checkpoint=file)
-    monkeypatch.undo()
-    monkeypatch.setattr("npgen.data.blocks.AT_ONCE", SIZE)
-    assert learned(GaussianMixture(3, **EM).fit(paths, checkpoint=file, resume=True)) == want
+    filler.unlink(missing_ok=True)
+    assert not list(folder.glob(".npgen-*"))
+    full.clear()
+    epochs = []
+    model = GaussianMixture(3, **EM, callbacks=[lambda entry: epochs.append(entry["epoch"])])
+    assert learned(model.fit(paths, checkpoint=file, resume=True)) == want and epochs[0] > 1
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import mutants
 import numpy as np
 import pytest
 
@@ -65,7 +66,13 @@ def workers_of(kind, client):
     if kind == "Processes":
         pytest.importorskip("joblib", reason="no joblib: processes are NOT tested")
         return parallel.Processes(2)
-    return parallel.Dask(client) if kind == "Dask" else parallel.Serial()
+    return parallel.Dask(client, limit=100) if kind == "Dask" else parallel.Serial()
+
+
+def replace_lost(client):
+    """Dask's nanny does not replace a worker that died while it started: then this does."""
+    if len(client.nthreads()) < 2:
+        client.cluster.scale(len(client.cluster.workers) + 2)
 
 
 KINDS = pytest.mark.parametrize("kind", ["Serial", "Processes", "Dask"])
@@ -102,8 +109,28 @@ def test_a_tree_holds_few_sums_of_many_blocks():
     assert tree.total() == 1000 and most <= 10
 
 
+def in_runs(parts, n_workers):
+    runs = parallel.runs(parts, n_workers)
+    return parallel.tree_sum([parallel.tree_sum(run, len(run)) for run in runs], len(runs))
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 33, 70, 257, 1000])
+def test_runs_are_nodes_of_the_tree(n):
+    parts = [weigh(1.0, i) for i in range(n)]
+    for n_workers in (1, 2, 3, 40):
+        runs = parallel.runs(parts, n_workers)
+        assert len(runs) >= min(n, parallel.RUNS * n_workers) and max(map(len, runs)) <= parallel.LONGEST
+        np.testing.assert_array_equal(in_runs(parts, n_workers), recursive(parts))
+
+
+def test_runs_that_are_no_nodes_are_found():
+    parts = [weigh(1.0, i) for i in range(257)]
+    with mutants.Mutant("", "", "parallel:runs", "size *= 2", "size += 2").made(), pytest.raises(AssertionError):
+        np.testing.assert_array_equal(in_runs(parts, 2), recursive(parts))
+
+
 @KINDS
-@pytest.mark.parametrize("n", [1, 2, 5, 13])
+@pytest.mark.parametrize("n", [1, 2, 5, 13, 70])
 def test_workers_of_every_kind_give_the_same_bits(kind, n, client):
     workers, want = workers_of(kind, client), [weigh(0.5, i) for i in range(n)]
     np.testing.assert_array_equal(workers.map_blocks(weigh, list(range(n)), 0.5), want)
@@ -165,6 +192,7 @@ def test_blocks_of_a_worker_that_is_killed_are_computed_anew(kind, client, tmp_p
 def test_a_block_that_ends_every_process_at_it_is_one_error(kind, client, tmp_path):
     with pytest.raises(parallel.WorkersError, match="ended .* more memory, or make blocks smaller"):
         workers_of(kind, client).sum_blocks(die, list(range(3)), tmp_path, 1000)
+    replace_lost(client)
     np.testing.assert_array_equal(workers_of(kind, client).map_blocks(weigh, [0], 1.0), [weigh(1.0, 0)])  # they go on
 
 
@@ -181,6 +209,16 @@ def test_a_wait_for_dask_ends(client):
     assert slow == 15
     with pytest.raises(parallel.WorkersError, match="the Dask workers gave no result for 0.5 seconds; see whether"):
         parallel.Dask(client, limit=0.5).sum_blocks(nap, [0, 1], 3)
+
+
+def test_a_wait_for_what_dask_has_computed_ends(client, monkeypatch):
+    """A worker may die with a result that was there, and no other come."""
+    def never(future, timeout):
+        raise sys.modules["distributed"].TimeoutError
+
+    monkeypatch.setattr("distributed.Future.result", never)
+    with pytest.raises(parallel.WorkersError, match="the Dask workers gave no result for 7 seconds; see whether"):
+        parallel.Dask(client, limit=7).map_blocks(weigh, [0], 1.0)
 
 
 def test_a_dask_scheduler_that_goes_away_is_one_error():

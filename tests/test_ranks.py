@@ -285,6 +285,9 @@ ENDS = {
         "try:\n    fit(callback=fails)\nexcept ArithmeticError:\n    pass\ntime.sleep(1000)", "rank 1 of 2: one and one"),
     "a rank that is killed": ("fit(callback=dies)", "signal 9"),
     "a rank that does not come": ("with parallel.MPI(limit=3):\n    fit(callback=sleeps)", "waited 3 seconds for the others"),
+    "a rank that does not come to a sum": (
+        "if rank == 0:\n    parallel.MPI(limit=2).sum([np.ones(3)])\nelse:\n    parallel.MPI()\n    time.sleep(1000)",
+        "rank 0 of 2: waited 2 seconds for the others"),
     "an error outside of a fit": ("fit()\nif rank == 1:\n    raise ArithmeticError('two')\nfit()", "ArithmeticError: two"),
 }
 
