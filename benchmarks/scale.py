@@ -3,12 +3,15 @@
     python -m benchmarks.scale [--bandwidth 1.25e9] [--latency 50e-6] [--out benchmarks/SCALE.md]
 
 Two cores are measured, one thread each; all beyond is predicted, for a network of this bandwidth (bytes/s) and latency (s).
+Constants are fitted to CPU time, which a load on the machine hardly changes; what one and two take is wall time.
 
-    EM, an iteration    t_M + ceil(b / W) t_block + 2 b t_task + 2 ceil(log2 W) (latency + S / bandwidth)
+    EM, an iteration    t_M + ceil(R / W) r t_block + 4/3 R t_task + ceil(log4 W) (latency + 3 S / bandwidth)
     gradient, a step    t_0 + t_row B / W + 2 (1 - 1/W) 4 P / bandwidth + 2 ceil(log2 W) latency
 
-Legend: W workers, b blocks, t_M the M-step, t_task the scheduler's time for a task, S bytes of statistics, B rows in a batch,
-P parameters, t_0 what a step takes whatever the rows: the norm of the gradient, Adam. The second is a ring's Allreduce.
+Legend: W workers, R = b / r runs of r of the b blocks (parallel.runs; a task of Dask each, and one more for every four sums
+that are added), t_M the M-step, t_task the scheduler's time for a task, S bytes of statistics, B rows in a batch, P parameters,
+t_0 what a step takes whatever the rows: the norm of the gradient, Adam. The second is a ring's Allreduce; the bandwidth of the
+first is no more than what two workers of Dask add here.
 """
 import argparse
 import json
@@ -22,6 +25,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -29,20 +33,22 @@ ONE_THREAD = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NU
 WORKERS = 1, 2, 4, 10, 30, 100, 300, 1000
 ROWS, BLOCK = 100_000_000, 100_000  # of the EM that is predicted, and of a block of it
 MIXTURES = [(d, k) for d in (16, 64, 256) for k in (32, 512)]
+TASKS_PER_RUN = 4 / 3  # one that computes its sum, and a third of one that adds four
+PARTS = 1, 4, 16  # of a batch, to which t_0 and t_row are fitted
 STEPS = {"RealNVP, D = 64": 4096, "MADE 784-8,000": 1024}  # rows in a batch
 
 
 class Clock:
-    """A callback that knows how many seconds the quickest epoch took, but the first."""
+    """A callback that knows how many seconds the quickest epoch took, but the first: (wall time, CPU time)."""
 
     def __init__(self):
         self.times = []
 
     def __call__(self, entry):
-        self.times.append(time.perf_counter())
+        self.times.append((time.perf_counter(), time.process_time()))
 
     def least(self):
-        return float(min(np.diff(self.times)))
+        return np.diff(self.times, axis=0).min(axis=0)
 
 
 # ---------------------------------------------------------------- gradient models
@@ -61,15 +67,15 @@ def model_and_rows(name, batch_size, n_steps):
 def steps(name, out, epochs):
     """A program of one rank or several: seconds of a step for parts of the batch, of an Allreduce, and the peak of memory."""
     from npgen import parallel
-    found, batch = {"step": {}}, STEPS[name]
-    for part in (1, 2, 4) if parallel.n_ranks() == 1 else (1,):
+    found, batch = {"step": {}, "cpu": {}}, STEPS[name]
+    for part in PARTS if parallel.n_ranks() == 1 else (1,):
         n_steps, clock = 4 * part if name.startswith("RealNVP") else part, Clock()
         model, x = model_and_rows(name, batch // part, n_steps)
         model.set_params(max_epochs=epochs, callbacks=[clock])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.fit(x)
-        found["step"][batch // part] = clock.least() / n_steps
+        found["step"][batch // part], found["cpu"][batch // part] = clock.least() / n_steps
         found["parameters"] = model.n_parameters_
     found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if parallel.n_ranks() > 1:
@@ -93,7 +99,7 @@ def on_ranks(n, name, epochs):
         env = os.environ | ONE_THREAD | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         subprocess.run([*map(str, mpirun), *map(str, command), "--out", str(out)], env=env, check=True, timeout=1200)
         found = json.loads(out.read_text())
-    return found | {"step": {int(size): seconds for size, seconds in found["step"].items()}}
+    return found | {what: {int(size): seconds for size, seconds in found[what].items()} for what in ("step", "cpu")}
 
 
 def gradient(name, repeats, epochs):
@@ -104,7 +110,8 @@ def gradient(name, repeats, epochs):
         two.append(on_ranks(2, name, epochs))
     sizes = sorted(one[0]["step"])
     step = {size: min(each["step"][size] for each in one) for size in sizes}
-    t_row, t_0 = np.polyfit(sizes, [step[size] for size in sizes], 1)
+    cpu = np.array([min(each["cpu"][size] for each in one) for size in sizes])
+    t_row, t_0 = np.polyfit(sizes, cpu, 1, w=1 / cpu)
     return {"step": step, "t_0": max(float(t_0), 0.0), "t_row": float(t_row), "parameters": one[0]["parameters"],
             "two": min(each["step"][sizes[-1]] for each in two), "peaks": (one[0]["peak"], two[0]["peak"]),
             **{what: min(each[what] for each in two) for what in ("latency", "allreduce")}}
@@ -119,7 +126,7 @@ def step_on(found, batch, workers, bandwidth, latency):
 # ---------------------------------------------------------------- mixtures
 
 def iteration(x, k, iterations=3, workers=None):
-    """Seconds of an iteration of EM, the least, on one thread of this process unless workers compute it."""
+    """Seconds of an iteration of EM, the least, on one thread of this process unless workers compute it: (wall, CPU) time."""
     from npgen import GaussianMixture, parallel
     d, clock = (np.load(x[0], mmap_mode="r") if isinstance(x, list) else x).shape[1], Clock()
     start = np.random.default_rng(1).normal(size=(k, d))
@@ -137,20 +144,23 @@ def statistics_of(n_bytes, block):
 
 
 def dask(n=400, n_bytes=4_000_000):
-    """Seconds that two Dask workers here need for a task that does nothing, and bytes/s of statistics that they add."""
+    """CPU seconds of scheduler and client for a task that does nothing, and bytes/s of statistics that two workers here add."""
     import distributed
 
     from npgen import parallel
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as cluster, \
-            distributed.Client(cluster, set_as_default=False) as client:
-        workers, least = parallel.Dask(client), {}
-        for size, blocks in ((8, n), (8, 32), (n_bytes, 32)):
-            least[size, blocks] = math.inf
-            for _ in range(3):
-                begin = time.perf_counter()
+            distributed.Client(cluster, set_as_default=False) as client, mock.patch.object(parallel, "LONGEST", 1):
+        workers = parallel.Dask(client)
+
+        def least(size, blocks):
+            clock = Clock()
+            for _ in range(4):
+                clock(None)
                 workers.sum_blocks(statistics_of, list(range(blocks)), size)
-                least[size, blocks] = min(least[size, blocks], time.perf_counter() - begin)
-    return least[8, n] / (2 * n), 31 * n_bytes / max(least[n_bytes, 32] - least[8, 32], 1e-9)
+            return clock.least()
+
+        (_, cpu), (small, _), (large, _) = least(8, n), least(8, 32), least(n_bytes, 32)
+    return cpu / (n * TASKS_PER_RUN), 31 * n_bytes / max(large - small, 1e-9)
 
 
 def n_bytes(d, k):
@@ -160,9 +170,10 @@ def n_bytes(d, k):
 
 def iteration_on(t_block, d, k, workers, t_task, bandwidth, latency, t_m=0.0):
     """Seconds of an iteration over ROWS rows, by the cost model."""
-    blocks = ROWS // BLOCK
-    return (t_m + math.ceil(blocks / workers) * t_block + 2 * blocks * t_task
-            + 2 * math.ceil(math.log2(workers)) * (latency + n_bytes(d, k) / bandwidth))
+    from npgen import parallel
+    runs = parallel.runs(range(ROWS // BLOCK), workers)
+    return (t_m + math.ceil(len(runs) / workers) * len(runs[0]) * t_block + TASKS_PER_RUN * len(runs) * t_task
+            + math.ceil(math.log(workers, 4)) * (latency + 3 * n_bytes(d, k) / bandwidth))
 
 
 def on_files(k=32, d=16, n_files=8, rows=100_000):
@@ -175,7 +186,7 @@ def on_files(k=32, d=16, n_files=8, rows=100_000):
         found = {1: math.inf, 2: math.inf}
         for _ in range(2):
             for n in found:
-                found[n] = min(found[n], iteration(paths, k, 4, parallel.Processes(n)))
+                found[n] = min(found[n], iteration(paths, k, 4, parallel.Processes(n))[0])
     return found
 
 
@@ -199,12 +210,14 @@ def curve(at):
 def page(args):
     import numba
     numba.set_num_threads(1)
+    load = os.getloadavg()[0]
     models = {name: gradient(name, args.repeats, args.epochs) for name in STEPS}
     t_task, dask_bandwidth = dask()
+    bandwidth = min(args.bandwidth, dask_bandwidth)
     blocks = {}
     for d, k in MIXTURES:
         n = max(2 * k, min(BLOCK, int(2e9 / (k * d * d))))
-        some, twice = (iteration(np.random.default_rng(0).normal(size=(m, d)), k) for m in (n, 2 * n))
+        some, twice = (iteration(np.random.default_rng(0).normal(size=(m, d)), k)[1] for m in (n, 2 * n))
         blocks[d, k] = max(twice - some, 0.0) * BLOCK / n, max(2 * some - twice, 0.0)
     files = on_files()
     heads = [f"{w:,}" for w in WORKERS] + ["half are lost beyond"]
@@ -217,38 +230,40 @@ def page(args):
     return "\n\n".join([
         "# Past one machine: measured on two workers, predicted up to 1,000",
         f"By `python -m benchmarks.scale` on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, one thread a worker; the "
-        f"load was {os.getloadavg()[0]:.1f}. The least of several runs in turn.",
+        f"load was {load:.1f} before it and {os.getloadavg()[0]:.1f} at its end. The least of several runs in turn.",
         "## Measured here",
         table(("training", "batch", "parameters", "step, 1 rank", "2 ranks", "2 / 1", "by the model", "sent a step",
                "Allreduce", "peak of a rank, 1 / 2"), measured),
         f"An Allreduce of one number takes {seconds(max(m['latency'] for m in models.values()))} between two ranks of this "
-        "machine. Without rows a step takes "
-        + ", ".join(f"{seconds(m['t_0'])} ({name})" for name, m in models.items()) + ".",
+        "machine. Fitted to the CPU time of batches, their fourths and sixteenths: "
+        + "; ".join(f"{name} t_0 = {seconds(m['t_0'])}, t_row = {seconds(m['t_row'])}" for name, m in models.items()) + ".",
         table(("EM on 800,000 rows in files, D = 16, K = 32", "an iteration"),
               [(f"{n} process{'es' * (n > 1)}", seconds(t)) for n, t in files.items()])
-        + f"\n\nTwo take {files[2] / files[1]:.2f} of one's time. Dask's scheduler takes {seconds(t_task)} for a task, and two "
-        f"of its workers add statistics at {dask_bandwidth / 1e6:,.0f} MB/s.",
+        + f"\n\nTwo take {files[2] / files[1]:.2f} of one's time. Dask's scheduler takes {seconds(t_task)} of CPU time for a "
+        f"task, and two of its workers add statistics at {dask_bandwidth / 1e6:,.0f} MB/s.",
         "## Predicted, not measured",
         f"For a network of {args.bandwidth / 1e9:.3g} GB/s and {seconds(args.latency)}, and cores like these: seconds, and in "
-        "brackets the speed-up: " + "; ".join(" ".join(line.split()) for line in __doc__.split("\n\n")[3].splitlines()) + ".",
-        table((f"EM, an iteration over {ROWS:,} rows", "statistics", "a block here", *heads),
-              [(f"D = {d}, K = {k}", f"{n_bytes(d, k) / 1e6:.3g} MB", seconds(t), *curve(
-                  lambda w, t=t, d=d, k=k, t_m=t_m: iteration_on(t, d, k, w, t_task, args.bandwidth, args.latency, t_m)))
+        "brackets the speed-up: " + "; ".join(" ".join(line.split()) for line in __doc__.split("\n\n")[3].splitlines()) + ". "
+        + " ".join(__doc__.split("\n\n")[4].split()),
+        table((f"EM, an iteration over {ROWS:,} rows", "S", "t_block", "t_M", *heads),
+              [(f"D = {d}, K = {k}", f"{n_bytes(d, k) / 1e6:.3g} MB", seconds(t), seconds(t_m), *curve(
+                  lambda w, t=t, d=d, k=k, t_m=t_m: iteration_on(t, d, k, w, t_task, bandwidth, args.latency, t_m)))
                for (d, k), (t, t_m) in blocks.items()]),
         table(("training, a step", "batch", *heads),
               [(name, f"{batch:,}", *curve(lambda w, m=models[name], b=batch: step_on(m, b, w, args.bandwidth, args.latency)))
                for name, least in STEPS.items() for batch in (least, 16 * least)]),
-        "EM of few components is limited by the scheduler, which is asked for two tasks a block (blocks of more rows are the "
-        "remedy), of many by the sum of statistics; training by the gradient that every step sends, and by Adam, which every "
-        "rank takes over all parameters: larger batches alone make up for either.", ""])
+        f"A block is {BLOCK:,} rows; t_block and t_M are fitted to the CPU time of two numbers of rows in memory. EM of few "
+        "components is limited by the scheduler, which is asked for a task and a third a run (blocks of more rows are the "
+        "remedy), of many by the sum of statistics and the M-step; training by the gradient that every step sends, and by "
+        "Adam, which each rank takes over all parameters: larger batches alone make up for either.", ""])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--bandwidth", type=float, default=1.25e9)
     parser.add_argument("--latency", type=float, default=50e-6)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", default=str(Path(__file__).parent / "SCALE.md"))
     parser.add_argument("--only", default="", choices=STEPS, help="measure the steps of this model, and print what was found")
     parser.add_argument("--steps", choices=STEPS, help=argparse.SUPPRESS)
