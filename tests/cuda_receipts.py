@@ -49,7 +49,7 @@ STEPS = (
     Step("the kernels", KERNELS, receipts=True),
     Step("captured steps", (*PYTEST, "tests/test_graph.py"), share=0.5),
     Step("the benchmark", (sys.executable, "-m", "benchmarks.cuda", "--minutes", "{minutes}"), share=0.5, grace=20.0),
-    Step("every public call", (*PYTEST, "--quick", "tests/test_device.py"), share=0.5),
+    Step("every public call", (*PYTEST, "--quick", "tests/test_device_mixtures.py", "tests/test_device.py"), share=0.5),
     Step("the laws of every model", (*PYTEST, "tests/test_device_laws.py"), share=0.5),
     *(Step(tool, ("compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *CHECKED), share, tool="compute-sanitizer")
       for tool, share in (("memcheck", 0.5), ("racecheck", 1.0))),

@@ -94,6 +94,7 @@ linalg.cholesky(a)
 linalg.det(a)
 linalg.norm(x, ord=None, axis=None, keepdims=False)
 linalg.inv(a)
+linalg.qr(a, mode='reduced')
 linalg.solve(a, b)
 linalg.slogdet(a)
 """
@@ -126,7 +127,7 @@ copysign
 SPECIAL = ["erf", "expit", "gammaln", "log_ndtr", "psi", "zeta"]
 BLAS = "dot", "vdot", "inner", "tensordot", "matmul"
 LIBRARIES = {"cuBLAS": BLAS, "Thrust": ("sort", "argsort"),
-             "cuSOLVER": tuple(f"linalg.{name}" for name in ("cholesky", "det", "inv", "solve", "slogdet"))}
+             "cuSOLVER": tuple(f"linalg.{name}" for name in ("cholesky", "det", "inv", "qr", "solve", "slogdet"))}
 METHODS = """
 astype(dtype, order='K', casting=None, subok=None, copy=True)
 view(dtype=None, array_class=None)
@@ -149,6 +150,7 @@ min(axis=None, out=None, keepdims=False)
 all(axis=None, out=None, keepdims=False)
 any(axis=None, out=None, keepdims=False)
 argmax(axis=None, out=None, dtype=None, keepdims=False)
+argmin(axis=None, out=None, dtype=None, keepdims=False)
 """
 ATTRIBUTES = ["shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"]
 FLAGS = "c_contiguous", "f_contiguous", "owndata", "fnc", "forc"
@@ -156,6 +158,7 @@ JOINING = "concatenate", "stack", "hstack", "vstack", "column_stack"
 SCALARS = bool, int, float, complex, np.generic
 UFUNC_PARAMETERS = {"out", "dtype", "casting"}  # of cupy.ufunc.__call__
 
+FREE = [2**34]  # bytes that a device has left
 traffic = {"reads": 0, "sent": 0}
 _forbidden = set()
 
@@ -184,6 +187,7 @@ class CUDARuntimeError(RuntimeError):
 
 # ---------------------------------------------------------------- streams, graphs, memory
 
+_tick, _used = [0], {}  # how many calls there were, and of memory that copies write the last of them that used it
 _capturing = _pool = None  # the Graph that is made of what is done, and the MemoryPool that memory comes from
 
 
@@ -198,6 +202,10 @@ def _arrays(tree):
 
 def _done(run, *args, **params):
     """run(*args, **params), of NumPy's arrays; scalars as arrays of no dimension."""
+    _tick[0] += 1
+    for a in _arrays((args, params)) if _used else ():
+        if (root := _root(a).ctypes.data) in _used:
+            _used[root] = _tick[0]
     if _capturing is not None:
         _capturing._see((args, params))
     answers = run(*args, **params)
@@ -206,6 +214,13 @@ def _done(run, *args, **params):
     if _capturing is not None:
         _capturing._add(run, args, params, answers)
     return answers
+
+
+def _root(a):
+    """The array that owns its memory."""
+    while isinstance(a.base, np.ndarray):
+        a = a.base
+    return a
 
 
 class Graph:
@@ -217,8 +232,7 @@ class Graph:
     def _see(self, args):
         """Remember what these arrays hold: to capture a launch is not to do it."""
         for a in _arrays(args):
-            while isinstance(a.base, np.ndarray):
-                a = a.base
+            a = _root(a)
             if id(a) not in self._made and a.flags.writeable:
                 self._before.setdefault(id(a), (a, a.copy()))
 
@@ -246,16 +260,24 @@ class Graph:
 
 
 class Event:
-    """cupy.cuda.Event: a time on the host's clock."""
+    """cupy.cuda.Event: a time on the host's clock, and a place in what its stream has to do."""
 
     def __init__(self, block=False, disable_timing=False, interprocess=False):
-        self.seconds = None
+        self.seconds, self.on, self.copies, self.tick = None, None, 0, 0
 
     def record(self, stream=None):
-        self.seconds = time.perf_counter()
+        self.seconds, self.on, self.tick = time.perf_counter(), stream or Stream._current, _tick[0]
+        self.copies = self.on.made + len(self.on.copies)
 
     def synchronize(self):
         Stream._current.synchronize()
+        self._reached()
+        if self.on is not None:
+            self.on.known = max(self.on.known, self.copies)
+
+    def _reached(self):
+        if self.on is not None:
+            self.on._copy(self.copies)
 
 
 def get_elapsed_time(start_event, end_event):
@@ -264,10 +286,27 @@ def get_elapsed_time(start_event, end_event):
 
 
 class Stream:
-    """cupy.cuda.Stream: all are one, and done at once."""
+    """cupy.cuda.Stream: what kernels do is done at once, copies on another stream as late as events allow.
+
+    A copy may not write what a kernel has used and no event that the stream has waited for says that it is through with, nor
+    read pinned memory of which a copy was made that the host has not waited for.
+    """
+
+    _every = {}
 
     def __init__(self, null=False, non_blocking=False, ptds=False, *, priority=None):
         self._non_blocking, self._outer, self.ptr = non_blocking, [], 0 if null else id(self)
+        self.copies, self.made, self.waited, self.known, self.sources = [], 0, 0, 0, {}
+        self._every[self.ptr] = self
+
+    def wait_event(self, event):
+        event._reached()
+        self.waited = max(self.waited, event.tick)
+
+    def _copy(self, until):
+        while self.made < until:
+            self.copies.pop(0)()
+            self.made += 1
 
     def __enter__(self):
         self._outer.append(Stream._current)
@@ -280,6 +319,10 @@ class Stream:
     def synchronize(self):
         if _capturing is not None:
             raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: a wait while a stream captures")
+        self.known = self.made + len(self.copies)
+        self._copy(self.known)
+        if self is not Stream._current:
+            _used.clear()
 
     def begin_capture(self, mode=None):
         global _capturing
@@ -295,6 +338,19 @@ class Stream:
 
 
 Stream.null = Stream._current = Stream(null=True)
+
+
+class Pinned(np.ndarray):
+    """What cupy.cuda.alloc_pinned_memory gives."""
+
+    ptr = property(lambda self: self.ctypes.data)
+
+
+def alloc_pinned_memory(size):
+    """cupy.cuda.alloc_pinned_memory."""
+    memory = np.full(size, 255, np.uint8).view(Pinned)
+    _Pointer.arrays[memory.ptr] = memory
+    return memory
 
 
 class MemoryPool:
@@ -472,9 +528,7 @@ class Cublas:
 
         def matrix(x, rows, columns, leading):
             """The (rows, columns) of a column-major matrix that begins where x does."""
-            root = x
-            while isinstance(root.base, np.ndarray):
-                root = root.base
+            root = _root(x)
             end = root.ctypes.data + root.nbytes
             assert x.dtype == real and leading >= rows, f"{rows} rows, {leading} apart"
             assert x.ctypes.data + ((columns - 1) * leading + rows) * x.itemsize <= end, "cuBLAS reads beyond an array"
@@ -572,6 +626,8 @@ def _refuse(name, x, *args, **params):
         raise ValueError("cupy.ndaray cannot be specified as `repeats` argument.")
     if name == "broadcast_to" and not hasattr(given[0], "__len__"):
         raise TypeError(f"object of type {type(given[0]).__name__!r} has no len()")
+    if name == "linalg.solve" and given[0].ndim > 1 and x.shape[:-1] != given[0].shape[:-1]:
+        raise ValueError("a must have (..., M, M) shape and b must have (..., M, K) for multidimensional b")
     if name == "ravel" and "K" in given:
         raise NotImplementedError("ravel with order='K' not yet implemented.")
 
@@ -591,13 +647,17 @@ def _no_library(name, args):
 
 
 def _quiet(run):
-    """What cuSOLVER cannot do it says to nobody, unless it is asked to (cupyx.errstate); its results are what they are."""
-    def call(*args):
+    """What cuSOLVER cannot do it says to nobody, unless it is asked to (cupyx.errstate); its results are what they are: of a
+    matrix that has no factors those that it was at.
+    """
+    def call(*args, **params):
         try:
-            return run(*args)
+            return run(*args, **params)
         except np.linalg.LinAlgError as error:
             if str(error) not in ("Singular matrix", "Matrix is not positive definite"):
                 raise
+            if run is np.linalg.cholesky:
+                return np.stack([call(a) for a in args[0]]) if args[0].ndim > 2 else np.tril(args[0])
             return np.full_like(args[-1], np.nan)
     return call
 
@@ -692,10 +752,22 @@ def _modules(devices, error):
 
     def copy(dst, src, size, kind, stream):
         source, target = (_Pointer.arrays[ptr].view(np.uint8).reshape(-1) for ptr in (src, dst))
-        _done(operator.setitem, target, slice(size), source[:size])
+        if kind == runtime.memcpyDeviceToDevice:
+            return _done(operator.setitem, target, slice(size), source[:size])
+        _crossed("sent", size)
+        on, memory = Stream._every[stream], _root(target).ctypes.data
+        if on is Stream._current:
+            return operator.setitem(target, slice(size), source[:size])
+        if _used.setdefault(memory, 0) > on.waited:
+            raise AssertionError("a copy writes what kernels may still be reading")
+        if on.sources.get(src, 0) > on.known:
+            raise AssertionError("pinned memory is filled that may still be copied")
+        on.sources[src] = on.made + len(on.copies) + 1
+        on.copies.append(lambda: operator.setitem(target, slice(size), source[:size]))
 
     runtime = types.SimpleNamespace(getDeviceCount=count, getDevice=lambda: 0, CUDARuntimeError=CUDARuntimeError,
-                                    memcpyAsync=copy, memcpyDeviceToDevice=3,
+                                    memcpyAsync=copy, memcpyHostToDevice=1, memcpyDeviceToDevice=3,
+                                    memGetInfo=lambda: (FREE[0], FREE[0]),
                                     getDeviceProperties=lambda i: {"name": b"Stand-in"})
     Device = type("Device", (), {"attributes": {"MultiProcessorCount": 3}, "id": 0})
     cupy, cupyx = types.ModuleType("cupy"), types.ModuleType("cupyx")
@@ -704,7 +776,7 @@ def _modules(devices, error):
                       asnumpy=asnumpy, RawModule=RawModule, __version__="stand-in", traffic=traffic, forbidden=forbidden,
                       cuda=types.SimpleNamespace(runtime=runtime, Device=Device, Stream=Stream, MemoryPool=MemoryPool,
                                                  using_allocator=using_allocator, Graph=Graph, Event=Event,
-                                                 get_elapsed_time=get_elapsed_time,
+                                                 get_elapsed_time=get_elapsed_time, alloc_pinned_memory=alloc_pinned_memory,
                                                  get_current_stream=lambda: Stream._current))
     cupyx.scipy = types.ModuleType("cupyx.scipy")
     cupyx.scipy.special = types.ModuleType("cupyx.scipy.special")
@@ -730,6 +802,7 @@ def installed(devices=1, error=None):
         _cublas._opened.cache_clear()
         _cublas.load = load
         _Pointer.arrays.clear()
+        _used.clear()
         for name, module in before.items():
             if module is None:
                 del sys.modules[name]

@@ -467,18 +467,6 @@ def test_missing_values_are_left_out_on_the_device_too(cupy):
         assert npgen.select_n_components(device, x, [1, 2])[0].device == "cuda"
 
 
-@pytest.mark.long
-def test_em_sends_its_rows_once(standin):
-    def of_fit(max_iter):
-        before = traffic["sent"]
-        with unconverged():
-            GaussianMixture(2, max_iter=max_iter, tol=0, random_state=0).to("cuda").fit(x)
-        return traffic["sent"] - before
-
-    x = np.tile(REAL, (20, 1))
-    assert x.nbytes < of_fit(2) and of_fit(8) - of_fit(2) < x.nbytes / 5
-
-
 def test_the_checker_looks_at_a_copy_on_the_host(cupy):
     model = fitted("MADE, normal", "cuda")
     laws = ["decode inverts encode", "gradient by the parameters"]

@@ -13,6 +13,8 @@ import dataclasses
 import numpy as np
 
 from .. import ops
+from ..kernels._cuda import constant_like
+from ..tensor import value_of
 from .base import RAREST, Family, Head
 
 
@@ -87,6 +89,10 @@ class Atoms(Family):
         other._none_missing = True
         return other
 
+    def _shares(self, flags):
+        """Whether each state of flags (..., t) is one whose value the rest may have, too (...)."""
+        return ops.sum(flags * constant_like(self._shared, value_of(flags)), axis=-1) == 1
+
     def flags(self, x):
         """1 at the state of each value, (..., d, t) in its dtype."""
         named, gaps = x[..., None] == np.asarray(self.atoms.astype(x.dtype), like=x), np.isnan(x)[..., None]
@@ -114,7 +120,7 @@ class Atoms(Family):
     def log_prob(self, x, outputs):
         log_p, rest = self._split(outputs)
         flags = _flags(x, self)
-        alone, both = flags[..., 0] == 1, ops.sum(flags * self._shared, axis=-1) == 1
+        alone, both = flags[..., 0] == 1, self._shares(flags)
         whole, own = ops.where(alone | both, x, self.somewhere), ops.sum(flags * log_p, axis=-1)
         if x.ndim == 2 and len(rest) == len(x) and rest.ndim == 3:  # as kernels take it
             n, d = x.shape
@@ -221,11 +227,11 @@ class Atoms(Family):
         every component and the logarithm of the share that the rest has of it, (n, k)."""
         log_p, rest = self._split(outputs)
         for j, flags in enumerate(np.moveaxis(self.flags(x).astype(np.float64), 1, 0)):
-            alone, both = flags[:, :1] == 1, (flags @ self._shared)[:, None] == 1
+            alone, both = flags[:, :1] == 1, self._shares(flags)[:, None]
             column = np.where(alone | both, x[:, [j]], np.nan)
             density = log_p[:, j, 0] + self.base.log_prob_each(column, rest[:, j])
             state = np.where(flags.any(axis=1), flags.argmax(axis=1), self._states)
-            own = np.concatenate([log_p[:, j].T, np.zeros((1, len(outputs)))])[state]
+            own = np.concatenate([log_p[:, j].T, np.zeros_like(log_p, shape=(1, len(outputs)))])[state]
             each = np.where(alone, density, np.where(both, np.logaddexp(own, density), own))
             yield column, flags, each, np.where(alone | both, density - each, -np.inf)
 
@@ -261,7 +267,7 @@ class Atoms(Family):
         log_p, rest = self._split(outputs)
         counts = np.exp(log_p) * (n[:, None, None] + 2 * rows) - 2 * rows / self._states
         d, seen = log_p.shape[1], np.maximum(counts[..., 0], 0)
-        of_all, more = self._split(pooled)[1], np.broadcast_to(more, d)
+        of_all, more = self._split(pooled)[1], np.broadcast_to(more, (d,))
         each = [self.base.expected_moments(rest[:, j], seen[:, j], of_all[:, j], more[j]) for j in range(d)]
         return Moments(counts, np.concatenate(each, axis=-1))
 
@@ -281,9 +287,10 @@ class Atoms(Family):
         log_p, rest = self._split(pooled)
         flags = self.flags(x).astype(np.float64)
         own = (flags * (1 + np.exp(log_p)) / 2).sum(axis=-1)
-        for j in np.flatnonzero((flags @ self._shared).any(axis=0)):
-            both = flags[:, j] @ self._shared == 1
-            own[both, j] += np.exp(log_p[0, j, 0] + self.base.log_prob_each(x[both][:, [j]], rest[:, j])[:, 0]) / 2
+        for j in range(x.shape[1] if self._shared.any() else 0):
+            both = self._shares(flags[:, j])
+            way = log_p[0, j, 0] + self.base.log_prob_each(np.where(both[:, None], x[:, [j]], np.nan), rest[:, j])[:, 0]
+            own[:, j] += np.where(both, np.exp(way) / 2, 0)
         return np.log(np.where(own > 0, own, 1)).sum(axis=1) + self._base(x.shape[1]).log_prob_around(
             self.smooth(x), self._rest(rest))
 

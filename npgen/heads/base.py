@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..kernels import masked_matmul
-from ..kernels._cuda import asnumpy
+from ..kernels._cuda import asnumpy, is_device_array
 from ..masks import Plan
 from ..nn import Part
 
@@ -261,7 +261,7 @@ def totals(x, weights, of=np.asarray):
 
 def filled(x):
     """x with 0 for what is missing, and what is: (n, d), or (0, d) if nothing is."""
-    missing = np.isnan(x if np.isnan(x.min(initial=0)) else x[:0])
+    missing = np.isnan(x if is_device_array(x) or np.isnan(x.min(initial=0)) else x[:0])  # which waits for no device
     return np.where(missing, 0, x) if len(missing) else x, missing
 
 
@@ -272,12 +272,12 @@ def without(missing, joint, features):
 
 def linear(x, outputs):
     """x outputs^T (n, k), multiplied in x's dtype, by a kernel: in NumPy's product a row's bits depend on the other rows."""
-    weight = np.ascontiguousarray(outputs.T, dtype=x.dtype)
-    return ops.linear(x, weight, np.zeros(len(outputs), x.dtype)).astype(np.float64)
+    weight, = ops.contiguous(outputs.T.astype(x.dtype))
+    return ops.linear(x, weight, np.zeros_like(weight, shape=(len(outputs),))).astype(np.float64)
 
 
 def weigh(x, r):
     """r^T x (k, d), multiplied in x's dtype."""
     plan = Plan.dense(x.shape[1], r.shape[1])
-    x, r = np.ascontiguousarray(x), np.ascontiguousarray(r, dtype=x.dtype)
-    return masked_matmul.backward_weight(x, r, plan.mask_as(x.dtype), plan.blocks).T.astype(np.float64)
+    x, r = ops.contiguous(x, r.astype(x.dtype))
+    return masked_matmul.backward_weight(x, r, plan.mask_as(x.dtype, x), plan.blocks).T.astype(np.float64)

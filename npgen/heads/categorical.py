@@ -9,7 +9,7 @@ import numpy as np
 from .. import ops
 from ..fused import categorical_log_prob
 from ..kernels._constants import CATEGORICAL
-from ..kernels._cuda import constant_like
+from ..kernels._cuda import constant_like, is_device_array
 from .base import RAREST, Family, linear, mass_of, point_of, refuse
 
 TABLE = 2**21     # values of rows times levels at once
@@ -140,33 +140,35 @@ class Categorical(Family):
         return np.asarray(self._ends - self._counts, like=x) + np.where(np.isnan(numbers), 0, numbers).astype(np.int64)
 
     def _indicators(self, x):
-        """1 at the output of the level of each feature, a sparse (n, sum of c); 0 everywhere where it is missing."""
+        """1 at the output of the level of each feature, (n, sum of c), sparse on the host; 0 everywhere where it is missing."""
+        if is_device_array(x):  # where sums of scattered values would come in any order
+            return _indicate_levels(x.astype(np.float64), self)
         from scipy.sparse import csr_array  # only where there are levels
         n, d = x.shape
         seen, numbers = ~np.isnan(x), self._places(x)
         return csr_array((seen.ravel().astype(np.float64), numbers.ravel(), np.arange(0, n * d + 1, d)), (n, self._ends[-1]))
 
     def log_prob_each(self, x, outputs):
-        return self._indicators(x) @ np.ascontiguousarray(self._normalised(outputs).T)
+        return self._indicators(x) @ ops.contiguous(self._normalised(outputs).T)[0]
 
     def moments(self, x, r, outputs):
         """(k, sum of c): the weights of every level."""
-        return np.ascontiguousarray((self._indicators(x).T @ r).T)
+        return ops.contiguous((self._indicators(x).T @ r).T)[0]
 
     def maximise(self, moments, outputs, pooled, smoothing):
-        return self._normalised(np.log(np.maximum(moments + smoothing * self._portion, RAREST)))
+        return self._normalised(np.log(np.maximum(moments + smoothing * self._portion(moments), RAREST)))
 
     def expected_moments(self, outputs, n, pooled, smoothing):
-        return np.exp(self._normalised(outputs)) * (n[:, None] + 2 * smoothing) - smoothing * self._portion
+        return np.exp(self._normalised(outputs)) * (n[:, None] + 2 * smoothing) - smoothing * self._portion(outputs)
 
-    @property
-    def _portion(self):
+    def _portion(self, like):
         """What a level is given of a share, (sum of c,): as many rows in all as two levels, whatever their number."""
-        return np.repeat(2 / self._counts, self._counts)
+        return constant_like(np.repeat(2 / self._counts, self._counts), like)
 
     def around(self, x, pooled):
-        seen = np.repeat(~np.isnan(x), self._counts, axis=1)
-        return np.log((np.exp(self._normalised(pooled)) + self._indicators(x).toarray()) / (1 + seen))
+        feature = constant_like(np.repeat(np.arange(len(self._counts)), self._counts), x)  # of each output
+        seen = np.take(~np.isnan(x), feature, axis=1)
+        return np.log((np.exp(self._normalised(pooled)) + _indicate_levels(x.astype(np.float64), self)) / (1 + seen))
 
     def log_prob_around(self, x, pooled):
         return self._indicators(x) @ np.log((1 + np.exp(self._normalised(pooled)[0])) / 2)

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import ops
 from ..fused import LOG_2PI
+from ..kernels._cuda import is_device_array
 from .base import refuse
 from .latent import Latent
 from .scale import FAR
@@ -142,13 +143,15 @@ class Grid(Latent):
     # ------------------------------------------------------------ EM
 
     def _values(self, x, outputs):
-        """Of each feature: its outputs, the edges (u, 1) of its values that differ, and which of them each row has."""
+        """Of each feature: its outputs, the edges (u, 1) of its values that differ, and which of them each row has. On a
+        device, which is not to wait, rows of one value are looked at one by one.
+        """
         for j, column in enumerate(x.T):
-            values, place = np.unique(column, return_inverse=True)
+            values, place = (column, slice(None)) if is_device_array(x) else np.unique(column, return_inverse=True)
             yield j, self.base.take(outputs, [j]), self.edges(values[:, None]), place
 
     def log_prob_each(self, x, outputs):
-        joint = np.zeros((len(x), len(outputs)))
+        joint = np.zeros_like(outputs, shape=(len(x), len(outputs)))
         for _, own, edges, place in self._values(x, outputs):
             log_p = truncated(*self._whitened(edges, own))[0]
             joint += np.where(np.isnan(log_p), 0, log_p)[place]
@@ -161,13 +164,13 @@ class Grid(Latent):
 
     def moments(self, x, r, outputs):
         """(3, k, d): weights of the values seen; the first and second moments of whitened numbers, given the cells."""
-        sums = np.zeros((3, len(outputs), x.shape[1]))
-        for j, own, edges, place in self._values(x, outputs):
-            weights = np.stack([np.bincount(place, w, len(edges[0])) for w in r.T], axis=1)
+        sums = []
+        for _, own, edges, place in self._values(x, outputs):
+            weights = r if is_device_array(x) else np.stack([np.bincount(place, w, len(edges[0])) for w in r.T], axis=1)
             _, first, second = truncated(*self._whitened(edges, own))
             seen = ~np.isnan(first)
-            sums[:, :, j] = [(weights * np.where(seen, a, 0)).sum(axis=0) for a in (np.ones_like(first), first, second)]
-        return sums
+            sums.append(np.stack([(weights * np.where(seen, a, 0)).sum(axis=0) for a in (np.ones_like(first), first, second)]))
+        return np.stack(sums, axis=-1)
 
     def maximise(self, moments, outputs, pooled, smoothing):
         return self.base.maximise(moments + self._prior(outputs, pooled, smoothing), outputs, pooled, 0.0)
@@ -185,7 +188,8 @@ class Grid(Latent):
     def log_prob_around(self, x, pooled):
         log_var = self.base.split(pooled)[1][0]
         edges = (self.edges(x) - self.latent(x.astype(np.float64))) * np.exp(-log_var / 2)
-        return np.nan_to_num(truncated(*edges)[0], nan=0.0, neginf=-np.inf).sum(axis=1)
+        log_p = truncated(*edges)[0]
+        return np.where(np.isnan(log_p), 0.0, log_p).sum(axis=1)
 
 
 def truncated(low, high):
@@ -194,14 +198,21 @@ def truncated(low, high):
     width, first = high - low, (low + high) / 2
     log_p = np.log(np.maximum(width, 1e-300)) - (LOG_2PI + np.square(first)) / 2  # to 1e-9 of it where the cell is narrow
     second = np.square(first) + np.square(width) / 12
-    wide = np.nonzero(width * (1 + np.abs(first)) > NARROW)
-    low, high = low[wide], high[wide]
-    log_p[wide] = mass = ops.normal_log_mass(low, high)
-    at_low, at_high = (np.exp(-np.square(a) / 2 - LOG_2PI / 2 - mass) for a in (low, high))
-    first[wide] = mean = np.clip(at_low - at_high, low, high)
-    second[wide] = np.maximum(np.minimum(1 + low * at_low - high * at_high, np.maximum(np.square(low), np.square(high))),
-                              np.square(mean))
+    wide = width * (1 + np.abs(first)) > NARROW
+    if is_device_array(width):  # which would have to be waited for
+        low, high = np.where(wide, low, -1.0), np.where(wide, high, 1.0)
+        return tuple(np.where(wide, a, b) for a, b in zip(_wide(low, high), (log_p, first, second), strict=True))
+    log_p[wide], first[wide], second[wide] = _wide(low[wide], high[wide])
     return log_p, first, second
+
+
+def _wide(low, high):
+    """truncated(low, high) of intervals that are not narrow."""
+    mass = ops.normal_log_mass(low, high)
+    at_low, at_high = (np.exp(-np.square(a) / 2 - LOG_2PI / 2 - mass) for a in (low, high))
+    mean = np.clip(at_low - at_high, low, high)
+    most = np.maximum(np.square(low), np.square(high))
+    return mass, mean, np.maximum(np.minimum(1 + low * at_low - high * at_high, most), np.square(mean))
 
 
 _cells = ops.op(lambda x, head: head.edges(x), name="cells of a grid")  # which carry no derivative

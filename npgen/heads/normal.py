@@ -153,16 +153,16 @@ class Normal(Family):
 
     def moments(self, x, r, outputs):
         """(3, k, d): weights of the values seen; the first and second moments of whitened values, which do not cancel."""
-        sums = [(w @ y, w @ (y * y)) for w, y in zip(r.T, self._whitened(x, outputs), strict=True)]
-        return np.stack([r.T @ ~np.isnan(x), *np.swapaxes(sums, 0, 1)])
+        first, second = zip(*((w @ y, w @ (y * y)) for w, y in zip(r.T, self._whitened(x, outputs), strict=True)), strict=True)
+        return np.stack([r.T @ ~np.isnan(x), np.stack(first), np.stack(second)])
 
     def maximise(self, moments, outputs, pooled, smoothing):
         (mean, log_var), all_log_var = self.split(outputs), self.split(pooled)[1]
         seen, shift, variance = self._spread(moments)
         with np.errstate(divide="ignore"):
             new = np.logaddexp(log_var + np.log(variance), np.log(smoothing) + all_log_var)
-        new[new < all_log_var + 2 * np.log(THINNEST)] = np.nan
-        return interleaved(mean + shift * std(log_var), new)
+        collapsed = new < all_log_var + 2 * np.log(THINNEST)
+        return interleaved(mean + shift * std(log_var), np.where(collapsed, np.nan, new))
 
     def _spread(self, moments):
         """Rows, mean and variance of whitened values, (k, d) each."""

@@ -23,6 +23,7 @@ from ..gradient import options_of
 from . import em
 from .conditionals import Conditionals
 from .questions import Questions
+from .rows import placed
 
 ALONE = 0.99        # share of a variance that reg_covar has added, from which on rows have no say
 RIDGE = 0.01        # reg_covar, from which on it is one that is meant: new rows keep a density
@@ -32,7 +33,7 @@ IMPUTED = 2**22     # values of rows times components, completed at once
 class MixtureModel(Questions, Model):
     """p(x) = sum_k w_k p_k(x), fitted by EM from n_init starts; encode gives the responsibilities p(k | x).
 
-    A subclass writes _prepare_rows, _start, _expect, _maximise, _statistics_of, _restore_components, _components, _finish,
+    A subclass writes _prepare_rows, _start, _maximise, _reseed, _statistics_of, _restore_components, _components, _finish,
     _draw_components, _impute, _marginal, _conditional, _conditional_moments, n_parameters_, and what Model asks for.
     components.arrays() are what a run keeps of them, components.params() what the model does.
     """
@@ -70,8 +71,12 @@ class MixtureModel(Questions, Model):
         """The E-step: the statistics of all rows, as em.Statistics."""
 
     @abc.abstractmethod
-    def _maximise(self, components, statistics, rows, stream, seeded=True):
-        """The M-step: new components, and which of them (k,) had to be seeded anew."""
+    def _maximise(self, components, statistics):
+        """The M-step: new components, and which of them (k,) are lost, empty or collapsed."""
+
+    @abc.abstractmethod
+    def _reseed(self, components, lost, rows, stream):
+        """Components of which those that are lost (k,) begin anew."""
 
     @abc.abstractmethod
     def _statistics_of(self, components):
@@ -168,8 +173,11 @@ class MixtureModel(Questions, Model):
         self._build(self._chosen | chosen | {"floor": components.floor})
         self._finish()
 
-    def _mean_nats(self, statistics):
-        return statistics.nats / statistics.weight + self._mean_log_det
+    def _read(self, statistics, lost=()):
+        """The mean nats, and which components are lost (k,) bool, on the host: all that it is told of an iteration."""
+        mean = np.reshape(statistics.nats / statistics.weight, (1,))
+        read = asnumpy(np.concatenate([mean, lost.astype(np.float64)]) if len(lost) else mean)
+        return float(read[0]) + self._mean_log_det, read[1:] > 0
 
     def fit_predict(self, X, y=None, *, sample_weight=None):
         """fit, then predict the same rows."""
@@ -200,14 +208,18 @@ class MixtureModel(Questions, Model):
         return self
 
     def _learn_more(self, x, weights, n):
-        rows, components = self._prepare_rows(x, weights), self._components(self.params_)
+        rows = self._prepare_rows(x, weights).on(self.device)
+        components = placed(rows.place, self._components(self.params_))
         statistics = self._expect(components, rows)
         self.n_seen_ = (self.n_seen_ or n * self.n_batches_) + n
         self.n_batches_, share = self.n_batches_ + 1, (n / self.n_seen_)**0.7
         blend = self._statistics_of(components) * (1 - share) + statistics * (share / statistics.weight)
-        components, lost = self._maximise(components, blend, rows, self.stream_)
+        components, lost = self._maximise(components, blend)
+        self.lower_bound_, lost = self._read(statistics, lost)
+        if lost.any():
+            components = self._reseed(components, lost, rows, self.stream_)
+        components = placed(asnumpy, components)
         self._keep(components)
-        self.lower_bound_ = self._mean_nats(statistics)
         reseeded = [{"batch": self.n_batches_, "component": int(k)} for k in np.flatnonzero(lost)]
         self.fit_report_ = self.fit_report_ | {"reseeded": self.fit_report_.get("reseeded", []) + reseeded,
                                                "on_floor": self._on_floor(components)}
@@ -267,7 +279,7 @@ class MixtureModel(Questions, Model):
         return -2 * self.score(X, sample_weight=sample_weight) * _counted(X, sample_weight)
 
     def _place(self, array):
-        """On the host: what a mixture does on the device are the kernels of its E-step, and they send it what they need."""
+        """On the host: queries send kernels what they need, and a fit its rows (rows.py)."""
         return asnumpy(array)
 
     def _at(self, dtype):
@@ -385,9 +397,3 @@ def _counted(X, sample_weight):
     """How many rows X has, or the sum of their weights."""
     found = in_blocks("score", X, sample_weight)
     return total_weight(sample_weight, X) if found is None else weight(found)
-
-
-def draw_each(r, stream):
-    """A component for every row, drawn by its responsibilities r (n, k)."""
-    edges = np.cumsum(r, axis=1, dtype=np.float64)
-    return (edges[:, :-1] <= stream.uniform((len(r), 1)) * edges[:, -1:]).sum(axis=1)

@@ -19,17 +19,18 @@ from ...checks import check_shapes, one_line
 from ...engine import Tensor
 from ...heads import Categorical, Normal
 from ...heads.normal import THINNEST, interleaved, std
+from ...kernels._cuda import constant_like
 from ...train import ConvergenceWarning
 from ...transforms import warn_of_atoms
 from ...warn import warn
 from ..base import Follows
-from .base import ALONE, MixtureModel, draw_each
-from .columns_em import SHOWN, Products, expect, maximise, statistics_of
+from .base import ALONE, MixtureModel
+from .columns_em import SHOWN, Products, at_once, expect, maximise, statistics_of
 from .covariances import COVARIANCES
 from .kinds import ColumnHeads, chosen_heads, column_heads, column_parameter, levels_of, with_levels, with_missing
 from .questions import OfColumns
-from .rows import BlockedRows, Rows, spread
-from .starts import k_means_plus_plus, random_rows
+from .rows import BlockedRows, Rows, placed, spread
+from .starts import draw_each, k_means_plus_plus, random_rows
 
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
 
@@ -139,7 +140,7 @@ class Mixture(OfColumns, MixtureModel):
         warn_of_atoms("fit", some[:, reals], some[:, reals], reals)
         with np.errstate(under="ignore", over="ignore"):
             self._pool(rows)
-            rows = rows.seen_from(*self._coordinates())
+            rows = rows.seen_from(*self._coordinates()).on(self.device)
             one = self.fit_report_["one_component"] = self._nats_of_one(rows)
             self._keep(self._iterate(rows, run))
         if self.n_components > 1 and self.lower_bound_ <= one + self.tol:  # where EM rests, whatever the data
@@ -154,9 +155,9 @@ class Mixture(OfColumns, MixtureModel):
 
     def _nats_of_one(self, rows):
         """The mean nats that one component reaches."""
-        one = Products.equal(self._columns, self.pooled_)
-        one = self._maximise(one, self._expect(one, rows), rows, None, seeded=False)[0]
-        return self._mean_nats(self._expect(one, rows))
+        one = placed(rows.place, Products.equal(self._columns, self.pooled_))
+        one = self._maximise(one, self._expect(one, rows))[0]
+        return self._read(self._expect(one, rows))[0]
 
     def _on_floor(self, components):
         if "normal" not in self._columns.heads:
@@ -221,11 +222,11 @@ class Mixture(OfColumns, MixtureModel):
         """
         k, width = self.n_components, max(rows.d, self.n_components, DRAWS)
         x, weights = rows.choose(stream, width)
-        size = max(64, SHOWN // max(k, rows.d))
+        pooled, size = self._pooled(weights), at_once(x, k)
         if self.init_params == "random_from_data":
-            return Products.around(self._columns, random_rows(x, weights, k, stream), self.pooled_)
+            return Products.around(self._columns, random_rows(x, weights, k, stream), pooled)
         blocks = [slice(low, low + size) for low in range(0, len(x), size)]
-        own = np.concatenate([sum(head.log_prob_around(view, self.pooled_[name]) for name, head, view in
+        own = np.concatenate([sum(head.log_prob_around(view, pooled[name]) for name, head, view in
                                   self._columns.views(x[block])) for block in blocks])
 
         def divergences(around, block):
@@ -233,24 +234,19 @@ class Mixture(OfColumns, MixtureModel):
             joint = around.joint(self._columns.views(x[block]))
             return np.maximum(own[block, None] - math.log(len(around.log_weights)) - joint, 0)
 
-        def by_block(seeds, of=np.asarray):
+        def by_block(seeds, of=lambda nats: nats):
             """What `of` makes of the divergences of the rows of a block, of all blocks."""
-            around = Products.around(self._columns, seeds, self.pooled_)
+            around = Products.around(self._columns, seeds, pooled)
             return np.concatenate([of(divergences(around, block)) for block in blocks])
 
         seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: by_block(seeds), DRAWS)
-        nearest = by_block(seeds, lambda nats: nats.argmin(axis=1))
-        few, outputs = np.full(k, 0.1 * weights.sum() / k), {}
-        all_rows = {name: pooled.repeat(k, axis=0) for name, pooled in self.pooled_.items()}
-
-        def member(block):
-            """The weight of every row of a block in its component, (m, k)."""
-            return weights[block, None] * (nearest[block, None] == np.arange(k))
-
+        nearest = by_block(seeds, lambda nats: nats.argmin(axis=1))[:, None]
+        few, outputs = np.ones_like(weights, shape=(k,)) * (0.1 * weights.sum() / k), {}
+        all_rows = {name: each.repeat(k, axis=0) for name, each in pooled.items()}
         for name, head in self._columns.heads.items():
             view = x[:, self._columns.numbers[name]]
-            moments = functools.reduce(operator.add, (head.moments(view[block], member(block), all_rows[name])
-                                                      for block in blocks))
+            moments = functools.reduce(operator.add, (  # of rows that belong to their nearest seed
+                head.moments(view[b], weights[b, None] * (nearest[b] == np.arange(k, like=x)), all_rows[name]) for b in blocks))
             moments = moments + head.expected_moments(all_rows[name], few, all_rows[name], 0.0)
             outputs[name] = head.maximise(moments, all_rows[name], all_rows[name], 0.0)
         return Products.equal(self._columns, outputs)
@@ -258,19 +254,26 @@ class Mixture(OfColumns, MixtureModel):
     def _expect(self, components, rows):
         return rows.sum(expect, components)
 
-    def _maximise(self, components, statistics, rows, stream, seeded=True):
-        new, lost = maximise(components, statistics, self.pooled_, float(self.reg_covar), float(self.smoothing))
-        lost &= seeded
-        if lost.any():
-            seeds = random_rows(*rows.choose(stream, rows.d), np.count_nonzero(lost), stream)
-            for name, outputs in Products.around(self._columns, seeds, self.pooled_).outputs.items():
-                new.outputs[name][lost] = outputs
-            new.log_weights[lost] = -math.log(len(lost))
-            new.log_weights -= float(ops.logsumexp(new.log_weights))
-        return new, lost
+    def _maximise(self, components, statistics):
+        pooled = self._pooled(components.log_weights)
+        return maximise(components, statistics, pooled, float(self.reg_covar), float(self.smoothing))
+
+    def _reseed(self, components, lost, rows, stream):
+        seeds, numbers = random_rows(*rows.choose(stream, rows.d), np.count_nonzero(lost), stream), np.flatnonzero(lost)
+        around = Products.around(self._columns, seeds, self._pooled(components.log_weights)).outputs
+        outputs, log_weights = {name: a.copy() for name, a in components.outputs.items()}, components.log_weights.copy()
+        for i, k in enumerate(numbers):
+            log_weights[k] = -math.log(len(lost))
+            for name, output in outputs.items():
+                output[k] = around[name][i]
+        return dataclasses.replace(components, log_weights=log_weights - ops.logsumexp(log_weights), outputs=outputs)
+
+    def _pooled(self, like):
+        """pooled_, where `like` is."""
+        return {name: constant_like(outputs, like) for name, outputs in self.pooled_.items()}
 
     def _statistics_of(self, components):
-        return statistics_of(components, self.pooled_, float(self.smoothing))
+        return statistics_of(components, self._pooled(components.log_weights), float(self.smoothing))
 
     def _restore_components(self, arrays):
         return Products(self._columns, arrays["log_weights"], {name: arrays[name] for name in self._columns.heads},

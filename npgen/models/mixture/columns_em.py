@@ -11,11 +11,13 @@ import numpy as np
 
 from ... import ops
 from ...heads.base import EMPTY
+from ...kernels._cuda import is_device_array
 from ...nn import Parameters
 from .em import Statistics
 from .kinds import ColumnHeads
 
 SHOWN = 2**16       # values of rows times components at once
+SHOWN_THERE = 2**24  # the same on a device, where launches count
 
 
 @dataclasses.dataclass
@@ -40,8 +42,10 @@ class Products:
     @classmethod
     def equal(cls, columns, outputs):
         """Components of equal weight with these outputs, to whose variances nothing was added."""
-        k = len(next(iter(outputs.values())))
-        return cls(columns, np.full(k, -math.log(k)), outputs, np.zeros(columns.n_floors))
+        some = next(iter(outputs.values()))
+        k = len(some)
+        log_weights = np.full_like(some, -math.log(k), shape=(k,), dtype=np.float64)
+        return cls(columns, log_weights, outputs, np.zeros_like(log_weights, shape=(columns.n_floors,)))
 
     @classmethod
     def around(cls, columns, x, pooled):
@@ -66,18 +70,24 @@ class Products:
         return ops.logsumexp(self.log_weights + sum(parts))
 
 
+def at_once(x, k):
+    """How many of rows x (n, d) are looked at together, under k components."""
+    return max(64, (SHOWN_THERE if is_device_array(x) else SHOWN) // max(k, x.shape[1]))
+
+
 def expect(products, rows):
     """The E-step: the statistics of Rows."""
-    size = max(64, SHOWN // max(len(products.log_weights), rows.x.shape[1]))
+    size = at_once(rows.x, len(products.log_weights))
 
     def gather(low):
         block = slice(low, low + size)
-        views, w = list(products.columns.views(rows.x[block])), rows.weighted(block)
+        x, w = rows.take(block)
+        views = list(products.columns.views(x))
         joint = products.joint(views)
         log_prob = ops.logsumexp(joint)
         r = np.exp(joint - log_prob[:, None]) * w[:, None]
         moments = tuple(head.moments(view, r, products.outputs[name]) for name, head, view in views)
-        return Statistics(r.sum(axis=0), moments, float(w @ log_prob), float(w.sum()))
+        return Statistics(r.sum(axis=0), moments, w @ log_prob, w.sum())
 
     return functools.reduce(operator.add, map(gather, range(0, max(len(rows), 1), size)))
 

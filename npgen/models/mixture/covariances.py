@@ -14,6 +14,10 @@ import numpy as np
 
 from ... import ops
 from ...fused import LOG_2PI
+from ...kernels._cuda import constant_like, is_device_array
+from ...tensor import value_of
+
+ROUNDING = 1e-9   # of a matrix's largest entry, that the product of its factors may differ from it
 
 
 class Covariance(abc.ABC):
@@ -164,7 +168,7 @@ class Dense(Covariance):
         return free
 
     def from_free(self, free):
-        eye = np.eye(free.shape[-1])
+        eye = constant_like(np.eye(free.shape[-1]), value_of(free))
         return ops.triu(free, 1) + eye * ops.exp(eye * free)
 
     def matrices(self, factor, d):
@@ -174,7 +178,8 @@ class Dense(Covariance):
         return y @ factor
 
     def unwhiten(self, y, factor):
-        return transpose(np.linalg.solve(transpose(factor), transpose(y)))
+        matrices = np.broadcast_to(transpose(factor), (len(y), *factor.shape[1:]))  # which CuPy's solve does not
+        return transpose(np.linalg.solve(matrices, transpose(y)))
 
     def outer(self, y):
         return y[:, :, None] * y[:, None]
@@ -241,7 +246,7 @@ class Axes(Covariance):
         return ops.exp(free)
 
     def matrices(self, factor, d):
-        return np.ascontiguousarray(np.broadcast_to(factor, (len(factor), d)))[:, None]
+        return np.broadcast_to(factor, (len(factor), d))[:, None]
 
     def apply(self, y, factor):
         return y * factor[:, None]
@@ -272,13 +277,13 @@ class Axes(Covariance):
         return second @ transpose(frame)
 
     def marginal(self, factor, columns, d):
-        return self._of(factor, columns), np.eye(d)[None, :, columns]
+        return self._of(factor, columns), constant_like(np.eye(d)[None], factor)[:, :, columns]
 
     def conditional(self, factor, columns):
         return self._of(factor, columns)
 
     def _of(self, factor, columns):
-        return factor if 1 in self.shared else np.ascontiguousarray(factor[:, columns])
+        return factor if 1 in self.shared else ops.contiguous(factor[:, columns])[0]
 
     def rescale(self, factor, scale):
         return factor / scale[:factor.shape[1]]
@@ -330,6 +335,12 @@ def _upper(matrices):
 
 def cholesky(matrices):
     """Lower triangular factors (g, d, d); NaN where a matrix is not positive definite."""
+    if is_device_array(matrices):  # where CuPy says nothing of what cuSOLVER could not do, and gives what it left there
+        factors = np.linalg.cholesky(matrices)
+        error = np.abs(factors @ transpose(factors) - matrices).max(axis=(1, 2), keepdims=True)
+        sound = error <= ROUNDING * np.abs(matrices).max(axis=(1, 2), keepdims=True)
+        positive = (np.diagonal(factors, axis1=1, axis2=2) > 0).all(axis=1)
+        return np.where(sound & positive[:, None, None], factors, np.nan)
     with contextlib.suppress(np.linalg.LinAlgError):
         return np.linalg.cholesky(matrices)
     factors = np.full_like(matrices, np.nan)

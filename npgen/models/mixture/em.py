@@ -1,6 +1,7 @@
 """Expectation maximisation from several starts, for components of any kind, and its state, from which a run goes on.
 
-A model says how to start, to expect and to maximise (base.MixtureModel); what an M-step has to know of rows are sums.
+A model says how to start, to expect and to maximise (base.MixtureModel); what an M-step has to know of rows are sums. On a
+device, rows, components and statistics stay there, and an iteration waits for what MixtureModel._read reads of it, once.
 
 Legend: k components.
 Reference: Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm (1977).
@@ -10,9 +11,11 @@ import dataclasses
 
 import numpy as np
 
+from ...kernels._cuda import asnumpy
 from ...random import Stream
 from ...train import ConvergenceWarning
 from ...warn import warn
+from .rows import placed
 
 MOST_SEEDINGS = 5   # of a component in one attempt: one that dies again after that is one too many, and stays empty
 
@@ -63,7 +66,8 @@ class State:
     def save(self):
         """(arrays, JSON-able dict) that restore() takes back."""
         attempts = {name: a for name in ("attempt", "best") if (a := getattr(self, name))}
-        arrays = {f"{name}.{key}": value for name, a in attempts.items() for key, value in a.components.arrays().items()}
+        arrays = {f"{name}.{key}": asnumpy(value) for name, a in attempts.items()
+                  for key, value in a.components.arrays().items()}
         rest = {name: {key: value for key, value in vars(a).items() if key != "components"} for name, a in attempts.items()}
         return arrays, {**rest, "stream": self.stream.state(), "reached": [*self.reached]}
 
@@ -84,7 +88,8 @@ class State:
 def iterate(model, rows, run, n_init):
     """The likeliest attempt of n_init starts, and the mean nats that each of them reached."""
     before = run.read()
-    state = State.restore(model._restore_components, *before) if before else State(run.stream)
+    state = State.restore(lambda arrays: placed(rows.place, model._restore_components(arrays)), *before) if before else \
+        State(run.stream)
     with _progress(model, n_init * model.max_iter) as bar:
         def report(attempt):
             entry = {"epoch": len(attempt.nats) - 1, "train_nats": -attempt.nats[-1], "valid_nats": None}
@@ -106,20 +111,26 @@ def iterate(model, rows, run, n_init):
             if state.likelier() is None:
                 raise
             warn("fit: interrupted; the likeliest parameters so far are kept", ConvergenceWarning)
-    return state.likelier(), state.reached
+    best = state.likelier()
+    return dataclasses.replace(best, components=placed(asnumpy, best.components)), state.reached
 
 
 def _climb(model, state, rows, report):
     """EM iterations until the attempt has converged or has had its share."""
     attempt = state.attempt
     statistics = model._expect(attempt.components, rows)
-    state.attempt = attempt = dataclasses.replace(attempt, nats=attempt.nats or [model._mean_nats(statistics)])
+    state.attempt = attempt = dataclasses.replace(attempt, nats=attempt.nats or [model._read(statistics)[0]])
     while not attempt.converged and len(attempt.nats) <= model.max_iter:
         seedings = np.bincount([entry["component"] for entry in attempt.reseeded], minlength=model.n_components)
-        components, lost = model._maximise(attempt.components, statistics, rows, state.stream, seedings < MOST_SEEDINGS)
+        components, lost = model._maximise(attempt.components, statistics)
         statistics = model._expect(components, rows)
+        nats, lost = model._read(statistics, lost)
+        lost &= seedings < MOST_SEEDINGS
+        if lost.any():
+            components = model._reseed(components, lost, rows, state.stream)
+            statistics = model._expect(components, rows)
+            nats = model._read(statistics)[0]
         reseeded = [{"iteration": len(attempt.nats), "component": int(k)} for k in np.flatnonzero(lost)]
-        nats = model._mean_nats(statistics)
         converged = not lost.any() and abs(nats - attempt.nats[-1]) <= model.tol
         state.attempt = attempt = Attempt(components, [*attempt.nats, nats], converged, attempt.reseeded + reseeded)
         report(attempt)

@@ -17,11 +17,11 @@ from ...kernels._cuda import asarray, asnumpy
 from ...transforms import warn_of_atoms
 from ..base import Follows
 from ..gradient import descend
-from .base import ALONE, MixtureModel, draw_each
+from .base import ALONE, MixtureModel
 from .covariances import COVARIANCES
 from .gaussian_em import SHARP, Components, Gaussians, equal_components, expect, maximise, reseed, statistics_of
-from .rows import BLOCK, BlockedRows, Rows, patterns, spread
-from .starts import STARTS
+from .rows import BLOCK, BlockedRows, Rows, patterns, placed, spread
+from .starts import STARTS, draw_each
 
 
 class GaussianMixture(MixtureModel):
@@ -107,7 +107,7 @@ class GaussianMixture(MixtureModel):
         warn_of_atoms("fit", x, z)
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         with np.errstate(under="ignore", over="ignore"):
-            rows = self._standardise(Rows(z, weights, device=self.device), run)
+            rows = self._standardise(Rows(z, weights), run).on(self.device)
             if self.solver == "em":
                 self._keep(self._iterate(rows, run))
             else:
@@ -117,12 +117,12 @@ class GaussianMixture(MixtureModel):
         if self.preprocess is not None or self.solver != "em":
             raise ValueError("fit: X in blocks is for preprocess=None and solver='em'; set them so, or pass an array")
         self._check_params()
-        rows = BlockedRows(blocks, self.device)
+        rows = BlockedRows(blocks)
         some = rows.evenly()
         warn_of_atoms("fit", some, some)
         self._mean_log_det = 0.0
         with np.errstate(under="ignore", over="ignore"):
-            self._keep(self._iterate(self._standardise(rows, run), run))
+            self._keep(self._iterate(self._standardise(rows, run).on(self.device), run))
 
     def _assemble(self, d, w, chosen):
         return {"gaussians": Gaussians(chosen["n_components"], d, chosen["covariance_type"], chosen["centre"], chosen["scale"])}
@@ -198,11 +198,15 @@ class GaussianMixture(MixtureModel):
         return {"weights_init": self.weights_, "means_init": self.means_, "precisions_init": self.precisions_}
 
     def _start(self, rows, stream):
-        given, first_means = self._given(), STARTS[self.init_params]
+        given, first_means = placed(rows.place, self._given()), STARTS[self.init_params]
         means = given["means"] if "means" in given else first_means(*rows.sample(stream), self.n_components, stream)
         start = equal_components(self._form, means, SHARP)
         if len(given) < 3:
-            start = self._maximise(start, rows.sum(expect, start), rows, stream)[0]
+            statistics = self._expect(start, rows)
+            start, lost = self._maximise(start, statistics)
+            lost = self._read(statistics, lost)[1]
+            if lost.any():
+                start = self._reseed(start, lost, rows, stream)
         return dataclasses.replace(start, **given)
 
     def _expect(self, components, rows):
@@ -211,20 +215,20 @@ class GaussianMixture(MixtureModel):
     def _restore_components(self, arrays):
         return Components(self._form, **arrays)
 
-    def _maximise(self, components, statistics, rows, stream, seeded=True):
-        components, lost = maximise(components, statistics, float(self.reg_covar))
-        lost &= seeded
-        if lost.any():
-            reseed(components, lost, rows, stream)
-        return components, lost
+    def _maximise(self, components, statistics):
+        return maximise(components, statistics, float(self.reg_covar))
+
+    def _reseed(self, components, lost, rows, stream):
+        return reseed(components, lost, rows, stream)
 
     def _follow_gradient(self, x, rows, weights, run):
-        self._keep(dataclasses.replace(self._start(rows, run.stream), floor=np.zeros(self.n_features_in_)))
+        start = placed(asnumpy, self._start(rows, run.stream))
+        self._keep(dataclasses.replace(start, floor=np.zeros(self.n_features_in_)))
         descend(self, self.params_, x, None, weights, run)
         self._finish()
         self.converged_ = self.n_epochs_ < self.max_epochs
         self.fit_report_ |= {"reseeded": [], "starts": [], "on_floor": []}  # these are EM's
-        self.lower_bound_ = self._mean_nats(self._expect(self._components(self.params_), rows))
+        self.lower_bound_ = self._read(self._expect(placed(rows.place, self._components(self.params_)), rows))[0]
 
     _by_rows = True
 
@@ -243,7 +247,7 @@ class GaussianMixture(MixtureModel):
     def _prepare_rows(self, x, weights):
         z, log_det = self.preprocess_.to_noise(None, x, stream=self.stream_)
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
-        return Rows(z, weights, self.centre_, self.scale_, self.device)
+        return Rows(z, weights, self.centre_, self.scale_)
 
     def _statistics_of(self, components):
         return statistics_of(components)

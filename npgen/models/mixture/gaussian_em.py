@@ -23,7 +23,7 @@ from ...fused import LOG_2PI
 from ...heads.base import EMPTY
 from ...heads.normal import THINNEST, typical_variance
 from ...kernels import em
-from ...kernels._cuda import asnumpy
+from ...kernels._cuda import constant_like
 from ...nn import Parameters, Part
 from .covariances import COVARIANCES, Covariance, transpose
 from .em import Statistics
@@ -83,12 +83,12 @@ class Components:
         d = self.means.shape[1]
         offset = self.log_weights + self.form.log_det(self.factor, d) - d / 2 * LOG_2PI
         shift = self.form.apply(self.means[:, None], self.factor)[:, 0]
-        return offset, shift, np.ascontiguousarray(self.form.matrices(self.factor, d))
+        return offset, *ops.contiguous(shift, self.form.matrices(self.factor, d))
 
     def marginal(self, columns):
         """The components of some columns, and the frame (g, d, o) in which they see y."""
         factor, frame = self.form.marginal(self.factor, columns, self.means.shape[1])
-        means = np.ascontiguousarray(self.means[:, columns])
+        means, = ops.contiguous(self.means[:, columns])
         return Components(self.form, self.log_weights, means, factor, self.floor[columns]), frame
 
     def conditional(self, columns):
@@ -108,21 +108,19 @@ def expect(components, rows):
     """The E-step: the statistics of Rows."""
     form, launch = components.form, components.launch()
 
-    def statistics(*args):
-        return map(asnumpy, em.statistics(*args))
-
     def gather(index, columns):
-        x, w = rows.there(index)
+        x, w = rows.take(index)
         if columns is None:
             scale = rows.scale
-            n, first, second, nats = statistics(*ops.contiguous(x), w, rows.centre, scale, *launch)
+            n, first, second, nats = em.statistics(*ops.contiguous(x), w, rows.centre, scale, *launch)
         else:
             (seen, frame), scale = components.marginal(columns), rows.scale[columns]
-            n, first, second, nats = statistics(*ops.contiguous(x[:, columns]), w, rows.centre[columns], scale, *seen.launch())
-            unseen = form.moments(np.eye(frame.shape[1]) - frame @ transpose(frame))
+            n, first, second, nats = em.statistics(*ops.contiguous(x[:, columns]), w, rows.centre[columns], scale,
+                                                   *seen.launch())
+            unseen = form.moments(constant_like(np.eye(frame.shape[1]), frame) - frame @ transpose(frame))
             first, second = (first[:, None] @ transpose(frame))[:, 0], form.rotate(second, frame) + n[:, None, None] * unseen
-        weight = float(w.sum())
-        return Statistics(n, (first, second), float(nats - weight * np.log(scale).sum()), weight)
+        weight = w.sum()
+        return Statistics(n, (first, second), nats - weight * np.log(scale).sum(), weight)
 
     return functools.reduce(operator.add, (gather(*group) for group in rows.groups))
 
@@ -135,7 +133,7 @@ def maximise(components, statistics, reg_covar):
     form, n, (first, second) = components.form, np.maximum(statistics.n, EMPTY), statistics.moments
     shift = first / n[:, None]
     second = second - n[:, None, None] * form.outer(shift)
-    covariance, floor = form.pool(second, n), np.zeros(first.shape[1])
+    covariance, floor = form.pool(second, n), np.zeros_like(first[0])
     if reg_covar > 0:
         variances = form.variances(covariance, components.factor)
         floor += reg_covar * typical_variance(variances, n[:, None] if len(variances) > 1 else n.sum())
@@ -143,16 +141,17 @@ def maximise(components, statistics, reg_covar):
     factor = form.update(components.factor, covariance)
     size = np.abs(factor).reshape(len(factor), -1).max(axis=1)
     sound = size * THINNEST < 1  # false for NaN
-    factor[~sound] = form.from_free(np.zeros(factor.shape[1:])[None])
+    factor = np.where(sound.reshape(-1, *[1] * (factor.ndim - 1)), factor, form.from_free(np.zeros_like(factor[:1])))
     means = components.means + form.unwhiten(shift[:, None], components.factor)[:, 0]
     return Components(form, np.log(n / n.sum()), means, factor, floor), ~sound | (statistics.n <= EMPTY)
 
 
 def statistics_of(components):
     """The statistics, of weight 1, from which an M-step makes these same components."""
-    form, (k, d), n = components.form, components.means.shape, np.exp(components.log_weights)
-    second = form.moments(np.eye(d)[None]) - form.matrices(form.whitened(components.floor, components.factor), d)
-    return Statistics(n, (np.zeros((k, d)), n[:, None, None] * second), 0.0, 1.0)
+    form, d, n = components.form, components.means.shape[1], np.exp(components.log_weights)
+    one = constant_like(np.eye(d)[None], n)
+    second = form.moments(one) - form.matrices(form.whitened(components.floor, components.factor), d)
+    return Statistics(n, (np.zeros_like(components.means), n[:, None, None] * second), 0.0, 1.0)
 
 
 def normalised(logits):
@@ -161,17 +160,18 @@ def normalised(logits):
 
 
 def reseed(components, lost, rows, stream):
-    """Put every lost component on a row of its own, with the data's covariance and an equal share of the weight."""
-    components.log_weights[lost] = -math.log(len(lost))
-    components.log_weights = normalised(components.log_weights)
+    """Every lost component on a row of its own, with the data's covariance and an equal share of the weight."""
+    log_weights, means, factor = components.log_weights.copy(), components.means.copy(), components.factor.copy()
     z, weights = rows.sample(stream)
     for k in np.flatnonzero(lost):
-        components.means[k] = draw(z, weights, stream)
-    lost = lost.reshape(len(components.factor), -1).all(axis=1)
-    components.factor[lost] = components.form.from_free(np.zeros(components.factor.shape[1:])[None])
+        log_weights[k], means[k] = -math.log(len(lost)), draw(z, weights, stream)
+    for g in np.flatnonzero(lost.reshape(len(factor), -1).all(axis=1)):
+        factor[g] = components.form.from_free(np.zeros_like(factor[:1]))[0]
+    return dataclasses.replace(components, log_weights=normalised(log_weights), means=means, factor=factor)
 
 
 def equal_components(form, means, sharpness):
     """Components of equal weight with these means and precision factor sharpness * 1."""
-    factor = form.from_free(np.zeros(form.shape(*means.shape)))
-    return Components(form, np.full(len(means), -math.log(len(means))), means, sharpness * factor, np.zeros(means.shape[1]))
+    factor = form.from_free(np.zeros_like(means, shape=form.shape(*means.shape)))
+    log_weights = np.full_like(means, -math.log(len(means)), shape=(len(means),))
+    return Components(form, log_weights, means, sharpness * factor, np.zeros_like(means[0]))

@@ -4,19 +4,36 @@ Rows are seen in standard coordinates, z = (x - centre) / scale in float64, so t
 lie or in what units. They are an array, or blocks that workers read; what a fit asks of them are functions of rows, summed over
 the blocks in a binary tree (parallel.py), and a few rows. So a fit has the same bits wherever its rows are.
 
+on("cuda") has functions of rows computed on a device, where pieces of an array stay, if they fit there, and are sent one after
+the other (kernels/_pinned.py), if they do not. What is computed from them, components and statistics, is there too.
+
 Legend: n rows, d features.
 """
 import abc
+import dataclasses
 import functools
 
 import numpy as np
 
 from ... import parallel
-from ...kernels._cuda import asarray
+from ...kernels import _pinned
+from ...kernels._cuda import asarray, asnumpy, is_device_array
 
 BLOCK = 2**22     # values of rows that are copied at once, where they have to be
 START = 2**24     # values of rows that a start looks at
 FEW = 2**12       # levels of a column of rows in blocks
+
+
+def placed(place, tree):
+    """place of every array in nested tuples, dicts and dataclasses, such as components and statistics."""
+    if isinstance(tree, tuple):
+        return tuple(placed(place, each) for each in tree)
+    if isinstance(tree, dict):
+        return {name: placed(place, each) for name, each in tree.items()}
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return dataclasses.replace(tree, **{field.name: placed(place, getattr(tree, field.name))
+                                            for field in dataclasses.fields(tree)})
+    return place(tree) if isinstance(tree, np.ndarray) or is_device_array(tree) else tree
 
 
 def patterns(x):
@@ -56,8 +73,16 @@ class AnyRows(abc.ABC):
         """The rows (m, d) of these numbers, which ascend, and their weights."""
 
     @abc.abstractmethod
+    def on(self, device):
+        """The same rows, computed with on "cpu" or "cuda"."""
+
+    @abc.abstractmethod
     def seen_from(self, centre, scale):
         """The same rows in other coordinates."""
+
+    @abc.abstractmethod
+    def place(self, array):
+        """The array, where an M-step computes: on the device where the rows are all there, and else on the host."""
 
     @abc.abstractmethod
     def few(self):
@@ -92,7 +117,7 @@ class AnyRows(abc.ABC):
         """
         enough, direction = START // width, stream.normal(self.d)
         index = np.arange(len(self)) if len(self) <= enough else np.sort(stream.integers(len(self), enough))
-        x, weights = self.take(index)
+        x, weights, direction = map(self.place, (*self.take(index), direction))
         order = np.argsort(self.standard(x) @ direction, kind="stable")
         return x[order], weights[order]
 
@@ -112,11 +137,21 @@ class AnyRows(abc.ABC):
 
 
 class Rows(AnyRows):
-    """Rows x (n, d), their weights (n,) or None. size: rows of a block."""
+    """Rows x (n, d), their weights (n,) or None, on the host or a device. size: rows of a piece.
 
-    def __init__(self, x, weights, centre=0.0, scale=1.0, device="cpu", size=None):
+    centre, scale: where they lie that compute. groups: [(row numbers, columns)] of rows in which the same columns have values;
+    for columns, None where all have.
+    """
+
+    def __init__(self, x, weights, centre=0.0, scale=1.0, size=None, device="cpu", groups=None):
         self.x, self.weights, self.centre, self.scale, self.device = x, weights, centre, scale, device
         self.size = size or max(1, BLOCK // max(1, x.shape[1]))
+        if groups is not None:
+            self.groups = groups
+
+    def on(self, device):
+        centre, scale = (self.centre, self.scale) if device == "cpu" else map(asarray, (self.centre, self.scale))
+        return Rows(self.x, self.weights, centre, scale, self.size, device)
 
     def __len__(self):
         return len(self.x)
@@ -126,17 +161,22 @@ class Rows(AnyRows):
         return self.x.shape[1]
 
     def seen_from(self, centre, scale):
-        return Rows(self.x, self.weights, centre, scale, self.device, self.size)
+        return Rows(self.x, self.weights, centre, scale, self.size)
 
     def of(self, columns):
         return Rows(self.x[:, columns], self.weights, size=self.size)
 
     def weighted(self, index):
         """The weights of some rows."""
-        return np.ones(len(self.x[index])) if self.weights is None else self.weights[index].astype(np.float64)
+        if self.weights is None:
+            return np.ones_like(self.x, shape=self.x[index].shape[:1], dtype=np.float64)
+        return self.weights[index].astype(np.float64)
 
     def take(self, index):
         return self.x[index], self.weighted(index)
+
+    def place(self, array):
+        return array if self.device == "cpu" else asarray(array)
 
     def few(self):
         return self.x, self.weights
@@ -145,33 +185,49 @@ class Rows(AnyRows):
         return self.x
 
     @functools.cached_property
-    def _on_device(self):
-        return asarray(self.x), asarray(self.weighted(slice(None)))
-
-    def there(self, index):
-        """Some rows and their weights, where the kernels compute."""
-        x, weights = (self.x, None) if self.device == "cpu" else self._on_device
-        return x[index], self.weighted(index) if weights is None else weights[index]
-
-    @functools.cached_property
     def pieces(self):
-        """Rows of each block, which make up all."""
+        """Rows of each piece, which make up all, on the host."""
         parts = [slice(low, low + self.size) for low in range(0, max(len(self), 1), self.size)]
-        return [Rows(self.x[part], None if self.weights is None else self.weights[part], self.centre, self.scale, self.device)
+        return [Rows(self.x[part], None if self.weights is None else self.weights[part], self.centre, self.scale)
                 for part in parts]
 
+    @functools.cached_property
+    def _stay(self):
+        """The pieces on the device, where they stay; None if they do not fit."""
+        if not _pinned.fits(self.x.nbytes + (0 if self.weights is None else self.weights.nbytes)):
+            return None
+        return [piece._sent(*map(asarray, piece.arrays)) for piece in self.pieces]
+
+    @property
+    def arrays(self):
+        """What a device is sent of them."""
+        return (self.x,) if self.weights is None else (self.x, self.weights)
+
+    def _sent(self, x, weights=None):
+        """This piece, now that its arrays are on the device."""
+        return Rows(x, weights, self.centre, self.scale, groups=[tuple(
+            asarray(at) if isinstance(at, np.ndarray) else at for at in group) for group in self.groups])
+
+    def _where_computed(self):
+        """Every piece, where functions of it are computed."""
+        if self.device == "cpu":
+            return self.pieces
+        if self._stay is not None:
+            return self._stay
+        sent = _pinned.streamed([piece.arrays for piece in self.pieces])
+        return (piece._sent(*arrays) for piece, arrays in zip(self.pieces, sent, strict=True))
+
     def sum(self, function, *args):
-        return parallel.tree_sum((function(*args, piece) for piece in self.pieces), len(self.pieces))
+        return parallel.tree_sum(self.each(function, *args), len(self.pieces))
 
     def map(self, function, *args):
         return list(self.each(function, *args))
 
     def each(self, function, *args):
-        return (function(*args, piece) for piece in self.pieces)
+        return (function(*args, piece) for piece in self._where_computed())
 
     @functools.cached_property
     def groups(self):
-        """[(row numbers, columns)] of rows in which the same columns have values; for columns, None where all have."""
         return list(patterns(self.x))
 
 
@@ -191,6 +247,9 @@ class BlockedRows(AnyRows):
     def seen_from(self, centre, scale):
         return BlockedRows(self.blocks, self.device, self.columns, centre, scale)
 
+    def on(self, device):
+        return BlockedRows(self.blocks, device, self.columns, self.centre, self.scale)
+
     def of(self, columns):
         return BlockedRows(self.blocks, self.device, columns)
 
@@ -207,6 +266,9 @@ class BlockedRows(AnyRows):
     def take(self, index):
         parts = parallel.current().map_blocks(_taken, self.blocks.each, index, self._view)
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def place(self, array):
+        return array
 
     def few(self):
         return self.take(np.arange(0, len(self), -(-len(self) * self.d // START)))
@@ -233,18 +295,20 @@ def _read(block, columns, *view):
 
 
 def _sum(function, args, view, block):
+    *view, device = view
+    rows = _read(block, *view).on(device)
     with np.errstate(all="ignore"):
-        return _read(block, *view).sum(function, *args)
+        return placed(asnumpy, rows.sum(function, *placed(rows.place, args)))
 
 
 def _answer(function, args, view, block):
     with np.errstate(all="ignore"):
-        return function(*args, _read(block, *view))
+        return function(*args, _read(block, *view[:-1]))
 
 
 def _taken(index, view, block):
     """The rows of a block whose numbers among all are in index, and their weights."""
-    rows = _read(block, *view)
+    rows = _read(block, *view[:-1])
     ends = np.searchsorted(index, [block.low, block.low + len(rows)])
     return rows.take(index[slice(*ends)] - block.low)
 

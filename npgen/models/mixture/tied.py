@@ -14,11 +14,12 @@ import dataclasses
 import numpy as np
 
 from ...kernels import session
+from ...kernels._cuda import asnumpy
 from ...train import ConvergenceWarning
 from ...warn import warn
 from .em import Statistics
 from .gaussian_em import expect, maximise
-from .rows import Rows, spread
+from .rows import Rows, placed, spread
 
 
 def tie(mixtures, parts):
@@ -35,7 +36,8 @@ def tie(mixtures, parts):
     factor = form.rescale(form.private(first.precisions_cholesky_), 1 / scale)
     classes = [dataclasses.replace(mixture._components(mixture.params_), means=(mixture.means_ - centre) / scale, factor=factor)
                for mixture in mixtures]  # moments of all rows are whitened alike
-    rows = [Rows(x, weights, centre, scale, first.device) for x, weights in parts]
+    rows = [Rows(x, weights, centre, scale).on(first.device) for x, weights in parts]
+    classes = [placed(part.place, components) for part, components in zip(rows, classes, strict=True)]
     nats, ends = -np.inf, np.cumsum([len(mixture.weights_) for mixture in mixtures])
     with session(), np.errstate(under="ignore", over="ignore"):
         for _ in range(max(1, first.max_iter)):
@@ -53,7 +55,8 @@ def tie(mixtures, parts):
         else:
             warn(f"fit: the classes' covariance has not converged after max_iter={first.max_iter} iterations; raise max_iter "
                  "or tol", ConvergenceWarning)
-    return [_fitted(*pair, centre, scale) for pair in zip(mixtures, classes, strict=True)]
+    return [_fitted(mixture, placed(asnumpy, components), centre, scale)
+            for mixture, components in zip(mixtures, classes, strict=True)]
 
 
 def _joined(classes):
