@@ -43,18 +43,11 @@ LOOKED = {  # what else is looked at, of a model and data; its settings for all 
     ("MAF", "rings"): (OVER_MADE | {"n_layers": 8, "mix": "reverse", "max_epochs": 60},),
     ("MAF", "checkerboard"): ({"max_epochs": 90},)}
 
-RINGS = ("rings as narrow as 0.07 of a standard deviation come apart at noise of 0.05 to 0.3, and there a network of SiLU is "
-         "nowhere near (on other rows: 0.55 and more, whatever its bandwidth, rate and batches): with units of SiLU alone "
-         "it had {}. Of the exact field of the rings, without noise, 1,500 steps of Adam leave 0.22 to such a network, 0.05 to "
-         "one whose first layer is of sines. It falls with the epochs: on other rows {}; what is left looks like ripples along "
-         "the rings (see the picture).")
 WHY = {  # of a model and data that miss their bar
     ("FlowMatching", "eight-gaussians"): "the least loss of the rows stopped by is that of a bandwidth of 8, whose density has "
                                          "ripples (see the picture); without one it is 0.0227. Moons, on rows of no test, had "
                                          "0.030 after 300 epochs and 0.015 after 900, of independent pairs. Sines of a "
-                                         "bandwidth of 2 had 0.040 on other rows after 200 epochs.",
-    ("FlowMatching", "rings"): RINGS.format("0.539", "0.20 after 30, 0.094 after 120"),
-    ("Diffusion", "rings"): RINGS.format("0.463", "0.094 after 60, 0.080 after 120")}
+                                         "bandwidth of 2 had 0.040 on other rows after 200 epochs."}
 
 
 def rows(name, seed, n):
