@@ -292,7 +292,8 @@ def dependence(train, schema):
     classifiers do that see the other columns but for a fifth of their cells.
 
     The sign test of the rows where one is right and the mode is wrong, or the reverse, on FOLDS of the rows to fit; twice the
-    smaller probability of a forest's and, up to 64 levels, of boosted trees'. A column below ALARM has a dependence to be used.
+    smaller probability of a forest's and, up to 64 levels, of boosted trees', which are asked where the forest finds nothing. A
+    column below ALARM has a dependence to be used.
     """
     from scipy.stats import binom
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -309,14 +310,17 @@ def dependence(train, schema):
                                                random_state=0)
         tried = [(RandomForestClassifier(20, min_samples_leaf=2, random_state=0), np.nan_to_num(rest, nan=-1))]
         tried += [(trees, rest)] if np.nanmax(y) < 64 else []
-        won = np.zeros((2, len(tried)))
-        for f in range(FOLDS):
-            fit, ask = ~np.isnan(y) & (fold != f), ~np.isnan(y) & (fold == f)
-            usual = np.bincount(y[fit].astype(int)).argmax() == y[ask]
-            for k, (model, cells) in enumerate(tried):
+        answers[column.name] = 1.0
+        for model, cells in tried:
+            won = np.zeros(2)
+            for f in range(FOLDS):
+                fit, ask = ~np.isnan(y) & (fold != f), ~np.isnan(y) & (fold == f)
+                usual = np.bincount(y[fit].astype(int)).argmax() == y[ask]
                 right = model.fit(cells[fit], y[fit]).predict(cells[ask]) == y[ask]
-                won[:, k] += (right & ~usual).sum(), (usual & ~right).sum()
-        answers[column.name] = min(1.0, 2 * float(binom.sf(won[0] - 1, won.sum(axis=0), 0.5).min()))
+                won += (right & ~usual).sum(), (usual & ~right).sum()
+            answers[column.name] = min(answers[column.name], 2 * float(binom.sf(won[0] - 1, won.sum(), 0.5)))
+            if answers[column.name] < ALARM:
+                break
     return answers
 
 
@@ -507,13 +511,14 @@ for each. Shapes: 1 - the total variation of levels, and 1 - the Kolmogorov-Smir
 Pairs: 1 - the total variation of the tables of two columns, numbers in tenths. AUC: of boosted trees that tell as many drawn
 rows from all real ones, on halves that they have not seen. Copies: drawn rows that are a row to fit. Fit: after one of {WARM}
 rows, by which kernels are ready. Memory: the most that the process holds while it fits and scores, beyond what it held before.
-Filled in: a fifth of the cells of the rows held out, taken out at random; the share of wrong levels, or the root mean square
-of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Of "Mixture" a cell that
-is taken out is one that misses, as others did in the rows to fit, which these do not. Shared nats: of a column with the one
-that says most of it, numbers in tenths; columns of numbers depend on others from {SHARED} on. By chance: how likely guesses
-that know nothing beat the mode as classifiers do that see the other columns, on {FOLDS} folds of the rows to fit, by a sign
-test (of a forest and of boosted trees the better one, twice its probability); columns of levels have a dependence to be used
-below {ALARM}, which is also how often one that has none would be found to. CTGAN and TVAE: {EPOCHS} epochs, else as they come.
+Filled in: a fifth of the cells of the rows held out, taken out at random; the share of wrong levels, or the root mean
+square of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Of "Mixture" a
+cell that is taken out is one that misses, as others did in the rows to fit, which these do not. Shared nats: of a column
+with the one that says most of it, numbers in tenths; columns of numbers depend on others from {SHARED} on. By chance: how
+likely guesses that know nothing beat the mode as classifiers do that see the other columns, on {FOLDS} folds of the rows to
+fit, by a sign test (twice a forest's probability, or that of boosted trees where the forest finds nothing); columns of
+levels have a dependence to be used below {ALARM}, which is also how often one that has none would be found to. CTGAN and
+TVAE: {EPOCHS} epochs, else as they come.
 """
 
 
