@@ -34,6 +34,8 @@ WORKERS = 1, 2, 4, 10, 30, 100, 300, 1000
 ROWS, BLOCK = 100_000_000, 100_000  # of the EM that is predicted, and of a block of it
 MIXTURES = [(d, k) for d in (16, 64, 256) for k in (32, 512)]
 TASKS_PER_RUN = 4 / 3  # one that computes its sum, and a third of one that adds four
+BUSY = (" **Others were at work on these cores**: the times of one and of two, and their ratios, are no measure; the "
+        "constants, which are CPU time, are one, but for the bandwidth.")
 PARTS = 1, 4, 16  # of a batch, to which t_0 and t_row are fitted
 STEPS = {"RealNVP, D = 64": 4096, "MADE 784-8,000": 1024}  # rows in a batch
 
@@ -229,8 +231,9 @@ def page(args):
                 for name, batch in STEPS.items() for m in (models[name],)]
     return "\n\n".join([
         "# Past one machine: measured on two workers, predicted up to 1,000",
-        f"By `python -m benchmarks.scale` on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, one thread a worker; the "
-        f"load was {load:.1f} before it and {os.getloadavg()[0]:.1f} at its end. The least of several runs in turn.",
+        f"By `python -m benchmarks.scale --repeats {args.repeats}` on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, one "
+        f"thread a worker; the load was {load:.1f} before it and {os.getloadavg()[0]:.1f} at its end. The least of several "
+        "runs in turn." + BUSY * (load > 1),
         "## Measured here",
         table(("training", "batch", "parameters", "step, 1 rank", "2 ranks", "2 / 1", "by the model", "sent a step",
                "Allreduce", "peak of a rank, 1 / 2"), measured),
