@@ -131,8 +131,9 @@ def test_the_cost_of_workers_is_what_was_measured_for_one_and_has_a_floor_for_ma
     assert scale.step_on(found, 1000, 1, 1e9, 1e-5) == pytest.approx(0.11)
     assert scale.step_on(found, 1000, 1000, 1e9, 1e-5) == pytest.approx(0.01 + 1e-4 + 2 * 0.999 * 4e-3 + 20e-5)
     blocks = scale.ROWS // scale.BLOCK
-    assert scale.iteration_on(0.5, 2, 3, 1, 0, 1e9, 1e-5) == pytest.approx(0.5 * blocks)
-    assert scale.iteration_on(0.5, 2, 3, blocks, 1e-3, 1e9, 1e-5) == pytest.approx(0.5 + 2e-3 * blocks + 20 * (1e-5 + 168e-9))
+    assert scale.iteration_on(0.5, 2, 3, 1, 0, 1e9, 1e-5, t_m=2) == pytest.approx(2 + 0.5 * blocks, rel=0.01)  # a short run
+    assert scale.iteration_on(0.5, 2, 3, blocks, 1e-3, 1e9, 1e-5) == pytest.approx(
+        0.5 + 4 / 3 * 1e-3 * blocks + 5 * (1e-5 + 3 * 168e-9))
     assert scale.n_bytes(2, 3) == 168
 
 
@@ -144,7 +145,8 @@ def test_a_curve_says_from_which_number_of_workers_half_are_lost():
 
 
 def test_steps_of_a_rank_are_timed(tmp_path, monkeypatch):
-    monkeypatch.setitem(scale.STEPS, "RealNVP, D = 64", 8)
+    monkeypatch.setitem(scale.STEPS, "RealNVP, D = 64", 64)
     scale.steps("RealNVP, D = 64", tmp_path / "found", 2)
     found = json.loads((tmp_path / "found").read_text())
-    assert list(found["step"]) == ["8", "4", "2"] and all(t > 0 for t in found["step"].values()) and found["parameters"] > 0
+    assert list(found["step"]) == list(found["cpu"]) == ["64", "16", "4"] and found["parameters"] > 0
+    assert all(t > 0 for what in ("step", "cpu") for t in found[what].values())
