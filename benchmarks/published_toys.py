@@ -47,7 +47,8 @@ WHY = {  # of a model and data that miss their bar
     ("FlowMatching", "eight-gaussians"): "the least loss of the rows stopped by is that of a bandwidth of 8, whose density has "
                                          "ripples (see the picture); without one it is 0.0227. Moons, on rows of no test, had "
                                          "0.030 after 300 epochs and 0.015 after 900, of independent pairs. Sines of a "
-                                         "bandwidth of 2 had 0.040 on other rows after 200 epochs."}
+                                         "bandwidth of 2 had 0.040 on other rows after 200 epochs. By targets of batches, "
+                                         "after 60: 0.054 of SiLU, 0.036 of 256-128 units and a bandwidth of 3."}
 
 
 def rows(name, seed, n):
