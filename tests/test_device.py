@@ -80,7 +80,8 @@ def test_every_op_and_its_derivatives(cupy, name, dtype):
         return
     arrays = [a.astype(dtype) if a.dtype.kind == "f" else a for a in arrays]
     loose = {"rtol": 1e-3, "atol": 1e-3} if dtype == np.float32 else close
-    same(f, *arrays, **loose)
+    if name != "solve-stacks":  # CuPy's own takes stacks of one number alone; npgen's op broadcasts them
+        same(f, *arrays, **loose)
     same(lambda *a: grad(lambda *a: np.sum(f(*a) * f(*a)), tuple(range(len(a))))(*a), *arrays, **loose)
     if dtype == np.float64:
         same(lambda *a: hvp(lambda x: np.sum(f(x, *a[1:]) ** 2), a[0], np.ones_like(a[0])), *arrays)

@@ -13,10 +13,18 @@ from .rules import composed, op, summed
 from .shapes import expand_dims, squeeze, tril, triu
 
 
+def _solution(a, b):
+    """np.linalg.solve of matrices, which CuPy's does not broadcast."""
+    if is_device_array(b):
+        stacks = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a, b = (np.broadcast_to(x, stacks + x.shape[-2:]) for x in (a, b))
+    return np.linalg.solve(a, b)
+
+
 def _triangular(a, b, *, lower, transpose):
     if is_device_array(b):
         a = np.tril(a) if lower else np.triu(a)
-        return np.linalg.solve(transposed(a) if transpose else a, b)
+        return _solution(transposed(a) if transpose else a, b)
     _blas.load()
     from scipy.linalg import solve_triangular
     return solve_triangular(a, b, lower=lower, trans=int(transpose), check_finite=False)
@@ -60,8 +68,8 @@ cholesky = op(np.linalg.cholesky, _cholesky_rule)
 inv = op(np.linalg.inv, lambda ans, a: lambda g: -matmul(matmul(transposed(ans), g), transposed(ans)))
 logdet = op(lambda a: np.linalg.slogdet(a)[1], lambda ans, a: lambda g: expand_dims(g, (-2, -1)) * transposed(inv(a)),
             name="logdet")
-_solve = op(np.linalg.solve, lambda ans, a, b: summed(a, lambda g: -matmul(_solve(transposed(a), g), transposed(ans))),
-            lambda ans, a, b: summed(b, lambda g: _solve(transposed(a), g)))
+_solve = op(_solution, lambda ans, a, b: summed(a, lambda g: -matmul(_solve(transposed(a), g), transposed(ans))),
+            lambda ans, a, b: summed(b, lambda g: _solve(transposed(a), g)), name="solve")
 
 
 @composed(np.linalg.solve)
