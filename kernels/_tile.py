@@ -151,7 +151,7 @@ if available:
                 row_starts.append(builder.add(first, builder.mul(row, along_rows)))
             places = [C.at(builder.add(ci, SIZE(r)), cj) for r in range(n_rows)]
             _fetch(builder, places)
-            _fetch(builder, [builder.add(place, SIZE(60)) for place in places])
+            _fetch(builder, [builder.add(place, SIZE(60)) for place in places])  # a row need not begin at a line
             starts = [[C.load(place, vector) if onto == "c" else ir.Constant(vector, [0.0] * lanes)] for place in places]
             results = _summed(A, row_starts, along_k, B, [B.address], SIZE(LINE), depth, starts)
             for (result,), place in zip(results, places, strict=True):

@@ -116,7 +116,7 @@ class Column:
             x[rows] = np.asarray(values, np.float64)
             if np.isinf(x).any():
                 row = np.flatnonzero(np.isinf(x))[0]
-                raise self._refusal(row, x[row], "no finite number")
+                raise self._refusal(row, float(x[row]), "no finite number")
         if self.clock:
             hours, minutes = hour_and_minute(x[rows])
             x[rows] = 60 * hours + minutes
