@@ -180,8 +180,8 @@ def add_sample(commands):
     sub.add_argument("--context", metavar="NAME=VALUE,...", help="of a model with a context: the values to draw for, or with "
                      "--data the names or numbers of its columns there")
     sub.add_argument("--given", action="append", default=[], metavar="NAME=VALUE", help="of a model of a table: what is known "
-                     "of a column, and the others are drawn given it; of a mixture of columns also from one value to another, "
-                     "age=30..40 or age=30..; can be repeated")
+                     "of a column, and the others are drawn given it; also from one value to another, age=30..40 or age=30..; "
+                     "can be repeated")
     sub.add_argument("--data", metavar="DATA", help="rows whose context the rows are drawn for, one by one")
     add_dialect(sub)
     sub.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same rows (default: new rows every time)")

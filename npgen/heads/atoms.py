@@ -132,7 +132,8 @@ class Atoms(Family):
         return ops.sum(ops.where(alone, own + density, own), axis=-1)
 
     def support(self):
-        return self.base.support()
+        points = self.base.support()
+        return None if points is None else np.union1d(points, self.atoms)
 
     def _mass(self, low, high, outputs):
         """log P of the rest in an interval (..., d, 1) and of the atoms in it (..., d, a)."""

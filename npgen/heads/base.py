@@ -105,6 +105,10 @@ class Head(Part, abc.ABC):
     def of(self, features):
         """The head of some features, in this order."""
 
+    def at(self, j):
+        """The head of feature j alone."""
+        return self.of([j])
+
     def n_inputs(self, d):
         """How many inputs of a network each of d features is, (d,)."""
         return np.ones(d, np.int64)

@@ -112,6 +112,9 @@ class Columns(Head):
     def of(self, features):
         return Columns([self.heads[j] for j in features])
 
+    def at(self, j):
+        return self.heads[j]
+
     def smooth(self, x):
         return self._filled((head.smooth(x[..., _there(columns, x)]) for head, columns, *_ in self._parts), x)
 

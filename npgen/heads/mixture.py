@@ -8,8 +8,8 @@ import numpy as np
 from .. import ops
 from ..fused import mixture_log_prob
 from ..kernels._constants import MIXTURE
-from .base import Head
-from .normal import mean_and_variance, raw_log_var, std
+from .base import RAREST, Head
+from .normal import mean_and_variance, normal_between, raw_log_var, std
 
 
 class MixtureOfNormals(Head):
@@ -45,6 +45,23 @@ class MixtureOfNormals(Head):
         log_weights, mean, log_var = self.split(outputs)
         edges = ((edge[..., None] - mean) / std(log_var) for edge in (low, high))
         return ops.logsumexp(log_weights + ops.normal_log_mass(*edges))
+
+    def log_mass(self, low, high, outputs):
+        return self.log_cell(np.clip(low, -1e100, 1e100), np.clip(high, -1e100, 1e100), outputs)
+
+    def sample_within(self, noise, low, high, outputs):
+        """One component by its mass in the interval, of which the uniform is one again, of that component's normal."""
+        log_weights, mean, log_var = self.split(outputs)
+        scale = std(log_var)
+        ends = [(np.asarray(end)[..., None] - mean) / scale for end in (low, high)]
+        log_mass = log_weights + ops.normal_log_mass(*(np.clip(end, -1e100, 1e100) for end in ends))
+        edges = np.cumsum(np.exp(log_mass - log_mass.max(axis=-1, keepdims=True)), axis=-1)
+        at = noise[..., None] * edges[..., -1:]
+        number = (edges[..., :-1] <= at).sum(axis=-1)[..., None]
+        mean, scale, *ends, last = (np.take_along_axis(a, number, axis=-1) for a in (mean, scale, *ends, edges))
+        before = np.where(number > 0, np.take_along_axis(edges, np.maximum(number - 1, 0), axis=-1), 0)
+        u = np.clip((at - before) / (last - before), RAREST, 1)
+        return np.clip((mean + scale * normal_between(u, *ends))[..., 0], low, high)
 
     def log_prob(self, x, outputs):
         return mixture_log_prob(x, outputs, self.n_components, self.limit)

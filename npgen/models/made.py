@@ -27,7 +27,7 @@ from ..tensor import value_of
 from ..transforms import Chain
 from ..warn import warn
 from .base import Capabilities, Follows
-from .conditional import Conditional, Conditions, columns_of
+from .conditional import WAYS, Conditional, Conditions, Within, columns_of
 from .gradient import GradientModel, warn_of_one_gaussian
 
 
@@ -253,24 +253,47 @@ class MADE(Conditions, GradientModel):
     def condition(self, columns, values=None, *, context=None):
         """p(x_m | x_s) of the other columns, in their order, given the values (s,) of some: a Conditional.
 
+        columns: numbers; or of a model of a DataFrame {name: value, or (low, high) for an interval}, None for an open end.
+
         The columns have to come first in an order of the factorisation: in one of order_, or with order="any" in one that is
         made for them. It is the exact conditional of that order's density. That is log_prob's where order_ is one order and
         they come first in it; else log_prob is the mean of other orders' densities, which training draws near to this one, but
-        whose own conditional is a sum over all values of the missing columns.
+        whose own conditional is a sum over all values of the missing columns. Of intervals models.conditional.Within says what
+        is exact, and its density and sampling are "exact" or "estimate"; order="any" has columns with levels before numbers.
         Raises ValueError where they do not come first, for columns that X does not have, or twice, and for values of another
         shape, NaN or infinities.
         """
         self._check_fitted("condition")
         columns, values, within = self._known("condition", columns, values)
         if within:
-            raise ValueError(f"condition: column {self._names[next(iter(within))]!r} is given an interval, over which a MADE "
-                             "has no sum; give a value, or fit a Mixture")
+            return self._within(columns, values, within, context)
         columns, others, values = columns_of(self, "condition", columns, values)
         known = np.full((1, self.n_features_in_), np.nan, values.dtype)
         known[0, columns] = values
         self._entered("condition", known)
-        self._order_from("condition", columns)
-        return Conditional(self, columns, others, values, context)
+        return Conditional(self, columns, others, values, self._order_from("condition", columns), context)
+
+    def _within(self, columns, values, within, context):
+        """condition, where some columns are given intervals, {number: (low, high)}."""
+        if self.preprocess_.inner or type(self.preprocess_) is not Chain:
+            raise ValueError(f"condition: this {type(self).__name__} lives behind preprocess={self.preprocess!r}, which "
+                             "intervals do not go through; fit it with head='auto', or give a value")
+        others = np.setdiff1d(np.arange(self.n_features_in_), [*columns, *within])
+        if not len(others):
+            raise ValueError("condition: columns must not be all there are; leave at least one")
+        known = np.full((1, self.n_features_in_), np.nan, self.dtype_)
+        known[0, columns] = values
+        self._entered("condition", known)
+        levels, ways = {}, 1
+        for j, (low, high) in within.items():
+            points = self.head_.at(j).support()
+            inside = [] if points is None else points[(low <= points) & (points <= high)]
+            if points is not None and ways * len(inside) <= WAYS:
+                levels[j], ways = inside, ways * len(inside)
+        columns, values = np.array(columns, int), np.asarray(values, self.dtype_)
+        known = [*columns, *levels, *(j for j in within if j not in levels)]
+        order = self._first_in_order(known) if self.any_order_ else self._order_from("condition", known)
+        return Within(self, columns, others, values, order, within, levels, context)
 
     def impute(self, X, *, context=None, n=None, rng=None):
         """X (n, d) with every missing value (NaN) replaced by a draw, given the row's other values.
@@ -323,17 +346,20 @@ class MADE(Conditions, GradientModel):
             if set(order.order[:len(columns)].tolist()) == set(np.asarray(columns).tolist()):
                 return order
         if self.any_order_:
-            return Order(np.concatenate([columns, [j for j in self._orders[0].order if j not in columns]]).astype(np.int64))
+            return self._first_in_order(columns)
         shown = [self._names[j] for j in columns] if self._names else np.asarray(columns).tolist()
         raise ValueError(f"{method}: columns {one_line(shown)} do not come first in the order of this MADE's factorisation; "
-                         "fit it with order='any'")
+                         "fit it with order='any', or with an order that begins with them")
 
-    def _conditional_log_prob(self, x, columns, context):
-        """log p(x_m | x_s) of checked rows (n, d)."""
+    def _first_in_order(self, columns):
+        """The order of these columns, then of the others as they come in the first one."""
+        return Order(np.concatenate([columns, [j for j in self._orders[0].order if j not in columns]]).astype(np.int64))
+
+    def _conditional_log_prob(self, x, order, s, context):
+        """log p(x_m | x_s) of checked rows (n, d), given the first s columns in an order."""
         if self.preprocess_.inner or type(self.preprocess_) is not Chain:
             raise ValueError(f"log_prob: this {type(self).__name__} lives behind preprocess={self.preprocess!r}, by which some "
                              "columns have no density of their own; fit it with preprocess=None, or draw samples")
-        order, s = self._order_from("log_prob", columns), len(columns)
 
         def of_rows(x, c):
             net, p, z = self._net.of(order.order), self._net.ordered(self._at(x.dtype), order.order), order.take(x)
