@@ -59,14 +59,14 @@ class Known:
     def to(self, place):
         return self
 
-    def of(self, w, tau):
+    def of(self, w, tau, means=MEANS, stds=STDS, weights=WEIGHTS):
         """E[-(alpha' x + sigma' eps) | w] = (E[x | w] - sigma' w) / sigma, as eps = (w - alpha x) / sigma."""
         alpha, sigma, _, d_sigma = self.path(np.asarray(tau, np.float64))
         alpha, sigma, d_sigma = (np.reshape(a, (-1, 1)) for a in (alpha, sigma, d_sigma))
-        means, var = MEANS / self.scale, (STDS / self.scale)**2
+        means, var = means / self.scale, (stds / self.scale)**2
         total = alpha**2 * var + sigma**2  # (n, 3)
         off = np.expand_dims(w, 1) - np.expand_dims(alpha, 1) * means
-        r = ops.softmax(np.log(WEIGHTS) - ops.sum(off**2, axis=2) / (2 * total) - np.log(total), axis=1)
+        r = ops.softmax(np.log(weights) - ops.sum(off**2, axis=2) / (2 * total) - np.log(total), axis=1)
         x = ops.sum(np.expand_dims(r, 2) * (means + np.expand_dims(alpha * var / total, 2) * off), axis=1)
         return (x - d_sigma * w) / np.maximum(sigma, 1e-12)
 
@@ -368,6 +368,66 @@ def test_guidance_is_the_unconditional_field_and_w_times_the_difference(kind):
         np.testing.assert_allclose(drawn[w, "a"], want, rtol=0, atol=1e-10)
 
 
+class KnownGiven(Known):
+    """F of rows given label a, label b or none: three mixtures, (means, stds, weights) of each."""
+
+    def __init__(self, known, scale, mixtures):
+        super().__init__(known, scale)
+        self.mixtures, self.asked = mixtures, []
+
+    def velocity(self, p, w, contexts, shares, tau):
+        each = zip(shares, np.split(contexts[0], len(shares)), strict=True)  # one context of all rows
+        F = sum(share * self.of(w, tau, *self.mixtures[int(c[:2].argmax()) if c[-1] else 2]) for share, c in each)
+        self.asked.append((w, tau, F))
+        return F
+
+
+def guided_by(kind, guidance, mixtures, **more):
+    """A model whose field is that of these mixtures, given a label of two."""
+    x = rows(400)
+    model = KINDS[kind](guidance=guidance, **QUICK | {"max_epochs": 1} | more).fit(x, context=np.where(x[:, 0] > 0, "b", "a"))
+    model.install({"ode": KnownGiven(model.inner().parts["ode"], model.scale_, mixtures)})
+    return model
+
+
+@kinds
+@pytest.mark.parametrize("guidance", [0, 0.5, 1, 3])
+def test_guidance_is_the_power_of_what_a_row_says_of_its_context(kind, guidance):
+    """The score at every level of noise is that of p(w) p(c | w)^guidance, by Bayes' rule and numbers alone."""
+    means, stds, shares = MEANS[:2], STDS[:2], np.array([0.7, 0.3])
+    mixtures = *((means[[k]], stds[[k]], np.ones(1)) for k in range(2)), (means, stds, shares)
+    model = guided_by(kind, guidance, mixtures, n_steps=5, solver="dpm++")
+    ode, label = model.inner().parts["ode"], 0
+
+    def log_product(w, alpha, sigma):
+        total = (alpha * stds / model.scale_)**2 + sigma**2
+        off = np.expand_dims(w, 1) - alpha * means / model.scale_
+        joint = np.log(shares) - np.sum(off**2, axis=2) / (2 * total) - np.log(total)
+        marginal = ops.logsumexp(joint)
+        return np.sum(marginal + guidance * (joint[:, label] - marginal))
+
+    for label, name in enumerate("ab"):
+        ode.asked = []
+        model.sample(40, context=name, rng=0)
+        assert len(ode.asked) == 5
+        for w, tau, F in ode.asked:
+            alpha, sigma, _, d_sigma = (float(a) for a in ode.path(tau))
+            score = (alpha * (sigma * F + d_sigma * w) - w) / sigma**2  # Tweedie's, of E[x | w] = sigma F + sigma' w
+            np.testing.assert_allclose(score, grad(log_product)(w, alpha, sigma), rtol=1e-7, atol=1e-9)
+
+
+@kinds
+def test_guided_rows_of_normals_are_normal(kind):
+    """N(0, v I)^(1 - g) N(m, v I)^g is N(g m, v I) up to its integral, with noise or without: rows are g m + sqrt(v) noise."""
+    m, std, shape = np.array([[0.6, -0.4]]), np.array([0.5]), (50, 2)
+    mixtures = (m, std, np.ones(1)), (-m, std, np.ones(1)), (0 * m, std, np.ones(1))
+    more = {"sigma_max": 1000.0} if kind == "Diffusion" else {}
+    for guidance, (label, sign) in itertools.product((0, 0.5, 3), (("a", 1), ("b", -1))):
+        model = guided_by(kind, guidance, mixtures, n_steps=100, solver="dpm++", **more)
+        want = sign * guidance * m + std * Stream(0).normal(shape)
+        np.testing.assert_allclose(model.sample(shape[0], context=label, rng=0), want, rtol=0, atol=0.05)
+
+
 def test_pairs_are_of_least_cost_and_keep_their_context():
     rng = np.random.default_rng(7)
     eps, x = rng.normal(size=(7, 2)), rng.normal(size=(7, 2))
@@ -400,6 +460,8 @@ density = test_the_equation_of_a_known_field_has_the_mixtures_density
 least = functools.partial(test_the_loss_is_least_at_the_known_field, target="row")
 bayes = test_what_a_batch_says_of_noise_is_bayes_rule_among_rows_of_the_same_context
 guided = test_guidance_is_the_unconditional_field_and_w_times_the_difference
+powers = functools.partial(test_guidance_is_the_power_of_what_a_row_says_of_its_context, guidance=3)
+normals = test_guided_rows_of_normals_are_normal
 traced = test_trajectory.test_the_divergence_is_the_trace_of_the_jacobian
 whole = functools.partial(test_the_density_integrates_to_one, first_layer="silu")
 wide = test_with_a_bandwidth_units_look_at_rows_evenly_finer_and_bend_among_them
@@ -421,6 +483,11 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
                                  test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale),
     "guidance by the other convention": ("models.ode:ODEModel._contexts", "(1 - self.guidance, self.guidance)",
                                          "(-self.guidance, 1 + self.guidance)", lambda: guided("FlowMatching")),
+    "guidance of what is given, by the other convention": (
+        "models.ode:ODEModel._contexts", "(1 - self.guidance, self.guidance)", "(-self.guidance, 1 + self.guidance)",
+        lambda: powers("Diffusion")),
+    "guidance beside the whole of F_u": ("models.ode:ODEModel._contexts", "(1 - self.guidance, self.guidance)",
+                                         "(1.0, self.guidance)", lambda: normals("FlowMatching")),
     "the context is not hidden from F_u": ("models.ode:ODEModel._contexts", "[np.zeros_like(seen), seen]", "[seen, seen]",
                                            lambda: guided("Diffusion")),
     "pairs of the other way round": ("models.flow_matching:paired", "(a[None, rows] - b[rows, None])",

@@ -43,7 +43,8 @@ class ODEModel(GradientModel):
     n_steps        of the solver, from data to noise or back
     solver         of sample: "rk4", "heun", "euler", or "dpm++", DPM-Solver++(2M), of one evaluation a step; log_prob, encode
                    and decode take "rk4"
-    guidance       g of F = F_u + g (F_c - F_u), F_u the network that sees no context: 1 is the model given its context
+    guidance       g of F = F_u + g (F_c - F_u), F_u the network that sees no context: 0 is the model given none, 1 the
+                   model given its context; at every level of noise, g is the power of p(c | x_s) in p(x_s) p(c | x_s)^g
     drop_context   share of the rows whose context is hidden from the network while fitting, from which F_u is learned
     bandwidth      how much finer than otherwise the network's first units look at rows, the finest of them (ode.Field): 8 or
                    more for a few columns with edges or narrow rings; 1 for many columns
