@@ -312,6 +312,11 @@ MUTANTS = [
       "self.scale_ * self._ode", "self._ode"),
     M("diffusion: scale not counted", "Diffusion, moons, wide", "models.ode:ODEModel._solved",
       " - z.shape[1] * math.log(self.scale_)", ""),
+    M("diffusion: scale forgotten in encode", "Diffusion, moons, wide", "models.ode:ODEModel._represent", "z / self.scale_",
+      "z"),
+    M("diffusion: scale forgotten in decode", "Diffusion, moons, wide", "models.ode:ODEModel._reconstruct", "self.scale_ * ",
+      ""),
+    M("ODE: encode takes one step", "FlowMatching, moons", "models.ode:ODEModel._represent", "self.n_steps_, want", "1, want"),
     # no density
     M("score by draws: sign", "GMMN, moons", "models.capabilities:score_by_draws",
       "return -divergences.energy_distance(x, model", "return divergences.energy_distance(x, model"),

@@ -397,9 +397,9 @@ def test_guidance_is_the_power_of_what_a_row_says_of_its_context(kind, guidance)
     means, stds, shares = MEANS[:2], STDS[:2], np.array([0.7, 0.3])
     mixtures = *((means[[k]], stds[[k]], np.ones(1)) for k in range(2)), (means, stds, shares)
     model = guided_by(kind, guidance, mixtures, n_steps=5, solver="dpm++")
-    ode, label = model.inner().parts["ode"], 0
+    ode = model.inner().parts["ode"]
 
-    def log_product(w, alpha, sigma):
+    def log_product(w, label, alpha, sigma):
         total = (alpha * stds / model.scale_)**2 + sigma**2
         off = np.expand_dims(w, 1) - alpha * means / model.scale_
         joint = np.log(shares) - np.sum(off**2, axis=2) / (2 * total) - np.log(total)
@@ -413,7 +413,7 @@ def test_guidance_is_the_power_of_what_a_row_says_of_its_context(kind, guidance)
         for w, tau, F in ode.asked:
             alpha, sigma, _, d_sigma = (float(a) for a in ode.path(tau))
             score = (alpha * (sigma * F + d_sigma * w) - w) / sigma**2  # Tweedie's, of E[x | w] = sigma F + sigma' w
-            np.testing.assert_allclose(score, grad(log_product)(w, alpha, sigma), rtol=1e-7, atol=1e-9)
+            np.testing.assert_allclose(score, grad(log_product)(w, label, alpha, sigma), rtol=1e-7, atol=1e-9)
 
 
 @kinds
