@@ -13,7 +13,7 @@ class Training:
 
     max_epochs           passes over the rows, at most
     batch_size           rows per step
-    learning_rate        halved whenever the loss was not finite and training went back an epoch
+    learning_rate        of the first step; halved whenever the loss was not finite and training went back an epoch
     schedule             of the learning rate from step to step: "constant", "cosine" (down to 0 after max_epochs), "step" (a
                          tenth after each third of max_epochs), or an object of npgen.optim; a fit that stops early stops there
     warmup               epochs over which the learning rate first rises from 0

@@ -1,7 +1,9 @@
 """The command line: what it writes, what it prints, and one line with status 2 for whatever the user can put right."""
 import importlib.util
+import inspect
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,12 +81,18 @@ def test_help_of_everything(capsys):
     assert capsys.readouterr().out == f"npgen {npgen.__version__}\n"
 
 
-def test_fit_help_lists_every_setting_of_every_model(capsys):
-    run("fit", "--help")
-    text = capsys.readouterr().out
-    for cls in npgen.models.MODELS.values():
-        for name in cls().get_params():
-            assert (f"{name}=" in text) == (name not in fitting.OWN_FLAGS)
+def test_fit_help_of_a_model_says_what_each_of_its_settings_means(capsys):
+    every = {name for cls in npgen.models.MODELS.values() for name in cls().get_params()}
+    for model, cls in npgen.models.MODELS.items():
+        assert run("fit", model, "--help") == 0
+        text, own = capsys.readouterr().out, cls().get_params()
+        summary = inspect.getdoc(cls).partition("\n\n")[0]
+        assert " ".join(summary.split()) in " ".join(text.split()) and max(map(len, text.splitlines())) <= 100
+        for name in every:
+            meaning = re.search(rf"^  {name}=.*\n      (\S.*)$", text, re.MULTILINE)
+            assert (meaning is not None) == (name in own and name not in fitting.OWN_FLAGS), (model, name)
+    assert run("fit", "--help") == 0
+    assert "npgen fit MODEL --help has the settings" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- fit

@@ -1,4 +1,5 @@
 """npgen fit, and how the arguments name a model and its settings; npgen check, which can fit one first."""
+import argparse
 import ast
 import contextlib
 import inspect
@@ -16,6 +17,7 @@ from ..data.reading import is_parquet, read_table
 from ..data.text import PLAIN
 from ..divergences.objectives import OBJECTIVES
 from ..models import MODELS, files
+from ..train import Training
 from ..words import count, describe, passes, training
 from . import contexts
 from .interrupts import ctrl_c
@@ -180,10 +182,37 @@ def _models():
     return "\n".join(_entry(name, inspect.getdoc(cls).partition("\n\n")[0]) for name, cls in sorted(MODELS.items()))
 
 
-def _settings():
-    """The settings of every model, with their defaults."""
-    return "\n".join(_entry(name, " ".join(f"{k}={value!r}" for k, value in _defaults(cls).items() if k not in OWN_FLAGS))
-                     for name, cls in sorted(MODELS.items()))
+def meanings(cls):
+    """{name of a setting: what it means} of a model, as its docstring has it, or that of what it inherits."""
+    found = {}
+    for one in (Training, *reversed(cls.__mro__)):
+        text = inspect.cleandoc(one.__dict__.get("__doc__") or "")
+        for names, meaning in re.findall(r"^(\w+(?:, \w+)*)  +(.*(?:\n +.*)*)", text, re.MULTILINE):
+            found |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+    return found
+
+
+def settings(cls):
+    """What --set takes of a model, with defaults and meanings."""
+    known, margin = meanings(cls), " " * 6
+    return "\n".join(f"  {name}={default!r}\n{textwrap.fill(known[name], 96, initial_indent=margin, subsequent_indent=margin)}"
+                     for name, default in _defaults(cls).items() if name not in OWN_FLAGS)
+
+
+class Help(argparse.Action):
+    """--help, and of a MODEL that stands before it its settings."""
+
+    def __init__(self, option_strings, dest, **options):
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        name = getattr(namespace, "model", None)
+        if name in MODELS:
+            cls = MODELS[name]
+            summary = textwrap.fill(inspect.getdoc(cls).partition("\n\n")[0], 98)
+            parser.epilog = f"{summary}\n\nSettings of {name} for --set, with their defaults:\n{settings(cls)}"
+        parser.print_help()
+        parser.exit()
 
 
 def _entry(name, text):
@@ -192,7 +221,7 @@ def _entry(name, text):
 
 def add_fit(commands):
     """npgen fit"""
-    sub = add_command(commands, fit, "fit a model to data and save it", examples=[
+    sub = add_command(commands, fit, "fit a model to data and save it", add_help=False, examples=[
         "npgen fit made --data digits --out digits.npgen",
         "npgen fit gmm --data faithful.csv --out faithful.npgen --set n_components=2",
         "npgen fit gmm --data 'rows/*.npy' --out large.npgen --set preprocess=None --workers 2",
@@ -215,9 +244,9 @@ Under mpirun -n N, N processes share every step of a model that follows a gradie
 the model by rounding alone, and a run goes on with any N. Where steps cannot be shared, a
 warning says so.
 
-Settings for --set, with their defaults:
-{_settings()}
+npgen fit MODEL --help has the settings of MODEL for --set, what they mean and their defaults.
 """)
+    sub.add_argument("-h", "--help", action=Help, help="show this message, or that of a MODEL named before it, and exit")
     sub.add_argument("model", metavar="MODEL", choices=sorted(MODELS), help=", ".join(sorted(MODELS)))
     add_data(sub)
     add_column(sub)
@@ -229,7 +258,8 @@ Settings for --set, with their defaults:
     sub.add_argument("--out", required=True, metavar="FILE", help="where to save the fitted model")
     sub.add_argument("--epochs", type=int, metavar="N", help="at most so many passes over the data (default: the model's)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same model (default: 0)")
-    sub.add_argument("--set", action="append", default=[], metavar="key=value", help="change a setting; can be repeated")
+    sub.add_argument("--set", action="append", default=[], metavar="key=value", help="change a setting, see npgen fit MODEL "
+                     "--help; can be repeated")
     sub.add_argument("--resume", action="store_true", help="go on from FILE.checkpoint if there is one")
     sub.add_argument("--quiet", action="store_true", help="print errors and warnings only")
     sub.add_argument("--workers", type=natural, metavar="N", help="so many processes read DATA that is several files and "

@@ -32,10 +32,10 @@ It is written whole or not at all: if anything goes wrong, an older file stays.
 """
 
 
-def add_command(commands, command, summary, *, notes="", examples):
+def add_command(commands, command, summary, *, notes="", examples, add_help=True):
     """The parser of one command, a function of its arguments."""
     sub = commands.add_parser(
-        command.__name__, help=summary, description=f"{summary[0].upper()}{summary[1:]}.",
+        command.__name__, help=summary, add_help=add_help, description=f"{summary[0].upper()}{summary[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join([notes, "examples:", *(f"  {line}" for line in examples)]))
     sub.set_defaults(command=command)
