@@ -2,7 +2,8 @@
 
 A checkpoint is named arrays plus a JSON header, kept in the safetensors metadata together with a SHA-256 of the
 whole file (the digest's own 64 digits counted as zeros). An array inside the header is a tensor too, header.0 and so on, and
-{"__array__": its name} in the JSON. Nothing in a file is executed, evaluated or imported.
+{"__array__": its name} in the JSON; so is a long list of numbers, {"__list__": its name}, and of texts, {"__texts__": [of their
+bytes in UTF-8, of how many each has]}. Nothing in a file is executed, evaluated or imported.
 
 Format 3. Before were 1, whose header holds no arrays, and 2; what models have in them was laid out otherwise: models.older.
 """
@@ -19,6 +20,7 @@ from .kernels._cuda import asnumpy
 
 FORMAT = 3
 LARGEST_HEADER = 2**24  # bytes: what JSON makes of a header takes up to 25 times its size
+LONG = 10_000          # entries, from which on a list of numbers or texts in a header is an array
 _BLANK = "0" * 64
 
 
@@ -81,14 +83,29 @@ def write(path, arrays, header):
 
     kept = {}
 
-    def keep(value):
-        if not isinstance(value, np.ndarray):
-            raise TypeError(f"{type(value).__name__} is no JSON")
+    def named(value):
         kept[name := f"header.{len(kept)}"] = value
-        return {"__array__": name}
+        return name
+
+    def keep(value):
+        if isinstance(value, np.ndarray):
+            return {"__array__": named(value)}
+        if isinstance(value, dict):
+            return {key: keep(each) for key, each in value.items()}
+        if not isinstance(value, (list, tuple)):
+            return value
+        types = set(map(type, value)) if len(value) >= LONG else ()
+        if types == {str}:
+            each = [text.encode("utf-8", "surrogatepass") for text in value]
+            counts = np.array([*map(len, each)])
+            return {"__texts__": [named(np.frombuffer(b"".join(each), np.uint8)), named(counts.astype(
+                np.min_scalar_type(counts.max())))]}
+        if types == {float} or types == {int} and max(map(abs, value)) < 2**63:
+            return {"__list__": named(np.array(value))}
+        return [keep(each) for each in value]
 
     try:
-        text = json.dumps(header, default=keep)
+        text = json.dumps(keep(header))
     except (TypeError, ValueError) as error:
         raise TypeError(f"header cannot be written as JSON ({error}); use plain Python values") from None
     if wrong := kept.keys() & arrays.keys():
@@ -139,7 +156,8 @@ def read_any(path):
         arrays = safetensors.load(blob)
     except Exception as error:  # only a forged checksum gets here: whatever the parser raises, the file is at fault
         raise LoadError(f"{path} is not a valid safetensors file ({error})") from None
-    header = _header(path, text, arrays) if meta["format"] > 1 and '"__array__"' in text else meta["header"]
+    inside = meta["format"] > 1 and any(f'"{key}"' in text for key in _KEYS)
+    header = _header(path, text, arrays) if inside else meta["header"]
     return {name: arrays[name] for name in sorted(arrays)}, header, meta["format"]
 
 
@@ -147,12 +165,26 @@ def _header(path, text, arrays):
     """The header in npgen's entry, with its own arrays, which are taken out of `arrays`."""
     def restore(pairs):
         table = _once(pairs)
-        return arrays.pop(table["__array__"]) if table.keys() == {"__array__"} else table
+        key = next(iter(table), None) if len(table) == 1 else None
+        return _KEYS[key](table[key], arrays.pop) if key in _KEYS else table
 
     try:
         return json.loads(text, object_pairs_hook=restore)["header"]
     except (ValueError, TypeError, LookupError, RecursionError):  # a name that is no array's, or is there twice
         raise LoadError(f"{path} has a damaged header; use another copy") from None
+
+
+def _texts(names, take):
+    """The texts of which these two arrays are the bytes and how many each has."""
+    letters, counts = map(take, names)
+    ends = np.cumsum(counts, dtype=np.uint64).tolist()
+    if letters.dtype != np.uint8 or counts.dtype.kind != "u" or ends != sorted(ends) or ends[-1:] != [len(letters)]:
+        raise ValueError("the texts are damaged")
+    letters = letters.tobytes()
+    return [letters[a:b].decode("utf-8", "surrogatepass") for a, b in zip([0, *ends], ends, strict=False)]
+
+
+_KEYS = {"__array__": lambda name, take: take(name), "__list__": lambda name, take: take(name).tolist(), "__texts__": _texts}
 
 
 def _metadata(path, blob):

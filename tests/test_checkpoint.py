@@ -35,6 +35,36 @@ def test_arrays_and_header_come_back(saved):
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.text(), st.text().map(lambda text: text + "\ud800\0"), st.floats(), st.integers(), st.booleans()),
+                min_size=1, max_size=6), st.integers(1, 4))
+def test_long_lists_come_back_as_they_were(tmp_path_factory, cells, times):
+    """Of one type they are arrays in the file, and the JSON is short; of several types, or beyond 64 bits, they stay in it."""
+    path, header = tmp_path_factory.mktemp("c") / "x", {}
+    for kind in (str, float, int, bool):
+        some = [cell for cell in cells if type(cell) is kind] or [kind(0)]
+        header[kind.__name__] = {"list": [some * (checkpoint.LONG // len(some) + times)]}
+    header["several"] = cells * checkpoint.LONG
+    checkpoint.write(path, {"header": np.ones(1)}, header)
+    arrays, back = checkpoint.read(path)
+    assert repr(back) == repr(header) and list(arrays) == ["header"]
+
+
+def test_a_million_texts_are_no_header(tmp_path):
+    texts = [f"l{i}" * (i % 3) for i in range(10**6)]
+    checkpoint.write(tmp_path / "x", {}, {"levels": texts})
+    assert (tmp_path / "x").stat().st_size < 16e6 and checkpoint.read(tmp_path / "x")[1] == {"levels": texts}
+
+
+@pytest.mark.parametrize("letters, counts", [(b"abc", [1, 1]), (b"abc", [4, -1]), (b"\xff", [1]), (b"ab", [1.0, 1.0]),
+                                             (b"a", [])])
+def test_texts_that_are_damaged_are_refused(tmp_path, letters, counts):
+    checkpoint.write(tmp_path / "x", {}, {"a": np.frombuffer(letters, np.uint8), "b": np.array(counts), "c": {
+        "__texts__": ["a", "b"]}})
+    with pytest.raises(checkpoint.LoadError, match="has a damaged header"):
+        checkpoint.read(tmp_path / "x")
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8),
                        hnp.arrays(st.sampled_from([bool, np.int8, np.uint64, np.float16, np.float32, np.float64]),
                                   hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)), max_size=4))

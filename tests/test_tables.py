@@ -303,14 +303,11 @@ def test_wide_and_deep_tables(shape, tmp_path):
     else:
         frame = pl.DataFrame({f"c{j}": rng.integers(0, 5, 40) if j % 2 else [
             ("a", "b", None)[i] for i in rng.integers(0, 3, 40)] for j in range(10**4)})
-    model = again = npgen.Mixture(2, random_state=0, max_iter=2).fit(frame)
-    if shape == "a million levels":  # a file's header holds the schema, and 16 MB
-        with pytest.raises(TypeError, match="^header takes more than 16,777,216 bytes"):
-            model.save(tmp_path / "m")
-        assert not list(tmp_path.iterdir())
-    else:
-        model.save(tmp_path / "m")
-        again = npgen.load(tmp_path / "m")
+    model = npgen.Mixture(2, random_state=0, max_iter=2).fit(frame)
+    model.save(tmp_path / "m")
+    again = npgen.load(tmp_path / "m")
+    if shape == "a million levels":
+        assert (tmp_path / "m").stat().st_size < 20e6 and again.schema_ == model.schema_
     nats = again.log_prob(frame)
     assert np.isfinite(nats).all() and np.array_equal(nats, model.log_prob(frame))
     drawn = again.sample(3, rng=0)
