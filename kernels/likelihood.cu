@@ -53,3 +53,20 @@ extern "C" __global__ void standard_normal_backward(const REAL* __restrict__ g, 
                                                     REAL* __restrict__ dz, long long n, long long d, int lanes) {
     for_entries(n, d, lanes, [=](long long row, long long i) { dz[row * d + i] = -g[row] * z[row * d + i]; });
 }
+
+extern "C" __global__ void kl_forward(const REAL* __restrict__ mean, const REAL* __restrict__ log_var, REAL* __restrict__ ans,
+                                      long long n, long long d, int lanes) {
+    sum_rows(ans, n, d, lanes, (REAL)0.5, 0, [=](long long row, long long i) {
+        REAL m = mean[row * d + i], v = log_var[row * d + i];
+        return m * m + (exp(v) - 1 - v);
+    });
+}
+
+extern "C" __global__ void kl_backward(const REAL* __restrict__ g, const REAL* __restrict__ mean,
+                                       const REAL* __restrict__ log_var, REAL* __restrict__ both, long long n, long long d,
+                                       int lanes) {
+    for_entries(n, d, lanes, [=](long long row, long long i) {
+        both[row * d + i] = g[row] * mean[row * d + i];
+        both[(n + row) * d + i] = (REAL)0.5 * g[row] * (exp(log_var[row * d + i]) - 1);
+    });
+}

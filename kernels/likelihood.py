@@ -1,4 +1,4 @@
-"""Log-likelihoods of rows under the outputs of a network, and their gradients.
+"""Log-likelihoods of rows under the outputs of a network, a divergence of such outputs, and their gradients.
 
     bernoulli_forward           sum_d x_d l_d - log(1 + exp(l_d))                                       (N,) nats
     bernoulli_backward          g (x - sigmoid(l)), the gradient with respect to the logits l           (N, D)
@@ -6,8 +6,10 @@
     normal_backward             g (x - m) exp(-v),  g ((x - m)^2 exp(-v) - 1) / 2 dv/draw               (N, 2D)
     standard_normal_forward     sum_d log N(z_d; 0, 1)                                                  (N,) nats
     standard_normal_backward    -g z                                                                    (N, D)
+    kl_forward                  sum_d KL(N(m_d, exp(v_d)) || N(0, 1)) = sum_d (m_d^2 + exp(v_d) - 1 - v_d) / 2    (N,) nats
+    kl_backward                 g m,  g (exp(v) - 1) / 2                                                (2, N, D)
 
-x, z, logits (N, D), g (N,), outputs (N, 2D): of every feature the mean m, then the raw log-variance raw; limit > 0. All of
+x, z, m, v, logits (N, D), g (N,), outputs (N, 2D): of every feature the mean m, then the raw log-variance raw; limit > 0. All of
 one dtype, float32 or float64. Any N and D, zero included. x in the Bernoulli is in [0, 1].
 
 A logit that is sure and right loses no digit, neither in its likelihood, which is near 0, nor in its gradient; at +-inf
@@ -72,6 +74,16 @@ def _standard_normal_forward_reference(z):
 
 def _standard_normal_backward_reference(g, z):
     return -g[:, None] * z
+
+
+def _kl_forward_reference(mean, log_var):
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (np.square(mean, dtype=float) + np.expm1(log_var.astype(float)) - log_var).sum(axis=1).astype(mean.dtype) / 2
+
+
+def _kl_backward_reference(g, mean, log_var):
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (g[:, None] * np.stack([mean, np.expm1(log_var.astype(float)) / 2])).astype(mean.dtype)
 
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
@@ -205,6 +217,12 @@ def _sum_squares(z):
 
 
 @jit
+def _few_panels(N, D):
+    """_panels, but one where a second thread costs more than it does, of values that take a moment each."""
+    return _panels(N) if N * D >= 2**14 else 1
+
+
+@jit
 def _standard_normal_panel(p, panels, z, ans):
     (N, D), real = z.shape, z.dtype.type
     half, constant = real(0.5), real(D * LOG_2PI)
@@ -214,7 +232,7 @@ def _standard_normal_panel(p, panels, z, ans):
 
 @entry
 def _standard_normal_forward(z, ans):
-    panels = _panels(len(z))
+    panels = _few_panels(*z.shape)
     parallel(panels, _standard_normal_panel, (panels, z, ans))
 
 
@@ -228,8 +246,44 @@ def _standard_normal_backward_panel(p, panels, g, z, dz):
 
 @entry
 def _standard_normal_backward(g, z, dz):
-    panels = _panels(len(z))
+    panels = _few_panels(*z.shape)
     parallel(panels, _standard_normal_backward_panel, (panels, g, z, dz))
+
+
+@jit(fastmath={"reassoc"})
+def _sum_kl(mean, log_var):
+    total, one = mean.dtype.type(0), mean.dtype.type(1)
+    for d in range(mean.size):
+        total += mean[d] * mean[d] + (exp(log_var[d]) - one - log_var[d])
+    return total
+
+
+@jit
+def _kl_panel(p, panels, mean, log_var, ans):
+    N, half = len(mean), mean.dtype.type(0.5)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        ans[n] = half * _sum_kl(mean[n], log_var[n])
+
+
+@entry
+def _kl_forward(mean, log_var, ans):
+    panels = _few_panels(*mean.shape)
+    parallel(panels, _kl_panel, (panels, mean, log_var, ans))
+
+
+@jit
+def _kl_backward_panel(p, panels, g, mean, log_var, both):
+    (N, D), half, one = mean.shape, mean.dtype.type(0.5), mean.dtype.type(1)
+    for n in range(p * N // panels, (p + 1) * N // panels):
+        for d in range(D):
+            both[0, n, d] = g[n] * mean[n, d]
+            both[1, n, d] = half * g[n] * (exp(log_var[n, d]) - one)
+
+
+@entry
+def _kl_backward(g, mean, log_var, both):
+    panels = _few_panels(*mean.shape)
+    parallel(panels, _kl_backward_panel, (panels, g, mean, log_var, both))
 
 
 def _filling(function, shape):
@@ -276,3 +330,9 @@ standard_normal_forward = Kernel(
 standard_normal_backward = Kernel(
     "likelihood.standard_normal_backward", "g(N) z(N,D)", reference=_standard_normal_backward_reference,
     **_sides("standard_normal_backward", _standard_normal_backward, lambda g, z: z.shape))
+kl_forward = Kernel(
+    "likelihood.kl_forward", "mean(N,D) log_var(N,D)", reference=_kl_forward_reference,
+    **_sides("kl_forward", _kl_forward, lambda mean, log_var: mean.shape[:1]))
+kl_backward = Kernel(
+    "likelihood.kl_backward", "g(N) mean(N,D) log_var(N,D)", reference=_kl_backward_reference,
+    **_sides("kl_backward", _kl_backward, lambda g, mean, log_var: (2, *mean.shape)))

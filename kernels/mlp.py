@@ -272,6 +272,15 @@ def _clear_task(t, parts, widths, blocks, dparams):
 
 
 @jit
+def _clear(widths, blocks, dparams):
+    """The same in all of every weight's rows, if any has a mask."""
+    parts = 0
+    for layer in range(len(widths) - 1):
+        parts = parts if _dense(blocks, widths, layer) else 16
+    parallel(parts, _clear_task, (parts, widths, blocks, dparams))
+
+
+@jit
 def _sum_rows(above, first, last, bias):
     """bias[first:last] = the sum of the rows above."""
     total = bias[first:last]
@@ -411,7 +420,7 @@ def _gradients(threads, g, x, hidden, delta, widths, blocks, pieces, mask, dpara
     for layer in range(len(widths) - 1):
         rows, columns = _cut_gradient(layer, len(x), widths, blocks, threads)
         parallel(rows * columns, _large_gradient_task, (layer, rows, columns, g, x, hidden, delta, widths, dparams))
-    parallel(16, _clear_task, (16, widths, blocks, dparams))
+    _clear(widths, blocks, dparams)
     parallel(len(pieces), _gradient_task, (g, x, hidden, delta, widths, blocks, threads, pieces, mask, dparams))
 
 
@@ -461,7 +470,7 @@ def _slope_backward(threads, h, c, x, g, hidden, delta, params, widths, blocks, 
         tasks = panels if panels else _tasks(stage, N, widths, blocks, threads)
         parallel(tasks, _tangent_task, (stage, panels, threads, h, params, widths, blocks, hidden, t, dg))
     parallel(16, _mix_task, (16, h, c, x, hidden, widths, t, below))
-    parallel(16, _clear_task, (16, widths, blocks, dparams))
+    _clear(widths, blocks, dparams)
     parallel(len(pieces), _weights_task, (below, c, t, g, delta, widths, pieces, mask, dparams))
 
 

@@ -449,7 +449,8 @@ TRAINED = {  # a model, rows, the kernels that take part in a step, the gatherin
                    "likelihood.bernoulli_backward"),
     "RealNVP": (RealNVP(n_couplings=2, hidden=(4,), **QUICKLY), MOONS, "gather.rows flow.inverse flow.backward adam.step"),
     "VAE": (VAE(n_latent=2, hidden=(4,), **QUICKLY), MOONS, "gather.rows mlp.forward mlp.backward adam.step "
-            "likelihood.normal_forward likelihood.normal_backward reparameterize.forward reparameterize.backward"),
+            "likelihood.normal_forward likelihood.normal_backward likelihood.kl_forward likelihood.kl_backward "
+            "reparameterize.posterior_forward reparameterize.posterior_backward"),
 }
 
 

@@ -45,6 +45,12 @@ LIKELIHOODS = {  # name -> op, its formula, the arrays
     "categorical": (lambda x, o: fused.categorical_log_prob(x, o, FIRST), lambda x, o: fused._categorical.formula(x, o, FIRST),
                     (LEVELS, OUTPUTS)),
     "standard normal": (fused.standard_normal_log_prob, fused._standard_normal.formula, (X,)),
+    "KL to the standard normal": (fused.standard_normal_kl, fused._kl.formula, (X, OUTPUTS[:, :4])),
+    **{f"posterior's {name}": (lambda o, k=k: fused.posterior(o, 3.0, (1, 2), 5)[k],
+                               lambda o, k=k: fused._posterior.formula(o, 3.0, 1, 2, 5)[k], (OUTPUTS,))
+       for k, name in enumerate(("draw", "mean", "log-variance"))},
+    "posterior, all": (lambda o: sum(fused.posterior(o, 3.0, (1, 2), 5)),
+                       lambda o: sum(fused._posterior.formula(o, 3.0, 1, 2, 5)), (OUTPUTS,)),
 }
 CASES = {  # name -> op, its formula, the arrays, the rest
     "mlp": (fused.mlp, fused._mlp_formula, *network((3, 7, 4, 5))),

@@ -83,6 +83,41 @@ def reparameterize_bound(eps, want, first, log_var, *stream):
     return [8 * eps * (np.abs(want[0]) + np.abs(first))]
 
 
+def posterior_inputs(rng, n, d, dtype):
+    return floats(rng, (n, 2 * d), dtype), float(rng.choice([15, 3])), *KEY, int(rng.integers(1000))
+
+
+def posterior_bound(eps, want, outputs, limit, *stream):
+    z, mean, log_var = (np.abs(a.astype(float)) for a in want)
+    return [(8 + 2 * limit) * eps * (z + 2 * mean), 0.0, 8 * eps * log_var]
+
+
+def posterior_backward_inputs(rng, n, d, dtype):
+    limit = float(rng.choice([15, 3]))
+    g, dmean, dlog_var = (floats(rng, (n, d), dtype) for _ in range(3))
+    return g, dmean, dlog_var, (limit * np.tanh(floats(rng, (n, d), dtype))).astype(dtype), limit, *KEY, int(rng.integers(1000))
+
+
+def posterior_backward_bound(eps, want, g, dmean, dlog_var, log_var, limit, *stream):
+    noise = np.abs(reparameterize.backward.reference(g, log_var, *stream).astype(float))
+    return [8 * eps * np.concatenate([np.abs(g) + np.abs(dmean), (noise + np.abs(dlog_var))], axis=1)]
+
+
+def kl_inputs(rng, n, d, dtype):
+    return (sometimes(rng, floats(rng, (n, d), dtype), floats(rng, (n, d), dtype, [0, 1e18, INF, -INF, NAN])),
+            floats(rng, (n, d), dtype).clip(-300, 80))
+
+
+def kl_bound(eps, want, mean, log_var):
+    mean, log_var = mean.astype(float), log_var.astype(float)
+    return [(16 + mean.shape[1] / 16) * eps * (np.square(mean) + np.exp(log_var) + 1 + np.abs(log_var)).sum(axis=1)]
+
+
+def kl_backward_bound(eps, want, g, mean, log_var):
+    g = np.abs(g[:, None].astype(float))
+    return [8 * eps * np.stack([np.abs(want[0][0]), g * (np.exp(log_var.astype(float)) + 1)])]
+
+
 def random_inputs(rng, n, d, dtype):
     return np.empty(n * d, dtype), *KEY, int(rng.integers(2**40))
 
@@ -425,6 +460,8 @@ CASES = {
     likelihood.standard_normal_forward: (standard_normal_inputs,
                                          lambda eps, want, z: [(16 + z.shape[1] / 16) * eps * np.abs(want[0])]),
     likelihood.standard_normal_backward: (with_cotangent(standard_normal_inputs), lambda eps, want, g, z: [0.0]),
+    likelihood.kl_forward: (kl_inputs, kl_bound),
+    likelihood.kl_backward: (with_cotangent(kl_inputs), kl_backward_bound),
     mixture_likelihood.forward: (mixture_inputs, mixture_bound),
     mixture_likelihood.backward: (with_cotangent(mixture_inputs), mixture_backward_bound),
     categorical.forward: (categorical_inputs, categorical_bound),
@@ -438,6 +475,8 @@ CASES = {
     spline.to_data_backward: (spline_backward_inputs, spline_backward_bound(spline.to_data_backward.reference, True)),
     reparameterize.forward: (reparameterize_inputs, reparameterize_bound),
     reparameterize.backward: (reparameterize_inputs, reparameterize_bound),
+    reparameterize.posterior_forward: (posterior_inputs, posterior_bound),
+    reparameterize.posterior_backward: (posterior_backward_inputs, posterior_backward_bound),
     random.uniform: (random_inputs, lambda eps, want, *args: [0.0]),
     random.normal: (random_inputs, lambda eps, want, *args: [4 * np.spacing(np.abs(want[0]))]),
     silu.forward: (silu_inputs, silu_bound),
@@ -606,6 +645,13 @@ def test_logsumexp_gradients_are_its_derivatives(backend):
             np.testing.assert_allclose(got.sum(axis=1), g * want, rtol=1e-7, atol=1e-8)
 
 
+@DTYPES
+def test_many_rows_are_gathered_as_few_are(dtype):
+    x, index = np.random.default_rng(0).normal(size=(300, 257)).astype(dtype), np.random.default_rng(1).integers(0, 300, 131)
+    assert len(index) * x.shape[1] > gather.ALONE
+    np.testing.assert_array_equal(gather.rows(x, index), x[index])
+
+
 @BACKENDS
 def test_reparameterize_backward_is_the_derivative_with_the_same_noise(backend):
     mean, log_var, g, direction = np.random.default_rng(0).normal(size=(4, 30, 7))
@@ -645,7 +691,9 @@ def test_likelihood_gradients_are_the_derivatives(backend):
         for gradient, f, at in (
                 (likelihood.bernoulli_backward(g, x, logits), lambda v: likelihood.bernoulli_forward(x, v), logits),
                 (likelihood.normal_backward(g, x, outputs, 2), lambda v: likelihood.normal_forward(x, v, 2), outputs),
-                (likelihood.standard_normal_backward(g, logits), likelihood.standard_normal_forward, logits)):
+                (likelihood.standard_normal_backward(g, logits), likelihood.standard_normal_forward, logits),
+                (likelihood.kl_backward(g, logits, x)[0], lambda v: likelihood.kl_forward(v, x), logits),
+                (likelihood.kl_backward(g, logits, x)[1], lambda v: likelihood.kl_forward(logits, v), x)):
             along = direction[:, :at.shape[1]].copy()
             np.testing.assert_allclose((gradient * along).sum(axis=1), g * slope(f, at, along), rtol=1e-7, atol=1e-8)
 
@@ -928,7 +976,8 @@ def launches_of_networks(dtype):
 # Dims that no other argument has a say in: more rows, or more parts of a plan, make another launch that is sound.
 FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm.squared": "P", "logsumexp.forward": "N",
         "pairwise.distance": "N", "pairwise.gaussian": "NS", "pairwise.gaussian_backward": "S", "pairwise.nearest": "NM",
-        "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D", "em.log_prob": "N",
+        "likelihood.standard_normal_forward": "ND", "likelihood.standard_normal_backward": "D",
+        "reparameterize.posterior_forward": "N", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT",
         "mlp.slope": "BT", "mlp.slope_backward": "BT", "flow.inverse": "NT",

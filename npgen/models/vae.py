@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from .. import ops, priors
+from .. import fused, ops, priors
 from ..checks import check_widths
 from ..heads import from_config, head_for
 from ..heads.normal import interleaved, mean_and_variance, normal_log_prob, raw_log_var, std
@@ -137,16 +137,21 @@ class VAE(GradientModel):
         mean, raw = ops.split(self._encoder(p, beside(x, c)), 2, axis=1)
         return mean, ops.bounded(raw, LOG_VAR_LIMIT)
 
-    def _terms(self, p, x, draw, c=None, free_bits=0.0):
-        """The ELBO's two terms, (n,) each: log p(x | z) at one z = draw(mean, log_var), and the KL divergence.
+    def _drawn_posterior(self, p, x, at, c=None, k=1):
+        """z ~ q(z | x), mean and log_var, (n k, l) each: k draws for every row, by the values of the stream from `at` on."""
+        outputs = self._encoder(p, beside(x, c))
+        if k > 1:
+            outputs = np.broadcast_to(outputs[:, None], (len(x), k, outputs.shape[1])).reshape(len(x) * k, -1)
+        return fused.posterior(outputs, LOG_VAR_LIMIT, *at)
+
+    def _terms(self, p, x, z, mean, log_var, c=None, free_bits=0.0):
+        """The ELBO's two terms, (n,) each: log p(x | z) at one z ~ q(z | x), and the KL divergence.
 
         That is exact, or of a learned prior log q(z | x) - log p(z) at the same z.
         """
-        mean, log_var = self._posterior(p, x, c)
-        kl = self._prior.kl(mean, log_var)  # here, while the kernels' threads are awake anyway
+        kl = self._prior.kl(mean, log_var)
         if kl is not None and free_bits:
             kl = ops.sum(ops.maximum(self._prior.kl_each(mean, log_var), free_bits), axis=1)
-        z = draw(mean, log_var)
         if kl is None:
             kl = ops.sum(normal_log_prob(z, mean, log_var), axis=1) - self._prior.log_prob(p, z, c)
             kl = ops.maximum(kl, free_bits * self.n_latent_) if free_bits else kl
@@ -156,15 +161,14 @@ class VAE(GradientModel):
         if self.objective == "iwae":
             return -self._iwae(p, z, stream, c)
         at = stream.reserve(len(z) * self.n_latent_, z.dtype)
-        log_prob, kl = self._terms(p, z, lambda mean, log_var: ops.reparameterize(mean, log_var, *at), c, self.free_bits)
+        log_prob, kl = self._terms(p, z, *self._drawn_posterior(p, z, at, c), c, self.free_bits)
         return self.beta * kl - log_prob
 
     def _iwae(self, p, x, stream, c=None):
         """log 1/k sum_s w_s, (n,): a sample of IWAE_k. Row i has the stream's next values from the (i k l)th on."""
-        n, k, each = len(x), self.k, (len(x), self.k, self.n_latent_)
-        mean, log_var = (np.broadcast_to(a[:, None], each).reshape(n * k, -1) for a in self._posterior(p, x, c))
+        n, k = len(x), self.k
+        z, mean, log_var = self._drawn_posterior(p, x, stream.reserve(n * k * self.n_latent_, x.dtype), c, k)
         x, c = (a if a is None else np.repeat(a, k, axis=0) for a in (x, c))
-        z = ops.reparameterize(mean, log_var, *stream.reserve(n * k * self.n_latent_, x.dtype))
         log_ratio = self._prior.log_prob(p, z, c) - ops.sum(normal_log_prob(z, mean, log_var), axis=1)
         log_w = self._head.log_prob(x, self._decoder(p, beside(z, c))) + self.beta * log_ratio
         return ops.logsumexp(log_w.reshape(n, k), axis=1) - math.log(k)
@@ -203,7 +207,8 @@ class VAE(GradientModel):
         """
         def bound(p, z, c, log_det):
             eps = row_normals(z, (self.n_latent_,))
-            log_prob, kl = self._terms(p, z, lambda mean, log_var: mean + std(log_var) * eps, c)
+            mean, log_var = self._posterior(p, z, c)
+            log_prob, kl = self._terms(p, z, mean + std(log_var) * eps, mean, log_var, c)
             return log_prob - kl + log_det
 
         return beyond_numbers(self._rowwise(lambda x, c: self._in_space(bound, x, c), *self._check_both("elbo", X, context)))
