@@ -9,8 +9,8 @@
     kl_forward                  sum_d KL(N(m_d, exp(v_d)) || N(0, 1)) = sum_d (m_d^2 + exp(v_d) - 1 - v_d) / 2    (N,) nats
     kl_backward                 g m,  g (exp(v) - 1) / 2                                                (2, N, D)
 
-x, z, m, v, logits (N, D), g (N,), outputs (N, 2D): of every feature the mean m, then the raw log-variance raw; limit > 0. All of
-one dtype, float32 or float64. Any N and D, zero included. x in the Bernoulli is in [0, 1].
+x, z, m, v, logits (N, D), g (N,), outputs (N, 2D): of every feature the mean m, then the raw log-variance raw; limit > 0. All
+of one dtype, float32 or float64. Any N and D, zero included. x in the Bernoulli is in [0, 1].
 
 A logit that is sure and right loses no digit, neither in its likelihood, which is near 0, nor in its gradient; at +-inf
 these are the limits: log-likelihood 0 where x is the outcome that is certain, else -inf.

@@ -8,8 +8,8 @@ mean, log_var, z, g (N, D); eps_ij is the normal at value start + i D + j of the
 The same of a network's outputs (N, 2D), the means and then the raw log-variances of every row, as an encoder gives them:
 
     posterior_forward     mean, log_var = limit tanh(raw / limit), and z as above
-    posterior_backward    the gradient with respect to outputs, of g = dz and of what mean and log_var have themselves, dmean and
-                          dlog_var: g + dmean,  (g_log_var + dlog_var) (1 - (log_var / limit)^2)
+    posterior_backward    the gradient with respect to outputs, given g = dz and what else is known of mean's and log_var's,
+                          dmean and dlog_var: g + dmean,  (g_log_var + dlog_var) (1 - (log_var / limit)^2)
 
 exp overflows to inf where log_var exceeds 177 in float32, 1419 in float64. The bits do not depend on threads, and CUDA's are
 Numba's. Agreement with the reference: 8 eps of |mean| + exp(log_var / 2) |eps|; of a posterior, which carries the rounding of

@@ -63,7 +63,8 @@ class Inner:
 
     def terms(self, z, draw, c=None, p=None):
         """Of a VAE: log p(z | h) at one h = draw(mean, log_var) of q(h | z), and the KL divergence to the prior, (n,) each."""
-        return self._own("terms", "a VAE")(self._at(p), z, draw, c)
+        terms, (mean, log_var) = self._own("terms", "a VAE"), self.posterior(z, c, p)
+        return terms(self._at(p), z, draw(mean, log_var), mean, log_var, c)
 
     def importance(self, z, n_importance, c=None, p=None):
         """Of a VAE: the importance-weighted log-density of so many samples, and its standard error, (n,) each."""
