@@ -11,8 +11,6 @@ The formula is what a first derivative's kernel is tested against, and what high
     mixture_log_prob        sum_d log sum_c w_dc N(x_d; mean_dc, var_dc), from logits, means and raw log-variances
     categorical_log_prob    sum_d log P(x_d), from logits of levels
     standard_normal_log_prob    sum_d log N(z_d; 0, 1)
-    standard_normal_kl      sum_d KL(N(mean_d, exp(log_var_d)) || N(0, 1))
-    posterior               a draw of the normal that a network's outputs give, with its mean and log-variance
 
 Legend: n rows, i inputs, j outputs, h hidden units of all layers, p parameters, d features.
 """
@@ -25,7 +23,6 @@ from .kernels import flow as _flow_kernel
 from .kernels import likelihood as _likelihood_kernel
 from .kernels import mixture_likelihood as _mixture_kernel
 from .kernels import mlp as _mlp_kernel
-from .kernels import reparameterize as _reparameterize_kernel
 from .kernels import silu as _silu_kernel
 from .kernels._constants import LOG_2PI
 from .kernels._cuda import constant_like
@@ -396,44 +393,3 @@ _standard_normal = fused(
 def standard_normal_log_prob(z):
     """sum_d log N(z_d; 0, 1) over the last axis, in nats."""
     return (_standard_normal if z.ndim == 2 else _standard_normal.formula)(z)
-
-
-# ---------------------------------------------------------------- posteriors
-
-def _kl_backward(tracked, ans, g, mean, log_var):
-    both = _likelihood_kernel.kl_backward(*contiguous(g, mean, log_var))
-    return [both[i] for i in tracked]
-
-
-_kl = fused("standard_normal_kl", lambda mean, log_var: ops.sum(ops.square(mean) + ops.expm1(log_var) - log_var, axis=1) / 2,
-            lambda mean, log_var: _likelihood_kernel.kl_forward(*contiguous(mean, log_var)), _kl_backward)
-
-
-def standard_normal_kl(mean, log_var):
-    """sum_d KL(N(mean_d, exp(log_var_d)) || N(0, 1)) of every row, (n,) nats; mean, log_var (n, d)."""
-    return _kl(mean, log_var)
-
-
-def _posterior_formula(outputs, limit, key0, key1, start):
-    mean, raw = ops.split(outputs, 2, axis=1)
-    log_var = ops.bounded(raw, limit)
-    return ops.reparameterize(mean, log_var, (key0, key1), start), mean, log_var
-
-
-def _posterior_backward(tracked, ans, g, outputs, *rest):
-    g = [np.zeros_like(a) if each is None else each for a, each in zip(ans, g, strict=True)]
-    return [_reparameterize_kernel.posterior_backward(*contiguous(*g), ans[2], *rest)]
-
-
-_posterior = fused("posterior", _posterior_formula,
-                   lambda outputs, *rest: _reparameterize_kernel.posterior_forward(*contiguous(outputs), *rest),
-                   _posterior_backward)
-
-
-def posterior(outputs, limit, key, start):
-    """z = mean + exp(log_var / 2) eps, mean and log_var, (n, d) each; eps are the normals of ops.reparameterize.
-
-    outputs (n, 2 d): the means, then the raw log-variances, which are bounded to +-limit.
-    Source: Kingma & Welling (2014), section 2.4.
-    """
-    return _posterior(outputs, limit, *key, start)

@@ -23,7 +23,7 @@ import copy
 
 import numpy as np
 
-from . import fused, ops
+from . import fused, ops, posteriors
 from .checks import check_widths
 from .heads import MixtureOfNormals, Normal
 from .nn import MaskedMLP, Part, beside
@@ -95,7 +95,7 @@ class StandardNormal(Prior):
 
     def kl(self, mean, log_var):
         """sum_d (mean_d^2 + exp(log_var_d) - 1 - log_var_d) / 2, (n,) nats."""
-        return fused.standard_normal_kl(mean, log_var)
+        return posteriors.standard_normal_kl(mean, log_var)
 
     def kl_each(self, mean, log_var):
         return (ops.square(mean) + ops.exp(log_var) - 1 - log_var) / 2

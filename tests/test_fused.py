@@ -3,7 +3,7 @@ import mutants
 import numpy as np
 import pytest
 
-from npgen import fused, kernels, splines
+from npgen import fused, kernels, posteriors, splines
 from npgen.engine import grad, hvp, value_and_grad
 from npgen.kernels import flow as flow_kernel
 from npgen.layout import FlowLayout, Layout
@@ -45,12 +45,12 @@ LIKELIHOODS = {  # name -> op, its formula, the arrays
     "categorical": (lambda x, o: fused.categorical_log_prob(x, o, FIRST), lambda x, o: fused._categorical.formula(x, o, FIRST),
                     (LEVELS, OUTPUTS)),
     "standard normal": (fused.standard_normal_log_prob, fused._standard_normal.formula, (X,)),
-    "KL to the standard normal": (fused.standard_normal_kl, fused._kl.formula, (X, OUTPUTS[:, :4])),
-    **{f"posterior's {name}": (lambda o, k=k: fused.posterior(o, 3.0, (1, 2), 5)[k],
-                               lambda o, k=k: fused._posterior.formula(o, 3.0, 1, 2, 5)[k], (OUTPUTS,))
+    "KL to the standard normal": (posteriors.standard_normal_kl, posteriors._kl.formula, (X, OUTPUTS[:, :4])),
+    **{f"posterior's {name}": (lambda o, k=k: posteriors.posterior(o, 3.0, (1, 2), 5)[k],
+                               lambda o, k=k: posteriors._posterior.formula(o, 3.0, 1, 2, 5)[k], (OUTPUTS,))
        for k, name in enumerate(("draw", "mean", "log-variance"))},
-    "posterior, all": (lambda o: sum(fused.posterior(o, 3.0, (1, 2), 5)),
-                       lambda o: sum(fused._posterior.formula(o, 3.0, 1, 2, 5)), (OUTPUTS,)),
+    "posterior, all": (lambda o: sum(posteriors.posterior(o, 3.0, (1, 2), 5)),
+                       lambda o: sum(posteriors._posterior.formula(o, 3.0, 1, 2, 5)), (OUTPUTS,)),
 }
 CASES = {  # name -> op, its formula, the arrays, the rest
     "mlp": (fused.mlp, fused._mlp_formula, *network((3, 7, 4, 5))),

@@ -23,7 +23,7 @@ RANKS = [
     ["masks", "layout", "ops.rules", "ops.elementwise", "ops.shapes", "ops.reductions", "ops.products", "ops.linalg", "ops",
      "linalg", "compositions.elementwise", "compositions.reductions", "compositions.calculus",
      "compositions.products", "compositions.shapes", "compositions.fourier", "compositions.refused", "compositions", "fused",
-     "splines", "random"],
+     "splines", "posteriors", "random"],
     ["divergences.base", "divergences.pairs", "divergences.rows", "divergences.densities", "divergences.scores",
      "divergences.objectives", "divergences", "nn", "heads.base", "heads.normal", "heads.bernoulli", "heads.poisson",
      "heads.categorical", "heads.mixture", "heads.scale", "heads.latent", "heads.mapped", "heads.grid", "heads.atoms",

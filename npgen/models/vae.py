@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from .. import fused, ops, priors
+from .. import ops, posteriors, priors
 from ..checks import check_widths
 from ..heads import from_config, head_for
 from ..heads.normal import interleaved, mean_and_variance, normal_log_prob, raw_log_var, std
@@ -142,7 +142,7 @@ class VAE(GradientModel):
         outputs = self._encoder(p, beside(x, c))
         if k > 1:
             outputs = np.broadcast_to(outputs[:, None], (len(x), k, outputs.shape[1])).reshape(len(x) * k, -1)
-        return fused.posterior(outputs, LOG_VAR_LIMIT, *at)
+        return posteriors.posterior(outputs, LOG_VAR_LIMIT, *at)
 
     def _terms(self, p, x, z, mean, log_var, c=None, free_bits=0.0):
         """The ELBO's two terms, (n,) each: log p(x | z) at one z ~ q(z | x), and the KL divergence.
