@@ -39,9 +39,8 @@ def _posterior_backward(tracked, ans, g, outputs, *rest):
     return [_reparameterize_kernel.posterior_backward(*contiguous(*g), ans[2], *rest)]
 
 
-_posterior = fused("posterior", _posterior_formula,
-                   lambda outputs, *rest: _reparameterize_kernel.posterior_forward(*contiguous(outputs), *rest),
-                   _posterior_backward)
+_drawn = fused("posterior", _posterior_formula,
+               lambda outputs, *rest: _reparameterize_kernel.posterior_forward(*contiguous(outputs), *rest), _posterior_backward)
 
 
 def posterior(outputs, limit, key, start):
@@ -49,4 +48,4 @@ def posterior(outputs, limit, key, start):
 
     outputs (n, 2 d): the means, then the raw log-variances, which are bounded to +-limit.
     """
-    return _posterior(outputs, limit, *key, start)
+    return _drawn(outputs, limit, *key, start)
