@@ -39,8 +39,9 @@ def _posterior_backward(tracked, ans, g, outputs, *rest):
     return [_reparameterize_kernel.posterior_backward(*contiguous(*g), ans[2], *rest)]
 
 
-_drawn = fused("posterior", _posterior_formula,
-               lambda outputs, *rest: _reparameterize_kernel.posterior_forward(*contiguous(outputs), *rest), _posterior_backward)
+_posterior_op = fused("posterior", _posterior_formula,
+                      lambda outputs, *rest: _reparameterize_kernel.posterior_forward(*contiguous(outputs), *rest),
+                      _posterior_backward)
 
 
 def posterior(outputs, limit, key, start):
@@ -48,4 +49,4 @@ def posterior(outputs, limit, key, start):
 
     outputs (n, 2 d): the means, then the raw log-variances, which are bounded to +-limit.
     """
-    return _drawn(outputs, limit, *key, start)
+    return _posterior_op(outputs, limit, *key, start)

@@ -47,10 +47,10 @@ LIKELIHOODS = {  # name -> op, its formula, the arrays
     "standard normal": (fused.standard_normal_log_prob, fused._standard_normal.formula, (X,)),
     "KL to the standard normal": (posteriors.standard_normal_kl, posteriors._kl.formula, (X, OUTPUTS[:, :4])),
     **{f"posterior's {name}": (lambda o, k=k: posteriors.posterior(o, 3.0, (1, 2), 5)[k],
-                               lambda o, k=k: posteriors._drawn.formula(o, 3.0, 1, 2, 5)[k], (OUTPUTS,))
+                               lambda o, k=k: posteriors._posterior_op.formula(o, 3.0, 1, 2, 5)[k], (OUTPUTS,))
        for k, name in enumerate(("draw", "mean", "log-variance"))},
     "posterior, all": (lambda o: sum(posteriors.posterior(o, 3.0, (1, 2), 5)),
-                       lambda o: sum(posteriors._drawn.formula(o, 3.0, 1, 2, 5)), (OUTPUTS,)),
+                       lambda o: sum(posteriors._posterior_op.formula(o, 3.0, 1, 2, 5)), (OUTPUTS,)),
 }
 CASES = {  # name -> op, its formula, the arrays, the rest
     "mlp": (fused.mlp, fused._mlp_formula, *network((3, 7, 4, 5))),
