@@ -74,11 +74,11 @@ def _cells(series):
         gaps[np.flatnonzero(~gaps)[nan]] = True
         return Native("float", name), values[~nan], gaps
     if series.dtype.is_integer():
-        return Native("integer", name), np.array(seen.to_list(), object), gaps
+        return Native("integer", name), _shared(seen.to_list()), gaps
     if dtype == "Boolean":
         return Native("bool", name), np.array(seen.to_list(), object), gaps
     if dtype == "String":
-        return Native("string", name), np.array(seen.to_list(), object), gaps
+        return Native("string", name), _shared(seen.to_list()), gaps
     if dtype in ("Categorical", "Enum"):
         values = seen.to_list()
         levels = sorted(set(values)) if name == "Categorical" else series.cat.get_categories().to_list()
@@ -108,6 +108,12 @@ def objects(values):
     cells = np.empty(len(values), object)
     cells[:] = values
     return cells
+
+
+def _shared(values):
+    """The same of values of one type, of which equal ones are one object: a level takes memory once, not in every row."""
+    known = {}
+    return objects([known.setdefault(value, value) for value in values])
 
 
 def _type_of(name, values):

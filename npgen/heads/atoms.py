@@ -225,25 +225,28 @@ class Atoms(Family):
 
     def _each(self, x, outputs):
         """Of each feature: its values for base (n, 1), NaN where they are none, the flags of its states (n, t), log p under
-        every component and the logarithm of the share that the rest has of it, (n, k)."""
+        every component and the part of it that is the rest's (n, k), and where there is one (n, 1)."""
         log_p, rest = self._split(outputs)
         for j, flags in enumerate(np.moveaxis(self.flags(x).astype(np.float64), 1, 0)):
             alone, both = flags[:, :1] == 1, self._shares(flags)[:, None]
             column = np.where(alone | both, x[:, [j]], np.nan)
-            density = log_p[:, j, 0] + self.base.log_prob_each(column, rest[:, j])
+            density = self.base.log_prob_each(column, rest[:, j])
+            density += log_p[:, j, 0]
             state = np.where(flags.any(axis=1), flags.argmax(axis=1), self._states)
             own = np.concatenate([log_p[:, j].T, np.zeros_like(log_p, shape=(1, len(outputs)))])[state]
-            each = np.where(alone, density, np.where(both, np.logaddexp(own, density), own))
-            yield column, flags, each, np.where(alone | both, density - each, -np.inf)
+            if self._shared.any():
+                own = np.where(both, np.logaddexp(own, density), own)
+            yield column, flags, np.where(alone, density, own), density, alone | both
 
     def log_prob_each(self, x, outputs):
-        return sum(each for _, _, each, _ in self._each(x, outputs))
+        return sum(each for _, _, each, *_ in self._each(x, outputs))
 
     def moments(self, x, r, outputs):
         """The weights of every state (k, d, t), and the moments of base."""
         counts, rest = [], []
-        for j, (column, flags, _, log_share) in enumerate(self._each(x, outputs)):
-            own = r * np.exp(log_share)
+        for j, (column, flags, each, density, there) in enumerate(self._each(x, outputs)):
+            own = r * np.exp(np.where(there, density - each, -np.inf))
+            del density, each
             both = flags[:, 1:].T @ (r - own)
             counts.append(np.concatenate([own.sum(axis=0)[None], both]).T)
             rest.append(self.base.moments(column, own, self._split(outputs)[1][:, j]))

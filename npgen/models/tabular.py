@@ -61,7 +61,7 @@ class OfTables:
         """A frame as a Table of numbers, in a dtype that holds them."""
         from ..data import Table
         dtype = {True: np.float32, False: np.float64, None: self._default_dtype}[self.schema_.float32]
-        return Table(self.schema_.encode(X).astype(dtype), self.schema_.names)
+        return Table(self.schema_.encode(X).astype(dtype, copy=False), self.schema_.names)
 
     def _numbers(self, method, X, name="X"):
         """What a query is asked about, a frame as its numbers."""
