@@ -229,6 +229,20 @@ def test_from_a_csv_with_holes_to_scores_filled_cells_and_rows_under_conditions(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_fit_says_which_columns_it_does_not_model(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame(CELLS).write_csv("d.csv")
+    assert cli.main("fit mixture --data d.csv --out m --set n_components=2 --epochs 2".split()) == 0
+    assert "not modelled  key (id), where (constant)\n" in capsys.readouterr().out
+    pl.DataFrame({f"k{j}": CELLS["key"] for j in range(9)} | {"age": CELLS["age"]}).write_csv("d.csv")
+    assert cli.main("fit mixture --data d.csv --out m --set n_components=2 --epochs 2".split()) == 0
+    assert "k7 (id), and 1 more\n" in capsys.readouterr().out
+    pl.DataFrame({"age": CELLS["age"], "sex": CELLS["sex"]}).write_csv("d.csv")
+    assert cli.main("fit mixture --data d.csv --out m --set n_components=2 --epochs 2".split()) == 0
+    assert "not modelled" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_what_em_ends_with_is_what_the_command_line_says(tmp_path, capsys, monkeypatch):
     """The floor of a variance follows the components, so that nats may fall where a value repeats: the last ones are kept."""
     monkeypatch.chdir(tmp_path)

@@ -65,12 +65,20 @@ def fit(args):
         n, d = (int(model.n_seen_), model.n_features_in_) if blocks else x.shape
         print(f"{args.data}: {count(n, 'row')}, {count(d, 'column')} ({dtype})"
               + (f", context: {contexts.words(model)}" if context else ""))
-        print_table([("model", describe(model)), *training(model, x), ("seconds", f"{seconds:.1f}"), ("file", args.out)])
+        print_table([("model", describe(model)), *not_modelled(model.schema_), *training(model, x),
+                     ("seconds", f"{seconds:.1f}"), ("file", args.out)])
     if pressed:
         say("interrupted", f"{args.out} holds the best so far; go on with --resume from {partial}")
         return 130
     with contextlib.suppress(FileNotFoundError):
         os.remove(partial)
+
+
+def not_modelled(schema):
+    """The line on the columns that a model of a table leaves out, where there are any."""
+    left = [f"{column.name} ({column.kind})" for column in schema.columns if column not in schema.modelled] if schema else []
+    if left:
+        yield "not modelled", ", ".join(left[:8]) + (f", and {len(left) - 8} more" if left[8:] else "")
 
 
 def check(args):
