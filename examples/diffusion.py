@@ -14,8 +14,9 @@ folder.mkdir(parents=True, exist_ok=True)
 
 train, test = data.moons(4000, seed=0), data.moons(2000, seed=1)
 given = np.where(train[:, 1] > 0.25, "upper", "lower")
-settings = {"hidden": (128, 128), "max_epochs": 150, "batch_size": 256, "learning_rate": 3e-3, "schedule": "cosine",
-            "patience": 150, "first_layer": "sine", "bandwidth": 12, "random_state": 0}  # sines: for few columns with edges
+settings = {"hidden": (64, 64), "max_epochs": 150, "batch_size": 256, "learning_rate": 8e-3, "schedule": "cosine",
+            "patience": 150, "average": 0.999, "restore_best": False, "random_state": 0,
+            "first_layer": "sine", "bandwidth": 6, "target": "batch"}  # for few columns with edges
 model = Diffusion(**settings).fit(train)
 print(f"held-out log p(x): {model.score(test):.3f} nats, {model.capabilities.density}; "
       f"its bound: {model.elbo(test).mean():.3f}")
@@ -29,5 +30,5 @@ guided = Diffusion(**settings).fit(train, context=given)
 for weight in (0, 1, 2):
     upper = guided.set_params(guidance=weight).sample(1000, context="upper", rng=0)
     print(f"guidance {weight}: {np.mean(upper[:, 1] > 0.25):.1%} of the rows given 'upper' are above")
-plot.density(folder / "diffusion.png", model.log_prob, (-3.5, 3.5, -3.5, 3.5), title="diffusion", n_cells=150)
+plot.density(folder / "diffusion.png", model.log_prob, (-3.5, 3.5, -3.5, 3.5), title="diffusion", n_cells=120)
 print(f"\npicture: {folder / 'diffusion.png'}")

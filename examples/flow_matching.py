@@ -12,9 +12,10 @@ from npgen import FlowMatching, data, plot
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pictures")
 folder.mkdir(parents=True, exist_ok=True)
 
-train, test = data.load("eight-gaussians", n=4000, seed=0), data.load("eight-gaussians", n=2000, seed=1)
-settings = {"hidden": (128, 128), "max_epochs": 150, "batch_size": 256, "learning_rate": 3e-3, "schedule": "cosine",
-            "patience": 150, "first_layer": "sine", "bandwidth": 12, "random_state": 0}  # sines: for few columns with edges
+train, test = data.load("pinwheel", n=4000, seed=0), data.load("pinwheel", n=2000, seed=1)
+settings = {"hidden": (64, 64), "max_epochs": 200, "batch_size": 256, "learning_rate": 1e-2, "schedule": "cosine",
+            "patience": 200, "average": 0.999, "restore_best": False, "random_state": 0,
+            "first_layer": "sine", "bandwidth": 5}  # sines: for few columns with edges
 models = {coupling: FlowMatching(coupling=coupling, **settings).fit(train) for coupling in ("independent", "ot")}
 for coupling, model in models.items():
     print(f"{coupling}: {model.score(test):.3f} nats, {model.capabilities.density}: twice the steps move log_prob by "
@@ -27,5 +28,5 @@ for coupling, model in models.items():
     off = ode.to_data(model.inner(np.float64).params, w, *given, 1, "euler") - ode.to_data(
         model.inner(np.float64).params, w, *given, 40)
     print(f"{coupling}: one step is off by {np.sqrt(np.mean(off**2)):.3f}")
-plot.density(folder / "flow_matching.png", models["ot"].log_prob, (-4, 4, -4, 4), title="flow matching", n_cells=150)
+plot.density(folder / "flow_matching.png", models["ot"].log_prob, (-4, 4, -4, 4), title="flow matching", n_cells=120)
 print(f"\npicture: {folder / 'flow_matching.png'}")

@@ -12,8 +12,9 @@ from npgen import IAF, data, plot
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pictures")
 folder.mkdir(parents=True, exist_ok=True)
 
-train, test = data.moons(2000, seed=0), data.moons(2000, seed=1)
-model = IAF(n_layers=3, hidden=(32,), max_epochs=30, batch_size=200, learning_rate=3e-3, random_state=0).fit(train)
+train, test = data.moons(4000, seed=0), data.moons(2000, seed=1)
+model = IAF(n_layers=8, hidden=(32, 32), mix="lu", max_epochs=60, batch_size=200, learning_rate=5e-3, schedule="cosine",
+            average=0.99, random_state=0).fit(train)
 print(f"held-out log p(x): {model.score(test):.3f} nats")
 
 rows, log_prob = model.sample_and_log_prob(2000, rng=0)
