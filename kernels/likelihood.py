@@ -14,9 +14,9 @@ of one dtype, float32 or float64. Any N and D, zero included. x in the Bernoulli
 
 A logit that is sure and right loses no digit, neither in its likelihood, which is near 0, nor in its gradient; at +-inf
 these are the limits: log-likelihood 0 where x is the outcome that is certain, else -inf.
-Rows are independent, so the bits are the same for any thread count (between CPUs whose vectors differ in length, a sum
-may differ in its last bits). Agreement with the reference: (16 + D / 16) eps of the sum of the terms' sizes; normal:
-(20 + 4 limit + D / 16) eps, as exp(-v) carries the rounding of v; by far not reached.
+Rows are independent, so the bits are the same for any thread count. Between CPUs whose vectors differ in length, or of which
+one has no fused multiply-add, the last bits may differ. Agreement with the reference: (16 + D / 16) eps of the sum of the
+terms' sizes; normal: (20 + 4 limit + D / 16) eps, as exp(-v) carries the rounding of v; by far not reached.
 Source: Kingma & Welling, Auto-encoding variational Bayes (2014), appendix C.
 """
 import numpy as np
@@ -25,7 +25,7 @@ from . import _cuda
 from ._constants import LOG_2PI
 from ._dispatch import Kernel, empty
 from ._jit import entry, jit, parallel
-from ._math import exp, log1p, tanh
+from ._math import exp_fused, log1p, tanh_fused
 from .masked_matmul import _panels
 
 # --- reference -------------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def _misses(x, logits, odds):
     for d in range(x.size):
         miss = x[d] - (one if logits[d] > zero else zero)
         total += miss * logits[d] if miss != zero else zero
-        odds[d] = exp(-abs(logits[d]))
+        odds[d] = exp_fused(-abs(logits[d]))
     return total
 
 
@@ -141,7 +141,7 @@ def _bernoulli_backward_panel(p, panels, g, x, logits, dlogits):
     (N, D), zero, one = x.shape, x.dtype.type(0), x.dtype.type(1)
     for n in range(p * N // panels, (p + 1) * N // panels):
         for d in range(D):
-            odds = exp(-abs(logits[n, d]))
+            odds = exp_fused(-abs(logits[n, d]))
             other = odds / (one + odds)
             dlogits[n, d] = g[n] * ((x[n, d] - one) + other if logits[n, d] > zero else x[n, d] - other)
 
@@ -156,7 +156,7 @@ def _bernoulli_backward(g, x, logits, dlogits):
 def _sum_normal(x, mean, log_var):
     total, half = x.dtype.type(0), x.dtype.type(0.5)
     for d in range(x.size):
-        z = (x[d] - mean[d]) * exp(-half * log_var[d])
+        z = (x[d] - mean[d]) * exp_fused(-half * log_var[d])
         total += log_var[d] + z * z
     return total
 
@@ -169,7 +169,7 @@ def _normal_panel(p, panels, x, outputs, limit, ans):
     for n in range(p * N // panels, (p + 1) * N // panels):
         for d in range(D):
             mean[d] = outputs[n, 2 * d]
-            log_var[d] = limit * tanh(outputs[n, 2 * d + 1] / limit)
+            log_var[d] = limit * tanh_fused(outputs[n, 2 * d + 1] / limit)
         ans[n] = -half * (_sum_normal(x[n], mean, log_var) + constant)
 
 
@@ -189,10 +189,10 @@ def _normal_backward_panel(p, panels, g, x, outputs, limit, doutputs):
             mean[d] = outputs[n, 2 * d]
             raw[d] = outputs[n, 2 * d + 1]
         for d in range(D):  # in two loops, as one long chain of operations would wait for its own results
-            raw[d] = tanh(raw[d] / limit)
+            raw[d] = tanh_fused(raw[d] / limit)
         for d in range(D):
             bounded = raw[d]
-            inverse_std = exp(-half * limit * bounded)
+            inverse_std = exp_fused(-half * limit * bounded)
             z = (x[n, d] - mean[d]) * inverse_std
             mean[d] = g[n] * z * inverse_std
             slope = (one - bounded) * (one + bounded)
@@ -254,7 +254,7 @@ def _standard_normal_backward(g, z, dz):
 def _sum_kl(mean, log_var):
     total, one = mean.dtype.type(0), mean.dtype.type(1)
     for d in range(mean.size):
-        total += mean[d] * mean[d] + (exp(log_var[d]) - one - log_var[d])
+        total += mean[d] * mean[d] + (exp_fused(log_var[d]) - one - log_var[d])
     return total
 
 
@@ -277,7 +277,7 @@ def _kl_backward_panel(p, panels, g, mean, log_var, both):
     for n in range(p * N // panels, (p + 1) * N // panels):
         for d in range(D):
             both[0, n, d] = g[n] * mean[n, d]
-            both[1, n, d] = half * g[n] * (exp(log_var[n, d]) - one)
+            both[1, n, d] = half * g[n] * (exp_fused(log_var[n, d]) - one)
 
 
 @entry

@@ -324,9 +324,28 @@ def _cut_layer(stage, N, widths, blocks, threads):
 
 
 @jit
+def _even_tasks(N, parts, groups):
+    """How many tasks so many parts of the rows and groups of columns are: for an even number of them, the group in the middle
+    is two, of half the rows each.
+    """
+    return parts * groups + (1 if parts == 1 and groups % 2 == 1 and N >= 64 else 0)
+
+
+@jit
+def _even_task(t, N, parts, groups):
+    """Of task t: the part of the rows, of how many, and the group."""
+    middle = groups // 2
+    if _even_tasks(N, parts, groups) == parts * groups:
+        return t // groups, parts, _evenly(t % groups, groups)
+    if t == middle or t == middle + 1:
+        return t - middle, 2, _evenly(middle, groups)
+    return 0, 1, _evenly(t if t < middle else t - 1, groups)
+
+
+@jit
 def _tasks(stage, N, widths, blocks, threads):
     parts, groups, _ = _cut_layer(stage, N, widths, blocks, threads)
-    return parts * groups
+    return _even_tasks(N, parts, groups)
 
 
 @jit
@@ -334,8 +353,8 @@ def _share(t, stage, N, widths, blocks, threads):
     """Of task t of a layer: the part of the rows, of how many, and the blocks, the first and the last + 1."""
     parts, groups, each = _cut_layer(stage, N, widths, blocks, threads)
     start, stop = _first_block(blocks, stage), _first_block(blocks, stage + 1)
-    b = start + _evenly(t % groups, groups) * each
-    return t // groups, parts, b, min(b + each, stop)
+    part, parts, group = _even_task(t, N, parts, groups)
+    return part, parts, start + group * each, min(start + (group + 1) * each, stop)
 
 
 @jit
@@ -378,14 +397,13 @@ def _backward_task(t, layer, panels, threads, g, x, hidden, params, widths, bloc
     """Task t: all layers for a panel of rows, or some units of what is below one layer, for a part of the rows."""
     N, lowest = len(x), 0 if want_dx else 1
     parts, units = _cut_units(layer, N, widths, blocks, threads)
-    columns = -(-widths[layer] // units)
-    parts, part = (panels, t) if panels else (parts, t // columns)
+    part, parts, group = (t, panels, 0) if panels else _even_task(t, N, parts, -(-widths[layer] // units))
     low, high = part * N // parts, (part + 1) * N // parts
     if panels:
         for k in range(len(widths) - 2, lowest - 1, -1):
             _panel_backward(g[low:high], params, widths, blocks, k, ZERO, widths[k], low, hidden, delta, dx[low:high])
     else:
-        unit = _evenly(t % columns, columns) * units
+        unit = group * units
         _panel_backward(g[low:high], params, widths, blocks, layer, unit, min(unit + units, widths[layer]), low, hidden, delta,
                         dx[low:high])
 
@@ -429,7 +447,7 @@ def _backward(threads, g, x, hidden, params, widths, blocks, pieces, mask, want_
     N, panels, lowest, layer = len(x), _cut(len(x), params.size, threads), 0 if want_dx else 1, len(widths) - 2
     while layer >= lowest:
         parts, units = _cut_units(layer, N, widths, blocks, threads)
-        tasks = panels if panels else parts * -(-widths[layer] // units)
+        tasks = panels if panels else _even_tasks(N, parts, -(-widths[layer] // units))
         parallel(tasks, _backward_task, (layer, panels, threads, g, x, hidden, params, widths, blocks, want_dx, delta, dx))
         layer = -1 if panels else layer - 1
     if dparams.size:
