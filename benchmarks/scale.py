@@ -5,15 +5,16 @@
 Two cores are measured, one thread each; all beyond is predicted, for a network of this bandwidth (bytes/s) and latency (s).
 Constants are fitted to CPU time, which a load on the machine hardly changes; what one and two take is wall time.
 
-    EM, an iteration    t_M + ceil(R / W) r t_block + 4/3 R t_task + ceil(log4 W) (latency + 3 S / bandwidth)
+    EM, an iteration    t_M + m t_block + 4/3 R t_task + ceil(log4 W) (latency + 3 S / bandwidth)
     gradient, a step    t_0 + t_row B / W + 2 (1 - 1/W) 4 P / bandwidth + 2 ceil(log2 W) latency
 
-Legend: W workers, R = b / r runs of r of the b blocks (parallel.runs; a task of Dask each, and one more for every four sums
-that are added), t_M the M-step, t_task the scheduler's time for a task, S bytes of statistics, B rows in a batch, P parameters,
-t_0 what a step takes whatever the rows: the norm of the gradient, Adam. The second is a ring's Allreduce; the bandwidth of the
-first is no more than what two workers of Dask add here.
+Legend: W workers, R runs of the blocks (parallel.runs; a task of Dask each, and one more for every four sums that are added),
+m the blocks of the worker that has most, where each run goes to who is free first, t_M the M-step, t_task the scheduler's time
+for a task, S bytes of statistics, B rows in a batch, P parameters, t_0 what a step takes whatever the rows: the norm of the
+gradient, Adam. The second is a ring's Allreduce; the bandwidth of the first is no more than what two workers of Dask add here.
 """
 import argparse
+import heapq
 import json
 import math
 import os
@@ -173,8 +174,10 @@ def n_bytes(d, k):
 def iteration_on(t_block, d, k, workers, t_task, bandwidth, latency, t_m=0.0):
     """Seconds of an iteration over ROWS rows, by the cost model."""
     from npgen import parallel
-    runs = parallel.runs(range(ROWS // BLOCK), workers)
-    return (t_m + math.ceil(len(runs) / workers) * len(runs[0]) * t_block + TASKS_PER_RUN * len(runs) * t_task
+    runs, done = parallel.runs(range(ROWS // BLOCK), workers), [0] * workers  # blocks of each worker, a heap
+    for _, run in runs:
+        heapq.heapreplace(done, done[0] + len(run))
+    return (t_m + max(done) * t_block + TASKS_PER_RUN * len(runs) * t_task
             + math.ceil(math.log(workers, 4)) * (latency + 3 * n_bytes(d, k) / bandwidth))
 
 

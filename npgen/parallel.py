@@ -23,8 +23,8 @@ from .ranks import Ranks, WorkersError
 
 LIMIT = 3600.0  # seconds without one more result, after which workers are given up
 ATTEMPTS = 3    # at a block, before its error is that of the whole
-RUNS, LONGEST = 8, 16  # runs of blocks that each worker has at least, where there are as many, and blocks of a run at most
-FAN_IN = 4      # sums that a task of Dask adds: fewer tasks than pairs would be, and as many sums in a worker's memory
+LONGEST = 16    # blocks of a run, at most
+CLIMB = 2       # heights of the Tree that a task of Dask adds up: of four sums, fewer tasks than pairs would be
 LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where mpirun says how many ranks there are
 OWNER = "NPGEN_RANK"  # where the process is named that is a rank: those that it starts find mpirun's words, too, and are none
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -66,11 +66,20 @@ def tree_sum(parts, n):
 
 
 def runs(blocks, n_workers):
-    """The blocks in runs, each sent to a worker at once: of 2^h neighbours, so that the sum of a run is a node of the Tree."""
-    size = 1
-    while size < LONGEST and 2 * size * RUNS * n_workers <= len(blocks):
-        size *= 2
-    return [blocks[i:i + size] for i in range(0, len(blocks), size)]
+    """[((i, h), blocks)]: the blocks in runs, each sent to a worker at once, and which node of the Tree a run's sum is.
+
+    A run has at most half of a worker's share of what is left: the first are long, so that there are few, and the last are
+    single blocks, so that no worker waits long for another.
+    Reference: Polychronopoulos & Kuck, Guided self-scheduling (1987).
+    """
+    found, low = [], 0
+    while low < len(blocks):
+        h = 0
+        while 2 << h <= min(LONGEST, (len(blocks) - low) / (2 * n_workers)):
+            h += 1
+        found.append(((low >> h, h), blocks[low:low + (1 << h)]))
+        low += 1 << h
+    return found
 
 
 class Workers(abc.ABC):
@@ -145,21 +154,22 @@ class Processes(Workers):
         self.n, self._joblib = n, _needed("joblib", "Processes", "processes")
 
     def map_blocks(self, function, blocks, *args):
-        return [part for parts in self._results(_each_of, function, blocks, args) for part in parts]
+        return [part for _, parts in self._results(_each_of, function, blocks, args) for part in parts]
 
     def sum_blocks(self, function, blocks, *args):
-        return tree_sum(self._results(_sum_of, function, blocks, args), len(runs(blocks, self.n)))
+        return _added(len(blocks), *zip(*self._results(_sum_of, function, blocks, args), strict=True))
 
     def _results(self, compute, function, blocks, args):
-        """compute(function, args, run) of every run of blocks, in their order."""
+        """(its node, compute(function, args, run)) of every run of blocks, in their order."""
         from concurrent.futures.process import BrokenProcessPool
         todo, done, failures = runs(blocks, self.n), 0, 0
         while done < len(todo):
             executor = self._joblib.externals.loky.get_reusable_executor(self.n, timeout=300, env=dict.fromkeys(THREADS, "1"))
             try:
-                for future in [executor.submit(compute, function, args, run) for run in todo[done:]]:
+                futures = [(node, executor.submit(compute, function, args, run)) for node, run in todo[done:]]
+                for node, future in futures:
                     parts = future.result(self.limit)
-                    yield parts
+                    yield node, parts
                     done, failures = done + 1, 0
             except TimeoutError:
                 executor.shutdown(wait=False, kill_workers=True)
@@ -168,7 +178,8 @@ class Processes(Workers):
             except BrokenProcessPool:
                 failures += 1
                 if failures == ATTEMPTS:
-                    raise WorkersError(f"block {done * len(todo[0])} or one beside it has ended the process at it {ATTEMPTS} "
+                    (i, h), _ = todo[done]
+                    raise WorkersError(f"block {i << h} or one beside it has ended the process at it {ATTEMPTS} "
                                        "times; give it more memory, or make blocks smaller") from None
 
 
@@ -188,33 +199,49 @@ class Dask(Workers):
 
     def map_blocks(self, function, blocks, *args):
         with self._errors():
-            return [part for parts in self._results(self._tasks(_each_of, function, blocks, args)) for part in parts]
+            tasks = [task for _, task in self._tasks(_each_of, function, blocks, args)]
+            return [part for parts in self._results(tasks) for part in parts]
 
     def sum_blocks(self, function, blocks, *args):
         from dask import delayed
         with self._errors():
-            add, tree = delayed(_added), self._tasks(_sum_of, function, blocks, args)
-            while len(tree) > 1:
-                tree = [add(*nodes) for nodes in (tree[i:i + FAN_IN] for i in range(0, len(tree), FAN_IN))]
-            return self._results(tree)[0]
+            nodes, height = self._tasks(_sum_of, function, blocks, args), 0
+            while len(nodes) > 1:
+                above, height = {}, height + CLIMB
+                for node, task in nodes:
+                    above.setdefault(_above(node, height), []).append((node, task))
+                nodes = [(node, each[0][1] if len(each) == 1 else delayed(_added)(len(blocks), *zip(*each, strict=True)))
+                         for node, each in above.items()]
+            return self._results([nodes[0][1]])[0]
 
     def _tasks(self, compute, function, blocks, args):
-        """A task for each run of blocks, and one for the parameters: they are sent once, and a copy that is lost is made anew.
+        """[(its node, a task)] of each run of blocks. A task of its own has the parameters: they are sent once, and a copy
+        that is lost is made anew.
 
         A block of Dask's own is a run, whose task has it as an argument; any other is a part of the task's function.
         """
-        from dask import delayed
+        from dask import annotate, delayed
         parameters = delayed(args, traverse=False)
         if hasattr(blocks[0], "lazy"):
-            return [delayed(functools.partial(compute, function))(parameters, [block.lazy()]) for block in blocks]
-        return [delayed(functools.partial(compute, function, blocks=run), traverse=False)(parameters)
-                for run in runs(blocks, self._n_threads(blocks))]
+            return [((i, 0), delayed(functools.partial(compute, function))(parameters, [block.lazy()]))
+                    for i, block in enumerate(blocks)]
+        tasks = []
+        for i, (node, run) in enumerate(runs(blocks, self._n_threads(blocks))):
+            with annotate(priority=-i):  # the longest first; Dask would take any
+                tasks.append((node, delayed(functools.partial(compute, function, blocks=run), traverse=False)(parameters)))
+        return tasks
 
     def _n_threads(self, blocks):
-        """Of all workers; 1 where there are too few blocks for runs, whatever they have."""
-        if len(blocks) < 2 * RUNS:
-            return 1
-        return sum(self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=self.limit).values()) or 1
+        """Of all workers; 1 where every run has one block, whatever they have."""
+        return 1 if len(blocks) < 4 else sum(self._asked(self.client.scheduler.ncores).values()) or 1
+
+    def _asked(self, question):
+        """What the scheduler answers."""
+        try:
+            return self.client.sync(question, workers=None, callback_timeout=self.limit)
+        except TimeoutError:
+            raise WorkersError(f"the Dask scheduler gave no answer for {self.limit:g} seconds; see whether it still runs, or "
+                               "allow it more by limit=") from None
 
     @contextlib.contextmanager
     def _errors(self):
@@ -248,7 +275,7 @@ class Dask(Workers):
             with contextlib.suppress(TimeoutError):
                 self._distributed.wait(futures, timeout=pause)
                 return
-            now = self.client.sync(self.client.scheduler.processing, workers=None, callback_timeout=self.limit)
+            now = self._asked(self.client.scheduler.processing)
             if now != at_work:
                 at_work, since = now, time.monotonic()
             elif time.monotonic() - since > self.limit:
@@ -375,8 +402,18 @@ def _sum_of(function, args, blocks):
     return tree_sum((_on_one_thread(function, args, block) for block in blocks), len(blocks))
 
 
-def _added(*nodes):
-    return tree_sum(nodes, len(nodes))
+def _above(node, height):
+    """The node of this height that a node (i, h) is part of; itself where it is as high."""
+    i, h = node
+    return (i >> height - h, height) if h < height else node
+
+
+def _added(n, nodes, sums):
+    """The sums at some nodes of the Tree over n blocks, added up to the one node that they make."""
+    tree = Tree(n)
+    for (i, h), part in zip(nodes, sums, strict=True):
+        tree.add(part, i, h)
+    return tree.total()
 
 
 def _on_one_thread(function, args, block):

@@ -110,23 +110,38 @@ def test_a_tree_holds_few_sums_of_many_blocks():
 
 
 def in_runs(parts, n_workers):
-    runs = parallel.runs(parts, n_workers)
-    return parallel.tree_sum([parallel.tree_sum(run, len(run)) for run in runs], len(runs))
+    tree = parallel.Tree(len(parts))
+    for node, run in parallel.runs(parts, n_workers):
+        tree.add(parallel.tree_sum(run, len(run)), *node)
+    return tree.total()
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 33, 70, 257, 1000])
 def test_runs_are_nodes_of_the_tree(n):
     parts = [weigh(1.0, i) for i in range(n)]
     for n_workers in (1, 2, 3, 40):
-        runs = parallel.runs(parts, n_workers)
-        assert len(runs) >= min(n, parallel.RUNS * n_workers) and max(map(len, runs)) <= parallel.LONGEST
+        sizes = [len(run) for _, run in parallel.runs(parts, n_workers)]
+        assert sum(sizes) == n and sizes == sorted(sizes, reverse=True) and sizes[0] <= parallel.LONGEST
+        assert sizes[-min(n, n_workers):] == [1] * min(n, n_workers)  # none waits longer than for one block
         np.testing.assert_array_equal(in_runs(parts, n_workers), recursive(parts))
 
 
-def test_runs_that_are_no_nodes_are_found():
+@pytest.mark.parametrize(("where", "old", "new"), [
+    ("parallel:runs", "(low >> h, h)", "(low >> h, 0)"), ("parallel:runs", "low += 1 << h", "low += 1 + h"),
+    ("parallel:_above", "i >> height - h", "i >> 1")])
+def test_runs_that_are_no_nodes_are_found(where, old, new, client):
     parts = [weigh(1.0, i) for i in range(257)]
-    with mutants.Mutant("", "", "parallel:runs", "size *= 2", "size += 2").made(), pytest.raises(AssertionError):
+    with mutants.Mutant("", "", where, old, new).made(), pytest.raises((AssertionError, ValueError)):
         np.testing.assert_array_equal(in_runs(parts, 2), recursive(parts))
+        added = parallel.Dask(client).sum_blocks(weigh, list(range(70)), 1.0)
+        np.testing.assert_array_equal(added, recursive([weigh(1.0, i) for i in range(70)]))
+
+
+def test_dask_computes_the_longest_runs_first(client):
+    """Dask alone takes tasks in any order: a long run that is last would keep all others waiting."""
+    tasks = parallel.Dask(client)._tasks(parallel._each_of, weigh, list(range(40)), (1.0,))
+    priorities = [task.dask.layers[task.key].annotations["priority"] for _, task in tasks]
+    assert len(tasks) > 10 and (np.diff(priorities) < 0).all()
 
 
 @KINDS
