@@ -30,6 +30,8 @@ from unittest import mock
 
 import numpy as np
 
+from .em_blocks import QUIET
+
 ONE_THREAD = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 WORKERS = 1, 2, 4, 10, 30, 100, 300, 1000
 ROWS, BLOCK = 100_000_000, 100_000  # of the EM that is predicted, and of a block of it
@@ -148,11 +150,13 @@ def statistics_of(n_bytes, block):
 
 def dask(n=400, n_bytes=4_000_000):
     """CPU seconds of scheduler and client for a task that does nothing, and bytes/s of statistics that two workers here add."""
+    import dask
     import distributed
 
     from npgen import parallel
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as cluster, \
-            distributed.Client(cluster, set_as_default=False) as client, mock.patch.object(parallel, "LONGEST", 1):
+    with dask.config.set(QUIET), mock.patch.object(parallel, "LONGEST", 1), distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as cluster, \
+            distributed.Client(cluster, set_as_default=False) as client:
         workers = parallel.Dask(client)
 
         def least(size, blocks):

@@ -394,12 +394,12 @@ def _in_session(function, args, block):
 
 def _each_of(function, args, blocks):
     """A list of what the function gives for each block of a run."""
-    return [_on_one_thread(function, args, block) for block in blocks]
+    return [on_one_thread(function, args, block) for block in blocks]
 
 
 def _sum_of(function, args, blocks):
     """The sum over a run."""
-    return tree_sum((_on_one_thread(function, args, block) for block in blocks), len(blocks))
+    return tree_sum((on_one_thread(function, args, block) for block in blocks), len(blocks))
 
 
 def _above(node, height):
@@ -416,7 +416,7 @@ def _added(n, nodes, sums):
     return tree.total()
 
 
-def _on_one_thread(function, args, block):
+def on_one_thread(function, args, block):
     """function(*args, block) where other workers have the other cores."""
     if not _jit.available:
         return _in_session(function, args, block)

@@ -12,7 +12,7 @@ from pathlib import Path
 import mutants
 import numpy as np
 import pytest
-from test_parallel import KINDS, client, mpi, workers_of  # noqa: F401  client: a fixture
+from test_parallel import KINDS, client, forked, mpi, workers_of  # noqa: F401  client: a fixture
 
 import npgen
 from npgen import GaussianMixture, Mixture, parallel
@@ -141,6 +141,50 @@ def test_a_dask_array_gives_the_bits_of_its_chunks_anywhere(where, known, client
 BITS = set()  # of all these cases
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_answers_for_a_dask_array_are_one_of_dask(known, client):  # noqa: F811
+    """Whose chunks are computed when they are asked for, and then alone."""
+    import dask.array as da
+    x, read = rows(missing=True), []
+
+    def chunk(part):
+        read.append(len(part))
+        return part
+
+    chunked = da.from_array(x, chunks=(500, 3)).map_blocks(chunk, meta=x[:0])
+    chunked = chunked if known else chunked[~(chunked[:, 0] > 1e9)]
+    model = GaussianMixture(3, **EM).fit(x)
+    for name in ("predict", "score_samples", "log_prob", "encode", "predict_proba", "transform", "impute"):
+        want, found = getattr(model, name)(x), getattr(model, name)(chunked)
+        assert isinstance(found, da.Array) and not read and found.dtype == want.dtype and found.shape[1:] == want.shape[1:]
+        assert not known or found.shape == want.shape and found.chunks[0] == (500, 500, 200)
+        np.testing.assert_array_equal(found.blocks[1].compute(scheduler="synchronous"), want[500:1000])
+        assert read == [500]
+        read.clear()
+        np.testing.assert_array_equal(found.compute(scheduler="threads"), want)
+        read.clear()
+    lazy = model.predict(da.from_array(x, chunks=(500, 3)))
+    np.testing.assert_array_equal(client.compute(lazy).result(300), model.predict(x))
+    with pytest.raises(ValueError, match="log_prob: X has 2 features"):  # at once
+        model.log_prob(chunked[:, :2])
+    with pytest.raises(npgen.NotFittedError):
+        GaussianMixture(3).predict(chunked)
+
+
+def test_draws_differ_from_block_to_block_and_come_again(tmp_path):
+    import dask.array as da
+    x = np.tile(np.where(np.arange(3) == 1, np.nan, 0.0), (1500, 1))
+    model = GaussianMixture(3, **EM).fit(rows())
+    for blocks in (files(tmp_path, x), da.from_array(x, chunks=(500, 3))):
+        with parallel.Serial():
+            one, again, other = (np.asarray(model.impute(blocks, rng=rng)) for rng in (0, 0, 1))
+            assert len(np.unique(one[:, 1])) == 1500 and (one == again).all() and (one != other).any()
+            several = model.impute(blocks, n=2)
+            assert len(several) == 2 and (np.asarray(several[0]) != np.asarray(several[1])).any()
+        lazy = model.impute(blocks, rng=0)
+        np.testing.assert_array_equal(np.asarray(lazy), np.asarray(lazy))
+
+
 def test_a_dask_data_frame_and_parquet_files_have_a_schema(client, tmp_path):  # noqa: F811
     dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
@@ -159,6 +203,15 @@ def test_a_dask_data_frame_and_parquet_files_have_a_schema(client, tmp_path):  #
         stored = Mixture(2, **EM).fit(tmp_path)
     assert type(stored.sample(2)).__module__.startswith("polars")
     assert stored.score(tmp_path) == pytest.approx(model.score(frame), abs=1e-6)
+    for column in (None, "place"):  # likeliest components, and what a column is: an array, and a frame
+        found = model.predict(dd.from_pandas(frame, npartitions=3), column)
+        want = model.predict(frame, column)
+        assert hasattr(found, "dask") and np.array_equal(found.compute(), want) and list(found.compute()) == list(want)
+    filled, want = model.impute(dd.from_pandas(frame, npartitions=3)), model.impute(frame)
+    assert isinstance(filled, dd.DataFrame) and list(filled.columns) == list(frame.columns)
+    pd.testing.assert_frame_equal(filled.compute(), want, check_dtype=False)
+    with parallel.Serial():
+        assert stored.impute(tmp_path).to_dicts() == want.to_dict("records")
     schema = Schema.infer(frame[frame["place"] != "W"], {"place": "category"})
     with parallel.Serial(), pytest.raises(DataError, match="place.*W"):
         Mixture(2, **EM).fit(tmp_path, columns=schema)
@@ -272,7 +325,7 @@ def test_workers_that_are_killed_in_the_middle_change_no_bit(kills, client, tmp_
 
     def kill():
         in_vain = 0
-        while len(killed) < kills and in_vain < 300 and not stop.wait(draw.uniform(0.02, 0.5)):
+        while len(killed) < kills and in_vain < 300 and not stop.wait(draw.uniform(0.02, 0.4)):
             # one at a time, of two that have started: a nanny whose worker dies before that starts no other
             pids = {nanny.pid for nanny in client.cluster.workers.values()
                     if nanny.process is not None and nanny.process.status.name == "running"} - {None, *killed}
@@ -356,6 +409,24 @@ def test_a_full_disk_is_one_error_and_leaves_the_checkpoint_before(disk, request
     epochs = []
     model = GaussianMixture(3, **EM, callbacks=[lambda entry: epochs.append(entry["epoch"])])
     assert learned(model.fit(paths, checkpoint=file, resume=True)) == want and epochs[0] > 1
+
+
+def test_a_disk_too_full_for_what_a_worker_puts_aside_changes_no_bit(small_disk):
+    """A worker that may hold 0.5 MB of 3, and has 1 MB of disk for the rest."""
+    distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
+    import dask
+    import dask.array as da
+    x = da.from_array(rows(120_000), chunks=(20_000, 3))
+    with parallel.Serial():
+        want = learned(GaussianMixture(3, **EM).fit(x))
+    with forked(), dask.config.set({"distributed.worker.memory.target": 5e-4}), distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, memory_limit="1GB", local_directory=str(small_disk), dashboard_address=":0",
+            host="127.0.0.1") as cluster, distributed.Client(cluster, set_as_default=False) as own:
+        held = own.persist(x)
+        with parallel.Dask(own, limit=100):
+            assert learned(GaussianMixture(3, **EM).fit(held)) == want
+        (said,) = own.get_worker_logs().values()
+    assert any("disk failed" in line for _, line in said), said
 
 
 @pytest.mark.long

@@ -56,9 +56,19 @@ def recursive(parts):
 @pytest.fixture(scope="module")
 def client():
     distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as cluster, \
-            distributed.Client(cluster) as client:
+    with forked(), distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0",
+                                            host="127.0.0.1") as cluster, distributed.Client(cluster) as client:
         yield client
+
+
+@contextlib.contextmanager
+def forked():
+    """Workers of Dask are forks of a process that has imported what they need: one is there at once, again after each kill."""
+    import dask
+    from distributed.utils import get_mp_context
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["distributed", "npgen.models.mixture", "npgen.data.blocks", "numba"])
+        yield
 
 
 @functools.cache
@@ -236,7 +246,9 @@ def test_a_wait_for_what_dask_has_computed_ends(client, monkeypatch):
         parallel.Dask(client, limit=7).map_blocks(weigh, [0], 1.0)
 
 
-def test_a_dask_scheduler_that_goes_away_is_one_error():
+@pytest.fixture
+def elsewhere():
+    """A scheduler with a worker in processes of their own, and a client of it: (the process, the client)."""
     distributed = pytest.importorskip("distributed", reason="no distributed: Dask is NOT tested")
     scheduler = subprocess.Popen([sys.executable, "-c", """
 import distributed, time
@@ -246,15 +258,30 @@ time.sleep(100)"""], stdout=subprocess.PIPE, text=True, start_new_session=True,
                                  env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"})
     try:
         with distributed.Client(scheduler.stdout.readline().strip(), timeout=3, set_as_default=False) as client:
-            workers = parallel.Dask(client)
-            assert workers.map_blocks(nap, [3], 0) == [3]
-            threading.Timer(1.0, os.killpg, (scheduler.pid, signal.SIGKILL)).start()
-            with pytest.raises(parallel.WorkersError, match="the Dask scheduler has gone away; start one, and go on"):
-                workers.sum_blocks(nap, list(range(4)), 5)
+            assert parallel.Dask(client).map_blocks(nap, [3], 0) == [3]
+            yield scheduler, client
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(scheduler.pid, signal.SIGKILL)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(scheduler.pid, signal.SIGKILL)
         scheduler.communicate()
+
+
+def test_a_dask_scheduler_that_goes_away_is_one_error(elsewhere):
+    scheduler, client = elsewhere
+    threading.Timer(1.0, os.killpg, (scheduler.pid, signal.SIGKILL)).start()
+    with pytest.raises(parallel.WorkersError, match="the Dask scheduler has gone away; start one, and go on"):
+        parallel.Dask(client).sum_blocks(nap, list(range(4)), 5)
+
+
+def test_a_dask_scheduler_that_gives_no_answer_is_one_error(elsewhere):
+    """While it computes, and when it is asked who its workers are."""
+    scheduler, client = elsewhere
+    os.kill(scheduler.pid, signal.SIGSTOP)
+    for n in (1, 8):
+        with pytest.raises(parallel.WorkersError, match="the Dask scheduler gave no answer for 0.5 seconds; see whether it"):
+            parallel.Dask(client, limit=0.5).sum_blocks(nap, list(range(n)), 0.1)
 
 
 def test_a_wait_for_a_rank_ends(tmp_path):

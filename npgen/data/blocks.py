@@ -24,11 +24,11 @@ SAMPLE = 2**22    # cells that a schema is inferred from
 class Block:
     """Rows that lie beside one another, and their weights (n,) or None; a subclass says in raw() how they are read.
 
-    name: for messages. The rest is known once Blocks.look has been through: low, how many rows that count come before; dtype;
-    mean_weight of all rows that count; schema, by which cells become numbers, or None.
+    name: for messages; number: which of all blocks. The rest is known once Blocks.look has been through: low, how many rows
+    that count come before; dtype; mean_weight of all rows that count; schema, by which cells become numbers, or None.
     """
 
-    name, low, dtype, mean_weight, schema = "X", 0, None, None, None
+    name, number, low, dtype, mean_weight, schema = "X", 0, 0, None, None, None
 
     def raw(self):
         """(rows or a DataFrame, weights or None) as they are stored."""
@@ -93,7 +93,7 @@ class OfDask(Block):
     def lazy(self):
         """The block in the memory of the worker that has the chunk, delayed."""
         from dask import delayed
-        known = {key: getattr(self, key) for key in ("name", "low", "dtype", "mean_weight", "schema")}
+        known = {key: getattr(self, key) for key in ("name", "number", "low", "dtype", "mean_weight", "schema")}
         return delayed(_in_memory)(self.chunk, self.weights, delayed(known, traverse=False))
 
     def raw(self):
@@ -130,10 +130,17 @@ class _Look:
 
 
 class Blocks:
-    """Rows in blocks: each, a list of Blocks; after look() also len(), d, dtype, names, n_counting and weight."""
+    """Rows in blocks: each, a list of Blocks; after look() also len(), d, dtype, names, n_counting and weight.
+
+    Of Dask's: like, what a chunk or partition without rows is; lengths of them all, NaN where they are not known.
+    """
+
+    like = lengths = None
 
     def __init__(self, each, framed):
         self.each, self.framed = each, framed
+        for number, block in enumerate(each):
+            block.number = number
 
     @classmethod
     def of(cls, X, sample_weight=None):
@@ -163,7 +170,10 @@ class Blocks:
             if len(weights) != len(chunks):
                 raise ValueError(f"sample_weight has {len(weights)} chunks, but X has {len(chunks)}; give it those of X")
         names = [f"X, in chunk {i}," for i in range(len(chunks))]
-        return cls([OfDask(*each) for each in zip(chunks, weights or [None] * len(chunks), names, strict=True)], framed)
+        found = cls([OfDask(*each) for each in zip(chunks, weights or [None] * len(chunks), names, strict=True)], framed)
+        found.like = X._meta if framed else np.empty((0, X.shape[1]), X.dtype)
+        found.lengths = [np.nan] * len(chunks) if framed else X.chunks[0]
+        return found
 
     @classmethod
     def _of_files(cls, paths, sample_weight):

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import parallel, transforms
 from ..kernels import session
+from ..random import as_stream
 from .run import RunFile
 
 
@@ -56,16 +57,42 @@ def fit(model, blocks, columns, checkpoint, resume, **others):
 
 
 def by_block(query):
-    """A query of rows that takes X in blocks, too, and then gives an array of the answers for all of them."""
+    """A query of rows that takes X in blocks, too, and then gives the answers for all of them: an array or a DataFrame.
+
+    Of a Dask collection they are one of Dask's, whose blocks are computed where and when they are asked for.
+    """
     @functools.wraps(query)
     def ask(self, X, *args, **kwargs):
         blocks = in_blocks(query.__name__, X)
-        if blocks is None:
+        if blocks is None or kwargs.get("n") is not None:  # so many answers, each of which is asked for
             return query(self, X, *args, **kwargs)
         self._check_fitted(query.__name__)
-        return np.concatenate(parallel.current().map_blocks(_answer, blocks.each, _bare(self), query.__name__, args, kwargs))
+        if kwargs.get("rng") is not None:
+            kwargs["rng"] = as_stream(kwargs["rng"]).spawn()
+        how = _bare(self), query.__name__, args, kwargs
+        if blocks.like is not None:
+            return _lazily(blocks, how)
+        from ..data import frames
+        parts = parallel.current().map_blocks(_answer, blocks.each, *how)
+        return frames.joined(parts) if frames.library_of(parts[0]) else np.concatenate(parts)
     ask.__signature__ = inspect.signature(query)
     return ask
+
+
+def _lazily(blocks, how):
+    """A Dask array or DataFrame of the answers for blocks of Dask's. A wrong question is refused at once, of no rows."""
+    from dask import delayed
+
+    from ..data import frames
+    from ..data.blocks import InMemory
+    empty, of_all = _answer(*how, InMemory(blocks.like, None)), delayed(how, traverse=False)
+    parts = [delayed(_answer_alone)(of_all, block.lazy()) for block in blocks.each]
+    if frames.library_of(empty):
+        import dask.dataframe as dd
+        return dd.from_delayed(parts, meta=empty, verify_meta=False)
+    import dask.array as da
+    return da.concatenate([da.from_delayed(part, (n, *empty.shape[1:]), meta=empty)
+                           for part, n in zip(parts, blocks.lengths, strict=True)])
 
 
 def score(model, blocks):
@@ -91,7 +118,13 @@ def _bare(model):
 
 
 def _answer(model, name, args, kwargs, block):
+    if kwargs.get("rng") is not None:  # a stream of its own for each block
+        kwargs = kwargs | {"rng": np.random.SeedSequence([*kwargs["rng"].state().values(), block.number])}
     return getattr(model, name)(block.raw()[0], *args, **kwargs)
+
+
+def _answer_alone(how, block):
+    return parallel.on_one_thread(_answer, how, block)
 
 
 def _weights(block):

@@ -299,6 +299,7 @@ class MixtureModel(Questions, Model):
 
     # ------------------------------------------------------------ some of the columns
 
+    @by_block
     def impute(self, X, *, n=None, rng=None):
         """X (n, d) with every missing value (NaN) replaced by its mean given the row's other values, or by a draw.
 
