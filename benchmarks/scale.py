@@ -8,7 +8,7 @@ Constants are fitted to CPU time, which a load on the machine hardly changes; wh
     EM, an iteration    t_M + m t_block + 4/3 R t_task + ceil(log4 W) (latency + 3 S / bandwidth)
     gradient, a step    t_0 + t_row B / W + 2 (1 - 1/W) 4 P / bandwidth + 2 ceil(log2 W) latency
 
-Legend: W workers, R runs of the blocks (parallel.runs; a task of Dask each, and one more for every four sums that are added),
+Legend: W workers, R runs of the blocks (tree.runs; a task of Dask each, and one more for every four sums that are added),
 m the blocks of the worker that has most, where each run goes to who is free first, t_M the M-step, t_task the scheduler's time
 for a task, S bytes of statistics, B rows in a batch, P parameters, t_0 what a step takes whatever the rows: the norm of the
 gradient, Adam. The second is a ring's Allreduce; the bandwidth of the first is no more than what two workers of Dask add here.
@@ -153,8 +153,8 @@ def dask(n=400, n_bytes=4_000_000):
     import dask
     import distributed
 
-    from npgen import parallel
-    with dask.config.set(QUIET), mock.patch.object(parallel, "LONGEST", 1), distributed.LocalCluster(
+    from npgen import parallel, tree
+    with dask.config.set(QUIET), mock.patch.object(tree, "LONGEST", 1), distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as cluster, \
             distributed.Client(cluster, set_as_default=False) as client:
         workers = parallel.Dask(client)
@@ -177,8 +177,8 @@ def n_bytes(d, k):
 
 def iteration_on(t_block, d, k, workers, t_task, bandwidth, latency, t_m=0.0):
     """Seconds of an iteration over ROWS rows, by the cost model."""
-    from npgen import parallel
-    runs, done = parallel.runs(range(ROWS // BLOCK), workers), [0] * workers  # blocks of each worker, a heap
+    from npgen import tree
+    runs, done = tree.runs(range(ROWS // BLOCK), workers), [0] * workers  # blocks of each worker, a heap
     for _, run in runs:
         heapq.heapreplace(done, done[0] + len(run))
     return (t_m + max(done) * t_block + TASKS_PER_RUN * len(runs) * t_task

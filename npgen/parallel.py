@@ -20,66 +20,13 @@ import time
 
 from .kernels import _jit, session
 from .ranks import Ranks, WorkersError
+from .tree import CLIMB, Tree, above, added, runs, tree_sum
 
 LIMIT = 3600.0  # seconds without one more result, after which workers are given up
 ATTEMPTS = 3    # at a block, before its error is that of the whole
-LONGEST = 16    # blocks of a run, at most
-CLIMB = 2       # heights of the Tree that a task of Dask adds up: of four sums, fewer tasks than pairs would be
 LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where mpirun says how many ranks there are
 OWNER = "NPGEN_RANK"  # where the process is named that is a rank: those that it starts find mpirun's words, too, and are none
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-class Tree:
-    """The sum over n blocks in a binary tree over their numbers, of parts that may come in any order.
-
-    Node i of height h is the sum of blocks i 2^h to (i + 1) 2^h - 1, as far as there are any. Held are the nodes whose siblings
-    are not there yet: log2(n) of them while blocks come one after the other.
-    """
-
-    def __init__(self, n):
-        self.n, self.nodes = n, {}
-
-    def add(self, part, i, h=0):
-        """Take the sum that is node i of height h."""
-        while 1 << h < self.n:
-            alone = i % 2 == 0 and (i + 1) << h >= self.n
-            if not alone:
-                if (h, i ^ 1) not in self.nodes:
-                    break
-                sibling = self.nodes.pop((h, i ^ 1))
-                part = sibling + part if i % 2 else part + sibling
-            h, i = h + 1, i // 2
-        self.nodes[h, i] = part
-
-    def total(self):
-        (total,) = self.nodes.values()
-        return total
-
-
-def tree_sum(parts, n):
-    """The sum of n parts, in the order of their blocks, as a Tree adds them."""
-    tree = Tree(n)
-    for i, part in enumerate(parts):
-        tree.add(part, i)
-    return tree.total()
-
-
-def runs(blocks, n_workers):
-    """[((i, h), blocks)]: the blocks in runs, each sent to a worker at once, and which node of the Tree a run's sum is.
-
-    A run has at most half of a worker's share of what is left: the first are long, so that there are few, and the last are
-    single blocks, so that no worker waits long for another.
-    Reference: Polychronopoulos & Kuck, Guided self-scheduling (1987).
-    """
-    found, low = [], 0
-    while low < len(blocks):
-        h = 0
-        while 2 << h <= min(LONGEST, (len(blocks) - low) / (2 * n_workers)):
-            h += 1
-        found.append(((low >> h, h), blocks[low:low + (1 << h)]))
-        low += 1 << h
-    return found
 
 
 class Workers(abc.ABC):
@@ -157,7 +104,7 @@ class Processes(Workers):
         return [part for _, parts in self._results(_each_of, function, blocks, args) for part in parts]
 
     def sum_blocks(self, function, blocks, *args):
-        return _added(len(blocks), *zip(*self._results(_sum_of, function, blocks, args), strict=True))
+        return added(len(blocks), *zip(*self._results(_sum_of, function, blocks, args), strict=True))
 
     def _results(self, compute, function, blocks, args):
         """(its node, compute(function, args, run)) of every run of blocks, in their order."""
@@ -207,11 +154,11 @@ class Dask(Workers):
         with self._errors():
             nodes, height = self._tasks(_sum_of, function, blocks, args), 0
             while len(nodes) > 1:
-                above, height = {}, height + CLIMB
+                groups, height = {}, height + CLIMB
                 for node, task in nodes:
-                    above.setdefault(_above(node, height), []).append((node, task))
-                nodes = [(node, each[0][1] if len(each) == 1 else delayed(_added)(len(blocks), *zip(*each, strict=True)))
-                         for node, each in above.items()]
+                    groups.setdefault(above(node, height), []).append((node, task))
+                nodes = [(node, each[0][1] if len(each) == 1 else delayed(added)(len(blocks), *zip(*each, strict=True)))
+                         for node, each in groups.items()]
             return self._results([nodes[0][1]])[0]
 
     def _tasks(self, compute, function, blocks, args):
@@ -400,20 +347,6 @@ def _each_of(function, args, blocks):
 def _sum_of(function, args, blocks):
     """The sum over a run."""
     return tree_sum((on_one_thread(function, args, block) for block in blocks), len(blocks))
-
-
-def _above(node, height):
-    """The node of this height that a node (i, h) is part of; itself where it is as high."""
-    i, h = node
-    return (i >> height - h, height) if h < height else node
-
-
-def _added(n, nodes, sums):
-    """The sums at some nodes of the Tree over n blocks, added up to the one node that they make."""
-    tree = Tree(n)
-    for (i, h), part in zip(nodes, sums, strict=True):
-        tree.add(part, i, h)
-    return tree.total()
 
 
 def on_one_thread(function, args, block):

@@ -470,8 +470,8 @@ def fits(folder):
 
 
 MISTAKES = [
-    ("parallel:Tree.add", "sibling + part if i % 2", "part if i % 2"),
-    ("parallel:Tree.add", "(i + 1) << h >= self.n", "False"),
+    ("tree:Tree.add", "sibling + part if i % 2", "part if i % 2"),
+    ("tree:Tree.add", "(i + 1) << h >= self.n", "False"),
     ("data.blocks:OfFile.raw", "_array(self.path)[self.low_in:self.high_in]", "_array(self.path)[:self.high_in - self.low_in]"),
     ("data.blocks:Blocks.look", "low += look.counting", "low += look.n"),
     ("models.mixture.rows:_taken", "- block.low)", "- index[0])"),

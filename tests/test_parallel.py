@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from npgen import parallel
+from npgen.tree import LONGEST, Tree, runs, tree_sum
 
 ROOT = Path(__file__).resolve().parent.parent
 MPIRUN = Path(sysconfig.get_path("scripts")) / "mpirun"
@@ -104,15 +105,15 @@ def mpi(n, code, folder, limit=100):
 
 @pytest.mark.parametrize("n", [*range(1, 18), 64, 100])
 def test_a_tree_adds_as_its_definition_in_any_order(n):
-    parts, tree = [weigh(1.0, i) for i in range(n)], parallel.Tree(n)
+    parts, tree = [weigh(1.0, i) for i in range(n)], Tree(n)
     for i in np.random.default_rng(n).permutation(n):
         tree.add(parts[i], int(i))
     np.testing.assert_array_equal(tree.total(), recursive(parts))
-    np.testing.assert_array_equal(parallel.tree_sum(iter(parts), n), recursive(parts))
+    np.testing.assert_array_equal(tree_sum(iter(parts), n), recursive(parts))
 
 
 def test_a_tree_holds_few_sums_of_many_blocks():
-    tree, most = parallel.Tree(1000), 0
+    tree, most = Tree(1000), 0
     for i in range(1000):
         tree.add(1, i)
         most = max(most, len(tree.nodes))
@@ -120,9 +121,9 @@ def test_a_tree_holds_few_sums_of_many_blocks():
 
 
 def in_runs(parts, n_workers):
-    tree = parallel.Tree(len(parts))
-    for node, run in parallel.runs(parts, n_workers):
-        tree.add(parallel.tree_sum(run, len(run)), *node)
+    tree = Tree(len(parts))
+    for node, run in runs(parts, n_workers):
+        tree.add(tree_sum(run, len(run)), *node)
     return tree.total()
 
 
@@ -130,15 +131,15 @@ def in_runs(parts, n_workers):
 def test_runs_are_nodes_of_the_tree(n):
     parts = [weigh(1.0, i) for i in range(n)]
     for n_workers in (1, 2, 3, 40):
-        sizes = [len(run) for _, run in parallel.runs(parts, n_workers)]
-        assert sum(sizes) == n and sizes == sorted(sizes, reverse=True) and sizes[0] <= parallel.LONGEST
+        sizes = [len(run) for _, run in runs(parts, n_workers)]
+        assert sum(sizes) == n and sizes == sorted(sizes, reverse=True) and sizes[0] <= LONGEST
         assert sizes[-min(n, n_workers):] == [1] * min(n, n_workers)  # none waits longer than for one block
         np.testing.assert_array_equal(in_runs(parts, n_workers), recursive(parts))
 
 
 @pytest.mark.parametrize(("where", "old", "new"), [
-    ("parallel:runs", "(low >> h, h)", "(low >> h, 0)"), ("parallel:runs", "low += 1 << h", "low += 1 + h"),
-    ("parallel:_above", "i >> height - h", "i >> 1")])
+    ("tree:runs", "(low >> h, h)", "(low >> h, 0)"), ("tree:runs", "low += 1 << h", "low += 1 + h"),
+    ("tree:above", "i >> height - h", "i >> 1")])
 def test_runs_that_are_no_nodes_are_found(where, old, new, client):
     parts = [weigh(1.0, i) for i in range(257)]
     with mutants.Mutant("", "", where, old, new).made(), pytest.raises((AssertionError, ValueError)):

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import parallel
 from ..checks import check_rows
+from ..tree import tree_sum
 from . import frames
 from .reading import is_parquet, polars
 from .table import DataError
@@ -226,7 +227,7 @@ class Blocks:
             raise ValueError(f"{method}: sample_weight is zero everywhere; at least one row must count")
         weighted = any(look.equal[0] < look.equal[1] or look.counting < look.n for look in looks) or len(
             {look.equal for look in looks if look.counting}) > 1
-        found.weight = parallel.tree_sum((look.weight for look in looks), len(looks))
+        found.weight = tree_sum((look.weight for look in looks), len(looks))
         for block, look in zip(blocks, looks, strict=True):
             block.low, block.dtype = low, found.dtype
             block.mean_weight = found.weight / found.n_counting if weighted else None

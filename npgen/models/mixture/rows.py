@@ -2,7 +2,7 @@
 
 Rows are seen in standard coordinates, z = (x - centre) / scale in float64, so that a fit does not care where the data
 lie or in what units. They are an array, or blocks that workers read; what a fit asks of them are functions of rows, summed over
-the blocks in a binary tree (parallel.py), and a few rows. So a fit has the same bits wherever its rows are.
+the blocks in a binary tree (tree.py), and a few rows. So a fit has the same bits wherever its rows are.
 
 on("cuda") has functions of rows computed on a device, where pieces of an array stay, if they fit there, and are sent one after
 the other (kernels/_pinned.py), if they do not. What is computed from them, components and statistics, is there too.
@@ -18,6 +18,7 @@ import numpy as np
 from ... import parallel
 from ...kernels import _pinned
 from ...kernels._cuda import asarray, asnumpy, is_device_array
+from ...tree import tree_sum
 
 BLOCK = 2**22     # values of rows that are copied at once, where they have to be
 START = 2**24     # values of rows that a start looks at
@@ -218,7 +219,7 @@ class Rows(AnyRows):
         return (piece._sent(*arrays) for piece, arrays in zip(self.pieces, sent, strict=True))
 
     def sum(self, function, *args):
-        return parallel.tree_sum(self.each(function, *args), len(self.pieces))
+        return tree_sum(self.each(function, *args), len(self.pieces))
 
     def map(self, function, *args):
         return list(self.each(function, *args))
