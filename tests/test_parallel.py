@@ -255,7 +255,7 @@ def elsewhere():
 import distributed, time
 cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1")
 print(cluster.scheduler_address, flush=True)
-time.sleep(100)"""], stdout=subprocess.PIPE, text=True, start_new_session=True,
+time.sleep(900)"""], stdout=subprocess.PIPE, text=True, process_group=0,
                                  env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"})
     try:
         with distributed.Client(scheduler.stdout.readline().strip(), timeout=3, set_as_default=False) as client:
