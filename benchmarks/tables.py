@@ -6,6 +6,7 @@ DIR holds adult.csv, flights.csv, penguins_raw.csv, seattle_weather.csv; one tha
 is fitted in a process of its own to the rows that are not held out: the first n // 5 of default_rng(0).permutation(n) are. What
 comes of it is written to benchmarks/TABLES.md; with --only, sections of other tables stay there as they are. CTGAN and TVAE
 are those of the package ctgan, which has to be installed for them (0.12.1 wants pandas below 3: an environment of its own).
+Run alone, --models TVAE, they leave the other rows of a section as they are, and their rows stay when others are run.
 
 Legend: n rows, d columns.
 """
@@ -469,6 +470,8 @@ def section(folder, table, models):
     some = next((row for row in rows.values() if "table MB" in row), {"table MB": 0, "real copies": 0})
     yield from ("", f"Of the rows held out {100 * some['real copies']:.2f}% are copies of a row to fit. The table is "
                 f"{some['table MB']:.1f} MB in memory.")
+    for name in (name for name in PEERS if name in models):
+        yield from ("", f"{name}: run on {machine()}.")
     left = {row.get("left out", 0) for row in rows.values()}
     if max(left):
         yield f"{max(left)} rows held out have a level, or a whole number, beyond those of the rows to fit, and are not scored."
@@ -528,6 +531,24 @@ def sections_of(path):
     return {part.partition(":")[0]: f"## {part}".rstrip() + "\n" for part in text.split("\n## ")[1:]}
 
 
+def merged(old, new, models):
+    """The lines of a section (new), after a run of these models, with what the older one has of peers that were not run.
+
+    After a run of peers alone it is the older section, with their rows.
+    """
+    def of(name, lines):
+        return [line for line in lines if line.startswith((f"| {name} |", f"{name}: run on"))]
+
+    peers = {name: of(name, new if name in models else old) for name in PEERS}
+    whole = old if old and set(models) <= set(PEERS) else new
+    lines = [line for line in whole if line not in sum((of(name, whole) for name in PEERS), [])]
+    end = lines.index("", next(i for i, line in enumerate(lines) if line.startswith("|")))
+    found = sum(peers.values(), [])
+    rows = [line for line in found if line.startswith("|")]
+    answer = lines[:end] + rows + [each for note in found if note not in rows for each in ("", note)] + lines[end:]
+    return [line for i, line in enumerate(answer) if line or i + 1 < len(answer) and answer[i + 1]]  # one empty line at most
+
+
 def main(argv=None):
     """Run, write, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Models of tables.")
@@ -550,7 +571,7 @@ def main(argv=None):
         for line in section(args.data, table, args.models):
             lines.append(line)
             print(line, flush=True)
-        sections[table] = "\n".join(lines) + "\n"
+        sections[table] = "\n".join(merged(sections.get(table, "").splitlines(), lines, args.models)) + "\n"
         order = [name for name in (STRINGS, *TABLES) if name in sections]
         Path(args.out).write_text("\n".join([HEAD, *(sections[name] for name in order)]), encoding="utf-8")
     return 0

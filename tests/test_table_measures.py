@@ -114,3 +114,37 @@ def test_a_page_keeps_the_sections_of_other_tables(tmp_path, monkeypatch):
     assert list(tables.sections_of(page)) == ["adult", "flights"]
     text = page.read_text()
     assert text.startswith("# Models of tables") and "kept" in text and "new" in text and "outdated" not in text
+
+
+OLD = """## t: 9 rows
+
+Run on Monday.
+
+| | nats |
+|---|---|
+| Mixture | 2 |
+| TVAE | 7 |
+
+TVAE: run on Monday.
+
+The table is small.
+
+| filled in | Mixture |
+|---|---|
+| a | 1 |"""
+
+
+def test_rows_of_peers_stay_where_others_are_run_and_others_where_peers_are():
+    new = OLD.replace("Monday", "Friday").replace("2", "3")
+    new = new.replace("| TVAE | 7 |\n", "").replace("TVAE: run on Friday.\n\n", "")
+    assert tables.merged([], new.splitlines(), ["Mixture"]) == new.splitlines()
+    both = "\n".join(tables.merged(OLD.splitlines(), new.splitlines(), ["Mixture"]))
+    assert both == OLD.replace("Run on Monday", "Run on Friday").replace("2", "3")
+    peers = ["## t: 9 rows", "", "Run on Friday.", "", "| | nats |", "|---|---|", "| tree | 4 |", "| CTGAN | 8 |", "",
+             "CTGAN: run on Friday.", "", "The table is small."]
+    more = "\n".join(tables.merged(OLD.splitlines(), peers, ["CTGAN"]))
+    assert more == OLD.replace("| TVAE", "| CTGAN | 8 |\n| TVAE").replace("TVAE:", "CTGAN: run on Friday.\n\nTVAE:")
+    for name, section in tables.sections_of(Path(tables.__file__).with_name("TABLES.md")).items():
+        lines = section.splitlines()
+        bare = [line for line in lines if "TVAE" not in line and "CTGAN" not in line]
+        assert tables.merged(lines, bare, list(tables.MODELS)) == lines, name
