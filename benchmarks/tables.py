@@ -540,10 +540,11 @@ def merged(old, new, models):
         return [line for line in lines if line.startswith((f"| {name} |", f"{name}: run on"))]
 
     peers = {name: of(name, new if name in models else old) for name in PEERS}
-    whole = old if old and set(models) <= set(PEERS) else new
+    whole, found = old if old and set(models) <= set(PEERS) else new, sum(peers.values(), [])
+    if not found:
+        return whole
     lines = [line for line in whole if line not in sum((of(name, whole) for name in PEERS), [])]
     end = lines.index("", next(i for i, line in enumerate(lines) if line.startswith("|")))
-    found = sum(peers.values(), [])
     rows = [line for line in found if line.startswith("|")]
     answer = lines[:end] + rows + [each for note in found if note not in rows for each in ("", note)] + lines[end:]
     return [line for i, line in enumerate(answer) if line or i + 1 < len(answer) and answer[i + 1]]  # one empty line at most
