@@ -226,6 +226,7 @@ MODELS = {
     "FlowMatching, optimal transport": (FlowMatching(hidden=(6,), n_steps=3, coupling="ot", solver="dpm++", first_layer="sine",
                                                     bandwidth=4), REAL),
     "Diffusion": (Diffusion(hidden=(6,), n_steps=3), REAL),
+    "Diffusion, targets of batches": (Diffusion(hidden=(6,), n_steps=3, target="batch"), REAL),
     "Autoencoder": (Autoencoder(n_latent=2, hidden=(6,), noise=0.1), REAL),
     "GMMN": (GMMN(n_noise=2, hidden=(6,)), REAL),
     "GAN": (GAN(n_noise=2, hidden=(6,), critic_hidden=(6,), average=0.9), REAL),
