@@ -1,7 +1,8 @@
 """Where more workers stop paying: what one and two take here, a cost model fitted to it, and what that predicts up to 1,000.
 
-    python -m benchmarks.scale [--bandwidth 1.25e9] [--latency 50e-6] [--out benchmarks/SCALE.md]
+    python -m benchmarks.scale [--bandwidth 1.25e9] [--latency 50e-6] [--out benchmarks/SCALE.md] [--docs docs/workers.md]
 
+It writes the first page anew, and of the second what is between its comments.
 Two cores are measured, one thread each; all beyond is predicted, for a network of this bandwidth (bytes/s) and latency (s).
 Constants are fitted to CPU time, which a load on the machine hardly changes; what one and two take is wall time.
 
@@ -39,6 +40,7 @@ MIXTURES = [(d, k) for d in (16, 64, 256) for k in (32, 512)]
 TASKS_PER_RUN = 4 / 3  # one that computes its sum, and a third of one that adds four
 BUSY = (" **Others were at work on these cores**: the times of one and of two, and their ratios, are no measure; the "
         "constants, which are CPU time, are one, but for the bandwidth.")
+BEGIN, END = "<!-- by python -m benchmarks.scale -->", "<!-- -->"  # around what it writes of docs/workers.md
 PARTS = 1, 4, 16  # of a batch, to which t_0 and t_row are fitted
 STEPS = {"RealNVP, D = 64": 4096, "MADE 784-8,000": 1024}  # rows in a batch
 
@@ -210,13 +212,34 @@ def table(head, rows):
 
 
 def curve(at):
-    """Seconds and speed-up on 1 to 1,000 workers, and the number from which half of them are lost."""
-    times = [at(w) for w in WORKERS]
+    """Seconds on 1 to 1,000 workers, and the number from which half of them are lost."""
     pays = max(w for w in range(1, 1001) if at(1) / at(w) >= w / 2)
-    return [*(f"{seconds(t)} ({times[0] / t:.3g})" for t in times), f"{pays:,}" if pays < 1000 else "1,000 or more"]
+    return [at(w) for w in WORKERS], f"{pays:,}" if pays < 1000 else "1,000 or more"
+
+
+def cells(times, pays):
+    return *(f"{seconds(t)} ({times[0] / t:.3g})" for t in times), pays
+
+
+def summary(measured, predicted, when):
+    """What docs/workers.md says of it."""
+    shown = [WORKERS.index(w) for w in (2, 10, 100, 1000)]
+    head = ("speed-up predicted on", *(f"{WORKERS[i]:,}" for i in shown[:-1]), "1,000 workers", "half are lost beyond")
+    rows = [(name, *(f"{times[0] / times[i]:.3g}" for i in shown), pays) for name, (times, pays) in predicted.items()]
+    return f"Measured {when}: {measured}.\n\n{table(head, rows)}"
+
+
+def rewritten(text, new):
+    """The text of a page with what is between its comments anew."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the page has no {BEGIN} and {END} after it; write both where the curve is to be")
+    return f"{before}{begin}\n{new}\n{end}{after}"
 
 
 def page(args):
+    """(SCALE.md, what docs/workers.md says of it)."""
     import numba
     numba.set_num_threads(1)
     load = os.getloadavg()[0]
@@ -230,17 +253,28 @@ def page(args):
         blocks[d, k] = max(twice - some, 0.0) * BLOCK / n, max(2 * some - twice, 0.0)
     files = on_files()
     heads = [f"{w:,}" for w in WORKERS] + ["half are lost beyond"]
+    em = {(d, k): curve(lambda w, t=t, d=d, k=k, t_m=t_m: iteration_on(t, d, k, w, t_task, bandwidth, args.latency, t_m))
+          for (d, k), (t, t_m) in blocks.items()}
+    training = {(name, b): curve(lambda w, m=models[name], b=b: step_on(m, b, w, args.bandwidth, args.latency))
+                for name, least in STEPS.items() for b in (least, 16 * least)}
+    when = (f"on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, one thread a worker; the load was {load:.1f} before it "
+            f"and {os.getloadavg()[0]:.1f} at its end")
+    ratios = "; ".join(f"two ranks take {m['two'] / m['step'][STEPS[name]]:.2f} of one's time for a step of {name}, "
+                       f"batches of {STEPS[name]:,}" for name, m in models.items())
+    told = (f"{ratios}; two processes {files[2] / files[1]:.2f} for an iteration of EM, D = 16, K = 32; Dask's scheduler takes "
+            f"{seconds(t_task)} of CPU time for a task")
+    docs = summary(told, {f"EM, D = {d}, K = {k}": found for (d, k), found in em.items()}
+                   | {f"{name}, batches of {b:,}": found for (name, b), found in training.items()}, when)
     measured = [(name, f"{batch:,}", f"{m['parameters']:,}", seconds(m["step"][batch]), seconds(m["two"]),
                  f"**{m['two'] / m['step'][batch]:.2f}**",
                  seconds(step_on(m, batch, 2, 4 * m["parameters"] / m["allreduce"], m["latency"])),
                  f"{4 * (m['parameters'] + 1) / 1e6:.2f} MB", seconds(m["allreduce"]),
                  " / ".join(f"{peak / 1e6:,.0f} MB" for peak in m["peaks"]))
                 for name, batch in STEPS.items() for m in (models[name],)]
-    return "\n\n".join([
+    scale = "\n\n".join([
         "# Past one machine: measured on two workers, predicted up to 1,000",
-        f"By `python -m benchmarks.scale --repeats {args.repeats}` on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, one "
-        f"thread a worker; the load was {load:.1f} before it and {os.getloadavg()[0]:.1f} at its end. The least of several "
-        "runs in turn." + BUSY * (load > 1),
+        f"By `python -m benchmarks.scale --repeats {args.repeats}` {when}. The least of several runs in turn."
+        + BUSY * (load > 1),
         "## Measured here",
         table(("training", "batch", "parameters", "step, 1 rank", "2 ranks", "2 / 1", "by the model", "sent a step",
                "Allreduce", "peak of a rank, 1 / 2"), measured),
@@ -256,16 +290,15 @@ def page(args):
         "brackets the speed-up: " + "; ".join(" ".join(line.split()) for line in __doc__.split("\n\n")[3].splitlines()) + ". "
         + " ".join(__doc__.split("\n\n")[4].split()),
         table((f"EM, an iteration over {ROWS:,} rows", "S", "t_block", "t_M", *heads),
-              [(f"D = {d}, K = {k}", f"{n_bytes(d, k) / 1e6:.3g} MB", seconds(t), seconds(t_m), *curve(
-                  lambda w, t=t, d=d, k=k, t_m=t_m: iteration_on(t, d, k, w, t_task, bandwidth, args.latency, t_m)))
-               for (d, k), (t, t_m) in blocks.items()]),
+              [(f"D = {d}, K = {k}", f"{n_bytes(d, k) / 1e6:.3g} MB", *map(seconds, blocks[d, k]), *cells(*found))
+               for (d, k), found in em.items()]),
         table(("training, a step", "batch", *heads),
-              [(name, f"{batch:,}", *curve(lambda w, m=models[name], b=batch: step_on(m, b, w, args.bandwidth, args.latency)))
-               for name, least in STEPS.items() for batch in (least, 16 * least)]),
+              [(name, f"{b:,}", *cells(*found)) for (name, b), found in training.items()]),
         f"A block is {BLOCK:,} rows; t_block and t_M are fitted to the CPU time of two numbers of rows in memory. EM of few "
         "components is limited by the scheduler, which is asked for a task and a third a run (blocks of more rows are the "
         "remedy), of many by the sum of statistics and the M-step; training by the gradient that every step sends, and by "
         "Adam, which each rank takes over all parameters: larger batches alone make up for either.", ""])
+    return scale, docs
 
 
 def main():
@@ -275,6 +308,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", default=str(Path(__file__).parent / "SCALE.md"))
+    parser.add_argument("--docs", default=str(Path(__file__).parent.parent / "docs/workers.md"))
     parser.add_argument("--only", default="", choices=STEPS, help="measure the steps of this model, and print what was found")
     parser.add_argument("--steps", choices=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -286,9 +320,10 @@ def main():
         one = found["step"][STEPS[args.only]]
         print(f"{args.only}: {seconds(one)} a step on 1 rank, {seconds(found['two'])} on 2: {found['two'] / one:.2f} of it")
         return
-    text = page(args)
-    Path(args.out).write_text(text)
-    print(text)
+    scale, docs = page(args)
+    Path(args.out).write_text(scale)
+    Path(args.docs).write_text(rewritten(Path(args.docs).read_text(), docs))
+    print(scale)
 
 
 if __name__ == "__main__":

@@ -184,6 +184,8 @@ def test_draws_differ_from_block_to_block_and_come_again(tmp_path):
             assert len(several) == 2 and (np.asarray(several[0]) != np.asarray(several[1])).any()
         lazy = model.impute(blocks, rng=0)
         np.testing.assert_array_equal(np.asarray(lazy), np.asarray(lazy))
+    with parallel.Serial(), mutants.Mutant("", "", "models.blocks:_answer", "block.number]", "0]").made():
+        assert len(np.unique(model.impute(files(tmp_path, x), rng=0)[:, 1])) < 1500
 
 
 def test_a_dask_data_frame_and_parquet_files_have_a_schema(client, tmp_path):  # noqa: F811
