@@ -28,12 +28,14 @@ MODELS = {
     "RealNVP": npgen.RealNVP(n_couplings=32, hidden=(64, 64), max_epochs=60, learning_rate=2e-3, **STEPS),
     "FlowMatching": MATCHING(max_epochs=900, n_steps=60),
     "Diffusion": npgen.Diffusion(hidden=(128, 128), learning_rate=5e-3, max_epochs=900, n_steps=60, **EQUATION)}
-# Chosen on rows of other seeds, by their KL divergence: of narrow rings and edges, and of pieces that lie apart.
+# Chosen on rows of other seeds, by their KL divergence: of narrow rings and edges, and of pieces that lie apart. Flow matching
+# of eight-gaussians there: 0.100 after 80 epochs as in MODELS; 0.029 after 40 of sines of bandwidth 3 and targets of batches
+# (0.031 with a time_power of 1.5).
 SINES = {"first_layer": "sine", "bandwidth": 12.0, "batch_size": 512, "learning_rate": 8e-3}
 BATCHES = {"target": "batch", "hidden": (256, 128)}
 OVER_MADE = {"base": priors.MADE(20, (128, 128)), "max_epochs": 40, "learning_rate": 4e-3}
 LOOKED = {  # what else is looked at, of a model and data; its settings for all are {}
-    ("FlowMatching", "eight-gaussians"): ({}, {"bandwidth": 8.0, "batch_size": 256, "max_epochs": 500, "n_steps": 40}),
+    ("FlowMatching", "eight-gaussians"): (SINES | BATCHES | {"bandwidth": 3.0, "max_epochs": 240, "n_steps": 60},),
     ("FlowMatching", "rings"): (SINES | BATCHES | {"max_epochs": 200, "time_power": 1.5, "n_steps": 50},),
     ("FlowMatching", "checkerboard"): (SINES | {"max_epochs": 350},),
     ("Diffusion", "rings"): (SINES | BATCHES | {"max_epochs": 220, "p_mean": -1.0, "n_steps": 120},),
@@ -42,13 +44,6 @@ LOOKED = {  # what else is looked at, of a model and data; its settings for all 
     ("MAF", "eight-gaussians"): (OVER_MADE | {"n_layers": 8, "mix": "reverse"},),
     ("MAF", "rings"): (OVER_MADE | {"n_layers": 8, "mix": "reverse", "max_epochs": 60},),
     ("MAF", "checkerboard"): ({"max_epochs": 90},)}
-
-WHY = {  # of a model and data that miss their bar
-    ("FlowMatching", "eight-gaussians"): "the least loss of the rows stopped by is that of a bandwidth of 8, whose density has "
-                                         "ripples (see the picture); without one it is 0.0227. Moons, on rows of no test, had "
-                                         "0.030 after 300 epochs and 0.015 after 900, of independent pairs. Sines of a "
-                                         "bandwidth of 2 had 0.040 on other rows after 200 epochs. By targets of batches, "
-                                         "after 60: 0.054 of SiLU, 0.036 of 256-128 units and a bandwidth of 3."}
 
 
 def rows(name, seed, n):
@@ -123,7 +118,7 @@ def given(work):
 
 ROWS = (
     *(Row(f"{model}: NLL minus entropy", name, ("<=", bar) if model != "MAF, base of MADE" else None, f"entropy {entropy}",
-          divergence(name, model), WHY.get((model, name), "")) for model in MODELS for name, (entropy, bar) in ENTROPY.items()),
+          divergence(name, model)) for model in MODELS for name, (entropy, bar) in ENTROPY.items()),
     Row("FlowMatching by optimal transport, one Euler step: W2^2", "moons", ("<=", 0.15), "", one_step),
     Row("FlowMatching by optimal transport, given the normal: W2^2", "eight-gaussians", ("<=", 0.05), "", given),
 )
