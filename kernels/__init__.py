@@ -43,8 +43,8 @@ if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never 
 
 from . import _later  # noqa: F401  first: it puts the kernels' modules here, to be executed later
 from ._cuda import DeviceError
-from ._dispatch import Kernel, KernelError, aligned, session, using
+from ._dispatch import Kernel, KernelError, aligned, noted, session, using
 
 __all__ = ["DeviceError", "Kernel", "KernelError", "adam", "aligned", "categorical", "em", "flow", "gather", "gibbs", "gray",
-           "langevin", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm",
+           "langevin", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "noted",
            "pairwise", "random", "reparameterize", "session", "silu", "spline", "trajectory", "transport", "using"]

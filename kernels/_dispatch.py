@@ -15,6 +15,7 @@ from . import _blas, _jit
 from ._cuda import KernelError, is_device_array
 
 _forced = contextvars.ContextVar("npgen_backend", default=None)
+_noted = contextvars.ContextVar("npgen_noted", default=None)
 
 
 @contextlib.contextmanager
@@ -30,6 +31,27 @@ def using(backend):
         yield
     finally:
         _forced.reset(token)
+
+
+@contextlib.contextmanager
+def noted():
+    """Inside the block every kernel runs on its reference, and is put down: yields a list of (kernel, arguments), of those
+    launches of a kernel for which the same machine code is run the first, in their order, with copies of the arrays.
+    """
+    launches = {}
+    token, listed = _noted.set(launches), []
+    try:
+        with using("reference"):
+            yield listed
+    finally:
+        _noted.reset(token)
+        listed += launches.values()
+
+
+def _note(kernel, args, launches):
+    key = kernel.name, *(getattr(a, "dtype", type(a)) for a in args)
+    if key not in launches:
+        launches[key] = kernel, tuple(a.copy() if isinstance(a, np.ndarray) else a for a in args)
 
 
 class _Alike(list):
@@ -256,6 +278,8 @@ class Kernel:
         run = getattr(self, backend)
         if device and run is None:
             raise KernelError(f"kernel {self.name} has no CUDA side; pass arrays of the host")
+        if (launches := _noted.get()) is not None:
+            _note(self, args, launches)
         if backend == "numba" and not _jit.available:
             _warn_once()
             run = None

@@ -6,6 +6,7 @@ folder is writable, nothing is cached (numba #4908). The folders are made before
 those of older versions that nobody has used for weeks go.
 Numba numbers the files of a function's signatures, and two processes that compile different ones at the same time would
 take the same number, after which one is answered with the other's machine code: here every file has a name of its own.
+Of several processes that need the same function, one compiles it, and the others wait for it.
 Cached machine code finds its callees by name, and closures that share one would be taken for one another: each is numbered.
 Numba compiles the two wrappers around a parallel loop, and the loop in them, by themselves as well as in the function that
 has the loop, and only ever runs the last: here the wrappers are only linked, which saves a quarter of the time.
@@ -45,6 +46,7 @@ except Exception as error:  # a broken llvmlite raises OSError, an unsupported N
     available, unavailable = False, f"Numba cannot be imported ({type(error).__name__}: {error})"
 
 KNOWN = ((0, 61), (0, 68))  # the Numbas whose inside _linked_wrappers has been tested with; others compile for longer
+PATIENCE = 60  # seconds that a process waits for another that compiles the same function
 KEPT, UNUSED = 4, 21 * 24 * 3600  # a file's folders of other versions that stay, the last used; seconds, before others go
 ON_THE_HOST = {"__init__", "_cuda", "_dispatch", "_later"}  # files of which no compiled function takes anything
 _BESIDE = re.compile(r"^\s*from \.(\w*) import (\([^)]*\)|.+)", re.MULTILINE)
@@ -172,6 +174,53 @@ def uncollected():
             gc.enable()
 
 
+def _by_itself(compiled, compile):
+    """compile(signature), while no other process does it for this function: what one compiles, the others load.
+
+    Should the other have been stopped, none waits for longer than PATIENCE.
+    """
+    @functools.wraps(compile)
+    def run(signature):
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError, TypeError, ImportError):  # a folder that is gone, no cache, Windows
+                import fcntl
+                file = held.enter_context(open(os.path.join(compiled.stats.cache_path, f"{compiled.__name__}.lock"), "w"))
+                until = time.monotonic() + PATIENCE
+                while not _locked(fcntl, file) and time.monotonic() < until:
+                    time.sleep(0.002)
+            return compile(signature)
+    return run
+
+
+def _locked(fcntl, file):
+    """Whether this process has the lock now, which goes when the file is closed, or with the process, and into no fork."""
+    with contextlib.suppress(BlockingIOError, PermissionError):
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+_help = None  # what starts another process that compiles as well
+
+
+@contextlib.contextmanager
+def helped(start):
+    """A block in which the first function that has to be compiled calls start(), once."""
+    global _help
+    before, _help = _help, start
+    try:
+        yield
+    finally:
+        _help = before
+
+
+def _call_help():
+    global _help
+    start, _help = _help, None
+    if start is not None:
+        start()
+
+
 def start():
     """Start Numba's threads, lead parallel loops to them, and give every function its cache, once.
 
@@ -293,6 +342,7 @@ def _compilers():
 
     class ForEntries(Compiler):
         def compile_extra(self, function):  # runs under Numba's lock: no other thread compiles
+            _call_help()
             create = JITCPUCodegen.create_library
 
             def create_library(codegen, name, **options):
@@ -340,7 +390,7 @@ def entry(function=None, **options):
     if not available:
         return function
     compiled = _compiled(function, **options, **_of_entries)
-    compiled.compile = uncollected()(uninterrupted()(compiled.compile))  # or load it from its cache
+    compiled.compile = _by_itself(compiled, uncollected()(uninterrupted()(compiled.compile)))  # or load it from its cache
     if _started:
         _enable_caching(compiled)
     else:

@@ -11,8 +11,7 @@ import time
 
 from . import data
 from .divergences import energy_distance
-from .kernels import _jit
-from .machine import another_process
+from .machine import compiling_ahead, query
 from .models import MODELS
 
 INK = 8  # of 16: a pixel with so much is black once the digits are binarised
@@ -29,7 +28,6 @@ CASES = (
     ("realnvp", "grey 0..16", {"patience": 8}, {"max_epochs": 3}),
     ("rbm", "black/white", {"max_epochs": 100, "batch_size": 100}, {"max_epochs": 3}),
 )
-AHEAD = 4  # the first of those whose kernels a second process compiles, while this one is at those before
 
 
 def run(folder, *, quick=False, seed=0):
@@ -46,11 +44,20 @@ def run(folder, *, quick=False, seed=0):
         from . import plot
         plot.images(os.path.join(folder, "digits.png"), test[:100])
         plot.images(os.path.join(folder, "digits-black-white.png"), data.binarize(test[:100], INK))
-    ahead = start_compiling() if _jit.cache_folder() else None
-    for k, (name, space, settings, hurry) in enumerate(CASES):
+    with compiling_ahead("from npgen import demo; demo.query_all()"):
+        _table(folder, train, test, labels, quick, seed, draws)
+    print("\nblack/white: one bit per pixel, ink or none. grey 0..16: integers with uniform noise (dequantised).\n"
+          "Nats of different data spaces do not compare. exact: log p(x); bound: at most log p(x);\n"
+          "estimate: of log p(x), by importance sampling; none: it draws, and has no log p(x).\n"
+          f"distance: the energy distance between the rows held out and {N_COMPARED:,} that are drawn.\n"
+          "The first run on a machine compiles as it fits.")
+    print(f"\nPictures of digits, samples and representations are in {folder}{os.sep}" if draws else
+          "\nNo pictures: matplotlib is not installed (pip install matplotlib).")
+
+
+def _table(folder, train, test, labels, quick, seed, draws):
+    for name, space, settings, hurry in CASES:
         fit_to, held_out = (data.binarize(part, INK) if space == "black/white" else part for part in (train, test))
-        if ahead and k == AHEAD:
-            ahead.wait()
         model = MODELS[name](random_state=seed, **(settings | hurry if quick else settings))
         seconds, can = _seconds(model.fit, fit_to), model.capabilities
         nats = "-", "-"
@@ -63,28 +70,13 @@ def run(folder, *, quick=False, seed=0):
               f"{seconds:6.1f} {_rounded(speed):>9}  {can.representation.partition(' of ')[0]}", flush=True)
         if draws:
             _pictures(folder, name, model, held_out, labels, seed)
-    print("\nblack/white: one bit per pixel, ink or none. grey 0..16: integers with uniform noise (dequantised).\n"
-          "Nats of different data spaces do not compare. exact: log p(x); bound: at most log p(x);\n"
-          "estimate: of log p(x), by importance sampling; none: it draws, and has no log p(x).\n"
-          f"distance: the energy distance between the rows held out and {N_COMPARED:,} that are drawn.\n"
-          "The first run on a machine compiles as it fits.")
-    print(f"\nPictures of digits, samples and representations are in {folder}{os.sep}" if draws else
-          "\nNo pictures: matplotlib is not installed (pip install matplotlib).")
 
 
-def start_compiling():
-    """A second process that fills the cache with the last models' kernels, while the first compiles those before them."""
-    return another_process("from npgen import demo; demo.compile_last()")
-
-
-def compile_last():
-    """Fit the last models to a few rows, for their kernels."""
+def query_all():
+    """What launches the kernels of the demo."""
     x, _ = data.digits()
-    for name, space, settings, hurry in CASES[AHEAD:]:
-        rows = data.binarize(x[:200], INK) if space == "black/white" else x[:200]
-        model = MODELS[name](random_state=0, **(settings | hurry)).fit(rows)
-        model.score(rows)
-        model.sample(1)
+    for name, space, settings, _ in CASES:
+        query(MODELS[name](random_state=0, **settings), data.binarize(x, INK) if space == "black/white" else x, asked=True)
 
 
 def _pictures(folder, name, model, held_out, labels, seed):

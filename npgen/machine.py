@@ -1,45 +1,46 @@
 """This machine as npgen sees it: versions, BLAS, threads, caches, what would make it faster; and every kernel made ready."""
+import contextlib
 import inspect
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-from . import fused, ops, splines
+from . import fused, kernels, ops, splines
 from .divergences import pairs
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
 from .kernels import _cuda, _jit, gibbs, pairwise, random, transport
 from .masks import Plan
 from .models import MODELS
+from .parallel import n_ranks
 from .version import __version__
 
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "tqdm", "safetensors", "matplotlib")
 
 
-APART = ("realnvp", "gmm", "mixture")  # models that share few kernels with the others
+ROWS = 256  # of data, to which a second process fits what is to be compiled
 
 
 def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
     """Make ready the kernels for one dtype, so that no later call pauses: load them from the cache or compile, about a minute.
 
     models: names as on the command line; by default every one, and the kernels that no model uses.
-    processes: with 2, another one compiles some of them into the cache meanwhile.
+    processes: with 2, another one compiles into the cache too, from the last kernel back.
     Raises ValueError for a dtype other than float32 or float64, or a name that is no model's.
     """
     if np.dtype(dtype).char not in "fd":
         raise ValueError(f"warmup: dtype must be float32 or float64, got {np.dtype(dtype)}")
     if unknown := set(models) - set(MODELS):
         raise ValueError(f"warmup: models must be among {', '.join(sorted(MODELS))}, got {', '.join(map(repr, unknown))}")
-    everything, apart = set(models) == set(MODELS), [name for name in APART if name in models]
-    if processes > 1 and 0 < len(apart) < len(models) and _jit.cache_folder():
-        with another_process(f"import npgen; npgen.warmup({np.dtype(dtype).name!r}, models={apart})"):
-            warmup(dtype, models=[name for name in models if name not in apart])
-        models = apart  # once the other is through: from the cache
+    if processes > 1:
+        with compiling_ahead(f"import npgen; npgen.warmup({np.dtype(dtype).name!r}, models={list(models)})"):
+            return warmup(dtype, models=models)
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype(dtype)
     small = {"hidden": (4,), "max_epochs": 1, "n_components": 2, "max_iter": 2}
     for cls in map(MODELS.get, models):
@@ -59,7 +60,7 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
     for draw in random.uniform, random.normal:  # which so few rows draw by NumPy; some draws are in float64 in any model
         for kind in {np.dtype(dtype), np.dtype(float)}:
             draw(np.empty(1, kind), 0, 0, 0)
-    if not everything:
+    if set(models) != set(MODELS):
         return
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
     for product, *args in ((lambda x, w, b: ops.masked_matmul(x, w, b, plan), rows, weight, weight[0]),
@@ -79,10 +80,56 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
     gibbs.chain(ones[:4].copy(), ones[:1], ones[:1], ones[:1], ones[:2, 0].copy(), ones, 0, 0, 0, 0, 0)
 
 
-def another_process(code):
-    """Python in a second process with this same npgen, wherever the first was started, and its cache; it prints nothing."""
-    return subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder())},
-                            cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@contextlib.contextmanager
+def compiling_ahead(code, rows=None):
+    """A block that launches the same kernels as this code. Once it has to compile one, a second process runs the code on
+    references, which compile nothing, and then compiles what it has launched, the last first: the two meet halfway.
+
+    The code finds the rows, if there are any, by np.load(sys.stdin.buffer).
+    """
+    started = []
+
+    def start():
+        program = f"import sys; import numpy as np; from npgen import machine\nwith machine.compiling_backwards():\n    {code}"
+        with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:  # without a second process it takes longer
+            if rows is not None:
+                np.save(file, rows, allow_pickle=False)
+                file.seek(0)
+            started.append(subprocess.Popen(
+                [sys.executable, "-c", program], stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env=os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder())}, cwd=Path(__file__).parent.parent))
+
+    with _jit.helped(start) if _n_cores() > 1 and n_ranks() == 1 and _jit.cache_folder() else contextlib.nullcontext():
+        try:
+            yield
+        finally:
+            for process in started:  # whatever it is still at is not needed
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def compiling_backwards():
+    """A block on references, and at its end what it has launched is compiled, the last first."""
+    with kernels.noted() as launches:
+        yield
+    for kernel, args in reversed(launches):
+        kernel(*args)
+
+
+def query(model, x, *, asked=False):
+    """Fit a model in one pass to the first of these rows; asked, it answers queries as well."""
+    x = x[:ROWS]
+    model.set_params(**{name: 1 for name in ("max_epochs", "max_iter") if name in model.get_params()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that one pass does not converge
+        model.fit(x)
+    if asked and model.capabilities.density != "none":
+        model.score(x)
+    if asked:
+        model.sample(2)
+    if asked and model.n_latent_:
+        model.encode(x)
 
 
 def facts():

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import npgen
-from npgen import machine
+from npgen import data, demo, kernels, machine
 from npgen.kernels import _blas, _jit
+from npgen.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,31 +68,107 @@ def test_warmup_refuses_a_name_that_is_no_models():
 
 @pytest.mark.long
 @pytest.mark.skipif(not _jit.available, reason="no Numba")
-def test_a_warmup_in_two_processes_makes_ready_what_one_does(monkeypatch):
-    """The other has models of its own, and this one has them after it: from the cache."""
-    order, start = [], machine.another_process
+def test_a_warmup_in_two_processes_has_the_second_do_the_same_work(monkeypatch):
+    asked = []
 
     @contextlib.contextmanager
-    def another_process(code):
-        order.append(code)
-        with start(code) as process:
-            yield
-        assert process.returncode == 0
-        order.append("ended")
+    def compiling_ahead(code):
+        asked.append(code)
+        yield
+        asked.append("ended")
 
-    def noted(model):
-        fit = model.fit
-        monkeypatch.setattr(model, "fit", lambda *args, **kwargs: order.append(model.__name__) or fit(*args, **kwargs))
+    fit = npgen.GaussianMixture.fit
+    monkeypatch.setattr(machine, "compiling_ahead", compiling_ahead)
+    monkeypatch.setattr(npgen.GaussianMixture, "fit", lambda model, x: asked.append("fit") or fit(model, x))
+    npgen.warmup(np.float64, models=["gmm"], processes=2)
+    assert asked == ["import npgen; npgen.warmup('float64', models=['gmm'])", *["fit"] * 4, "ended"]
 
-    monkeypatch.setattr(machine, "another_process", another_process)
-    for model in npgen.GaussianMixture, npgen.VAE:
-        noted(model)
-    npgen.warmup(models=["gmm", "vae"], processes=2)
-    assert list(dict.fromkeys(order)) == ["import npgen; npgen.warmup('float32', models=['gmm'])", "VAE", "ended",
-                                          "GaussianMixture"]
-    order.clear()
-    npgen.warmup(models=["gmm"], processes=2)
-    assert set(order) == {"GaussianMixture"}
+
+# ---------------------------------------------------------------- a second process compiles, too
+
+CASES = {name: (settings, data.binarize(data.digits()[0], demo.INK) if space == "black/white" else data.digits()[0])
+         for name, space, settings, _ in demo.CASES}
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+@pytest.mark.parametrize("name", CASES)
+def test_on_references_a_model_launches_what_it_launches_compiled(name, monkeypatch):
+    """So what the second process finds is what the first will need."""
+    settings, x = CASES[name]
+    launched, side = set(), kernels.Kernel.side
+
+    def noted(kernel, args):
+        launched.add((kernel, *(getattr(a, "dtype", type(a)) for a in args)))
+        return side(kernel, args)
+
+    monkeypatch.setattr(kernels.Kernel, "side", noted)
+    machine.query(MODELS[name](random_state=0, **settings), x, asked=True)
+    compiled, _ = set(launched), launched.clear()
+    with kernels.noted() as found:
+        machine.query(MODELS[name](random_state=0, **settings), x, asked=True)
+    assert compiled <= launched and len({kernel for kernel, *_ in compiled}) > 2
+    assert launched == {(kernel, *(getattr(a, "dtype", type(a)) for a in args)) for kernel, args in found}
+    assert [kernel.name for kernel, _ in found][0] != [kernel.name for kernel, _ in found][-1]
+
+
+TWO = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from npgen import fused, machine
+from npgen.kernels import _jit, likelihood, norm
+
+machine._n_cores = lambda: {cores}
+started, popen = [], machine.subprocess.Popen
+machine.subprocess.Popen = lambda *args, **params: started.append(popen(*args, **params)) or started[-1]
+x = np.zeros((3, 2))
+with machine.compiling_ahead("from npgen import fused; fused.standard_normal_log_prob(np.load(sys.stdin.buffer))", x):
+    norm.squared(np.zeros(3))
+    for process in started:
+        assert process.wait(600) == 0
+    fused.standard_normal_log_prob(x)
+own = sum(sum(f.stats.cache_misses.values()) for f in vars(likelihood).values() if hasattr(f, "stats"))
+print(len(started), own > 0)
+"""
+
+
+@pytest.mark.skipif(not _jit._known, reason="a Numba that is not known")
+@pytest.mark.parametrize("cores, said", [(2, "1 False"), (1, "0 True")])
+def test_what_the_second_process_has_compiled_the_first_loads(cores, said, tmp_path):
+    assert run(TWO.format(cores=cores), NPGEN_CACHE_DIR=str(tmp_path)) == said
+
+
+SAME = """
+import contextlib, subprocess, sys
+import numpy as np
+from npgen.kernels import _jit, norm
+
+def other():
+    started.append(subprocess.Popen([sys.executable, "-c", {code!r}], stdout=subprocess.PIPE, text=True))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        started[0].wait({seconds})
+
+started = []
+with _jit.helped(other):
+    norm.squared(np.zeros(3))
+print(started[0].stdout.read())
+"""
+
+OTHER = """
+import numpy as np
+from npgen.kernels import _jit, norm
+_jit.PATIENCE = {patience}
+norm.squared(np.zeros(3))
+print(sum(norm._squared.stats.cache_misses.values()))
+"""
+
+
+@pytest.mark.skipif(not _jit._known or sys.platform == "win32", reason="a Numba that is not known, or no locks of files")
+@pytest.mark.parametrize("patience, seconds, compiled", [(600, 5, "0"), (0, 600, "1")])
+def test_of_two_processes_one_compiles_a_function_and_the_other_waits(patience, seconds, compiled, tmp_path):
+    """Unless that takes longer than it has patience. The first is held up, for as long as the other needs to compile."""
+    assert run(SAME.format(code=OTHER.format(patience=patience), seconds=seconds), NPGEN_CACHE_DIR=str(tmp_path)) == compiled
 
 
 # ---------------------------------------------------------------- the cache folder

@@ -16,6 +16,7 @@ from ..data.blocks import is_blocks
 from ..data.reading import is_parquet, read_table
 from ..data.text import PLAIN
 from ..divergences.objectives import OBJECTIVES
+from ..machine import ROWS, compiling_ahead
 from ..models import MODELS, files
 from ..train import Training
 from ..words import count, describe, passes, training
@@ -51,8 +52,10 @@ def fit(args):
     else:
         (x, context), columns = training_rows(args.data, args.context, takes_missing(model), dialect(args)), None
         valid = None if args.valid is None else _validation(args, x, context)
+    alone = args.workers is None and not blocks and frame is None and context is None
+    ahead = compiling_ahead(_first_pass(args), x.rows[:ROWS]) if alone else contextlib.nullcontext()
     begin = time.perf_counter()
-    with ctrl_c() as pressed, contextlib.nullcontext() if args.workers is None else parallel.Processes(args.workers):
+    with ctrl_c() as pressed, ahead if args.workers is None else parallel.Processes(args.workers):
         model.fit(x, context=context, validation_data=valid, columns=columns, checkpoint=partial, resume=args.resume)
     seconds = time.perf_counter() - begin
     if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
@@ -79,6 +82,13 @@ def not_modelled(schema):
     left = [f"{column.name} ({column.kind})" for column in schema.columns if column not in schema.modelled] if schema else []
     if left:
         yield "not modelled", ", ".join(left[:8]) + (f", and {len(left) - 8} more" if left[8:] else "")
+
+
+def _first_pass(args):
+    """Python that fits this model to rows in one pass."""
+    plain = {name: value for name, value in vars(args).items() if not callable(value)}
+    return ("from argparse import Namespace; from npgen.cli import fitting; "
+            f"machine.query(fitting.build(Namespace(**{plain})), np.load(sys.stdin.buffer))")
 
 
 def check(args):
