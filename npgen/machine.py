@@ -65,6 +65,7 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
     for product, *args in ((lambda x, w, b: ops.masked_matmul(x, w, b, plan), rows, weight, weight[0]),
                            (lambda x, w: ops.logsumexp(x, weights=w), rows, np.ones_like(rows)),
+                           (lambda mean, log_var: ops.reparameterize(mean, log_var, (0, 0), 0), rows, rows),
                            (fused.standard_normal_log_prob, rows),
                            (lambda x, outputs: fused.mixture_log_prob(x, outputs, 1, 3.0), rows, np.tile(rows, 3)),
                            (lambda x: pairs.gaussians(x, x[:2], np.ones(2, dtype), np.ones(1, dtype)), rows),
