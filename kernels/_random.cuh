@@ -81,6 +81,15 @@ __device__ __forceinline__ void for_normals(long long n, unsigned key0, unsigned
     for_values(n, key0, key1, start, since, [](const Words& words, REAL* z) { normals(words, z); }, use);
 }
 
+struct Key { unsigned key0, key1; };
+
+// The key of the stream that this one has spawned at block child + *since; its own where child is negative.
+__device__ __forceinline__ Key spawned(unsigned key0, unsigned key1, long long child, const long long* since) {
+    if (child < 0) return {key0, key1};
+    Words words = philox((child + *since) * LANES, key0, key1);
+    return {words.w[0], words.w[1]};
+}
+
 // The value `at` of the stream, by itself.
 template <class Draw>
 __device__ __forceinline__ REAL value_at(long long at, unsigned key0, unsigned key1, Draw draw) {

@@ -12,7 +12,9 @@ extern "C" __global__ void chain(const REAL* __restrict__ weight, const REAL* __
                                  const REAL* __restrict__ shown, const REAL* __restrict__ above,
                                  const REAL* __restrict__ begin, const REAL* __restrict__ ladder, REAL* v, REAL* h,
                                  double* log_w, long long N, long long V, long long H, long long T, bool own, bool normal,
-                                 unsigned key0, unsigned key1, long long start_hidden, long long start_visible) {
+                                 unsigned key0, unsigned key1, long long child, const long long* __restrict__ since,
+                                 long long start_hidden, long long start_visible) {
+    const stream::Key key = stream::spawned(key0, key1, child, since);
     for (long long n = blockIdx.x; n < N; n += gridDim.x) {
         REAL *seen = v + n * V, *units = h + n * H;
         const REAL *visible = shown + (own ? n * V : 0), *base = begin + (own ? n * V : 0), *hidden = above + (own ? n * H : 0);
@@ -27,7 +29,7 @@ extern "C" __global__ void chain(const REAL* __restrict__ weight, const REAL* __
                 for (long long i = 0; i < V; ++i) a += seen[i] * weight[i * H + j];
                 a += hidden[j];
                 if (t != before) total += (double)(softplus(t * a) - softplus(before * a));
-                units[j] = heads(stream::uniform_at(start_hidden + (n * T + k) * H + j, key0, key1), t * a);
+                units[j] = heads(stream::uniform_at(start_hidden + (n * T + k) * H + j, key.key0, key.key1), t * a);
             }
             __syncthreads();
             for (long long i = threadIdx.x; i < V; i += blockDim.x) {
@@ -35,7 +37,8 @@ extern "C" __global__ void chain(const REAL* __restrict__ weight, const REAL* __
                 for (long long j = 0; j < H; ++j) m += units[j] * turned[j * V + i];
                 m = ((REAL)1 - t) * base[i] + t * (visible[i] + m);
                 long long at = start_visible + (n * T + k) * V + i;
-                seen[i] = normal ? m + stream::normal_at(at, key0, key1) : heads(stream::uniform_at(at, key0, key1), m);
+                seen[i] = normal ? m + stream::normal_at(at, key.key0, key.key1)
+                                 : heads(stream::uniform_at(at, key.key0, key.key1), m);
             }
             __syncthreads();
         }

@@ -35,7 +35,7 @@ from ._jit import NO, YES, entry, jit, parallel
 from ._math import exp, log1p
 from ._tile import multiply, tile_columns
 from .masked_matmul import _panels, _rows_of
-from .random import fill_normal, fill_uniform
+from .random import fill_normal, fill_uniform, spawned
 
 # --- reference -------------------------------------------------------------------------------------------------------
 
@@ -264,7 +264,8 @@ def _chain_cuda(weight, visible, hidden, base, ladder, state, code, key0, key1, 
     log_w, units = _cuda.empty((N,), np.float64), _cuda.empty((N, H), state.dtype)
     turned = _cuda.asarray(weight.T)  # so that neighbouring threads read neighbouring values in both products
     _cuda.launch("gibbs", "chain", _cuda.grid(N, 1), 256, weight, turned, visible, hidden, base, ladder, v, units, log_w, N, V,
-                 H, len(ladder) - 1, len(hidden) > 1, code == NORMAL, key0, key1, start_hidden, start_visible)
+                 H, len(ladder) - 1, len(hidden) > 1, code == NORMAL, int(key0), int(key1), *spawned(key0),
+                 start_hidden, start_visible)
     return v, log_w
 
 

@@ -106,7 +106,9 @@ extern "C" __global__ void chain(const REAL* __restrict__ params, const long lon
                                  const double* __restrict__ shift, const double* __restrict__ factor, REAL* z, double* taken,
                                  REAL* work, double* reals, long long N, long long D, long long W, long long K, long long G,
                                  long long B, long long layers, long long units, long long steps, double step, bool adjusted,
-                                 unsigned key0, unsigned key1, long long start_normal, long long start_uniform) {
+                                 unsigned key0, unsigned key1, long long child, const long long* __restrict__ since,
+                                 long long start_normal, long long start_uniform) {
+    const stream::Key key = stream::spawned(key0, key1, child, since);
     const Mixture mixture = {centre, scale, offset, shift, factor, D, K, G, B};
     const Network network = {params, context, widths, D, W, layers};
     const double length = math::sqrt(2 * step);
@@ -123,7 +125,7 @@ extern "C" __global__ void chain(const REAL* __restrict__ params, const long lon
         for (Index k = -1; k < steps; ++k) {
             if (k >= 0) {
                 for (Index d = threadIdx.x; d < D; d += blockDim.x) {
-                    e[d] = stream::normal_at(start_normal + (n * steps + k) * D + d, key0, key1);
+                    e[d] = stream::normal_at(start_normal + (n * steps + k) * D + d, key.key0, key.key1);
                     at[d] = now[d] + step * score[d] + length * e[d];
                 }
                 __syncthreads();
@@ -148,7 +150,7 @@ extern "C" __global__ void chain(const REAL* __restrict__ params, const long lon
                         const double back = now[d] - at[d] - step * its[d];
                         gain += e[d] * e[d] / 2 - back * back / (4 * step);
                     }
-                    take = math::log((double)stream::uniform_at(start_uniform + n * steps + k, key0, key1)) < gain;
+                    take = math::log((double)stream::uniform_at(start_uniform + n * steps + k, key.key0, key.key1)) < gain;
                 }
                 if (take) *here = *there, moves += k >= 0;
             }

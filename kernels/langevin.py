@@ -30,7 +30,7 @@ from ._math import exp, exp_fused, log
 from ._tile import multiply
 from .em import FAR
 from .mlp import layer_of
-from .random import fill_normal, fill_uniform
+from .random import fill_normal, fill_uniform, spawned
 from .silu import sigmoid
 
 ROWS = 60  # of a panel: whole tiles of 6 or 10 rows
@@ -247,7 +247,8 @@ def _numba(*args):
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
-def _cuda_side(z, params, widths, context, centre, scale, offset, shift, factor, steps, step, adjusted, *stream):
+def _cuda_side(z, params, widths, context, centre, scale, offset, shift, factor, steps, step, adjusted, key0, key1,
+               *starts):
     (N, D), widths = z.shape, [int(width) for width in _cuda.asnumpy(widths)]
     units, K = sum(widths[1:-1]), len(offset)
     moved, taken = z.copy(), _cuda.empty((N,), np.float64)
@@ -255,7 +256,7 @@ def _cuda_side(z, params, widths, context, centre, scale, offset, shift, factor,
     mixture = map(_cuda.constant, (centre, scale, offset, shift, factor))
     _cuda.launch("langevin", "chain", _cuda.grid(N, 1), 128, params, _cuda.constant(np.array(widths)), context, *mixture, moved,
                  taken, work, reals, N, D, context.shape[1], K, len(factor), factor.shape[1], len(widths) - 1, units, steps,
-                 float(step), bool(adjusted), *stream)
+                 float(step), bool(adjusted), int(key0), int(key1), *spawned(key0), *starts)
     return moved, taken
 
 

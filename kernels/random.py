@@ -233,6 +233,21 @@ class Place(int):
         return place
 
 
+class Key(int):
+    """A word of the key of a stream that another, which has this word there, spawns at block child + since[0]; since lies on
+    the device."""
+
+    def __new__(cls, value, child, since):
+        key = super().__new__(cls, value)
+        key.child, key.since = child, since
+        return key
+
+
+def spawned(key0):
+    """(child, since) of a key, as _random.cuh's spawned takes them."""
+    return (key0.child, key0.since) if type(key0) is Key else (-1, _cuda.zero())
+
+
 def since(start):
     """The device array (1,) with the block that start counts from."""
     return start.since if type(start) is Place else _cuda.zero()

@@ -10,13 +10,12 @@ Memory comes from a pool of the graph's own, which nobody else is given any of; 
 It is to a device what npgen.record is to the host, and asks the same of a step: that it is a function of arrays.
 
 What is not captured is taken step by step, to the same bits:
-- RBM and EnergyModel(objective="pcd"): chains begin at every step from a stream of their own, whose key the host makes;
-- EnergyModel by noise or scores: its base computes on the host;
+- EnergyModel by noise or scores: its base computes on the host; given a context, chains begin at rows that the host chooses;
 - MADE of several orders, or of any: the host draws which one a step takes;
 - FlowMatching(coupling="ot"): SciPy pairs noise and rows on the host;
 - objective="sliced_wasserstein": CuPy sorts by Thrust, which waits;
 - GaussianMixture(solver="adam"): all but an E-step's sums is computed on the host;
-- the short batch that ends an epoch.
+- the short batch that ends an epoch, and the first step of a run whose players prepare something, as the RBM's chains.
 
 Legend: n rows, s rows in a batch, k players' steps for a batch, b batches.
 Reference: NVIDIA, CUDA C++ programming guide, CUDA graphs: stream capture.
@@ -62,6 +61,14 @@ class Places:
             self.captured[key] = self._capture(take, state, len(rows), size, (*changing, self.where))
             return self.captured[key].nats() if self.captured[key] else take(state, rows)
         return self.captured[key](state) if self.captured[key] else take(state, rows)
+
+    def passing(self, take, state, rows):
+        """take(state, rows), one after the other; the next step may be by a graph."""
+        before, nats = state.stream.counter, take(state, rows)
+        moved = np.array([len(rows), state.stream.counter - before, 1])
+        self.where[...] = self.where + np.asarray(moved, like=self.where)
+        self.turn += 1
+        return nats
 
     def _capture(self, take, state, n, size, changing):
         if self.order is None or n < min(size, len(self.order)):  # the short one that ends an epoch
@@ -143,6 +150,18 @@ class _Stream(Stream):
         return super()._draw(kernel, shape, dtype, like)
 
     def spawn(self):
+        child = self._advance(1)
+        return _Spawned(tuple(_kernel.Key(word, child, self._since) for word in self.key))
+
+    def _generator(self):
         raise Unrecordable("a draw of Python's numbers")
 
-    _generator = spawn
+
+class _Spawned:
+    """A stream whose key is made on the device, by kernels that can: nobody else draws from it."""
+
+    def __init__(self, key):
+        self.key = key
+
+    def __getattr__(self, name):
+        raise Unrecordable(f"{name} of a stream whose key lies on the device")

@@ -49,11 +49,12 @@ class Player:
     steps          that it takes with every batch
     prepare        None, or prepare(params, carry, batch, stream) -> carry before every step: {name: array} of what is kept from
                    step to step, a chain or an order, {} at first. The loss finds it in batch.carry; it is saved and goes back
-                   with the parameters, but for names with _ before, of what the next step makes anew
+                   with the parameters, but for names with _ before, which this step alone sees
     optimizer      as in Training; None for the one there
     learning_rate  as in Training; None for the one there
     repeats        whether the loss is a function of its arguments alone, so that a step may be recorded once and run again on
-                   other rows (npgen.record): what it does beside, to Python's objects, is then done once. Not with prepare
+                   other rows (npgen.record): what it does beside, to Python's objects, is then done once. prepare has to be
+                   one, too, and what it keeps must keep its names and shapes
     by_rows        whether a row's loss is a function of that row and of what is drawn for it alone, so that several processes
                    may each have a share of a batch: arrays that are drawn are of its rows then (Stream.share), and what is
                    drawn as Python's numbers is the same for all. Not with prepare
@@ -118,8 +119,13 @@ class Move:
         """Take the step; returns the batch's mean nats, not finite if the optimiser has to refuse it."""
         player = self.player
         if player.prepare:
-            state.carry = state.carry | player.prepare(dict(self.params), state.carry, batch, state.stream)
-        batch.carry = state.carry
+            prepared = player.prepare(dict(self.params), state.carry, batch, state.stream)
+            for name, a in prepared.items():
+                if player.repeats and name in state.carry:
+                    state.carry[name][...] = a  # a step that is made again finds it in the same memory
+                elif name[0] != "_":
+                    state.carry[name] = a
+        batch.carry = state.carry | prepared if player.prepare else state.carry
         moved = {name: self.params[name] for name in self.names}
         value, _ = value_and_grad(self._mean, out=self.gradients)(moved, batch, state.stream)
         value = value if self.total is None else self._of_all(value)

@@ -62,7 +62,7 @@ class State:
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) 
                 if f.name not in (*arrays, "moments", "carry", "statistics")}
         rest |= {"split": self.split.state(), "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
-        return arrays | {f"carry.{k}": v for k, v in self.carry.items() if k[0] != "_"}, rest
+        return arrays | {f"carry.{k}": v for k, v in self.carry.items()}, rest
 
     @classmethod
     def restore(cls, arrays, rest, like=None):
@@ -165,8 +165,10 @@ class _Step:
         self.monitor, self.statistics, self.loss_decides = monitor or players[0], statistics, monitor is None
         self.average = optim.average(options.average)
         self.shown = params.copy() if self.average else params  # what is validated and kept
-        self.repeats = all(player.repeats and not player.prepare for player in players)
+        self.repeats = all(player.repeats for player in players)
+        self.prepares = any(player.prepare for player in players)
         self.work, self.recorded = None, {}  # the arrays that steps change, and recorded steps on them
+        self.begun = False  # whether a step has been taken on them: the first one of a chain begins it
         self.rolled_back = []  # what the loss became and when, in words
         self.places = Places(params.flat) if self.on_device and self.repeats else None
         *self.ends, self.n_steps = np.cumsum([player.steps for player in players])  # of each player's among a batch's
@@ -199,8 +201,10 @@ class _Step:
     def ahead(self, state):
         """A State whose arrays the steps may change: copies, where steps are recorded in the same memory every time."""
         arrays = {"clock": state.clock, "moments": state.moments, "carry": state.carry}
-        if self.work is None or not self.repeats:
-            self.work = map_arrays(aligned, arrays)
+        if self.work is None or not self.repeats or self.work["carry"].keys() != state.carry.keys():
+            self.work, self.recorded, self.begun = map_arrays(aligned, arrays), {}, not self.prepares
+            if self.places is not None:
+                self.places.captured.clear()
         else:
             map_arrays(np.copyto, self.work, arrays)
         return dataclasses.replace(state, **self.work)
@@ -211,6 +215,9 @@ class _Step:
 
     def train(self, state, rows):
         """Every player's steps on the rows of these numbers; returns the nats of each."""
+        if not self.begun:
+            self.begun = True
+            return self.take(state, rows) if self.places is None else self.places.passing(self.take, state, rows)
         if self.places is not None:
             return self.places.step(self.take, state, rows, self.options.batch_size, (self.params.flat, self.work))
         if self.total is not None:

@@ -6,6 +6,7 @@ import re
 import warnings
 
 import cupy_standin
+import mutants
 import numpy as np
 import pytest
 
@@ -48,13 +49,17 @@ MODELS |= {  # of more than eight columns or players' steps, which CuPy joins in
     "MAF, LU": (npgen.MAF(n_layers=2, hidden=(6,), mix="lu"), WIDE),
     "GAN, ten steps": (npgen.GAN(n_critic=10, n_noise=2, hidden=(6,), critic_hidden=(6,)), REAL),
 }
-ONE_BY_ONE = {  # what is not captured, and what of it is in the way
-    "RBM": (npgen.RBM(n_hidden=4), BITS, "prepares"),
+CHAINS = {  # whose first step begins them
+    "RBM": (npgen.RBM(n_hidden=4), BITS),
+    "RBM, normal": (npgen.RBM(n_hidden=4, n_steps=2, n_chains=7), REAL.astype(np.float64)),
     "EnergyModel, its chains": (npgen.EnergyModel(hidden=(6,), objective="pcd", n_chains=9, n_steps=2, n_burn=3,
-                                                  n_importance=50), REAL, "prepares"),
+                                                  n_importance=50), REAL),
+}
+MODELS |= CHAINS
+ONE_BY_ONE = {  # what is not captured, and what of it is in the way
     "EnergyModel": (npgen.EnergyModel(hidden=(6,), n_burn=3, n_importance=50), REAL, "does not repeat"),
-    "MADE, any order": (npgen.MADE(hidden=(6,), order="any"), REAL, "a draw of Python's numbers"),
-    "MADE, orders": (npgen.MADE(hidden=(6,), n_masks=3), BITS, "a draw of Python's numbers"),
+    "MADE, any order": (npgen.MADE(hidden=(6,), order="any"), REAL, "permutation of a stream"),
+    "MADE, orders": (npgen.MADE(hidden=(6,), n_masks=3), BITS, "permutation of a stream"),
     "FlowMatching, optimal transport": (npgen.FlowMatching(hidden=(6,), n_steps=3, coupling="ot"), REAL, "data crosses .reads"),
     "GMMN, sliced": (npgen.GMMN(n_noise=2, hidden=(6,), objective="sliced_wasserstein"), REAL, "does not repeat"),
     "GaussianMixture, by gradient": (npgen.GaussianMixture(2, solver="adam"), REAL, "on the host"),
@@ -118,12 +123,13 @@ def launches(cupy, monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_fit_by_graphs_has_the_bits_of_one_step_by_step(cupy, launches, name, monkeypatch):
     captured = bits(fitted(name))
-    assert launches["graphs"] == 2 * FULL - 1  # the first is taken, and captured
+    expected = 2 * FULL - 1 - (name in CHAINS)  # the first is taken, and captured
+    assert launches["graphs"] == expected
     one_by_one(monkeypatch)
-    assert bits(fitted(name)) == captured and launches["graphs"] == 2 * FULL - 1
+    assert bits(fitted(name)) == captured and launches["graphs"] == expected
 
 
-@pytest.mark.long(but={"name": ["RBM", "MADE, any order"]})
+@pytest.mark.long(but={"name": ["EnergyModel", "MADE, any order"]})
 @pytest.mark.parametrize("name", ONE_BY_ONE)
 def test_why_a_model_is_taken_step_by_step(standin, launches, monkeypatch, name):
     """graph.py says so; the day that one of them is captured, it belongs to MODELS."""
@@ -133,7 +139,7 @@ def test_why_a_model_is_taken_step_by_step(standin, launches, monkeypatch, name)
     def taken(self, state, rows):
         nats = take(self, state, rows)
         why.add(self.places.why if self.places else "on the host" if not self.on_device else
-                "prepares" if any(move.player.prepare for move in self.moves) else "does not repeat")
+                "does not repeat")
         return nats
 
     monkeypatch.setattr(train._Step, "train", taken)
@@ -300,6 +306,24 @@ def test_a_mistake_is_found(standin, launches, monkeypatch, name):
         return
     assert launches["graphs"] == before or params.flat.get().tobytes() != other.flat.get().tobytes() \
         or state.history != state_other.history or state.stream.state() != state_other.stream.state()
+
+
+OF_CHAINS = {  # where a step has to go on from the one before
+    "a chain moves by the noise of the step that was captured": ("graph:_Stream.spawn", "child, self._since",
+                                                                  "child, 0 * self._since"),
+    "the step that begins a chain is not counted": ("graph:Places.passing", "self.where + ", "self.where + 0 * "),
+    "a chain is kept where the next step does not look": ("players:Move.__call__", "state.carry[name][...] = a",
+                                                          "state.carry[name] = a"),
+}
+
+
+@pytest.mark.parametrize("name", OF_CHAINS)
+def test_a_mistake_in_a_chain_is_found(standin, launches, monkeypatch, name):
+    with mutants.Mutant(name, "", *OF_CHAINS[name]).made():
+        captured = bits(fitted("RBM"))
+    assert launches["graphs"]
+    one_by_one(monkeypatch)
+    assert bits(fitted("RBM")) != captured
 
 
 # ---------------------------------------------------------------- the stand-in's streams

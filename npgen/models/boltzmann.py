@@ -47,7 +47,7 @@ def _cotangents(g, m, own):
 
 def _contrast(u, weight, visible, hidden, seen, active, known, n, own):
     a = known if len(known) else ops.linear(u, weight, hidden)
-    return _against(fused.bernoulli_log_prob(np.zeros_like(a), a) - u @ visible, n, own), a
+    return _against(fused.bernoulli_log_prob(np.zeros_like(a), a) - ops.matmul(u, visible), n, own), a
 
 
 def _centred_gradient(tracked, ans, u, weight, visible, hidden, seen, active, known, n, own):
@@ -59,7 +59,8 @@ def _centred_gradient(tracked, ans, u, weight, visible, hidden, seen, active, kn
         units, on = gibbs.centred(*contiguous(g, u, a, seen, active))
         with placing([places[1]] if places.get(1) is not None else []):
             centred = masked_matmul.backward_weight(units, on, plan.mask_as(a.dtype, a), plan.blocks)
-        found = {1: centred, 2: -(g @ u) - centred @ active, 3: on.sum(axis=0) - seen @ centred}  # as g sums to 0
+        found = {1: centred, 2: -ops.matmul(g, u) - ops.matmul(centred, active),
+                 3: on.sum(axis=0) - ops.matmul(seen, centred)}  # as g sums to 0
         if 0 in tracked:
             off = on - g[:, None] * active
             found[0] = masked_matmul.backward_x(off, weight, plan.mask_as(a.dtype, a), plan.blocks) - g[:, None] * visible

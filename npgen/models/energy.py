@@ -148,11 +148,12 @@ class EnergyModel(GradientModel):
         objective = contrast if self.objective == "pcd" and self.context_ is not None else OBJECTIVES[self.objective]
 
         def loss(p, batch, stream):
-            c, chain = batch.context, (batch.carry or {}).get("chain")
+            c, carry = batch.context, batch.carry or {}
+            chain = carry.get("chain", carry.get("_chain"))
             return objective(lambda x: self._f(p, x, c), self._base_given(c), batch.x, stream, chain, self.sigma)
 
         pcd = self.objective == "pcd"
-        return Player(loss=loss, prepare=self._advance if pcd else None, by_rows=not pcd),
+        return Player(loss=loss, prepare=self._advance if pcd else None, repeats=pcd, by_rows=not pcd),
 
     def _advance(self, p, carry, batch, stream):
         """The chains, n_steps of the sampler further; at first they are rows of the base, given a context likely ones."""
@@ -160,7 +161,8 @@ class EnergyModel(GradientModel):
             z = self._likely(p, len(batch), stream, batch.context)
         else:
             z = carry["chain"] if "chain" in carry else self._of_base(self.n_chains, stream, batch.x)
-        return {"chain": self._chain(p, z, self.n_steps, stream, batch.context)[0]}
+        name = "chain" if batch.context is None else "_chain"
+        return {name: self._chain(p, z, self.n_steps, stream, batch.context)[0]}
 
     def _monitor(self, p, batch, stream):
         return -self._log_density(p, batch.x, batch.context)
@@ -171,7 +173,7 @@ class EnergyModel(GradientModel):
         y = self._of_base(self.n_importance if c is None else len(c), stream, z, c)
         taken = self._chain(p, y[:self.n_chains], self.n_steps, stream, c)[1]
         known = self._estimated(p, y) if c is None else ()
-        return {"estimates": np.asarray(np.array([*known, taken], z.dtype), like=z)}
+        return {"estimates": np.asarray(np.array([*known, float(taken)], z.dtype), like=z)}
 
     def _estimated(self, p, y, c=None):
         """log Z, its standard error and the effective sample size, of rows y of the base and their context."""
@@ -208,7 +210,7 @@ class EnergyModel(GradientModel):
         if isinstance(self.base_, GaussianMixture) and self.base_.preprocess is None:
             z, taken = langevin_kernel.chain(*self._f.launch(p, z, c), *launch_of(self.base_), n_steps, self.step,
                                              self.sampler == "mala", *stream.spawn().key, 0, APART)
-            return z, float(taken.mean()) / n_steps
+            return z, taken.mean() / n_steps
         base = self._base_given(c)
         return langevin(lambda z: base.log_prob(z) - self._f(p, z, c), z, self.step, n_steps, stream, self.sampler == "mala")
 

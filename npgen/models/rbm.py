@@ -120,10 +120,11 @@ class RBM(GradientModel):
         return {"head": head, "machine": Boltzmann(d, chosen["n_hidden"], head.name == "normal", w)}
 
     def _players(self):
-        return Player(loss=self._contrast, prepare=self._advance),
+        return Player(loss=self._contrast, prepare=self._advance, repeats=True),
 
     def _contrast(self, p, batch, stream):
-        chain, seen, active, known = (batch.carry[name] for name in ("chain", "seen", "active", "_known"))
+        chain = batch.carry["chain" if batch.context is None else "_chain"]
+        seen, active, known = (batch.carry[name] for name in ("seen", "active", "_known"))
         return self._machine.contrast(p, batch.x, chain, seen, active, known, batch.context)
 
     def _advance(self, p, carry, batch, stream):
@@ -136,7 +137,7 @@ class RBM(GradientModel):
             carry |= {"chain": machine.begin(p["visible"], self.n_chains, stream)} if c is None else {}
         u, p = machine.scaled(p, batch.x), machine.given(p, c)
         chain, known = machine.moved(p, carry["chain"] if c is None else u, u, self.n_steps, stream)
-        return {"chain": chain, "_known": known} | {
+        return {"chain" if c is None else "_chain": chain, "_known": known} | {
             name: carry[name] + SLIDE * (units.mean(axis=0) - carry[name])
             for name, units in (("seen", beside(u, c)), ("active", machine.probabilities(known[:len(u)])))}
 

@@ -166,7 +166,7 @@ def files(s):
         path = os.path.join(folder, "model.npgen")
         state = s.model.stream_.state()
         s.model.save(path)
-        again = load(path)
+        again = load(path).to(s.model.device)
 
     def answers(model):
         found = s.answers(s.x[:20], model)

@@ -106,7 +106,7 @@ def loss(s):
     found = log_det - inner.loss(z, Stream(s.seed))
     if not hasattr(model, "importance_log_prob"):
         return close(found, model.log_prob(x), 1e-8)
-    return close(found, _bound(model, inner, z, s.seed) + log_det, 1e-8)
+    return close(found, _bound(s.host, inner, z, s.seed) + log_det, 1e-8)
 
 
 def _bound(model, inner, x, seed):

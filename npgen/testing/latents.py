@@ -123,7 +123,7 @@ def imputed(s):
         raise Skip("not a model that imputes")
     if getattr(s.model, "any_order_", False):
         raise Skip("it imputes in other orders than those of its density")
-    x, others = s.drawn[:1000], s.drawn[1000:]
+    x, others = np.split(s.drawn, [min(1000, s.n // 2)])
     holes = np.where(np.arange(s.d) == np.arange(len(x))[:, None] % s.d, np.nan, x)
     try:
         full = np.asarray(s.model.impute(holes, rng=s.seed), np.float64)

@@ -29,7 +29,8 @@ def _mixture(s):
         z, log_det = s.inner.enter(x)
         log_det = log_det[:, None]
     components, log_weights = _columns if of_columns else _gaussians, np.log(np.asarray(model.weights_, np.float64))
-    return model, x, *(log_weights + components(model, rows) + log_det for rows in (z, z * (1 + np.finfo(float).eps)))
+    host = getattr(s.host, "model", s.host)
+    return model, x, *(log_weights + components(host, rows) + log_det for rows in (z, z * (1 + np.finfo(float).eps)))
 
 
 def _gaussians(model, x):

@@ -64,6 +64,8 @@ def check_generative_model(model, X=None, *, context=None, seed=0, n_samples=Non
     n_samples   rows that the statistical laws look at, at least 100; by default 20,000
     laws        names of the laws to run; by default all of npgen.testing.laws.LAWS
 
+    A model on a GPU answers there; what a law compares that with is computed on the host, by a copy, where it looks inside.
+
     A row that cannot be has log_prob -inf, or raises ValueError. Columns whose samples are whole numbers are taken for counts
     or levels, and summed over; all others for real numbers, and integrated over. What encode and decode of a VAE mean is not
     checked.

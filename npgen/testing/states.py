@@ -12,6 +12,7 @@ import tempfile
 import numpy as np
 
 from ..data import Table
+from ..kernels._cuda import asnumpy
 from ..models.files import load
 from .law import every, law
 from .subject import Skip
@@ -60,11 +61,11 @@ def _saved(model):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.npgen")
         model.save(path)
-        return load(path)
+        return load(path).to(getattr(model, "device", "cpu"))
 
 
 def _bits(answer):
-    return np.ascontiguousarray(answer).tobytes()
+    return asnumpy(answer).tobytes()
 
 
 def _twin(model):

@@ -29,6 +29,8 @@ class Skip(Exception):
 class Subject:
     """A fitted model, and what several laws need of it, computed once.
 
+    model     who is asked, on the GPU if it is there
+    host      the same on the host
     density   "exact", "bound", "estimate" or "none", as the model's capabilities say; "exact" for a model without any
     support   what its samples are: "binary", "integers", "real", or "mixed" columns of whole and other numbers
     """
@@ -39,9 +41,10 @@ class Subject:
             if not hasattr(model, "n_features_in_"):
                 raise NotFittedError(f"check_generative_model: this {type(model).__name__} is not fitted yet; call fit(X) or "
                                      "npgen.load(path) first")
-            model = copy.copy(model).to("cpu")  # the laws look inside with NumPy; the GPU's kernels have tests of their own
+            model = copy.copy(model)
             model.stream_ = Stream.from_state(model.stream_.state())
         self.model, self.seed = model, seed
+        self.host = copy.copy(model).to("cpu") if isinstance(model, Model) else model  # whose inside NumPy can look at
         capabilities = getattr(model, "capabilities", None)
         self.density = getattr(capabilities, "density", "exact")
         self.representation = getattr(capabilities, "representation", None)
@@ -134,7 +137,7 @@ class Subject:
 
     def _marginal(self, x):
         """log of the integral of p(x | z) p(z) dz over one or two latent dimensions, by the midpoint rule."""
-        model, inner = self.model, self.inner
+        model, inner = self.host, self.inner
         width, per_axis = model.n_latent_, {1: 2001, 2: 91}.get(model.n_latent_)
         if per_axis is None:
             raise Skip("more than two latent dimensions")
@@ -171,8 +174,8 @@ class Subject:
 
     @functools.cached_property
     def inner(self):
-        """The mathematics of a model of npgen, in float64."""
-        return self.model.inner(np.float64)
+        """The mathematics of a model of npgen, in float64, on the host."""
+        return self.host.inner(np.float64)
 
     @property
     def represents(self):
@@ -205,7 +208,7 @@ class Subject:
     @functools.cached_property
     def dequantize(self):
         """The model's dequantiser, or None."""
-        preprocessing = getattr(self.model, "preprocess_", None)
+        preprocessing = getattr(self.host, "preprocess_", None)
         first = preprocessing.steps[0] if isinstance(preprocessing, Chain) and preprocessing.steps else preprocessing
         return first if isinstance(first, Dequantize) else None
 
@@ -273,12 +276,12 @@ class Subject:
         """
         if self.density == "estimate" or not self.is_parametric:
             raise Skip("log_prob is an estimate")
-        preprocessing, (low, levels) = self.model.preprocess_, self.levels
+        preprocessing, (low, levels) = self.host.preprocess_, self.levels
         rest, most = getattr(preprocessing, "steps", (None,))[1:], levels.max()
         n_edges = (int(n_points ** (1 / self.d)) - most) // 2
         if n_edges < most:
             raise Skip("too many columns to integrate over the cell of every integer")
-        z = self.model.inner().draw(2000, Stream(self.seed)).astype(np.float64)
+        z = self.host.inner().draw(2000, Stream(self.seed)).astype(np.float64)
         margin = np.ptp(z, axis=0) / 2
         z = np.concatenate([np.quantile(z, np.linspace(0, 1, n_edges), axis=0), [[-np.inf] * self.d, [np.inf] * self.d],
                             np.linspace(z.min(axis=0) - margin, z.max(axis=0) + margin, n_edges)])

@@ -19,13 +19,13 @@ from ...checks import check_shapes, one_line
 from ...engine import Tensor
 from ...heads import Categorical, Normal
 from ...heads.normal import THINNEST, interleaved, std
-from ...kernels._cuda import constant_like
+from ...kernels._cuda import asarray, asnumpy, constant_like
 from ...train import ConvergenceWarning
 from ...transforms import warn_of_atoms
 from ...warn import warn
 from ..base import Follows
 from .base import ALONE, MixtureModel
-from .columns_em import SHOWN, Products, at_once, expect, maximise, statistics_of
+from .columns_em import SHOWN, SHOWN_THERE, Products, at_once, expect, maximise, statistics_of
 from .covariances import COVARIANCES
 from .kinds import ColumnHeads, chosen_heads, column_heads, column_parameter, levels_of, with_levels, with_missing
 from .questions import OfColumns
@@ -309,7 +309,8 @@ class Mixture(OfColumns, MixtureModel):
 
     @property
     def _rows_per_call(self):
-        return max(64, SHOWN // max(self.n_latent_, self.n_features_in_))
+        shown = SHOWN_THERE if self.device == "cuda" else SHOWN
+        return max(64, shown // max(self.n_latent_, self.n_features_in_))
 
     def _check(self, method, X, name="X", missing=None):
         x = super()._check(method, X, name, missing)
@@ -320,18 +321,21 @@ class Mixture(OfColumns, MixtureModel):
         return -self._log_density(p, z)
 
     def _log_density(self, p, x, c=None):
-        components = self._components(p)
         if any(isinstance(value, Tensor) for value in (x, *p.values())):
-            return ops.astype(components.log_prob(x), x.dtype)
-        return ops.logsumexp(components.joint(self._columns.views(x))).astype(x.dtype)
+            return ops.astype(self._components(p).log_prob(x), x.dtype)
+        return asnumpy(ops.logsumexp(self._joint(p, x))).astype(x.dtype)
 
     def _represent(self, p, x, c=None):
-        components = self._components(p)
-        joint = components.joint(self._columns.views(x))
-        far = np.isneginf(joint.max(axis=1))
+        joint = self._joint(p, x)
+        far = asnumpy(joint.max(axis=1) == -np.inf)
         if far.any():
-            joint[far] = components.joint(self._columns.views(self._nearer(x[far])))
-        return ops.softmax(joint).astype(x.dtype)
+            joint[far] = self._joint(p, self._nearer(x[far]))
+        return asnumpy(ops.softmax(joint)).astype(x.dtype)
+
+    def _joint(self, p, x):
+        """log w_k p_k(x), (n, k), of rows x of the host, where this model computes."""
+        place = asarray if self.device == "cuda" else asnumpy
+        return placed(place, self._components(p)).joint(self._columns.views(place(x)))
 
     def _nearer(self, x):
         """Rows whose squares overflow, at 1e150 on the same ray: responsibilities do not change from there on."""
