@@ -31,7 +31,7 @@ Every kernel runs in a process forked after the first one too, to the same bits,
 along. Give it threads by starting it otherwise, as in multiprocessing.get_context("forkserver").
 
     _dispatch        Kernel: which implementation runs, and the launch checks
-    _cuda            CuPy: CUDA sources compiled, launches checked
+    _cuda            CuPy: CUDA sources compiled, launches checked; _cublas: large products, precision() of which
     _gemm.cuh        what the CUDA sources share: products by tiles; _random.cuh, _reduce.cuh and _pack.cuh likewise
     _math            exp, log, tanh and their kin in polynomials; _math.cuh has the same bits
     _jit             Numba, its cache folders and its threads
@@ -42,9 +42,10 @@ if __name__ != "npgen.kernels":  # a PyPI package named `kernels` exists: never 
     raise ImportError("this folder is npgen.kernels: write `from npgen import kernels`")
 
 from . import _later  # noqa: F401  first: it puts the kernels' modules here, to be executed later
+from ._cublas import precision
 from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, aligned, noted, session, using
 
 __all__ = ["DeviceError", "Kernel", "KernelError", "adam", "aligned", "categorical", "em", "flow", "gather", "gibbs", "gray",
            "langevin", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "noted",
-           "pairwise", "random", "reparameterize", "session", "silu", "spline", "trajectory", "transport", "using"]
+           "pairwise", "precision", "random", "reparameterize", "session", "silu", "spline", "trajectory", "transport", "using"]

@@ -3,13 +3,16 @@
     add(a, b, out)      out += a b, of row-major a (N, K), b (K, M), out (N, M), or of their transposes: a.T, b.T
     product(a, b, out)  out = a b
 
-CuPy refuses its own calls of cuBLAS while a stream captures, because cuBLAS might ask the device for memory then. It does not
-where it has been given a workspace, which belongs to a handle, and which cublasSetStream takes away. So this is a handle of our
-own; the library is the one that CuPy has loaded. Sums are in the arrays' own type: no TF32. A column-major C = A B is a
-row-major C^T = B^T A^T. masked_matmul.py and em.py ask it, from LEAST multiply-adds on; where the library cannot be loaded, our
-own kernels do all.
-Reference: NVIDIA, cuBLAS library, sections 2.1.2 (handles), 2.4.8 (cublasSetWorkspace), 2.7.1 (cublas<t>gemm).
+CuPy refuses its own calls of cuBLAS while a stream captures, because cuBLAS might ask the device for memory then. It does
+not where it has been given a workspace, which belongs to a handle, and which cublasSetStream takes away. So this is a
+handle of our own; the library is the one that CuPy has loaded. Sums are in the arrays' own type, and so are products,
+unless a block asks for less by precision(). A column-major C = A B is a row-major C^T = B^T A^T. masked_matmul.py, mlp.py
+and em.py ask it, from LEAST multiply-adds on; where the library cannot be loaded, our own kernels do all.
+Reference: NVIDIA, cuBLAS library, sections 2.1.2 (handles), 2.4.8 (cublasSetWorkspace), 2.7.1 (cublas<t>gemm), 2.8.12
+(cublasGemmEx).
 """
+import contextlib
+import contextvars
 import ctypes
 import functools
 
@@ -21,7 +24,26 @@ from ._cuda import DeviceError
 LEAST = 2**28        # multiply-adds, below which a launch or two count
 WORKSPACE = 2**25    # bytes, what NVIDIA asks for on Hopper
 PLAIN, TURNED = 0, 1  # cublasOperation_t
+FLOAT, DEFAULT = 0, -1  # cudaDataType: CUDA_R_32F; cublasGemmAlgo_t
+COMPUTE = {"float32": None, "tf32": 77, "bf16": 75}  # cublasComputeType_t: CUBLAS_COMPUTE_32F_FAST_TF32, _16BF
+_precision = contextvars.ContextVar("npgen_precision", default="float32")
 _GEMM = {"f": ("cublasSgemm_v2", ctypes.c_float), "d": ("cublasDgemm_v2", ctypes.c_double)}
+
+
+@contextlib.contextmanager
+def precision(name):
+    """Make large products of float32 on a GPU inside the block of factors rounded to "tf32" (11 bits) or "bf16" (8), sums in
+    float32: quicker, and 1,000 or 10,000 times less precise. "float32" is what they are outside of it; float64 stays.
+
+    Raises ValueError for any other name.
+    """
+    if name not in COMPUTE:
+        raise ValueError(f"precision: must be one of {', '.join(COMPUTE)}, got {name!r}")
+    token = _precision.set(name)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
 
 
 def load():
@@ -79,8 +101,11 @@ def add(a, b, out, onto=1):
         raise ValueError("cuBLAS: out must be row-major")
     _check(library.cublasSetStream_v2(handle, stream))
     _check(library.cublasSetWorkspace_v2(handle, _pointer(workspace), ctypes.c_size_t(WORKSPACE)))
-    _check(getattr(library, name)(handle, of_b[0], of_a[0], m, n, k, one, _pointer(b), of_b[1], _pointer(a), of_a[1], beta,
-                                  _pointer(out), of_out[1]))
+    compute = COMPUTE[_precision.get()] if out.dtype.char == "f" else None
+    kind, how = ((), ()) if compute is None else ((FLOAT,), (compute, DEFAULT))
+    call = getattr(library, name) if compute is None else library.cublasGemmEx
+    _check(call(handle, of_b[0], of_a[0], m, n, k, one, _pointer(b), *kind, of_b[1], _pointer(a), *kind, of_a[1], beta,
+                _pointer(out), *kind, of_out[1], *how))
 
 
 def _pointer(a):

@@ -22,7 +22,8 @@ Numba: the products of _tile.py. A batch goes through the layers one by one, the
 rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Large layers without
 a mask, and their gradients, go in wide parts (large_parts), whose rows _tile.py packs. Every value is a sum in a fixed order,
 the same for either, so that no bit depends on the number of threads, and none of a row on other rows.
-CUDA: a launch per layer, tiles as in masked_matmul.py, and one for all gradients of weights. Source: the chain rule; masks as
+CUDA: a launch per layer, tiles as in masked_matmul.py, and one for all gradients of weights; large layers, and then all of
+these gradients, by cuBLAS. Source: the chain rule; masks as
 in Germain et al. (2015).
 """
 import functools
@@ -30,12 +31,12 @@ import typing
 
 import numpy as np
 
-from . import _cuda
+from . import _cublas, _cuda
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, jitable, parallel
 from ._tile import multiply
-from .masked_matmul import COLUMNS, THREADS, _evenly, _split, add_up, bounds, large_parts, part_of_large, parts, tiles
+from .masked_matmul import COLUMNS, THREADS, _evenly, _split, _steps, add_up, bounds, large_parts, part_of_large, parts, tiles
 
 UNITS = 16  # of a layer's inputs, whose cotangents are computed at once
 ROWS = 1024  # of a batch that goes through all layers in panels
@@ -550,6 +551,37 @@ def _plan(widths, blocks):
     return layers, np.concatenate(stairs), np.array(jobs, dtype=np.int64)
 
 
+@functools.lru_cache(maxsize=256)
+def _blocks_of(blocks, layer):
+    blocks = np.frombuffer(blocks, np.int64).reshape(-1, 5)
+    return blocks[blocks[:, 0] == layer, 1:].tobytes()
+
+
+def _dense_steps(blocks, layer, columns, masked=True):
+    """The columns of a layer, some at once, and the row from which on its weight is zero there: see masked_matmul._steps."""
+    return _steps(_blocks_of(_cuda.content(blocks), layer), columns, masked)
+
+
+def _as_rows(values, N, width):
+    """(N, width) of a layer's values, if they are not yet."""
+    return values if values.ndim == 2 else values[:N * width].reshape(N, width)
+
+
+def _gradients_cublas(x, hidden, g, delta, widths, blocks, mask, layers, size):
+    """dparams (size,), layer by layer."""
+    dparams = _cuda.zeros((size,), g.dtype)
+    for n, (layer, upper) in enumerate(_pairs(layers)):
+        below = layer_of_hidden(hidden, widths, n) if n else x
+        above = g if upper is None else layer_of_hidden(delta, widths, n + 1)
+        dweight, dbias = layer_of(dparams, widths, n)
+        for first, last, end in _dense_steps(blocks, n, layer.M, mask.size > 0):
+            _cublas.add(below[:, :end].T, above[:, first:last], dweight[:end, first:last])
+        if mask.size:
+            dweight *= mask[layer.mask:layer.mask + layer.K * layer.M].reshape(layer.K, layer.M)
+        dbias[...] = above.sum(axis=0)
+    return dparams
+
+
 def weight_gradients(x, hidden, g, delta, mask, stairs, jobs, N, size):
     """dparams (size,) of the layers that jobs tell of: see mlp.cu."""
     (count, large), n_parts = tiles(*zip((jobs[:, 4] + 1).tolist(), jobs[:, 9].tolist(), strict=True)), parts(N, size)
@@ -563,8 +595,15 @@ def _forward_cuda(x, params, widths, blocks, pieces, mask):
     layers, stairs, _ = _plan(_cuda.content(widths), _cuda.content(blocks))
     N, below = len(x), x
     y, hidden = _cuda.empty((N, layers[-1].M), x.dtype), _cuda.empty((N * sum(layer.K for layer in layers[1:]),), x.dtype)
-    for layer, upper in _pairs(layers):
+    for n, (layer, upper) in enumerate(_pairs(layers)):
         above = y if upper is None else hidden[N * upper.hidden:]
+        if _cublas.takes(N, layer.K, layer.M):
+            (weight, bias), rows, out = layer_of(params, widths, n), _as_rows(below, N, layer.K), _as_rows(above, N, layer.M)
+            out[...] = bias
+            for first, last, end in _dense_steps(blocks, n, layer.M):
+                _cublas.add(rows[:, :end], weight[:end, first:last], out[:, first:last])
+            below = out if upper is None else np.maximum(out, 0, out=out)
+            continue
         count, large = tiles((N, layer.M))
         launch("mlp", "forward", count, THREADS, below, params, _cuda.constant(stairs), above, N, layer.K, layer.M, layer.start,
                layer.bounds, upper is not None, large)
@@ -573,10 +612,12 @@ def _forward_cuda(x, params, widths, blocks, pieces, mask):
 
 
 def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, want_dparams):
-    _, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
+    layers, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
     dx, delta = _cotangents(g, hidden, params, widths, blocks, want_dx)
     if not want_dparams:
         return dx, _cuda.empty((0,), x.dtype)
+    if any(_cublas.takes(len(x), layer.K, layer.M) for layer in layers):
+        return dx, _gradients_cublas(x, hidden, g, delta, widths, blocks, mask, layers, params.size)
     return dx, weight_gradients(x, hidden, g, delta, mask, stairs, jobs, len(x), params.size)
 
 
@@ -588,6 +629,15 @@ def _cotangents(g, hidden, params, widths, blocks, want_dx):
     for n in range(len(layers) - 1, -1 if want_dx else 0, -1):
         layer = layers[n]
         below = delta[N * layer.hidden:] if n else dx
+        if _cublas.takes(N, layer.M, layer.K):
+            weight, rows, out = layer_of(params, widths, n)[0], _as_rows(above, N, layer.M), _as_rows(below, N, layer.K)
+            out[...] = 0
+            for first, last, end in _dense_steps(blocks, n, layer.M):
+                _cublas.add(rows[:, first:last], weight[:end, first:last].T, out[:, :end])
+            if n:
+                out[...] = np.where(_as_rows(hidden[N * layer.hidden:], N, layer.K) > 0, out, 0)
+            above = out
+            continue
         count, large = tiles((N, layer.K))
         launch("mlp", "backward", count, THREADS, above, params, _cuda.constant(stairs), hidden[N * layer.hidden:], below, N,
                layer.K, layer.M, layer.start, layer.bounds, n > 0, large)

@@ -515,16 +515,20 @@ class Cublas:
         self.workspace = workspace.value if size.value <= _Pointer.arrays[workspace.value].nbytes else None
         return 0
 
-    def _gemm(self, real, handle, turn_a, turn_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
+    def _gemm(self, real, handle, turn_a, turn_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, drop=0):
         if self.stream != Stream._current.ptr or _capturing is not None and self.workspace is None:
             return self.UNSUPPORTED
 
         def run(a, b, c):
             left = matrix(a, k, m, lda).T if turn_a else matrix(a, m, k, lda)
             right = matrix(b, n, k, ldb).T if turn_b else matrix(b, k, n, ldb)
+            left, right = (rounded(x) if drop else x for x in (left, right))
             out = matrix(c, m, n, ldc)
             before = beta._obj.value * out if beta._obj.value else 0  # where beta is 0, C need not be numbers
             out[...] = alpha._obj.value * (left @ right) + before
+
+        def rounded(x):
+            return ((x.view(np.uint32) + np.uint32(1 << drop - 1)) >> np.uint32(drop) << np.uint32(drop)).view(np.float32)
 
         def matrix(x, rows, columns, leading):
             """The (rows, columns) of a column-major matrix that begins where x does."""
@@ -537,6 +541,14 @@ class Cublas:
         self.calls += 1
         _done(run, *(_Pointer.arrays[x.value] for x in (a, b, c)))
         return 0
+
+    def cublasGemmEx(self, handle, turn_a, turn_b, m, n, k, alpha, a, type_a, lda, b, type_b, ldb, beta, c, type_c, ldc,
+                     compute, algorithm):
+        """Of float32 (CUDA_R_32F) in CUBLAS_COMPUTE_32F_FAST_16BF and _TF32 alone: factors keep their upper bits."""
+        bits = {75: 16, 77: 13}.get(compute)
+        if (type_a, type_b, type_c) != (0, 0, 0) or bits is None or algorithm != -1:
+            return self.UNSUPPORTED
+        return self._gemm(np.float32, handle, turn_a, turn_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, drop=bits)
 
     def cublasSgemm_v2(self, *args):
         return self._gemm(np.float32, *args)

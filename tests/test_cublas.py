@@ -3,11 +3,12 @@ import inspect
 
 import numpy as np
 import pytest
+import test_cuda_networks as networks
 from test_cuda_networks import agree
 from test_em_kernels import bounds, launch
 
 from npgen import graph, ops
-from npgen.kernels import _cublas, em, masked_matmul
+from npgen.kernels import _cublas, em, masked_matmul, precision
 from npgen.masks import Plan, made_masks
 from npgen.nn import Parameters
 from npgen.players import Player
@@ -50,6 +51,42 @@ def test_products_agree_with_the_reference(large, name, n, dtype):
         want = kernel.reference(*args, plan.blocks)
         assert got.dtype == want.dtype and got.shape == want.shape
         np.testing.assert_allclose(got, want, rtol=close, atol=close)
+
+
+@DTYPES
+@pytest.mark.parametrize("n, widths, made", [(0, (3, 5, 2), False), (33, (7, 5, 65, 33), False), (9, (37, 66, 130, 37), True)])
+def test_layers_are_made_by_it(large, monkeypatch, n, widths, made, dtype):
+    """Forward, cotangents and gradients of weights, of which those outside a mask are zero."""
+    calls, add = [], _cublas.add
+    monkeypatch.setattr(_cublas, "add", lambda *args: calls.append(1) or add(*args))
+    networks.test_mlp(large, monkeypatch, n, widths, made, dtype, False)
+    assert len(calls) >= 6 * (len(widths) - 1)
+    calls.clear()
+    monkeypatch.setattr(_cublas, "LEAST", n * widths[0] * widths[1] + 1)  # the first layer is small, and launched by us
+    networks.test_mlp(large, monkeypatch, n, widths, made, dtype, False)
+    assert bool(calls) == (n > 0)
+
+
+@pytest.mark.parametrize("name, low, high", [("float32", 0, 3e-7), ("tf32", 3e-5, 1e-3), ("bf16", 5e-4, 8e-3)])
+def test_less_precise_products_are_made_where_they_are_asked_for(large, name, low, high):
+    """Of 64 products each, whose factors are off by 2^-24, 2^-11 or 2^-8 of their size at most: the error of a sum of normals,
+    relative to the root of 64, is near a third of that, and in float64 that of float64, always."""
+    x, weight = (RNG.normal(size=(64, 64)) for _ in range(2))
+    plan, cupy = Plan(np.ones((64, 64), bool)), large
+
+    def off(dtype):
+        args = (cupy.asarray(a.astype(dtype)) for a in (x, weight, np.zeros(64)))
+        got = cupy.asnumpy(masked_matmul.forward(*args, cupy.asarray(plan.mask_as(np.dtype(dtype))), plan.blocks))
+        return np.sqrt(np.mean(np.square(got - x @ weight))) / 8
+
+    with precision(name):
+        assert low <= off(np.float32) <= high and off(np.float64) < 1e-15
+    assert off(np.float32) < 3e-7
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(ValueError, match="precision: must be one of float32, tf32, bf16, got 'half'"), precision("half"):
+        pass
 
 
 @DTYPES
