@@ -145,7 +145,7 @@ def test_the_receipts_leave_out_what_there_is_no_time_for(cupy, monkeypatch, tmp
 
     def run(command, timeout, **options):
         ran.append((command, timeout))
-        what = next(step.what for step in cuda_receipts.STEPS if step.command[:-1] == tuple(command)[:-1])
+        what = next((step.what for step in cuda_receipts.STEPS if step.command[:-1] == tuple(command)[:-1]), None)
         if codes.get(what) == "slow":
             raise subprocess.TimeoutExpired(command, timeout)
         return subprocess.CompletedProcess(command, codes.get(what, 0))
@@ -154,6 +154,13 @@ def test_the_receipts_leave_out_what_there_is_no_time_for(cupy, monkeypatch, tmp
     monkeypatch.setattr(cuda_receipts.shutil, "which", lambda name: name)
     cuda_receipts.main(["--plan"])
     assert not ran and capsys.readouterr().out.count("of the time that is left then") == len(cuda_receipts.STEPS) == 7
+    cuda_receipts.main(["--stand-in"])
+    assert [command[-1] for command, _ in ran] == ["tests/test_cublas.py", "tests/test_graph.py", "tests/test_device.py",
+                                                   "tests/test_device_laws.py"]
+    assert not any("--gpu" in command for command, _ in ran)
+    assert capsys.readouterr().out.splitlines()[-1] == "racecheck: NOT run: it needs a GPU"
+    assert not (tmp_path / "VERIFIED.json").exists()
+    ran.clear()
     cuda_receipts.main(["--minutes", "0"])
     assert not ran and capsys.readouterr().out.splitlines()[-1] == "racecheck: NOT run: the time was over"
     assert not (tmp_path / "VERIFIED.json").exists()
