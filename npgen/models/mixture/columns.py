@@ -329,19 +329,13 @@ class Mixture(OfColumns, MixtureModel):
         joint = self._joint(p, x)
         far = asnumpy(joint.max(axis=1) == -np.inf)
         if far.any():
-            joint[far] = self._joint(p, self._nearer(x[far]))
+            joint[far] = self._joint(p, self._columns.nearer(x[far]))
         return asnumpy(ops.softmax(joint)).astype(x.dtype)
 
     def _joint(self, p, x):
         """log w_k p_k(x), (n, k), of rows x of the host, where this model computes."""
         place = asarray if self.device == "cuda" else asnumpy
         return placed(place, self._components(p)).joint(self._columns.views(place(x)))
-
-    def _nearer(self, x):
-        """Rows whose squares overflow, at 1e150 on the same ray: responsibilities do not change from there on."""
-        x, reals = x.astype(np.float64), self._columns.reals
-        x[:, reals] /= np.maximum(np.abs(x[:, reals]).max(axis=1, initial=0) / 1e150, 1)[:, None]
-        return x
 
     def _reconstruct(self, p, r, c=None):
         return self._columns.fill({name: head.guess(r, p[name]) for name, head in self._columns.heads.items()}, r.dtype)
