@@ -34,7 +34,7 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                            test_players.test_a_player_moves_its_own_parameters_alone),
     "one player decides for two": ("players:Move.__init__", "if player.moves is None else player.moves", "",
                                    test_players.test_two_players_meet_at_the_saddle),
-    "the chain is as it was": ("players:Move.__call__", "batch.carry = state.carry", "batch.carry = {'count': np.array([0])}",
+    "the chain is as it was": ("players:Move.__call__", "state.carry | prepared", "{'count': np.array([0])}",
                                test_players.test_a_chain_is_moved_before_every_step_and_seen_by_the_loss),
     "weights do not count in a step": (
         "players:Move._mean", "losses * batch.weights", "losses",
