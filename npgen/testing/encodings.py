@@ -13,7 +13,7 @@ from .subject import Skip
 
 def _noise(s):
     """By how much noise and what is said of it may differ: nothing, or by what the solver of an equation is off."""
-    if s.representation is None or not s.representation.startswith("noise"):
+    if (s.representation or "").partition(",")[0] != "noise":  # "noise of the base" is not normal
         raise Skip("encode does not give noise")
     if s.density == "estimate":
         raise Skip("encode is as rough as log_prob is")
