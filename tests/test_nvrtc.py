@@ -1,4 +1,4 @@
-"""NVIDIA's compiler takes every CUDA source as CuPy hands it over, on every architecture, without a warning or a spill."""
+"""NVIDIA's compiler takes every CUDA source as CuPy hands it over, for old and new architectures: no warning, no spill."""
 import re
 
 import nvrtc
@@ -20,7 +20,7 @@ REGISTERS = {"adam": 72, "categorical": 72, "em": 192, "flow": 192, "gather": 40
 @pytest.mark.long(but={"arch": ["sm_90"], "real": ["float"], "stem": ["adam", "gather", "norm", "random", "reparameterize"]})
 @pytest.mark.parametrize("real", ["float", "double"])
 @pytest.mark.parametrize("stem", STEMS)
-@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"])
+@pytest.mark.parametrize("arch", ["sm_75", "sm_90", "sm_120"])
 def test_compiles_without_warning_or_spill(stem, real, arch):
     log = nvrtc.compiled(_cuda.source(stem), (f"-DREAL={real}",), arch)
     assert "warning" not in log, log
