@@ -43,7 +43,6 @@ class State:
     carry: dict                           # the players' arrays; "average" is the mean of the parameters
     split: Stream                         # drew the validation rows; never advanced
     stream: Stream                        # draws the order and the noise
-    interrupted: bool = False
     epoch: int = 0
     epochs: int | None = None             # how many there were to be
     best_nats: float = math.inf
@@ -59,7 +58,7 @@ class State:
         """(arrays, JSON-able dict) that restore() takes back."""
         moments = {f"moment.{player}.{k}": v for player, each in self.moments.items() for k, v in each.items()}
         arrays = {"params": self.params, "best": self.best, "clock": self.clock, **moments}
-        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) 
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
                 if f.name not in (*arrays, "moments", "carry", "statistics")}
         rest |= {"split": self.split.state(), "stream": self.stream.state(), "best_nats": repr(self.best_nats)}
         return arrays | {f"carry.{k}": v for k, v in self.carry.items()}, rest
@@ -69,6 +68,7 @@ class State:
         """The state that save() described, its arrays on the device if `like` is there."""
         rest = {**rest, "split": Stream.from_state(rest["split"]), "stream": Stream.from_state(rest["stream"]),
                 "best_nats": float(rest["best_nats"])}
+        rest.pop("interrupted", None)  # which older checkpoints have
         kept = {"moments": {}, "carry": {}}
         for name, a in arrays.items():
             kind, _, k = name.partition(".")
@@ -128,7 +128,6 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
         except KeyboardInterrupt:
             if workers.size > 1:  # the others go on, and wait for this one
                 raise
-            state.interrupted = True
             warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept", ConvergenceWarning)
     params.flat[:] = state.best if options.restore_best else state.carry.get("average", state.params)
     state.statistics = step.statistics_of(params, rows)

@@ -98,11 +98,14 @@ def named(seed):
     return data.Table(normals(seed)[:, :3], ["a", "b", "c"])
 
 
-class Labelled(BayesClassifier):
-    """A classifier of rows by their first column."""
+class Labelled:
+    """What fits a classifier to rows that are labelled by their first column."""
+
+    def __init__(self, *args, **options):
+        self.model = BayesClassifier(*args, **options)
 
     def fit(self, X):
-        return super().fit(X, np.where(X[:, 0] > 0.8, "right", "left"))
+        return self.model.fit(X, np.where(X[:, 0] > 0.8, "right", "left"))
 
 
 TRAINING = {"max_epochs": 15, "learning_rate": 5e-3, "batch_size": 50}
@@ -496,6 +499,15 @@ MUTANTS = [
     M("classifier: rows of another class", "classifier", "models.classifier:BayesClassifier._draw_rows",
       "self.densities_[i]", "self.densities_[i - 1]"),
     M("classifier: the least likely class", "classifier", "models.classifier:BayesClassifier.predict", "argmax", "argmin"),
+    M("classifier: the file has another's densities", "classifier", "models.classifier:BayesClassifier._restore",
+      "from_header(arrays, f\"density.{i}.\", header) for i, header in enumerate(headers)",
+      "from_header(arrays, \"density.0.\", headers[0]) for _ in headers"),
+    M("classifier: the file has even priors", "classifier", "models.classifier:BayesClassifier._restore",
+      'arrays["priors_"]', '0 * arrays["priors_"] + 1 / len(classes)'),
+    M("classifier: float64 answers for float32 rows", "classifier", "models.classifier:BayesClassifier.log_prob",
+      ".astype(x.dtype)", ""),
+    M("classifier: a query draws from its stream", "classifier", "models.classifier:BayesClassifier._joint",
+      "if self._is_conditional:", "self.stream_.uniform(1)\n    if self._is_conditional:"),
     # what a model holds
     M("a query draws from the model's stream", "mixture, full", "models.mixture.gaussian:GaussianMixture._represent", "return ",
       "self.stream_.uniform(1)\n    return "),

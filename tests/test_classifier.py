@@ -6,6 +6,7 @@ import pytest
 
 import npgen
 from npgen import MADE, VAE, BayesClassifier, GaussianMixture, Mixture, RealNVP
+from npgen.testing import check_generative_model
 
 sklearn = pytest.importorskip("sklearn")
 from sklearn.base import clone, is_classifier  # noqa: E402
@@ -196,6 +197,20 @@ def test_rows_where_every_density_vanishes_have_the_prior():
     far = np.full((1, 4), 3e38, np.float32)
     assert model.log_prob(far) == -np.inf and model.predict(far) == 1
     np.testing.assert_allclose(model.predict_proba(far), [[0.2, 0.5, 0.3]], rtol=1e-12)
+
+
+PROMISED = {"any number of threads", "save, then load", "log_prob of any number is a number"}
+
+
+@pytest.mark.parametrize(("density", "promises"), [
+    (GaussianMixture(2, random_state=0), True), (MADE(hidden=(16,), **TRAINING), True), (KernelDensity(), False)],
+    ids=["one of each class", "one given the class", "scikit-learn's"])
+def test_the_checker_holds_it_to_what_models_of_npgen_promise(density, promises):
+    """Files, threads, dtypes and streams too, where its densities have files."""
+    report = check_generative_model(fitted(density), X, n_samples=2000)
+    skipped = {finding.law for finding in report.findings if finding.skipped}
+    assert report.passed, str(report)
+    assert PROMISED & skipped == (set() if promises else PROMISED)
 
 
 WRONG = [

@@ -17,10 +17,12 @@ from test_kernels import DTYPES
 from npgen import Mixture, data, divergences, kernels, random
 from npgen.divergences import pairs
 from npgen.models import GaussianMixture
+from npgen.models.base import Capabilities
 from npgen.testing import check_grads
 
 RNG = np.random.default_rng(0)
 SIGMAS = 7
+F_DIVERGENCES = "kl", "reverse_kl", "js", "chi2", "total_variation", "hellinger"
 OF_BATCHES = 12  # Student's t of 9 degrees of freedom beyond: 8e-7
 
 
@@ -103,7 +105,7 @@ class Bits:
 def test_over_states_they_are_exact_and_obey_the_inequalities(pairs_of_bits):
     a, b = np.transpose(pairs_of_bits)
     p, q = Bits(a), Bits(b)
-    d = {name: getattr(divergences, name)(p, q) for name in ("kl", "reverse_kl", "js", "chi2", "total_variation", "hellinger")}
+    d = {name: getattr(divergences, name)(p, q) for name in F_DIVERGENCES}
     assert all(each.kind == "exact" for each in d.values())
     d = {name: each.value for name, each in d.items()}
     assert d["kl"] == pytest.approx((a * np.log(a / b) + (1 - a) * np.log((1 - a) / (1 - b))).sum(), abs=1e-12)
@@ -140,6 +142,42 @@ def test_states_that_are_given_and_models_that_are_fitted():
     found = divergences.kl(model, other, states=states)
     p, q = np.exp(model.log_prob(states)), np.exp(other.log_prob(states))
     assert found.kind == "exact" and found.value == pytest.approx(p @ np.log(p / q), rel=1e-9) and found.value > 0
+
+
+class Rough:
+    """A model whose density is an estimate."""
+
+    capabilities = Capabilities("estimate", "none", invertible=False)
+
+    def __init__(self, model):
+        self.log_prob, self.sample = model.log_prob, model.sample
+
+
+def test_of_a_density_that_is_an_estimate_the_error_is_unknown():
+    """By states, by quadrature, by samples, by scores; and values are those of the density that it takes for its own."""
+    of_bits, x = (Bits([0.3, 0.4]), Bits([0.5, 0.4])), RNG.normal(size=(50, 2))
+    for f, p, q in ((divergences.kl, *of_bits), (divergences.js, normal(0), normal(1)),
+                    (divergences.kl, normal([0, 0, 0]), normal([1, 0, 0])),
+                    (divergences.kernel_stein_discrepancy, x, normal([0, 0])),
+                    (divergences.fisher_divergence, normal([0, 0]), normal([1, 0]))):
+        sure, rough = f(p, q), f(p, Rough(q))
+        assert rough.value == sure.value and rough.kind == "estimate" and math.isnan(rough.standard_error), f
+
+
+def test_frames_are_their_numbers():
+    """Rows, and models that were fitted to them."""
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    x, y = RNG.normal(size=(60, 2)), RNG.normal(size=(50, 2)) + 0.5
+    frames = [pd.DataFrame(rows, columns=["a", "b"]) for rows in (x, y)]
+    fits = [[GaussianMixture(1, random_state=0).fit(rows) for rows in both] for both in ((x, y), frames)]
+    for name in ("energy_distance", "mmd2", "sliced_wasserstein", "coverage"):
+        ask = getattr(divergences, name)
+        assert ask(*frames) == ask(x, y) and ask(frames[0], fits[1][1]) == ask(x, fits[0][1]), name
+    for name in (*F_DIVERGENCES, "fisher_divergence"):
+        ask = getattr(divergences, name)
+        assert ask(*fits[1]).value == pytest.approx(ask(*fits[0]).value, rel=1e-9), name
+    found, want = (divergences.kernel_stein_discrepancy(*both) for both in ((frames[0], fits[1][0]), (x, fits[0][0])))
+    assert found.value == pytest.approx(want.value, rel=1e-9)
 
 
 # ---------------------------------------------------------------- rows
@@ -205,12 +243,18 @@ def test_a_drawn_row_is_no_pair_with_itself():
         assert found.value == pytest.approx(want, rel=1e-9) and found.kind == "estimate"
 
 
+DENSITIES = "Stein", "Fisher", "KL"  # whose memory is the mixture's
+
+
 def test_memory_is_like_rows_not_like_pairs_and_bits_do_not_depend_on_threads():
     """Of 6,000 and 5,000 rows less than 4 MB, where a matrix of the pairs would take 240."""
     x, y, q = RNG.normal(size=(6000, 3)), RNG.normal(size=(5000, 3)) + 0.3, normal([0, 0, 0])
     asked = {"energy": lambda: divergences.energy_distance(x, y), "mmd": lambda: divergences.mmd2(x, y, scales=1),
              "sliced": lambda: divergences.sliced_wasserstein(x, y, n_directions=20),
-             "coverage": lambda: divergences.coverage(x, y), "Stein": lambda: divergences.kernel_stein_discrepancy(x, q)}
+             "one column": lambda: divergences.wasserstein_1d(x[:, :1], y[:, :1]),
+             "coverage": lambda: divergences.coverage(x, y),
+             "Stein": lambda: divergences.kernel_stein_discrepancy(x, q),
+             "Fisher": lambda: divergences.fisher_divergence(q, q, n_samples=6000), "KL": lambda: divergences.kl(q, q)}
     before = numba.get_num_threads()
     for name, ask in asked.items():
         whole = ask()
@@ -218,7 +262,7 @@ def test_memory_is_like_rows_not_like_pairs_and_bits_do_not_depend_on_threads():
         try:
             numba.set_num_threads(1)
             assert ask() == whole, name
-            assert tracemalloc.get_traced_memory()[1] < (8e6 if name == "Stein" else 4e6), name  # its scores' are the mixture's
+            assert tracemalloc.get_traced_memory()[1] < (8e6 if name in DENSITIES else 4e6), name
         finally:
             numba.set_num_threads(before)
             tracemalloc.stop()
@@ -242,6 +286,14 @@ def test_coverage_is_one_of_the_rows_themselves_and_falls_as_they_go():
 def test_fisher_divergence_of_normals():
     near(divergences.fisher_divergence(normal([0, 0]), normal([1.0, -0.5], 2.0)), (2 * 0.25) + 1.25 / 4)
     assert divergences.fisher_divergence(normal([0, 0]), normal([0, 0])).value < 1e-20
+
+
+def test_scores_in_parts_are_those_of_all_rows():
+    """More rows than are taken at once: between N(0, 1) and N(m, v) the mean of ((m - x) / v + x)^2 over the rows drawn."""
+    p, q, n = normal(0), normal(0.7, 2.0), 10_000
+    x = p.sample(n, rng=0)[:, 0].astype(np.float64)
+    found = divergences.fisher_divergence(p, q, n_samples=n, rng=0)
+    assert found.value == pytest.approx(np.mean(((0.7 - x) / 2 + x) ** 2), rel=1e-9)
 
 
 def test_stein_discrepancy_is_zero_of_the_models_own_rows_alone():
@@ -292,6 +344,9 @@ BAD = {
     "k": (lambda: divergences.coverage(np.zeros((3, 2)), np.zeros((3, 2))), "p has 3 rows, but needs more than k=5"),
     "a model for rows": (lambda: divergences.coverage(normal(0), np.zeros((3, 1))), "p must be rows"),
     "widths of models": (lambda: divergences.kl(normal(0), normal([0, 0])), "p has 1 columns, but q has 2"),
+    "samples of a score": (lambda: divergences.fisher_divergence(normal(0), normal(0), n_samples=1),
+                           "n_samples must be at least 2"),
+    "a scale": (lambda: divergences.kernel_stein_discrepancy(np.ones((9, 1)), normal(0), scale=-1), "scale must be a positive"),
     "no rows": (lambda: divergences.energy_distance(np.zeros((0, 2)), np.zeros((3, 2))), "at least 1 rows"),
 }
 
@@ -302,6 +357,17 @@ def test_what_cannot_be_is_named(name):
     with pytest.raises(ValueError, match=message) as caught:
         ask()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [np.zeros((30, 1)), [[0.0], [1.0]], data.Table(np.zeros((30, 1)), ["a"])],
+                         ids=lambda rows: type(rows).__name__)
+def test_rows_are_no_model(rows):
+    """What asks for a density or a score says so, of either side."""
+    for name in (*F_DIVERGENCES, "fisher_divergence", "kernel_stein_discrepancy"):
+        for both in ((rows, normal(0)),) * (name != "kernel_stein_discrepancy") + ((normal(0), rows),):
+            with pytest.raises(TypeError, match="^[a-z_]+: [pq] must be a model with .*log_prob.*, got a") as caught:
+                getattr(divergences, name)(*both)
+            assert "\n" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- mistakes that the laws find
@@ -351,6 +417,10 @@ MUTANTS = {
                                        test_stein_discrepancy_is_zero_of_the_models_own_rows_alone),
     "Stein kernel: sign of the score": ("divergences.scores:score_of", "grad(lambda x: np.sum(", "grad(lambda x: -np.sum(",
                                         test_stein_discrepancy_is_zero_of_the_models_own_rows_alone),
+    "an estimate is sure of itself": ("divergences.base:by_densities", "found if exact else", "found if True else",
+                                      test_of_a_density_that_is_an_estimate_the_error_is_unknown),
+    "scores of the first rows alone": ("divergences.scores:_scores", "x[i:i + ROWS]", "x[:ROWS][:len(x) - i]",
+                                       lambda: test_scores_in_parts_are_those_of_all_rows()),
     "Fisher divergence without the square": ("divergences.scores:fisher_divergence", "np.square(", "np.abs(",
                                              test_fisher_divergence_of_normals),
 }

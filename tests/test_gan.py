@@ -10,6 +10,7 @@ import mutants
 import numba
 import numpy as np
 import pytest
+from scipy import stats
 
 import npgen
 from npgen import GAN, cli, data, divergences, engine, train
@@ -92,6 +93,29 @@ def test_the_best_critic_of_two_normals_finds_their_divergence_and_no_other_one_
     assert value(best) == pytest.approx(exact, abs=2e-5)
     for other in (best + 0.1, best - 0.1, 0.9 * best, 1.1 * best, best + 0.1 * np.sin(x[:, 0])):
         assert value(other) < exact - 1e-4
+
+
+def test_the_best_critic_of_slope_one_finds_the_wasserstein_distance_and_no_other_one_does():
+    """On a line E D(x) - E D(y) is W1 for D' = sign(G - F), and less for any other D whose slope is nowhere above 1."""
+    x, y = RNG.normal(size=300), 1.6 * RNG.normal(size=300) + 0.3  # whose distribution functions cross
+    pooled = np.sort(np.concatenate([x, y]))
+    F, G = (np.searchsorted(np.sort(rows), pooled[:-1], side="right") / 300 for rows in (x, y))
+
+    def value(slopes):
+        D = np.concatenate([[0], np.cumsum(slopes * np.diff(pooled))])
+        return -np.mean(LOSSES["wasserstein-gp"][0](*(D[np.searchsorted(pooled, rows)] for rows in (x, y))))
+
+    w1 = divergences.wasserstein_1d(x[:, None], y[:, None]).value
+    assert value(np.sign(G - F)) == pytest.approx(w1, rel=1e-12)
+    assert w1 == pytest.approx(stats.wasserstein_distance(x, y), rel=1e-12)
+    for other in (np.ones(599), -np.ones(599), np.tanh(20 * (G - F)), *RNG.uniform(-1, 1, size=(20, 599))):
+        assert value(other) < w1 - 1e-3
+
+
+def test_a_critic_on_the_wrong_side_breaks_its_law(monkeypatch):
+    monkeypatch.setitem(LOSSES, "wasserstein-gp", (lambda real, fake: real - fake, LOSSES["wasserstein-gp"][1]))
+    with pytest.raises(AssertionError):
+        test_the_best_critic_of_slope_one_finds_the_wasserstein_distance_and_no_other_one_does()
 
 
 # ---------------------------------------------------------------- penalties

@@ -89,6 +89,9 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "IWAE's estimate without q": (
         "models.vae:VAE._log_weight", " - log_q", "",
         lambda: test_vae.test_at_the_exact_posterior_of_a_linear_decoder_every_bound_is_log_p("mixture", "feature")),
+    "a linear VAE that draws its codes by their variance": (
+        "kernels.reparameterize:_posterior_forward_reference", "_scaled_noise(log_var", "_scaled_noise(2 * log_var",
+        test_vae.test_a_linear_one_comes_to_probabilistic_pca),
     "a bound that does not rise with k": (
         "models.vae:VAE._iwae", "ops.logsumexp(log_w.reshape(n, k), axis=1) - math.log(k)", "log_w.reshape(n, k)[:, 0]",
         lambda: test_vae.test_beside_the_exact_posterior_the_bounds_rise_from_the_elbo_to_log_p("normal")),

@@ -92,6 +92,22 @@ class Known:
         return self._solved(w, n_steps, solver, 1.0, -1.0)[0]
 
 
+class OfMixture(Known):
+    """F by the score of a GaussianMixture of npgen, of the rows with noise: its log_prob, differentiated by its engine."""
+
+    def of(self, w, tau):
+        tau = np.clip(tau, 1e-3 if self.first else 0, 1 - 1e-5)  # at the ends F is 0 / 0
+        alpha, sigma, _, d_sigma = (float(a) for a in self.path(tau))
+        noisy = mixture((alpha / self.scale)**2, alpha / self.scale, sigma**2)
+        score = grad(lambda w: np.sum(noisy.log_prob(w)))(w)
+        return ((w + sigma**2 * score) / alpha - d_sigma * w) / sigma  # Tweedie's, as in Known.of
+
+
+def mixture(times=1.0, scale=1.0, more=0.0):
+    """The mixture as a GaussianMixture, its means scaled, its variances some times as large and more."""
+    return npgen.GaussianMixture.from_parameters(WEIGHTS, scale * MEANS, [(times * s**2 + more) * np.eye(2) for s in STDS])
+
+
 def known(kind, n_steps=40, **more):
     """A model whose equation is that of the mixture."""
     model = KINDS[kind](n_steps=n_steps, **QUICK | {"max_epochs": 1} | more).fit(rows(400))
@@ -109,6 +125,19 @@ def test_the_equation_of_a_known_field_has_the_mixtures_density(kind):
     assert abs(model.log_prob(x) - log_density(x)).max() < 5e-3
     z = model.encode(x)
     assert abs(model.decode(z) - x).max() < 5e-3
+
+
+@kinds
+def test_the_equation_of_a_mixtures_score_has_the_density_that_the_mixture_says(kind):
+    """Two implementations judge each other: a GaussianMixture gives the score, and log_prob, and the equation connects them.
+
+    Diffusion's prior is off by what is left of the rows at sigma_max, flow matching's first and last thousandth of the way.
+    """
+    model = known(kind, 60, **{"sigma_max": 1000.0} if kind == "Diffusion" else {})
+    ode, x = model.inner().parts["ode"], rows(20, seed=1)
+    model.install({"ode": OfMixture(ode, model.scale_, ode.first)})
+    np.testing.assert_allclose(model.log_prob(x), mixture().log_prob(x), rtol=0, atol=0.02)
+    np.testing.assert_allclose(mixture().log_prob(x), log_density(x), rtol=1e-9)
 
 
 @kinds
@@ -219,10 +248,12 @@ def test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale():
     assert abs(off.mean()) < 6 * off.std() / len(x)**0.5
 
 
-@pytest.mark.parametrize(("sigmas", "least"), [((0.004, 20.0), 0.02), ((0.01, 40.0), 0.02), ((0.004, 1.0), 0.1)])
+@pytest.mark.parametrize(("sigmas", "least"), [((0.004, 20.0), 0.02), ((0.01, 40.0), 0.02), ((0.004, 1.0), 0.1), (None, 0.02)])
 def test_a_true_denoisers_bound_is_its_density_for_any_schedule(sigmas, least):
-    """ELBO <= log p in expectation, and equal but for the ends: where noise ends at 1, rows are not quite normal."""
-    model, x = known("Diffusion", sigma_min=sigmas[0], sigma_max=sigmas[1]), rows(20_000, seed=5)
+    """ELBO <= log p in expectation, and equal but for the ends: where noise ends at 1, rows are not quite normal. Of diffusion,
+    and of flow matching: minus log p is the integral of what a denoiser is off by, over any path."""
+    model = known("FlowMatching") if sigmas is None else known("Diffusion", sigma_min=sigmas[0], sigma_max=sigmas[1])
+    x = rows(20_000, seed=5)
     off = model.elbo(x) - log_density(x)
     error = 6 * off.std() / len(x)**0.5
     assert -least - error < off.mean() < error
@@ -457,6 +488,7 @@ def test_optimal_transport_draws_in_one_step_what_independent_pairs_do_not():
 # ---------------------------------------------------------------- each law beside a mistake
 
 density = test_the_equation_of_a_known_field_has_the_mixtures_density
+by_mixture = test_the_equation_of_a_mixtures_score_has_the_density_that_the_mixture_says
 least = functools.partial(test_the_loss_is_least_at_the_known_field, target="row")
 bayes = test_what_a_batch_says_of_noise_is_bayes_rule_among_rows_of_the_same_context
 guided = test_guidance_is_the_unconditional_field_and_w_times_the_difference
@@ -479,6 +511,10 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
                                         "math.sqrt(float(np.mean(np.square(z, dtype=np.float64))))",
                                         "float(np.mean(np.square(z, dtype=np.float64)))",
                                         test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale),
+    "the rate of another time, by a mixture": (
+        "models.diffusion:Diffusion._rate", "(1 + s * s)", "(1 + s)", lambda: by_mixture("Diffusion")),
+    "the mixture's derivative without its weights": (
+        "ops.rules:_unbroadcast", "sum(g, axis", "0.9 * sum(g, axis", lambda: by_mixture("FlowMatching")),
     "the scale is not counted": ("models.ode:ODEModel._solved", " - z.shape[1] * math.log(self.scale_)", "",
                                  test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale),
     "guidance by the other convention": ("models.ode:ODEModel._contexts", "(1 - self.guidance, self.guidance)",
@@ -494,13 +530,20 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
                                      "(a[rows, None] - b[None, rows])", test_pairs_are_of_least_cost_and_keep_their_context),
     "pairs change their context": ("models.flow_matching:paired", "(APART, c, c)", "(0, c, c)",
                                    test_pairs_are_of_least_cost_and_keep_their_context),
-    "the bound forgets its prior": ("models.diffusion:Diffusion._bound", "/ 2 - kl", "/ 2",
+    "the bound forgets its prior": ("models.ode:ODEModel._bound", "/ 2 - kl", "/ 2",
                                     lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 1.0), 0.1)),
     "the bound's prior without the data's variance": (
-        "models.diffusion:Diffusion._bound", "variance = high**2 + 1", "variance = high**2",
+        "models.ode:ODEModel._bound", "(noise - 1 - math.log(noise))", "0.0",
         lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 1.0), 0.1)),
-    "the bound's weight": ("models.diffusion:Diffusion._bound", "alpha[..., 0]**2", "alpha[..., 0]",
+    "the bound's weight": ("models.ode:ODEModel._bound", "alpha[..., 0]**2", "alpha[..., 0]",
                            lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 20.0), 0.02)),
+    "flow matching: levels of the bound even in time": (
+        "models.flow_matching:FlowMatching._level_time", "LEAST * np.exp(math.log(LARGEST / LEAST) * share)",
+        "LEAST + (LARGEST - LEAST) * share",
+        lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule(None, 0.02)),
+    "flow matching: the bound begins at other noise than it says": (
+        "models.flow_matching:FlowMatching._level_time", "s / (1 + s)", "s / (2 + s)",
+        lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule(None, 0.02)),
     "two steps are one": ("models.ode:ODEModel._multistep", "h[k] / (2 * h[k - 1])", "h[k] / (3 * h[k - 1])",
                           lambda: test_solvers_have_their_order("Diffusion", 2, "dpm++")),
     "stages without their times": ("ode:Trajectory._solved", "[:, None] + alpha)", "[:, None] + 0 * alpha)",

@@ -23,7 +23,7 @@ from ..words import count, describe, passes, training
 from . import contexts
 from .interrupts import ctrl_c
 from .parser import DATA, add_command, add_data, add_device, add_dialect, dialect, natural
-from .sources import check_output, named, names_of, rows_of, takes_missing
+from .sources import check_output, named, names_of, rows_of
 from .tables import add_column, frame_in, infer, overrides
 from .words import print_table, say
 
@@ -50,7 +50,7 @@ def fit(args):
         x, context, columns = frame, None, schema or infer(args.data, frame, kinds)
         valid = args.valid and read_table(args.valid, kinds, dialect(args))
     else:
-        (x, context), columns = training_rows(args.data, args.context, takes_missing(model), dialect(args)), None
+        (x, context), columns = training_rows(args.data, args.context, model.takes_missing, dialect(args)), None
         valid = None if args.valid is None else _validation(args, x, context)
     alone = args.workers is None and not blocks and frame is None and context is None
     ahead = compiling_ahead(_first_pass(args), x.rows[:ROWS]) if alone else contextlib.nullcontext()
@@ -97,7 +97,7 @@ def check(args):
     if args.model in MODELS and not os.path.exists(args.model):
         source = args.data or "moons"
         model = build(args)
-        x, context = training_rows(source, args.context, takes_missing(model), dialect(args))
+        x, context = training_rows(source, args.context, model.takes_missing, dialect(args))
         model.fit(x, context=context)
         x = x.rows
         print(f"{describe(model)}, fitted to {source} in {count(model.n_epochs_, passes(model))}\n")
@@ -188,7 +188,7 @@ def training_rows(source, context=None, missing=False, dialect=PLAIN):
 
 def _validation(args, x, context):
     """The rows of --valid, of the columns of --data, as fit takes them."""
-    found = data.Source(args.valid, missing=takes_missing(build(args)), dialect=dialect(args))
+    found = data.Source(args.valid, missing=build(args).takes_missing, dialect=dialect(args))
     numbers = () if context is None else contexts.chosen(found, args.context)
     rows = data.Table(rows_of(found, x.columns, x.shape[1], args.data, "has", numbers), x.columns)
     return rows if context is None else (rows, None, contexts.table(found, numbers, context.columns, [

@@ -13,7 +13,7 @@ from ..random import as_stream
 from ..words import bits, count
 from . import contexts, tables
 from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_dialect, add_file, dialect, natural
-from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of, takes_missing
+from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of
 from .words import print_table
 
 SHOWN = 100  # columns, of which explain prints a line each
@@ -131,7 +131,7 @@ def _answer(args, query, options=None):
                          f"{'mixtures and MADE' if query == 'explain' else 'mixtures, MADE and VAE'} have")
     if model.schema_ is not None and model.context_ is None:
         return model, getattr(model, query)(tables.rows_for(model, args.data, dialect(args)), **options or {})
-    found = data.Source(args.data, missing=takes_missing(model) or query == "impute", dialect=dialect(args))
+    found = data.Source(args.data, missing=model.takes_missing or query == "impute", dialect=dialect(args))
     context, without = contexts.of(model, found, args.file, args.context)
     x = rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)
     try:

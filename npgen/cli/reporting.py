@@ -4,7 +4,7 @@ import os
 from .. import data
 from . import contexts, tables
 from .parser import DATA, add_command, add_context, add_data, add_device, add_file, dialect
-from .sources import check_output, model_in, named, names_of, rows_of, takes_missing
+from .sources import check_output, model_in, named, names_of, rows_of
 from .words import print_table, size
 
 
@@ -33,7 +33,7 @@ def _rows(model, args, source):
     """The rows of a source, as the model was fitted on them, and their context, None without one."""
     if model.schema_ is not None and model.context_ is None:
         return tables.rows_for(model, source, dialect(args)), None
-    found = data.Source(source, missing=takes_missing(model), dialect=dialect(args))
+    found = data.Source(source, missing=model.takes_missing, dialect=dialect(args))
     context, without = contexts.of(model, found, args.file, args.context)
     return named(model, rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)), context
 

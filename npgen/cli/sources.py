@@ -7,7 +7,6 @@ from pathlib import Path
 from .. import data
 from ..models import files
 from ..models.base import Model
-from ..models.mixture.base import MixtureModel
 from ..warn import warn
 from ..words import count
 
@@ -21,11 +20,6 @@ def model_in(path, device="cpu"):
     if not isinstance(model, Model):
         raise ValueError(f"{path} holds a {type(model).__name__}, which the command line does not ask; use it in Python")
     return model.to(device)
-
-
-def takes_missing(model):
-    """Whether an empty cell or NaN in the rows of a model stands for a missing value; others refuse it."""
-    return isinstance(model, MixtureModel) and model.preprocess is None and getattr(model, "solver", "em") == "em"
 
 
 def rows_of(found, known, n_columns, file, has="was fitted on", without=()):

@@ -19,7 +19,7 @@ BATCHES = 10
 @dataclasses.dataclass(frozen=True)
 class Divergence:
     """value; kind, "exact" or "estimate"; standard_error of an estimate: of a grid, how far a coarser one is off and
-    what lies in its outermost cells; NaN where it is unknown."""
+    what lies in its outermost cells; NaN where it is unknown, as where a density is itself an estimate or a bound."""
 
     value: float
     standard_error: float | None = None
@@ -37,9 +37,23 @@ def is_drawn_from(p):
     return callable(getattr(p, "sample", None)) and not hasattr(p, "dtype") and not hasattr(p, "columns")
 
 
+def model_of(method, name, p, *asked):
+    """p, a model that has all these methods; of a DataFrame, its numbers. Raises TypeError for rows, and what has them not."""
+    if hasattr(p, "dtype") or hasattr(p, "columns") or not all(callable(getattr(p, each, None)) for each in asked):
+        raise TypeError(f"{method}: {name} must be a model with {' and '.join(asked)}, got a {type(p).__name__}; fit one to "
+                        "the rows, or ask for a distance between rows, such as energy_distance")
+    return p.without_schema() if hasattr(p, "without_schema") else p
+
+
+def by_densities(found, *models):
+    """A Divergence that was found by the densities of models: of unknown error where one is an estimate or a bound."""
+    exact = all(getattr(getattr(each, "capabilities", None), "density", "exact") == "exact" for each in models)
+    return found if exact else Divergence(found.value, math.nan)
+
+
 def draw(method, p, n, stream):
     """n rows (n, d) of p in float64."""
-    p = p.without_schema() if hasattr(p, "without_schema") else p  # of a DataFrame its numbers
+    p = p.without_schema() if hasattr(p, "without_schema") else p
     x = np.asarray(p.sample(n, rng=stream), dtype=np.float64)
     if x.ndim != 2 or len(x) != n:
         raise ValueError(f"{method}: sample({n}) of a {type(p).__name__} has shape {x.shape}, not ({n}, d)")

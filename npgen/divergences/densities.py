@@ -17,7 +17,7 @@ import numpy as np
 
 from ..checks import check_number, check_rows
 from ..random import as_stream
-from .base import Divergence, draw, of_means
+from .base import Divergence, by_densities, draw, model_of, of_means
 
 MOST_BITS = 12  # columns of bits whose states are gone through
 GRID = {1: (4001, 2001), 2: (401, 201)}  # cells along an axis: of the answer, and of the coarser one that it is held against
@@ -36,7 +36,7 @@ def kl(p, q, *, states=None, n_samples=20_000, rng=0):
     p, q: models with log_prob(X) and sample(n), or anything that has both. states (m, d): all rows that can be; then the answer
     is a sum over them, and exact if the densities are; so it is of at most 12 columns of bits without them. Else it is an
     estimate: by quadrature of one or two columns of numbers, or by n_samples rows, half of them drawn from either by rng.
-    Raises what log_prob raises. Source: Kullback & Leibler (1951).
+    Raises TypeError for rows, and what log_prob raises. Source: Kullback & Leibler (1951).
     """
     return _divergence("kl", lambda a, b, t: np.where(a > 0, a * t, 0) - a + b, p, q, states, n_samples, rng)
 
@@ -74,6 +74,7 @@ def _divergence(method, phi, p, q, states, n_samples, rng, whole=None):
     stream, half = as_stream(rng), check_number(method, n_samples) // 2
     if half < 10:
         raise ValueError(f"{method}: n_samples must be at least 20, got {n_samples}")
+    p, q = (model_of(method, name, each, "log_prob", "sample") for name, each in (("p", p), ("q", q)))
     drawn = [draw(method, each, half, stream) for each in (p, q)]
     if drawn[0].shape != drawn[1].shape:
         raise ValueError(f"{method}: p has {drawn[0].shape[1]} columns, but q has {drawn[1].shape[1]}")
@@ -83,15 +84,15 @@ def _divergence(method, phi, p, q, states, n_samples, rng, whole=None):
         states = np.array(list(itertools.product((0.0, 1.0), repeat=d)))
     if states is not None:
         value = np.sum(np.multiply(*_terms(phi, p, q, check_rows(method, states, name="states"))))
-        exact = all(getattr(getattr(each, "capabilities", None), "density", "exact") == "exact" for each in (p, q))
-        return Divergence(float(value), None if exact else float("nan"))
+        return by_densities(Divergence(float(value)), p, q)
     if d in GRID and not (x == np.round(x)).all(axis=0).any():
         low, high = x.min(axis=0), x.max(axis=0)
         low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
         (fine, outer), (coarse, _) = (_on_grid(phi, p, q, low, high, level, whole) for level in (0, 1))
-        return Divergence(fine, abs(fine - coarse) + outer + ROUNDING * abs(fine))
+        return by_densities(Divergence(fine, abs(fine - coarse) + outer + ROUNDING * abs(fine)), p, q)
     values = _terms(phi, p, q, x)[1].reshape(2, half)
-    return of_means(values.mean(axis=0))  # pairs of a row of either: fewer terms, the same mean, no noise of the shares
+    pairs = values.mean(axis=0)  # of a row of either: fewer terms, the same mean, no noise of the shares
+    return by_densities(of_means(pairs), p, q)
 
 
 def _on_grid(phi, p, q, low, high, level, whole):

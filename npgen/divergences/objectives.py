@@ -5,8 +5,14 @@
     sliced_wasserstein   E_u W_2(<u, x>, <u, y>)^2 over directions u that are drawn anew at every step
 
 What the rows are apart from one another is left out, as it is constant. No drawn row is a pair with itself, so that gradients
-of the first two have no bias. Of the other divergences, kl is an objective where there is a log-density: minus its mean, but
-for the data's entropy; fisher_divergence is score matching, which asks for a score without kinks, as EnergyModel's is.
+of the first two have no bias. Other divergences are objectives elsewhere, of the models that they can be of:
+
+    kl                                    where there is a log-density: minus its mean, but for the data's entropy
+    kl, reverse_kl, chi2, hellinger, js   of a GAN, its loss: bounds that are tight for the best critic
+    fisher_divergence                     score matching, which asks for a score without kinks: of an EnergyModel
+    wasserstein_1d                        sliced_wasserstein of one column
+    total_variation, coverage             none: the best critic of one is a step, sign(p - q) / 2, and the other counts rows
+    kernel_stein_discrepancy              none here: a model with the score that it asks for has score matching
 
 Legend: n rows, d columns, s scales, l directions.
 Sources: Székely & Rizzo, Energy statistics (2013); Dziugaite, Roy & Ghahramani, Training generative neural networks via

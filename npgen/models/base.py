@@ -58,7 +58,7 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
         from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags  # only scikit-learn calls this
         transforms = self._capabilities.representation != "none"
         return Tags(estimator_type="density_estimator", target_tags=TargetTags(required=False),
-                    input_tags=InputTags(allow_nan=self._missing),
+                    input_tags=InputTags(allow_nan=self.takes_missing),
                     transformer_tags=TransformerTags(preserves_dtype=["float64", "float32"]) if transforms else None)
 
     def __sklearn_clone__(self):
@@ -108,12 +108,12 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
         self._check_place("fit", "X", X)  # what is done once is done on the host, and then all goes to the device at once
         learner = copy.copy(self)  # a fit that fails leaves this model alone
         X = learner._take_frame(asnumpy(X) if is_device_array(X) else X, columns)
-        x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=learner._missing)
+        x = check_rows("fit", X, dtype=self._default_dtype, minimum=2, missing=learner.takes_missing)
         weights, n_seen = check_weights("fit", sample_weight, x), total_weight(sample_weight, x)
         take_objective(learner, objective)
         learner.context_ = self._context_map(context, len(x), weights)
         x, c, weights = counting(x, learner._check_context("fit", context, x), weights)
-        check_rows("fit", x[:2], minimum=2, missing=learner._missing)
+        check_rows("fit", x[:2], minimum=2, missing=learner.takes_missing)
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, column_names("fit", X)
         validation = None if validation_data is None else learner._check_validation(validation_data)
         with (session(), parallel.current().together(),
@@ -256,7 +256,7 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
 
     # ------------------------------------------------------------ what a model writes
 
-    _missing = False  # whether NaN stands for a missing value, or is refused
+    takes_missing = False  # whether NaN stands for a missing value, or is refused
     _validates = False  # whether fit stops by rows held out
     _objectives = ("kl",)  # what fit can minimise, by name
     _untouched = False  # which columns preprocessing leaves as they are (heads.untouched)
@@ -342,7 +342,8 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
         X = asnumpy(X) if is_device_array(X) else X
         x = Model._check(self, "fit", X, name="validation_data")
         with np.errstate(over="ignore"):
-            x = check_rows("fit", x.astype(self.dtype_, copy=False), name="validation_data", minimum=1, missing=self._missing)
+            x = check_rows("fit", x.astype(self.dtype_, copy=False), name="validation_data", minimum=1,
+                           missing=self.takes_missing)
         c = self._check_context("fit: validation_data", context, x)
         return counting(x, c, check_weights("fit: validation_data", sample_weight, x))
 

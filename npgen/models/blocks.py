@@ -42,7 +42,7 @@ def fit(model, blocks, columns, checkpoint, resume, **others):
 
     if columns is not None and not blocks.framed:
         raise ValueError("fit: columns say what a DataFrame has, but X is none; leave them out")
-    found = blocks.look("fit", dtype=model._default_dtype, missing=model._missing, describe=describe,
+    found = blocks.look("fit", dtype=model._default_dtype, missing=model.takes_missing, describe=describe,
                         digest=checkpoint is not None or parallel.current().size > 1)
     if found.n_counting < 2:
         raise ValueError(f"fit: X has {found.n_counting} rows of a weight above 0; at least 2 rows are needed")

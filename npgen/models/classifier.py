@@ -60,7 +60,7 @@ class BayesClassifier(Estimator, Saved):
         """
         self._check_params()
         X = asnumpy(X) if is_device_array(X) else X
-        x = check_rows("fit", X, dtype=self._default_dtype, minimum=1, missing=self._missing)
+        x = check_rows("fit", X, dtype=self._default_dtype, minimum=1, missing=self.takes_missing)
         y = check_labels("fit", y, len(x))
         total = total_weight(sample_weight, x)
         x, y, weights = counting(x, y, check_weights("fit", sample_weight, x))
@@ -197,9 +197,9 @@ class BayesClassifier(Estimator, Saved):
         if self._is_conditional:
             density, = self.densities_
             return density.sample(context=codes, rng=stream) if len(codes) else np.empty((0, self.n_features_in_), self.dtype_)
-        x = np.empty((len(codes), self.n_features_in_), self.dtype_)
-        for i in np.unique(codes):
-            x[codes == i] = _drawn(self.densities_[i], np.count_nonzero(codes == i), stream)
+        x, streams = np.empty((len(codes), self.n_features_in_), self.dtype_), [stream.spawn() for _ in self.densities_]
+        for i in np.unique(codes):  # each with a stream of its own, so that fewer rows are the first ones
+            x[codes == i] = _drawn(self.densities_[i], np.count_nonzero(codes == i), streams[i])
         return x
 
     # ------------------------------------------------------------ checks
@@ -210,8 +210,8 @@ class BayesClassifier(Estimator, Saved):
         return takes_context if isinstance(self.conditional, str) else bool(self.conditional)
 
     @property
-    def _missing(self):
-        return getattr(self.density, "_missing", False)
+    def takes_missing(self):
+        return getattr(self.density, "takes_missing", False)
 
     @property
     def _default_dtype(self):
@@ -235,16 +235,21 @@ class BayesClassifier(Estimator, Saved):
     def __sklearn_tags__(self):
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags  # only scikit-learn calls this
         return Tags(estimator_type="classifier", target_tags=TargetTags(required=True), classifier_tags=ClassifierTags(),
-                    input_tags=InputTags(allow_nan=self._missing))
+                    input_tags=InputTags(allow_nan=self.takes_missing))
 
     # ------------------------------------------------------------ files
+
+    @property
+    def has_file(self):
+        """Whether all densities have one."""
+        return all(isinstance(density, Saved) and density.has_file for density in vars(self).get("densities_", ()))
 
     def state(self):
         """What fit learned, as (arrays by name, JSON-able dict): the files of its densities in one."""
         self._check_fitted("state")
         arrays, headers = {"priors_": self.priors_}, []
         for i, density in enumerate(self.densities_):
-            if not hasattr(density, "_to_file"):
+            if not isinstance(density, Saved):
                 raise TypeError(f"save: a {type(density).__name__} is no model of npgen, and has no file")
             its, header = density._to_file("save")
             arrays |= {f"density.{i}.{name}": a for name, a in its.items()}

@@ -244,7 +244,7 @@ class Conditions:
         if levels is None:
             raise ValueError(f"predict: column {self._names[j] if self._names else j!r} has no levels to go through one by "
                              "one; a Mixture says what numbers are")
-        x = np.insert(check_rows("predict", known, dtype=self.dtype_, missing=self._missing), j, levels[0], axis=1)
+        x = np.insert(check_rows("predict", known, dtype=self.dtype_, missing=self.takes_missing), j, levels[0], axis=1)
         x, c = self._check_both("predict", self._named(x), context)
         x, joint = x.copy(), []
         for level in levels:

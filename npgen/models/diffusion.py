@@ -8,20 +8,16 @@ on models/ode.py's path alpha = cos, sigma = sin of arctan s, s from sigma_min t
 sigma_max w is taken for standard normal, x_s for N(0, (s^2 + 1) I); at sigma_min a row is scale w. With F = 0, as a fit begins,
 the model is exactly N(0, scale^2 I).
 
-Legend: n rows, d columns, k noise levels.
+Legend: n rows, d columns.
 References: Karras, Aittala, Aila & Laine, Elucidating the design space of diffusion-based generative models (2022); Song et al.
-(2021); Kingma, Salimans, Poole & Ho, Variational diffusion models (2021), the bound.
+(2021).
 """
 import math
 
 import numpy as np
 
-from ..random import row_streams
 from .base import Follows
 from .ode import ODEModel
-from .overflow import beyond_numbers
-
-LEVELS = 32  # of noise, for the bound of a row
 
 
 class Diffusion(ODEModel):
@@ -97,32 +93,9 @@ class Diffusion(ODEModel):
         log_s = self.p_mean + self.p_std * stream.normal(len(x), x.dtype, like=x)
         return np.clip((log_s - low) / length, 0, 1)
 
-    def elbo(self, X, *, context=None):
-        """An unbiased estimate of a lower bound on log p(x), (n,) nats, at 32 levels of noise, which are functions of the row.
+    @property
+    def _levels(self):
+        return self.sigmas_
 
-        log p(x) >= -1/2 integral E|x - D(x_s)|^2 d(s^-2) + E log N(x; D(x_s), s^2 I) at sigma_min - KL(x_s || prior) at the
-        other end. It is of the stochastic equation with this denoiser, whose density is log_prob's where the denoiser is true.
-        Raises as log_prob does. Source: Kingma et al. (2021), eqs. 11-13.
-        """
-        rows = max(self._multiple, 8192 // (LEVELS + 1) // self._multiple * self._multiple)
-
-        def bound(p, z, c, log_det):
-            return self._bound(p, z / self.scale_, c) - z.shape[1] * math.log(self.scale_) + log_det
-
-        return beyond_numbers(self._rowwise(lambda x, c: self._in_space(bound, x, c), *self._check_both("elbo", X, context),
-                                            rows=rows))
-
-    def _bound(self, p, x, c):
-        (n, d), (low, high), length = x.shape, self.sigmas_, self._range[1]
-        tau, eps = np.zeros((n, LEVELS + 1), x.dtype), np.empty((n, LEVELS + 1, d), x.dtype)
-        for i, stream in enumerate(row_streams(x)):
-            tau[i, 1:] = (np.arange(LEVELS) + stream.uniform(LEVELS)) / LEVELS  # the first is that of sigma_min
-            eps[i] = stream.normal((LEVELS + 1, d))
-        tau, eps = (np.asarray(a, like=x) for a in (tau, eps))
-        alpha, sigma, d_alpha, d_sigma = (a[..., None] for a in self._ode.path(tau))
-        w = alpha * x[:, None] + sigma * eps
-        F = self._velocity(p, w.reshape(-1, d), c if c is None else np.repeat(c, LEVELS + 1, axis=0), tau.reshape(-1))
-        off = np.sum(np.square(F.reshape(w.shape) + d_alpha * x[:, None] + d_sigma * eps), axis=2) * alpha[..., 0]**2
-        variance = high**2 + 1
-        kl = (np.sum(np.square(x), axis=1) / variance + d * (high**2 / variance - 1 + math.log(variance / high**2))) / 2
-        return -length * np.mean(off[:, 1:], axis=1) - off[:, 0] / 2 - d * math.log(2 * math.pi * low**2) / 2 - kl
+    def _level_time(self, share):
+        return share

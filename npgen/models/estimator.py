@@ -106,7 +106,7 @@ class Estimator:
         """Rows as a query takes them: of the columns of the fit, finite numbers, or missing where that is allowed."""
         self._check_fitted(method)
         self._check_names(method, X, name)
-        missing = self._missing if missing is None else missing
+        missing = self.takes_missing if missing is None else missing
         x = check_rows(method, X, name=name, dtype=self._default_dtype, missing=missing)
         if x.shape[1] != self.n_features_in_:
             raise ValueError(f"{method}: {name} has {x.shape[1]} features, but {type(self).__name__} is expecting "

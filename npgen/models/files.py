@@ -23,6 +23,7 @@ class Saved:
     _keeps = {}  # fitted attributes, beside those that _choose gave, that go into a file: name -> its types
     schema_ = None  # of the DataFrame that it was fitted on
     _models = ()  # fitted attributes that are models of npgen themselves: their files are in this one
+    has_file = True  # whether all that it is made of can be in a file
 
     def save(self, path):
         """Write the fitted model to one safetensors file; an older file there survives if the write fails.

@@ -15,11 +15,12 @@ from ..kernels._cuda import asnumpy
 from .ode import ODEModel
 
 BLOCK = 64  # rows that are paired at once
+LEAST, LARGEST = 0.004, 1000.0  # sigma / alpha that elbo is taken between, in units of the rows
 APART = 100.0  # what contexts count beside rows: noise has its row's context, and hardly ever changes it
 
 
 class FlowMatching(ODEModel):
-    """Flow matching: noise moves to data by a fitted velocity; log_prob by its divergence, exact up to the solver.
+    """Flow matching: a fitted velocity moves noise to data; log_prob by its divergence, exact up to the solver; elbo, a bound.
 
     coupling       "independent", or "ot": pairs of noise and rows of least total squared distance, in blocks of 64 of a batch
     time_power     the loss is taken at the times u^time_power of the way from data to noise, u uniform: above 1, more of them
@@ -71,6 +72,14 @@ class FlowMatching(ODEModel):
         u, share = stream.uniform(len(x), x.dtype, like=x), stream.share_of(len(x))
         even = (share.first + np.cumsum(np.ones_like(u)) - u) / share.total  # one in every n-th of (0, 1): less noise
         return even if self.time_power == 1 else even**float(self.time_power)
+
+    @property
+    def _levels(self):
+        return LEAST, LARGEST
+
+    def _level_time(self, share):
+        s = LEAST * np.exp(math.log(LARGEST / LEAST) * share)
+        return s / (1 + s)
 
     def _noise(self, x, stream, c):
         eps = super()._noise(x, stream, c)

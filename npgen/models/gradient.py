@@ -97,7 +97,7 @@ class GradientModel(Model, train.Training):
 
     def _check_missing(self, method, x):
         """Raise ValueError, naming a cell, where a value of rows x is missing and that is no state of its column."""
-        if self._missing and (wrong := asnumpy(np.isnan(x)) & ~np.asarray(self.head_.missing)).any():
+        if self.takes_missing and (wrong := asnumpy(np.isnan(x)) & ~np.asarray(self.head_.missing)).any():
             row, column = np.argwhere(wrong)[0]
             raise ValueError(f"{method}: X[{row}, {column}] is nan, but no row of fit missed that column; remove or fill it")
 

@@ -123,7 +123,7 @@ class MADE(Conditions, GradientModel):
         return untouched(self._asked)
 
     @property
-    def _missing(self):
+    def takes_missing(self):
         return has_missing(self._asked) or has_missing(self.head_)
 
     @property

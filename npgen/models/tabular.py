@@ -52,7 +52,7 @@ class OfTables:
             if not self.holds_levels and column.levels is not None and any(isinstance(level, str) for level in column.levels):
                 raise ValueError(f"fit: column {column.name!r} holds levels, which a {name} cannot; use a Mixture or a MADE, "
                                  "or leave it out")
-            if missing and not self._missing:
+            if missing and not self.takes_missing:
                 raise ValueError(f"fit: column {column.name!r} misses values, which a {name} cannot; fill them, or use a "
                                  "Mixture")
         return x

@@ -3,15 +3,12 @@
 Legend: n rows, d columns, l latent dimensions.
 """
 import itertools
-import os
-import tempfile
 
 import numpy as np
 
-from ..models.files import load
 from .bounds import ALARM
 from .law import Finding, close, every, law
-from .subject import Skip
+from .subject import Skip, loaded
 
 
 @law("shapes and dtypes")
@@ -162,11 +159,8 @@ def files(s):
     """
     if not s.is_npgen:
         raise Skip("not a model of npgen")
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.npgen")
-        state = s.model.stream_.state()
-        s.model.save(path)
-        again = load(path).to(s.model.device)
+    state = s.model.stream_.state()
+    again = loaded(s.model)
 
     def answers(model):
         found = s.answers(s.x[:20], model)
@@ -183,8 +177,8 @@ def score(s):
 
     Look for a sum, a sign, or a mean over columns as well.
     """
-    if not s.is_npgen:
-        raise Skip("not a model of npgen")
+    if not s.is_parametric:
+        raise Skip("its score is of labels" if s.is_npgen else "not a model of npgen")
     x = s.x[:100]
     found = close(s.model.score(x), np.mean(s.model.log_prob(x)), 1e-9, "score")
     other = close(s.model.score_samples(x), s.model.log_prob(x), 0.0, "score_samples")

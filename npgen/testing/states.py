@@ -6,16 +6,13 @@ import contextlib
 import copy
 import importlib
 import inspect
-import os
-import tempfile
 
 import numpy as np
 
 from ..data import Table
 from ..kernels._cuda import asnumpy
-from ..models.files import load
 from .law import every, law
-from .subject import Skip
+from .subject import Skip, loaded
 
 QUERIES = {  # what is asked of a model and its rows; a query that is refused has to leave the model alone as well
     "log_prob": lambda model, x: model.log_prob(x),
@@ -47,21 +44,13 @@ QUERIES = {  # what is asked of a model and its rows; a query that is refused ha
     "capabilities": lambda model, x: model.capabilities,
     "get_params": lambda model, x: model.get_params(),
     "repr": lambda model, x: repr(model),
-    "save": lambda model, x: _saved(model),
+    "save": lambda model, x: loaded(model),
 }
 
 
 def _holes(x):
     """x with a missing value in every row."""
     return np.where(np.arange(x.shape[1]) == np.arange(len(x))[:, None] % x.shape[1], np.nan, x)
-
-
-def _saved(model):
-    """The model that comes back from a file of this one."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.npgen")
-        model.save(path)
-        return load(path).to(getattr(model, "device", "cpu"))
 
 
 def _bits(answer):
@@ -202,8 +191,8 @@ def attributes(s):
             follows = {query: after[query] != before[query] for query in before}
             if s.is_npgen:
                 with contextlib.suppress(TypeError):  # where there are no files of such a model
-                    loaded = answers(_saved(twin))
-                    follows["the file"] = loaded != before if after == before else loaded == after
+                    its = answers(loaded(twin))
+                    follows["the file"] = its != before if after == before else its == after
             if any(follows.values()) != all(follows[what] for what in follows if what != "decode"):
                 halves.append(f"{name} can be {how}, and {' and '.join(what for what in follows if follows[what])} follows")
     if halves and not s.is_npgen:
@@ -232,7 +221,7 @@ def names(s):
         raise Skip("fitted on columns without names")
     known, x, checks, models = list(known), s.x[:20], [], {"": s.model}
     if s.is_npgen:
-        again = models[" of the loaded model"] = _saved(s.model)
+        again = models[" of the loaded model"] = loaded(s.model)
         if list(getattr(again, "feature_names_in_", ())) != known:
             return every(("the file has other names", False))
     turned = np.roll(np.arange(s.d), 1)

@@ -7,6 +7,8 @@ import functools
 import inspect
 import itertools
 import math
+import os
+import tempfile
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from ..checks import check_rows
 from ..fused import LOG_2PI
 from ..models.base import Model
 from ..models.estimator import NotFittedError
+from ..models.files import Saved, load
 from ..random import Stream
 from ..transforms import Chain, Dequantize
 from .reference import Reference
@@ -33,11 +36,13 @@ class Subject:
     host      the same on the host
     density   "exact", "bound", "estimate" or "none", as the model's capabilities say; "exact" for a model without any
     support   what its samples are: "binary", "integers", "real", or "mixed" columns of whole and other numbers
+    is_npgen  whether it is npgen's, and keeps what all of these promise: dtypes, files, a stream of its own;
+    is_parametric    and whether it also is parameters and parts, whose mathematics `inner` has
     """
 
     def __init__(self, model, X, seed, n_samples):
         self._refuse(model, seed, n_samples)
-        if isinstance(model, Model):  # a check leaves the model's own stream where it is
+        if isinstance(model, Saved):  # a check leaves the model's own stream where it is
             if not hasattr(model, "n_features_in_"):
                 raise NotFittedError(f"check_generative_model: this {type(model).__name__} is not fitted yet; call fit(X) or "
                                      "npgen.load(path) first")
@@ -49,7 +54,7 @@ class Subject:
         self.density = getattr(capabilities, "density", "exact")
         self.representation = getattr(capabilities, "representation", None)
         self.invertible = bool(getattr(capabilities, "invertible", False))
-        self.is_npgen = self.is_parametric = isinstance(model, Model)
+        self.is_npgen, self.is_parametric = isinstance(model, Saved) and model.has_file, isinstance(model, Model)
         self.n = n_samples or 20_000
         self.takes_rng = "rng" in inspect.signature(model.sample).parameters
         n = min(2000, self.n)
@@ -156,11 +161,8 @@ class Subject:
             h = np.hstack([h ** 2, h])
             slopes = np.hstack([-precision / 2, precision * mean])
             constant = -0.5 * (precision * mean ** 2 + log_var + LOG_2PI).sum(axis=1)
-        elif model.head_.name == "bernoulli":
+        else:  # it is linear in h
             slopes, constant = outputs, -np.logaddexp(0, outputs).sum(axis=1)
-        else:
-            likely = (model.head_.log_prob(part[:, None], outputs) for part in _batches(h, 20))
-            return np.concatenate([ops.logsumexp(part + prior) for part in likely]) + log_det
         return np.concatenate([ops.logsumexp(part @ slopes.T + (constant + prior)) for part in _batches(h, 500)]) + log_det
 
     def _latent_box(self, inner):
@@ -180,7 +182,7 @@ class Subject:
     @property
     def represents(self):
         """Whether it is a model of npgen that has a representation."""
-        return self.is_npgen and self.model.n_latent_ > 0
+        return self.is_parametric and self.model.n_latent_ > 0
 
     @property
     def queries(self):
@@ -342,6 +344,15 @@ class Subject:
         columns = z[:, :16]
         directions = self.generator(1).normal(size=(self.d, 8))
         return np.hstack([columns, np.abs(columns), z @ directions, np.square(z).sum(axis=1, keepdims=True)])
+
+
+def loaded(model):
+    """The model that comes back from a file of this one, where it was."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.npgen")
+        model.save(path)
+        again = load(path)
+    return again.to(model.device) if hasattr(again, "to") else again
 
 
 class _Given:

@@ -75,7 +75,7 @@ class Mixture(OfColumns, MixtureModel):
     missing: str = "marginalise"
     variances_, probabilities_, rates_, levels_ = Follows(), Follows(), Follows(), Follows()
     preprocess = None
-    _missing = holds_levels = True
+    takes_missing = holds_levels = True
     _line = Normal(limit=None)
 
     @classmethod

@@ -268,7 +268,7 @@ class GaussianMixture(MixtureModel):
         return self.solver == "adam"
 
     @property
-    def _missing(self):
+    def takes_missing(self):
         return self.preprocess is None and self.solver == "em"
 
     # ------------------------------------------------------------ queries
