@@ -207,7 +207,8 @@ PROMISED = {"any number of threads", "save, then load", "log_prob of any number 
     ids=["one of each class", "one given the class", "scikit-learn's"])
 def test_the_checker_holds_it_to_what_models_of_npgen_promise(density, promises):
     """Files, threads, dtypes and streams too, where its densities have files."""
-    report = check_generative_model(fitted(density), X, n_samples=2000)
+    rows = npgen.data.Table(X, list("abcd"))
+    report = check_generative_model(fitted(density, rows), rows, n_samples=2000)
     skipped = {finding.law for finding in report.findings if finding.skipped}
     assert report.passed, str(report)
     assert PROMISED & skipped == (set() if promises else PROMISED)

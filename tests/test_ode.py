@@ -136,7 +136,7 @@ def test_the_equation_of_a_mixtures_score_has_the_density_that_the_mixture_says(
     model = known(kind, 60, **{"sigma_max": 1000.0} if kind == "Diffusion" else {})
     ode, x = model.inner().parts["ode"], rows(20, seed=1)
     model.install({"ode": OfMixture(ode, model.scale_, ode.first)})
-    np.testing.assert_allclose(model.log_prob(x), mixture().log_prob(x), rtol=0, atol=0.02)
+    np.testing.assert_allclose(model.log_prob(x), mixture().log_prob(x), rtol=0, atol=2e-3)
     np.testing.assert_allclose(mixture().log_prob(x), log_density(x), rtol=1e-9)
 
 
@@ -533,7 +533,7 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
     "the bound forgets its prior": ("models.ode:ODEModel._bound", "/ 2 - kl", "/ 2",
                                     lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 1.0), 0.1)),
     "the bound's prior without the data's variance": (
-        "models.ode:ODEModel._bound", "(noise - 1 - math.log(noise))", "0.0",
+        "models.ode:ODEModel._bound", "* last + d * (noise - 1 - math.log(noise))", "* last / noise",
         lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 1.0), 0.1)),
     "the bound's weight": ("models.ode:ODEModel._bound", "alpha[..., 0]**2", "alpha[..., 0]",
                            lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule((0.004, 20.0), 0.02)),

@@ -210,6 +210,12 @@ def _frame(s, names, x):
         return Table(x, names)
 
 
+def _takes_rows_alone(model, query):
+    """Whether the model has such a query, which needs no more than rows: a classifier's score needs labels."""
+    parameters = inspect.signature(getattr(model, query)).parameters.values() if hasattr(model, query) else ()
+    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == 1
+
+
 @law("columns go by their names")
 def names(s):
     """Rows whose columns have other names than in fit are refused; in another order they are too, or give the same answers.
@@ -229,7 +235,7 @@ def names(s):
     if s.d > 1:
         wrong["in another order"] = [known[j] for j in turned], x[:, turned]
     for whose, model in models.items():
-        for query in (name for name in (*s.queries, "score", "predict_proba", "elbo") if hasattr(model, name)):
+        for query in (name for name in (*s.queries, "score", "predict_proba", "elbo") if _takes_rows_alone(model, name)):
             right = _bits(getattr(model, query)(_frame(s, known, x)))
             for what, (columns, values) in wrong.items():
                 try:
