@@ -178,6 +178,13 @@ def test_frames_are_their_numbers():
         assert ask(*fits[1]).value == pytest.approx(ask(*fits[0]).value, rel=1e-9), name
     found, want = (divergences.kernel_stein_discrepancy(*both) for both in ((frames[0], fits[1][0]), (x, fits[0][0])))
     assert found.value == pytest.approx(want.value, rel=1e-9)
+    other = frames[0][["b", "a"]]
+    for ask in (lambda: divergences.energy_distance(other, frames[1]), lambda: divergences.coverage(other, fits[1][0]),
+                lambda: divergences.kernel_stein_discrepancy(other, fits[1][0]),
+                lambda: divergences.kl(GaussianMixture(1).fit(other), fits[1][1]),
+                lambda: divergences.fisher_divergence(GaussianMixture(1).fit(other), fits[1][1])):
+        with pytest.raises(ValueError, match=r"p has columns \['b', 'a'\], but q has \['a', 'b'\]; pass both in one order"):
+            ask()
 
 
 # ---------------------------------------------------------------- rows
@@ -365,7 +372,7 @@ def test_rows_are_no_model(rows):
     """What asks for a density or a score says so, of either side."""
     for name in (*F_DIVERGENCES, "fisher_divergence", "kernel_stein_discrepancy"):
         for both in ((rows, normal(0)),) * (name != "kernel_stein_discrepancy") + ((normal(0), rows),):
-            with pytest.raises(TypeError, match="^[a-z_]+: [pq] must be a model with .*log_prob.*, got a") as caught:
+            with pytest.raises(TypeError, match="^[a-z0-9_]+: [pq] must be a model with .*log_prob.*, got a") as caught:
                 getattr(divergences, name)(*both)
             assert "\n" not in str(caught.value)
 
@@ -378,6 +385,14 @@ def states_law():
 
 def scipy_law():
     test_of_one_column_they_are_scipys.hypothesis.inner_test(3, 12, 17, True)
+
+
+def fails_without_an_error(law):
+    """What should have been refused was not."""
+    try:
+        law()
+    except pytest.fail.Exception:
+        raise AssertionError from None
 
 
 heavy_law = test_chi2_of_a_heavy_tail_is_as_far_off_as_it_says
@@ -417,6 +432,8 @@ MUTANTS = {
                                        test_stein_discrepancy_is_zero_of_the_models_own_rows_alone),
     "Stein kernel: sign of the score": ("divergences.scores:score_of", "grad(lambda x: np.sum(", "grad(lambda x: -np.sum(",
                                         test_stein_discrepancy_is_zero_of_the_models_own_rows_alone),
+    "names of columns are not looked at": ("divergences.base:check_names", "known[0] != known[1]", "False",
+                                           lambda: fails_without_an_error(test_frames_are_their_numbers)),
     "an estimate is sure of itself": ("divergences.base:by_densities", "found if exact else", "found if True else",
                                       test_of_a_density_that_is_an_estimate_the_error_is_unknown),
     "scores of the first rows alone": ("divergences.scores:_scores", "x[i:i + ROWS]", "x[:ROWS][:len(x) - i]",

@@ -5,12 +5,14 @@ drawn in BATCHES that are independent of one another; an answer is the mean over
 
 Legend: b batches, n rows, d columns.
 """
+import contextlib
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 
-from ..checks import check_number, check_rows, check_weights
+from ..checks import check_number, check_rows, check_weights, one_line
 from ..random import as_stream
 
 BATCHES = 10
@@ -35,6 +37,22 @@ class Divergence:
 def is_drawn_from(p):
     """Whether p is no rows, but has a sample."""
     return callable(getattr(p, "sample", None)) and not hasattr(p, "dtype") and not hasattr(p, "columns")
+
+
+@contextlib.contextmanager
+def by_place():
+    """Columns go by their places: models that know names of theirs need not warn of rows that have none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have valid feature names")
+        yield
+
+
+def check_names(method, p, q):
+    """Raise ValueError for frames or models of frames whose columns have other names, or another order."""
+    known = [list(getattr(each, "feature_names_in_" if is_drawn_from(each) else "columns", None) or ()) for each in (p, q)]
+    if all(names and all(isinstance(name, str) for name in names) for names in known) and known[0] != known[1]:
+        raise ValueError(f"{method}: p has columns {one_line(known[0])}, but q has {one_line(known[1])}; pass both in one "
+                         "order")
 
 
 def model_of(method, name, p, *asked):
@@ -63,6 +81,7 @@ def draw(method, p, n, stream):
 def rows_of(method, p, q, p_weights, q_weights, n_samples, rng):
     """Of p and of q: rows in batches (b, n, d) in float64, and their weights (n,), of sum 1; None of rows that are drawn."""
     stream, found = as_stream(rng), []
+    check_names(method, p, q)
     if check_number(method, n_samples) < 2 * BATCHES:
         raise ValueError(f"{method}: n_samples must be at least {2 * BATCHES}, got {n_samples}")
     for name, rows, weights in (("p", p, p_weights), ("q", q, q_weights)):

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..checks import check_number, check_rows
 from ..random import as_stream
-from .base import Divergence, by_densities, draw, model_of, of_means
+from .base import Divergence, by_densities, by_place, check_names, draw, model_of, of_means
 
 MOST_BITS = 12  # columns of bits whose states are gone through
 GRID = {1: (4001, 2001), 2: (401, 201)}  # cells along an axis: of the answer, and of the coarser one that it is held against
@@ -70,11 +70,13 @@ def hellinger(p, q, *, states=None, n_samples=20_000, rng=0):
     return _divergence("hellinger", lambda a, b, t: (np.sqrt(a) - np.sqrt(b)) ** 2 / 2, p, q, states, n_samples, rng)
 
 
+@by_place()
 def _divergence(method, phi, p, q, states, n_samples, rng, whole=None):
     stream, half = as_stream(rng), check_number(method, n_samples) // 2
     if half < 10:
         raise ValueError(f"{method}: n_samples must be at least 20, got {n_samples}")
     p, q = (model_of(method, name, each, "log_prob", "sample") for name, each in (("p", p), ("q", q)))
+    check_names(method, p, q)
     drawn = [draw(method, each, half, stream) for each in (p, q)]
     if drawn[0].shape != drawn[1].shape:
         raise ValueError(f"{method}: p has {drawn[0].shape[1]} columns, but q has {drawn[1].shape[1]}")

@@ -8,7 +8,7 @@ from ..checks import check_number, check_rows
 from ..engine import grad
 from ..kernels import pairwise, session
 from ..random import as_stream
-from .base import by_densities, draw, is_drawn_from, model_of, of_batches, of_means, pairs_of, rows_of
+from .base import by_densities, by_place, check_names, draw, is_drawn_from, model_of, of_batches, of_means, pairs_of, rows_of
 
 ROWS = 4096  # whose scores are computed at once
 
@@ -29,6 +29,7 @@ def _scores(q, x):
     return np.concatenate([np.asarray(score(x[i:i + ROWS]), np.float64) for i in range(0, len(x), ROWS)])
 
 
+@by_place()
 def fisher_divergence(p, q, *, n_samples=2000, rng=0):
     """E_p|d log p(x) / dx - d log q(x) / dx|^2, an estimate by n_samples rows of p that rng draws.
 
@@ -40,10 +41,12 @@ def fisher_divergence(p, q, *, n_samples=2000, rng=0):
     if check_number(method, n_samples) < 2:
         raise ValueError(f"{method}: n_samples must be at least 2, got {n_samples}")
     p, q = _scored(method, "p", p, "sample"), _scored(method, "q", q)
+    check_names(method, p, q)
     x = draw(method, p, n_samples, as_stream(rng))
     return by_densities(of_means(np.square(_scores(p, x) - _scores(q, x)).sum(axis=1)), p, q)
 
 
+@by_place()
 def kernel_stein_discrepancy(p, q, *, scale=None, p_weights=None, n_samples=2000, rng=0):
     """E u(x, x') for x, x' ~ p, 0 where p = q: of rows p against a model q of which only the score s = d log q / dx is asked.
 
@@ -55,6 +58,7 @@ def kernel_stein_discrepancy(p, q, *, scale=None, p_weights=None, n_samples=2000
     """
     method = "kernel_stein_discrepancy"
     q = _scored(method, "q", q)
+    check_names(method, p, q)
     if scale is not None and not (isinstance(scale, (int, float, np.number)) and 0 < scale < np.inf):
         raise ValueError(f"{method}: scale must be a positive number or None, got {scale!r}")
     both = rows_of(method, p, np.zeros((1, _width(method, p))), p_weights, None, n_samples, rng)

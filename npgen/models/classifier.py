@@ -16,7 +16,7 @@ from ..checks import check_rows, check_shapes, check_weights, column_names, coun
 from ..kernels._cuda import asnumpy, is_device_array
 from ..random import as_stream
 from ..warn import warn
-from .estimator import Estimator, clone
+from .estimator import Estimator, Follows, clone
 from .files import Saved, from_header
 from .mixture import GaussianMixture
 from .mixture.tied import tie
@@ -49,6 +49,7 @@ class BayesClassifier(Estimator, Saved):
     prior: object = "empirical"
     conditional: object = "auto"
     random_state: object = None
+    classes_, priors_ = Follows(), Follows()
 
     # ------------------------------------------------------------ fitting
 
@@ -65,9 +66,9 @@ class BayesClassifier(Estimator, Saved):
         total = total_weight(sample_weight, x)
         x, y, weights = counting(x, y, check_weights("fit", sample_weight, x))
         learner = copy.copy(self)
-        learner.classes_, codes = np.unique(y, return_inverse=True)
+        classes, codes = np.unique(y, return_inverse=True)
         counts = np.bincount(codes, weights) * (total / len(x))
-        learner.priors_ = self._choose_priors(counts)
+        vars(learner).update(classes_=classes, priors_=self._choose_priors(counts))
         learner.n_features_in_, learner.dtype_, learner._names = x.shape[1], x.dtype, column_names("fit", X)
         stream = as_stream(self.random_state)
         learner.stream_ = stream.spawn()
@@ -154,8 +155,9 @@ class BayesClassifier(Estimator, Saved):
         """
         self._check_fitted("sample")
         stream = self.stream_ if rng is None else as_stream(rng)
+        streams = [stream.spawn() for _ in self.densities_]  # before all else, so that fewer rows are the first ones
         codes = self._draw_codes(n_samples, y, stream)
-        x = self._draw_rows(codes, stream)
+        x = self._draw_rows(codes, streams)
         return (x, self.classes_[codes]) if return_labels else x
 
     def _log_posterior(self, method, X):
@@ -192,13 +194,13 @@ class BayesClassifier(Estimator, Saved):
                              f"{one_line(self.classes_.tolist())}")
         return np.searchsorted(self.classes_, labels)
 
-    def _draw_rows(self, codes, stream):
-        """A row of each class, (n, d)."""
+    def _draw_rows(self, codes, streams):
+        """A row of each class, (n, d), by the streams of the densities."""
+        x = np.empty((len(codes), self.n_features_in_), self.dtype_)
         if self._is_conditional:
             density, = self.densities_
-            return density.sample(context=codes, rng=stream) if len(codes) else np.empty((0, self.n_features_in_), self.dtype_)
-        x, streams = np.empty((len(codes), self.n_features_in_), self.dtype_), [stream.spawn() for _ in self.densities_]
-        for i in np.unique(codes):  # each with a stream of its own, so that fewer rows are the first ones
+            return density.sample(context=codes, rng=streams[0]) if len(codes) else x
+        for i in np.unique(codes):
             x[codes == i] = _drawn(self.densities_[i], np.count_nonzero(codes == i), streams[i])
         return x
 
@@ -262,7 +264,7 @@ class BayesClassifier(Estimator, Saved):
         if kind not in LABELS or classes.dtype.kind != kind and kind != "u" or classes.ndim != 1 or not len(classes) or \
                 len({type(label) for label in labels}) > 1 or not (classes[:-1] < classes[1:]).all():
             raise ValueError(f"classes_ are {one_line(labels)}")
-        self.classes_, self.priors_ = classes, arrays["priors_"]
+        vars(self).update(classes_=classes, priors_=arrays["priors_"])
         check_shapes(arrays, {"priors_": classes.shape})
         if not (self.priors_ >= 0).all() or abs(self.priors_.sum() - 1) > 1e-6:
             raise ValueError(f"priors_ are {self.priors_}"[:200])
