@@ -49,7 +49,8 @@ def by_place():
 
 def check_names(method, p, q):
     """Raise ValueError for frames or models of frames whose columns have other names, or another order."""
-    known = [list(getattr(each, "feature_names_in_" if is_drawn_from(each) else "columns", None) or ()) for each in (p, q)]
+    known = [getattr(each, "feature_names_in_" if is_drawn_from(each) else "columns", None) for each in (p, q)]
+    known = [[] if names is None else list(names) for names in known]
     if all(names and all(isinstance(name, str) for name in names) for names in known) and known[0] != known[1]:
         raise ValueError(f"{method}: p has columns {one_line(known[0])}, but q has {one_line(known[1])}; pass both in one "
                          "order")
