@@ -27,7 +27,8 @@ def bayes(s):
     Look for a prior that is left out, or a posterior that does not add up to 1.
     """
     model = _classifier(s)
-    joint = np.log(model.priors_) + np.stack([each.log_prob(s.x) for each in model.densities_], axis=1)
+    each = [(getattr(density, "log_prob", None) or density.score_samples)(s.x) for density in model.densities_]
+    joint = np.log(model.priors_) + np.stack(each, axis=1)
     return close(model.log_prob(s.x)[:, None] + model.predict_log_proba(s.x), joint, 1e-9)
 
 
@@ -64,6 +65,8 @@ def rows(s):
     Look for rows of another class.
     """
     model, n, worst = _classifier(s), min(4000, s.n), 0.0
+    if not s.is_npgen:
+        raise Skip("the densities are not of npgen")
     for i, (label, density) in enumerate(zip(model.classes_, model.densities_, strict=True)):
         mine = density.log_prob(model.sample(n, label, rng=s.seed + 37 + i)).astype(np.float64)
         its = density.log_prob(density.sample(n, rng=s.seed + 137 + i)).astype(np.float64)
