@@ -507,7 +507,7 @@ MUTANTS = [
     M("classifier: float64 answers for float32 rows", "classifier", "models.classifier:BayesClassifier.log_prob",
       ".astype(x.dtype)", ""),
     M("classifier: a row depends on how many are drawn", "classifier", "models.classifier:BayesClassifier.sample",
-      "stream.spawn() for _", "self._draw_codes(n_samples, y, stream)[:0] if False else stream.spawn() for _"),
+      "streams = [stream", "stream.uniform(n_samples or 1)\n    streams = [stream"),
     M("classifier: a query draws from its stream", "classifier", "models.classifier:BayesClassifier._joint",
       "if self._is_conditional:", "self.stream_.uniform(1)\n    if self._is_conditional:"),
     # what a model holds

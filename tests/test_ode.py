@@ -513,8 +513,8 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
                                         test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale),
     "the rate of another time, by a mixture": (
         "models.diffusion:Diffusion._rate", "(1 + s * s)", "(1 + s)", lambda: by_mixture("Diffusion")),
-    "the mixture's derivative without its weights": (
-        "ops.rules:_unbroadcast", "sum(g, axis", "0.9 * sum(g, axis", lambda: by_mixture("FlowMatching")),
+    "a mixture's derivative is a mean over a broadcast axis": (
+        "ops.rules:_unbroadcast", "sum(g, axis", "mean(g, axis", lambda: by_mixture("FlowMatching")),
     "the scale is not counted": ("models.ode:ODEModel._solved", " - z.shape[1] * math.log(self.scale_)", "",
                                  test_a_diffusion_begins_as_the_gaussian_of_the_rows_scale),
     "guidance by the other convention": ("models.ode:ODEModel._contexts", "(1 - self.guidance, self.guidance)",

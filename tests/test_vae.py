@@ -284,14 +284,16 @@ def test_at_the_exact_posterior_of_a_linear_decoder_every_bound_is_log_p(prior, 
 def test_a_linear_one_comes_to_probabilistic_pca():
     """Its best mean log-likelihood is -1/2 [d log 2 pi e + sum of log l + (d - q) log s^2], l the q largest eigenvalues of the
     rows' covariance and s^2 the mean of the others (Tipping & Bishop, 1999); there the ELBO is exact, and its decoder spans the
-    first q eigenvectors. Elsewhere it is less: E ELBO comes from below, and up to 0.02 nats near."""
+    first q eigenvectors. Elsewhere it is less: log p comes from below, up to 0.02 nats near. Of 300 draws the ELBO's mean is
+    off by 0.005; 0.03 is 6 of these."""
     x = np.random.default_rng(6).normal(size=(500, 4)) @ np.diag([3.0, 2.0, 0.6, 0.5]) @ stats.ortho_group(4, seed=6).rvs()
     model = VAE(n_latent=2, hidden=(), head="normal", variance="shared", preprocess=None, max_epochs=400, batch_size=250,
                 learning_rate=0.03, schedule="cosine", average=0.99, validation_fraction=0, patience=400, random_state=0).fit(x)
     values, vectors = np.linalg.eigh(np.cov(x.T, bias=True))
     best = -(4 * math.log(2 * math.pi * math.e) + np.log(values[2:]).sum() + 2 * math.log(values[:2].mean())) / 2
-    elbo, log_p = (np.mean(f(x)) for f in (model.elbo, lambda x: model.importance_log_prob(x, n_importance=200)[0]))
-    assert best - 0.02 < elbo < best + 1e-6 and abs(log_p - elbo) < 0.02
+    elbo = -np.mean([model.inner().loss(x, Stream(k)) for k in range(300)])
+    log_p = np.mean(model.importance_log_prob(x, n_importance=200)[0])
+    assert best - 0.02 < log_p < best + 1e-6 and abs(elbo - log_p) < 0.03, (best, log_p, elbo)
     outputs = model.decode(np.eye(2)) - model.decode(np.zeros((2, 2)))
     across = outputs @ vectors[:, :2]
     assert np.square(across).sum() < 1e-3 * np.square(outputs).sum()
