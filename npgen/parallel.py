@@ -118,16 +118,19 @@ class Processes(Workers):
                     parts = future.result(self.limit)
                     yield node, parts
                     done, failures = done + 1, 0
-            except TimeoutError:
-                executor.shutdown(wait=False, kill_workers=True)
-                raise WorkersError(f"{self.n} processes gave no result for {self.limit:g} seconds; allow them more by limit=, "
-                                   "or make blocks smaller") from None
             except BrokenProcessPool:
                 failures += 1
                 if failures == ATTEMPTS:
                     (i, h), _ = todo[done]
                     raise WorkersError(f"block {i << h} or one beside it has ended the process at it {ATTEMPTS} "
                                        "times; give it more memory, or make blocks smaller") from None
+            except BaseException as error:
+                late = isinstance(error, TimeoutError) and not future.done()
+                executor.shutdown(kill_workers=True)  # else the next fit waits for what they are at, and the program's end does
+                if late:
+                    raise WorkersError(f"{self.n} processes gave no result for {self.limit:g} seconds; allow them more by "
+                                       "limit=, or make blocks smaller") from None
+                raise
 
 
 class Dask(Workers):

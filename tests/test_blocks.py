@@ -455,8 +455,8 @@ def test_the_command_line_fits_files(tmp_path):
     files(folder, rows(), 300)
     done = [subprocess.run([sys.executable, "-m", "npgen", *args], cwd=tmp_path, capture_output=True, text=True, timeout=200,
                            env=os.environ | {"PYTHONPATH": str(Path(npgen.__file__).parent.parent)})
-            for args in (["fit", "gmm", "--data", "rows/*.npy", "--workers", "2", "--out", "m.npgen", "--set", "n_components=3",
-                          "--set", "preprocess=None"], ["score", "m.npgen", "--data", "rows/x0.npy"])]
+            for args in (["fit", "gmm", "--data", "rows/*.npy", "--workers", "2", "--out", "m.npgen",
+                          "--set", "n_components=3"], ["score", "m.npgen", "--data", "rows/x0.npy"])]
     assert [run.returncode for run in done] == [0, 0], [run.stderr for run in done]
     assert "1,200 rows, 3 columns" in done[0].stdout
 

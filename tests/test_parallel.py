@@ -46,6 +46,13 @@ def nap(seconds, block):
     return block
 
 
+def fail_or_nap(error, block):
+    """An error at block 0, but of workers that are late; all others take longer than any test."""
+    if block or error is parallel.WorkersError:
+        time.sleep(1000)
+    raise error("of its own")
+
+
 def recursive(parts):
     """The sum of parts as the definition of the tree has it: the left half is the largest power of two below their number."""
     if len(parts) == 1:
@@ -228,6 +235,25 @@ def test_a_wait_for_processes_ends():
     with pytest.raises(parallel.WorkersError, match="2 processes gave no result for 0.5 seconds; allow them more by limit="):
         parallel.Processes(2, limit=0.5).sum_blocks(nap, [0, 1], 30)
     assert time.monotonic() - begin < 25
+
+
+def test_what_is_left_of_a_sum_that_failed_keeps_nothing_waiting():
+    """Neither the next sum, on another number of processes, nor the end of the program."""
+    pytest.importorskip("joblib", reason="no joblib: processes are NOT tested")
+    done = subprocess.run([sys.executable, "-c", """
+from test_parallel import fail_or_nap, nap
+from npgen import parallel
+for n, error, limit in ((2, ArithmeticError, 1000), (1, TimeoutError, 1000), (3, parallel.WorkersError, 1)):
+    try:
+        parallel.Processes(n, limit=limit).sum_blocks(fail_or_nap, list(range(8)), error)
+    except error as raised:
+        print(raised)
+    print(parallel.Processes(2).map_blocks(nap, [n], 0))
+parallel.Processes(2).sum_blocks(fail_or_nap, list(range(8)), ArithmeticError)"""], capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"})
+    assert done.stdout.splitlines() == ["of its own", "[2]", "of its own", "[1]", "3 processes gave no result for 1 seconds; "
+                                        "allow them more by limit=, or make blocks smaller", "[3]"], done.stderr
+    assert done.stderr.rstrip().endswith("ArithmeticError: of its own")
 
 
 def test_a_wait_for_dask_ends(client):

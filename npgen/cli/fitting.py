@@ -125,7 +125,8 @@ def build(args):
     model = cls(random_state=args.seed, verbose=not args.quiet and sys.stderr.isatty())
     if args.epochs is not None:
         model.set_params(**{name: args.epochs for name in ("max_epochs", "max_iter") if name in defaults})
-    model.set_params(**{name: value for name, value in defaults.items() if name == "preprocess"})
+    if "preprocess" in defaults and not (args.data and is_blocks(args.data)):  # rows in blocks are taken as they are
+        model.set_params(preprocess=defaults["preprocess"])
     for setting in args.set:
         name, equals, text = setting.partition("=")
         if not equals or name not in settable:
@@ -242,7 +243,7 @@ def add_fit(commands):
     sub = add_command(commands, fit, "fit a model to data and save it", add_help=False, examples=[
         "npgen fit made --data digits --out digits.npgen",
         "npgen fit gmm --data faithful.csv --out faithful.npgen --set n_components=2",
-        "npgen fit gmm --data 'rows/*.npy' --out large.npgen --set preprocess=None --workers 2",
+        "npgen fit gmm --data 'rows/*.npy' --out large.npgen --workers 2",
         "npgen fit vae --data train-images-idx3-ubyte.gz --out mnist.npgen --epochs 50 --set hidden=400,200"],
         notes=f"""\
 MODEL is one of
@@ -250,7 +251,7 @@ MODEL is one of
 Empty cells and NaN are missing values to mixture, and to gmm with --set preprocess=None; the
 others refuse them.
 These two also fit rows that do not fit into memory: DATA is then a folder, or a pattern in
-quotes, of .npy or .parquet files, read a block at a time; gmm with --set preprocess=None.
+quotes, of .npy or .parquet files, read a block at a time, and taken as they are.
 Integers, but 0 and 1 and what a mixture of columns takes as they are, are spread over their
 cells by preprocess='auto', and their density is a lower bound then.
 
