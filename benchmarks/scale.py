@@ -1,8 +1,8 @@
 """Where more workers stop paying: what one and two take here, a cost model fitted to it, and what that predicts up to 1,000.
 
-    python -m benchmarks.scale [--bandwidth 1.25e9] [--latency 50e-6] [--out benchmarks/SCALE.md] [--docs docs/workers.md]
+    python -m benchmarks.scale [--bandwidth 1.25e9] [--latency 50e-6] [--out benchmarks/SCALE.md] [--docs README.md ...]
 
-It writes the first page anew, and of the second what is between its comments.
+It writes the first page anew, and of README.md and docs/workers.md what is between their comments.
 Two cores are measured, one thread each; all beyond is predicted, for a network of this bandwidth (bytes/s) and latency (s).
 Constants are fitted to CPU time, which a load on the machine hardly changes; what one and two take is wall time.
 
@@ -19,6 +19,7 @@ import heapq
 import json
 import math
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -40,7 +41,8 @@ MIXTURES = [(d, k) for d in (16, 64, 256) for k in (32, 512)]
 TASKS_PER_RUN = 4 / 3  # one that computes its sum, and a third of one that adds four
 BUSY = (" **Others were at work on these cores**: the times of one and of two, and their ratios, are no measure; the "
         "constants, which are CPU time, are one, but for the bandwidth.")
-BEGIN, END = "<!-- by python -m benchmarks.scale -->", "<!-- -->"  # around what it writes of docs/workers.md
+BEGIN, END = "<!-- by python -m benchmarks.scale -->", "<!-- -->"  # around what it writes of DOCS
+DOCS = [Path(__file__).parent.parent / name for name in ("README.md", "docs/workers.md")]
 PARTS = 1, 4, 16  # of a batch, to which t_0 and t_row are fitted
 STEPS = {"RealNVP, D = 64": 4096, "MADE 784-8,000": 1024}  # rows in a batch
 
@@ -187,17 +189,40 @@ def iteration_on(t_block, d, k, workers, t_task, bandwidth, latency, t_m=0.0):
             + math.ceil(math.log(workers, 4)) * (latency + 3 * n_bytes(d, k) / bandwidth))
 
 
+def counting(n):
+    """n processes that know how many bytes the last sum over blocks has moved to them and back."""
+    import cloudpickle  # which comes with Dask
+
+    from npgen import parallel, tree
+
+    class Counting(parallel.Processes):
+        moved = 0
+
+        def _results(self, compute, function, blocks, args):
+            self.moved = sum(len(cloudpickle.dumps((compute, function, args, run))) for _, run in tree.runs(blocks, self.n))
+            for node, parts in super()._results(compute, function, blocks, args):
+                self.moved += len(pickle.dumps(parts))
+                yield node, parts
+
+    return Counting(n)
+
+
+def peak(block):
+    """Bytes of memory that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def on_files(k=32, d=16, n_files=8, rows=100_000):
-    """Seconds of an iteration over files, on one process and on two, of one thread each."""
-    from npgen import parallel
+    """{n: (seconds of an iteration over files, bytes moved in it, bytes that a process holds at most)}, of n processes."""
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{i}.npy" for i in range(n_files)]
         for i, path in enumerate(paths):
             np.save(path, np.random.default_rng(i).normal(size=(rows, d)))
-        found = {1: math.inf, 2: math.inf}
-        for _ in range(2):
-            for n in found:
-                found[n] = min(found[n], iteration(paths, k, 4, parallel.Processes(n))[0])
+        for n in (1, 2, 1, 2):
+            workers = counting(n)
+            seconds, moved = iteration(paths, k, 4, workers)[0], workers.moved
+            found[n] = min((seconds, moved, max(workers.map_blocks(peak, list(range(8 * n))))), found.get(n, (math.inf,)))
     return found
 
 
@@ -222,7 +247,7 @@ def cells(times, pays):
 
 
 def summary(measured, predicted, when):
-    """What docs/workers.md says of it."""
+    """What DOCS say of it."""
     shown = [WORKERS.index(w) for w in (2, 10, 100, 1000)]
     head = ("speed-up predicted on", *(f"{WORKERS[i]:,}" for i in shown[:-1]), "1,000 workers", "half are lost beyond")
     rows = [(name, *(f"{times[0] / times[i]:.3g}" for i in shown), pays) for name, (times, pays) in predicted.items()]
@@ -238,8 +263,15 @@ def rewritten(text, new):
     return f"{before}{begin}\n{new}\n{end}{after}"
 
 
+def em_on_files(files):
+    """The table of what on_files has found."""
+    return table(("EM on 800,000 rows in files, D = 16, K = 32", "an iteration", "sent and received", "peak of a process"),
+                 [(f"{n} process{'es' * (n > 1)}", seconds(t), f"{moved / 1e6:.2f} MB", f"{held / 1e6:,.0f} MB")
+                  for n, (t, moved, held) in files.items()])
+
+
 def page(args):
-    """(SCALE.md, what docs/workers.md says of it)."""
+    """(SCALE.md, what DOCS say of it)."""
     import numba
     numba.set_num_threads(1)
     load = os.getloadavg()[0]
@@ -261,7 +293,8 @@ def page(args):
             f"and {os.getloadavg()[0]:.1f} at its end")
     ratios = "; ".join(f"two ranks take {m['two'] / m['step'][STEPS[name]]:.2f} of one's time for a step of {name}, "
                        f"batches of {STEPS[name]:,}" for name, m in models.items())
-    told = (f"{ratios}; two processes {files[2] / files[1]:.2f} for an iteration of EM, D = 16, K = 32; Dask's scheduler takes "
+    of_one = files[2][0] / files[1][0]
+    told = (f"{ratios}; two processes {of_one:.2f} for an iteration of EM, D = 16, K = 32; Dask's scheduler takes "
             f"{seconds(t_task)} of CPU time for a task")
     docs = summary(told, {f"EM, D = {d}, K = {k}": found for (d, k), found in em.items()}
                    | {f"{name}, batches of {b:,}": found for (name, b), found in training.items()}, when)
@@ -281,10 +314,8 @@ def page(args):
         f"An Allreduce of one number takes {seconds(max(m['latency'] for m in models.values()))} between two ranks of this "
         "machine. Fitted to the CPU time of batches, their fourths and sixteenths: "
         + "; ".join(f"{name} t_0 = {seconds(m['t_0'])}, t_row = {seconds(m['t_row'])}" for name, m in models.items()) + ".",
-        table(("EM on 800,000 rows in files, D = 16, K = 32", "an iteration"),
-              [(f"{n} process{'es' * (n > 1)}", seconds(t)) for n, t in files.items()])
-        + f"\n\nTwo take {files[2] / files[1]:.2f} of one's time. Dask's scheduler takes {seconds(t_task)} of CPU time for a "
-        f"task, and two of its workers add statistics at {dask_bandwidth / 1e6:,.0f} MB/s.",
+        f"{em_on_files(files)}\n\nTwo take {of_one:.2f} of one's time. Dask's scheduler takes {seconds(t_task)} of CPU time "
+        f"for a task, and two of its workers add statistics at {dask_bandwidth / 1e6:,.0f} MB/s.",
         "## Predicted, not measured",
         f"For a network of {args.bandwidth / 1e9:.3g} GB/s and {seconds(args.latency)}, and cores like these: seconds, and in "
         "brackets the speed-up: " + "; ".join(" ".join(line.split()) for line in __doc__.split("\n\n")[3].splitlines()) + ". "
@@ -308,12 +339,15 @@ def main():
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", default=str(Path(__file__).parent / "SCALE.md"))
-    parser.add_argument("--docs", default=str(Path(__file__).parent.parent / "docs/workers.md"))
-    parser.add_argument("--only", default="", choices=STEPS, help="measure the steps of this model, and print what was found")
+    parser.add_argument("--docs", nargs="+", type=Path, default=DOCS)
+    parser.add_argument("--only", default="", choices=[*STEPS, "EM"], help="measure this alone, and print what was found")
     parser.add_argument("--steps", choices=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.steps:
         steps(args.steps, args.out, args.epochs)
+        return
+    if args.only == "EM":
+        print(em_on_files(on_files()))
         return
     if args.only:
         found = gradient(args.only, args.repeats, args.epochs)
@@ -322,7 +356,8 @@ def main():
         return
     scale, docs = page(args)
     Path(args.out).write_text(scale)
-    Path(args.docs).write_text(rewritten(Path(args.docs).read_text(), docs))
+    for path in args.docs:
+        path.write_text(rewritten(path.read_text(), docs))
     print(scale)
 
 

@@ -148,23 +148,33 @@ def test_one_command_writes_the_page_of_scale_and_the_curve_of_the_docs(tmp_path
     found = {"t_0": 0.01, "t_row": 1e-5, "parameters": 10**6, "two": 0.6, "peaks": (1e9, 1e9), "latency": 1e-5,
              "allreduce": 0.1}
     made = {"gradient": lambda name, *_: found | {"step": {scale.STEPS[name]: 1.0}}, "dask": lambda: (1e-3, 3e8),
-            "iteration": lambda x, k: np.array([1.0, 1e-9 * x.size * k]), "on_files": lambda: {1: 1.0, 2: 0.55}}
+            "iteration": lambda x, k: np.array([1.0, 1e-9 * x.size * k]),
+            "on_files": lambda: {1: (1.0, 3e5, 2e8), 2: (0.55, 4e5, 2e8)}}
     for name, instead in made.items():
         monkeypatch.setattr(scale, name, instead)
-    docs, out = tmp_path / "workers.md", tmp_path / "SCALE.md"
+    docs, out, readme = tmp_path / "workers.md", tmp_path / "SCALE.md", tmp_path / "README.md"
+    readme.write_text(f"a page {scale.BEGIN}{scale.END}")
     docs.write_text((Path(scale.__file__).parent.parent / "docs/workers.md").read_text())
     before, after = docs.read_text().partition(scale.BEGIN)[0], docs.read_text().partition(scale.END)[2]
     monkeypatch.setattr("numba.set_num_threads", lambda n: None)
-    monkeypatch.setattr("sys.argv", ["scale", "--out", str(out), "--docs", str(docs)])
+    monkeypatch.setattr("sys.argv", ["scale", "--out", str(out), "--docs", str(docs), str(readme)])
     scale.main()
     page = docs.read_text()
     assert page.startswith(before + scale.BEGIN) and page.endswith(scale.END + after)
     assert "two ranks take 0.60 of one's time for a step of RealNVP, D = 64, batches of 4,096; " in page
+    assert readme.read_text().partition(scale.BEGIN)[2] == page.partition(scale.BEGIN)[2].partition(scale.END)[0] + scale.END
+    assert "| 2 processes | 550 ms | 0.40 MB | 200 MB |" in out.read_text()
     assert "two processes 0.55 for an iteration of EM" in page and "| EM, D = 256, K = 512 |" in page
     assert "| MADE 784-8,000 | 16,384 |" in out.read_text() and "| D = 16, K = 32 |" in out.read_text()
     docs.write_text("a page")
     with pytest.raises(ValueError, match="the page has no <!-- by python -m benchmarks.scale --> and <!-- --> after it"):
         scale.main()
+
+
+def test_the_readme_shows_the_curve_of_the_docs_and_calls_it_a_prediction():
+    (before, curve), (_, same) = (path.read_text().partition(scale.END)[0].split(scale.BEGIN) for path in scale.DOCS)
+    assert curve == same and "| EM, D = 256, K = 512 |" in curve and "| MADE 784-8,000, batches of 1,024 |" in curve
+    assert "**a prediction, not a measurement**" in " ".join(before[-400:].split())
 
 
 def test_steps_of_a_rank_are_timed(tmp_path, monkeypatch):
