@@ -33,7 +33,8 @@ _GEMM = {"f": ("cublasSgemm_v2", ctypes.c_float), "d": ("cublasDgemm_v2", ctypes
 @contextlib.contextmanager
 def precision(name):
     """Make large products of float32 on a GPU inside the block of factors rounded to "tf32" (11 bits) or "bf16" (8), sums in
-    float32: quicker, and 1,000 or 10,000 times less precise. "float32" is what they are outside of it; float64 stays.
+    float32: quicker, and 1,000 or 10,000 times less precise. "float32" is what they are outside of it; float64 stays. Like the
+    device it belongs to who computes, not to a model: no hyperparameter, and in no file.
 
     Raises ValueError for any other name.
     """
@@ -44,6 +45,11 @@ def precision(name):
         yield
     finally:
         _precision.reset(token)
+
+
+def asked():
+    """The name of the precision that is asked for here."""
+    return _precision.get()
 
 
 def load():
@@ -101,7 +107,7 @@ def add(a, b, out, onto=1):
         raise ValueError("cuBLAS: out must be row-major")
     _check(library.cublasSetStream_v2(handle, stream))
     _check(library.cublasSetWorkspace_v2(handle, _pointer(workspace), ctypes.c_size_t(WORKSPACE)))
-    compute = COMPUTE[_precision.get()] if out.dtype.char == "f" else None
+    compute = COMPUTE[asked()] if out.dtype.char == "f" else None
     kind, how = ((), ()) if compute is None else ((FLOAT,), (compute, DEFAULT))
     call = getattr(library, name) if compute is None else library.cublasGemmEx
     _check(call(handle, of_b[0], of_a[0], m, n, k, one, _pointer(b), *kind, of_b[1], _pointer(a), *kind, of_a[1], beta,

@@ -1,14 +1,23 @@
 // Products by tiles, the device counterpart of _blas.py: a block's threads share a tile of the result, and each keeps a few
 // of its values in registers while the factors pass through shared memory, a slice of the depth at a time.
 //
-// Every value is one sum in the order of the depth: no bit depends on the tile, the grid or the device's size.
+// Every value is one sum in the order of the depth; by parts, one of sums over PART of it each, be they of one block or of one
+// block each (split K): no bit depends on the tile, the grid, the device's size, or on how many blocks share a depth.
 #pragma once
 
 typedef long long Index;  // sizes above 2**31 work
 
 constexpr int THREADS = 256, BLOCKS = 8 / sizeof(REAL);  // of a block; that a multiprocessor has registers for
 
+constexpr Index PART = 128;  // of a depth, summed by itself: see masked_matmul.split
+
 struct Range { Index first, last; };
+
+// What a block has to sum over: all of a depth, or part blockIdx.y of it.
+__device__ __forceinline__ Range part_of(Index depth) {
+    if (gridDim.y == 1) return {0, depth};
+    return {min(blockIdx.y * PART, depth), min((blockIdx.y + 1) * PART, depth)};
+}
 
 template <class T, int ROWS_, int COLUMNS_, int R_, int C_> struct Tile {
     typedef T Value;
@@ -74,9 +83,10 @@ template <class T, int UNITS, int DEPTH, bool ALONG_DEPTH> struct Slice {
 };
 
 // store(i, j, sum over d in depths of a[i, d] b[j, d]) for the tile of the block that begins at rows.first, columns.first.
-// needed(d): whether the slice that begins at d has to be looked at. Every thread of the block must call it, and may read
-// what others stored only after a barrier.
-template <class Tile, bool A_ALONG_DEPTH, bool B_ALONG_DEPTH, class A, class B, class Needed, class Store>
+// needed(d): whether the slice that begins at d has to be looked at. BY_PARTS: of sums over PART of the depth each.
+// Every thread of the block must call it, and may read what others stored only after a barrier.
+template <class Tile, bool A_ALONG_DEPTH, bool B_ALONG_DEPTH, bool BY_PARTS = false, class A, class B, class Needed,
+          class Store>
 __device__ __forceinline__ void product(Range rows, Range columns, Range depths, A a, B b, Needed needed, Store store) {
     typedef typename Tile::Value T;
     constexpr int R = Tile::R, C = Tile::C, DEPTH = Tile::DEPTH, PAD = 16 / sizeof(T);
@@ -85,7 +95,7 @@ __device__ __forceinline__ void product(Range rows, Range columns, Range depths,
     const int y = threadIdx.x / (Tile::COLUMNS / C), x = threadIdx.x % (Tile::COLUMNS / C);
     Slice<T, Tile::ROWS, DEPTH, A_ALONG_DEPTH> from_a;
     Slice<T, Tile::COLUMNS, DEPTH, B_ALONG_DEPTH> from_b;
-    T sums[R][C] = {};
+    T part[R][C] = {}, sums[R][C] = {};  // the latter of parts that are whole
 
     auto next = [&](Index d) {
         while (d < depths.last && !needed(d)) d += DEPTH;
@@ -119,7 +129,16 @@ __device__ __forceinline__ void product(Range rows, Range columns, Range depths,
 #pragma unroll
             for (int i = 0; i < R; ++i)
 #pragma unroll
-                for (int j = 0; j < C; ++j) sums[i][j] += of_a[i] * of_b[j];
+                for (int j = 0; j < C; ++j) part[i][j] += of_a[i] * of_b[j];
+        }
+        if (BY_PARTS && (later - depths.first) / PART > (d - depths.first) / PART) {
+#pragma unroll
+            for (int i = 0; i < R; ++i)
+#pragma unroll
+                for (int j = 0; j < C; ++j) {
+                    sums[i][j] += part[i][j];
+                    part[i][j] = 0;
+                }
         }
         if (later < depths.last) put(half ^ 1);  // nobody has read that half since the last barrier
         __syncthreads();
@@ -132,7 +151,7 @@ __device__ __forceinline__ void product(Range rows, Range columns, Range depths,
 #pragma unroll
         for (int j = 0; j < C; ++j) {
             Index c = columns.first + place<Tile::COLUMNS, C>(x, j);
-            if (r < rows.last && c < columns.last) store(r, c, sums[i][j]);
+            if (r < rows.last && c < columns.last) store(r, c, BY_PARTS ? sums[i][j] + part[i][j] : part[i][j]);
         }
     }
 }
@@ -169,18 +188,18 @@ struct Stairs {
 
 // The products of a layer y = x W + b, all for one tile: x (N, K), W (K, M), g = dy (N, M).
 
-// store(n, m, (x W)[n, m]), with the factors of x at (n, k) and of W at (m, k).
+// store(n, m, (x W)[n, m]), with the factors of x at (n, k) and of W at (m, k); over a part of K, where blocks share it.
 template <class Tile, class X, class Weight, class Store>
 __device__ __forceinline__ void layer_forward(Range rows, Range columns, Stairs stairs, X x, Weight weight, Store store) {
-    product<Tile, true, false>(rows, columns, {0, stairs.end(columns.first, Tile::COLUMNS)}, x, weight,
-                               [](Index) { return true; }, store);
+    product<Tile, true, false, true>(rows, columns, part_of(stairs.end(columns.first, Tile::COLUMNS)), x, weight,
+                                     [](Index) { return true; }, store);
 }
 
-// store(n, k, (g W^T)[n, k]), with the factors of g at (n, m) and of W at (k, m).
+// store(n, k, (g W^T)[n, k]), with the factors of g at (n, m) and of W at (k, m); over a part of M, where blocks share it.
 template <class Tile, class G, class Weight, class Store>
 __device__ __forceinline__ void layer_backward(Range rows, Range columns, Stairs stairs, G g, Weight weight, Store store) {
-    product<Tile, true, true>(rows, columns, {0, stairs.M}, g, weight,
-                              [=](Index m) { return stairs.end(m, Tile::DEPTH) > columns.first; }, store);
+    product<Tile, true, true, true>(rows, columns, part_of(stairs.M), g, weight,
+                                    [=](Index m) { return stairs.end(m, Tile::DEPTH) > columns.first; }, store);
 }
 
 // store(k, m, (x^T g)[k, m]), the sum over some rows, with the factors of x at (k, n) and of g at (m, n).
@@ -190,11 +209,11 @@ __device__ __forceinline__ void layer_gradient(Range rows, Range columns, Range 
     product<Tile, false, false>(rows, columns, batch, x, g, [](Index) { return true; }, store);
 }
 
-// out[i] = the sum over the parts (count, size) of their i-th values.
-template <class T> __device__ void add_up(const T* parts, T* out, Index count, Index size) {
+// store(i, the sum over the parts (count, size) of their i-th values).
+template <class T, class Store> __device__ void add_up(const T* parts, Index count, Index size, Store store) {
     for (Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (Index)gridDim.x * blockDim.x) {
         T total = 0;
         for (Index p = 0; p < count; ++p) total += parts[p * size + i];
-        out[i] = total;
+        store(i, total);
     }
 }

@@ -1,5 +1,5 @@
 // Products with a masked weight: see masked_matmul.py. A block makes one tile of the result, and looks at no slice of the
-// depth that the staircase empties there.
+// depth that the staircase empties there; where several share the depth, y and dx (parts, ...) are sums that `add` adds up.
 #include "_gemm.cuh"
 
 typedef REAL real;
@@ -16,7 +16,9 @@ forward(const REAL* __restrict__ x, const REAL* __restrict__ weight, const REAL*
                                       factor(weight, M, [=](const real* at, Index m, Index k) {
                                           return stairs.masked(*at, mask, k, m);
                                       }),
-                                      [=](Index n, Index m, real value) { y[n * M + m] = value + bias[m]; });
+                                      [=](Index n, Index m, real value) {
+                                          y[(blockIdx.y * N + n) * M + m] = gridDim.y > 1 ? value : value + bias[m];
+                                      });
     });
 }
 
@@ -31,7 +33,7 @@ backward_x(const REAL* __restrict__ g, const REAL* __restrict__ weight, const RE
                                        factor(weight, M, [=](const real* at, Index k, Index m) {
                                            return stairs.masked(*at, mask, k, m);
                                        }),
-                                       [=](Index n, Index k, real value) { dx[n * K + k] = value; });
+                                       [=](Index n, Index k, real value) { dx[(blockIdx.y * N + n) * K + k] = value; });
     });
 }
 
@@ -52,6 +54,8 @@ backward_weight(const REAL* __restrict__ x, const REAL* __restrict__ g, const RE
     });
 }
 
-extern "C" __global__ void add(const REAL* __restrict__ parts, REAL* __restrict__ out, long long count, long long size) {
-    add_up(parts, out, count, size);
+// The sum of the parts (count, size), and in every row of M values a bias, if there are any.
+extern "C" __global__ void add(const REAL* __restrict__ parts, const REAL* __restrict__ bias, REAL* __restrict__ out,
+                               long long count, long long size, long long M) {
+    add_up(parts, count, size, [=](Index i, real total) { out[i] = M ? total + bias[i % M] : total; });
 }

@@ -13,8 +13,9 @@ Any N, K, M, zero included. Source: Germain, Gregor, Murray & Larochelle, MADE (
 Numba: panels of _tile.py, blocks and parts of the rows in parallel; large products without a mask in larger parts of rows and
 columns, which go through its packed rows. Every value is a sum in a fixed order, the same for either, so that no bit depends on
 the number of threads, and none of a row on other rows.
-CUDA: tiles of the result, those of dw once per part of a large batch; large products by cuBLAS, of a staircase as many dense
-ones as it has STEPS, whose bits of a row may depend on how many there are.
+CUDA: tiles of the result, those of dw once per part of a large batch; where tiles are few and deep, several blocks share one
+(split K), to the same bits. Large products by cuBLAS, of a staircase as many dense ones as it has STEPS; there the bits of a
+row may depend on how many there are.
 """
 import functools
 
@@ -266,6 +267,8 @@ THREADS = 256
 STEP = 8  # columns with a bound of their own
 LARGE, SMALL = (128, 64), (32, 32)  # tiles: rows and columns
 FULL = 128  # large tiles that keep a device busy
+SPARSE, SHARED = 256, 2048  # small tiles that do not, if each is one block's; blocks, at most, that share them
+DEPTH = 128  # of a block that shares: PART of _gemm.cuh
 STEPS, STEP_COLUMNS = 8, 256  # dense products that a staircase is made of, at most, and the least columns of one
 PART_ROWS, PART_VALUES = 512, 2**24  # of a batch, the least that is summed by itself, and the most partial sums
 
@@ -275,6 +278,12 @@ def tiles(*shapes):
     counts = {tile: [-(-rows // tile[0]) * -(-columns // tile[1]) for rows, columns in shapes] for tile in (LARGE, SMALL)}
     large = sum(counts[LARGE]) >= FULL
     return max(counts[LARGE if large else SMALL]), large
+
+
+def split(count, large, depth):
+    """How many blocks share the depth of each of so many tiles: none does unless they are few, and then one for each DEPTH."""
+    n = -(-depth // DEPTH)
+    return n if not large and n > 1 and count < SPARSE and count * n <= SHARED else 1
 
 
 def parts(rows, values):
@@ -346,18 +355,20 @@ def _forward_cuda(x, weight, bias, mask, blocks):
     (N, K), M = x.shape, weight.shape[1]
     if _cublas.takes(N, K, M):
         return _forward_cublas(x, weight, bias, mask, blocks)
-    y, stairs, (count, large) = _cuda.empty((N, M), x.dtype), _stairs(blocks, M), tiles((N, M))
-    launch("masked_matmul", "forward", count, THREADS, x, weight, bias, mask, stairs, y, N, K, M, large)
-    return y
+    stairs, (count, large) = _stairs(blocks, M), tiles((N, M))
+    y = _cuda.empty((split(count, large, K), N, M), x.dtype)
+    launch("masked_matmul", "forward", (count, len(y)), THREADS, x, weight, bias, mask, stairs, y, N, K, M, large)
+    return add_up(y, bias)
 
 
 def _backward_x_cuda(g, weight, mask, blocks):
     (N, M), K = g.shape, len(weight)
     if _cublas.takes(N, K, M):
         return _backward_x_cublas(g, weight, mask, blocks)
-    dx, stairs, (count, large) = _cuda.empty((N, K), g.dtype), _stairs(blocks, M), tiles((N, K))
-    launch("masked_matmul", "backward_x", count, THREADS, g, weight, mask, stairs, dx, N, K, M, large)
-    return dx
+    stairs, (count, large) = _stairs(blocks, M), tiles((N, K))
+    dx = _cuda.empty((split(count, large, M), N, K), g.dtype)
+    launch("masked_matmul", "backward_x", (count, len(dx)), THREADS, g, weight, mask, stairs, dx, N, K, M, large)
+    return add_up(dx)
 
 
 def _backward_weight_cuda(x, g, mask, blocks):
@@ -370,12 +381,14 @@ def _backward_weight_cuda(x, g, mask, blocks):
     return add_up(dw)
 
 
-def add_up(values):
-    """The sum over the first axis."""
+def add_up(values, bias=None):
+    """The sum over the first axis, and of several parts a bias, which one part has in it."""
     if len(values) == 1:
         return values[0]
     total = _cuda.empty(values.shape[1:], values.dtype)
-    launch("masked_matmul", "add", _cuda.grid(total.size, THREADS), THREADS, values, total, len(values), total.size)
+    more, columns = (values, 0) if bias is None else (bias, len(bias))
+    launch("masked_matmul", "add", _cuda.grid(total.size, THREADS), THREADS, values, more, total, len(values), total.size,
+           columns)
     return total
 
 

@@ -1,9 +1,12 @@
 // A multilayer perceptron: see mlp.py. A launch per layer, a block per tile of its result; the gradients of all weights and
-// biases are one launch.
+// biases are one launch. Where blocks share the depth of a tile, each stores a part, and `forward_of` or `backward_of` adds up.
 #include "_gemm.cuh"
 #include "_math.cuh"
 
 typedef REAL real;
+
+// value, or its ReLU; a NaN stays one.
+__device__ __forceinline__ real bounded(real value, bool relu) { return relu && value < (real)0 ? (real)0 : value; }
 
 // above = below W + b, or its ReLU. The parameters of the layer begin at `start`.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -11,16 +14,28 @@ forward(const REAL* __restrict__ below, const REAL* __restrict__ params, const l
         REAL* __restrict__ above, long long N, long long K, long long M, long long start, long long bounds_start, bool relu,
         bool large) {
     Stairs stairs{bounds + bounds_start, K, M};
-    const real *weight = params + start, *bias = weight + K * M, least = relu ? (real)0 : -math::infinity<real>();
+    const real *weight = params + start, *bias = weight + K * M;
     by_size<real>(large, [=](auto tile) {
         Index down = (N + tile.ROWS - 1) / tile.ROWS, across = (M + tile.COLUMNS - 1) / tile.COLUMNS;
         Index row = blockIdx.x % down * tile.ROWS, column = (across - 1 - blockIdx.x / down) * tile.COLUMNS;  // the most work first
         layer_forward<decltype(tile)>({row, N}, {column, M}, stairs, factor(below, K), factor(weight, M),
                                       [=](Index n, Index m, real value) {
-                                          value += bias[m];
-                                          above[n * M + m] = value < least ? least : value;  // a NaN stays one
+                                          above[(blockIdx.y * N + n) * M + m] =
+                                              gridDim.y > 1 ? value : bounded(value + bias[m], relu);
                                       });
     });
+}
+
+// above = the sum of `parts` (count, N M) + b, or its ReLU: what `forward` leaves to do where blocks share K.
+extern "C" __global__ void forward_of(const REAL* __restrict__ parts, const REAL* __restrict__ bias, REAL* __restrict__ above,
+                                      long long count, long long size, long long M, bool relu) {
+    add_up(parts, count, size, [=](Index i, real total) { above[i] = bounded(total + bias[i % M], relu); });
+}
+
+// out = the sum of `parts` (count, size), where `hidden` is active: what `tangent` and `backward` leave to do.
+extern "C" __global__ void backward_of(const REAL* __restrict__ parts, const REAL* __restrict__ hidden, REAL* __restrict__ out,
+                                       long long count, long long size, bool relu) {
+    add_up(parts, count, size, [=](Index i, real total) { out[i] = !relu || hidden[i] > (real)0 ? total : (real)0; });
 }
 
 // above = below W, where `hidden` is active if the layer above is a hidden one.
@@ -35,7 +50,8 @@ tangent(const REAL* __restrict__ below, const REAL* __restrict__ params, const l
         Index row = blockIdx.x % down * tile.ROWS, column = (across - 1 - blockIdx.x / down) * tile.COLUMNS;
         layer_forward<decltype(tile)>({row, N}, {column, M}, stairs, factor(below, K), factor(weight, M),
                                       [=](Index n, Index m, real value) {
-                                          above[n * M + m] = !relu || hidden[n * M + m] > (real)0 ? value : (real)0;
+                                          above[(blockIdx.y * N + n) * M + m] =
+                                              gridDim.y > 1 || !relu || hidden[n * M + m] > (real)0 ? value : (real)0;
                                       });
     });
 }
@@ -52,7 +68,8 @@ backward(const REAL* __restrict__ above, const REAL* __restrict__ params, const 
         Index row = blockIdx.x % down * tile.ROWS, column = blockIdx.x / down * tile.COLUMNS;
         layer_backward<decltype(tile)>({row, N}, {column, K}, stairs, factor(above, M), factor(weight, M),
                                        [=](Index n, Index k, real value) {
-                                           below[n * K + k] = !relu || hidden[n * K + k] > (real)0 ? value : (real)0;
+                                           below[(blockIdx.y * N + n) * K + k] =
+                                               gridDim.y > 1 || !relu || hidden[n * K + k] > (real)0 ? value : (real)0;
                                        });
     });
 }

@@ -22,11 +22,11 @@ Numba: the products of _tile.py. A batch goes through the layers one by one, the
 rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Large layers without
 a mask, and their gradients, go in wide parts (large_parts), whose rows _tile.py packs. Every value is a sum in a fixed order,
 the same for either, so that no bit depends on the number of threads, and none of a row on other rows.
-CUDA: a launch per layer, tiles as in masked_matmul.py, and one for all gradients of weights; large layers, and then all of
-these gradients, by cuBLAS. Source: the chain rule; masks as
-in Germain et al. (2015).
+CUDA: a launch per layer, tiles as in masked_matmul.py, another where blocks share the depth of a tile, and one for all gradients
+of weights; large layers, and then all of these gradients, by cuBLAS. Source: the chain rule; masks as in Germain et al. (2015).
 """
 import functools
+import math
 import typing
 
 import numpy as np
@@ -36,7 +36,20 @@ from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, jitable, parallel
 from ._tile import multiply
-from .masked_matmul import COLUMNS, THREADS, _evenly, _split, _steps, add_up, bounds, large_parts, part_of_large, parts, tiles
+from .masked_matmul import (
+    COLUMNS,
+    THREADS,
+    _evenly,
+    _split,
+    _steps,
+    add_up,
+    bounds,
+    large_parts,
+    part_of_large,
+    parts,
+    split,
+    tiles,
+)
 
 UNITS = 16  # of a layer's inputs, whose cotangents are computed at once
 ROWS = 1024  # of a batch that goes through all layers in panels
@@ -591,6 +604,19 @@ def weight_gradients(x, hidden, g, delta, mask, stairs, jobs, N, size):
     return add_up(dparams)
 
 
+def _shared(out, shape, depth):
+    """(blocks, whether their tiles are large, where they store a product): out, or parts (n, size) where they share a depth."""
+    count, large = tiles(shape)
+    n = split(count, large, depth)
+    return (count, n), large, out if n == 1 else _cuda.empty((n, math.prod(shape)), out.dtype)
+
+
+def _join(stored, hidden, out, relu):
+    """What _shared left to do for a cotangent or a tangent."""
+    if stored is not out:
+        launch("mlp", "backward_of", _cuda.grid(stored.shape[1], THREADS), THREADS, stored, hidden, out, *stored.shape, relu)
+
+
 def _forward_cuda(x, params, widths, blocks, pieces, mask):
     layers, stairs, _ = _plan(_cuda.content(widths), _cuda.content(blocks))
     N, below = len(x), x
@@ -604,9 +630,13 @@ def _forward_cuda(x, params, widths, blocks, pieces, mask):
                 _cublas.add(rows[:, :end], weight[:end, first:last], out[:, first:last])
             below = out if upper is None else np.maximum(out, 0, out=out)
             continue
-        count, large = tiles((N, layer.M))
-        launch("mlp", "forward", count, THREADS, below, params, _cuda.constant(stairs), above, N, layer.K, layer.M, layer.start,
-               layer.bounds, upper is not None, large)
+        count, large, stored = _shared(above, (N, layer.M), layer.K)
+        launch("mlp", "forward", count, THREADS, below, params, _cuda.constant(stairs), stored, N, layer.K, layer.M,
+               layer.start, layer.bounds, upper is not None, large)
+        if stored is not above:
+            bias = params[layer.start + layer.K * layer.M:]
+            launch("mlp", "forward_of", _cuda.grid(N * layer.M, THREADS), THREADS, stored, bias, above, *stored.shape, layer.M,
+                   upper is not None)
         below = above
     return y, hidden
 
@@ -638,9 +668,10 @@ def _cotangents(g, hidden, params, widths, blocks, want_dx):
                 out[...] = np.where(_as_rows(hidden[N * layer.hidden:], N, layer.K) > 0, out, 0)
             above = out
             continue
-        count, large = tiles((N, layer.K))
-        launch("mlp", "backward", count, THREADS, above, params, _cuda.constant(stairs), hidden[N * layer.hidden:], below, N,
+        count, large, stored = _shared(below, (N, layer.K), layer.M)
+        launch("mlp", "backward", count, THREADS, above, params, _cuda.constant(stairs), hidden[N * layer.hidden:], stored, N,
                layer.K, layer.M, layer.start, layer.bounds, n > 0, large)
+        _join(stored, hidden[N * layer.hidden:], below, n > 0)
         above = below
     return dx, delta
 
@@ -656,9 +687,10 @@ def _slope_backward_cuda(h, c, x, g, hidden, delta, params, widths, blocks, piec
     for layer, upper in list(_pairs(layers))[:None if want_dg else -1]:
         before = 0 if upper is None else N * upper.hidden
         above = dg if upper is None else t[before:]
-        count, large = tiles((N, layer.M))
-        launch("mlp", "tangent", count, THREADS, below, params, _cuda.constant(stairs), hidden[before:], above, N, layer.K,
+        count, large, stored = _shared(above, (N, layer.M), layer.K)
+        launch("mlp", "tangent", count, THREADS, below, params, _cuda.constant(stairs), hidden[before:], stored, N, layer.K,
                layer.M, layer.start, layer.bounds, upper is not None, large)
+        _join(stored, hidden[before:], above, upper is not None)
         below = above
     for layer in layers[1:]:
         rows = slice(N * layer.hidden, N * (layer.hidden + layer.K))

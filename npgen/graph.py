@@ -25,7 +25,7 @@ import dataclasses
 import numpy as np
 
 from .engine import map_arrays
-from .kernels import _cuda
+from .kernels import _cublas, _cuda
 from .kernels import random as _kernel
 from .random import Stream
 from .record import Unrecordable
@@ -38,7 +38,7 @@ class Places:
 
     def __init__(self, like):
         self.order, self.where, self.like = None, np.zeros_like(like, shape=(3,), dtype=np.int64), like
-        self.turn, self.captured = 0, {}  # where[TURN], which the host knows, too; graphs by their rows' number and stream
+        self.turn, self.captured = 0, {}  # where[TURN], which the host knows, too; graphs by rows' number, stream, precision
         self.why = None  # in words, no graph could be made when it was last tried
 
     def begin(self, rows, counter):
@@ -56,7 +56,7 @@ class Places:
 
         changing: arrays, in tuples and dicts, that the step changes; they are as they were where it is taken the ordinary way.
         """
-        key = len(rows), state.stream.key
+        key = len(rows), state.stream.key, _cublas.asked()
         if key not in self.captured:
             self.captured[key] = self._capture(take, state, len(rows), size, (*changing, self.where))
             return self.captured[key].nats() if self.captured[key] else take(state, rows)
@@ -77,7 +77,7 @@ class Places:
         try:
             return Captured(take, state, n, self)
         except Exception as error:  # what is wrong with the step itself is told of when it is taken
-            self.why = f"{type(error).__name__}: {error}"
+            self.why = f"because of {type(error).__name__}: {error}".partition("\n")[0]
             map_arrays(np.copyto, changing, before)
             return None
 

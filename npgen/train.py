@@ -131,6 +131,9 @@ def fit(players, params, batch, *, validation=None, stream, options=None, monito
             warn(f"fit: interrupted in epoch {state.epoch + 1}; the best parameters so far are kept", ConvergenceWarning)
     params.flat[:] = state.best if options.restore_best else state.carry.get("average", state.params)
     state.statistics = step.statistics_of(params, rows)
+    if step.on_device and (why := step.places.why if step.places else "since the host has a part in each"):
+        warn(f"fit: no step was captured as a CUDA graph, {why}; they are taken kernel by kernel, to the same bits but slower: "
+             "docs/gpu.md says which models' are")
     if step.rolled_back:
         n = len(step.rolled_back)
         became = step.rolled_back[0] + (f", the first of {n} times" if n > 1 else "")

@@ -3,7 +3,8 @@
     python tests/cuda_receipts.py [--minutes M] [--plan | --stand-in]
 
 Runs the kernels' tests on the device, captured steps beside those taken one by one, the benchmark, every public call, the
-laws of every model, and NVIDIA's compute-sanitizer where it is installed; writes kernels/VERIFIED.json (of every .cu the
+laws of every model, its moves, files and resumed fits, and NVIDIA's compute-sanitizer where it is installed; tests in several
+processes where pytest-xdist is, as it is the host that keeps them waiting; writes kernels/VERIFIED.json (of every .cu the
 hash of its source, device, driver and date of its last pass), as soon as the kernels have passed, and benchmarks/CUDA.md.
 It is over after M minutes: a step is cut short after its share of what is left, and what was left out is said at the end.
 --plan prints what remains to be verified, in this order; --stand-in takes, on a machine without a GPU, the steps that a
@@ -13,8 +14,10 @@ import argparse
 import dataclasses
 import datetime
 import hashlib
+import importlib.util
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -28,8 +31,9 @@ from npgen.kernels import _cuda  # noqa: E402
 
 RECEIPTS = ROOT / "kernels" / "VERIFIED.json"
 PYTEST = sys.executable, "-m", "pytest", "-q", "--gpu"
-KERNELS = *PYTEST, "tests/test_cuda.py", "tests/test_cuda_networks.py", "tests/test_cublas.py"
-CHECKED = *KERNELS[:-1], "-k", "33"  # shapes that reach over a tile
+PROCESSES = min(4, os.cpu_count()) if importlib.util.find_spec("xdist") else 1  # more would each compile every kernel
+TOGETHER = PYTEST if PROCESSES == 1 else (*PYTEST, "--numprocesses", str(PROCESSES), "--dist", "worksteal")
+KERNELS = "tests/test_cuda.py", "tests/test_cuda_networks.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,22 +54,26 @@ class Step:
 
 
 STEPS = (
-    Step("the kernels", KERNELS,
+    Step("the kernels", (*TOGETHER, *KERNELS, "tests/test_cublas.py"),
          "every kernel agrees with its reference, and so do large products by cuBLAS: masked ones, layers of networks, TF32 "
          "and bf16 where they are asked for", receipts=True),
-    Step("captured steps", (*PYTEST, "tests/test_graph.py"),
+    Step("captured steps", (*TOGETHER, "tests/test_graph.py"),
          "a step is one launch of a graph, chains and two players included, and a fit by graphs has the bits of one step by "
          "step", share=0.5),
     Step("the benchmark", (sys.executable, "-m", "benchmarks.cuda", "--minutes", "{minutes}"),
          "the bars: bandwidth, masked over dense products, samples over scores, wall over busy time of steps, steps and EM "
          "beside torch and JAX", share=0.5, grace=20.0),
-    Step("every public call", (*PYTEST, "--quick", "tests/test_device_mixtures.py", "tests/test_device.py"),
-         "every public call of every model, mixtures' fits and queries, moves, files, resume, check_generative_model",
+    Step("every public call", (*TOGETHER, "--quick", "tests/test_device_mixtures.py", "tests/test_device_parts.py",
+                                "tests/test_device.py"),
+         "every public call of every model, every head and transform in float32 and float64, mixtures' fits and queries",
          share=0.5),
-    Step("the laws of every model", (*PYTEST, "tests/test_device_laws.py"),
+    Step("the laws of every model", (*TOGETHER, "tests/test_device_laws.py"),
          "the laws of every class, of models that are there", share=0.5),
-    *(Step(tool, ("compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *CHECKED), verifies, share,
-           tool="compute-sanitizer")
+    Step("moves, files, resume", (*TOGETHER, "tests/test_device.py"),
+         "every model: fits, weights, moves, files and resumed fits across devices, no step that waits, check_generative_model",
+         share=0.5),
+    *(Step(tool, ("compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *PYTEST, *KERNELS, "-k", "33"), verifies, share,
+           tool="compute-sanitizer")  # of shapes that reach over a tile
       for tool, verifies, share in (("memcheck", "no kernel reads or writes beyond an array", 0.5),
                                     ("racecheck", "no two threads of a block race", 1.0))),
 )

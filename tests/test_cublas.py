@@ -1,6 +1,8 @@
 """Large products by cuBLAS, on a stand-in that reads and writes memory as cuBLAS does; with --gpu by the library itself."""
+import contextlib
 import inspect
 
+import mutants
 import numpy as np
 import pytest
 import test_cuda_networks as networks
@@ -141,9 +143,9 @@ def test_without_the_library_our_own_kernels_do_it(standin, monkeypatch):
     assert (masked_matmul.backward_x(g, weight, plan.mask_as(g.dtype, g), plan.blocks).get() == 37).all()
 
 
-def descend(cupy, monkeypatch, by_graphs):
-    x, zero, plan = cupy.asarray(ROWS), cupy.zeros(70), Plan(made_masks(23, (70,))[0])
-    params = Parameters({"w": cupy.asarray(FIRST)})
+def descend(cupy, monkeypatch, by_graphs, dtype=np.float64, callbacks=()):
+    x, zero, plan = cupy.asarray(ROWS.astype(dtype)), cupy.zeros(70, dtype), Plan(made_masks(23, (70,))[0])
+    params = Parameters({"w": cupy.asarray(FIRST.astype(dtype))})
 
     def loss(p, batch, stream):
         return np.sum(np.square(ops.masked_matmul(batch.x, p["w"], zero, plan) - 1), axis=1)
@@ -152,8 +154,34 @@ def descend(cupy, monkeypatch, by_graphs):
         if not by_graphs:
             patch.setattr(graph, "Captured", lambda *args: 1 / 0)
         state = fit((Player(loss=loss, repeats=True),), params, Batch(x), stream=Stream(0),
-                    options=Training(max_epochs=2, batch_size=10, validation_fraction=0.0))
+                    options=Training(max_epochs=2, batch_size=10, validation_fraction=0.0, callbacks=callbacks))
     return cupy.asnumpy(params.flat).tobytes(), state.history
+
+
+def in_precisions(cupy, monkeypatch, by_graphs):
+    """The parameters of fits in float32, in tf32, and in tf32 from the second epoch on; then in float32 they are as before."""
+    def one(*callbacks):
+        return descend(cupy, monkeypatch, by_graphs, np.float32, callbacks)[0]
+
+    plain = one()
+    with precision("tf32"):
+        rounded = one()
+    with contextlib.ExitStack() as blocks:
+        later = one(lambda row: blocks.enter_context(precision("tf32")))
+    assert one() == plain
+    return plain, rounded, later
+
+
+def test_a_captured_step_is_of_the_precision_that_is_asked_for_when_it_is_launched(large, monkeypatch):
+    captured = in_precisions(large, monkeypatch, True)
+    assert captured == in_precisions(large, monkeypatch, False)
+    assert large.__version__ != "stand-in" or len(set(captured)) == 3  # cuBLAS need not round the factors of small products
+
+
+def test_a_graph_of_another_precision_is_found_out(standin, large, monkeypatch):
+    with mutants.Mutant("", "", "graph:Places.step", ", _cublas.asked()", "").made():
+        captured = in_precisions(large, monkeypatch, True)
+    assert captured != in_precisions(large, monkeypatch, False)
 
 
 def test_a_captured_step_makes_its_products_by_it(large, monkeypatch):

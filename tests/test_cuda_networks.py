@@ -91,6 +91,73 @@ def test_no_slice_outside_the_staircase_is_looked_at(cupy):
     np.testing.assert_array_equal(dw, np.where(plan.mask, 3, 0))
 
 
+# --- split K ---------------------------------------------------------------------------------------------------------
+
+def by_layers(cupy, made, dtype):
+    """The bits of products of 33 rows, some of a depth of 300, and the grids of their launches."""
+    rng, seen, launch, widths, n = np.random.default_rng(0), [], _cuda.launch, (300, 150, 20, 300), 33
+    x, params, layout = mlp_inputs(rng, dtype, n, widths, made_masks(300, (150, 20)) if made else None)
+    rest, plan = (*layout.cut, layout.mask_as(np.dtype(dtype))), layout.plans[0]
+    g, dy, v, c = (rng.normal(size=size).astype(dtype) for size in ((n, widths[-1]), (n, 150), (n, 300), n))
+    weight, mask = rng.normal(size=plan.shape).astype(dtype), plan.mask_as(np.dtype(dtype))
+
+    def noted(stem, name, blocks, *args):
+        seen.append((name, blocks))
+        launch(stem, name, blocks, *args)
+
+    with mock.patch.object(mlp, "launch", noted), mock.patch.object(masked_matmul, "launch", noted):
+        y, h = on_device(cupy, mlp.forward, (x, params, *rest))
+        dx, delta = on_device(cupy, mlp.slope, (g, h, params, *rest))
+        answers = [y, h, dx, delta, *on_device(cupy, mlp.slope_backward, (v, c, x, g, h, delta, params, *rest, True)),
+                   *on_device(cupy, masked_matmul.forward, (x, weight, dy[0], mask, plan.blocks)),
+                   *on_device(cupy, masked_matmul.backward_x, (dy, weight, mask, plan.blocks))]
+    return [a.tobytes() for a in answers], seen
+
+
+@pytest.mark.parametrize("made", [False, True])
+@DTYPES
+def test_blocks_that_share_a_depth_make_the_bits_of_one(cupy, monkeypatch, made, dtype):
+    shared, grids = by_layers(cupy, made, dtype)
+    assert {blocks[1] for name, blocks in grids if name in ("forward", "tangent", "backward", "backward_x")} == {1, 2, 3}
+    assert {"forward_of", "backward_of", "add"} <= {name for name, _ in grids}
+    monkeypatch.setattr(masked_matmul, "SPARSE", 0)
+    alone, grids = by_layers(cupy, made, dtype)
+    assert not {"forward_of", "backward_of"} & {name for name, _ in grids} and alone == shared
+    monkeypatch.setattr(masked_matmul, "FULL", 0)
+    assert by_layers(cupy, made, dtype)[0] == shared  # large tiles
+
+
+def test_a_depth_is_shared_where_tiles_are_few_and_it_is_deep():
+    assert [masked_matmul.split(*case) for case in ((64, False, 784), (64, False, 128), (64, True, 784), (256, False, 784),
+                                                    (255, False, 1024), (255, False, 1025), (0, False, 784))] == [
+        7, 1, 1, 1, 8, 1, 7]
+
+
+MISTAKEN = {
+    "a part ends before the next begins": ("(blockIdx.y + 1) * PART, depth", "(blockIdx.y + 1) * PART - 1, depth"),
+    "a part is counted twice": ("                    part[i][j] = 0;\n", ""),
+    "sums of other lengths": ("/ PART > (d - depths.first) / PART", "/ 64 > (d - depths.first) / 64"),
+    "every part has the bias": ("gridDim.y > 1 ? value : bounded(value + bias[m], relu)", "bounded(value + bias[m], false)"),
+    "a cotangent goes through a unit at rest": ("out[i] = !relu || hidden[i] > (real)0 ? total : (real)0", "out[i] = total"),
+    "all parts in one place": ("above[(blockIdx.y * N + n) * M + m] =", "above[n * M + m] ="),
+}
+
+
+@pytest.mark.long(but={"name": ["every part has the bias"]})
+@pytest.mark.parametrize("name", MISTAKEN)
+def test_a_mistake_in_sharing_is_found(standin, monkeypatch, name):
+    (right, wrong), source = MISTAKEN[name], _cuda.source
+    assert right in source("mlp")
+    alone, _ = by_layers(standin, False, np.float32)
+    monkeypatch.setattr(_cuda, "source", lambda stem: source(stem).replace(right, wrong))
+    _cuda._module.cache_clear()
+    shared, _ = by_layers(standin, False, np.float32)
+    monkeypatch.setattr(masked_matmul, "SPARSE", 0)
+    one, _ = by_layers(standin, False, np.float32)
+    _cuda._module.cache_clear()
+    assert not one == shared == alone
+
+
 # --- mlp -------------------------------------------------------------------------------------------------------------
 
 NETWORKS = [(0, (3, 5, 2), False), (3, (4, 0), False), (4, (0, 3), False), (1, (1, 1), False), (33, (7, 65, 1, 33), False),

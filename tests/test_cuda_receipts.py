@@ -2,6 +2,7 @@
 import importlib
 import inspect
 import json
+import math
 import os
 import re
 import subprocess
@@ -65,6 +66,28 @@ def test_the_benchmark_runs_on_the_stand_in(cupy, workers):
     text, _ = cuda.report(48, 4, 3, 5, (20, 2, 3), repeats=1, works={}, samples=7, sizes=TINY["made"])
     assert text.count("logsumexp.forward") == 1 and "float64 masked" in text and "em.statistics, N = 20" in text
     assert "| cudaMemcpyAsync |" in text and "| 7 rows sampled |" in text
+
+
+@pytest.mark.long
+def test_the_command_runs_on_the_stand_in(standin, workers, monkeypatch, tmp_path, capsys):
+    """All of it, of a few values: rows come most important first, torch.compile last, and of two works alone."""
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda library: None)  # no peers
+    works = {name: Work(KINDS[work.kind], work.kind, TINY[KINDS[work.kind]], "cuda") for name, work in cuda.WORKS.items()
+             if name in cuda.COMPILED or work.kind == "em_on_device"}
+    monkeypatch.setattr(cuda, "WORKS", works)
+    monkeypatch.setattr(cuda, "SIZES", {"values": 48, "columns": 4, "rows": 3, "width": 5, "mixture": (20, 2, 3)})
+    monkeypatch.setattr(cuda.report, "__defaults__", (works, 0, (), math.inf, 7, TINY["made"], 3))
+    cuda.main(["--minutes", "4", "--out", str(tmp_path / "CUDA.md")])
+    said, text = capsys.readouterr().out.splitlines(), (tmp_path / "CUDA.md").read_text()
+    assert all(line in text for line in said if line.startswith("|"))
+    first, last = cuda.COMPILED
+    begins = ["| cudaMemcpyAsync |", "| logsumexp", "| float32 masked", "| em.statistics", "| 7 rows sampled", f"| {first} |",
+              f"| {first} | adam.step |", f"{first}: npgen", f"{cuda.EM}: npgen"]
+    places = [next(i for i, line in enumerate(said) if line.startswith(begin)) for begin in begins]
+    assert places == sorted(places)
+    assert [line.partition(": ")[0] for line in said[places[-2]:]] == [first, last, cuda.EM, first, last]
+    cuda.main(["--minutes", "0", "--out", str(tmp_path / "CUDA.md")])
+    assert "was left out: the time was over" in (tmp_path / "CUDA.md").read_text()
 
 
 @pytest.mark.long
@@ -145,7 +168,8 @@ def test_the_receipts_leave_out_what_there_is_no_time_for(cupy, monkeypatch, tmp
 
     def run(command, timeout, **options):
         ran.append((command, timeout))
-        what = next((step.what for step in cuda_receipts.STEPS if step.command[:-1] == tuple(command)[:-1]), None)
+        what = next(step.what for step in cuda_receipts.STEPS if len(step.command) == len(command) and all(
+            a in (b, "{minutes}") for a, b in zip(step.command, command, strict=True))) if "--gpu" in str(command) else None
         if codes.get(what) == "slow":
             raise subprocess.TimeoutExpired(command, timeout)
         return subprocess.CompletedProcess(command, codes.get(what, 0))
@@ -153,10 +177,10 @@ def test_the_receipts_leave_out_what_there_is_no_time_for(cupy, monkeypatch, tmp
     monkeypatch.setattr(cuda_receipts.subprocess, "run", run)
     monkeypatch.setattr(cuda_receipts.shutil, "which", lambda name: name)
     cuda_receipts.main(["--plan"])
-    assert not ran and capsys.readouterr().out.count("of the time that is left then") == len(cuda_receipts.STEPS) == 7
+    assert not ran and capsys.readouterr().out.count("of the time that is left then") == len(cuda_receipts.STEPS) == 8
     cuda_receipts.main(["--stand-in"])
     assert [command[-1] for command, _ in ran] == ["tests/test_cublas.py", "tests/test_graph.py", "tests/test_device.py",
-                                                   "tests/test_device_laws.py"]
+                                                   "tests/test_device_laws.py", "tests/test_device.py"]
     assert not any("--gpu" in command for command, _ in ran)
     assert capsys.readouterr().out.splitlines()[-1] == "racecheck: NOT run: it needs a GPU"
     assert not (tmp_path / "VERIFIED.json").exists()
@@ -167,17 +191,18 @@ def test_the_receipts_leave_out_what_there_is_no_time_for(cupy, monkeypatch, tmp
     codes |= {"every public call": "slow", "captured steps": 1}
     with pytest.raises(SystemExit, match="1"):
         cuda_receipts.main(["--minutes", "5"])
-    assert len(ran) == 7 and (tmp_path / "VERIFIED.json").exists() and 299 < ran[0][1] <= 300
+    assert len(ran) == 8 and (tmp_path / "VERIFIED.json").exists() and 299 < ran[0][1] <= 300
     assert 2.4 < float(ran[2][0][-1]) <= 2.5 and ran[2][1] == pytest.approx(60 * float(ran[2][0][-1]) + 20, abs=1)
-    said = capsys.readouterr().out.splitlines()[-7:]
+    said = capsys.readouterr().out.splitlines()[-8:]
     assert said[0].startswith("the kernels: passed in") and said[1].startswith("captured steps: FAILED in")
+    assert all(": passed in" in words for words in (said[2], *said[4:]))
     assert re.fullmatch("every public call: cut short after .* s: the time was over", said[3])
     (tmp_path / "VERIFIED.json").unlink()
     codes["the kernels"] = 1
     monkeypatch.setattr(cuda_receipts.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="1"):
         cuda_receipts.main([])
-    assert not (tmp_path / "VERIFIED.json").exists() and ran[7][1] is None and len(ran) == 7 + 5
+    assert not (tmp_path / "VERIFIED.json").exists() and ran[8][1] is None and len(ran) == 8 + 6
     assert capsys.readouterr().out.splitlines()[-1] == "racecheck: NOT run: compute-sanitizer is not installed"
 
 

@@ -50,6 +50,7 @@ def products(cupy, monkeypatch, sizes, dtypes):
             for size in sizes:
                 networks.test_masked_matmul(cupy, monkeypatch, *size, "staircase", dtype, large)
             networks.test_mlp(cupy, monkeypatch, n, (k, m, k), True, dtype, large)
+        networks.test_mlp(cupy, monkeypatch, 3, (2, 130, 2), False, dtype, False)  # of blocks that share a depth
         networks.test_flow(cupy, monkeypatch, n, 3, (1, 2), (k,), dtype)
         networks.test_made_sample(cupy, n, 5, (k,), 2, True, 0, dtype)
         networks.test_em(cupy, monkeypatch, n, 3, 2, False, False, dtype)

@@ -144,8 +144,12 @@ def test_why_a_model_is_taken_step_by_step(standin, launches, monkeypatch, name)
 
     monkeypatch.setattr(train._Step, "train", taken)
     known = model.get_params()
-    with unconverged():
+    with unconverged(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
         type(model)(**known | {k: v for k, v in STEPS.items() if k in known}).to("cuda").fit(x)
+    if expected != "on the host":
+        because = "since the host has a part" if expected == "does not repeat" else f"because of .*{expected}"
+        assert sum(bool(re.match(f"fit: no step was captured as a CUDA graph, {because}", str(w.message))) for w in said) == 1
     assert launches["graphs"] == 0 and why and all(re.search(expected, words) for words in why)
 
 
@@ -226,17 +230,35 @@ def test_after_a_loss_that_is_not_finite_the_epoch_is_captured_anew(cupy, launch
     assert answers[0] == answers[1] and state.rollbacks > 0 and launches["graphs"] > 5
 
 
-def test_a_run_goes_on_by_graphs(cupy, tmp_path):
+@pytest.mark.long(but={"name": ["MADE"]})
+@pytest.mark.parametrize("name", ["MADE", "MADE, cosine, decay, mean", "GAN", "RBM"])
+def test_a_run_goes_on_by_graphs_or_step_by_step(cupy, tmp_path, monkeypatch, name):
     def stop(row):
-        if row["epoch"] == 1:
+        if row["epoch"] == 2:
             raise RuntimeError("stop")
 
-    model, x = MODELS["MADE"]
-    with unconverged(), pytest.raises(RuntimeError, match="stop"):
-        type(model)(**model.get_params() | STEPS | {"callbacks": [stop]}).to("cuda").fit(x, checkpoint=tmp_path / "run")
-    with unconverged():
-        again = type(model)(**model.get_params() | STEPS).to("cuda").fit(x, checkpoint=tmp_path / "run", resume=True)
-    assert bits(again) == bits(fitted("MADE"))
+    (model, x), whole, file = MODELS[name], bits(fitted(name, max_epochs=4)), tmp_path / "run"
+    for ways in ("graphs", "graphs"), ("graphs", "steps"), ("steps", "graphs"):
+        for way, more in zip(ways, ({"callbacks": [stop]}, {}), strict=True):
+            again = type(model)(**model.get_params() | STEPS | {"max_epochs": 4} | more).to("cuda")
+            with monkeypatch.context() as patch, unconverged():
+                if way == "steps":
+                    one_by_one(patch)
+                with pytest.raises(RuntimeError, match="stop") if more else contextlib.nullcontext():
+                    again.fit(x, checkpoint=file, resume=not more)
+        assert bits(again) == whole
+        file.unlink()
+
+
+def test_it_stops_early_in_the_same_epoch(cupy, launches, monkeypatch):
+    x, answers = cupy.asarray(REAL), []
+    for each in range(2):
+        if each:
+            one_by_one(monkeypatch)
+        params, state = descend(x, learning_rate=0.5, validation_fraction=0.3, patience=2, max_epochs=40)
+        assert state.since_best == 2 and 3 <= state.epoch < 40
+        answers.append((cupy.asnumpy(params.flat).tobytes(), cupy.asnumpy(state.best).tobytes(), state.history, state.epoch))
+    assert answers[0] == answers[1] and launches["graphs"] == 3 * answers[0][-1] - 1  # of 28 rows, and a short batch of 4
 
 
 @pytest.mark.parametrize("spoil", [
