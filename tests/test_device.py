@@ -206,7 +206,11 @@ def test_a_step_that_must_be_refused_goes_back_to_the_same_place_on_both(cupy):
 # ---------------------------------------------------------------- every model
 
 FAR = np.column_stack([np.where(np.arange(60) == 7, -9999, REAL[:, 0]), np.round(REAL[:, 1]), REAL[:, 2]])
+COLUMNS = np.column_stack([np.floor(np.abs(REAL[:, 0]) * 2), np.round(REAL[:, 2]) % 3, REAL[:, 2]])
+OF_COLUMNS = ["poisson", "categorical", "mixture"]
 MODELS = {
+    "VAE, heads": (VAE(n_latent=2, hidden=(6,), n_importance=5, head=OF_COLUMNS), COLUMNS),
+    "MADE, heads": (MADE(hidden=(9,), head=OF_COLUMNS), COLUMNS),
     "VAE": (VAE(n_latent=2, hidden=(6,), n_importance=5), BITS),
     "VAE, normal": (VAE(n_latent=2, hidden=(6,), n_importance=5), REAL),
     "VAE, mixture prior": (VAE(n_latent=2, hidden=(6,), n_importance=5, prior="mixture", variance="feature", objective="iwae"),

@@ -169,7 +169,7 @@ class Atoms(Family):
         state = (edges[..., :-1] <= noise[..., :1] * edges[..., -1:]).sum(axis=-1)
         values = np.array([np.nan, *self.atoms, *[np.nan] * self.missing])
         drawn = self.base.sample(noise[..., 1:], rest)[..., 0]
-        return np.where(state == 0, drawn, values[state]).astype(outputs.dtype)
+        return np.where(state == 0, drawn, constant_like(values, state)[state]).astype(outputs.dtype)
 
     def _parts(self, outputs):
         """Given that it is there: P of the rest and of the atoms (..., d, 1 + a); mean and variance of the rest (..., d)."""
@@ -180,13 +180,14 @@ class Atoms(Family):
 
     def mean(self, outputs):
         p, mean, _ = self._parts(outputs)
-        return (p[..., 0] * mean + p[..., 1:] @ self.atoms).astype(outputs.dtype)
+        return (p[..., 0] * mean + p[..., 1:] @ constant_like(self.atoms, p)).astype(outputs.dtype)
 
     def variance(self, outputs):
         p, mean, variance = self._parts(outputs)
-        total = p[..., 0] * mean + p[..., 1:] @ self.atoms
+        atoms = constant_like(self.atoms, p)
+        total = p[..., 0] * mean + p[..., 1:] @ atoms
         apart = p[..., 0] * (variance + np.square(mean - total))
-        return (apart + (p[..., 1:] * np.square(self.atoms - total[..., None])).sum(axis=-1)).astype(outputs.dtype)
+        return (apart + (p[..., 1:] * np.square(atoms - total[..., None])).sum(axis=-1)).astype(outputs.dtype)
 
     def n_outputs(self, d):
         return d * (self._states + self.base.n_outputs(1))

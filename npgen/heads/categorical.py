@@ -65,7 +65,7 @@ class Categorical(Family):
             below, u = edges[..., :-1], u[..., None] * edges[..., -1:]
             one = below.size == len(levels) - 1  # the same table for every row
             number = np.searchsorted(below.ravel(), u[..., 0], side="right") if one else (below <= u).sum(axis=-1)
-            columns.append(levels[number])
+            columns.append(constant_like(levels, number)[number])
         return stack(columns, outputs)
 
     def support(self):
@@ -83,11 +83,12 @@ class Categorical(Family):
         return stream.uniform(shape, dtype, like=like)
 
     def mean(self, outputs):
-        return stack([np.exp(part) @ levels for part, levels in self._tables(outputs)], outputs)
+        return stack([np.exp(part) @ constant_like(levels, part) for part, levels in self._tables(outputs)], outputs)
 
     def variance(self, outputs):
-        return stack([np.einsum("...l,...l->...", np.exp(part), np.square(levels - mean[..., None])) for (part, levels), mean
-                       in zip(self._tables(outputs), np.moveaxis(self.mean(outputs), -1, 0), strict=True)], outputs)
+        return stack([np.einsum("...l,...l->...", np.exp(part), np.square(constant_like(levels, part) - mean[..., None]))
+                       for (part, levels), mean in zip(self._tables(outputs), np.moveaxis(self.mean(outputs), -1, 0),
+                                                       strict=True)], outputs)
 
     def n_outputs(self, d):
         if d != len(self.levels):

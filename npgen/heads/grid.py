@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import ops
 from ..fused import LOG_2PI
-from ..kernels._cuda import is_device_array
+from ..kernels._cuda import constant_like, is_device_array
 from .base import refuse
 from .latent import Latent
 from .scale import FAR
@@ -115,10 +115,11 @@ class Grid(Latent):
         """
         with np.errstate(over="ignore"):
             ends = (mean - 8.5 * spread).min(axis=-1), (mean + 8.5 * spread).max(axis=-1)
-            way = np.linspace(0, 1, CELLS)
-            j = self._number(self.scale.to_data(ends[0][..., None] * (1 - way) + ends[1][..., None] * way)).clip(*self._ends)
+            way, steps = (constant_like(a, mean) for a in (np.linspace(0, 1, CELLS), np.arange(CELLS)))
+            y = ends[0][..., None] * (1 - way) + ends[1][..., None] * way
+            j = np.clip(self._number(self.scale.to_data(y)), *self._ends)
         first, last = j[..., :1], j[..., -1:] + 1
-        j = np.concatenate([np.where(last - first <= CELLS, np.minimum(first + np.arange(CELLS), last), j), last], axis=-1)
+        j = np.concatenate([np.where(last - first <= CELLS, np.minimum(first + steps, last), j), last], axis=-1)
         at = self.scale.edge(self.start + (j - 0.5) * self.step)
         at = np.where(j == first, -FAR, np.where(j == last, FAR, at))
         return at, self.start + (j[..., :-1] + j[..., 1:] - 1) / 2 * self.step
@@ -129,8 +130,8 @@ class Grid(Latent):
         mass, spread = 0, np.exp(log_var / 2)
         at, values = self._cells(mean, spread)
         for c in range(mean.shape[-1]):
-            z = (at - mean[..., [c]]) / spread[..., [c]]
-            mass = mass + np.exp(log_weights[..., [c]] + ops.normal_log_mass(z[..., :-1], z[..., 1:]))
+            z = (at - mean[..., c:c + 1]) / spread[..., c:c + 1]
+            mass = mass + np.exp(log_weights[..., c:c + 1] + ops.normal_log_mass(z[..., :-1], z[..., 1:]))
         first = (mass * values).sum(axis=-1)
         return first, (mass * np.square(values - first[..., None])).sum(axis=-1)
 

@@ -76,7 +76,7 @@ class MixtureOfNormals(Head):
         log_weights, mean, log_var = self.split(outputs)
         edges = np.cumsum(np.exp(log_weights), axis=-1)
         number = (edges[..., :-1] <= noise[..., ::2, None] * edges[..., -1:]).sum(axis=-1)[..., None]
-        of_rows = np.broadcast_arrays(mean, log_var, number)[:2]
+        of_rows = (np.broadcast_to(a, np.broadcast_shapes(a.shape, number.shape)) for a in (mean, log_var))
         mean, log_var = (np.take_along_axis(a, number, axis=-1)[..., 0] for a in of_rows)
         return mean + std(log_var) * noise[..., 1::2]
 

@@ -5,6 +5,7 @@ Legend: n rows, d features, k components.
 import numpy as np
 
 from .. import ops
+from ..kernels._cuda import asnumpy
 from .base import EMPTY, RAREST, Family, filled, linear, point_of, refuse, totals, weigh, without
 
 MOST = 1e300      # a count beyond is taken to be there, so that no term of a density overflows
@@ -19,7 +20,8 @@ class Poisson(Family):
         return ops.sum(x * outputs - ops.exp(outputs) - ops.gammaln(x + 1), axis=-1)
 
     def sample(self, noise, outputs):
-        return _poisson_quantile(noise.astype(np.float64), np.exp(outputs.astype(np.float64))).astype(outputs.dtype)
+        u, rate = (asnumpy(a) for a in (noise.astype(np.float64), np.exp(outputs.astype(np.float64))))  # a search, of SciPy's
+        return np.asarray(_poisson_quantile(u, rate).astype(outputs.dtype), like=outputs)
 
     def _counts(self, low, high, rate):
         """The counts in [low, high] up to which the mass is not below e^-1000 of that of its beginning, and log p of each."""

@@ -7,6 +7,8 @@ Legend: n rows, d features, k components, c levels with a group of their own, e 
 import numpy as np
 
 from .. import ops
+from ..kernels._cuda import constant_like
+from ..tensor import value_of
 from .base import Family, linear, mass_of, point_of, refuse
 from .categorical import Categorical
 
@@ -69,7 +71,8 @@ class Pooled(Family):
     def log_probabilities(self, outputs):
         """log P(x_d = l) of all levels in their order, an array (n, c + e) for each feature."""
         d = outputs.shape[-1] // (self._c + 1)
-        return [part[..., self._group.astype(np.int64)] + self._log_share for part in self._of(d).log_probabilities(outputs)]
+        group, log_share = (constant_like(a, value_of(outputs)) for a in (self._group.astype(np.int64), self._log_share))
+        return [part[..., group] + log_share for part in self._of(d).log_probabilities(outputs)]
 
     def support(self):
         return self.levels[0]
@@ -91,15 +94,16 @@ class Pooled(Family):
     def sample(self, noise, outputs):
         group = self._of(noise.shape[-1] // 2).sample(noise[..., ::2], outputs).astype(np.int64)
         edges = np.cumsum(self._shares)
-        rare = np.searchsorted(edges[:-1] / edges[-1], noise[..., 1::2], side="right")
-        return self._all[np.where(group < self._c, group, self._c + rare)].astype(outputs.dtype)
+        rare = np.searchsorted(constant_like(edges[:-1] / edges[-1], noise), noise[..., 1::2], side="right")
+        number = np.where(group < self._c, group, self._c + rare)
+        return constant_like(self._all, number)[number].astype(outputs.dtype)
 
     def mean(self, outputs):
-        means = [np.exp(part) @ self.levels[0] for part in self.log_probabilities(outputs)]
+        means = [np.exp(part) @ constant_like(self.levels[0], part) for part in self.log_probabilities(outputs)]
         return np.stack(means, axis=-1).astype(outputs.dtype)
 
     def variance(self, outputs):
-        first, levels = self.mean(outputs), self.levels[0]
+        first, levels = self.mean(outputs), constant_like(self.levels[0], outputs)
         parts = zip(self.log_probabilities(outputs), np.moveaxis(first, -1, 0), strict=True)
         return np.stack([(np.exp(part) * np.square(levels - mean[..., None])).sum(axis=-1) for part, mean in parts],
                         axis=-1).astype(outputs.dtype)
