@@ -22,8 +22,9 @@ Numba: the products of _tile.py. A batch goes through the layers one by one, the
 rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Large layers without
 a mask, and their gradients, go in wide parts (large_parts), whose rows _tile.py packs. Every value is a sum in a fixed order,
 the same for either, so that no bit depends on the number of threads, and none of a row on other rows.
-CUDA: a launch per layer, tiles as in masked_matmul.py, another where blocks share the depth of a tile, and one for all the
-gradients of weights; large layers, and then all of these gradients, by cuBLAS. Source: the chain rule; masks as in Germain et al. (2015).
+CUDA: a launch per layer, tiles as in masked_matmul.py, another where blocks share the depth of a tile, and one for all
+gradients of weights; large layers, and then all of these gradients, by cuBLAS. Source: the chain rule; masks as in Germain
+et al. (2015).
 """
 import functools
 import math
