@@ -7,6 +7,8 @@
 A graph makes the launches that it saw, on the same memory and with the same numbers. So what changes from step to step lies on
 the device and moves on by itself: the clock (npgen.optim), and Places, from which rows are gathered and random numbers drawn.
 Memory comes from a pool of the graph's own, which nobody else is given any of; the losses of an epoch's steps go into a ring.
+A launch is of one step, however small: before the next the host has 3 us of Python to do, and the driver's part, while a step
+of the smallest MADE is some 30 kernels, each of which takes a device longer than a microsecond: it does not wait for the host.
 It is to a device what npgen.record is to the host, and asks the same of a step: that it is a function of arrays.
 
 What is not captured is taken step by step, to the same bits:
