@@ -559,6 +559,14 @@ def test_rows_are_drawn_without_waiting_for_their_parts(standin, name, monkeypat
     assert crossed[0] == crossed[1]
 
 
+def test_a_draw_that_waits_for_every_part_is_found(standin, monkeypatch):
+    draw = MADE._draw
+    monkeypatch.setattr(MADE, "_draw", lambda self, p, n, stream, c=None: np.concatenate(
+        [standin.asarray(standin.asnumpy(draw(self, p, min(4, n - i), stream, c))) for i in range(0, n, 4)]))
+    with pytest.raises(AssertionError):
+        test_rows_are_drawn_without_waiting_for_their_parts(standin, "MADE, normal", monkeypatch)
+
+
 @pytest.mark.parametrize("name", ["RBM", "RBM, normal", "RBM, annealed", "EnergyModel on a Mixture"])
 def test_given_a_context_it_is_the_same_model_on_either_device(cupy, name):
     x, labels = MODELS[name][1], np.arange(60) % 3

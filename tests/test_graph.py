@@ -330,6 +330,21 @@ def test_a_mistake_is_found(standin, launches, monkeypatch, name):
         or state.history != state_other.history or state.stream.state() != state_other.stream.state()
 
 
+OF_RUNS = {
+    "draws of graphs are forgotten where a run goes on": ("graph:Captured._moved", "+= self.blocks", "+= 0"),
+    "the first nats of an epoch for all": ("graph:Captured.nats", "self.places.turn - 1", "0"),
+}
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_a_mistake_in_a_run_is_found(standin, launches, tmp_path, monkeypatch, name):
+    with mutants.Mutant(name, "", *OF_RUNS[name]).made(), pytest.raises(AssertionError):
+        if "nats" in name:
+            test_it_stops_early_in_the_same_epoch(standin, launches, monkeypatch)
+        else:
+            test_a_run_goes_on_by_graphs_or_step_by_step(standin, tmp_path, monkeypatch, "GAN")
+
+
 OF_CHAINS = {  # where a step has to go on from the one before
     "a chain moves by the noise of the step that was captured": ("graph:_Stream.spawn", "child, self._since",
                                                                   "child, 0 * self._since"),
