@@ -60,12 +60,12 @@ class Categorical(Family):
 
     def sample(self, noise, outputs):
         columns = []
-        for u, part, levels in zip(np.moveaxis(noise, -1, 0), self.log_probabilities(outputs), self.levels, strict=True):
+        for u, (part, levels) in zip(np.moveaxis(noise, -1, 0), self._tables(outputs), strict=True):
             edges = np.cumsum(np.exp(part), axis=-1)
             below, u = edges[..., :-1], u[..., None] * edges[..., -1:]
             one = below.size == len(levels) - 1  # the same table for every row
             number = np.searchsorted(below.ravel(), u[..., 0], side="right") if one else (below <= u).sum(axis=-1)
-            columns.append(constant_like(levels, number)[number])
+            columns.append(levels[number])
         return stack(columns, outputs)
 
     def support(self):
@@ -83,12 +83,11 @@ class Categorical(Family):
         return stream.uniform(shape, dtype, like=like)
 
     def mean(self, outputs):
-        return stack([np.exp(part) @ constant_like(levels, part) for part, levels in self._tables(outputs)], outputs)
+        return stack([np.exp(part) @ levels for part, levels in self._tables(outputs)], outputs)
 
     def variance(self, outputs):
-        return stack([np.einsum("...l,...l->...", np.exp(part), np.square(constant_like(levels, part) - mean[..., None]))
-                       for (part, levels), mean in zip(self._tables(outputs), np.moveaxis(self.mean(outputs), -1, 0),
-                                                       strict=True)], outputs)
+        return stack([np.einsum("...l,...l->...", np.exp(part), np.square(levels - mean[..., None])) for (part, levels), mean
+                       in zip(self._tables(outputs), np.moveaxis(self.mean(outputs), -1, 0), strict=True)], outputs)
 
     def n_outputs(self, d):
         if d != len(self.levels):
@@ -130,7 +129,7 @@ class Categorical(Family):
         return all(len(np.unique(each.astype(np.float32))) == len(each) for each in self.levels)
 
     def _tables(self, outputs):
-        return zip(self.log_probabilities(outputs), self.levels, strict=True)
+        return zip(self.log_probabilities(outputs), (constant_like(levels, outputs) for levels in self.levels), strict=True)
 
     def _normalised(self, outputs):
         return ops.concatenate(self.log_probabilities(outputs), axis=-1)

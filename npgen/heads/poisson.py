@@ -20,8 +20,7 @@ class Poisson(Family):
         return ops.sum(x * outputs - ops.exp(outputs) - ops.gammaln(x + 1), axis=-1)
 
     def sample(self, noise, outputs):
-        u, rate = (asnumpy(a) for a in (noise.astype(np.float64), np.exp(outputs.astype(np.float64))))  # a search, of SciPy's
-        return np.asarray(_poisson_quantile(u, rate).astype(outputs.dtype), like=outputs)
+        return _poisson_quantile(noise.astype(np.float64), np.exp(outputs.astype(np.float64))).astype(outputs.dtype)
 
     def _counts(self, low, high, rate):
         """The counts in [low, high] up to which the mass is not below e^-1000 of that of its beginning, and log p of each."""
@@ -108,10 +107,11 @@ def _count(x):
 def _poisson_quantile(u, rate):
     """The smallest count n with P(x <= n) >= u: exact below a rate of 2^20, beyond to a thousandth of a count.
 
-    It begins with the expansion of Cornish & Fisher (1938), from which the steps up or down are few.
+    It begins with the expansion of Cornish & Fisher (1938), from which the steps up or down are few; on the host, as SciPy does
+    each and how many there are depends on the numbers.
     """
     from scipy import special
-    u, rate = np.broadcast_arrays(u, rate)
+    like, (u, rate) = u, np.broadcast_arrays(asnumpy(u), asnumpy(rate))
     z = special.ndtri(u)
     count = np.maximum(np.round(rate + np.sqrt(rate) * z + (z * z - 1) / 6), 0)
     for step, wrong in ((-1, lambda n, u, rate: (n > 0) & (special.pdtr(n - 1, rate) >= u)),
@@ -121,4 +121,4 @@ def _poisson_quantile(u, rate):
             moved = wrong(count[at], u[at], rate[at])
             at = tuple(index[moved] for index in at)
             count[at] += step
-    return count
+    return np.asarray(count, like=like)
