@@ -335,7 +335,7 @@ PLANTED = {
     "no barrier before the first slice": (product, "        put(0);\n        __syncthreads();", "        put(0);"),
     "a wrong stride between a thread's values": (product, "at += STEP * from.stride", "at += STEP"),
     "the last depth is left out": (product, "held[n] = j < last ?", "held[n] = j < last - 1 ?"),
-    "the staircase ends too early": (product, "stairs.end(columns.first, Tile::COLUMNS)}", "stairs.end(columns.first, 1)}"),
+    "the staircase ends too early": (product, "stairs.end(columns.first, Tile::COLUMNS))", "stairs.end(columns.first, 1))"),
     "a tile of the staircase is skipped": (product, "Tile::DEPTH) > columns.first;", "Tile::DEPTH) > columns.first + 1;"),
     "full is one too many": (product, "row < bounds[column]) return", "row <= bounds[column]) return"),
     "a part loses a row": (product, "(blockIdx.y + 1) * N / gridDim.y}", "(blockIdx.y + 1) * N / gridDim.y - 1}"),
