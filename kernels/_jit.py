@@ -214,7 +214,8 @@ def helped(start):
         _help = before
 
 
-def _call_help():
+def call_help():
+    """start() of the block helped(start), unless that was done."""
     global _help
     start, _help = _help, None
     if start is not None:
@@ -296,16 +297,43 @@ def _lead_loops(one_at_a_time):
     _threads[0] = 0 if _later.without_threads else llvmlite.binding.address_of_symbol("numba_parallel_for")
 
 
+@contextlib.contextmanager
+def _in_place_of(owner, **attributes):
+    """A block in which these attributes are others."""
+    before = {name: getattr(owner, name) for name in attributes}
+    for name, value in attributes.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+@functools.cache
+def _defaults(kind):
+    return {name: option.default for name, option in kind.options.items()}
+
+
+def _values(flags):
+    """All flags of a compilation, what TargetConfig.values asks one property each for."""
+    return _defaults(type(flags)) | flags._values
+
+
 def _compilers():
     """Numba's compiler for entries and for what only they call, as options of njit.
 
     An inner function is linked into whatever calls it, and compiled to machine code there alone, not by itself as well. One
     that may reorder a sum is optimised first, so that its order, and with it the bits, are the same wherever it is called; so
     is one that asks for it.
-    The wrappers around a loop of parallel=True are inner functions too, and call npgen_parallel_for.
+    So are Numba's own functions that an entry calls, such as np.empty, and the wrappers around a loop of parallel=True, which
+    call npgen_parallel_for. Nor are the wrappers made that C would call an entry by, the flags looked up one by one that every
+    search for a function compares, or LLVM's calls timed.
     """
+    from llvmlite.binding import ffi
     from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
     from numba.core.compiler import Compiler
+    from numba.core.targetconfig import TargetConfig
 
     class Inner(JITCodeLibrary):
         codegen = property(lambda self: self)
@@ -342,21 +370,22 @@ def _compilers():
 
     class ForEntries(Compiler):
         def compile_extra(self, function):  # runs under Numba's lock: no other thread compiles
-            _call_help()
+            call_help()
             create = JITCPUCodegen.create_library
 
             def create_library(codegen, name, **options):
+                if name in (function.__qualname__, "nrt", "multi3"):  # the last two are Numba's own, made once
+                    return create(codegen, name, **options)
                 wrapper = name == "parallelgufuncwrapper" or "_GufuncWrapper object" in name
-                return Wrapper(codegen, name, **options) if wrapper else create(codegen, name, **options)
+                return (Wrapper if wrapper else Inner)(codegen, name, **options)
 
-            JITCPUCodegen.create_library = create_library
-            try:
+            with _in_place_of(JITCPUCodegen, create_library=create_library), _in_place_of(TargetConfig, values=_values), \
+                    _in_place_of(ffi.lib._lock, _cblist=[]):
                 return super().compile_extra(function)
-            finally:
-                JITCPUCodegen.create_library = create
 
     alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return {"pipeline_class": ForEntries}, {"pipeline_class": ForInner} | alone, {"pipeline_class": ForOptimised} | alone
+    return ({"pipeline_class": ForEntries, "no_cfunc_wrapper": True}, {"pipeline_class": ForInner} | alone,
+            {"pipeline_class": ForOptimised} | alone)
 
 
 _known = available and KNOWN[0] <= numba.version_info[:2] <= KNOWN[1]

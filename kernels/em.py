@@ -183,7 +183,8 @@ def _log_prob_chunk(chunk, rows, x, centre, scale, offset, start, factor, log_pr
     part = x[chunk * rows:(chunk + 1) * rows]
     z, y, r, found = _memory(len(offset), x.shape[1], rows)
     _expect(part, centre, scale, offset, start, factor, z, y[:1], r, found)
-    log_prob[chunk * rows:(chunk + 1) * rows] = found[:len(part)]
+    for i in range(len(part)):  # to assign an array to a slice compiles, for two seconds, what it says if their shapes differ
+        log_prob[chunk * rows + i] = found[i]
 
 
 @entry

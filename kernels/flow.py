@@ -364,9 +364,14 @@ def _backward_block(dz, dlog_det, z, st, factors, net, order, widths, limit, uni
 @jit
 def _work(widths, D, like):
     """Scratch for a block: lines of three layers, twice those of a network's outputs, and the factors of a step."""
-    spare, lanes = tile_rows(), tile_columns(like)
-    return (np.empty((3, max(D, widths[:, :-1].max()) + spare, lanes), like.dtype),
-            np.empty((2, widths[:, -1].max() + spare, lanes), like.dtype), np.empty(D, like.dtype))
+    spare, lanes, last = tile_rows(), tile_columns(like), widths.shape[1] - 1
+    most, outputs = D, 0
+    for step in range(len(widths)):
+        outputs = max(outputs, widths[step, last])
+        for layer in range(last):
+            most = max(most, widths[step, layer])
+    return (np.empty((3, most + spare, lanes), like.dtype), np.empty((2, outputs + spare, lanes), like.dtype),
+            np.empty(D, like.dtype))
 
 
 @jit

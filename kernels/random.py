@@ -21,7 +21,7 @@ import numpy as np
 
 from . import _cuda
 from ._dispatch import Kernel, _forced
-from ._jit import available, entry, jit, parallel
+from ._jit import entry, jit, parallel
 from ._math import DOUBLE, SINGLE, by_type, log, turn
 
 LANES = 64
@@ -261,19 +261,21 @@ def _on_device(name):
     return run
 
 
-uniform = Kernel("random.uniform", "out(N) key0 key1 start", reference=_uniform_reference, numba=_uniform,
-                 cuda=_on_device("uniform"))
-normal = Kernel("random.normal", "out(N) key0 key1 start", reference=_normal_reference, numba=_normal,
-                cuda=_on_device("normal"))
-by_numpy = {uniform: _uniform_reference, normal: _normal_by_numpy}
-FIRST, LEAST = 2**20, 2**12  # values that a process draws by NumPy, which takes a tenth of a second; what a draw counts as
+FIRST, LEAST = 2**22, 2**12  # values that a process draws by NumPy, which takes some tenths of a second; what a draw counts as
 _drawn = 0
 
 
-def draw(kernel, out, key0, key1, start):
-    """kernel(out, key0, key1, start), by NumPy as long as that is quicker than to compile the kernel: the same bits."""
+def _by_numpy_first(kernel, compiled, out, key0, key1, start):
+    """compiled(out, key0, key1, start), by NumPy as long as that is quicker than to compile it: the same bits."""
     global _drawn
-    if _drawn >= FIRST or type(out) is not np.ndarray or type(start) is not int or not available or _forced.get():
-        return kernel(out, key0, key1, start)
+    if _drawn >= FIRST or _forced.get():
+        return compiled(out, key0, key1, start)
     _drawn += max(out.size, LEAST)
     return by_numpy[kernel](out, key0, key1, start)
+
+
+uniform = Kernel("random.uniform", "out(N) key0 key1 start", reference=_uniform_reference,
+                 numba=lambda *args: _by_numpy_first(uniform, _uniform, *args), cuda=_on_device("uniform"))
+normal = Kernel("random.normal", "out(N) key0 key1 start", reference=_normal_reference,
+                numba=lambda *args: _by_numpy_first(normal, _normal, *args), cuda=_on_device("normal"))
+by_numpy = {uniform: _uniform_reference, normal: _normal_by_numpy}

@@ -8,8 +8,9 @@ import importlib.util
 import math
 import os
 import time
+from contextlib import nullcontext
 
-from . import data
+from . import data, plot
 from .divergences import energy_distance
 from .machine import compiling_ahead, query
 from .models import MODELS
@@ -40,12 +41,11 @@ def run(folder, *, quick=False, seed=0):
     print(f"Seven models of 8x8 handwritten digits: {len(train):,} to fit, {len(test)} held out.\n")
     print(f"{'model':15} {'data space':11} {'test nats':>9} {'bits/pixel':>10} {'distance':>8}  {'density':8} {'fit, s':>6} "
           f"{'rows/s':>9}  representation")
-    if draws:
-        from . import plot
-        plot.images(os.path.join(folder, "digits.png"), test[:100])
-        plot.images(os.path.join(folder, "digits-black-white.png"), data.binarize(test[:100], INK))
-    with compiling_ahead("from npgen import demo; demo.query_all()"):
-        _table(folder, train, test, labels, quick, seed, draws)
+    with compiling_ahead("from npgen import demo; demo.query_all()"), plot.beside() if draws else nullcontext() as draw:
+        if draws:
+            draw(plot.images, os.path.join(folder, "digits.png"), test[:100])
+            draw(plot.images, os.path.join(folder, "digits-black-white.png"), data.binarize(test[:100], INK))
+        _table(folder, train, test, labels, quick, seed, draw)
     print("\nblack/white: one bit per pixel, ink or none. grey 0..16: integers with uniform noise (dequantised).\n"
           "Nats of different data spaces do not compare. exact: log p(x); bound: at most log p(x);\n"
           "estimate: of log p(x), by importance sampling; none: it draws, and has no log p(x).\n"
@@ -55,7 +55,7 @@ def run(folder, *, quick=False, seed=0):
           "\nNo pictures: matplotlib is not installed (pip install matplotlib).")
 
 
-def _table(folder, train, test, labels, quick, seed, draws):
+def _table(folder, train, test, labels, quick, seed, draw):
     for name, space, settings, hurry in CASES:
         fit_to, held_out = (data.binarize(part, INK) if space == "black/white" else part for part in (train, test))
         model = MODELS[name](random_state=seed, **(settings | hurry if quick else settings))
@@ -68,8 +68,8 @@ def _table(folder, train, test, labels, quick, seed, draws):
         speed = N_SAMPLES / _seconds(model.sample, N_SAMPLES)
         print(f"{type(model).__name__:15} {space:11} {nats[0]:>9} {nats[1]:>10} {distance:8.3f}  {can.density:8} "
               f"{seconds:6.1f} {_rounded(speed):>9}  {can.representation.partition(' of ')[0]}", flush=True)
-        if draws:
-            _pictures(folder, name, model, held_out, labels, seed)
+        if draw is not None:
+            _pictures(draw, folder, name, model, held_out, labels, seed)
 
 
 def query_all():
@@ -79,14 +79,13 @@ def query_all():
         query(MODELS[name](random_state=0, **settings), data.binarize(x, INK) if space == "black/white" else x, asked=True)
 
 
-def _pictures(folder, name, model, held_out, labels, seed):
-    from . import plot
+def _pictures(draw, folder, name, model, held_out, labels, seed):
     path = os.path.join(folder, "{}-{}.png").format
-    plot.images(path(name, "samples"), model.sample(100, rng=seed))
+    draw(plot.images, path(name, "samples"), model.sample(100, rng=seed))
     if not model.n_latent_:
         return
     what = f"{type(model).__name__}: {model.capabilities.representation}"
-    plot.latent(path(name, "latent"), model.encode(held_out), labels, title=what)
+    draw(plot.latent, path(name, "latent"), model.encode(held_out), labels, title=what)
 
 
 def _seconds(work, *args):

@@ -57,9 +57,10 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
                 model.sample()
                 if model.n_latent_:
                     model.decode(model.encode(x))
-    for draw in random.uniform, random.normal:  # which so few rows draw by NumPy; some draws are in float64 in any model
-        for kind in {np.dtype(dtype), np.dtype(float)}:
-            draw(np.empty(1, kind), 0, 0, 0)
+    with kernels.using("numba"):  # not by NumPy, as so few rows are drawn; some draws are in float64 in any model
+        for draw in random.uniform, random.normal:
+            for kind in {np.dtype(dtype), np.dtype(float)}:
+                draw(np.empty(1, kind), 0, 0, 0)
     if set(models) != set(MODELS):
         return
     plan, weight = Plan(np.eye(4, 3)), rows[:4, :3].copy()
@@ -83,8 +84,9 @@ def warmup(dtype=np.float32, *, models=tuple(MODELS), processes=1):
 
 @contextlib.contextmanager
 def compiling_ahead(code, rows=None):
-    """A block that launches the same kernels as this code. Once it has to compile one, a second process runs the code on
-    references, which compile nothing, and then compiles what it has launched, the last first: the two meet halfway.
+    """A block that launches the same kernels as this code. Once it has to compile one, or at once if none has ever been, a
+    second process runs the code on references, which compile nothing, and then compiles what it has launched, the last first:
+    the two meet halfway.
 
     The code finds the rows, if there are any, by np.load(sys.stdin.buffer).
     """
@@ -102,6 +104,8 @@ def compiling_ahead(code, rows=None):
 
     with _jit.helped(start) if _n_cores() > 1 and n_ranks() == 1 and _jit.cache_folder() else contextlib.nullcontext():
         try:
+            if not any(file.name.endswith(".nbi") for file in (_jit.cache_folder() or Path()).glob("kernels-*/*/*")):
+                _jit.call_help()
             yield
         finally:
             for process in started:  # whatever it is still at is not needed
@@ -114,8 +118,9 @@ def compiling_backwards():
     """A block on references, and at its end what it has launched is compiled, the last first."""
     with kernels.noted() as launches:
         yield
-    for kernel, args in reversed(launches):
-        kernel(*args)
+    with kernels.using("numba"):  # what NumPy draws first, too
+        for kernel, args in reversed(launches):
+            kernel(*args)
 
 
 def query(model, x, *, asked=False):

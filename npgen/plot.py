@@ -3,8 +3,14 @@
 matplotlib is imported inside, and only its object interface is used: no backend is chosen, no global state touched.
 Files are written atomically. Legend: n rows, d columns.
 """
+import contextlib
 import io
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -134,6 +140,42 @@ def selection(path, table, title=None):
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     _save(path, figure.savefig)
+
+
+@contextlib.contextmanager
+def beside():
+    """A block in which draw(picture, path, *arrays, **params) has another process draw it: draw(plot.images, "a.png", rows).
+
+    matplotlib takes as long as a small model's fit. Raises RuntimeError at the end where a picture could not be drawn.
+    """
+    program = "import sys; from npgen import plot; plot.draw_all(sys.stdin.buffer)"
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=Path(__file__).parent.parent,
+                               start_new_session=True)  # which Ctrl-C ends by way of this process
+
+    def draw(picture, path, *arrays, **params):
+        np.savez(file := io.BytesIO(), *arrays)
+        asked = json.dumps([picture.__name__, os.path.abspath(path), params, file.tell()])
+        with contextlib.suppress(BrokenPipeError):  # of a process that has failed, and said why
+            process.stdin.write(asked.encode() + b"\n" + file.getvalue())
+            process.stdin.flush()
+
+    try:
+        yield draw
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        if process.wait():
+            raise RuntimeError("a picture could not be drawn, as its process says above")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def draw_all(file):
+    """Draw what beside() has written to a file, until it ends."""
+    for asked in iter(file.readline, b""):
+        picture, path, params, size = json.loads(asked)
+        with np.load(io.BytesIO(file.read(size))) as arrays:
+            globals()[picture](path, *arrays.values(), **params)
 
 
 def _scatter(axes, x, labels):

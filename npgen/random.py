@@ -129,7 +129,7 @@ class Stream:
         if self.share is not None and shape[:1] != (self.share.n,):
             raise ValueError(f"a draw of shape {shape} is not one for each of the {self.share.n} rows of a share")
         key, start = self.reserve(math.prod(shape), dtype)
-        return _kernel.draw(kernel, np.empty(math.prod(shape), dtype, like=like), *key, start).reshape(shape)
+        return kernel(np.empty(math.prod(shape), dtype, like=like), *key, start).reshape(shape)
 
     def _generator(self):
         """NumPy's algorithms for integers, on Philox4x64 keyed by this stream's key and next block."""

@@ -139,6 +139,31 @@ def test_what_the_second_process_has_compiled_the_first_loads(cores, said, tmp_p
     assert run(TWO.format(cores=cores), NPGEN_CACHE_DIR=str(tmp_path)) == said
 
 
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+def test_a_second_process_starts_at_once_where_nothing_was_ever_compiled(folder, tmp_path, monkeypatch):
+    """And later, where a kernel has to be, if something was."""
+    class Process:
+        def __init__(self, *args, **params):
+            started.append(args)
+
+        kill = wait = lambda self: None
+
+    started = []
+    monkeypatch.setattr(machine, "_n_cores", lambda: 2)
+    monkeypatch.setattr(machine.subprocess, "Popen", Process)
+    ours = folder()
+    with machine.compiling_ahead("pass"):
+        assert len(started) == 1
+        _jit.call_help()
+        assert len(started) == 1
+    (min(ours) / "kernels_0").mkdir()
+    (min(ours) / "kernels_0" / "a.nbi").write_text("x")
+    with machine.compiling_ahead("pass"):
+        assert len(started) == 1
+        _jit.call_help()
+        assert len(started) == 2
+
+
 SAME = """
 import contextlib, subprocess, sys
 import numpy as np
@@ -370,6 +395,27 @@ print(sorted(name for (_, name, _), times in ours.items() if times > 1),
 def test_a_first_fit_compiles_nothing_twice_and_no_kernel_for_its_first_weights(model, of, drawing, tmp_path):
     """A VAE has the stream's normals in a kernel of its own, drawn at every step."""
     assert run(FIRST_FIT.format(model=model, of=of), NPGEN_CACHE_DIR=str(tmp_path)) == f"[] {drawing}"
+
+
+ANSWERS = """
+import numpy as np
+import npgen
+from numba.core import event
+
+with event.install_recorder("numba:compile") as recorder:
+    x = npgen.data.moons(50).astype(np.float32)
+    npgen.GaussianMixture(2, max_iter=2, random_state=0).fit(x).score(x)
+    npgen.MADE(hidden=(4,), max_epochs=1, random_state=0).fit(x).sample(2)
+modules = {e.data["dispatcher"].py_func.__module__ for _, e in recorder.buffer}
+print({"npgen.kernels.em", "npgen.kernels.made_sample"} <= modules, modules & {"numba.cpython.unicode"})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+def test_no_answer_compiles_texts(tmp_path):
+    """What Numba says of shapes that differ takes two seconds: an array assigned to a slice, or three axes transposed."""
+    assert run("import warnings; warnings.simplefilter('ignore')" + ANSWERS, NPGEN_CACHE_DIR=str(tmp_path)) == "True set()"
 
 
 # ---------------------------------------------------------------- which BLAS kernels run

@@ -117,3 +117,25 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         plot.images(path, X[:4])
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.png"]
+
+
+def test_another_process_draws_the_same_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for draw in (lambda picture, *args, **params: picture(*args, **params)), None:
+        with plot.beside() as beside:
+            folder = "here" if draw else "there"
+            os.mkdir(folder)
+            draw = draw or beside
+            draw(plot.images, f"{folder}/images.png", X[:10])
+            draw(plot.latent, f"{folder}/latent.png", X[:50], Y[:50], title="digits")
+    for name in "images.png", "latent.png":
+        np.testing.assert_array_equal(image.imread(f"here/{name}"), image.imread(f"there/{name}"))
+
+
+def test_a_picture_that_another_process_cannot_draw_is_an_error_here(tmp_path, capfd):
+    with pytest.raises(RuntimeError, match="a picture could not be drawn, as its process says above"), plot.beside() as draw:
+        draw(plot.images, tmp_path / "a.png", X[0])
+    assert "give images as rows" in capfd.readouterr().err
+    with pytest.raises(KeyError), plot.beside() as draw:  # whatever ends the block ends it
+        draw(plot.images, tmp_path / "b.png", X[:10])
+        raise KeyError
