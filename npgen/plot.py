@@ -168,6 +168,8 @@ def beside():
     finally:
         process.kill()
         process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def draw_all(file):
