@@ -18,8 +18,9 @@ Sources: Dinh, Sohl-Dickstein & Bengio, Real NVP (2017), section 3; Kingma & Dha
 
 Numba: a panel of rows goes through all steps while it is in the cache, by blocks of as many rows as a tile of _tile.py has
 columns. A block is what is called a panel there, a line of the rows' values for every feature: a layer is one product, of which
-nothing is packed, and every other loop runs over whole lines. Then the gradients of the weights, piece by piece. The sums of a
-row depend on no other; those over rows on the number of rows alone.
+nothing is packed, and every other loop runs over whole lines. `backward` does so for as many steps as have their cotangents in
+the second cache, then computes the gradients of these steps' weights, piece by piece, and goes on. The sums of a row depend on
+no other; those over rows on the number of rows alone.
 CUDA: a panel a block; between is (S, N, D) there, outputs (S, N, O), and a hidden layer (N, h), whatever their shapes say:
 nobody else reads them.
 """
@@ -131,6 +132,9 @@ def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, 
 
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
+
+CACHED = 2**19  # bytes of cotangents: the gradients of weights follow before they leave the second cache
+
 
 @jitable
 def _cut(N):
@@ -329,11 +333,10 @@ def _backward_block(dz, dlog_det, z, st, factors, net, order, widths, limit, uni
                                     _lines(dlog_det, 0, J))
     draw, dt, da_moved, dscale = _lines(g, 0, J), _lines(g, J, 2 * J), _lines(da, K, D), _lines(dnorm, D + K, 2 * D)
     for i in range(s.size):
-        shrink = exp_small_fused(-s[i])
         draw[i] = (-dmoved[i] * moved[i] - of_rows[i]) * (one - s[i] * s[i] * steepness)
-        da_moved[i] = dmoved[i] * shrink
+        da_moved[i] = dmoved[i] * exp_small_fused(-s[i])
         dt[i] = -da_moved[i]
-        dscale[i] -= da_moved[i] * (moved[i] / shrink + t[i])
+        dscale[i] -= dmoved[i] * moved[i] + da_moved[i] * t[i]
     above = g
     for layer in range(len(widths) - 2, 0, -1):
         below, M = work[layer % 2], widths[layer]
@@ -443,18 +446,25 @@ def _forward(z, params, orders, widths, limit, x, log_det):
 
 
 @jit
-def _backward_panel(p, dz, dlog_det, between, outputs, hidden, params, orders, widths, limit, want, g, delta, dx, dnorm):
-    """Task p of backward: the cotangents of a panel of rows, and its dshift and dlog_scale of every step, dnorm[:, p]."""
-    (N, D), S, lanes = dz.shape, len(orders), tile_columns(dz)
+def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, params, orders, widths, limit, want, g, delta, dx,
+                    dnorm):
+    """Task p of backward: the cotangents of a panel of rows through steps first..last - 1, from dz or from what dx holds, and
+    its dshift and dlog_scale of each of them, dnorm[:, p]."""
+    (N, D), lanes = dz.shape, tile_columns(dz)
     low, blocks = _blocks(p, N, lanes)
     (work, of_net, factors), states = _work(widths, D, dz), np.empty((2, blocks, D, lanes), dz.dtype)
     of_rows = np.zeros((blocks, D, lanes), dz.dtype)  # dlog_det, in every line
     z, da, sums = np.empty((D, lanes), dz.dtype), np.empty((D, lanes), dz.dtype), np.empty((2 * D, lanes), dz.dtype)
     for b in range(blocks):
-        _load(dz, YES, low + b * lanes, states[S % 2, b])
-        for n in range(min(lanes, N - low - b * lanes)):
-            of_rows[b, :, n] = dlog_det[low + b * lanes + n]
-    for k in range(S - 1, -1, -1):
+        at = low + b * lanes
+        if last == len(orders):
+            _load(dz, YES, at, states[last % 2, b])
+        else:
+            _load(dx, YES, at, states[last % 2, b])
+        for d in range(D):
+            for n in range(min(lanes, N - at)):
+                of_rows[b, d, n] = dlog_det[at + n]
+    for k in range(last - 1, first - 1, -1):
         _, log_scale, net = step_of(params, widths, k, D)
         _factors(log_scale, YES, factors)
         sums[:] = 0
@@ -463,26 +473,26 @@ def _backward_panel(p, dz, dlog_det, between, outputs, hidden, params, orders, w
             _load(between[k], NO, at, z)
             _load(outputs[k], NO, at, st[:widths[k, -1]])
             _backward_block(states[(k + 1) % 2, b], of_rows[b], z, st, factors, net, orders[k], widths[k], limit, hidden[k], N,
-                            at, work, g_net, delta[k] if want else params, want, da, states[k % 2, b], sums)
+                            at, work, g_net, delta[k - first] if want else params, want, da, states[k % 2, b], sums)
             if want:
-                _store(g_net, g[k, :widths[k, -1]], at)
+                _store(g_net, g[k - first, :widths[k, -1]], at)
         if want:
             total = _sum(dlog_det[low:min(low + blocks * lanes, N)])
             for d in range(D):
                 dnorm[k, p, d], dnorm[k, p, D + d] = _sum(sums[d]), _sum(sums[D + d]) - total
     for b in range(blocks):
-        _store_turned(states[0, b], dx, low + b * lanes)
+        _store_turned(states[first % 2, b], dx, low + b * lanes)
 
 
 @jit
-def _piece(t, pieces, between, hidden, g, delta, widths, dparams):
-    """Task t of the gradients: some columns of a weight, and of its bias."""
+def _piece(t, pieces, lowest, between, hidden, g, delta, widths, dparams):
+    """Task t of the gradients: some columns of a weight, and of its bias; g and delta are those of the steps from `lowest` on."""
     k, layer, first, last = pieces[t, 0], pieces[t, 1], pieces[t, 2], pieces[t, 3]
     D, N = between.shape[1:]
     weight, bias = layer_of(step_of(dparams, widths, k, D)[2], widths[k], layer)
     of_features, of_outputs = layer == 0, layer == widths.shape[1] - 2  # which have a feature's values side by side
     below = between[k, D - widths[k, 0]:] if of_features else _units(hidden[k], widths[k], layer, N)
-    above = g[k] if of_outputs else _units(delta[k], widths[k], layer + 1, N)
+    above = g[k - lowest] if of_outputs else _units(delta[k - lowest], widths[k], layer + 1, N)
     multiply(below, not of_features, ZERO, above, of_outputs, ZERO, N, weight, first, last)
     total = bias[first:last]
     total[:] = 0
@@ -512,12 +522,20 @@ def _add_up(dnorm, widths, dparams):
 
 @entry
 def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, pieces, limit, want, g, delta, dx, dparams):
-    panels = _cut(len(dz))
+    panels, last, stop = _cut(len(dz)), len(orders), len(pieces)
     dnorm = np.empty((len(orders), panels, 2 * dz.shape[1]), dz.dtype)
-    parallel(panels, _backward_panel,
-             (dz, dlog_det, between, outputs, hidden, params, orders, widths, limit, want, g, delta, dx, dnorm))
+    while last > 0:
+        first = max(last - len(g), 0) if want else 0
+        parallel(panels, _backward_panel, (first, last, dz, dlog_det, between, outputs, hidden, params, orders, widths, limit,
+                                           want, g, delta, dx, dnorm))
+        if want:
+            start = stop
+            while start > 0 and pieces[start - 1, 0] >= first:
+                start -= 1
+            parallel(stop - start, _piece, (pieces[start:stop], first, between, hidden, g, delta, widths, dparams))
+            stop = start
+        last = first
     if want:
-        parallel(len(pieces), _piece, (pieces, between, hidden, g, delta, widths, dparams))
         _add_up(dnorm, widths, dparams)
 
 
@@ -537,8 +555,10 @@ def _forward_numba(z, params, orders, widths, blocks, pieces, limit):
 
 
 def _backward_numba(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, want_dparams):
-    dx, dtype, S = empty(dz.shape, dz.dtype), dz.dtype, len(orders) if want_dparams else 0
-    g, delta = empty((S, *outputs.shape[1:]), dtype), empty((S, *hidden.shape[1:]), dtype)
+    dx, dtype = empty(dz.shape, dz.dtype), dz.dtype
+    of_step = outputs[0].nbytes + hidden[0].nbytes
+    together = min(len(orders), 1 + CACHED // max(of_step, 1)) if want_dparams else 0  # steps, whose gradients then follow
+    g, delta = empty((together, *outputs.shape[1:]), dtype), empty((together, *hidden.shape[1:]), dtype)
     dparams = empty(params.shape if want_dparams else (0,), dtype)
     _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, pieces, limit, want_dparams, g, delta, dx,
               dparams)

@@ -10,7 +10,7 @@ import numpy as np
 from .kernels._cuda import is_device_array
 from .masks import Plan
 
-PIECE_COLUMNS = 128  # of a weight's gradient: wide, as every piece reads all the rows' values of the layer below
+PIECE_COLUMNS = 32  # of a weight's gradient: few, as the threads wait for each other after every step
 
 
 class Layout:
@@ -73,9 +73,13 @@ class FlowLayout:
         self.size = int(self.starts[-1])
         widths = np.array([net.widths for net in self.nets], dtype=np.int64)
         blocks = [[(layer, 0, j, i, i) for layer, (i, j) in enumerate(zip(row, row[1:], strict=False))] for row in widths]
-        pieces = [(s, layer, first, min(first + PIECE_COLUMNS, j), i, i) for s, net in enumerate(self.nets)
-                  for layer, (i, j) in enumerate(zip(net.widths, net.widths[1:], strict=False))
-                  for first in range(0, j, PIECE_COLUMNS)]
+        pieces = []  # step by step, as `backward` takes them
+        for s, net in enumerate(self.nets):
+            of_step = [(s, layer, first, min(first + PIECE_COLUMNS, j), i, i)
+                       for layer, (i, j) in enumerate(zip(net.widths, net.widths[1:], strict=False))
+                       for first in range(0, j, PIECE_COLUMNS)]
+            of_step.sort(key=lambda piece: -(piece[3] - piece[2]) * piece[4])
+            pieces += [of_step[k] for k in _balanced(range(len(of_step)))]
         self.cut = self.orders, widths, np.array(blocks, dtype=np.int64), np.array(pieces, dtype=np.int64).reshape(-1, 6)
 
     def step(self, s):
