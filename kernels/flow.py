@@ -36,12 +36,11 @@ from ._jit import NO, YES, ZERO, available, entry, jit, jitable, parallel
 from ._math import exp, exp_small_fused, fused, tanh_fused
 from ._tile import (
     _move,
-    _sum_products,
+    _pack_rows,
     layer_tile,
     multiply,
     normalize,
     pack,
-    part_of,
     restore,
     scale,
     short_layer_tile,
@@ -223,26 +222,28 @@ def _store_turned(block, values, low):
 
 
 @jit
-def _product(weight, turned, h, first, depth, out):
-    """The lines out[m] = sum_{k < depth} op(weight)[m, k] h[first + k]; those of a tile behind them are written too."""
-    M, step = weight.shape[1] if turned else len(weight) - 1, max(1, part_of(depth))
-    for k in range(0, max(depth, 1), step):
-        stop = min(k + step, depth)
-        part, to = _lines(h, first + k, first + stop), out
-        if k > 0:
-            to = np.empty((M + tile_rows(), tile_columns(h)), h.dtype)
-        for m in range(0, M, tile_rows()):
-            _sum_products(weight, turned, m, min(tile_rows(), M - m), k, stop - k, part, to, m, 0)
-        if k > 0:
-            for m in range(M):
-                for n in range(tile_columns(h)):
-                    out[m, n] += to[m, n]
-
-
-@jit
 def _weight_of(net, widths, layer):
     """A layer's weight and below it its bias (inputs + 1, outputs), a view of net: the bias is the weight of a line of ones."""
     return _grid(net, layer_start(widths, layer), (widths[layer] + 1, widths[layer + 1]))
+
+
+@jit
+def _turned_of(turned, widths, layer):
+    """A layer's weight turned and below it a bias of zeros (outputs + 1, inputs), a view of what _turn_weights fills."""
+    start = 0
+    for k in range(layer):
+        start += (widths[k + 1] + 1) * widths[k]
+    return _grid(turned, start, (widths[layer + 1] + 1, widths[layer]))
+
+
+@jit
+def _turn_weights(k, params, widths, D, turned):
+    """Task k of backward's first: the weights of step k, turned once for all rows."""
+    net = step_of(params, widths, k, D)[2]
+    for layer in range(widths.shape[1] - 1):
+        out, (n_in, n_out) = _turned_of(turned[k], widths[k], layer), widths[k, layer:layer + 2]
+        _pack_rows(_weight_of(net, widths[k], layer), YES, ZERO, ZERO, out[:n_out], n_in)
+        out[n_out] = 0
 
 
 @jit
@@ -322,13 +323,13 @@ def _forward_block(z, shift, factors, net, order, widths, limit, work, st, x, su
 
 
 @jit
-def _backward_block(dz, dlog_det, z, st, factors, net, order, widths, limit, units, N, low, work, g, delta, want, da, dx,
+def _backward_block(dz, dlog_det, z, st, factors, turned, order, widths, limit, units, N, low, work, g, delta, want, da, dx,
                     dnorm):
     """A step for a block of rows: fills dx, g (the cotangent of the network's outputs) and, if they are wanted, rows low.. of
     delta, and adds the rows' shares of dshift and dlog_scale to dnorm (2 D, lanes), those of dlog_det itself left out.
     """
     D, J, real = len(order), widths[-1] // 2, dz.dtype.type
-    zero, one, steepness, K = real(0), real(1), real(1 / limit**2), D - J
+    zero, one, none, steepness, K = real(0), real(1), real(-np.inf), real(1 / limit**2), D - J
     s, t, moved, dmoved, of_rows = (_lines(st, 0, J), _lines(st, J, 2 * J), _lines(z, 0, J), _lines(dz, 0, J),
                                     _lines(dlog_det, 0, J))
     draw, dt, da_moved, dscale = _lines(g, 0, J), _lines(g, J, 2 * J), _lines(da, K, D), _lines(dnorm, D + K, 2 * D)
@@ -340,7 +341,7 @@ def _backward_block(dz, dlog_det, z, st, factors, net, order, widths, limit, uni
     above = g
     for layer in range(len(widths) - 2, 0, -1):
         below, M = work[layer % 2], widths[layer]
-        _product(_weight_of(net, widths, layer), NO, above, ZERO, widths[layer + 1], below)
+        _layer(_turned_of(turned, widths, layer), above, ZERO, none, below)
         _load(_units(units, widths, layer, N), YES, low, _grid(work[2], ZERO, (M, tile_columns(dz))))
         values, active = _lines(below, 0, M), _lines(work[2], 0, M)
         for i in range(values.size):
@@ -349,7 +350,7 @@ def _backward_block(dz, dlog_det, z, st, factors, net, order, widths, limit, uni
         if want:
             _store_turned(below, _units(delta, widths, layer, N), low)
         above = below
-    _product(_weight_of(net, widths, 0), NO, above, ZERO, widths[1], work[0])
+    _layer(_turned_of(turned, widths, 0), above, ZERO, none, work[0])
     through, kept, dkept, da_kept, dscale = (_lines(work[0], 0, K), _lines(z, J, D), _lines(dz, J, D), _lines(da, 0, K),
                                              _lines(dnorm, D, D + K))
     for i in range(through.size):
@@ -446,8 +447,8 @@ def _forward(z, params, orders, widths, limit, x, log_det):
 
 
 @jit
-def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, params, orders, widths, limit, want, g, delta, dx,
-                    dnorm):
+def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, params, turned, orders, widths, limit, want, g,
+                    delta, dx, dnorm):
     """Task p of backward: the cotangents of a panel of rows through steps first..last - 1, from dz or from what dx holds, and
     its dshift and dlog_scale of each of them, dnorm[:, p]."""
     (N, D), lanes = dz.shape, tile_columns(dz)
@@ -465,15 +466,16 @@ def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, para
             for n in range(min(lanes, N - at)):
                 of_rows[b, d, n] = dlog_det[at + n]
     for k in range(last - 1, first - 1, -1):
-        _, log_scale, net = step_of(params, widths, k, D)
+        _, log_scale, _ = step_of(params, widths, k, D)
         _factors(log_scale, YES, factors)
         sums[:] = 0
         for b in range(blocks):
             st, g_net, at = of_net[0], of_net[1], low + b * lanes
             _load(between[k], NO, at, z)
             _load(outputs[k], NO, at, st[:widths[k, -1]])
-            _backward_block(states[(k + 1) % 2, b], of_rows[b], z, st, factors, net, orders[k], widths[k], limit, hidden[k], N,
-                            at, work, g_net, delta[k - first] if want else params, want, da, states[k % 2, b], sums)
+            _backward_block(states[(k + 1) % 2, b], of_rows[b], z, st, factors, turned[k], orders[k], widths[k], limit,
+                            hidden[k], N, at, work, g_net, delta[k - first] if want else params, want, da, states[k % 2, b],
+                            sums)
             if want:
                 _store(g_net, g[k - first, :widths[k, -1]], at)
         if want:
@@ -486,7 +488,7 @@ def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, para
 
 @jit
 def _piece(t, pieces, lowest, between, hidden, g, delta, widths, dparams):
-    """Task t of the gradients: some columns of a weight, and of its bias; g and delta are those of the steps from `lowest` on."""
+    """Task t of the gradients: some columns of a weight, and of its bias. g and delta are of the steps from `lowest` on."""
     k, layer, first, last = pieces[t, 0], pieces[t, 1], pieces[t, 2], pieces[t, 3]
     D, N = between.shape[1:]
     weight, bias = layer_of(step_of(dparams, widths, k, D)[2], widths[k], layer)
@@ -524,10 +526,15 @@ def _add_up(dnorm, widths, dparams):
 def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, pieces, limit, want, g, delta, dx, dparams):
     panels, last, stop = _cut(len(dz)), len(orders), len(pieces)
     dnorm = np.empty((len(orders), panels, 2 * dz.shape[1]), dz.dtype)
+    size = 0
+    for layer in range(widths.shape[1] - 1):
+        size += (widths[:, layer + 1].max() + 1) * widths[:, layer].max()
+    turned = np.empty((len(orders), size), dz.dtype)
+    parallel(len(orders), _turn_weights, (params, widths, dz.shape[1], turned))
     while last > 0:
         first = max(last - len(g), 0) if want else 0
-        parallel(panels, _backward_panel, (first, last, dz, dlog_det, between, outputs, hidden, params, orders, widths, limit,
-                                           want, g, delta, dx, dnorm))
+        parallel(panels, _backward_panel, (first, last, dz, dlog_det, between, outputs, hidden, params, turned, orders, widths,
+                                           limit, want, g, delta, dx, dnorm))
         if want:
             start = stop
             while start > 0 and pieces[start - 1, 0] >= first:
