@@ -18,9 +18,9 @@ Sources: Dinh, Sohl-Dickstein & Bengio, Real NVP (2017), section 3; Kingma & Dha
 
 Numba: a panel of rows goes through all steps while it is in the cache, by blocks of as many rows as a tile of _tile.py has
 columns. A block is what is called a panel there, a line of the rows' values for every feature: a layer is one product, of which
-nothing is packed, and every other loop runs over whole lines. `backward` does so for as many steps as have their cotangents in
-the second cache, then computes the gradients of these steps' weights, piece by piece, and goes on. The sums of a row depend on
-no other; those over rows on the number of rows alone.
+nothing is packed, and every other loop runs over whole lines. `backward` does so for no more steps than are worth it, then
+computes the gradients of these steps' weights, piece by piece, while the cotangents are near, and goes on. The sums of a row
+depend on no other; those over rows on the number of rows alone.
 CUDA: a panel a block; between is (S, N, D) there, outputs (S, N, O), and a hidden layer (N, h), whatever their shapes say:
 nobody else reads them.
 """
@@ -132,7 +132,7 @@ def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, 
 
 # --- Numba -----------------------------------------------------------------------------------------------------------
 
-CACHED = 2**19  # bytes of cotangents: the gradients of weights follow before they leave the second cache
+WORK = 2**24  # products of a row and a parameter, from which on steps are worth parallel regions of their own
 
 
 @jitable
@@ -238,7 +238,7 @@ def _turned_of(turned, widths, layer):
 
 @jit
 def _turn_weights(k, params, widths, D, turned):
-    """Task k of backward's first: the weights of step k, turned once for all rows."""
+    """Task k of the turning: the weights of step k, once for all rows, so that `backward` multiplies by them as they lie."""
     net = step_of(params, widths, k, D)[2]
     for layer in range(widths.shape[1] - 1):
         out, (n_in, n_out) = _turned_of(turned[k], widths[k], layer), widths[k, layer:layer + 2]
@@ -450,7 +450,8 @@ def _forward(z, params, orders, widths, limit, x, log_det):
 def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, params, turned, orders, widths, limit, want, g,
                     delta, dx, dnorm):
     """Task p of backward: the cotangents of a panel of rows through steps first..last - 1, from dz or from what dx holds, and
-    its dshift and dlog_scale of each of them, dnorm[:, p]."""
+    its dshift and dlog_scale of each of them, dnorm[:, p].
+    """
     (N, D), lanes = dz.shape, tile_columns(dz)
     low, blocks = _blocks(p, N, lanes)
     (work, of_net, factors), states = _work(widths, D, dz), np.empty((2, blocks, D, lanes), dz.dtype)
@@ -562,9 +563,8 @@ def _forward_numba(z, params, orders, widths, blocks, pieces, limit):
 
 
 def _backward_numba(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, want_dparams):
-    dx, dtype = empty(dz.shape, dz.dtype), dz.dtype
-    of_step = outputs[0].nbytes + hidden[0].nbytes
-    together = min(len(orders), 1 + CACHED // max(of_step, 1)) if want_dparams else 0  # steps, whose gradients then follow
+    dx, dtype, S = empty(dz.shape, dz.dtype), dz.dtype, len(orders)
+    together = min(S, 1 + WORK * S // max(len(dz) * params.size, 1)) if want_dparams else 0  # steps whose cotangents are kept
     g, delta = empty((together, *outputs.shape[1:]), dtype), empty((together, *hidden.shape[1:]), dtype)
     dparams = empty(params.shape if want_dparams else (0,), dtype)
     _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, pieces, limit, want_dparams, g, delta, dx,

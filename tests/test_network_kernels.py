@@ -101,6 +101,20 @@ def test_flow_agrees_with_its_reference(dtype, seed, n, d, parts, hidden):
 
 
 @DTYPES
+def test_gradients_of_a_flow_are_the_same_however_many_steps_go_together(dtype, monkeypatch):
+    rng, d = np.random.default_rng(0), 9
+    layout = FlowLayout([rng.permutation(d) for _ in range(5)], [Layout((d - m, 40, 70, 2 * m)) for m in (4, 5, 0, 9, 2)])
+    rest = ((rng.normal(size=layout.size) / 30).astype(dtype), *layout.cut, 3.0)
+    x, dlog_det = rng.normal(size=(141, d)).astype(dtype), rng.normal(size=141).astype(dtype)
+    z, _, _, *kept = flow.inverse(x, *rest, True)
+    whole = flow.backward(z, dlog_det, *kept, *rest, True)
+    for together in (1, 2, 3):
+        monkeypatch.setattr(flow, "WORK", (together - 1) * len(x) * layout.size // 5 + 1)
+        for got, want in zip(flow.backward(z, dlog_det, *kept, *rest, True), whole, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+@DTYPES
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_row_that_is_not_finite_spoils_no_other(dtype, bad):
     x, params, layout = mlp_inputs(np.random.default_rng(0), dtype, 70, (5, 9, 3), None)
