@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -896,7 +897,7 @@ def test_the_second_process_finds_the_same_npgen(here, monkeypatch, argv):
     """Not another beside it, as in a checkout from which npgen was installed elsewhere: its kernels have other places."""
     Path("npgen").mkdir()
     Path("npgen/__init__.py").write_text("raise SystemExit('not this one')")
-    ended, popen = [], machine.subprocess.Popen
+    ended, popen = [], subprocess.Popen
 
     def helped(start):
         start()
@@ -909,7 +910,7 @@ def test_the_second_process_finds_the_same_npgen(here, monkeypatch, argv):
 
     monkeypatch.setattr(machine, "_n_cores", lambda: 2)
     monkeypatch.setattr(machine._jit, "helped", helped)
-    monkeypatch.setattr(machine.subprocess, "Popen", through)
+    monkeypatch.setattr(machine, "subprocess", types.SimpleNamespace(Popen=through, DEVNULL=subprocess.DEVNULL))
     assert run(*argv) == 0 and ended == [0]
 
 

@@ -7,6 +7,7 @@ QUICK = ("variance for std: density", "sign of a log-det", "output sees itself",
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # of a logarithm of what the mistake has made negative
 @pytest.mark.parametrize("mutant", [pytest.param(m, marks=() if m.name in QUICK else pytest.mark.slow, id=m.name)
                                     for m in mutants.MUTANTS])
 def test_a_mistake_is_found(mutant):

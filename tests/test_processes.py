@@ -14,11 +14,18 @@ ROOT = Path(__file__).resolve().parent.parent
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 LAYERS = pytest.mark.parametrize("layer", ["omp", "workqueue"])
 
+
+@pytest.fixture(autouse=True)
+def draws_are_by_the_kernel(monkeypatch):
+    monkeypatch.setattr(random, "FIRST", 0)
+
+
 WORK = """
 import multiprocessing, os, sys, threading, warnings
 import numpy as np
 import npgen
 from npgen.kernels import random
+random.FIRST = 0  # no draw is by NumPy
 
 rows = np.random.default_rng(0).normal(size=(3000, 20)).astype(np.float32)
 

@@ -119,7 +119,8 @@ class Categorical(Family):
     def check(self, x, name, columns=None, shown=None):
         if x.dtype == np.float32 and not self._differ_in_float32:
             raise ValueError(f"{name}: some levels of X are the same in float32; pass it in float64")
-        wrong = ~((self._all_levels.astype(x.dtype)[self._places(x)] == x) | np.isnan(x))
+        nearest = np.take(constant_like(self._all_levels, x), self._places(x))
+        wrong = ~((nearest == x) | np.isnan(x))
         refuse(wrong, x if shown is None else shown, name, columns,
                 "but a categorical head knows {c} other levels of its column: declare them all in fit, Categorical(levels=...)",
                 self._counts)
