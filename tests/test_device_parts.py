@@ -1,4 +1,5 @@
 """Every head and every transform on a device: the cases of test_heads.py and test_transforms.py, answered as on the host."""
+import cupy_standin
 import numpy as np
 import pytest
 import test_heads as heads
@@ -47,6 +48,17 @@ def test_a_head_draws_its_noise_there(cupy, name):
     noise = heads.OF[name].noise
     there = noise(Stream(3), (5, heads.D), np.float64, like=cupy.asarray(np.zeros(1)))
     assert is_device_array(there) and cupy.asnumpy(there).tobytes() == noise(Stream(3), (5, heads.D), np.float64).tobytes()
+
+
+@pytest.mark.parametrize("name", heads.OF)
+def test_a_head_is_not_waited_for(standin, name):
+    """What a head makes of arrays there stays there: no value comes back."""
+    head, arrays = heads.OF[name], (heads.ROWS[name], heads.OUTPUTS[name])
+    noise = head.noise(Stream(3), (heads.N, heads.D), np.float64)
+    x, outputs, noise = map(standin.asarray, (*arrays, noise))
+    own = head.to(asarray)
+    with cupy_standin.forbidden("reads"):
+        of_head(own, x, outputs, noise)
 
 
 def of_transform(t, names, x, *rest):

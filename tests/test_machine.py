@@ -467,7 +467,7 @@ def test_it_is_the_loaded_blas_that_is_asked():
     assert (core, who) == (itself, "itself")
     core, who, _ = blas(OPENBLAS_CORETYPE="Nehalem")
     assert (core, who) == ("Nehalem", "OPENBLAS_CORETYPE")
-    for special in ("from npgen.ops import elementwise; elementwise._special(1.0)",
+    for special in ("from npgen.ops import elementwise; elementwise.special(1.0)",
                     "from npgen.ops import linalg; import numpy as np; "
                     "linalg._triangular(np.eye(2), np.ones(2), lower=True, transpose=False)"):
         assert blas(first=special, NPGEN_CORETYPE="Nehalem")[1] == "npgen"  # its own import of scipy.linalg is no other's

@@ -5,10 +5,11 @@ Legend: n rows, d features, k components.
 import numpy as np
 
 from .. import ops
-from ..kernels._cuda import asnumpy
+from ..kernels._cuda import is_device_array
 from .base import EMPTY, RAREST, Family, filled, linear, point_of, refuse, totals, weigh, without
 
 MOST = 1e300      # a count beyond is taken to be there, so that no term of a density overflows
+AROUND = 64       # counts, and more than a quantile is from where its search begins
 
 
 class Poisson(Family):
@@ -107,18 +108,30 @@ def _count(x):
 def _poisson_quantile(u, rate):
     """The smallest count n with P(x <= n) >= u: exact below a rate of 2^20, beyond to a thousandth of a count.
 
-    It begins with the expansion of Cornish & Fisher (1938), from which the steps up or down are few; on the host, as SciPy does
-    each and how many there are depends on the numbers.
+    It begins with the expansion of Cornish & Fisher (1938), which is near: the host takes the few steps up or down that there
+    are, of most numbers none; a device, which would have to be asked, halves the counts around it, so many times in any case.
     """
-    from scipy import special
-    like, (u, rate) = u, np.broadcast_arrays(asnumpy(u), asnumpy(rate))
-    z = special.ndtri(u)
-    count = np.maximum(np.round(rate + np.sqrt(rate) * z + (z * z - 1) / 6), 0)
-    for step, wrong in ((-1, lambda n, u, rate: (n > 0) & (special.pdtr(n - 1, rate) >= u)),
-                        (1, lambda n, u, rate: special.pdtr(n, rate) < u)):
+    functions = ops.special(u)
+    z = functions.ndtri(u)
+    near = np.maximum(np.round(rate + np.sqrt(rate) * z + (z * z - 1) / 6), 0)
+    search = _halved if is_device_array(near) else _stepped
+    return search(near, u, rate, functions.pdtr)
+
+
+def _stepped(count, u, rate, cdf):
+    u, rate = (np.broadcast_to(a, count.shape) for a in (u, rate))
+    for step, wrong in ((-1, lambda n, u, rate: (n > 0) & (cdf(n - 1, rate) >= u)), (1, lambda n, u, rate: cdf(n, rate) < u)):
         at = np.nonzero(rate < 2**20)
         while len(at[0]):
             moved = wrong(count[at], u[at], rate[at])
             at = tuple(index[moved] for index in at)
             count[at] += step
-    return np.asarray(count, like=like)
+    return count
+
+
+def _halved(near, u, rate, cdf):
+    count, more = np.maximum(near - AROUND, 0), AROUND
+    while more:  # 2 `more` counts are left, from this one on
+        count = count + more * (cdf(count + (more - 1), rate) < u)
+        more //= 2
+    return np.where(rate < 2**20, count, near)

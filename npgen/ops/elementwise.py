@@ -85,7 +85,7 @@ ratio = op(lambda x, r: x / (r + (r == 0)), lambda ans, x, r: like(ans, x, lambd
 def _apart(x, y):
     """x - y, but 0 between equal infinities."""
     same = np.equal(x, y) & np.isinf(x)
-    return where(same, 0, x) - where(same, 0, y) if np.any(same) else x - y
+    return where(same, 0, x) - where(same, 0, y) if is_device_array(same) or np.any(same) else x - y  # it waits for no device
 
 
 def _unless(condition, x, g):
@@ -112,11 +112,11 @@ softplus = op(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))), lambda ans
 bounded = op(lambda x, limit: limit * np.tanh(x / limit),  # x where it is small, never beyond +-limit
              lambda ans, x, limit: lambda g: g * (1 - square(ans / limit)), partly=by_entries, name="bounded")
 _polygamma = op(lambda x, n: ((-1) ** (n + 1) * math.factorial(n)  # CuPy's takes no n that is a number
-                              * _special(x).zeta(n + 1.0, x.astype(np.float64))).astype(x.dtype),
+                              * special(x).zeta(n + 1.0, x.astype(np.float64))).astype(x.dtype),
                 lambda ans, x, n: lambda g: g * _polygamma(x, n + 1), partly=by_entries, name="polygamma")
-digamma = op(lambda x: _special(x).psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), partly=by_entries, name="digamma")
-gammaln = op(lambda x: _special(x).gammaln(x), lambda ans, x: lambda g: g * digamma(x), partly=by_entries, name="gammaln")
-erf = op(lambda x: _special(x).erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), partly=by_entries,
+digamma = op(lambda x: special(x).psi(x), lambda ans, x: lambda g: g * _polygamma(x, 1), partly=by_entries, name="digamma")
+gammaln = op(lambda x: special(x).gammaln(x), lambda ans, x: lambda g: g * digamma(x), partly=by_entries, name="gammaln")
+erf = op(lambda x: special(x).erf(x), lambda ans, x: lambda g: g * exp(-x * x) * (2 / math.sqrt(math.pi)), partly=by_entries,
          name="erf")
 normal_log_mass = op(lambda low, high: _log_mass(low, high),
                      lambda ans, low, high: like(ans, low, lambda g: -g * exp(-low * low / 2 - ans) / math.sqrt(2 * math.pi)),
@@ -139,18 +139,19 @@ def _cast_back(g, dtype):
 
 def _log_mass(low, high):
     """log(Phi(high) - Phi(low)), as precise in either tail as in the middle, for low < high; infinite ones may be 1e100."""
-    special, turned = _special(low), low + high > 0
+    functions, turned = special(low), low + high > 0
     low, high = np.where(turned, -high, low), np.where(turned, -low, high)  # the side on which Phi is small, and precise
     numbers = np.finfo(low.dtype)
     far, tiny = -math.sqrt(float(numbers.max)) / 2, float(numbers.tiny)
     low, below = np.maximum(low, far), np.maximum(np.minimum(high, 0), far)  # whose squares are numbers
-    upper = special.log_ndtr(below)
-    aside = upper + np.log(np.maximum(-np.expm1(special.log_ndtr(low) - upper), tiny))
-    across = np.log(np.maximum(special.erf(high / math.sqrt(2)) - special.erf(low / math.sqrt(2)), tiny) / 2)
+    upper = functions.log_ndtr(below)
+    aside = upper + np.log(np.maximum(-np.expm1(functions.log_ndtr(low) - upper), tiny))
+    across = np.log(np.maximum(functions.erf(high / math.sqrt(2)) - functions.erf(low / math.sqrt(2)), tiny) / 2)
     return np.where(high > 0, across, aside)
 
 
-def _special(x):
+def special(x):
+    """The module that has SciPy's special functions of x, where it is."""
     if is_device_array(x):
         return device_special()
     _blas.load()  # before what imports scipy.linalg, so that it is npgen that chooses its kernels
