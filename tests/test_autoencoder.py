@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import npgen
-from npgen import Autoencoder, GaussianMixture, LoadError, RealNVP, checkpoint, cli, data
+from npgen import MADE, Autoencoder, GaussianMixture, LoadError, RealNVP, checkpoint, cli, data
 from npgen.nn import MLP
 from npgen.testing import check_generative_model
 
@@ -34,9 +34,9 @@ def rows(n=1000):
     return x - x.mean(axis=0)
 
 
-def linear(x, **options):
+def linear(x, context=None, **options):
     return Autoencoder(**{"hidden": (), "preprocess": None, "max_epochs": 150, "learning_rate": 0.02, "schedule": "cosine",
-                          "validation_fraction": 0, "patience": 150, "random_state": 0} | options).fit(x)
+                          "validation_fraction": 0, "patience": 150, "random_state": 0} | options).fit(x, context=context)
 
 
 # ---------------------------------------------------------------- what linear ones are
@@ -59,6 +59,35 @@ def test_a_linear_denoising_one_is_wieners_filter():
     unit = np.eye(4)
     gain = model.decode(model.encode(unit)) - model.decode(model.encode(0 * unit))
     np.testing.assert_allclose(gain, np.linalg.solve(covariance + noise**2 * unit, covariance), atol=0.06)
+
+
+def test_given_a_context_a_linear_one_is_principal_component_analysis_of_what_that_leaves():
+    """Of what is left of the rows after regression on the context it discards the least eigenvalues."""
+    c, left = RNG.normal(size=(1000, 2)), rows()
+    x = left + c @ [[2.0, 0, 1, -1], [0, 3.0, 0, 1]]
+    beside = np.hstack([c, np.ones((1000, 1))])
+    left = x - beside @ np.linalg.lstsq(beside, x, rcond=None)[0]
+    model = linear(x, n_latent=2, context=c, prior=MADE(hidden=(8,), max_epochs=2))
+    back = model.decode(model.encode(x, context=c), context=c)
+    lost, of_rows = (np.linalg.eigvalsh(np.cov(each.T, bias=True))[:2].sum() for each in (left, x))
+    assert np.mean(np.square(x - back).sum(axis=1)) == pytest.approx(lost, rel=0.03) and lost < 0.5 * of_rows
+
+
+def test_given_a_context_codes_are_drawn_by_it():
+    """Of codes that spread ten times as wide given one label; standard deviations of 500 draws, off by a factor of 2."""
+    labels = np.arange(600) % 2
+    x = RNG.normal(size=(600, 2)) * [3, 0.3] * np.where(labels, 0.1, 1)[:, None]
+    model = small(n_latent=1, hidden=(), max_epochs=10).fit(x, context=labels)
+    for label in (0, 1):
+        codes = model.encode(x[labels == label], context=label)
+        drawn = model.prior_.sample(context=np.tile(np.eye(2)[label], (500, 1)), rng=0)
+        assert 0.5 < drawn.std() / codes.std() < 2
+        np.testing.assert_array_equal(model.sample(500, context=label, rng=0), model.decode(drawn, context=label))
+
+
+def test_a_prior_that_takes_no_context_is_refused_given_one():
+    with pytest.raises(ValueError, match="^prior must take a context, as codes may depend on it, and a GaussianM"):
+        small(prior=GaussianMixture(2)).fit(MOONS, context=MOONS[:, 0] > 0)
 
 
 def test_samples_come_through_the_density_of_the_codes():
@@ -196,8 +225,6 @@ def test_a_hyperparameter_that_cannot_be_is_named(name, value):
     with pytest.raises((ValueError, TypeError), match=name) as caught:
         small(**{name: value}).fit(MOONS)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="Autoencoder takes no context"):
-        small().fit(MOONS, context=MOONS[:, :1])
 
 
 @pytest.mark.long
@@ -211,6 +238,7 @@ def test_check_estimator():
     assert sum(result["status"] == "passed" for result in results) > 40
 
 
+of_what_is_left = test_given_a_context_a_linear_one_is_principal_component_analysis_of_what_that_leaves
 MUTANTS = {
     "noise in what is to be given back": ("models.autoencoder:Autoencoder._loss", "z - self._reconstruct",
                                           "seen - self._reconstruct", test_a_linear_denoising_one_is_wieners_filter),
@@ -222,6 +250,12 @@ MUTANTS = {
                                       test_a_sigmoid_is_the_last_step_of_the_loss_of_decode_and_of_samples),
     "codes at random": ("models.autoencoder:Autoencoder._draw", "self.prior_.sample(n, rng=stream)",
                         "stream.normal((n, self.n_latent_))", test_samples_come_through_the_density_of_the_codes),
+    "the decoder sees no context": ("models.autoencoder:Autoencoder._reconstruct", "beside(h, c)",
+                                    "beside(h, c if c is None else 0 * c)", of_what_is_left),
+    "codes of no context": ("models.autoencoder:Autoencoder._fit_prior", "context=c", "context=c if c is None else 0 * c",
+                            test_given_a_context_codes_are_drawn_by_it),
+    "codes of another row's context": ("models.autoencoder:Autoencoder._draw", "context=asnumpy(c)", "context=asnumpy(1 - c)",
+                                       test_given_a_context_codes_are_drawn_by_it),
     "weights are not those of the codes": ("models.autoencoder:Autoencoder._fit_prior", "sample_weight=weights",
                                            "sample_weight=None", test_weights_are_those_of_the_codes_too),
 }

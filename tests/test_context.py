@@ -62,6 +62,8 @@ CASES = {
     "GMMN": (GMMN(**IMPLICIT), REAL),
     "GMMN, by another distance": (GMMN(objective="sliced_wasserstein", **IMPLICIT), REAL),
     "GAN": (GAN(critic_hidden=(16,), **IMPLICIT), REAL),
+    "Autoencoder": (Autoencoder(n_latent=1, hidden=(16,), **QUICK), REAL),
+    "Autoencoder, prior of a flow": (Autoencoder(n_latent=2, hidden=(16,), prior=MAF(**STACK), **QUICK), REAL),
     "GAN, packed": (GAN(critic_hidden=(16,), packing=2, **IMPLICIT), REAL),
 }
 DENSE = [case for case, (model, _) in CASES.items() if model.capabilities.density != "none"]
@@ -146,7 +148,7 @@ def test_another_context_is_refused(query, context, message):
         getattr(fitted("MADE, normal"), query)(REAL[:20], context=context)
 
 
-@pytest.mark.parametrize(("model", "more"), [(Autoencoder(), ""), (GaussianMixture(), ", and call condition"),
+@pytest.mark.parametrize(("model", "more"), [(GaussianMixture(), ", and call condition"),
                                              (Mixture(), ", and call condition")], ids=lambda value: type(value).__name__)
 def test_a_model_to_which_a_context_means_nothing_says_so(model, more):
     name = type(model).__name__

@@ -6,7 +6,10 @@ Linear and without noise it spans the first principal components, and its loss i
 and as many codes as features, of covariance S, decoder(encoder(z)) is S (S + s^2 I)^-1 z. Codes at random would decode to
 nothing that the data are like, so that the prior is fitted to those that there are.
 
-Legend: n rows, d features, l latent dimensions.
+Given a context c, encoder and decoder have it beside what they see, so that codes hold what c does not say: linear ones, the
+first principal components of what is left of the rows after regression on c. The prior is given c, too.
+
+Legend: n rows, d features, w columns of context, l latent dimensions.
 References: Baldi & Hornik, Neural networks and principal component analysis (1989); Vincent et al., Extracting and composing
 robust features with denoising autoencoders (2008); Hinton & Salakhutdinov, Reducing the dimensionality of data with neural
 networks (2006), pixels from a sigmoid; Ghosh et al., From variational to deterministic autoencoders (2020).
@@ -17,10 +20,12 @@ import numpy as np
 
 from .. import ops
 from ..checks import check_widths, one_line
-from ..nn import MLP
+from ..kernels._cuda import asnumpy
+from ..nn import MLP, beside
 from ..random import Stream
 from .base import Capabilities, Follows, Model, clone
 from .gradient import GradientModel
+from .made import MADE
 from .mixture import GaussianMixture
 
 OUTPUTS = {"linear": lambda y: y, "sigmoid": ops.sigmoid}
@@ -36,7 +41,7 @@ class Autoencoder(GradientModel):
     output         what follows the decoder's last layer: "linear", nothing; or "sigmoid", for rows from 0 to 1, such as pixels,
                    most of which are near one of the two
     prior          an unfitted model of npgen, which is fitted to the codes: GaussianMixture(n_components=20), a flow; None for
-                   a GaussianMixture of up to ten components
+                   a GaussianMixture of up to ten components. Given a context, one that takes it; None for a MADE of mixtures
     preprocess     None, "standardize", "dequantize+logit", ..., or "auto" (see npgen.transforms.make)
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
@@ -53,6 +58,7 @@ class Autoencoder(GradientModel):
     _capabilities = Capabilities("none", "code", invertible=False)
     _objectives = ("squared_error",)
     _models = ("prior_",)
+    _takes_context = True
     hidden_, n_latent_, output_ = Follows(), Follows(), Follows()
 
     def _choose(self, z, c, stream):
@@ -61,6 +67,9 @@ class Autoencoder(GradientModel):
             raise ValueError(f"noise must be a non-negative number, got {one_line(self.noise)}")
         if self.prior is not None and not isinstance(self.prior, Model):
             raise TypeError(f"prior must be a model of npgen or None, got {one_line(self.prior)}")
+        if c is not None and self.prior is not None and not self.prior._takes_context:
+            raise ValueError(f"prior must take a context, as codes may depend on it, and a {type(self.prior).__name__} takes "
+                             "none; take a MADE, a flow or None")
         if not isinstance(self.output, str) or self.output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {one_line(self.output)}")
         if self.output == "sigmoid" and not (z.min() >= 0 and z.max() <= 1):
@@ -72,32 +81,36 @@ class Autoencoder(GradientModel):
         hidden, n_latent = tuple(chosen["hidden"]), chosen["n_latent"]
         if chosen.setdefault("output", "linear") not in tuple(OUTPUTS):  # older files have none
             raise ValueError(f"output {chosen['output']!r}")
-        return {"encoder": MLP("encoder", (d, *hidden, n_latent)), "decoder": MLP("decoder", (n_latent, *hidden[::-1], d))}
+        return {"encoder": MLP("encoder", (d + w, *hidden, n_latent)),
+                "decoder": MLP("decoder", (n_latent + w, *hidden[::-1], d))}
 
     def _conclude(self, seen, held):
-        x, _, weights = seen
-        self.prior_ = self._fit_prior(self._rowwise(self._encode, x), weights)
+        x, c, weights = seen
+        self.prior_ = self._fit_prior(self._rowwise(self._encode, x, c), c, weights)
 
-    def _fit_prior(self, codes, weights):
-        """The density of the codes (n, l) of rows with weights."""
-        prior = clone(self.prior) if self.prior is not None else GaussianMixture(n_components=min(10, 1 + len(codes) // 20))
+    def _fit_prior(self, codes, c, weights):
+        """The density of the codes (n, l), given their context (n, w), of rows with weights."""
+        prior = clone(self.prior) if self.prior is not None else MADE(hidden=(64,), head="mixture") if c is not None else (
+            GaussianMixture(n_components=min(10, 1 + len(codes) // 20)))
         if prior.random_state is None:
             prior.random_state = int(Stream.from_state(self.stream_.state()).integers(2**31))
-        return prior.fit(codes, sample_weight=weights)
+        return prior.fit(codes, sample_weight=weights, context=c)
 
     def _loss(self, p, z, stream, c=None):
         seen = z + self.noise * stream.normal(z.shape, z.dtype, like=z) if self.noise else z
-        return ops.sum(ops.square(z - self._reconstruct(p, self._encoder(p, seen))), axis=1)
+        return ops.sum(ops.square(z - self._reconstruct(p, self._represent(p, seen, c), c)), axis=1)
 
     def _represent(self, p, z, c=None):
-        return self._encoder(p, z)
+        return self._encoder(p, beside(z, c))
 
     def _reconstruct(self, p, h, c=None):
-        return OUTPUTS[self.output_](self._decoder(p, h))
+        return OUTPUTS[self.output_](self._decoder(p, beside(h, c)))
 
     def _draw(self, p, n, stream, c=None):
-        return self._reconstruct(p, self._place(self.prior_.sample(n, rng=stream).astype(p.flat.dtype)))
+        codes = self.prior_.sample(n, rng=stream) if c is None else self.prior_.sample(context=asnumpy(c), rng=stream)
+        return self._reconstruct(p, self._place(codes.astype(p.flat.dtype)), c)
 
     def _finish(self):
-        if self.prior_.n_features_in_ != self.n_latent_ or self.prior_.context_ is not None:
-            raise ValueError("the density is not of the codes")
+        mine, its = (0 if each is None else each.width for each in (self.context_, self.prior_.context_))
+        if self.prior_.n_features_in_ != self.n_latent_ or its != mine:
+            raise ValueError("the density is not of the codes, or of another context")
