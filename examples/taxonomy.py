@@ -47,11 +47,12 @@ models = {
 }
 
 side, n_columns = np.linspace(-1, 1, 120), 5
-grid = np.stack(np.meshgrid(3.2 * side, 2.2 * side), axis=-1).reshape(-1, 2)
+width, height = 3.8, 2.6  # half of what is shown: all rows lie inside
+grid = np.stack(np.meshgrid(width * side, height * side), axis=-1).reshape(-1, 2)
 figure = Figure((2.3 * n_columns, 5.4 * 3), dpi=100, layout="constrained")
 bands = figure.subplots(9, n_columns).reshape(3, 3, n_columns).transpose(0, 2, 1).reshape(-1, 3)  # three panels of every family
 for panel in bands.flat:
-    panel.set(xticks=[], yticks=[], xlim=(-3.2, 3.2), ylim=(-2.2, 2.2))
+    panel.set(xticks=[], yticks=[], xlim=(-width, width), ylim=(-height, height))
 for band in bands[::n_columns]:
     for panel, name in zip(band, ("rows", "density", "noise or codes to rows"), strict=True):
         panel.set_ylabel(name)
@@ -94,8 +95,8 @@ for panels, (family, model) in zip(bands[1:], models.items(), strict=True):
     if kind == "none":
         panels[1].text(0, 0, "none", ha="center")
     else:
-        panels[1].imshow(np.exp(model.log_prob(grid)).reshape(120, 120), extent=(-3.2, 3.2, -2.2, 2.2), origin="lower",
-                         cmap="magma", aspect="auto")
+        panels[1].imshow(np.exp(model.log_prob(grid)).reshape(120, 120), extent=(-width, width, -height, height),
+                         origin="lower", cmap="magma", aspect="auto")
         panels[1].set_xlabel(kind, fontsize=8)
     way = path(model, noise)
     if way is None:
