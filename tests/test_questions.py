@@ -46,6 +46,12 @@ def made(library="polars", columns=("city", "sex", "age"), **options):
     return npgen.MADE(hidden=(16,), max_epochs=3, random_state=0, **options).fit(frame)
 
 
+@functools.cache
+def dated():
+    days = pl.lit(datetime.date(2024, 1, 1)) + pl.duration(days=pl.int_range(40))
+    return npgen.Mixture(2, random_state=0, max_iter=5).fit(frame_of(["sex"]).with_columns(day=days, year=2024))
+
+
 def frame_of(columns, n=40):
     return pl.DataFrame({name: CELLS[name][:n] for name in columns})
 
@@ -530,6 +536,13 @@ REFUSED = {  # a call -> what the one line says
     "a word for a number": (lambda: mixture().sample(given={"income": "rich"}), "sample: column 'income', row 1: 'rich' is no"),
     "an unknown level": (lambda: mixture().sample(given={"sex": "X"}), "sample: column 'sex', row 1: 'X' is none of its 2"),
     "no such column": (lambda: mixture().sample(given={"zip": 1}), "sample: there is no column 'zip'"),
+    "a number that none is drawn as": (lambda: mixture().sample(given={"age": 99}), "sample: column 'age': 99 is no value of"),
+    "a number below": (lambda: made(order="any").condition({"age": -1}), "condition: column 'age': -1 is no value of it (20"),
+    "a day that none is drawn as": (lambda: dated().sample(given={"day": "2025-01-01"}),
+                                    "sample: column 'day': '2025-01-01' is no value of it (2024-01-01 to"),
+    "a constant": (lambda: dated().sample(given={"year": 2024}), "sample: column 'year', constant, is not modelled; there are"),
+    "names without values": (lambda: mixture().sample(given=["sex"]), "sample: give {name: value}, or numbers of columns and"),
+    "names without values, of a MADE": (lambda: made().condition(["sex"]), "condition: give {name: value}, or numbers of col"),
     "a column that comes last": (last_column_given, "condition: columns"),
     "given of an array": (lambda: npgen.Mixture().fit(np.eye(9)).sample(given={"a": 1}), "sample: {name: value} is for models"),
     "a negative number of tables": (lambda: mixture().impute(frame_of(CELLS), n=-1), "impute: n"),

@@ -55,11 +55,12 @@ def rows_for(model, path, dialect):
     schema = model.schema_
     kinds = {column.name: "text" if column.native.type == "string" else "real" for column in schema.columns}
     frame = read_table(path, {name: kind for name, kind in kinds.items() if kind in AS_TEXT}, dialect)
-    missing = [name for name in schema.names if name not in frame.columns]
+    there = set(frame.columns)
+    missing = [name for name in schema.names if name not in there]
     if missing:
         raise data.DataError(f"{path} has no column {missing[0]!r}, which the model was fitted on; it has "
                              f"{listed(frame.columns)}")
-    return frame.select([column.name for column in schema.columns if column.name in frame.columns])
+    return frame.select([column.name for column in schema.columns if column.name in there])
 
 
 def known(model, file, texts):

@@ -150,6 +150,14 @@ class Column:
         except (OverflowError, TypeError):  # what no level is, or a whole number beyond floats
             raise self._unanswered(value) from None
 
+    def given(self, value):
+        """The number of one value that drawn rows are to have, within their bounds. Raises DataError."""
+        number = self.number(value)
+        low, high, step = dataclasses.replace(self, least=None).span
+        if step is not None and not low <= number <= high:
+            raise self._unanswered(value)
+        return number
+
     def _stamp(self, value):
         """A date, a time, or a text of one, as values of the column are; a time without a zone is in the column's."""
         try:

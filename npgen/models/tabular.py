@@ -8,7 +8,7 @@ import copy
 import numpy as np
 
 from .. import heads
-from ..checks import check_number
+from ..checks import check_number, one_line
 from ..kernels._cuda import asnumpy
 from ..random import as_stream
 from ..transforms import Columns
@@ -113,6 +113,9 @@ class OfTables:
         What is given as numbers of columns and their values already is as it is.
         """
         if not isinstance(columns, dict):
+            if values is None:
+                raise ValueError(f"{method}: give {{name: value}}, or numbers of columns and their values, got "
+                                 f"{one_line(columns)}")
             return columns, values, {}
         from ..data import DataError
         if self.schema_ is None or values is not None:
@@ -127,7 +130,7 @@ class OfTables:
                 if isinstance(value, (tuple, list)) and len(value) == 2:
                     within[j] = column.interval(*value)
                 else:
-                    exact[j] = column.number(value)
+                    exact[j] = column.given(value)
             exact, within = self.schema_.given(exact, within)
         except DataError as error:
             raise DataError(f"{method}: {error}") from None
@@ -140,12 +143,13 @@ class OfTables:
             return columns
         for name in several:
             if name not in (self._names or ()):
-                followed = {each.name: each.by for each in (self.schema_.columns if self.schema_ else ())}.get(name)
-                if followed:
-                    raise ValueError(f"{method}: column {name!r} follows from {' and '.join(map(repr, followed))}; give that "
+                column = {each.name: each for each in (self.schema_.columns if self.schema_ else ())}.get(name)
+                if column is not None and column.by:
+                    raise ValueError(f"{method}: column {name!r} follows from {' and '.join(map(repr, column.by))}; give that "
                                      "instead"[:300])
                 known = ", ".join(map(repr, self._names or ()))
-                raise ValueError(f"{method}: there is no column {name!r}; there are {known}"[:300])
+                what = f"there is no column {name!r}" if column is None else f"column {name!r}, {column.kind}, is not modelled"
+                raise ValueError(f"{method}: {what}; there are {known}"[:300])
         return [self._names.index(name) for name in several]
 
     def _only(self, numbers, asked):

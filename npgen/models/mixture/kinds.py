@@ -42,6 +42,7 @@ class ColumnHeads(Part):
                       for name, columns in self.numbers.items()}
         self.numbers |= {f"{head.name}{j}": np.array([j]) for j, head in sorted(options.items())}
         self.heads |= {f"{head.name}{j}": head for j, head in sorted(options.items())}
+        self._places = {j: (name, i) for name, columns in self.numbers.items() for i, j in enumerate(columns.tolist())}
         self.reals = self.numbers.get("normal", np.empty(0, int))
         widths = [len(self.numbers[name]) * head.floored for name, head in self.heads.items()]
         ends = np.cumsum(widths)
@@ -51,8 +52,7 @@ class ColumnHeads(Part):
 
     def at(self, column):
         """The group that a column is in, and its place there."""
-        return next((name, int(np.flatnonzero(columns == column)[0])) for name, columns in self.numbers.items()
-                    if column in columns)
+        return self._places[column]
 
     def shapes(self):
         return {"logits": (self.k,)} | {name: (self.k, width) for name, width in self.n_outputs().items()}
