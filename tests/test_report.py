@@ -4,6 +4,7 @@ import functools
 import html.parser
 import io
 import re
+import types
 
 import mutants
 import numpy as np
@@ -17,7 +18,7 @@ from npgen import cli, data
 from npgen.models.base import Capabilities, Model
 from npgen.nn import Parameters
 from npgen.random import Stream
-from npgen.reports import charts, measures
+from npgen.reports import charts, columns, measures
 from npgen.reports.bins import Bins, columns_of
 
 pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
@@ -506,6 +507,19 @@ def test_every_value_is_in_one_bin_and_equal_values_in_the_same(x, even, some):
         assert len(set(codes[there])) == len(np.unique(x[there]))
 
 
+def test_values_that_many_rows_have_stand_before_the_axis_of_the_others():
+    x = np.concatenate([np.full(60, 40.0), np.arange(20), [200.0]])[:, None]
+    known = columns_of(x, x, ["hours"])
+    fine = (Bins(known[0], x[:, 0], x[:, 0]),)
+    subject = types.SimpleNamespace(columns=known, fine=fine, x=x, some=np.arange(len(x)), drawn=x)
+    page = str(columns._chart(subject, 0, 1.0))
+    start = re.search(r'd="M([0-9.]+) 110H290"', page)[1]
+    assert "agreement 1.000; on the left 40<" in page
+    assert float(start) == pytest.approx(10 + 280 / page.count('class="over"'), abs=0.06)
+    assert re.findall(r'<text x="([0-9.]+)"[^>]*>([^<]*)<', page)[:2] == [(start, "0"), ("290.0", "200")]
+    assert "64 to 71: rows 0.0%" in page  # an interval without rows has its place
+
+
 # ---------------------------------------------------------------- mistakes
 
 def anew(law, *cases):
@@ -524,6 +538,10 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                                 lambda: anew(test_the_page_is_whole_and_asks_nothing_of_a_network, "names that are markup")),
     "signs that turn a line": ("reports.markup:escape", '_UNSEEN.sub("\\ufffd", str(text))', "str(text)",
                                lambda: anew(test_what_a_table_says_is_text, "names that are markup")),
+    "the first bar is on the axis": ("reports.charts:bars", "10 + alone * width", "10",
+                                     test_values_that_many_rows_have_stand_before_the_axis_of_the_others),
+    "the axis has gaps": ("reports.columns:_chart", "np.arange(between[0], between[-1] + 1)", "between",
+                          test_values_that_many_rows_have_stand_before_the_axis_of_the_others),
     "names are not cut": ("reports.markup:short", "len(text) <= most", "True",
                           test_names_and_levels_of_any_length_stay_small),
     "a figure of another fact": ("reports.fitted:density", "values.mean(), \".4f\"", "values.mean() + 1e-3, \".4f\"",

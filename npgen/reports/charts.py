@@ -60,8 +60,11 @@ def curves(series, across, up):
                                              aria_label=f"{up} over {across}"), tag("figcaption", up))
 
 
-def bars(labels, shares, wide=False):
-    """Bars side by side, one for each bin: shares {name: (k,)}, the first filled, the others lines; labels (k,)."""
+def bars(labels, shares, wide=False, alone=0):
+    """Bars side by side, one for each bin: shares {name: (k,)}, the first filled, the others lines; labels (k,).
+
+    alone: how many of them come before the axis, as each is of one value.
+    """
     k, top, end = len(labels), max(max(map(np.max, shares.values())), 1e-12), 750 if wide else 290
     width, names, values = (end - 10) / k, list(shares), list(shares.values())
     filled = "".join(f"V{110 - 100 * v / top:.1f}h{width:.2f}" for v in values[0])
@@ -72,11 +75,12 @@ def bars(labels, shares, wide=False):
         parts.append(tag("path", d=line, class_=f"line {kind}"))
     parts += [tag("rect", _title(label, shares, i), x=f"{10 + i * width:.1f}", y=8, width=f"{width:.1f}", height=104,
                   class_="over") for i, label in enumerate(labels)]
-    parts.append(tag("path", d=f"M10 110H{end}", class_="axis"))
-    middle = 10 + (k // 2 + 0.5) * width
+    start, half = 10 + alone * width, alone + (k - alone) // 2
+    parts.append(tag("path", d=f"M{start:.1f} 110H{end}", class_="axis"))
     low, high = [label.partition(" to ")[0] for label in labels], labels[-1].rpartition(" to ")[2]
-    marks = [(labels[0] if low[0] == "up" else low[0], 10, "start"), (high, end, "end")] if k > 1 else []
-    marks += [(low[k // 2], middle, "middle")] if k != 2 else []
+    first = labels[alone] if low[alone] == "up" else low[alone]
+    marks = [(first, start, "start"), (high, end, "end")] if k > alone + 1 else []
+    marks += [(low[half], 10 + (half + 0.5) * width, "middle")] if k != alone + 2 else []
     parts += [tag("text", short(label, 16), x=f"{x:.1f}", y=124, text_anchor=anchor) for label, x, anchor in marks]
     return tag("svg", *parts, viewBox=f"0 0 {end + 10} 130", role="img", aria_label=f"{' and '.join(names)} by bin")
 

@@ -47,13 +47,18 @@ def _chart(subject, j, similarity):
         there = there[:-1]
     if column.kind == "category":
         there = there[np.argsort(-shares["rows"][there], kind="stable")]
+    alone = 0
+    if column.levels is None and len(there) and there[-1] >= len(bins.values):
+        values, between = np.split(there, [np.searchsorted(there, len(bins.values))])
+        alone, there = len(values), np.concatenate([values, np.arange(between[0], between[-1] + 1)])  # the axis has no gaps
     labels, shares = [bins.labels[i] for i in there], {name: each[there] for name, each in shares.items()}
     if not labels:
         chart = tag("p", "no values")
     elif column.levels is not None:
         chart = charts.levels(labels, shares)
     else:
-        chart = charts.bars(labels, shares)
+        chart = charts.bars(labels, shares, alone=alone)
+        more = f"; on the left {', '.join(labels[:alone])}" if alone else ""
     return tag("figure", tag("h3", short(column.name)), chart,
                tag("figcaption", f"{column.kind}, agreement {number(similarity, '.3f')}{more}"), id=f"column-{j}",
                data_name=short(column.name, 200).lower())
