@@ -196,6 +196,9 @@ class Mutant:
             for place in [owner] if owner is not module else list(sys.modules.values()):
                 if getattr(place, "__dict__", {}).get(name) is original:
                     patch.setattr(place, name, scope[name])
+            for table in [each for each in vars(module).values() if isinstance(each, dict)]:  # of functions by name
+                for key in [key for key, each in table.items() if each is original]:
+                    patch.setitem(table, key, scope[name])
             for record in vars(module).values() if ".kernels." in module.__name__ else ():
                 if isinstance(record, Kernel):
                     reference = scope[name] if record.reference is original else record.reference

@@ -415,6 +415,8 @@ MUTANTS = {
                                       lambda: heavy_law(0.0, 1.4142, 5, 1)),
     "energy distance: sign": ("divergences.rows:energy_distance", "-pairs.distances", "pairs.distances", scipy_law),
     "energy distance: cross term once": ("divergences.rows:_of_kernel", "- 2 * (u", "- (u", scipy_law),
+    "MMD: kernels twice as wide": ("divergences.rows:mmd2", "gaussians(x, y, w, scales)", "gaussians(x, y, w, 2 * scales)",
+                                   lambda: test_of_normals_they_have_closed_forms(2)),
     "drawn rows are pairs with themselves": ("divergences.rows:_of_kernel", "if drawn else total", "if False else total",
                                              test_a_drawn_row_is_no_pair_with_itself),
     "Wasserstein: weights are not looked at": ("divergences.rows:_in_order", "axis=1), w[at]", "axis=1), 0 * w[at] + 1",

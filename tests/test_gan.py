@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 import npgen
-from npgen import GAN, cli, data, divergences, engine, train
+from npgen import GAN, cli, data, divergences, engine, ops, train
 from npgen.models.gan import DIVERGENCES, LOSSES, packed
 from npgen.nn import Part
 from npgen.random import Stream
@@ -537,11 +537,32 @@ def test_a_planted_mistake_breaks_its_law(name):
         law()
 
 
-@pytest.mark.parametrize("name", ["hellinger", "js", "chi2"])
+WRONG = {  # what the critic minimises in place of its loss: a conjugate that is none, or a term of another sign
+    "nonsaturating": lambda real, fake: ops.softplus(-real) + ops.softplus(fake + 0.5),
+    "kl": lambda real, fake: np.exp(fake) - real,
+    "reverse_kl": lambda real, fake: fake + np.exp(-real),
+    "chi2": lambda real, fake: fake * fake / 2 + fake - real,
+    "hellinger": lambda real, fake: DIVERGENCES["hellinger"][1](2 * fake) - DIVERGENCES["hellinger"][0](real),
+    "js": lambda real, fake: DIVERGENCES["js"][1](fake) + math.log(2) - DIVERGENCES["js"][0](real),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_conjugate_breaks_the_bound(name, monkeypatch):
-    T, conjugate = DIVERGENCES[name]
-    wrong = {"hellinger": lambda v: conjugate(2 * v), "js": lambda v: conjugate(v) + math.log(2),
-             "chi2": lambda v: v * v / 2 + v}
-    monkeypatch.setitem(LOSSES, name, (lambda real, fake: wrong[name](fake) - T(real), LOSSES[name][1]))
+    monkeypatch.setitem(LOSSES, name, (WRONG[name], LOSSES[name][1]))
     with pytest.raises(AssertionError):
         test_the_best_critic_of_two_normals_finds_their_divergence_and_no_other_one_does(name)
+
+
+@NAMES
+def test_a_critic_that_takes_one_for_the_other_breaks_the_sign_law(loss, monkeypatch):
+    critic, generator = LOSSES[loss]
+    monkeypatch.setitem(LOSSES, loss, (lambda real, fake: critic(fake, real), generator))
+    with pytest.raises(AssertionError):
+        test_the_sign_law(loss)
+
+
+def test_a_loss_of_two_terms_sees_a_constant(monkeypatch):
+    monkeypatch.setitem(LOSSES, "relativistic", LOSSES["nonsaturating"])
+    with pytest.raises(AssertionError):
+        test_the_relativistic_loss_does_not_see_a_constant()

@@ -125,6 +125,12 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                                              test_rbm.test_of_normal_columns_it_is_a_tied_spherical_mixture),
     "RBM: a scale without its determinant": ("models.boltzmann:Boltzmann.free_energy", 'energy + self.d / 2 * p["log_var"]',
                                              "energy", test_rbm.test_of_normal_columns_it_is_a_tied_spherical_mixture),
+    "RBM: rows of a hidden state without their biases": (
+        "models.boltzmann:Boltzmann.mean", 'p["visible"])', '0 * p["visible"])',
+        test_rbm.test_it_is_a_mixture_of_as_many_products_of_bernoullis_as_there_are_hidden_states),
+    "RBM: a density that the Gibbs kernel does not keep": (
+        "models.boltzmann:Boltzmann.activation", 'p["hidden"])', '0 * p["hidden"])',
+        lambda: test_rbm.test_the_gibbs_kernel_keeps_pi_and_is_reversible(0)),
     "AIS: weighed after the step": ("kernels.gibbs:_reference", "(t - before) * (v *", "t * (v *",
                                     lambda: test_rbm.test_annealed_weights_average_to_the_ratio_of_normalisers_for_any_ladder(
                                         False, [0, 0.3, 1])),
@@ -156,6 +162,24 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     # energy models: every law is of test_energy
     "energy model: inverted energy": ("models.residual:_score", " - _slope(f, z)", " + _slope(f, z)",
                                       lambda: test_energy.test_sign_law("dsm")),
+    "nce: data and noise exchanged": (
+        "models.residual:nce", "ops.softplus(f(z)) + ops.softplus(-f(y))", "ops.softplus(-f(z)) + ops.softplus(f(y))",
+        lambda: test_energy.test_sign_law("nce")),
+    "nce: noise is data": ("models.residual:nce", "ops.softplus(-f(y))", "ops.softplus(f(y))",
+                           test_energy.test_noise_contrastive_estimation_is_blind_at_the_truth),
+    "pcd: rows and chains exchanged": (
+        "models.residual:pcd", "f(z) - ops.sum(f(chain)) / len(chain)", "ops.sum(f(chain)) / len(chain) - f(z)",
+        lambda: test_energy.test_sign_law("pcd")),
+    "score matching: the slope is not halved": (
+        "models.residual:score_matching", "axis=1) / 2", "axis=1)",
+        lambda: test_energy.test_score_matching_of_a_quadratic_is_the_sample_covariance("score_matching")),
+    "sliced score matching: slices that are too long": (
+        "models.residual:sliced", "v = stream", "v = 1.5 * stream",
+        lambda: test_energy.test_score_matching_of_a_quadratic_is_the_sample_covariance("sliced")),
+    "dsm: noise is added to, not taken off": ("models.residual:dsm", "+ noise)", "- noise)",
+                                              lambda: test_energy.test_sign_law("dsm")),
+    "energy model: at first it is not its base": ("models.residual:Residual.__call__", "return x[:, 0]", "return x[:, 0] + 1",
+                                                  test_energy.test_without_an_energy_it_is_its_base_bit_for_bit),
     "Langevin: a step without the 2": (
         "models.residual:langevin", "math.sqrt(2 * step)", "math.sqrt(step)",
         lambda: test_energy.test_langevin_on_a_normal_has_the_variance_of_its_step_and_mala_none_of_that(0.5)),

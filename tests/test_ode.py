@@ -546,6 +546,9 @@ MISTAKES = {  # what went wrong -> where, what becomes what, and the law that ha
         lambda: test_a_true_denoisers_bound_is_its_density_for_any_schedule(None, 0.02)),
     "two steps are one": ("models.ode:ODEModel._multistep", "h[k] / (2 * h[k - 1])", "h[k] / (3 * h[k - 1])",
                           lambda: test_solvers_have_their_order("Diffusion", 2, "dpm++")),
+    "stages that begin where the step did": (
+        "ode:integrate", "start + float(alpha[s]) * k", "start + 0 * k",
+        test_flow_matching_of_a_gaussian_has_the_known_velocity_and_one_euler_step_under_optimal_transport),
     "stages without their times": ("ode:Trajectory._solved", "[:, None] + alpha)", "[:, None] + 0 * alpha)",
                                    lambda: test_solvers_have_their_order("FlowMatching", 4, "rk4")),
     "sign of the divergence": ("kernels.trajectory:_reference", "log_det += ", "log_det -= ", lambda: whole("FlowMatching")),
