@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import warnings
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -20,6 +21,7 @@ from queries import answers_to, by_rows, coded, scored
 import npgen
 from npgen import checkpoint, data, priors
 from npgen.models import (
+    CLASSES,
     GAN,
     GMMN,
     IAF,
@@ -1061,9 +1063,34 @@ def test_what_a_models_mathematics_has_not_is_one_sentence(ask):
         getattr(inner, ask)(BITS, 3)
 
 
+def table_of_models():
+    """The README's table of models: {name: [(density, representation), ...]}, a pair for each row that names it."""
+    readme, found = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"), {}
+    table = readme.partition("| model | density, `log_prob` |")[2].partition("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        names, density, _, representation = row.strip("| ").split(" | ")
+        for name in re.findall(r"`(\w+)`", names):
+            found.setdefault(name, []).append((density, representation))
+    return found
+
+
+def test_readmes_table_has_every_model():
+    assert table_of_models().keys() == CLASSES.keys()
+
+
+@where(of_the_data)
+def test_readmes_table_says_what_they_answer(case):
+    """Of rows as they are: whole numbers make a bound of what is exact."""
+    model = fitted(case)[0]
+    can, rows = model.capabilities, table_of_models()[type(model).__name__]
+    assert any(can.density in density for density, _ in rows), (can, rows)
+    assert any(can.representation.removeprefix("the ").split()[0].strip(",:") in words for _, words in rows), (can, rows)
+    assert can.invertible == any("inverted exactly" in words for _, words in rows) or type(model) is MADE, (can, rows)
+
+
 @pytest.mark.long(but={"kind": [MADE]})
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", [MADE, VAE, RealNVP, MAF, NSF, IAF, RBM, FlowMatching, Diffusion])
+@pytest.mark.parametrize("kind", [MADE, VAE, RealNVP, MAF, NSF, IAF, RBM, EnergyModel, FlowMatching, Diffusion])
 def test_check_estimator(kind):
     """All but one check: a row drawn once by weight 2 is not drawn as two rows are; the gradient's law is test_players.py's."""
     check = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is not installed").check_estimator
