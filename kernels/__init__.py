@@ -7,6 +7,7 @@ compute (`forward`, `backward`), and are called as `masked_matmul.forward(x, wei
     logsumexp        log of a (weighted) sum of exponentials along the last axis
     masked_matmul    x @ (mask * weight) + bias; staircase masks skip the blocks outside the staircase
     mlp              every layer of a multilayer perceptron, masked or not
+    mlp_slope        its gradient by its inputs, and the gradient of that
     flow             every step of a coupling flow, its networks included
     spline           monotone rational-quadratic splines, both ways, with their gradients
     likelihood       log-likelihoods of rows, Bernoulli and normal, with their gradients
@@ -33,6 +34,7 @@ along. Give it threads by starting it otherwise, as in multiprocessing.get_conte
     _dispatch        Kernel: which implementation runs, and the launch checks
     _cuda            CuPy: CUDA sources compiled, launches checked; _cublas: large products, precision() of which
     _gemm.cuh        what the CUDA sources share: products by tiles; _random.cuh, _reduce.cuh and _pack.cuh likewise
+    _layers          where a network's layers lie, and how they are cut among threads; _partition: how any product is
     _math            exp, log, tanh and their kin in polynomials; _math.cuh has the same bits
     _jit             Numba, its cache folders and its threads
     _later           what imports Numba is executed when it is first asked for something
@@ -47,5 +49,6 @@ from ._cuda import DeviceError
 from ._dispatch import Kernel, KernelError, aligned, noted, session, using
 
 __all__ = ["DeviceError", "Kernel", "KernelError", "adam", "aligned", "categorical", "em", "flow", "gather", "gibbs", "gray",
-           "langevin", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "noted",
-           "pairwise", "precision", "random", "reparameterize", "session", "silu", "spline", "trajectory", "transport", "using"]
+           "langevin", "likelihood", "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp",
+           "mlp_slope", "norm", "noted", "pairwise", "precision", "random", "reparameterize", "session", "silu", "spline",
+           "trajectory", "transport", "using"]

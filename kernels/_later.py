@@ -7,8 +7,8 @@ import threading
 import types
 
 LATER = ("_blas", "_jit", "_math", "adam", "categorical", "em", "flow", "gather", "gibbs", "gray", "langevin", "likelihood",
-         "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "norm", "pairwise", "random",
-         "reparameterize", "silu", "spline", "trajectory", "transport")
+         "logsumexp", "made_sample", "masked_matmul", "mixture_likelihood", "mlp", "mlp_slope", "norm", "pairwise",
+         "random", "reparameterize", "silu", "spline", "trajectory", "transport")
 
 _lock = threading.RLock()
 without_threads = False  # whether this process was forked from one that had started Numba's threads, by a kernel or otherwise

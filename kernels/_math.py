@@ -12,6 +12,7 @@ fused are contracted where the CPU can, to half the instructions, for kernels th
     tanh(x)        every x                                                              1.5 ulp
     tanh_fused(x)  every x, in fused multiply-adds                                      1.5 ulp
     turn(u)        cos(2 pi u), sin(2 pi u) for |u| < 1000                              2.5 ulp
+    sum_in_lanes(v)    the sum of an array, in the order that vectorises
     order(x)       integers that sort as the numbers do, so that a maximum vectorises
                    too; NaN at either end; from_order(i) is its inverse                 exact
 
@@ -48,6 +49,14 @@ if _jit.available:
 
     _bits = _bit_cast({types.float32: types.int32, types.float64: types.int64})
     _real = _bit_cast({types.int32: types.float32, types.int64: types.float64})
+
+
+@jit(fastmath={"reassoc"})  # lets the sum be taken in lanes
+def sum_in_lanes(values):
+    total = values.dtype.type(0)
+    for i in range(values.size):
+        total += values[i]
+    return total
 
 
 @jit

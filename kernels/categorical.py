@@ -22,7 +22,7 @@ from ._cuda import KernelError
 from ._dispatch import Kernel, empty
 from ._jit import entry, jit, parallel
 from ._math import exp, log1p
-from .masked_matmul import _panels
+from ._partition import n_panels
 
 # --- reference -------------------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ def _forward_panel(p, panels, x, logits, first, largest, ans):
 
 @entry
 def _forward(x, logits, first, largest, ans):
-    panels = _panels(len(x))
+    panels = n_panels(len(x))
     parallel(panels, _forward_panel, (panels, x, logits, first, largest, ans))
 
 
@@ -163,7 +163,7 @@ def _backward_panel(p, panels, g, x, logits, first, largest, dlogits):
 
 @entry
 def _backward(g, x, logits, first, largest, dlogits):
-    panels = _panels(len(x))
+    panels = n_panels(len(x))
     parallel(panels, _backward_panel, (panels, g, x, logits, first, largest, dlogits))
 
 

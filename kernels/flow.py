@@ -33,7 +33,8 @@ from ._constants import LOG_2PI
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, available, entry, jit, jitable, parallel
-from ._math import exp, exp_small_fused, fused, tanh_fused
+from ._layers import layer_of, layer_start
+from ._math import exp, exp_small_fused, fused, sum_in_lanes, tanh_fused
 from ._tile import (
     _move,
     _pack_rows,
@@ -49,7 +50,6 @@ from ._tile import (
     tile_rows,
     turn,
 )
-from .mlp import _sum, layer_of, layer_start
 
 if available:
     from numba import types
@@ -390,7 +390,7 @@ def _inverse_panel(p, x, params, orders, widths, limit, keep, z, log_det, log_pr
     for k in range(S):
         shift, log_scale, net = step_of(params, widths, k, D)
         _factors(log_scale, YES, factors)
-        scales += _sum(log_scale)
+        scales += sum_in_lanes(log_scale)
         for b in range(blocks):
             after, at = states[k % 2, b], low + b * lanes
             _inverse_block(states[(k + 1) % 2, b], shift, factors, net, orders[k], widths[k], limit, keep,
@@ -429,7 +429,7 @@ def _forward_panel(p, z, params, orders, widths, limit, x, log_det):
     for k in range(S - 1, -1, -1):
         shift, log_scale, net = step_of(params, widths, k, D)
         _factors(log_scale, NO, factors)
-        scales += _sum(log_scale)
+        scales += sum_in_lanes(log_scale)
         for b in range(blocks):
             _forward_block(states[(k + 1) % 2, b], shift, factors, net, orders[k], widths[k], limit, work, of_net[0],
                            states[k % 2, b], sums[b])
@@ -480,9 +480,9 @@ def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, para
             if want:
                 _store(g_net, g[k - first, :widths[k, -1]], at)
         if want:
-            total = _sum(dlog_det[low:min(low + blocks * lanes, N)])
+            total = sum_in_lanes(dlog_det[low:min(low + blocks * lanes, N)])
             for d in range(D):
-                dnorm[k, p, d], dnorm[k, p, D + d] = _sum(sums[d]), _sum(sums[D + d]) - total
+                dnorm[k, p, d], dnorm[k, p, D + d] = sum_in_lanes(sums[d]), sum_in_lanes(sums[D + d]) - total
     for b in range(blocks):
         _store_turned(states[first % 2, b], dx, low + b * lanes)
 
@@ -501,7 +501,7 @@ def _piece(t, pieces, lowest, between, hidden, g, delta, widths, dparams):
     total[:] = 0
     if of_outputs:
         for m in range(total.size):
-            total[m] = _sum(above[first + m])
+            total[m] = sum_in_lanes(above[first + m])
     else:
         for n in range(N):
             row = _values(above, n * above.shape[1] + first, (total.size,))

@@ -33,8 +33,8 @@ from ._cuda import KernelError
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, entry, jit, parallel
 from ._math import exp, log1p
+from ._partition import n_panels, rows_of
 from ._tile import multiply, tile_columns
-from .masked_matmul import _panels, _rows_of
 from .random import fill_normal, fill_uniform, spawned
 
 # --- reference -------------------------------------------------------------------------------------------------------
@@ -168,14 +168,14 @@ def _panel(weight, visible, hidden, base, ladder, code, key0, key1, start_hidden
 
 @jit
 def _panel_of(p, panels, weight, visible, hidden, base, ladder, code, key0, key1, start_hidden, start_visible, v, log_w):
-    low, high = _rows_of(p, panels, len(v))
+    low, high = rows_of(p, panels, len(v))
     _panel(weight, visible, hidden, base, ladder, code, key0, key1, start_hidden, start_visible, low, v[low:high],
            log_w[low:high])
 
 
 @entry
 def _chain(weight, visible, hidden, base, ladder, state, code, key0, key1, start_hidden, start_visible):
-    v, log_w, panels = state.copy(), np.zeros(len(state)), _panels(len(state))
+    v, log_w, panels = state.copy(), np.zeros(len(state)), n_panels(len(state))
     parallel(panels, _panel_of, (panels, weight, visible, hidden, base, ladder, code, key0, key1, start_hidden, start_visible,
                                  v, log_w))
     return v, log_w
@@ -190,14 +190,14 @@ def _columns(t, x, weight, turned, out):
 
 @jit
 def _hidden_of(p, panels, a, hidden, k, steps, key0, key1, start, h, u):
-    low, high = _rows_of(p, panels, len(h))
+    low, high = rows_of(p, panels, len(h))
     t = h.dtype.type(1)
     _hidden_units(a[low:high], hidden, t, t, low, k, steps, key0, key1, start, h[low:high], u[low:high], np.empty(0))
 
 
 @jit
 def _visible_of(p, panels, m, visible, code, k, steps, key0, key1, start, v, noise):
-    low, high = _rows_of(p, panels, len(v))
+    low, high = rows_of(p, panels, len(v))
     _visible_units(m[low:high], visible, visible, code, v.dtype.type(1), low, k, steps, key0, key1, start, v[low:high],
                    noise[low:high], np.empty(v.shape[1], v.dtype))
 
@@ -205,7 +205,7 @@ def _visible_of(p, panels, m, visible, code, k, steps, key0, key1, start, v, noi
 @jit
 def _biased_of(p, panels, hidden, rows, a):
     """a += hidden; of each row its own, of the first `rows` as of the others."""
-    low, high = _rows_of(p, panels, len(a))
+    low, high = rows_of(p, panels, len(a))
     for r in range(low, high):
         bias = hidden[0 if len(hidden) == 1 else r % rows]
         for j in range(bias.size):
@@ -217,7 +217,7 @@ def _contrast(weight, visible, hidden, both, rows, steps, code, key0, key1, star
     """both (R + N, V): rows, then the state, which is moved in place."""
     (V, H), q, v = weight.shape, tile_columns(both), both[rows:]
     parallel(-(-H // q), _columns, (both, weight, NO, a))
-    panels, more = _panels(len(v)), _panels(len(both))
+    panels, more = n_panels(len(v)), n_panels(len(both))
     for k in range(steps):
         parallel(panels, _hidden_of, (panels, a[rows:], hidden, k, steps, key0, key1, start_hidden, h, u))
         parallel(-(-V // q), _columns, (h, weight, YES, m))
@@ -237,7 +237,7 @@ def _contrast_numba(weight, visible, hidden, state, rows, steps, *stream):
 
 @jit
 def _centred_of(p, panels, g, u, a, seen, active, units, on):
-    one, (low, high) = u.dtype.type(1), _rows_of(p, panels, len(g))
+    one, (low, high) = u.dtype.type(1), rows_of(p, panels, len(g))
     for n in range(low, high):
         for i in range(seen.size):
             units[n, i] = u[n, i] - seen[i]
@@ -247,7 +247,7 @@ def _centred_of(p, panels, g, u, a, seen, active, units, on):
 
 @entry
 def _centred(g, u, a, seen, active, units, on):
-    panels = _panels(len(g))
+    panels = n_panels(len(g))
     parallel(panels, _centred_of, (panels, g, u, a, seen, active, units, on))
 
 

@@ -26,10 +26,10 @@ from . import _cuda, random
 from ._cuda import KernelError
 from ._dispatch import Kernel
 from ._jit import NO, YES, entry, jit, parallel
+from ._layers import layer_of
 from ._math import exp, exp_fused, log
 from ._tile import multiply
 from .em import FAR
-from .mlp import layer_of
 from .random import fill_normal, fill_uniform, spawned
 from .silu import sigmoid
 

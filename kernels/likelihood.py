@@ -26,7 +26,7 @@ from ._constants import LOG_2PI
 from ._dispatch import Kernel, empty
 from ._jit import entry, jit, parallel
 from ._math import exp_fused, log1p, tanh_fused
-from .masked_matmul import _panels
+from ._partition import n_panels
 
 # --- reference -------------------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ def _bernoulli_panel(p, panels, x, logits, ans):
 
 @entry
 def _bernoulli_forward(x, logits, ans):
-    panels = _panels(len(x))
+    panels = n_panels(len(x))
     parallel(panels, _bernoulli_panel, (panels, x, logits, ans))
 
 
@@ -148,7 +148,7 @@ def _bernoulli_backward_panel(p, panels, g, x, logits, dlogits):
 
 @entry
 def _bernoulli_backward(g, x, logits, dlogits):
-    panels = _panels(len(x))
+    panels = n_panels(len(x))
     parallel(panels, _bernoulli_backward_panel, (panels, g, x, logits, dlogits))
 
 
@@ -175,7 +175,7 @@ def _normal_panel(p, panels, x, outputs, limit, ans):
 
 @entry
 def _normal_forward(x, outputs, limit, ans):
-    panels = _panels(len(x))
+    panels = n_panels(len(x))
     parallel(panels, _normal_panel, (panels, x, outputs, limit, ans))
 
 
@@ -204,7 +204,7 @@ def _normal_backward_panel(p, panels, g, x, outputs, limit, doutputs):
 
 @entry
 def _normal_backward(g, x, outputs, limit, doutputs):
-    panels = _panels(len(x))
+    panels = n_panels(len(x))
     parallel(panels, _normal_backward_panel, (panels, g, x, outputs, limit, doutputs))
 
 
@@ -218,8 +218,8 @@ def _sum_squares(z):
 
 @jit
 def _few_panels(N, D):
-    """_panels, but one where a second thread costs more than it does, of values that take a moment each."""
-    return _panels(N) if N * D >= 2**14 else 1
+    """n_panels, but one where a second thread costs more than it does, of values that take a moment each."""
+    return n_panels(N) if N * D >= 2**14 else 1
 
 
 @jit

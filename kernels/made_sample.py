@@ -37,9 +37,9 @@ from ._constants import BERNOULLI, CATEGORICAL, MIXTURE, NORMAL
 from ._cuda import KernelError
 from ._dispatch import Kernel
 from ._jit import YES, ZERO, entry, get_num_threads, jit, parallel
+from ._layers import layer_of
 from ._math import exp, tanh
 from ._tile import add_products, pack, tile_columns, tile_rows
-from .mlp import layer_of
 
 BLOCK = 30  # dimensions, so that as many outputs are whole tiles, of 10 rows or of 6
 TOGETHER = 8  # groups that take the weights from the cache together

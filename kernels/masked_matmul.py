@@ -25,7 +25,8 @@ from . import _cublas, _cuda
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, parallel
-from ._tile import ROWS, TALL, multiply, pack, packs, panel_product, part_of, scratch, tile_columns
+from ._partition import evenly, large_parts, part_of_large, row_parts
+from ._tile import multiply, pack, panel_product, part_of, scratch, tile_columns
 
 
 def _masked(weight, mask, blocks):
@@ -50,61 +51,12 @@ def _backward_weight_reference(x, g, mask, blocks):
 
 
 @jit
-def _panels(n):
-    """How many row panels a batch of n is cut into: two from 64 rows on, then a power of two up to 16, of 128 rows or more.
-
-    A GEMM packs the whole weight for every panel, so that narrow ones are slow; but two threads need two.
-    """
-    count = 1 if n < 64 else 2
-    while count < 16 and n >= 256 * count:
-        count *= 2
-    return count
-
-
-@jit
-def _rows_of(p, panels, n):
-    """The first row of panel p, and the last + 1: cut at multiples of 4, as a BLAS takes rows beyond by other instructions."""
-    fours = (n + 3) // 4
-    return p * fours // panels * 4, min((p + 1) * fours // panels * 4, n)
-
-
-@jit
-def _evenly(i, n):
-    """0, n-1, 1, n-2, ...: blocks of a staircase in an order that gives neighbouring threads equal work."""
-    return i // 2 if i % 2 == 0 else n - 1 - i // 2
-
-
-@jit
-def _split(N, columns):
-    """In how many parts the rows of a product go, so that a part stays in the cache, and there are parts for many threads."""
-    return max(-(-N // 128), min(-(-N // 32), -(-16 // max(columns, 1))))
-
-
-COLUMNS = 512  # of a part of a large product, at most
-
-
-@jit
 def dense(blocks, K):
     """Whether a weight of K rows has no masked entry."""
     for b in range(len(blocks)):
         if blocks[b, 2] < K:
             return False
     return True
-
-
-@jit
-def large_parts(rows, depth, columns, threads):
-    """In how many parts the rows of a large product go, as many for every thread, and in how many its columns; else 0, 0."""
-    if not packs(rows // 4, depth, columns):
-        return 0, 0
-    return min(-(-rows // TALL), threads * -(-rows // (threads * ROWS))), -(-columns // COLUMNS)
-
-
-@jit
-def part_of_large(t, N, M, rows, columns):
-    """The first and last + 1 of the rows, and of the columns, of part t of a large product."""
-    i, j = t // columns, t % columns
-    return i * N // rows, (i + 1) * N // rows, j * COLUMNS, min((j + 1) * COLUMNS, M)
 
 
 @jit
@@ -156,7 +108,7 @@ def _forward_block(x, weight, bias, mask, block, y):
 @jit
 def _forward_task(t, parts, x, weight, bias, mask, blocks, y):
     N, B = len(x), len(blocks)
-    p, b = t // B, _evenly(t % B, B)
+    p, b = t // B, evenly(t % B, B)
     low, high = p * N // parts, (p + 1) * N // parts
     _forward_block(x[low:high], weight, bias, mask, blocks[b], y[low:high])
 
@@ -168,7 +120,7 @@ def _forward(threads, x, weight, bias, mask, blocks, y):
     if rows and dense(blocks, K):
         parallel(rows * columns, _forward_part, (rows, columns, x, weight, bias, y))
         return
-    parts = _split(len(x), len(blocks))
+    parts = row_parts(len(x), len(blocks))
     parallel(len(blocks) * parts, _forward_task, (parts, x, weight, bias, mask, blocks, y))
 
 
@@ -212,7 +164,7 @@ def _backward_units(g, weight, mask, blocks, unit, width, dx):
 @jit
 def _backward_x_task(t, columns, parts, g, weight, mask, blocks, dx):
     (N, K), width = dx.shape, tile_columns(dx)
-    p, unit = t // columns, _evenly(t % columns, columns) * width
+    p, unit = t // columns, evenly(t % columns, columns) * width
     low, high = p * N // parts, (p + 1) * N // parts
     _backward_units(g[low:high], weight, mask, blocks, unit, min(width, K - unit), dx[low:high])
 
@@ -225,7 +177,7 @@ def _backward_x(threads, g, weight, mask, blocks, dx):
         parallel(rows * columns, _backward_x_part, (rows, columns, g, weight, dx))
         return
     columns = -(-dx.shape[1] // tile_columns(dx))
-    parts = _split(len(dx), columns)
+    parts = row_parts(len(dx), columns)
     parallel(columns * parts, _backward_x_task, (columns, parts, g, weight, mask, blocks, dx))
 
 
@@ -237,7 +189,7 @@ def _backward_x_numba(g, weight, mask, blocks):
 
 @jit
 def _backward_weight_task(t, x, g, mask, blocks, dw):
-    first, last, full, end = blocks[_evenly(t, len(blocks))]
+    first, last, full, end = blocks[evenly(t, len(blocks))]
     multiply(x, YES, ZERO, g, NO, ZERO, len(x), dw[:end], first, last)
     for k in range(full, len(dw)):
         row = dw[k, first:last]

@@ -24,7 +24,7 @@ from ._constants import LOG_2PI
 from ._dispatch import Kernel, empty
 from ._jit import entry, jit, parallel
 from ._math import exp, log, tanh
-from .masked_matmul import _panels
+from ._partition import n_panels
 
 TILE = 64  # features: what is worked on at a time stays in the first cache
 
@@ -194,7 +194,7 @@ def _forward_panel(p, panels, x, outputs, components, limit, most, ans):
 
 @entry
 def _forward(x, outputs, components, limit, most, ans):
-    panels = _panels(len(x))
+    panels = n_panels(len(x))
     parallel(panels, _forward_panel, (panels, x, outputs, components, limit, most, ans))
 
 
@@ -217,7 +217,7 @@ def _backward_panel(p, panels, g, x, outputs, components, limit, most, doutputs,
 
 @entry
 def _backward(g, x, outputs, components, limit, most, doutputs, dx):
-    panels = _panels(len(x))
+    panels = n_panels(len(x))
     parallel(panels, _backward_panel, (panels, g, x, outputs, components, limit, most, doutputs, dx))
 
 

@@ -2,15 +2,9 @@
 
     forward      h_1 = relu(x W_1 + b_1), ..., y = h_{L-1} W_L + b_L
     backward     dx and the gradient of every weight and bias, given g = dy; each empty if it is not wanted
-    slope        dx alone, s, with delta (Q,), the cotangents of the hidden layers before their ReLU, as hidden has them
-    slope_backward  of sum(h * s) + sum_n c_n g_n . y_n, by g of the first alone, dg = t_L, and by every weight and bias:
-                 t_1 = (h W_1) [h_1 > 0], ..., t_L = t_{L-1} W_L;  dW_l = (t_{l-1} + c h_{l-1})^T delta_l,  db_l = c^T delta_l
-                 (t_0 = h, h_0 = x, delta_L = g): a value's gradient beside its slope's costs no product more. dg is empty
-                 unless it is wanted
 
-x, s and h (N, K), y and g (N, M), c (N,). hidden (Q,): the hidden layers (N, h), one after another. params (P,): weight
-(inputs, outputs) and bias of every layer, likewise. widths (L + 1,): K, the hidden widths, M. One dtype, float32 or float64;
-any N.
+x (N, K), y and g (N, M). hidden (Q,): the hidden layers (N, h), one after another. params (P,): weight (inputs, outputs) and
+bias of every layer, likewise. widths (L + 1,): K, the hidden widths, M. One dtype, float32 or float64; any N.
 
 A weight may be masked: the caller keeps its entries outside the mask at zero, and the gradient is zero there. The rows of
 blocks (B, 5) cut the layers' columns: layer, first column, last + 1, full, end; in these columns every mask entry above
@@ -35,54 +29,24 @@ import numpy as np
 from . import _cublas, _cuda
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, jitable, parallel
-from ._tile import multiply
-from .masked_matmul import (
-    COLUMNS,
-    THREADS,
-    _evenly,
-    _split,
-    _steps,
-    add_up,
-    bounds,
-    large_parts,
-    part_of_large,
-    parts,
-    split,
-    tiles,
+from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, parallel
+from ._layers import (
+    UNITS,
+    cut_gradient,
+    cut_units,
+    dense_layer,
+    even_task,
+    even_tasks,
+    first_block,
+    layer_of,
+    layer_of_hidden,
+    layer_share,
+    layer_tasks,
+    network_panels,
 )
-
-UNITS = 16  # of a layer's inputs, whose cotangents are computed at once
-ROWS = 1024  # of a batch that goes through all layers in panels
-WORK = 2**20  # products of a row and a parameter, from which on every layer is worth a parallel region
-
-
-@jitable
-def layer_start(widths, layer):
-    """Where a layer's weight begins in params."""
-    start = 0
-    for k in range(layer):
-        start += (widths[k] + 1) * widths[k + 1]
-    return start
-
-
-@jitable
-def layer_of(params, widths, layer):
-    """The weight (inputs, outputs) and bias of a layer, views of params."""
-    start, n_in, n_out = layer_start(widths, layer), widths[layer], widths[layer + 1]
-    end = start + n_in * n_out
-    return params[start:end].reshape((n_in, n_out)), params[end:end + n_out]
-
-
-@jitable
-def layer_of_hidden(hidden, widths, layer):
-    """The values (N, h) of a hidden layer, a view of hidden; the first has number 1."""
-    before, total = 0, 0
-    for k in range(1, len(widths) - 1):
-        before += widths[k] if k < layer else 0
-        total += widths[k]
-    N = hidden.size // total
-    return hidden[N * before:N * (before + widths[layer])].reshape((N, widths[layer]))
+from ._partition import COLUMNS, part_of_large
+from ._tile import multiply
+from .masked_matmul import THREADS, _steps, add_up, bounds, parts, split, tiles
 
 
 def _forward_reference(x, params, widths, blocks, pieces, mask):
@@ -103,7 +67,7 @@ def _backward_reference(g, x, hidden, params, widths, blocks, pieces, mask, want
         below = layer_of_hidden(hidden, widths, layer) if layer else x
         weight, bias = layer_of(params, widths, layer)
         dweight, dbias = layer_of(dparams, widths, layer)
-        dweight += _masked(below.T.astype(np.float64) @ g, widths, layer, blocks, mask)
+        dweight += masked(below.T.astype(np.float64) @ g, widths, layer, blocks, mask)
         dbias += g.sum(axis=0)
         g = g @ weight.T.astype(np.float64)
         if layer:
@@ -111,46 +75,13 @@ def _backward_reference(g, x, hidden, params, widths, blocks, pieces, mask, want
     return (g if want_dx else np.empty((0, 0))).astype(x.dtype), (dparams if want_dparams else np.empty(0)).astype(x.dtype)
 
 
-def _masked(weight, widths, layer, blocks, mask):
+def masked(weight, widths, layer, blocks, mask):
     out, start = np.zeros_like(weight), sum(widths[k] * widths[k + 1] for k in range(layer))
     for _, first, last, full, end in blocks[blocks[:, 0] == layer]:
         out[:end, first:last] = weight[:end, first:last]
         if full < end:
             out[full:end, first:last] *= mask[start:start + weight.size].reshape(weight.shape)[full:end, first:last]
     return out
-
-
-def _slope_reference(g, hidden, params, widths, blocks, pieces, mask):
-    g, delta = g.astype(np.float64), [np.empty(0)]
-    for layer in reversed(range(len(widths) - 1)):
-        g = g @ layer_of(params, widths, layer)[0].T.astype(np.float64)
-        if layer:
-            g = g * (layer_of_hidden(hidden, widths, layer) > 0)
-            delta.insert(1, g.ravel())
-    return g.astype(hidden.dtype), np.concatenate(delta).astype(hidden.dtype)
-
-
-def _slope_backward_reference(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, want_dg):
-    h, dparams, last = h.astype(np.float64), np.zeros(params.shape), len(widths) - 2
-    for layer in range(last + 1):
-        above = (layer_of_hidden(delta, widths, layer + 1) if layer < last else g).astype(np.float64)
-        dweight, dbias = layer_of(dparams, widths, layer)
-        below = h + c[:, None] * (layer_of_hidden(hidden, widths, layer) if layer else x)
-        dweight += _masked(below.T @ above, widths, layer, blocks, mask)
-        dbias += c @ above
-        h = h @ layer_of(params, widths, layer)[0].astype(np.float64)
-        if layer < last:
-            h = h * (layer_of_hidden(hidden, widths, layer + 1) > 0)
-    return (h if want_dg else np.empty((0, 0))).astype(g.dtype), dparams.astype(g.dtype)
-
-
-@jit
-def _first_block(blocks, layer):
-    """The number of a layer's first block."""
-    b = 0
-    while b < len(blocks) and blocks[b, 0] < layer:
-        b += 1
-    return b
 
 
 @jit
@@ -184,27 +115,6 @@ def _panel_forward(x, params, widths, blocks, low, hidden, y):
             else:
                 for m in range(out.size):
                     out[m] = max(out[m] + shift[m], zero)
-
-
-@jit
-def _panel_tangent(h, params, widths, blocks, low, hidden, t, y):
-    """Fill what blocks tell of y, and of rows low.. of t, the tangents of the hidden layers along h, for a panel of rows."""
-    last_layer, high, zero = len(widths) - 2, low + len(h), h.dtype.type(0)
-    for b in range(len(blocks)):
-        layer, first, last, _, end = blocks[b]
-        weight, _ = layer_of(params, widths, layer)
-        below = h if layer == 0 else layer_of_hidden(t, widths, layer)[low:high]
-        if layer == last_layer and y.size == 0:  # it is not wanted
-            continue
-        above = y if layer == last_layer else layer_of_hidden(t, widths, layer + 1)[low:high]
-        multiply(below, NO, ZERO, weight, NO, ZERO, end, above, first, last)
-        if layer < last_layer:
-            units = layer_of_hidden(hidden, widths, layer + 1)[low:high]
-            for n in range(len(above)):
-                row, active = above[n, first:last], units[n, first:last]
-                for m in range(row.size):
-                    value = row[m]
-                    row[m] = value if active[m] > zero else zero
 
 
 @jit
@@ -244,7 +154,7 @@ def _panel_backward(g, params, widths, blocks, layer, first, last, low, hidden, 
 
 
 @jit
-def _piece_backward(piece, g, x, hidden, delta, widths, mask, dparams):
+def piece_backward(piece, g, x, hidden, delta, widths, mask, dparams):
     """The gradient of one piece of a weight down to its `end`, and of its biases."""
     layer, first, last, full, end = piece
     weight, bias = layer_of(dparams, widths, layer)
@@ -264,22 +174,13 @@ def _piece_backward(piece, g, x, hidden, delta, widths, mask, dparams):
 
 
 @jit
-def _dense(blocks, widths, layer):
-    """Whether a layer's weight has no masked entry."""
-    for b in range(len(blocks)):
-        if blocks[b, 0] == layer and blocks[b, 3] < widths[layer]:
-            return False
-    return True
-
-
-@jit
 def _clear_task(t, parts, widths, blocks, dparams):
     """Zeros below the `end` of every block, in a part of every weight's rows: row by row, as they lie in memory."""
     for layer in range(len(widths) - 1):
-        if _dense(blocks, widths, layer):
+        if dense_layer(blocks, widths, layer):
             continue
         weight, _ = layer_of(dparams, widths, layer)
-        start, stop = _first_block(blocks, layer), _first_block(blocks, layer + 1)
+        start, stop = first_block(blocks, layer), first_block(blocks, layer + 1)
         for k in range(t * len(weight) // parts, (t + 1) * len(weight) // parts):
             for b in range(start, stop):
                 if blocks[b, 4] <= k:
@@ -287,11 +188,11 @@ def _clear_task(t, parts, widths, blocks, dparams):
 
 
 @jit
-def _clear(widths, blocks, dparams):
+def clear(widths, blocks, dparams):
     """The same in all of every weight's rows, if any has a mask."""
     parts = 0
     for layer in range(len(widths) - 1):
-        parts = parts if _dense(blocks, widths, layer) else 16
+        parts = parts if dense_layer(blocks, widths, layer) else 16
     parallel(parts, _clear_task, (parts, widths, blocks, dparams))
 
 
@@ -306,113 +207,29 @@ def _sum_rows(above, first, last, bias):
             total[m] += row[m]
 
 
-@jit(fastmath={"reassoc"})  # lets the sum be taken in lanes
-def _sum(values):
-    total = values.dtype.type(0)
-    for i in range(values.size):
-        total += values[i]
-    return total
-
-
-@jit
-def _cut(N, size, threads):
-    """In how many panels a batch goes through all the layers at once; or none, if layers go through the threads one by one.
-
-    A panel packs every weight anew, so that narrow ones cost; but many rows pass through the cache, and few values are not
-    worth a parallel region per layer.
-    """
-    if N >= ROWS:
-        return max(min(16, 2 * threads), -(-N // 256))
-    if N * size >= WORK:
-        return 0
-    return 1 if N < 64 else 2
-
-
-@jit
-def _cut_layer(stage, N, widths, blocks, threads):
-    """In how many parts the rows of a layer go, and in how many its blocks, of how many each."""
-    columns = _first_block(blocks, stage + 1) - _first_block(blocks, stage)
-    rows, wide = large_parts(N, widths[stage], widths[stage + 1], threads)
-    if rows and _dense(blocks, widths, stage):
-        return rows, wide, -(-columns // wide)
-    return _split(N, columns), columns, 1
-
-
-@jit
-def _even_tasks(N, parts, groups):
-    """How many tasks so many parts of the rows and groups of columns are: for an even number of them, the group in the middle
-    is two, of half the rows each.
-    """
-    return parts * groups + (1 if parts == 1 and groups % 2 == 1 and N >= 64 else 0)
-
-
-@jit
-def _even_task(t, N, parts, groups):
-    """Of task t: the part of the rows, of how many, and the group."""
-    middle = groups // 2
-    if _even_tasks(N, parts, groups) == parts * groups:
-        return t // groups, parts, _evenly(t % groups, groups)
-    if t == middle or t == middle + 1:
-        return t - middle, 2, _evenly(middle, groups)
-    return 0, 1, _evenly(t if t < middle else t - 1, groups)
-
-
-@jit
-def _tasks(stage, N, widths, blocks, threads):
-    parts, groups, _ = _cut_layer(stage, N, widths, blocks, threads)
-    return _even_tasks(N, parts, groups)
-
-
-@jit
-def _share(t, stage, N, widths, blocks, threads):
-    """Of task t of a layer: the part of the rows, of how many, and the blocks, the first and the last + 1."""
-    parts, groups, each = _cut_layer(stage, N, widths, blocks, threads)
-    start, stop = _first_block(blocks, stage), _first_block(blocks, stage + 1)
-    part, parts, group = _even_task(t, N, parts, groups)
-    return part, parts, start + group * each, min(start + (group + 1) * each, stop)
-
-
-@jit
-def _cut_units(layer, N, widths, blocks, threads):
-    """In how many parts the rows of a layer go on the way back, and how many of its inputs are a task's."""
-    rows, wide = large_parts(N, widths[layer + 1], widths[layer], threads)
-    if rows and _dense(blocks, widths, layer):
-        return rows, COLUMNS
-    return _split(N, -(-widths[layer] // UNITS)), UNITS
-
-
 @jit
 def _forward_task(t, stage, panels, threads, x, params, widths, blocks, y, hidden):
     """Task t of a stage: all layers of a panel of rows, or, of a part of the rows, blocks of the layer that the stage is."""
     N = len(x)
-    part, parts, b, to = (t, panels, 0, len(blocks)) if panels else _share(t, stage, N, widths, blocks, threads)
+    part, parts, b, to = (t, panels, 0, len(blocks)) if panels else layer_share(t, stage, N, widths, blocks, threads)
     low, high = part * N // parts, (part + 1) * N // parts
     _panel_forward(x[low:high], params, widths, blocks[b:to], low, hidden, y[low:high])
 
 
 @entry
 def _forward(threads, x, params, widths, blocks, y, hidden):
-    N, panels = len(x), _cut(len(x), params.size, threads)
+    N, panels = len(x), network_panels(len(x), params.size, threads)
     for stage in range(1 if panels else len(widths) - 1):
-        tasks = panels if panels else _tasks(stage, N, widths, blocks, threads)
+        tasks = panels if panels else layer_tasks(stage, N, widths, blocks, threads)
         parallel(tasks, _forward_task, (stage, panels, threads, x, params, widths, blocks, y, hidden))
-
-
-@jit
-def _tangent_task(k, stage, panels, threads, h, params, widths, blocks, hidden, t, y):
-    """Task k of a stage, as in _forward_task."""
-    N = len(h)
-    part, parts, b, to = (k, panels, 0, len(blocks)) if panels else _share(k, stage, N, widths, blocks, threads)
-    low, high = part * N // parts, (part + 1) * N // parts
-    _panel_tangent(h[low:high], params, widths, blocks[b:to], low, hidden, t, y[low:high] if y.size else y)
 
 
 @jit
 def _backward_task(t, layer, panels, threads, g, x, hidden, params, widths, blocks, want_dx, delta, dx):
     """Task t: all layers for a panel of rows, or some units of what is below one layer, for a part of the rows."""
     N, lowest = len(x), 0 if want_dx else 1
-    parts, units = _cut_units(layer, N, widths, blocks, threads)
-    part, parts, group = (t, panels, 0) if panels else _even_task(t, N, parts, -(-widths[layer] // units))
+    parts, units = cut_units(layer, N, widths, blocks, threads)
+    part, parts, group = (t, panels, 0) if panels else even_task(t, N, parts, -(-widths[layer] // units))
     low, high = part * N // parts, (part + 1) * N // parts
     if panels:
         for k in range(len(widths) - 2, lowest - 1, -1):
@@ -424,16 +241,9 @@ def _backward_task(t, layer, panels, threads, g, x, hidden, params, widths, bloc
 
 
 @jit
-def _cut_gradient(layer, N, widths, blocks, threads):
-    """In how many parts the rows, and the columns, of a large gradient go; 0, 0 of another, which goes piece by piece."""
-    rows, wide = large_parts(widths[layer], N, widths[layer + 1], threads)
-    return (rows, wide) if rows and _dense(blocks, widths, layer) else (0, 0)
-
-
-@jit
 def _gradient_task(t, g, x, hidden, delta, widths, blocks, threads, pieces, mask, dparams):
-    if _cut_gradient(pieces[t, 0], len(x), widths, blocks, threads)[0] == 0:
-        _piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams)
+    if cut_gradient(pieces[t, 0], len(x), widths, blocks, threads)[0] == 0:
+        piece_backward(pieces[t], g, x, hidden, delta, widths, mask, dparams)
 
 
 @jit
@@ -451,60 +261,22 @@ def _large_gradient_task(t, layer, rows, columns, g, x, hidden, delta, widths, d
 @jit
 def _gradients(threads, g, x, hidden, delta, widths, blocks, pieces, mask, dparams):
     for layer in range(len(widths) - 1):
-        rows, columns = _cut_gradient(layer, len(x), widths, blocks, threads)
+        rows, columns = cut_gradient(layer, len(x), widths, blocks, threads)
         parallel(rows * columns, _large_gradient_task, (layer, rows, columns, g, x, hidden, delta, widths, dparams))
-    _clear(widths, blocks, dparams)
+    clear(widths, blocks, dparams)
     parallel(len(pieces), _gradient_task, (g, x, hidden, delta, widths, blocks, threads, pieces, mask, dparams))
 
 
 @entry
-def _backward(threads, g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams):
-    N, panels, lowest, layer = len(x), _cut(len(x), params.size, threads), 0 if want_dx else 1, len(widths) - 2
+def backward_into(threads, g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams):
+    N, panels, lowest, layer = len(x), network_panels(len(x), params.size, threads), 0 if want_dx else 1, len(widths) - 2
     while layer >= lowest:
-        parts, units = _cut_units(layer, N, widths, blocks, threads)
-        tasks = panels if panels else _even_tasks(N, parts, -(-widths[layer] // units))
+        parts, units = cut_units(layer, N, widths, blocks, threads)
+        tasks = panels if panels else even_tasks(N, parts, -(-widths[layer] // units))
         parallel(tasks, _backward_task, (layer, panels, threads, g, x, hidden, params, widths, blocks, want_dx, delta, dx))
         layer = -1 if panels else layer - 1
     if dparams.size:
         _gradients(threads, g, x, hidden, delta, widths, blocks, pieces, mask, dparams)
-
-
-@jit
-def _mix_task(k, parts, h, c, x, hidden, widths, t, below):
-    """A part of the rows of t + c hidden, in t's place, and of h + c x."""
-    low, high = k * len(h) // parts, (k + 1) * len(h) // parts
-    for n in range(low, high):
-        out, a, b, share = below[n], h[n], x[n], c[n]
-        for i in range(out.size):
-            out[i] = a[i] + share * b[i]
-        for layer in range(1, len(widths) - 1):
-            row, units = layer_of_hidden(t, widths, layer)[n], layer_of_hidden(hidden, widths, layer)[n]
-            for i in range(row.size):
-                row[i] += share * units[i]
-
-
-@jit
-def _weights_task(k, below, c, t, g, delta, widths, pieces, mask, dparams):
-    layer, first, last, _, _ = pieces[k]
-    _piece_backward(pieces[k], g, below, t, delta, widths, mask, dparams)
-    total = layer_of(dparams, widths, layer)[1][first:last]
-    total[:] = 0
-    above = g if layer == len(widths) - 2 else layer_of_hidden(delta, widths, layer + 1)
-    for n in range(len(above)):
-        row, share = above[n, first:last], c[n]
-        for m in range(row.size):
-            total[m] += share * row[m]
-
-
-@entry
-def _slope_backward(threads, h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams):
-    N, panels = len(h), _cut(len(h), params.size, threads)
-    for stage in range(1 if panels else len(widths) - 1):
-        tasks = panels if panels else _tasks(stage, N, widths, blocks, threads)
-        parallel(tasks, _tangent_task, (stage, panels, threads, h, params, widths, blocks, hidden, t, dg))
-    parallel(16, _mix_task, (16, h, c, x, hidden, widths, t, below))
-    _clear(widths, blocks, dparams)
-    parallel(len(pieces), _weights_task, (below, c, t, g, delta, widths, pieces, mask, dparams))
 
 
 def _forward_numba(x, params, widths, blocks, pieces, mask):
@@ -516,21 +288,8 @@ def _forward_numba(x, params, widths, blocks, pieces, mask):
 def _backward_numba(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, want_dparams):
     dx, dparams = empty(x.shape if want_dx else (0, 0), x.dtype), empty(params.shape if want_dparams else (0,), x.dtype)
     delta = empty(hidden.shape, x.dtype)
-    _backward(get_num_threads(), g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams)
+    backward_into(get_num_threads(), g, x, hidden, params, widths, blocks, pieces, mask, want_dx, delta, dx, dparams)
     return dx, dparams
-
-
-def _slope_numba(g, hidden, params, widths, blocks, pieces, mask):
-    dx, delta = empty((len(g), widths[0]), g.dtype), empty(hidden.shape, g.dtype)
-    _backward(get_num_threads(), g, dx, hidden, params, widths, blocks, pieces, mask, True, delta, dx, empty((0,), g.dtype))
-    return dx, delta
-
-
-def _slope_backward_numba(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, want_dg):
-    dparams, t, below = (empty(a.shape, g.dtype) for a in (params, hidden, x))
-    dg = empty(g.shape if want_dg else (0, 0), g.dtype)
-    _slope_backward(get_num_threads(), h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, t, below, dg, dparams)
-    return dg, dparams
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
@@ -546,13 +305,13 @@ class _Layer(typing.NamedTuple):
     hidden: int
 
 
-def _pairs(layers):
+def pairs(layers):
     """Every layer with the one above it, or None."""
     return zip(layers, [*layers[1:], None], strict=True)
 
 
 @functools.lru_cache(maxsize=256)
-def _plan(widths, blocks):
+def plan(widths, blocks):
     """The layers; the bounds of all of them, as Stairs of _gemm.cuh takes them; the jobs of mlp.cu. Arguments are bytes."""
     widths, blocks = np.frombuffer(widths, np.int64), np.frombuffer(blocks, np.int64).reshape(-1, 5)
     stairs = [bounds(blocks[blocks[:, 0] == layer, 1:], M) for layer, M in enumerate(widths[1:])]
@@ -561,7 +320,7 @@ def _plan(widths, blocks):
     before = [np.cumsum(size) - size for size in sizes]
     layers = [_Layer(*map(int, layer)) for layer in zip(K, M, *before, strict=True)]
     jobs = [(n > 0, layer.hidden, 0, layer.K, layer.K, upper is not None, upper.hidden if upper else 0, 0, layer.M, layer.M,
-             layer.start, layer.bounds, layer.mask) for n, (layer, upper) in enumerate(_pairs(layers))]
+             layer.start, layer.bounds, layer.mask) for n, (layer, upper) in enumerate(pairs(layers))]
     return layers, np.concatenate(stairs), np.array(jobs, dtype=np.int64)
 
 
@@ -584,7 +343,7 @@ def _as_rows(values, N, width):
 def _gradients_cublas(x, hidden, g, delta, widths, blocks, mask, layers, size):
     """dparams (size,), layer by layer."""
     dparams = _cuda.zeros((size,), g.dtype)
-    for n, (layer, upper) in enumerate(_pairs(layers)):
+    for n, (layer, upper) in enumerate(pairs(layers)):
         below = layer_of_hidden(hidden, widths, n) if n else x
         above = g if upper is None else layer_of_hidden(delta, widths, n + 1)
         dweight, dbias = layer_of(dparams, widths, n)
@@ -605,24 +364,24 @@ def weight_gradients(x, hidden, g, delta, mask, stairs, jobs, N, size):
     return add_up(dparams)
 
 
-def _shared(out, shape, depth):
+def shared(out, shape, depth):
     """(blocks, whether their tiles are large, where they store a product): out, or parts (n, size) where they share a depth."""
     count, large = tiles(shape)
     n = split(count, large, depth)
     return (count, n), large, out if n == 1 else _cuda.empty((n, math.prod(shape)), out.dtype)
 
 
-def _join(stored, hidden, out, relu):
-    """What _shared left to do for a cotangent or a tangent."""
+def join(stored, hidden, out, relu):
+    """What shared left to do for a cotangent or a tangent."""
     if stored is not out:
         launch("mlp", "backward_of", _cuda.grid(stored.shape[1], THREADS), THREADS, stored, hidden, out, *stored.shape, relu)
 
 
 def _forward_cuda(x, params, widths, blocks, pieces, mask):
-    layers, stairs, _ = _plan(_cuda.content(widths), _cuda.content(blocks))
+    layers, stairs, _ = plan(_cuda.content(widths), _cuda.content(blocks))
     N, below = len(x), x
     y, hidden = _cuda.empty((N, layers[-1].M), x.dtype), _cuda.empty((N * sum(layer.K for layer in layers[1:]),), x.dtype)
-    for n, (layer, upper) in enumerate(_pairs(layers)):
+    for n, (layer, upper) in enumerate(pairs(layers)):
         above = y if upper is None else hidden[N * upper.hidden:]
         if _cublas.takes(N, layer.K, layer.M):
             (weight, bias), rows, out = layer_of(params, widths, n), _as_rows(below, N, layer.K), _as_rows(above, N, layer.M)
@@ -631,7 +390,7 @@ def _forward_cuda(x, params, widths, blocks, pieces, mask):
                 _cublas.add(rows[:, :end], weight[:end, first:last], out[:, first:last])
             below = out if upper is None else np.maximum(out, 0, out=out)
             continue
-        count, large, stored = _shared(above, (N, layer.M), layer.K)
+        count, large, stored = shared(above, (N, layer.M), layer.K)
         launch("mlp", "forward", count, THREADS, below, params, _cuda.constant(stairs), stored, N, layer.K, layer.M,
                layer.start, layer.bounds, upper is not None, large)
         if stored is not above:
@@ -643,8 +402,8 @@ def _forward_cuda(x, params, widths, blocks, pieces, mask):
 
 
 def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, want_dparams):
-    layers, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
-    dx, delta = _cotangents(g, hidden, params, widths, blocks, want_dx)
+    layers, stairs, jobs = plan(_cuda.content(widths), _cuda.content(blocks))
+    dx, delta = cotangents(g, hidden, params, widths, blocks, want_dx)
     if not want_dparams:
         return dx, _cuda.empty((0,), x.dtype)
     if any(_cublas.takes(len(x), layer.K, layer.M) for layer in layers):
@@ -652,9 +411,9 @@ def _backward_cuda(g, x, hidden, params, widths, blocks, pieces, mask, want_dx, 
     return dx, weight_gradients(x, hidden, g, delta, mask, stairs, jobs, len(x), params.size)
 
 
-def _cotangents(g, hidden, params, widths, blocks, want_dx):
+def cotangents(g, hidden, params, widths, blocks, want_dx):
     """dx, if it is wanted, and delta."""
-    layers, stairs, _ = _plan(_cuda.content(widths), _cuda.content(blocks))
+    layers, stairs, _ = plan(_cuda.content(widths), _cuda.content(blocks))
     N, above, delta = len(g), g, _cuda.empty(hidden.shape, g.dtype)
     dx = _cuda.empty((N, layers[0].K) if want_dx else (0, 0), g.dtype)
     for n in range(len(layers) - 1, -1 if want_dx else 0, -1):
@@ -669,67 +428,29 @@ def _cotangents(g, hidden, params, widths, blocks, want_dx):
                 out[...] = np.where(_as_rows(hidden[N * layer.hidden:], N, layer.K) > 0, out, 0)
             above = out
             continue
-        count, large, stored = _shared(below, (N, layer.K), layer.M)
+        count, large, stored = shared(below, (N, layer.K), layer.M)
         launch("mlp", "backward", count, THREADS, above, params, _cuda.constant(stairs), hidden[N * layer.hidden:], stored, N,
                layer.K, layer.M, layer.start, layer.bounds, n > 0, large)
-        _join(stored, hidden[N * layer.hidden:], below, n > 0)
+        join(stored, hidden[N * layer.hidden:], below, n > 0)
         above = below
     return dx, delta
 
 
-def _slope_cuda(g, hidden, params, widths, blocks, pieces, mask):
-    return _cotangents(g, hidden, params, widths, blocks, True)
-
-
-def _slope_backward_cuda(h, c, x, g, hidden, delta, params, widths, blocks, pieces, mask, want_dg):
-    layers, stairs, jobs = _plan(_cuda.content(widths), _cuda.content(blocks))
-    N, below, t = len(h), h, _cuda.empty(hidden.shape, g.dtype)
-    dg = _cuda.empty(g.shape if want_dg else (0, 0), g.dtype)
-    for layer, upper in list(_pairs(layers))[:None if want_dg else -1]:
-        before = 0 if upper is None else N * upper.hidden
-        above = dg if upper is None else t[before:]
-        count, large, stored = _shared(above, (N, layer.M), layer.K)
-        launch("mlp", "tangent", count, THREADS, below, params, _cuda.constant(stairs), hidden[before:], stored, N, layer.K,
-               layer.M, layer.start, layer.bounds, upper is not None, large)
-        _join(stored, hidden[before:], above, upper is not None)
-        below = above
-    for layer in layers[1:]:
-        rows = slice(N * layer.hidden, N * (layer.hidden + layer.K))
-        t[rows] += (c[:, None] * hidden[rows].reshape(N, layer.K)).ravel()
-    dparams = weight_gradients(h + c[:, None] * x, t, g, delta, mask, stairs, jobs, N, params.size)
-    for layer, upper in _pairs(layers):
-        above = g if upper is None else delta[N * upper.hidden:N * (upper.hidden + upper.K)].reshape(N, layer.M)
-        end = layer.start + (layer.K + 1) * layer.M
-        dparams[end - layer.M:end] = (c[:, None] * above).sum(axis=0)
-    return dg, dparams
-
-
 @functools.lru_cache(maxsize=256)
-def _sizes(widths):
+def sizes_of(widths):
     widths = np.frombuffer(widths, np.int64)
     size, units = int(((widths[:-1] + 1) * widths[1:]).sum()), int(widths[1:-1].sum())
     return ("P", size), ("K", int(widths[0])), ("R", 0, int((widths[:-1] * widths[1:]).sum())), ("M", int(widths[-1])), units
 
 
-def _of_backward(g, x, hidden, params, widths, *rest):
-    *sizes, units = _sizes(_cuda.content(widths))
+def of_backward(g, x, hidden, params, widths, *rest):
+    *sizes, units = sizes_of(_cuda.content(widths))
     return *sizes, ("Q", len(x) * units)
-
-
-def _of_slope(g, hidden, params, widths, *rest):
-    *sizes, units = _sizes(_cuda.content(widths))
-    return *(size for size in sizes if size[0] != "K"), ("Q", len(g) * units)
 
 
 forward = Kernel("mlp.forward", "x(N,K) params(P) widths(W):int64 blocks(B,5):int64 pieces(T,5):int64 mask(R)",
                  reference=_forward_reference, numba=_forward_numba, cuda=_forward_cuda,
-                 sizes=lambda x, params, widths, *rest: _sizes(_cuda.content(widths))[:3])
+                 sizes=lambda x, params, widths, *rest: sizes_of(_cuda.content(widths))[:3])
 backward = Kernel("mlp.backward", "g(N,M) x(N,K) hidden(Q) params(P) widths(W):int64 blocks(B,5):int64 "
                   "pieces(T,5):int64 mask(R) want_dx want_dparams", reference=_backward_reference, numba=_backward_numba,
-                  cuda=_backward_cuda, sizes=_of_backward)
-slope = Kernel("mlp.slope", "g(N,M) hidden(Q) params(P) widths(W):int64 blocks(B,5):int64 pieces(T,5):int64 mask(R)",
-               reference=_slope_reference, numba=_slope_numba, cuda=_slope_cuda, sizes=_of_slope)
-slope_backward = Kernel("mlp.slope_backward", "h(N,K) c(N) x(N,K) g(N,M) hidden(Q) delta(Q) params(P) widths(W):int64 "
-                        "blocks(B,5):int64 pieces(T,5):int64 mask(R) want_dg", reference=_slope_backward_reference,
-                        numba=_slope_backward_numba, cuda=_slope_backward_cuda,
-                        sizes=lambda h, c, x, g, hidden, delta, *rest: _of_backward(g, h, hidden, *rest))
+                  cuda=_backward_cuda, sizes=of_backward)

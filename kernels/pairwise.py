@@ -25,7 +25,7 @@ from . import _cuda
 from ._dispatch import Kernel, empty
 from ._jit import entry, jit, parallel
 from ._math import exp
-from .masked_matmul import _panels
+from ._partition import n_panels
 
 BLOCK = 256       # pairs at a time
 SERIAL = 2**15    # differences up to which waking other threads would cost more than it saves
@@ -235,7 +235,7 @@ def _nearest_panel(p, panels, x, columns, out):
 
 @jit
 def _panels_of(x, columns):
-    return 1 if x.size * columns.shape[1] < SERIAL else _panels(len(x))
+    return 1 if x.size * columns.shape[1] < SERIAL else n_panels(len(x))
 
 
 @entry

@@ -32,9 +32,8 @@ import numpy as np
 from . import _cuda
 from ._dispatch import Kernel, empty
 from ._jit import entry, jit, parallel
-from ._math import exp, exp_small, log, log1p
-from .masked_matmul import _panels
-from .mlp import _sum
+from ._math import exp, exp_small, log, log1p, sum_in_lanes
+from ._partition import n_panels
 
 LEAST = 1e-3  # of a width and a height, as a share of the box, and of a derivative
 SHIFT = math.log(math.expm1(1 - LEAST))  # LEAST + softplus(SHIFT) = 1
@@ -424,12 +423,12 @@ def _panel(p, panels, v, params, K, D, box, of_z, ans, logs, log_det):
     low, high = p * N // panels, (p + 1) * N // panels
     _values(v, params, K, box, of_z, low * D, high * D, ans, logs)
     for n in range(low, high):
-        log_det[n] = _sum(logs[n * D:(n + 1) * D])
+        log_det[n] = sum_in_lanes(logs[n * D:(n + 1) * D])
 
 
 @entry
 def _apply(v, params, K, D, box, of_z, ans, logs, log_det):
-    panels = _panels(len(log_det))
+    panels = n_panels(len(log_det))
     parallel(panels, _panel, (panels, v, params, K, D, box, of_z, ans, logs, log_det))
 
 
@@ -464,7 +463,7 @@ def _pull_panel(p, panels, dout, dlog_det, x, params, D, box, of_inverse, want_p
 
 @entry
 def _apply_pull(dout, dlog_det, x, params, D, box, of_inverse, want_params, dv, dparams):
-    panels = _panels(len(dlog_det))
+    panels = n_panels(len(dlog_det))
     parallel(panels, _pull_panel, (panels, dout, dlog_det, x, params, D, box, of_inverse, want_params, dv, dparams))
 
 

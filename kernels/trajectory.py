@@ -31,9 +31,9 @@ from . import _cuda
 from ._cuda import KernelError
 from ._dispatch import Kernel, empty
 from ._jit import NO, entry, jit, parallel
+from ._layers import layer_of
 from ._math import exp_fused, turn
 from ._tile import multiply, pack, panel_product, part_of, tile_columns, tile_rows
-from .mlp import layer_of
 from .silu import sigmoid
 
 ROWS = 60  # of a panel: whole tiles of 6 or 10 rows

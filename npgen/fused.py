@@ -23,6 +23,7 @@ from .kernels import flow as _flow_kernel
 from .kernels import likelihood as _likelihood_kernel
 from .kernels import mixture_likelihood as _mixture_kernel
 from .kernels import mlp as _mlp_kernel
+from .kernels import mlp_slope as _slope_kernel
 from .kernels import silu as _silu_kernel
 from .kernels._constants import LOG_2PI
 from .kernels._cuda import constant_like
@@ -109,15 +110,15 @@ def _slope_formula(g, hidden, params, layout):
 
 
 def _slope_forward(g, hidden, params, layout):
-    return _mlp_kernel.slope(*contiguous(g, hidden, params), *layout.cut, layout.mask_as(g.dtype, g))
+    return _slope_kernel.forward(*contiguous(g, hidden, params), *layout.cut, layout.mask_as(g.dtype, g))
 
 
 def _slope_backward(tracked, ans, h, g, hidden, params, layout):
     if h[0] is None or h[1] is not None or 1 in tracked:
         return None
     h, none = contiguous(h[0])[0], np.zeros_like(g[:, 0])
-    both = _mlp_kernel.slope_backward(h, none, h, *contiguous(g, hidden), ans[1], *contiguous(params), *layout.cut,
-                                      layout.mask_as(g.dtype, g), 0 in tracked)
+    both = _slope_kernel.backward(h, none, h, *contiguous(g, hidden), ans[1], *contiguous(params), *layout.cut,
+                                  layout.mask_as(g.dtype, g), 0 in tracked)
     return [both[i // 2] for i in tracked]
 
 
@@ -140,8 +141,8 @@ def _sloped_backward(tracked, ans, g, x, params, layout):
     if g[1] is None:
         return None
     c, (x, params, h) = np.zeros_like(y[:, 0]) if g[0] is None else contiguous(g[0][:, 0])[0], contiguous(x, params, g[1])
-    _, dparams = _mlp_kernel.slope_backward(h, c, x, np.ones_like(y), hidden, delta, params, *layout.cut,
-                                            layout.mask_as(y.dtype, y), False)
+    _, dparams = _slope_kernel.backward(h, c, x, np.ones_like(y), hidden, delta, params, *layout.cut,
+                                        layout.mask_as(y.dtype, y), False)
     return [dparams if i else c[:, None] * slope for i in tracked]
 
 

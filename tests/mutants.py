@@ -338,7 +338,7 @@ MUTANTS = [
       "self._made(p, n, stream, c, p.flat)[[i % 1000 for i in range(n)]]"),
     M("GAN: penalties without a derivative", "GAN, moons", "models.gan:GAN._loss", "ops.square(slope)",
       "ops.square(ops.stop_gradient(slope))"),
-    M("GAN: of the slope's derivative a layer's units are left out", "GAN, moons", "kernels.mlp:_slope_backward_reference",
+    M("GAN: of the slope's derivative a layer's units are left out", "GAN, moons", "kernels.mlp_slope:_backward_reference",
       "below = h + c[:, None] * ", "below = c[:, None] * "),
     M("autoencoder: codes by the model's stream", "Autoencoder, real", "models.autoencoder:Autoencoder._draw", "rng=stream",
       "rng=self.stream_"),

@@ -11,7 +11,7 @@ from test_network_kernels import mlp_inputs, tolerance
 from test_rbm import chain_inputs, contrast_inputs
 
 from npgen import kernels, masks
-from npgen.kernels import _cuda, em, flow, gibbs, gray, langevin, made_sample, masked_matmul, mlp
+from npgen.kernels import _cuda, em, flow, gibbs, gray, langevin, made_sample, masked_matmul, mlp, mlp_slope
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan, made_masks
 
@@ -105,10 +105,11 @@ def by_layers(cupy, made, dtype):
         seen.append((name, blocks))
         launch(stem, name, blocks, *args)
 
-    with mock.patch.object(mlp, "launch", noted), mock.patch.object(masked_matmul, "launch", noted):
+    with (mock.patch.object(mlp, "launch", noted), mock.patch.object(mlp_slope, "launch", noted),
+          mock.patch.object(masked_matmul, "launch", noted)):
         y, h = on_device(cupy, mlp.forward, (x, params, *rest))
-        dx, delta = on_device(cupy, mlp.slope, (g, h, params, *rest))
-        answers = [y, h, dx, delta, *on_device(cupy, mlp.slope_backward, (v, c, x, g, h, delta, params, *rest, True)),
+        dx, delta = on_device(cupy, mlp_slope.forward, (g, h, params, *rest))
+        answers = [y, h, dx, delta, *on_device(cupy, mlp_slope.backward, (v, c, x, g, h, delta, params, *rest, True)),
                    *on_device(cupy, masked_matmul.forward, (x, weight, dy[0], mask, plan.blocks)),
                    *on_device(cupy, masked_matmul.backward_x, (dy, weight, mask, plan.blocks))]
     return [a.tobytes() for a in answers], seen
@@ -188,10 +189,10 @@ def test_mlp(cupy, monkeypatch, n, widths, made, dtype, large):
         for layer, plan in enumerate(layout.plans if wanted[1] else ()):
             assert not layout.weight_and_bias(dparams, layer)[0][~plan.mask].any()
     args = g, h, params, *rest
-    _, delta = agree(cupy, mlp.slope, args, *allowed(mlp.slope, *args))
+    _, delta = agree(cupy, mlp_slope.forward, args, *allowed(mlp_slope.forward, *args))
     for wanted in (True, False):
         args = rng.normal(size=x.shape).astype(dtype), rng.normal(size=n).astype(dtype), x, g, h, delta, params, *rest, wanted
-        _, dparams = agree(cupy, mlp.slope_backward, args, *allowed(mlp.slope_backward, *args))
+        _, dparams = agree(cupy, mlp_slope.backward, args, *allowed(mlp_slope.backward, *args))
         for layer, plan in enumerate(layout.plans):
             assert not layout.weight_and_bias(dparams, layer)[0][~plan.mask].any()
 

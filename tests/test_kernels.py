@@ -25,6 +25,7 @@ from npgen.kernels import (
     masked_matmul,
     mixture_likelihood,
     mlp,
+    mlp_slope,
     norm,
     pairwise,
     random,
@@ -499,7 +500,7 @@ JUDGED_ELSEWHERE = {"em.log_prob", "em.posterior", "em.statistics",  # in test_e
                     "gibbs.chain", "gibbs.contrast", "gibbs.centred", "gray.log_weights",  # in test_rbm
                     "langevin.chain",  # in test_energy
                     "made_sample.sample",  # against the naive sampler; the others in test_network_kernels
-                    "mlp.forward", "mlp.backward", "mlp.slope", "mlp.slope_backward",
+                    "mlp.forward", "mlp.backward", "mlp_slope.forward", "mlp_slope.backward",
                     "flow.inverse", "flow.forward", "flow.backward",
                     "trajectory.solve"}  # in test_trajectory
 KERNELS = pytest.mark.parametrize("kernel", CASES, ids=lambda kernel: kernel.name)
@@ -945,9 +946,9 @@ def launches_of_networks(dtype):
     yield mlp.forward, (x, params, *rest)
     y, hidden = mlp.forward.reference(x, params, *rest)
     yield mlp.backward, (y, x, hidden, params, *rest, True, True)
-    _, delta = mlp.slope.reference(y, hidden, params, *rest)
-    yield from ((mlp.slope, (y, hidden, params, *rest)), (mlp.slope_backward, (x, y[:, 0].copy(), x, y, hidden, delta, params,
-                                                                                         *rest, True)))
+    _, delta = mlp_slope.forward.reference(y, hidden, params, *rest)
+    yield from ((mlp_slope.forward, (y, hidden, params, *rest)),
+                (mlp_slope.backward, (x, y[:, 0].copy(), x, y, hidden, delta, params, *rest, True)))
     chain = FlowLayout([np.arange(4)] * 3, [Layout((3, 9, 8, 2)), Layout((1, 9, 8, 6)), Layout((2, 9, 8, 4))])
     flows = (np.zeros(chain.size, dtype), *chain.cut, 3.0)
     yield from ((flow.inverse, (x, *flows, True)), (flow.forward, (x, *flows)))
@@ -980,7 +981,7 @@ FREE = {"gather.rows": "RDN", "random.uniform": "N", "random.normal": "N", "norm
         "reparameterize.posterior_forward": "N", "em.log_prob": "N",
         "em.posterior": "N", "masked_matmul.forward": "NB", "masked_matmul.backward_x": "NB",
         "masked_matmul.backward_weight": "B", "mlp.forward": "NBT", "mlp.backward": "BT",
-        "mlp.slope": "BT", "mlp.slope_backward": "BT", "flow.inverse": "NT",
+        "mlp_slope.forward": "BT", "mlp_slope.backward": "BT", "flow.inverse": "NT",
         "flow.forward": "NT", "flow.backward": "T", "made_sample.sample": "S", "gibbs.chain": "NL", "gibbs.contrast": "NR",
         "silu.forward": "Q"}
 

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npgen import kernels
-from npgen.kernels import _blas, _jit, flow, masked_matmul, mlp
+from npgen.kernels import _blas, _jit, flow, masked_matmul, mlp, mlp_slope
+from npgen.kernels._layers import layer_of, layer_of_hidden
 from npgen.layout import FlowLayout, Layout
 from npgen.masks import Plan, made_masks
 from npgen.testing import check_kernel
@@ -57,13 +58,13 @@ def test_mlp_agrees_with_its_reference(dtype, seed, n, n_in, hidden, n_out, made
             atol = tolerance(dtype, x, h, g, dx, dparams)
         check_kernel(mlp.backward, g, x, h, params, *rest, *wanted, rtol=0, atol=atol)
     with kernels.using("reference"):
-        s, delta = mlp.slope(g, h, params, *rest)
+        s, delta = mlp_slope.forward(g, h, params, *rest)
         c, along = rng.normal(size=n).astype(dtype), rng.normal(size=x.shape).astype(dtype)
-        dg, dparams = mlp.slope_backward(along, c, x, g, h, delta, params, *rest, True)
+        dg, dparams = mlp_slope.backward(along, c, x, g, h, delta, params, *rest, True)
         atol = tolerance(dtype, x, h, g, s, delta, dg, dparams)
-    check_kernel(mlp.slope, g, h, params, *rest, rtol=0, atol=atol)
+    check_kernel(mlp_slope.forward, g, h, params, *rest, rtol=0, atol=atol)
     for wanted in (True, False):
-        check_kernel(mlp.slope_backward, along, c, x, g, h, delta, params, *rest, wanted, rtol=0, atol=atol)
+        check_kernel(mlp_slope.backward, along, c, x, g, h, delta, params, *rest, wanted, rtol=0, atol=atol)
 
 
 @DTYPES
@@ -136,9 +137,9 @@ def test_the_bits_do_not_depend_on_the_threads():
     def everything():
         y, h = mlp.forward(x, params, *rest)
         z, log_det, log_prob, *kept = flow.inverse(x, *steps, True)
-        s, delta = mlp.slope(y, h, params, *rest)
+        s, delta = mlp_slope.forward(y, h, params, *rest)
         return [y, *mlp.backward(y, x, h, params, *rest, True, True), s, delta,
-                *mlp.slope_backward(x, y[:, 0].copy(), x, y, h, delta, params, *rest, True), z, log_det, log_prob,
+                *mlp_slope.backward(x, y[:, 0].copy(), x, y, h, delta, params, *rest, True), z, log_det, log_prob,
                 *flow.forward(x, *steps), *flow.backward(x, log_det, *kept, *steps, True)]
 
     both, before = everything(), numba.get_num_threads()
@@ -159,17 +160,17 @@ def test_large_layers_have_the_bits_of_few_rows_and_few_columns(dtype):
     rest = params, widths, blocks, pieces, np.empty(0, dtype)
     x, g = r.normal(size=(n, widths[0])).astype(dtype), r.normal(size=(n, widths[-1])).astype(dtype)
     y, hidden = mlp.forward(x, *rest)
-    dx, delta = mlp.slope(g, hidden, *rest)
+    dx, delta = mlp_slope.forward(g, hidden, *rest)
     for low in range(0, n, 50):
         few = slice(low, low + 50)
         small_y, small_hidden = mlp.forward(x[few], *rest)
         np.testing.assert_array_equal(y[few], small_y)
-        np.testing.assert_array_equal(dx[few], mlp.slope(g[few], small_hidden, *rest)[0])
+        np.testing.assert_array_equal(dx[few], mlp_slope.forward(g[few], small_hidden, *rest)[0])
     _, dparams = mlp.backward(g, x, hidden, *rest, False, True)
-    below = [x, *(mlp.layer_of_hidden(hidden, widths, layer) for layer in (1, 2))]
-    above = [*(mlp.layer_of_hidden(delta, widths, layer) for layer in (1, 2)), g]
+    below = [x, *(layer_of_hidden(hidden, widths, layer) for layer in (1, 2))]
+    above = [*(layer_of_hidden(delta, widths, layer) for layer in (1, 2)), g]
     for layer, (a, b) in enumerate(zip(below, above, strict=True)):
-        dweight, dbias = mlp.layer_of(dparams, widths, layer)
+        dweight, dbias = layer_of(dparams, widths, layer)
         np.testing.assert_allclose(dbias, b.astype(float).sum(axis=0), atol=n * np.finfo(dtype).eps * np.abs(b).max())
         for low in range(0, b.shape[1], 150):
             narrow = np.ascontiguousarray(b[:, low:low + 150])
