@@ -188,7 +188,8 @@ def test_questions_about_times_of_a_day():
             (lambda: model.predict(frame, "planned"), "predict: column 'planned' holds times, by which it has neither"),
             (lambda: model.marginal(["actual"]).sample(3), "column 'actual' is counted from 'planned', which is not there"),
             (lambda: model.log_prob(frame.with_columns(planned=1299)), "log_prob: column 'planned', row 1: 1299 is no time"),
-            (lambda: model.log_prob(frame.with_columns(delay=pl.col("delay") + 1)), "does not follow from 'actual' and")):
+            (lambda: model.log_prob(frame.with_columns(delay=pl.col("delay") + 1)),
+             r"follow from 'actual' and 'planned'.*, but -?\d+ does")):
         with pytest.raises(ValueError, match=words) as caught:
             call()
         assert "\n" not in str(caught.value)

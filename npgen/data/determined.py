@@ -114,7 +114,7 @@ def agree(column, columns, x, values, gaps):
     given[~gaps] = values
     for row in np.flatnonzero(~gaps & ~missing):
         if given[row] != derived[row] and not _same_float(column, given[row], derived[row]):
-            value, other = (np.asarray(each, object).tolist() for each in (given[row], derived[row]))
+            value, other = (np.asarray(each).tolist() for each in (given[row], derived[row]))
             raise DataError(f"column {column.name!r}, row {row + 1}: {value!r}"[:150] + f" does not follow from "
                             f"{' and '.join(map(repr, column.by))}, but {other!r}"[:150] + " does; correct it, or fit with a "
                             "kind for the column")
