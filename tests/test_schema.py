@@ -44,7 +44,8 @@ def pandas_column(values, dtype):
     if dtype == "zone":
         return pd.Series(values, dtype="datetime64[us]").dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo")
     if dtype in ("category", "ordered"):
-        known = levels_of(values) if dtype == "ordered" else None
+        there = any(value is not None for value in values)
+        known = levels_of(values) if dtype == "ordered" else None if there else []  # of none, the dtype is not kept
         return pd.Series(pd.Categorical(values, categories=known, ordered=dtype == "ordered"))
     return pd.Series(values, dtype=dtype)
 
@@ -88,6 +89,12 @@ def tables(draw, library):
         name = draw(st.sampled_from(["a", "B b", "c/(d)", "<e>"])) + str(j)
         columns[name] = column(values, draw(st.sampled_from(dtypes[cells])))
     return table(columns)
+
+
+def test_a_number_that_is_rounded_to_zero_has_no_sign():
+    schema = Schema.infer(pl.DataFrame({"x": [0.0, 0.1, 0.1, 2.5], "y": [-0.5, 0.5, 0.5, -1.5]}))
+    signs = np.signbit(schema.decode(np.array([[-0.04, -0.04], [-0.0, -0.0], [0.0, 0.0]])).to_numpy())
+    assert signs.tolist() == [[False, False], [True, True], [False, False]]  # a zero that was there keeps its own
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

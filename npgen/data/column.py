@@ -209,7 +209,10 @@ class Column:
             return np.clip(np.rint(x), low, high)
         if self.kind == "integer":
             return np.clip(self.low + np.rint((x - self.low) / self.step) * self.step, self.low, self.high)
-        return x if self.step is None else np.clip(np.round(x, decimals_of(self.step)), self.low, self.high)
+        if self.step is None:
+            return x
+        y = np.clip(np.round(x, decimals_of(self.step)), self.low, self.high)
+        return np.where((y == 0) & (x != 0), 0.0, y)  # and not -0.0, unless that was there
 
     def values(self, x):
         """The values that numbers x (n,) stand for, on the column's grid and within its bounds, and which are missing."""
