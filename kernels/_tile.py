@@ -423,6 +423,8 @@ def _pack_group(b, turned, start, first, last, panels, depth):
             _move(b, start + k, first + p * columns, panels[p], k)
     for j in range(first + whole * columns, last, columns):
         pack(b, turned, start, j, min(columns, last - j), panels[(j - first) // columns, :depth])
+    for p in range(-(-(last - first) // columns), -(-(last - first) // columns // panels_at_once()) * panels_at_once()):
+        panels[p, :depth] = 0  # nobody looks at its sums, but numbers too small to be normal would be slow
 
 
 @jit
@@ -514,6 +516,7 @@ def _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last)
         for k in range(start, stop, step):
             depth = min(step, stop - k)
             _pack_rows(a, a_turned, row + low, k, rows[:len(block)], depth)
+            rows[len(block):, :depth] = 0  # of the last tile: what lay there may be too small for a normal number, and slow
             for j in range(first, last, GROUP * columns):
                 until = min(j + GROUP * columns, last)
                 _pack_group(b, b_turned, k, j, until, panels, depth)
