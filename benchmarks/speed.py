@@ -300,8 +300,8 @@ def machine():
 
 def report(sections, peaks, facts, rounds, where):
     """The whole Markdown text."""
-    kind = facts.pop("instructions")
-    yield f"# npgen beside other libraries, on a CPU with {kind}"
+    kind, cpu = facts.pop("instructions"), facts.pop("cpu")
+    yield f"# npgen beside other libraries, on a CPU with {kind}: {cpu}"
     yield ""
     yield f"Written by `python -m benchmarks.speed --repeats {rounds}`. A ratio is npgen's time over the fastest peer's: small"
     yield "is fast. A bar is the ratio aimed at, a stretch what was hoped for; the medians say whether it is met. A training"

@@ -32,7 +32,7 @@ def facts():
     widest = instructions(features.split(","))
     return {"npgen": f"numba {numba.__version__}, {numba.get_num_threads()} threads, compiles for {cpu} with "
                      f"{widest}, products of its own",
-            "core type": min(blas, default=""), "instructions": widest}
+            "core type": min(blas, default=""), "instructions": widest, "cpu": cpu}
 
 
 def _build(model, problem, **chosen):
