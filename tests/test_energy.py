@@ -270,6 +270,16 @@ def test_without_an_energy_it_is_its_base_bit_for_bit():
     assert untrained.log_prob(MOONS).tobytes() == untrained.base_.log_prob(MOONS).tobytes()
 
 
+@pytest.mark.parametrize("slope", [-3.0, 3.0])
+def test_far_out_the_base_has_the_last_word(slope):
+    """However steeply the energy falls: the density of a row vanishes, and is neither infinite nor no number."""
+    model = fitted(preprocess=None)
+    model.params_["f.0.weight"][...], model.params_["f.1.weight"][...] = 1, slope
+    for dtype in (np.float32, np.float64):
+        for far in (1e30, np.finfo(dtype).max):
+            assert (model.log_prob(np.array([[far, far], [-far, far], [0, -far]], dtype)) < -1e37).all()
+
+
 @objectives
 def test_the_density_integrates_to_one(objective):
     """By quadrature, within 5 standard errors of log Z and the grid's .002."""

@@ -20,6 +20,7 @@ from ..models.estimator import NotFittedError
 from ..models.files import Saved, load
 from ..random import Stream
 from ..transforms import Chain, Dequantize
+from .law import SIGMAS
 from .reference import Reference
 
 MANY_STATES = 4096
@@ -180,6 +181,19 @@ class Subject:
         return self.host.inner(np.float64)
 
     @property
+    def slack(self):
+        """By how many nats log_prob may be off, all rows alike: 0, or where log Z is estimated by what log_z_error_ allows.
+
+        Raises Skip for another estimate, and for a bound.
+        """
+        if self.density == "exact":
+            return 0.0
+        error = getattr(self.model, "log_z_error_", None)
+        if self.density == "bound" or error is None:
+            raise Skip(f"log_prob is {'a bound' if self.density == 'bound' else 'an estimate without its error'}")
+        return SIGMAS * error
+
+    @property
     def represents(self):
         """Whether it is a model of npgen that has a representation."""
         return self.is_parametric and self.model.n_latent_ > 0
@@ -310,8 +324,7 @@ class Subject:
         """
         if self.support != "real" or self.d > 2:
             raise Skip("only for one or two real columns")
-        if self.density != "exact":
-            raise Skip("log_prob is not exact")
+        _ = self.slack  # which raises Skip
         low, high = np.quantile(self.pilot, [0.001, 0.999], axis=0)
         low, high = low - 0.6 * (high - low), high + 0.6 * (high - low)
         n = 27_000 if self.d == 1 else 3 * round(150 * min(1, self.n / 20_000)**0.25)  # of fewer rows, less is asked
