@@ -985,6 +985,14 @@ def test_made_imputes_and_what_takes_no_missing_values_says_where_one_is(here, c
         capsys, "fit", "gmm", "--data", "bad.csv", "--out", "m")
 
 
+@pytest.mark.parametrize("model", ["diffusion", "flowmatching", "gan", "gmmn", "autoencoder", "rbm", "energy", "gmm"])
+def test_columns_of_texts_are_refused_with_what_models_them(here, capsys, model):
+    Path("bad.csv").write_text("a,b\n1,2\n3,red\n")
+    assert "'red', not a number; correct it, or remove the row or the column, or fit a mixture or a made, which" in fails(
+        capsys, "fit", model, "--data", "bad.csv", "--out", "m")
+    assert "or fit a mixture" not in fails(capsys, "fit", "made", "--data", "bad.csv", "--out", "m", "--context", "a")
+
+
 def test_a_classifiers_file_is_not_asked(here, capsys):
     y = np.arange(60) % 2
     npgen.BayesClassifier(npgen.GaussianMixture(1, random_state=0)).fit(ROWS, y).save("m")

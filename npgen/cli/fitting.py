@@ -14,6 +14,7 @@ import numpy as np
 from .. import data, heads, parallel, priors
 from ..data.blocks import is_blocks
 from ..data.reading import is_parquet, read_table
+from ..data.table import TextError
 from ..data.text import PLAIN
 from ..divergences.objectives import OBJECTIVES
 from ..machine import ROWS, compiling_ahead
@@ -50,7 +51,11 @@ def fit(args):
         x, context, columns = frame, None, schema or infer(args.data, frame, kinds)
         valid = args.valid and read_table(args.valid, kinds, dialect(args))
     else:
-        (x, context), columns = training_rows(args.data, args.context, model.takes_missing, dialect(args)), None
+        try:
+            (x, context), columns = training_rows(args.data, args.context, model.takes_missing, dialect(args)), None
+        except TextError as error:
+            beside = "" if model.holds_levels else ", or fit a mixture or a made, which model texts"
+            raise ValueError(f"{error}{beside}") from None
         valid = None if args.valid is None else _validation(args, x, context)
     alone = args.workers is None and not blocks and frame is None and context is None
     ahead = compiling_ahead(_first_pass(args), x.rows[:ROWS]) if alone else contextlib.nullcontext()

@@ -13,6 +13,10 @@ class DataError(ValueError):
     """A data set cannot be read or written; the message names the file, row and column, and says what to do."""
 
 
+class TextError(DataError):
+    """A cell of a file holds text, where it is read as numbers."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Rows (n, d) and the names of their columns, or None: a model takes it as it takes a DataFrame.

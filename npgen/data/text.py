@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from ..warn import warn
-from .table import DataError, check_finite
+from .table import DataError, TextError, check_finite
 
 MISSING = {"", "?", "-", "na", "n/a", "null", "none"}
 
@@ -143,9 +143,10 @@ class Text:
             column = next((j for j in (range(self.width) if columns is None else columns) if not (
                 _is_number(self._dialect.plain(fields[j])) or self._missing and self._dialect.is_missing(fields[j]))), None)
             if column is not None:
-                what = repr(fields[column][:40]) + ", not a number" if fields[column].strip() else "empty"
-                return DataError(f"{self.path}: {self._place(row, line, column)} is {what}; correct it, or remove the row or "
-                                 "the column")
+                what, kind = (repr(fields[column][:40]) + ", not a number", TextError) if fields[column].strip() else (
+                    "empty", DataError)
+                return kind(f"{self.path}: {self._place(row, line, column)} is {what}; correct it, or remove the row or the "
+                            "column")
         return DataError(f"{self.path} cannot be read as numbers ({error}); write plain decimal numbers, one row to a line")
 
     def _place(self, row, line, column):
