@@ -12,12 +12,13 @@ of the first two have no bias. Other divergences are objectives elsewhere, of th
     fisher_divergence                     score matching, which asks for a score without kinks: of an EnergyModel
     wasserstein_1d                        sliced_wasserstein of one column
     total_variation, coverage             none: the best critic of one is a step, sign(p - q) / 2, and the other counts rows
-    kernel_stein_discrepancy              none here: a model with the score that it asks for has score matching
+    kernel_stein_discrepancy              none: what q has where no rows are it does not see, so that a flow fitted by it puts
+                                          its mass there (Gorham & Mackey, 2017); of a score on a base there is score matching
 
 Legend: n rows, d columns, s scales, l directions.
 Sources: Székely & Rizzo, Energy statistics (2013); Dziugaite, Roy & Ghahramani, Training generative neural networks via
 maximum mean discrepancy optimization (2015); Deshpande, Zhang & Schwing, Generative modeling using the sliced Wasserstein
-distance (2018).
+distance (2018); Gorham & Mackey, Measuring sample quality with kernels (2017).
 """
 import abc
 import dataclasses
