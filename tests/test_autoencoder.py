@@ -154,15 +154,16 @@ def test_same_seed_same_fit_and_the_same_bits_for_any_thread_count(dtype):
         assert one.tobytes() == other.tobytes() and one.dtype == dtype
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("given", [{}, {"context": MOONS[:, 0] > 0}], ids=["alone", "given a context"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(given, tmp_path):
     def stop(entry):
         if entry["epoch"] == 2:
             raise RuntimeError("stop")
 
-    whole = small(noise=0.1).fit(MOONS)
+    whole = small(noise=0.1).fit(MOONS, **given)
     with pytest.raises(RuntimeError, match="stop"):
-        small(noise=0.1, callbacks=(stop,)).fit(MOONS, checkpoint=tmp_path / "run")
-    again = small(noise=0.1).fit(MOONS, checkpoint=tmp_path / "run", resume=True)
+        small(noise=0.1, callbacks=(stop,)).fit(MOONS, checkpoint=tmp_path / "run", **given)
+    again = small(noise=0.1).fit(MOONS, checkpoint=tmp_path / "run", resume=True, **given)
     same(again, whole)
     assert again.history_ == whole.history_
 
@@ -198,12 +199,15 @@ def test_every_law_that_applies_holds(x):
     assert report.passed, str(report)
 
 
-def test_on_the_device_it_is_the_same_model(cupy):
-    host, device = (small(noise=0.1).to(where).fit(MOONS) for where in ("cpu", "cuda"))
+@pytest.mark.parametrize("given", [{}, {"context": MOONS[:, 0] > 0}], ids=["alone", "given a context"])
+def test_on_the_device_it_is_the_same_model(cupy, given):
+    host, device = (small(noise=0.1).to(where).fit(MOONS, **given) for where in ("cpu", "cuda"))
     assert (host.device, device.device) == ("cpu", "cuda")
-    np.testing.assert_allclose(device.encode(MOONS), host.encode(MOONS), rtol=2e-3, atol=2e-3)
-    np.testing.assert_allclose(host.to("cuda").sample(9, rng=0), host.to("cpu").sample(9, rng=0), rtol=1e-5, atol=1e-6)
-    assert np.isfinite(device.score(MOONS))
+    np.testing.assert_allclose(device.encode(MOONS, **given), host.encode(MOONS, **given), rtol=2e-3, atol=2e-3)
+    one = {name: c[:1] for name, c in given.items()}
+    drawn = [host.to(where).sample(9, rng=0, **one) for where in ("cuda", "cpu")]
+    np.testing.assert_allclose(*drawn, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(device.score(MOONS, **given))
 
 
 def test_the_command_line_fits_draws_and_checks_it(tmp_path, capsys, monkeypatch):
