@@ -36,7 +36,8 @@ along. Give it threads by starting it otherwise, as in multiprocessing.get_conte
     _gemm.cuh        what the CUDA sources share: products by tiles; _random.cuh, _reduce.cuh and _pack.cuh likewise
     _layers          where a network's layers lie, and how they are cut among threads; _partition: how any product is
     _math            exp, log, tanh and their kin in polynomials; _math.cuh has the same bits
-    _jit             Numba, its cache folders and its threads
+    _jit             Numba: what compiles a function, its threads; _compilers: how; _caching: where it is kept; _processes:
+                     of several, which compiles
     _later           what imports Numba is executed when it is first asked for something
     _blas            NumPy's and SciPy's BLAS: its instructions, and one thread while kernels run
 """

@@ -15,7 +15,7 @@ from . import fused, kernels, ops, splines
 from .divergences import pairs
 from .engine import vjp
 from .kernels import _blas as _blas_kernel
-from .kernels import _cuda, _jit, gibbs, pairwise, random, transport
+from .kernels import _caching, _cuda, _jit, _processes, gibbs, pairwise, random, transport
 from .masks import Plan
 from .models import MODELS
 from .parallel import n_ranks
@@ -100,12 +100,13 @@ def compiling_ahead(code, rows=None):
                 file.seek(0)
             started.append(subprocess.Popen(
                 [sys.executable, "-c", program], stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                env=os.environ | {"NPGEN_CACHE_DIR": str(_jit.cache_folder())}, cwd=Path(__file__).parent.parent))
+                env=os.environ | {"NPGEN_CACHE_DIR": str(folder)}, cwd=Path(__file__).parent.parent))
 
-    with _jit.helped(start) if _n_cores() > 1 and n_ranks() == 1 and _jit.cache_folder() else contextlib.nullcontext():
+    folder = _caching.cache_folder() if _jit.available and _n_cores() > 1 and n_ranks() == 1 else None
+    with _processes.helped(start) if folder else contextlib.nullcontext():
         try:
-            if not any(file.name.endswith(".nbi") for file in (_jit.cache_folder() or Path()).glob("kernels-*/*/*")):
-                _jit.call_help()
+            if folder and not any(file.name.endswith(".nbi") for file in folder.glob("kernels-*/*/*")):
+                _processes.call_help()
             yield
         finally:
             for process in started:  # whatever it is still at is not needed
@@ -171,7 +172,7 @@ def advice():
         yield "Numba's threads run on its own work queue; install tbb, or a libgomp for Numba to find."
     if _numba_threads() < _n_cores():
         yield f"Numba uses {_numba_threads()} of {_n_cores()} cores: set NUMBA_NUM_THREADS={_n_cores()}, or leave it unset."
-    if _jit.cache_folder() is None:
+    if _caching.cache_folder() is None:
         yield "No cache folder is writable, so every process compiles anew: set NPGEN_CACHE_DIR to a folder of your own."
 
 
@@ -226,9 +227,9 @@ def _layer():
 
 
 def _cache():
-    if (folder := _jit.cache_folder()) is None:
+    if not _jit.available or (folder := _caching.cache_folder()) is None:
         return "none: no folder is writable"
-    sizes = [file.stat().st_size for name in _jit.folder_names().values() for file in (folder / name).rglob("*.nbc")]
+    sizes = [file.stat().st_size for name in _caching.folder_names().values() for file in (folder / name).rglob("*.nbc")]
     return f"{folder} ({len(sizes)} compiled functions, {sum(sizes) / 1e6:.1f} MB)"
 
 

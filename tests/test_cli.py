@@ -381,7 +381,7 @@ def test_config_advises(monkeypatch, patch, advice):
 
 
 def test_config_advises_a_cache_folder(monkeypatch):
-    monkeypatch.setattr(machine._jit, "cache_folder", lambda: None)
+    monkeypatch.setattr(machine._caching, "cache_folder", lambda: None)
     assert any("NPGEN_CACHE_DIR" in line for line in machine.advice())
 
 
@@ -909,7 +909,7 @@ def test_the_second_process_finds_the_same_npgen(here, monkeypatch, argv):
         return process
 
     monkeypatch.setattr(machine, "_n_cores", lambda: 2)
-    monkeypatch.setattr(machine._jit, "helped", helped)
+    monkeypatch.setattr(machine._processes, "helped", helped)
     monkeypatch.setattr(machine, "subprocess", types.SimpleNamespace(Popen=through, DEVNULL=subprocess.DEVNULL))
     assert run(*argv) == 0 and ended == [0]
 

@@ -181,8 +181,8 @@ def test_ctrl_c_while_a_kernel_compiles():
     import numpy as np
     from numba.core import codegen
     from npgen import kernels
-    from npgen.kernels import _jit
-    _jit.cache_folder = lambda: None
+    from npgen.kernels import _caching, _jit
+    _caching.cache_folder = lambda: None
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background leaves it ignored
     finalize, when = codegen.JITCodeLibrary.finalize, []
     def interrupted(library):
@@ -396,7 +396,7 @@ with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     model = npgen.RealNVP(n_couplings=2, hidden=(4,), max_epochs=2, random_state=0).fit(data.moons(60))
     nats = model.score(data.moons(60))
-print(repr(round(nats, 9)), [str(w.message) for w in seen], npgen.kernels._jit.cache_folder())
+print(repr(round(nats, 9)), [str(w.message) for w in seen], npgen.kernels._caching.cache_folder())
 """
 
 

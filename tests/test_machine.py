@@ -12,7 +12,7 @@ import pytest
 
 import npgen
 from npgen import data, demo, kernels, machine
-from npgen.kernels import _blas, _jit
+from npgen.kernels import _blas, _caching, _jit, _processes
 from npgen.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +117,7 @@ import sys, time
 import numpy as np
 from pathlib import Path
 from npgen import fused, machine
-from npgen.kernels import _jit, likelihood, norm
+from npgen.kernels import likelihood, norm
 
 machine._n_cores = lambda: {cores}
 started, popen = [], machine.subprocess.Popen
@@ -154,20 +154,20 @@ def test_a_second_process_starts_at_once_where_nothing_was_ever_compiled(folder,
     ours = folder()
     with machine.compiling_ahead("pass"):
         assert len(started) == 1
-        _jit.call_help()
+        _processes.call_help()
         assert len(started) == 1
     (min(ours) / "kernels_0").mkdir()
     (min(ours) / "kernels_0" / "a.nbi").write_text("x")
     with machine.compiling_ahead("pass"):
         assert len(started) == 1
-        _jit.call_help()
+        _processes.call_help()
         assert len(started) == 2
 
 
 SAME = """
 import contextlib, subprocess, sys
 import numpy as np
-from npgen.kernels import _jit, norm
+from npgen.kernels import _processes, norm
 
 def other():
     started.append(subprocess.Popen([sys.executable, "-c", {code!r}], stdout=subprocess.PIPE, text=True))
@@ -175,15 +175,15 @@ def other():
         started[0].wait({seconds})
 
 started = []
-with _jit.helped(other):
+with _processes.helped(other):
     norm.squared(np.zeros(3))
 print(started[0].stdout.read())
 """
 
 OTHER = """
 import numpy as np
-from npgen.kernels import _jit, norm
-_jit.PATIENCE = {patience}
+from npgen.kernels import _processes, norm
+_processes.PATIENCE = {patience}
 norm.squared(np.zeros(3))
 print(sum(norm._squared.stats.cache_misses.values()))
 """
@@ -228,7 +228,7 @@ def test_what_a_kernel_file_imports_is_found():
         lines = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
         assert all(line.level == 1 for line in lines)
         names = {name for line in lines for name in ([line.module] if line.module else [alias.name for alias in line.names])}
-        assert names & files.keys() == _jit.imported(text, files.keys()), file
+        assert names & files.keys() == _caching.imported(text, files.keys()), file
 
 
 def test_compiled_functions_take_nothing_from_files_of_the_host():
@@ -240,7 +240,7 @@ def test_compiled_functions_take_nothing_from_files_of_the_host():
     for file, text in sources().items():
         tree = ast.parse(text)
         host = {alias.asname or alias.name for line in ast.walk(tree) if isinstance(line, ast.ImportFrom)
-                for alias in line.names if line.module in _jit.ON_THE_HOST or alias.name in _jit.ON_THE_HOST}
+                for alias in line.names if line.module in _caching.ON_THE_HOST or alias.name in _caching.ON_THE_HOST}
         for function in filter(compiled, ast.walk(tree)):
             found += 1
             assert not host & {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}, (file, function.name)
@@ -254,16 +254,16 @@ def test_an_edit_renames_the_folders_of_those_that_import_the_file(tmp_path, mon
     def names(**edited):
         for file, source in (text | edited).items():
             (tmp_path / f"{file}.py").write_text(source)
-        monkeypatch.setattr(_jit, "__file__", str(tmp_path / "_jit.py"))
-        _jit.folder_names.cache_clear()
-        return _jit.folder_names()
+        monkeypatch.setattr(_caching, "__file__", str(tmp_path / "_caching.py"))
+        _caching.folder_names.cache_clear()
+        return _caching.folder_names()
 
     before = names()
     assert before.keys() == text.keys() - {"_dispatch"}
     for file, changed in {"a": "a", "b": "ab", "c": "abc", "d": "d", "_dispatch": ""}.items():
         after = names(**{file: text[file] + "\ny = 2"})
         assert {file for file in before if after[file] != before[file]} == set(changed), file
-    _jit.folder_names.cache_clear()
+    _caching.folder_names.cache_clear()
 
 
 SCORED = """
@@ -301,13 +301,13 @@ def test_an_edit_of_a_helper_compiles_what_imports_it_anew(tmp_path):
 def folder(tmp_path, monkeypatch):
     """Makes this version's folders, beside others that were there."""
     def make():
-        _jit.cache_folder.cache_clear()
-        assert _jit.cache_folder() == tmp_path
-        return {tmp_path / name for name in _jit.folder_names().values()}
+        _caching.cache_folder.cache_clear()
+        assert _caching.cache_folder() == tmp_path
+        return {tmp_path / name for name in _caching.folder_names().values()}
 
     monkeypatch.setenv("NPGEN_CACHE_DIR", str(tmp_path))
     yield make
-    _jit.cache_folder.cache_clear()
+    _caching.cache_folder.cache_clear()
 
 
 @pytest.mark.skipif(not _jit.available, reason="no Numba")
@@ -331,22 +331,22 @@ def test_folders_of_older_versions_go(folder, tmp_path):
     (tmp_path / f"kernels-{98:016x}").write_text("a file")
     ours = folder()
     assert set(tmp_path.iterdir()) - ours == {tmp_path / name for name in [
-        *(name for names in old.values() for name in names[-_jit.KEPT:]), *others, "aside", f"kernels-{99:016x}",
+        *(name for names in old.values() for name in names[-_caching.KEPT:]), *others, "aside", f"kernels-{99:016x}",
         f"kernels-{98:016x}"]}
     assert (tmp_path / "aside" / "kept").exists() and min(path.stat().st_mtime for path in ours) > 10**9 + 9
     now = max(path.stat().st_mtime for path in ours)
     for k in range(9):
-        left(f"kernels-mlp-{k + 200:016x}", now - _jit.UNUSED / 2)
+        left(f"kernels-mlp-{k + 200:016x}", now - _caching.UNUSED / 2)
     assert folder() == ours and len([p for p in tmp_path.iterdir() if p.name >= "kernels-mlp-" + f"{200:016x}"]) >= 9
 
 
 @pytest.mark.skipif(not _jit.available, reason="no Numba")
 def test_a_folder_of_another_user_is_left_alone(folder, tmp_path, monkeypatch):
     """Whichever of the files it is: what lies there is not loaded."""
-    theirs = _jit.folder_names()["mlp"]
-    monkeypatch.setattr(_jit, "_owned", lambda path: path != tmp_path / theirs)
-    _jit.cache_folder.cache_clear()
-    assert _jit.cache_folder() != tmp_path
+    theirs = _caching.folder_names()["mlp"]
+    monkeypatch.setattr(_caching, "_owned", lambda path: path != tmp_path / theirs)
+    _caching.cache_folder.cache_clear()
+    assert _caching.cache_folder() != tmp_path
 
 
 @pytest.mark.skipif(not _jit.available, reason="no Numba")
@@ -356,7 +356,7 @@ def test_what_cannot_be_removed_stays_and_nothing_fails(folder, tmp_path, monkey
     def refuse(*args, **kwargs):
         raise PermissionError(13, "refused")
 
-    monkeypatch.setattr(_jit.os, "utime", refuse)
+    monkeypatch.setattr(_caching.os, "utime", refuse)
     assert all(path.is_dir() for path in folder())
     assert (tmp_path / f"kernels-{1:016x}").is_dir()
 
