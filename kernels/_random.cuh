@@ -90,6 +90,14 @@ __device__ __forceinline__ Key spawned(unsigned key0, unsigned key1, long long c
     return {words.w[0], words.w[1]};
 }
 
+// That of the one which that one in turn has spawned at its block grandchild, unless that is negative.
+__device__ __forceinline__ Key spawned(unsigned key0, unsigned key1, long long child, long long grandchild,
+                                       const long long* since) {
+    const long long none = 0;
+    const Key key = spawned(key0, key1, child, since);
+    return spawned(key.key0, key.key1, grandchild, &none);
+}
+
 // The value `at` of the stream, by itself.
 template <class Draw>
 __device__ __forceinline__ REAL value_at(long long at, unsigned key0, unsigned key1, Draw draw) {

@@ -323,7 +323,8 @@ class _Slabs:
 
     def __init__(self, x, centre, scale, offset, shift, factor):
         (self.N, self.D), self.K, (self.G, self.B, _) = x.shape, len(offset), factor.shape
-        self.x, self.parameters = x, [_cuda.asarray(a) for a in (centre, scale, offset, shift, factor)]
+        self.x, self.parameters = x, [a if _cuda.is_device_array(a) else _cuda.constant(a)
+                                      for a in (centre, scale, offset, shift, factor)]
         self.diagonal = self.B == 1
         columns = self.D if self.diagonal else self.G * self.D
         self.rows = min(self.N, max(1, SLAB // max(1, columns + self.D + self.K)))

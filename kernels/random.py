@@ -20,6 +20,7 @@ References: Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy
 import numpy as np
 
 from . import _cuda
+from ._cuda import KernelError
 from ._dispatch import Kernel, _forced
 from ._jit import entry, jit, parallel
 from ._math import DOUBLE, SINGLE, by_type, log, turn
@@ -235,17 +236,25 @@ class Place(int):
 
 class Key(int):
     """A word of the key of a stream that another, which has this word there, spawns at block child + since[0]; since lies on
-    the device."""
+    the device. Or of the stream that this one spawns at its block grandchild."""
 
-    def __new__(cls, value, child, since):
+    def __new__(cls, value, child, since, grandchild=-1):
         key = super().__new__(cls, value)
-        key.child, key.since = child, since
+        key.child, key.since, key.grandchild = child, since, grandchild
         return key
 
 
 def spawned(key0):
-    """(child, since) of a key, as _random.cuh's spawned takes them."""
-    return (key0.child, key0.since) if type(key0) is Key else (-1, _cuda.zero())
+    """(child, since) of a key, as _random.cuh's spawned takes them. Raises KernelError for a grandchild's."""
+    child, grandchild, since = lineage(key0)
+    if grandchild >= 0:
+        raise KernelError("a kernel draws from a stream that one whose key lies on the device has spawned; only random's can")
+    return child, since
+
+
+def lineage(key0):
+    """(child, grandchild, since) of a key, as _random.cuh's spawned takes them."""
+    return (key0.child, key0.grandchild, key0.since) if type(key0) is Key else (-1, -1, _cuda.zero())
 
 
 def since(start):
@@ -256,7 +265,8 @@ def since(start):
 def _on_device(name):
     def run(out, key0, key1, start):
         blocks = _cuda.grid(counters(out.size, out.dtype, start), 256)
-        _cuda.launch("random", name, blocks, 256, out, out.size, key0, key1, int(start), since(start))
+        _cuda.launch("random", name, blocks, 256, out, out.size, int(key0), int(key1), *lineage(key0),
+                     int(start), since(start))
         return out
     return run
 

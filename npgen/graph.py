@@ -12,7 +12,8 @@ of the smallest MADE is some 30 kernels, each of which takes a device longer tha
 It is to a device what npgen.record is to the host, and asks the same of a step: that it is a function of arrays.
 
 What is not captured is taken step by step, to the same bits:
-- EnergyModel by noise or scores: its base computes on the host; given a context, chains begin at rows that the host chooses;
+- EnergyModel by noise on a base whose draws the host groups, as a Mixture; given a context, by chains, which begin at rows that
+  the host chooses, or on a base that is given it, too, which is asked there;
 - MADE of several orders, or of any: the host draws which one a step takes;
 - FlowMatching(coupling="ot"): SciPy pairs noise and rows on the host;
 - objective="sliced_wasserstein": CuPy sorts by Thrust, which waits;
@@ -135,8 +136,20 @@ class Captured:
         return stream.counter
 
 
-class _Stream(Stream):
-    """A stream from block since[0] on, which lies on the device: numbers can be drawn there alone."""
+class _There(Stream):
+    """A stream of which numbers can be drawn on the device alone."""
+
+    def _draw(self, kernel, shape, dtype, like):
+        if not _cuda.is_device_array(like):
+            raise Unrecordable("a draw of numbers on the host")
+        return super()._draw(kernel, shape, dtype, like)
+
+    def _generator(self):
+        raise Unrecordable("a draw of Python's numbers")
+
+
+class _Stream(_There):
+    """A stream from block since[0] on, which lies on the device."""
 
     def __init__(self, key, since):
         super().__init__(key=key)
@@ -146,24 +159,20 @@ class _Stream(Stream):
         key, start = super().reserve(n_values, dtype)
         return key, _kernel.Place(start, self._since)
 
-    def _draw(self, kernel, shape, dtype, like):
-        if not _cuda.is_device_array(like):
-            raise Unrecordable("a draw of numbers on the host")
-        return super()._draw(kernel, shape, dtype, like)
-
     def spawn(self):
         child = self._advance(1)
-        return _Spawned(tuple(_kernel.Key(word, child, self._since) for word in self.key))
-
-    def _generator(self):
-        raise Unrecordable("a draw of Python's numbers")
+        return _Spawned(_kernel.Key(word, child, self._since) for word in self.key)
 
 
-class _Spawned:
-    """A stream whose key is made on the device, by kernels that can: nobody else draws from it."""
+class _Spawned(_There):
+    """A stream whose key is made on the device, by kernels that can."""
 
     def __init__(self, key):
-        self.key = key
+        super().__init__(key=(0, 0))
+        self.key = tuple(key)
 
-    def __getattr__(self, name):
-        raise Unrecordable(f"{name} of a stream whose key lies on the device")
+    def spawn(self):
+        if self.key[0].grandchild >= 0:
+            raise Unrecordable("a stream of a stream of a stream whose key lies on the device")
+        grandchild = self._advance(1)
+        return _Spawned(_kernel.Key(word, word.child, word.since, grandchild) for word in self.key)

@@ -136,7 +136,7 @@ def test_a_wrong_launch_is_refused(cupy, case):
 
 
 def test_a_launch_with_too_few_arguments_is_refused(cupy):
-    with pytest.raises(kernels.KernelError, match="random.cu normal: takes 6 arguments, got 1"):
+    with pytest.raises(kernels.KernelError, match="random.cu normal: takes 9 arguments, got 1"):
         _cuda.launch("random", "normal", 1, 32, cupy.zeros(8))
 
 

@@ -14,6 +14,7 @@ from npgen.kernels import _pinned
 from npgen.models import GaussianMixture, Mixture
 from npgen.models.mixture import columns, covariances, gaussian, rows
 from npgen.models.mixture.gaussian_em import Components
+from npgen.random import Stream
 from npgen.train import ConvergenceWarning
 
 RNG = np.random.default_rng(0)
@@ -193,6 +194,38 @@ def test_components_move_as_they_are(cupy):
     assert type(there[0][1]["a"].means) is cupy.ndarray and there[0][0].form is form and there[1] == 3
     back = rows.placed(cupy.asnumpy, there)
     assert back[0][0].factor.tobytes() == components.factor.tobytes()
+
+
+# ---------------------------------------------------------------- draws and what is missing
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_are_drawn_there_as_on_the_host(standin, name):
+    """The same rows and components of the same stream, and no value comes back."""
+    host = fitted(name, "cpu")
+    device = copy.deepcopy(host).to("cuda")
+    device.inner().draw(5, Stream(3))  # what is sent once
+    with cupy_standin.forbidden("reads"):
+        got = device.inner().draw(200, Stream(3))
+    assert type(got) is standin.ndarray
+    np.testing.assert_allclose(standin.asnumpy(got), host.inner().draw(200, Stream(3)), rtol=1e-5, atol=1e-6)
+    (x, labels), (want, components) = (m.sample(200, rng=3, return_components=True) for m in (device, host))
+    assert type(x) is np.ndarray and x.dtype == want.dtype and (labels == components).all()
+    np.testing.assert_allclose(x, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("rng", [None, 1])
+def test_what_is_missing_is_filled_in_there_as_on_the_host(standin, name, rng, monkeypatch):
+    """Of rows there, which stay: the host asks which values are missing, and of a Mixture's draws whose they are."""
+    host = fitted(name, "cpu")
+    x, device = CASES[name][1], copy.deepcopy(host).to("cuda")
+    holes = np.where(GAPS[:, :x.shape[1]], np.nan, x).astype(x.dtype)
+    read, get = [], standin.ndarray.get
+    with monkeypatch.context() as patch:
+        patch.setattr(standin.ndarray, "get", lambda self: read.append(self.dtype.kind) or get(self))
+        got, want = device.impute(standin.asarray(holes), rng=rng), host.impute(holes, rng=rng)
+    assert type(got) is standin.ndarray and got.dtype == want.dtype and read and not set(read) - set("bi")
+    np.testing.assert_allclose(standin.asnumpy(got), want, rtol=1e-5 if x.dtype == np.float32 else 1e-9, atol=1e-9)
 
 
 # ---------------------------------------------------------------- queries

@@ -41,6 +41,8 @@ MODELS = {
                               BITS),
     "GAN, packs": (npgen.GAN(loss="wasserstein-gp", packing=2, n_critic=2, n_noise=2, hidden=(6,), critic_hidden=(6,)), REAL),
 }
+ENERGY = {"hidden": (6,), "n_steps": 2, "n_burn": 3, "n_importance": 50}
+FLOW = npgen.RealNVP(n_couplings=2, hidden=(6,), max_epochs=1)
 WIDE = np.column_stack([REAL, BITS, REAL, np.round(REAL)])
 MODELS |= {  # of more than eight columns or players' steps, which CuPy joins in another way, and with products of its own
     "MADE, heads": (npgen.MADE(hidden=(13,), head=["normal"] * 3 + ["bernoulli", "categorical"] * 2 + ["poisson"]
@@ -49,17 +51,29 @@ MODELS |= {  # of more than eight columns or players' steps, which CuPy joins in
     "MAF, LU": (npgen.MAF(n_layers=2, hidden=(6,), mix="lu"), WIDE),
     "GAN, ten steps": (npgen.GAN(n_critic=10, n_noise=2, hidden=(6,), critic_hidden=(6,)), REAL),
 }
+MODELS |= {  # whose base is asked there
+    "EnergyModel": (npgen.EnergyModel(**ENERGY), REAL),
+    "EnergyModel, sixteen columns": (npgen.EnergyModel(**ENERGY), WIDE),
+    "EnergyModel, diagonal base": (npgen.EnergyModel(**ENERGY, base=npgen.GaussianMixture(2, covariance_type="diag")), REAL),
+    "EnergyModel, tied base": (npgen.EnergyModel(**ENERGY, base=npgen.GaussianMixture(3, covariance_type="tied")), REAL),
+    "EnergyModel, scores": (npgen.EnergyModel(**ENERGY, objective="score_matching"), REAL),
+    "EnergyModel, slices": (npgen.EnergyModel(**ENERGY, objective="sliced"), REAL.astype(np.float64)),
+    "EnergyModel, scores of noisy rows": (npgen.EnergyModel(**ENERGY, objective="dsm"), REAL),
+    "EnergyModel on a flow": (npgen.EnergyModel(**ENERGY, base=FLOW), REAL),
+    "EnergyModel on a flow, scores": (npgen.EnergyModel(**ENERGY, base=FLOW, objective="dsm"), REAL),
+}
 CHAINS = {  # whose first step begins them
     "RBM": (npgen.RBM(n_hidden=4), BITS),
     "RBM, normal": (npgen.RBM(n_hidden=4, n_steps=2, n_chains=7), REAL.astype(np.float64)),
     "EnergyModel, its chains": (npgen.EnergyModel(hidden=(6,), objective="pcd", n_chains=9, n_steps=2, n_burn=3,
                                                   n_importance=50), REAL),
+    "EnergyModel on a flow, its chains": (npgen.EnergyModel(**ENERGY, base=FLOW, objective="pcd", n_chains=9), REAL),
 }
 MODELS |= CHAINS
 ONE_BY_ONE = {  # what is not captured, and what of it is in the way
-    "EnergyModel": (npgen.EnergyModel(hidden=(6,), n_burn=3, n_importance=50), REAL, "does not repeat"),
-    "MADE, any order": (npgen.MADE(hidden=(6,), order="any"), REAL, "permutation of a stream"),
-    "MADE, orders": (npgen.MADE(hidden=(6,), n_masks=3), BITS, "permutation of a stream"),
+    "EnergyModel on a Mixture": (npgen.EnergyModel(**ENERGY, base=npgen.Mixture(2)), REAL, "a draw of numbers on the host"),
+    "MADE, any order": (npgen.MADE(hidden=(6,), order="any"), REAL, "a draw of Python's numbers"),
+    "MADE, orders": (npgen.MADE(hidden=(6,), n_masks=3), BITS, "a draw of Python's numbers"),
     "FlowMatching, optimal transport": (npgen.FlowMatching(hidden=(6,), n_steps=3, coupling="ot"), REAL, "data crosses .reads"),
     "GMMN, sliced": (npgen.GMMN(n_noise=2, hidden=(6,), objective="sliced_wasserstein"), REAL, "does not repeat"),
     "GaussianMixture, by gradient": (npgen.GaussianMixture(2, solver="adam"), REAL, "on the host"),
@@ -78,7 +92,7 @@ def unconverged():
 def fitted(name, **params):
     model, x = MODELS[name]
     with unconverged():
-        return type(model)(**model.get_params() | STEPS | params).to("cuda").fit(x)
+        return type(model)(**model.get_params(deep=False) | STEPS | params).to("cuda").fit(x)
 
 
 def one_by_one(monkeypatch):
@@ -129,7 +143,19 @@ def test_a_fit_by_graphs_has_the_bits_of_one_step_by_step(cupy, launches, name, 
     assert bits(fitted(name)) == captured and launches["graphs"] == expected
 
 
-@pytest.mark.long(but={"name": ["EnergyModel", "MADE, any order"]})
+@pytest.mark.parametrize("objective", ["nce", "sliced", "pcd"])
+def test_an_energy_given_a_context_is_captured_but_for_its_chains(cupy, launches, monkeypatch, objective):
+    model, labels, answers = npgen.EnergyModel(**ENERGY, objective=objective, **STEPS), np.arange(len(REAL)) % 3, []
+    for each in range(2):
+        if each:
+            one_by_one(monkeypatch)
+        with unconverged(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "fit: no step was captured")
+            answers.append(bits(type(model)(**model.get_params(deep=False)).to("cuda").fit(REAL, context=labels)))
+    assert answers[0] == answers[1] and launches["graphs"] == (0 if objective == "pcd" else 2 * FULL - 1)
+
+
+@pytest.mark.long(but={"name": ["EnergyModel on a Mixture", "MADE, any order"]})
 @pytest.mark.parametrize("name", ONE_BY_ONE)
 def test_why_a_model_is_taken_step_by_step(standin, launches, monkeypatch, name):
     """graph.py says so; the day that one of them is captured, it belongs to MODELS."""
@@ -143,7 +169,7 @@ def test_why_a_model_is_taken_step_by_step(standin, launches, monkeypatch, name)
         return nats
 
     monkeypatch.setattr(train._Step, "train", taken)
-    known = model.get_params()
+    known = model.get_params(deep=False)
     with unconverged(), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         type(model)(**known | {k: v for k, v in STEPS.items() if k in known}).to("cuda").fit(x)
@@ -240,7 +266,7 @@ def test_a_run_goes_on_by_graphs_or_step_by_step(cupy, tmp_path, monkeypatch, na
     (model, x), whole, file = MODELS[name], bits(fitted(name, max_epochs=4)), tmp_path / "run"
     for ways in ("graphs", "graphs"), ("graphs", "steps"), ("steps", "graphs"):
         for way, more in zip(ways, ({"callbacks": [stop]}, {}), strict=True):
-            again = type(model)(**model.get_params() | STEPS | {"max_epochs": 4} | more).to("cuda")
+            again = type(model)(**model.get_params(deep=False) | STEPS | {"max_epochs": 4} | more).to("cuda")
             with monkeypatch.context() as patch, unconverged():
                 if way == "steps":
                     one_by_one(patch)
@@ -275,13 +301,33 @@ def test_what_cannot_be_captured_is_taken_step_by_step(cupy, launches, monkeypat
     assert state.history == state_other.history and state.stream.state() == state_other.stream.state()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_stream_whose_key_lies_on_the_device_draws_what_the_host_does(cupy, dtype):
+    """What a step draws, of what its stream has spawned and of what that has; a kernel that knows no grandchildren refuses."""
+    host, there = Stream(4), graph._Stream(Stream(4).key, cupy.asarray(np.array([7])))
+    host.counter, like = 7, cupy.asarray(np.zeros(1))
+    for _ in range(2):
+        one, its = host.spawn(), there.spawn()
+        for stream, other in ((one.spawn(), its.spawn()), (one, its)):
+            for draw in ("normal", "uniform"):
+                got = cupy.asnumpy(getattr(other, draw)((3, 200), dtype, like=like))
+                assert got.tobytes() == getattr(stream, draw)((3, 200), dtype).tobytes()
+    assert host.counter == there.counter + 7
+    grandchild = there.spawn().spawn()
+    for ask in (grandchild.spawn, lambda: there.spawn().uniform(3), lambda: there.spawn().integers(3)):
+        with pytest.raises(npgen.record.Unrecordable):
+            ask()
+    with pytest.raises(npgen.kernels.KernelError, match="only random's can"):
+        npgen.kernels.random.spawned(grandchild.key[0])
+
+
 def test_a_place_that_a_kernel_does_not_know_is_refused(cupy):
     out = cupy.asarray(np.zeros(3))
     place = npgen.kernels.random.Place(128, cupy.asarray(np.array([2])))
     one, other = (npgen.kernels.random.normal(out.copy(), 1, 2, start) for start in (place, 128 * 3))
     assert cupy.asnumpy(one).tobytes() == cupy.asnumpy(other).tobytes()
     with pytest.raises(npgen.kernels.KernelError, match="n counts from a block that lies on the device"):
-        npgen.kernels._cuda.launch("random", "normal", 1, 256, out, place, 1, 2, 0, place.since)
+        npgen.kernels._cuda.launch("random", "normal", 1, 256, out, place, 1, 2, -1, -1, place.since, 0, place.since)
 
 
 # ---------------------------------------------------------------- that these tests can fail

@@ -7,6 +7,7 @@ Legend: n rows, d features.
 import numpy as np
 
 from .. import ops
+from ..kernels._cuda import constant_like
 from .latent import NODES, Latent
 from .scale import FAR
 
@@ -48,7 +49,7 @@ class Mapped(Latent):
 
     def _moments(self, outputs):
         """E[x] and E[x^2], by quadrature over each normal (n, d): Gauss and Hermite's, exact where x is a polynomial of y."""
-        t, w = np.polynomial.hermite_e.hermegauss(NODES)
+        t, w = (constant_like(a, outputs) for a in np.polynomial.hermite_e.hermegauss(NODES))
         log_weights, mean, log_var = self.base.components(outputs.astype(np.float64))
         x = self.scale.to_data(mean[..., None] + np.exp(log_var / 2)[..., None] * t)
         with np.errstate(over="ignore"):

@@ -128,7 +128,7 @@ class Pooled(Family):
 
     def check(self, x, name, columns=None, shown=None):
         place = self.place(x)
-        nearest = self.levels[0].astype(x.dtype)[np.where(np.isnan(place), 0, place).astype(np.int64)]
+        nearest = constant_like(self.levels[0].astype(x.dtype), x)[np.where(np.isnan(place), 0, place).astype(np.int64)]
         refuse(~((nearest == x) | np.isnan(x)), x if shown is None else shown, name, columns,
                f"but its column has {len(self.levels[0])} other levels: declare them all in fit")
 
@@ -158,7 +158,7 @@ class Pooled(Family):
 
     def guess(self, r, outputs):
         tables = [linear(r.astype(np.float64), np.exp(part).T) for part in self.log_probabilities(outputs)]
-        return np.stack([self.levels[0][table.argmax(axis=1)] for table in tables], axis=1).astype(r.dtype)
+        return np.stack([constant_like(self.levels[0], r)[table.argmax(axis=1)] for table in tables], axis=1).astype(r.dtype)
 
     def take(self, outputs, features):
         return outputs.reshape(len(outputs), -1, self._c + 1)[:, features].reshape(len(outputs), -1)

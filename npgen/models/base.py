@@ -379,9 +379,9 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
             for i in range(0, len(x), rows):
                 answers.append(of(i))
                 parts += [i] * (len(flags) - len(parts))
-        for i, overflown in zip(parts, asnumpy(np.stack(flags)) if flags else (), strict=True):
-            if overflown:
-                answers[i // rows] = of(i)
+        wrong = asnumpy(np.stack(flags)) if flags else ()
+        for i in sorted({i for i, overflown in zip(parts, wrong, strict=True) if overflown}):
+            answers[i // rows] = of(i)
         return np.concatenate(answers)
 
     def _filled(self, x):

@@ -1,7 +1,7 @@
 """Where a model computes: on the CPU, or on an NVIDIA GPU through CuPy."""
 import copy
 
-from ..kernels._cuda import asarray, asnumpy, is_device_array, require
+from ..kernels._cuda import asarray, asnumpy, is_device_array, require, zero
 
 
 class OnDevice:
@@ -32,6 +32,11 @@ class OnDevice:
             moved._move()
         vars(self).update(vars(moved))
         return self
+
+    @property
+    def _here(self):
+        """An array where this model computes, or None on the host."""
+        return zero() if self._device == "cuda" else None
 
     def _place(self, array):
         """The array, where this model computes."""

@@ -8,6 +8,7 @@ objectives and the chains.
 Legend: n rows, d features, w columns of context.
 References: Gutmann & Hyvarinen (2010); Deng et al., Residual energy-based models (2020).
 """
+import copy
 import math
 
 import numpy as np
@@ -24,7 +25,7 @@ from .context import asked
 from .gradient import GradientModel
 from .mixture import GaussianMixture
 from .older import UNKNOWN
-from .residual import OBJECTIVES, Given, OnHost, Residual, contrast, langevin, launch_of
+from .residual import OBJECTIVES, Given, OnHost, Residual, There, contrast, langevin, launch_of
 
 SAMPLERS = "mala", "langevin"
 APART = 2**61    # in a stream, from the normals of all steps to their uniforms, however many rows there are
@@ -153,7 +154,7 @@ class EnergyModel(GradientModel):
             return objective(lambda x: self._f(p, x, c), self._base_given(c), batch.x, stream, chain, self.sigma)
 
         pcd = self.objective == "pcd"
-        return Player(loss=loss, prepare=self._advance if pcd else None, repeats=pcd, by_rows=not pcd),
+        return Player(loss=loss, prepare=self._advance if pcd else None, repeats=pcd or self.device == "cuda", by_rows=not pcd),
 
     def _advance(self, p, carry, batch, stream):
         """The chains, n_steps of the sampler further; at first they are rows of the base, given a context likely ones."""
@@ -194,8 +195,15 @@ class EnergyModel(GradientModel):
 
     def _base_given(self, c):
         """The base for rows where the model computes, given their context (n, w) or None."""
-        base = self.base_ if c is None or self.base_.context_ is None else Given(self.base_, asnumpy(c))
-        return OnHost(base) if is_device_array(self.params_.flat) else base
+        there = is_device_array(self.params_.flat)
+        if c is not None and self.base_.context_ is not None:
+            given = Given(self.base_, asnumpy(c))
+            return OnHost(given) if there else given
+        return There(self.base_) if there else self.base_
+
+    def _move(self):
+        super()._move()
+        self.base_ = copy.copy(self.base_).to(self.device)
 
     # ------------------------------------------------------------ queries
 
@@ -234,13 +242,10 @@ class EnergyModel(GradientModel):
         return y[np.asarray(np.arange(n) * CANDIDATES + best, like=y)]
 
     def _represent(self, p, z, c=None):
-        return np.asarray(self.base_.encode(asnumpy(z), **self._given(c)), like=z)
+        return np.asarray(self._base_given(c).encode(z), like=z)
 
     def _reconstruct(self, p, h, c=None):
-        return np.asarray(self.base_.decode(asnumpy(h), **self._given(c)), like=h)
-
-    def _given(self, c):
-        return {} if c is None or self.base_.context_ is None else {"context": asnumpy(c)}
+        return np.asarray(self._base_given(c).decode(h), like=h)
 
     def energy(self, X, *, context=None):
         """f(x) of every row, (n,): log_prob(X) is the base's, less f(x) and log_z_. Raises as log_prob does."""

@@ -24,6 +24,16 @@ def asked_later():
         _asked.reset(token)
 
 
+def later(values):
+    """Whether it is asked later, as in such a block on a device, if one of these values is NaN, and the rows asked about again.
+    """
+    asked = _asked.get()
+    if asked is None or not is_device_array(values):
+        return False
+    asked.append(np.isnan(values.min()))
+    return True
+
+
 def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
     """function(*enter(x)), (n,) or (n, m); of rows of which it is NaN, in its columns `of`, that in float64.
 
@@ -34,9 +44,8 @@ def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
     def overflown(answer):
         return np.isnan(answer if answer.ndim == 1 else answer[:, of])
 
-    answer, asked = function(*enter(x)), _asked.get()
-    if asked is not None and answer.size and is_device_array(answer):
-        asked.append(np.isnan(answer.min()))
+    answer = function(*enter(x))
+    if answer.size and later(answer):
         return answer
     if not answer.size or not np.isnan(answer.min()) or not overflown(answer).any():
         return answer

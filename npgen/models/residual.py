@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import fused, ops
 from ..engine import grad, vjp
-from ..kernels._cuda import asnumpy
+from ..kernels._cuda import asnumpy, constant_like
 from ..nn import Part, beside
 from .context import OfContexts
 
@@ -61,7 +61,7 @@ def _bend(f, z, v):
 def score_matching(f, base, z, stream, chain, sigma):
     half = ops.sum(ops.square(_score(f, base, z)), axis=1) / 2
     for axis in np.eye(z.shape[1], dtype=z.dtype):
-        half = half - _bend(f, z, np.asarray(np.tile(axis, (len(z), 1)), like=z))
+        half = half - _bend(f, z, constant_like(np.tile(axis, (len(z), 1)), z))
     return half
 
 
@@ -104,7 +104,7 @@ def langevin(log_density, z, step, n_steps, stream, adjusted):
         u = stream.spawn().uniform(len(z), z.dtype, like=z)
         accept = np.log(u) < there - here + np.sum(np.square(noise), axis=1) / 2 - back  # not where it is NaN
         z, score = np.where(accept[:, None], y, z), np.where(accept[:, None], its, score)
-        here, taken = np.where(accept, there, here), taken + float(accept.mean())
+        here, taken = np.where(accept, there, here), taken + accept.mean()
     return z, taken / n_steps
 
 
@@ -113,20 +113,48 @@ def launch_of(mixture):
     return mixture.centre_, mixture.scale_, *mixture._components(mixture.params_).launch()
 
 
-# What the base says of rows on a device, which it computes on the host, as a mixture's derivatives are.
+# What a base with a context says of rows on a device, which it is asked on the host.
 _from_host = ops.op(lambda z, base: np.asarray(base.log_prob(asnumpy(z)), like=z),
                     lambda ans, z, base: lambda g: g[:, None] * np.asarray(_slope(base.log_prob, asnumpy(z)), like=z),
                     name="base")
 
 
 class OnHost:
-    """A base for rows on a device."""
+    """A base given a context, for rows on a device."""
 
     def __init__(self, base):
         self.base, self.sample = base, base.sample
 
     def log_prob(self, z):
         return _from_host(z, self.base)
+
+    def encode(self, z):
+        return self.base.encode(asnumpy(z))
+
+    def decode(self, h):
+        return self.base.decode(asnumpy(h))
+
+
+class There:
+    """A base that computes on a device, as mathematics: rows stay there, and nobody waits for them."""
+
+    def __init__(self, base):
+        self.base = base
+
+    def log_prob(self, z):
+        x, log_det = self.base.preprocess_.unchecked(None, z)
+        return self.base.inner(z.dtype).log_density(x) + log_det
+
+    def sample(self, n, rng):
+        inner = self.base.inner()
+        return inner.leave(inner.draw(n, rng))
+
+    def encode(self, z):
+        return self.base.inner(z.dtype).represent(self.base.preprocess_.unchecked(None, z)[0])
+
+    def decode(self, h):
+        inner = self.base.inner(h.dtype)
+        return inner.leave(inner.reconstruct(h))
 
 
 class Given:
@@ -140,6 +168,12 @@ class Given:
 
     def sample(self, n, rng):
         return self.base.sample(context=self.c, rng=rng)
+
+    def encode(self, z):
+        return self.base.encode(z, context=self.c)
+
+    def decode(self, h):
+        return self.base.decode(h, context=self.c)
 
 
 class Residual(Part):

@@ -172,6 +172,7 @@ class MixtureModel(Questions, Model):
         self.params_ = components.params()
         self._build(self._chosen | chosen | {"floor": components.floor})
         self._finish()
+        self._move()
 
     def _read(self, statistics, lost=()):
         """The mean nats, and which components are lost (k,) bool, on the host: all that it is told of an iteration."""
@@ -196,7 +197,7 @@ class MixtureModel(Questions, Model):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, sample_weight=sample_weight)
-        x = self._place(self._check("partial_fit", X))
+        x = asnumpy(self._check("partial_fit", X))
         weights = check_weights("partial_fit", sample_weight, x)
         if not len(x):
             raise ValueError("partial_fit: X has no rows; pass at least one")
@@ -256,7 +257,7 @@ class MixtureModel(Questions, Model):
             self._check_fitted("sample")
             n, known = check_number("sample", 1 if n_samples is None else n_samples), self._known("sample", given, None)
             return self._tabled(self._drawn(lambda n, stream: self._sample_given(known, n, stream), n, rng))
-        x, components = self._drawn(self._draw_pairs, self._check_draw("sample", n_samples, None)[0], rng)
+        x, components = map(asnumpy, self._drawn(self._draw_pairs, self._check_draw("sample", n_samples, None)[0], rng))
         x = self._tabled(x)
         return (x, components) if return_components else x
 
@@ -278,9 +279,9 @@ class MixtureModel(Questions, Model):
         """-2 log-likelihood."""
         return -2 * self.score(X, sample_weight=sample_weight) * _counted(X, sample_weight)
 
-    def _place(self, array):
-        """On the host: queries send kernels what they need, and a fit its rows (rows.py)."""
-        return asnumpy(array)
+    def _move(self):
+        """params_ stay on the host: queries send kernels what they need of them, once, and a fit its rows (rows.py)."""
+        self.preprocess_ = self.preprocess_.to(self._place)
 
     def _at(self, dtype):
         return self.params_  # float64 for rows of any dtype
@@ -291,11 +292,6 @@ class MixtureModel(Questions, Model):
 
     def _draw(self, p, n, stream, c=None):
         return self._draw_components(p, n, stream)[0]
-
-    def _draw_labels(self, n, stream):
-        """n components, drawn by their weight."""
-        edges = np.cumsum(self.weights_)
-        return np.searchsorted(edges[:-1], stream.spawn().uniform(n) * edges[-1], side="right")
 
     # ------------------------------------------------------------ some of the columns
 

@@ -19,18 +19,20 @@ from ...checks import check_shapes, one_line
 from ...engine import Tensor
 from ...heads import Categorical, Normal
 from ...heads.normal import THINNEST, interleaved, std
-from ...kernels._cuda import asarray, asnumpy, constant_like
+from ...kernels._cuda import asnumpy, constant_like
+from ...tensor import value_of
 from ...train import ConvergenceWarning
 from ...transforms import warn_of_atoms
 from ...warn import warn
 from ..base import Follows
+from ..overflow import later
 from .base import ALONE, MixtureModel
 from .columns_em import SHOWN, SHOWN_THERE, Products, at_once, expect, maximise, statistics_of
 from .covariances import COVARIANCES
 from .kinds import ColumnHeads, chosen_heads, column_heads, column_parameter, levels_of, with_levels, with_missing
 from .questions import OfColumns
-from .rows import BlockedRows, Rows, placed, spread
-from .starts import draw_each, k_means_plus_plus, random_rows
+from .rows import BlockedRows, Rows, constants, placed, spread
+from .starts import draw_each, k_means_plus_plus, labels_by, random_rows
 
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
 
@@ -177,9 +179,8 @@ class Mixture(OfColumns, MixtureModel):
         return {"columns": ColumnHeads(chosen["n_components"], d, chosen["kinds"], chosen["levels"], options)}
 
     def _resolve(self, x):
-        heads = column_heads(self._asked, x)
         return {"heads": [Categorical(levels_of(x, j, head)) if head == "categorical" else head
-                          for j, head in enumerate(heads)]}
+                          for j, head in enumerate(column_heads(self._asked, x))]}
 
     def _check_support(self, method, x):
         with self._naming_columns(method):
@@ -309,12 +310,11 @@ class Mixture(OfColumns, MixtureModel):
 
     @property
     def _rows_per_call(self):
-        shown = SHOWN_THERE if self.device == "cuda" else SHOWN
-        return max(64, shown // max(self.n_latent_, self.n_features_in_))
+        return max(64, (SHOWN_THERE if self.device == "cuda" else SHOWN) // max(self.n_latent_, self.n_features_in_))
 
     def _check(self, method, X, name="X", missing=None):
         x = super()._check(method, X, name, missing)
-        self._check_support(method, self._place(x))
+        self._check_support(method, x)
         return x
 
     def _loss(self, p, z, stream, c=None):
@@ -322,40 +322,42 @@ class Mixture(OfColumns, MixtureModel):
 
     def _log_density(self, p, x, c=None):
         if any(isinstance(value, Tensor) for value in (x, *p.values())):
-            return ops.astype(self._components(p).log_prob(x), x.dtype)
-        return asnumpy(ops.logsumexp(self._joint(p, x))).astype(x.dtype)
+            return ops.astype(constants(self._components(p), value_of(x)).log_prob(x), x.dtype)
+        return ops.logsumexp(self._joint(p, x)).astype(x.dtype)
 
     def _represent(self, p, x, c=None):
         joint = self._joint(p, x)
-        far = asnumpy(joint.max(axis=1) == -np.inf)
-        if far.any():
-            joint[far] = self._joint(p, self._columns.nearer(x[far]))
-        return asnumpy(ops.softmax(joint)).astype(x.dtype)
+        r = ops.softmax(joint)  # NaN of rows that are under no component
+        if not later(r) and (far := joint.max(axis=1) == -np.inf).any():
+            joint[far] = self._joint(p, np.asarray(self._columns.nearer(asnumpy(x[far])), like=x))
+            r = ops.softmax(joint)
+        return r.astype(x.dtype)
 
     def _joint(self, p, x):
-        """log w_k p_k(x), (n, k), of rows x of the host, where this model computes."""
-        place = asarray if self.device == "cuda" else asnumpy
-        return placed(place, self._components(p)).joint(self._columns.views(place(x)))
+        """log w_k p_k(x), (n, k)."""
+        return constants(self._components(p), x).joint(self._columns.views(x))
 
     def _reconstruct(self, p, r, c=None):
-        return self._columns.fill({name: head.guess(r, p[name]) for name, head in self._columns.heads.items()}, r.dtype)
+        heads = self._columns.heads
+        return self._columns.fill({name: head.guess(r, constant_like(p[name], r)) for name, head in heads.items()}, r.dtype)
 
     def _draw_components(self, params, n, stream):
-        components = self._draw_labels(n, stream)
+        components = labels_by(self.weights_, n, stream)
         return self._draw_from(params, components, stream, self.dtype_), components
 
     def _draw_from(self, params, components, stream, dtype, seen=False):
-        """A row from each of these components; seen: of which no value is missing."""
+        """A row from each of these components, which the host knows; seen: of which no value is missing."""
         def rows(name, head):
             head, shape = head.seen() if seen else head, (len(components), len(self._columns.numbers[name]))
-            noise = head.noise(stream.spawn(), shape, np.float64)
-            x = noise if head.noises == 1 else np.empty(shape)  # in its place: 10,000 columns are much memory
-            for at in members:
-                x[at] = head.sample(noise[at], params[name][components[at[:1]]])
+            noise = head.noise(stream.spawn(), shape, np.float64, like=self._here)
+            x = noise if head.noises == 1 else np.empty_like(noise, shape=shape)  # in its place: 10,000 columns are much memory
+            for k, at in members:
+                x[at] = head.sample(noise[at], self._place(params[name][k:k + 1]))
             return x
 
         order = np.argsort(components, kind="stable")
-        members = np.split(order, np.flatnonzero(np.diff(components[order])) + 1) if len(order) else []
+        groups = np.split(order, np.flatnonzero(np.diff(components[order])) + 1)
+        members = [(components[at[0]], self._place(at)) for at in groups if len(at)]
         return self._columns.fill({name: rows(name, head) for name, head in self._columns.heads.items()}, dtype)
 
     # ------------------------------------------------------------ some of the columns
@@ -363,7 +365,7 @@ class Mixture(OfColumns, MixtureModel):
     def _impute(self, x, stream):
         r = self._represent(self.params_, x)
         full = self._reconstruct(self.params_, r) if stream is None else \
-            self._draw_from(self.params_, draw_each(r, stream), stream, x.dtype, seen=True)
+            self._draw_from(self.params_, asnumpy(draw_each(r, stream)), stream, x.dtype, seen=True)
         return np.where(np.isnan(x), full, x)
 
     def _marginal(self, columns):

@@ -95,6 +95,10 @@ class Covariance(abc.ABC):
         """y P^-1, a deviation from the mean, for y (k, n, d)."""
 
     @abc.abstractmethod
+    def inverse(self, factor, d):
+        """P^-1, as `matrices` has P."""
+
+    @abc.abstractmethod
     def outer(self, y):
         """y^T y as a second moment, for y (k, d)."""
 
@@ -181,6 +185,9 @@ class Dense(Covariance):
         matrices = np.broadcast_to(transpose(factor), (len(y), *factor.shape[1:]))  # which CuPy's solve does not
         return transpose(np.linalg.solve(matrices, transpose(y)))
 
+    def inverse(self, factor, d):
+        return np.linalg.inv(factor)
+
     def outer(self, y):
         return y[:, :, None] * y[:, None]
 
@@ -253,6 +260,9 @@ class Axes(Covariance):
 
     def unwhiten(self, y, factor):
         return y / factor[:, None]
+
+    def inverse(self, factor, d):
+        return 1 / self.matrices(factor, d)
 
     def outer(self, y):
         return (y * y)[:, None]

@@ -13,15 +13,17 @@ from ...checks import check_parameter, check_shapes, one_line
 from ...engine import Tensor
 from ...heads.normal import Normal, interleaved
 from ...kernels import em
-from ...kernels._cuda import asarray, asnumpy
+from ...kernels._cuda import asnumpy, is_device_array
+from ...tensor import value_of
 from ...transforms import warn_of_atoms
 from ..base import Follows
 from ..gradient import descend
+from ..overflow import later
 from .base import ALONE, MixtureModel
 from .covariances import COVARIANCES
-from .gaussian_em import SHARP, Components, Gaussians, equal_components, expect, maximise, reseed, statistics_of
-from .rows import BLOCK, BlockedRows, Rows, patterns, placed, spread
-from .starts import STARTS, draw_each
+from .gaussian_em import SHARP, Components, Gaussians, density, equal_components, expect, maximise, reseed, statistics_of
+from .rows import BLOCK, BlockedRows, Rows, constants, patterns, placed, spread
+from .starts import STARTS, draw_each, labels_by
 
 
 class GaussianMixture(MixtureModel):
@@ -224,7 +226,9 @@ class GaussianMixture(MixtureModel):
     def _follow_gradient(self, x, rows, weights, run):
         start = placed(asnumpy, self._start(rows, run.stream))
         self._keep(dataclasses.replace(start, floor=np.zeros(self.n_features_in_)))
-        descend(self, self.params_, x, None, weights, run)
+        device = self.device
+        descend(self.to("cpu"), self.params_, x, None, weights, run)
+        self.to(device)
         self._finish()
         self.converged_ = self.n_epochs_ < self.max_epochs
         self.fit_report_ |= {"reseeded": [], "starts": [], "on_floor": []}  # these are EM's
@@ -245,7 +249,7 @@ class GaussianMixture(MixtureModel):
             vars(self)[name] = self._form.public(value)
 
     def _prepare_rows(self, x, weights):
-        z, log_det = self.preprocess_.to_noise(None, x, stream=self.stream_)
+        z, log_det = self.preprocess_.to(asnumpy).to_noise(None, x, stream=self.stream_)
         self._mean_log_det = float(np.average(log_det, weights=weights)) if self.preprocess else 0.0
         return Rows(z, weights, self.centre_, self.scale_)
 
@@ -280,53 +284,61 @@ class GaussianMixture(MixtureModel):
 
     def _log_density(self, p, x, c=None):
         if any(isinstance(value, Tensor) for value in (x, *p.values())):
-            log_prob = self._components(p).log_prob((x - self.centre_) / self.scale_)
+            own, like = self._components(p), value_of(x)
+            centre, scale = constants((self.centre_, self.scale_), like)
+            z = (x - centre) / scale
+            log_prob = density(z, *constants(own.launch(), like)) if is_device_array(like) else own.log_prob(z)
             return ops.astype(log_prob - np.log(self.scale_).sum(), x.dtype)
 
         def log_prob(x, centre, scale, *launch):
             return em.log_prob(x, centre, scale, *launch) - np.log(scale).sum()
 
-        return self._by_pattern(log_prob, x, np.empty(len(x)), p).astype(x.dtype)
+        return self._by_pattern(log_prob, x, np.empty_like(x, shape=(len(x),), dtype=np.float64), p).astype(x.dtype)
 
     def _represent(self, p, x, c=None):
-        return self._by_pattern(em.posterior, x, np.empty((len(x), self.n_latent_), x.dtype), p)
+        return self._by_pattern(em.posterior, x, np.empty_like(x, shape=(len(x), self.n_latent_)), p)
 
     def _by_pattern(self, kernel, x, answer, params):
         """Fill in the kernel's answer to rows, by the columns that have a value in them."""
         components = self._components(params)
-        for rows, columns in patterns(x):
+        for rows, columns in [(slice(None), None)] if later(x) else patterns(x):
             seen, at = (components, slice(None)) if columns is None else (components.marginal(columns)[0], columns)
-            part = np.ascontiguousarray(x[rows][:, at])
-            part = asarray(part) if self.device == "cuda" else part
-            answer[rows] = asnumpy(kernel(part, self.centre_[at], self.scale_[at], *seen.launch()))
+            part, = ops.contiguous(x[rows][:, at])
+            answer[rows] = kernel(part, self.centre_[at], self.scale_[at], *seen.launch())
         return answer
 
     def _reconstruct(self, p, r, c=None):
-        return ops.linear(r.astype(np.float64), self.means_, np.zeros(self.n_features_in_)).astype(r.dtype)
+        means, zeros = constants((self.means_, np.zeros(self.n_features_in_)), r)
+        return ops.linear(r.astype(np.float64), means, zeros).astype(r.dtype)
 
     def _draw_components(self, params, n, stream):
-        mixture, components = self._components(params), self._draw_labels(n, stream)
-        z = stream.normal((n, mixture.means.shape[1]))
-        for k in np.unique(components):
-            at, own = components == k, k % len(mixture.factor)
-            z[at] = mixture.means[k] + self._form.unwhiten(z[None, at], mixture.factor[own:own + 1])[0]
-        return (self.centre_ + self.scale_ * z).astype(self.dtype_), components
+        mixture, labels = self._components(params), labels_by(self.weights_, n, stream, self._here)
+        z = stream.normal((n, mixture.means.shape[1]), like=self._here)
+        if self.device == "cuda":
+            z = mixture.draw(z, labels)
+        else:
+            for k in np.unique(labels):
+                at, own = labels == k, k % len(mixture.factor)
+                z[at] = mixture.means[k] + self._form.unwhiten(z[None, at], mixture.factor[own:own + 1])[0]
+        centre, scale = constants((self.centre_, self.scale_), z)
+        return (centre + scale * z).astype(self.dtype_), labels
 
     # ------------------------------------------------------------ some of the columns
 
     def _impute(self, x, stream):
-        components, full = self._components(self.params_), x.copy()
-        r = self._represent(self.params_, x.astype(np.float64))
+        components, centre, scale = constants((self._components(self.params_), self.centre_, self.scale_), x)
+        r, full = self._represent(self.params_, x.astype(np.float64)), x.copy()
         for rows, columns in patterns(x):
             if columns is None:
                 continue
-            z = (x[rows][:, columns] - self.centre_[columns]) / self.scale_[columns]
+            some = x[rows]
+            z = (some[:, columns] - centre[columns]) / scale[columns]
             if stream is None:
                 z = np.einsum("nk,knd->nd", r[rows], components.complete(z, columns))
             else:
                 drawn = draw_each(r[rows], stream)
-                z = components.complete(z, columns, stream.normal((len(z), x.shape[1])))[drawn, np.arange(len(z))]
-            full[rows] = np.where(np.isnan(x[rows]), self.centre_ + self.scale_ * z, x[rows])
+                z = components.complete(z, columns, stream.normal(some.shape, like=x))[drawn, np.arange(len(z), like=x)]
+            full[rows] = np.where(np.isnan(some), centre + scale * z, some)
         return full
 
     def _drawn_given(self, x, columns, values, within, stream):
@@ -349,8 +361,7 @@ class GaussianMixture(MixtureModel):
         outputs = interleaved(means[0], np.log(covariances[:, 0]))
         log_weights = self._log_weights_at("sample", columns, values) if len(columns) else np.log(self.weights_)
         log_weights = log_weights + head.log_mass(low, high, outputs)[:, 0]
-        edges = np.cumsum(np.exp(log_weights - log_weights.max()))
-        drawn = np.searchsorted(edges[:-1], stream.spawn().uniform(n) * edges[-1], side="right")
+        drawn = labels_by(np.exp(log_weights - log_weights.max()), n, stream)
         return head.sample_within(stream.spawn().uniform((n, 1)), low, high, outputs[drawn])
 
     def _marginal(self, columns):

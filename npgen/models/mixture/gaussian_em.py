@@ -95,6 +95,18 @@ class Components:
         """The factor and the floor of some columns, given all others."""
         return {"factor": self.form.conditional(self.factor, columns), "floor": self.floor[columns]}
 
+    def draw(self, y, labels):
+        """The rows (n, d) that standard normals y are, each under its component, on a device: nobody has to know which."""
+        inverse, place = self.form.inverse(self.factor, y.shape[1]), functools.partial(constant_like, like=y)
+        if inverse.shape[1] == 1:
+            y = y * place(inverse[:, 0])[labels % len(inverse)]
+        else:
+            each, all_rows = place(inverse), y
+            y = ops.matmul(all_rows, each[0])
+            for k in range(1, len(each)):
+                y = np.where((labels == k)[:, None], ops.matmul(all_rows, each[k]), y)
+        return place(self.means)[labels] + y
+
     def complete(self, z, columns, noise=None):
         """Rows of which z (n, o) is seen, completed under each component, (k, n, d): by E[z], or a draw from normals (n, d)."""
         seen, frame = self.marginal(columns)
@@ -102,6 +114,15 @@ class Components:
         if noise is not None:
             y += noise - noise @ frame @ transpose(frame)
         return self.means[:, None] + self.form.unwhiten(y, self.factor)
+
+
+def density(z, offset, shift, factor):
+    """log p of rows z (n, d), (n,), from what kernels.em is told of components: differentiable, on a device, where products are
+    of two matrices, which a stream can capture.
+    """
+    g, b, d = factor.shape
+    y = z[:, None] * factor[:, 0] if b == 1 else ops.matmul(z, np.swapaxes(factor, 0, 1).reshape(d, g * d)).reshape(-1, g, d)
+    return ops.logsumexp(offset - ops.sum(ops.square(y - shift), axis=2) / 2)
 
 
 def expect(components, rows):

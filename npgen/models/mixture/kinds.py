@@ -70,7 +70,8 @@ class ColumnHeads(Part):
 
     def fill(self, answers, dtype):
         """Rows (..., d) from the columns of each head."""
-        x = np.empty((*next(iter(answers.values())).shape[:-1], len(self.kinds)), dtype)
+        first = next(iter(answers.values()))
+        x = np.empty_like(first, shape=(*first.shape[:-1], len(self.kinds)), dtype=dtype)
         for name, answer in answers.items():
             x[..., self.numbers[name]] = answer
         return x

@@ -7,9 +7,11 @@ import numpy as np
 from ... import ops
 from ...checks import check_rows
 from ...heads import has_missing
+from ...kernels._cuda import asnumpy
 from ..blocks import by_block
 from .conditionals import Conditionals
 from .rows import patterns
+from .starts import labels_by
 
 
 class Questions:
@@ -155,9 +157,8 @@ class OfColumns(Questions):
         return head.log_mass(np.array([low]), np.array([high]), outputs)[:, 0]
 
     def _drawn_given(self, x, columns, values, within, stream):
-        edges = np.cumsum(np.exp(self._log_weights_given("sample", columns, values, within)))
-        components = np.searchsorted(edges[:-1], stream.spawn().uniform(len(x)) * edges[-1], side="right")
-        drawn = self._draw_from(self.params_, components, stream, np.float64)
+        components = labels_by(np.exp(self._log_weights_given("sample", columns, values, within)), len(x), stream)
+        drawn = asnumpy(self._draw_from(self.params_, components, stream, np.float64))
         for j, (low, high) in within.items():
             head, outputs = self._alone(j)
             noise = stream.spawn().uniform((len(x), 1))

@@ -17,7 +17,7 @@ import numpy as np
 
 from ... import parallel
 from ...kernels import _pinned
-from ...kernels._cuda import asarray, asnumpy, is_device_array
+from ...kernels._cuda import asarray, asnumpy, constant_like, is_device_array
 from ...tree import tree_sum
 
 BLOCK = 2**22     # values of rows that are copied at once, where they have to be
@@ -38,16 +38,21 @@ def placed(place, tree):
 
 
 def patterns(x):
-    """(row numbers, columns that have a value in them) of every pattern of missing values (NaN) in x."""
-    if not np.isnan(x.min(initial=0)):
+    """(row numbers, columns that have a value in them) of every pattern of missing values (NaN) in x; on the host."""
+    if not (np.isnan(x).any() if is_device_array(x) else np.isnan(x.min(initial=0))):
         yield slice(None), None
         return
-    seen = ~np.isnan(x)
+    seen = ~asnumpy(np.isnan(x))
     _, member = np.unique(np.packbits(seen, axis=1), axis=0, return_inverse=True)
     order = np.argsort(member.ravel(), kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(member.ravel()[order])) + 1):
         columns = np.flatnonzero(seen[rows[0]])
         yield rows, None if len(columns) == x.shape[1] else columns
+
+
+def constants(tree, like):
+    """The same, its arrays as constants where `like` is."""
+    return placed(functools.partial(constant_like, like=like), tree)
 
 
 class AnyRows(abc.ABC):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ...heads.base import EMPTY
+from ...kernels._cuda import constant_like
 from .rows import BLOCK
 
 
@@ -25,7 +26,14 @@ def draw(z, weights, stream):
 def draw_each(r, stream):
     """A component for every row, drawn by its responsibilities r (n, k)."""
     edges = np.cumsum(r, axis=1, dtype=np.float64)
-    return (edges[:, :-1] <= stream.uniform((len(r), 1)) * edges[:, -1:]).sum(axis=1)
+    return (edges[:, :-1] <= stream.uniform((len(r), 1), like=r) * edges[:, -1:]).sum(axis=1)
+
+
+def labels_by(weights, n, stream, like=None):
+    """n components, drawn by weights (k,), where `like` is."""
+    edges = np.cumsum(weights)
+    at = stream.spawn().uniform(n, like=like) * edges[-1]
+    return np.searchsorted(constant_like(edges[:-1], at), at, side="right")
 
 
 def squared_distances(z, means):
