@@ -6,7 +6,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from npgen.kernels._jit import NO, ZERO
-from npgen.kernels._tile import multiply
+from npgen.kernels._product import multiply
 
 CHAINS = 12  # vectors that are added to in turn: more than a core has multiply-adds on their way, fewer than its registers
 

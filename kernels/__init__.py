@@ -34,6 +34,7 @@ along. Give it threads by starting it otherwise, as in multiprocessing.get_conte
     _dispatch        Kernel: which implementation runs, and the launch checks
     _cuda            CuPy: CUDA sources compiled, launches checked; _cublas: large products, precision() of which
     _gemm.cuh        what the CUDA sources share: products by tiles; _random.cuh, _reduce.cuh and _pack.cuh likewise
+    _tile            tiles and lines in the registers of a CPU; _product: the products of matrices that they make up
     _layers          where a network's layers lie, and how they are cut among threads; _partition: how any product is
     _math            exp, log, tanh and their kin in polynomials; _math.cuh has the same bits
     _jit             Numba: what compiles a function, its threads; _compilers: how; _caching: where it is kept; _processes:

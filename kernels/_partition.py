@@ -3,7 +3,7 @@
 A cut follows from shapes alone, or, of what has the same bits in any cut, from the number of threads too.
 """
 from ._jit import jit
-from ._tile import ROWS, TALL, packs
+from ._product import ROWS, TALL, packs
 
 COLUMNS = 512  # of a part of a large product, at most
 

@@ -1,42 +1,27 @@
-"""Products of matrices for jitted code: a micro-kernel that keeps a tile of the result in the registers of the CPU.
+"""A tile of a product of matrices, kept in the registers of the CPU, and what else goes by vectors, for jitted code.
 
-    multiply         c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], op: as it lies, or turned
-    packs            whether a product is large, so that wide parts of it are faster than narrow ones
-    pack             what it does to some columns of b; panel_product, what it does with them
-    add_products     a tile of a product added to what c holds, for whoever keeps panels and results himself
+    sum_products     a tile of a panel of _product.py times rows as they lie, or turned; add_sums, to be added to what c holds
+    packed_products  the same of packed rows and as many panels as panels_at_once says; add_packed_sums likewise
+    add_products     a tile added to what c holds product by product, for whoever keeps panels and results himself
     add_few          the same of a small tile, and products_and_squares: for what is triangular or symmetric, of which every
                      eight rows or columns are multiplied no further than they go
+    layer_tile       of a layer of a network, whose values lie in lines; short_layer_tile, of few of its units
+    normalize        and restore, scale: a line less a number, times another; move: a line to its place
     turn             eight rows and columns; turn_weighted, so many rows, times weights
 
-a, b, c are 2-D with contiguous rows, of one dtype, float32 or float64. Whoever wants some columns, or rows from another on,
+Arrays are 2-D with contiguous rows, of one dtype, float32 or float64. Whoever wants some columns, or rows from another on,
 says so by numbers, and not by a view, so that one function is compiled for all.
 
-The columns of c go in panels of 64 bytes, 16 float32 or 8 float64. A panel of b is packed: row beside row, and zeros where c
-has no more columns. Then a tile of so many rows of c as registers hold is summed up at a time: a value of a, handed to all
-lanes of a vector, times a row of the panel, is added to a row of the tile. LLVM makes of these vectors what the CPU has:
-AVX-512, AVX2 or NEON. At 6 rows of two registers, or 10 of one, a core does nothing else than multiply and add.
-
-Where rows and columns are many, rows of a are packed too, ROWS at most, one ROW behind the other: they go through GROUP panels,
-which stay in the second cache, tile by tile, and a tile's rows stay in the first. Read where they lie, the rows of a large
-matrix would drive each other out of it, as powers of two apart do. Large dense products so keep up with OpenBLAS in float32 and
-float64, and none is left to it, whose sums depend on the shape.
-
-Every value of c is a sum in the order of k, in even parts of at most DEPTH, so that a panel stays in the cache. It depends on
-no other row or column, nor on how many there are, nor on threads, nor on what is packed: a row has the same bits whatever is
-beside it.
-Source: Goto & van de Geijn, Anatomy of high-performance matrix multiplication (2008).
+A tile has as many rows as registers hold, of 64 bytes, 16 float32 or 8 float64: a value of a, handed to all lanes of a vector,
+times a row of the panel, is added to a row of the tile. LLVM makes of these vectors what the CPU has: AVX-512, AVX2 or NEON. At
+6 rows of two registers, or 10 of one, a core does nothing else than multiply and add.
 """
 import functools
 
-import numpy as np
-
-from ._jit import available, jit
+from ._jit import available
 
 DEPTH = 400  # the most rows of a panel: 25 KiB
 ROW = DEPTH + 16  # values from a packed row to the next
-ROWS = 480  # the most packed rows, a multiple of a tile's: half of the second cache, or what streams from the third
-GROUP = 8  # panels that packed rows go through at a time
-TALL, DEEP, WIDE = 64, 200, 200  # rows, terms and columns from which on packing the rows pays
 
 if available:
     from llvmlite import ir
@@ -162,7 +147,7 @@ if available:
         return sig, codegen
 
     @intrinsic
-    def _sum_products(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
+    def sum_products(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
         """c[ci + r, cj + q] = sum_k op(a)[i + r, start + k] panel[k, q] for all rows r of a tile, and all its columns q.
 
         Where a has fewer rows, the last of them is taken again and again.
@@ -175,8 +160,8 @@ if available:
         return _tile("c", a, panel, c)
 
     @intrinsic
-    def _add_sums(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
-        """The sums of _sum_products added to c."""
+    def add_sums(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
+        """The sums of sum_products added to c."""
         return _tile("+", a, panel, c)
 
     def _panels(context):
@@ -211,10 +196,10 @@ if available:
         return tile
 
     # c[ci + r, cj + q] = sum_{k < depth} rows[i + r, k] panels[p, k, q], q through the panels from p on; or += that
-    _packed_products, _add_packed_sums = intrinsic(_packed(False)), intrinsic(_packed(True))
+    packed_products, add_packed_sums = intrinsic(_packed(False)), intrinsic(_packed(True))
 
     @intrinsic
-    def _move(typingctx, a, i, j, out, oi):
+    def move(typingctx, a, i, j, out, oi):
         """out[oi, :] = a[i, j:], a line."""
         def codegen(context, builder, sig, args):
             A, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 3))
@@ -389,151 +374,4 @@ if available:
 else:
     tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
     tall_rows = layer_tile = short_layer_tile = normalize = restore = scale = None
-    _move = _sum_products = _add_sums = _packed_products = _add_packed_sums = panels_at_once = None
-
-
-@jit
-def pack(b, turned, start, first, width, panel):
-    """panel[k, q] = op(b)[start + k, first + q], and 0 from q = width on."""
-    columns = tile_columns(panel)
-    if not turned:
-        for k in range(len(panel)):
-            if width == columns:
-                _move(b, start + k, first, panel, k)
-            else:
-                for q in range(columns):
-                    panel[k, q] = b[start + k, first + q] if q < width else 0
-        return
-    eights = len(panel) // 8 * 8 if width == columns else 0
-    for k in range(0, eights, 8):
-        for q in range(0, columns, 8):
-            turn(b, first + q, start + k, panel, k, q)
-    for k in range(eights, len(panel)):
-        for q in range(columns):
-            panel[k, q] = b[first + q, start + k] if q < width else 0
-
-
-@jit
-def _pack_group(b, turned, start, first, last, panels, depth):
-    """What pack does, for every panel of the columns first..last; of a b that is not turned, row by row, as it lies."""
-    columns = tile_columns(panels)
-    whole = 0 if turned else (last - first) // columns
-    for k in range(depth):
-        for p in range(whole):
-            _move(b, start + k, first + p * columns, panels[p], k)
-    for j in range(first + whole * columns, last, columns):
-        pack(b, turned, start, j, min(columns, last - j), panels[(j - first) // columns, :depth])
-    for p in range(-(-(last - first) // columns), -(-(last - first) // columns // panels_at_once()) * panels_at_once()):
-        panels[p, :depth] = 0  # nobody looks at its sums, but numbers too small to be normal would be slow
-
-
-@jit
-def _pack_rows(a, turned, row, start, rows, depth):
-    """rows[r, k] = op(a)[row + r, start + k], k < depth."""
-    if not turned:
-        for r in range(len(rows)):
-            out, values = rows[r, :depth], a[row + r, start:start + depth]
-            for k in range(depth):
-                out[k] = values[k]
-        return
-    eights, whole = len(rows) // 8 * 8, depth // 8 * 8
-    for k in range(0, whole, 8):
-        for r in range(0, eights, 8):
-            turn(a, start + k, row + r, rows, r, k)
-    for k in range(depth):
-        for r in range(eights if k < whole else 0, len(rows)):
-            rows[r, k] = a[start + k, row + r]
-
-
-@jit
-def _store(tile, rows, onto, c, i, first, width):
-    """The first rows and columns of a tile to their place in c, or added to what is there."""
-    for r in range(rows):
-        out, sums = c[i + r, first:first + width], tile[r]
-        for q in range(width):
-            out[q] = out[q] + sums[q] if onto else sums[q]
-
-
-@jit
-def panel_product(a, a_turned, row, start, panel, onto, c, first, width, tile):
-    """c[:, first:first + width] = op(a)[row:, start:] panel, or += that."""
-    at_once, whole = tile_rows(), width == tile_columns(panel)
-    for i in range(0, len(c), at_once):
-        rows = min(at_once, len(c) - i)
-        if whole and rows == at_once and not onto:
-            _sum_products(a, a_turned, row + i, rows, start, len(panel), panel, c, i, first)
-        elif whole and rows == at_once:
-            _add_sums(a, a_turned, row + i, rows, start, len(panel), panel, c, i, first)
-        else:
-            _sum_products(a, a_turned, row + i, rows, start, len(panel), panel, tile, 0, 0)
-            _store(tile, rows, onto, c, i, first, width)
-
-
-@jit
-def _group_product(rows, panels, depth, onto, c, first, last, tile):
-    """c[:, first:last] = rows panels, or += that, tile by tile: rows and panels as they were packed."""
-    at_once = panels_at_once() * tile_columns(c)
-    for i in range(0, len(c), tile_rows()):
-        high = min(tile_rows(), len(c) - i)
-        for j in range(first, last, at_once):
-            p, width = (j - first) // tile_columns(c), min(at_once, last - j)
-            if width < at_once or high < tile_rows():
-                _packed_products(rows, i, panels, p, depth, tile, 0, 0)
-                _store(tile, high, onto, c, i, j, width)
-            elif onto:
-                _add_packed_sums(rows, i, panels, p, depth, c, i, j)
-            else:
-                _packed_products(rows, i, panels, p, depth, c, i, j)
-
-
-@jit
-def scratch(c, depth):
-    """Memory for a product of this depth: a panel of a part of it, and a tile."""
-    columns = tile_columns(c)
-    return np.empty((min(max(depth, 0), DEPTH), columns), c.dtype), np.empty((tile_rows(), columns), c.dtype)
-
-
-@jit
-def part_of(depth):
-    """The depth of the even parts that a product of so many terms is cut into, 0 of none."""
-    return -(-depth // max(1, -(-depth // DEPTH)))
-
-
-@jit
-def packs(rows, depth, columns):
-    """Whether a product is so large that its rows are packed."""
-    return rows >= TALL and depth >= DEEP and columns >= WIDE
-
-
-@jit
-def _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last):
-    """What multiply does, by way of packed rows of a."""
-    columns, step, tiles = tile_columns(c), part_of(stop - start), -(-min(ROWS, len(c)) // tile_rows())
-    rows, panels = np.empty((tiles * tile_rows(), ROW), c.dtype), np.empty((GROUP, step, columns), c.dtype)
-    tile = np.empty((tile_rows(), panels_at_once() * columns), c.dtype)
-    for low in range(0, len(c), ROWS):
-        block = c[low:low + ROWS]
-        for k in range(start, stop, step):
-            depth = min(step, stop - k)
-            _pack_rows(a, a_turned, row + low, k, rows[:len(block)], depth)
-            rows[len(block):, :depth] = 0  # of the last tile: what lay there may be too small for a normal number, and slow
-            for j in range(first, last, GROUP * columns):
-                until = min(j + GROUP * columns, last)
-                _pack_group(b, b_turned, k, j, until, panels, depth)
-                _group_product(rows, panels, depth, k > start, block, j, until, tile)
-
-
-@jit
-def multiply(a, a_turned, row, b, b_turned, start, stop, c, first, last):
-    """c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], for the rows that c has; 0 for no terms."""
-    columns, step = tile_columns(c), max(1, part_of(stop - start))
-    if packs(len(c), stop - start, last - first):
-        _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last)
-        return
-    panel, tile = scratch(c, stop - start)
-    for j in range(first, last, columns):
-        width = min(columns, last - j)
-        for k in range(start, max(stop, start + 1), step):
-            part = panel[:max(0, min(step, stop - k))]
-            pack(b, b_turned, k, j, width, part)
-            panel_product(a, a_turned, row, k, part, k > start, c, j, width, tile)
+    move = sum_products = add_sums = packed_products = add_packed_sums = panels_at_once = None

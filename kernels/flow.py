@@ -35,21 +35,8 @@ from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, available, entry, jit, jitable, parallel
 from ._layers import layer_of, layer_start
 from ._math import exp, exp_small_fused, fused, sum_in_lanes, tanh_fused
-from ._tile import (
-    _move,
-    _pack_rows,
-    layer_tile,
-    multiply,
-    normalize,
-    pack,
-    restore,
-    scale,
-    short_layer_tile,
-    tall_rows,
-    tile_columns,
-    tile_rows,
-    turn,
-)
+from ._product import multiply, pack, pack_rows
+from ._tile import layer_tile, move, normalize, restore, scale, short_layer_tile, tall_rows, tile_columns, tile_rows, turn
 
 if available:
     from numba import types
@@ -201,7 +188,7 @@ def _store(block, values, low):
     there = values[:, low:]
     if there.shape[1] >= tile_columns(block):
         for d in range(len(there)):
-            _move(block, d, 0, there, d)
+            move(block, d, 0, there, d)
     else:
         for d in range(len(there)):
             for n in range(there.shape[1]):
@@ -242,7 +229,7 @@ def _turn_weights(k, params, widths, D, turned):
     net = step_of(params, widths, k, D)[2]
     for layer in range(widths.shape[1] - 1):
         out, (n_in, n_out) = _turned_of(turned[k], widths[k], layer), widths[k, layer:layer + 2]
-        _pack_rows(_weight_of(net, widths[k], layer), YES, ZERO, ZERO, out[:n_out], n_in)
+        pack_rows(_weight_of(net, widths[k], layer), YES, ZERO, ZERO, out[:n_out], n_in)
         out[n_out] = 0
 
 
@@ -362,7 +349,7 @@ def _backward_block(dz, dlog_det, z, st, factors, turned, order, widths, limit, 
     for i in range(values.size):
         dshift[i] -= values[i]
     for d in range(D):
-        _move(da, d, 0, dx, order[d])
+        move(da, d, 0, dx, order[d])
 
 
 @jit

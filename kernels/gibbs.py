@@ -22,7 +22,7 @@ or normals from start_visible + (n T + k - 1) V on.
 Any N, V, H, T, zero included. The arithmetic of a step is of the arrays' dtype. No bit depends on threads, nor any of a row on
 the rows beside it. A unit whose probability is within rounding of its uniform may fall either way.
 Numba: a chain is of panels of rows that wait for nobody, contrast of panels of columns, so that the weight is packed once for
-all rows; products by _tile.py. CUDA: a block of threads for a row, the same units but for sums' roundings.
+all rows; products by _product.py. CUDA: a block of threads for a row, the same units but for sums' roundings.
 Sources: Smolensky (1986); Geman & Geman (1984); Neal, Annealed importance sampling (2001); Salakhutdinov & Murray (2008).
 """
 import numpy as np
@@ -34,7 +34,8 @@ from ._dispatch import Kernel, empty
 from ._jit import NO, YES, entry, jit, parallel
 from ._math import exp, log1p
 from ._partition import n_panels, rows_of
-from ._tile import multiply, tile_columns
+from ._product import multiply
+from ._tile import tile_columns
 from .random import fill_normal, fill_uniform, spawned
 
 # --- reference -------------------------------------------------------------------------------------------------------

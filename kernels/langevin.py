@@ -13,7 +13,7 @@ step k is that of the stream (key0, key1), see random.py: e from start_normal + 
 
 Any N, D, W, T, zero included. The network's arithmetic is of the arrays' dtype, all else float64. No bit of a row depends on
 other rows or on threads. Agreement with the reference: rounding, by which a row may fall either way whose u is that near.
-Numba: panels of ROWS rows, each through all steps, products by _tile.py. CUDA: a block of threads for a row.
+Numba: panels of ROWS rows, each through all steps, products by _product.py. CUDA: a block of threads for a row.
 Sources: Roberts & Tweedie, Exponential convergence of Langevin distributions and their discrete approximations (1996);
 Roberts & Rosenthal, Optimal scaling of discrete approximations to Langevin diffusions (1998).
 """
@@ -28,7 +28,7 @@ from ._dispatch import Kernel
 from ._jit import NO, YES, entry, jit, parallel
 from ._layers import layer_of
 from ._math import exp, exp_fused, log
-from ._tile import multiply
+from ._product import multiply
 from .em import FAR
 from .random import fill_normal, fill_uniform, spawned
 from .silu import sigmoid

@@ -39,7 +39,8 @@ from ._dispatch import Kernel
 from ._jit import YES, ZERO, entry, get_num_threads, jit, parallel
 from ._layers import layer_of
 from ._math import exp, tanh
-from ._tile import add_products, pack, tile_columns, tile_rows
+from ._product import pack
+from ._tile import add_products, tile_columns, tile_rows
 
 BLOCK = 30  # dimensions, so that as many outputs are whole tiles, of 10 rows or of 6
 TOGETHER = 8  # groups that take the weights from the cache together

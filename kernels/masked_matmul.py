@@ -10,9 +10,9 @@ blocks (B, 4): a cut of the columns, each row (first, last + 1, full, end): in t
 where no block does. Units sorted by degree make the mask of a MADE a staircase, and half of the work goes away.
 Any N, K, M, zero included. Source: Germain, Gregor, Murray & Larochelle, MADE (2015), eqs. 8 and 9.
 
-Numba: panels of _tile.py, blocks and parts of the rows in parallel; large products without a mask in larger parts of rows and
-columns, which go through its packed rows. Every value is a sum in a fixed order, the same for either, so that no bit depends on
-the number of threads, and none of a row on other rows.
+Numba: panels of _product.py, blocks and parts of the rows in parallel; large products without a mask in larger parts of rows
+and columns, which go through its packed rows. Every value is a sum in a fixed order, the same for either, so that no bit
+depends on the number of threads, and none of a row on other rows.
 CUDA: tiles of the result, those of dw once per part of a large batch; where tiles are few and deep, several blocks share one
 (split K), to the same bits. Large products by cuBLAS, of a staircase as many dense ones as it has STEPS; there the bits of a
 row may depend on how many there are.
@@ -26,7 +26,8 @@ from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, parallel
 from ._partition import evenly, large_parts, part_of_large, row_parts
-from ._tile import multiply, pack, panel_product, part_of, scratch, tile_columns
+from ._product import multiply, pack, panel_product, part_of, scratch
+from ._tile import tile_columns
 
 
 def _masked(weight, mask, blocks):

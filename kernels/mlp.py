@@ -12,10 +12,10 @@ row `full` is 1 and from row `end` on is 0, so that only rows below `end` are mu
 layers one after another; only rows full..end of a block look at it, and it may be empty where none does. pieces (T, 5) is
 a finer cut of the same kind, for the gradients of the weights.
 
-Numba: the products of _tile.py. A batch goes through the layers one by one, their columns spread over the threads; one of many
-rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Large layers without
-a mask, and their gradients, go in wide parts (large_parts), whose rows _tile.py packs. Every value is a sum in a fixed order,
-the same for either, so that no bit depends on the number of threads, and none of a row on other rows.
+Numba: the products of _product.py. A batch goes through the layers one by one, their columns spread over the threads; one of
+many rows, or with little to do, in panels of rows, each through all layers. Then the gradients, piece by piece. Large layers
+without a mask, and their gradients, go in wide parts (large_parts), whose rows _product.py packs. Every value is a sum in a
+fixed order, the same for either, so that no bit depends on the number of threads, and none of a row on other rows.
 CUDA: a launch per layer, tiles as in masked_matmul.py, another where blocks share the depth of a tile, and one for all
 gradients of weights; large layers, and then all of these gradients, by cuBLAS. Source: the chain rule; masks as in Germain
 et al. (2015).
@@ -45,7 +45,7 @@ from ._layers import (
     network_panels,
 )
 from ._partition import COLUMNS, part_of_large
-from ._tile import multiply
+from ._product import multiply
 from .masked_matmul import THREADS, _steps, add_up, bounds, parts, split, tiles
 
 

@@ -17,7 +17,7 @@ from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, ZERO, entry, get_num_threads, jit, parallel
 from ._layers import layer_of, layer_of_hidden, layer_share, layer_tasks, network_panels
-from ._tile import multiply
+from ._product import multiply
 
 
 def _forward_reference(g, hidden, params, widths, blocks, pieces, mask):

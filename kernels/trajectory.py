@@ -17,8 +17,8 @@ is SiLU, and so is f_1 unless sine is true: then it is sin.
 y (N, D) is where x leads, log_det (N,), nats, the integral of the divergence by the same stages: log |det dy/dx| up to the
 solver's error. It is exact, one product more than the velocity, and not computed (0) unless it is wanted.
 
-Numba: panels of ROWS rows, each through all steps while it is in the cache; the weights are packed once, by _tile.py. No bit of
-a row depends on other rows or on threads. CUDA: a few rows for every block of threads, a thread for every unit.
+Numba: panels of ROWS rows, each through all steps while it is in the cache; the weights are packed once, by _product.py. No
+bit of a row depends on other rows or on threads. CUDA: a few rows for every block of threads, a thread for every unit.
 Agreement with the reference: rounding, which a trajectory amplifies as it does its start.
 Source: Chen et al., Neural ordinary differential equations (2018); the divergence is the chain rule.
 """
@@ -33,7 +33,8 @@ from ._dispatch import Kernel, empty
 from ._jit import NO, entry, jit, parallel
 from ._layers import layer_of
 from ._math import exp_fused, turn
-from ._tile import multiply, pack, panel_product, part_of, tile_columns, tile_rows
+from ._product import multiply, pack, panel_product, part_of
+from ._tile import tile_columns, tile_rows
 from .silu import sigmoid
 
 ROWS = 60  # of a panel: whole tiles of 6 or 10 rows

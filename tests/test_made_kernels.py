@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from npgen.kernels import KernelError, made_sample, masked_matmul, using
-from npgen.kernels._tile import ROWS, multiply
+from npgen.kernels._product import ROWS, multiply
 from npgen.masks import Plan, made_degrees
 from npgen.testing import check_kernel
 

@@ -1,0 +1,188 @@
+"""Products of matrices for jitted code, of panels and tiles.
+
+    multiply         c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], op: as it lies, or turned
+    packs            whether a product is large, so that wide parts of it are faster than narrow ones
+    pack             what it does to some columns of b; panel_product, what it does with them; pack_rows, to rows of a
+
+a, b, c are as _tile.py takes them.
+
+The columns of c go in panels as wide as a tile. A panel of b is packed: row beside row, and zeros where c has no more columns.
+Then c is summed up a tile at a time.
+
+Where rows and columns are many, rows of a are packed too, ROWS at most, one ROW behind the other: they go through GROUP panels,
+which stay in the second cache, tile by tile, and a tile's rows stay in the first. Read where they lie, the rows of a large
+matrix would drive each other out of it, as powers of two apart do. Large dense products so keep up with OpenBLAS in float32 and
+float64, and none is left to it, whose sums depend on the shape.
+
+Every value of c is a sum in the order of k, in even parts of at most DEPTH, so that a panel stays in the cache. It depends on
+no other row or column, nor on how many there are, nor on threads, nor on what is packed: a row has the same bits whatever is
+beside it.
+Source: Goto & van de Geijn, Anatomy of high-performance matrix multiplication (2008).
+"""
+import numpy as np
+
+from ._jit import jit
+from ._tile import (
+    DEPTH,
+    ROW,
+    add_packed_sums,
+    add_sums,
+    move,
+    packed_products,
+    panels_at_once,
+    sum_products,
+    tile_columns,
+    tile_rows,
+    turn,
+)
+
+ROWS = 480  # the most packed rows, a multiple of a tile's: half of the second cache, or what streams from the third
+GROUP = 8  # panels that packed rows go through at a time
+TALL, DEEP, WIDE = 64, 200, 200  # rows, terms and columns from which on packing the rows pays
+
+
+@jit
+def pack(b, turned, start, first, width, panel):
+    """panel[k, q] = op(b)[start + k, first + q], and 0 from q = width on."""
+    columns = tile_columns(panel)
+    if not turned:
+        for k in range(len(panel)):
+            if width == columns:
+                move(b, start + k, first, panel, k)
+            else:
+                for q in range(columns):
+                    panel[k, q] = b[start + k, first + q] if q < width else 0
+        return
+    eights = len(panel) // 8 * 8 if width == columns else 0
+    for k in range(0, eights, 8):
+        for q in range(0, columns, 8):
+            turn(b, first + q, start + k, panel, k, q)
+    for k in range(eights, len(panel)):
+        for q in range(columns):
+            panel[k, q] = b[first + q, start + k] if q < width else 0
+
+
+@jit
+def _pack_group(b, turned, start, first, last, panels, depth):
+    """What pack does, for every panel of the columns first..last; of a b that is not turned, row by row, as it lies."""
+    columns = tile_columns(panels)
+    whole = 0 if turned else (last - first) // columns
+    for k in range(depth):
+        for p in range(whole):
+            move(b, start + k, first + p * columns, panels[p], k)
+    for j in range(first + whole * columns, last, columns):
+        pack(b, turned, start, j, min(columns, last - j), panels[(j - first) // columns, :depth])
+    for p in range(-(-(last - first) // columns), -(-(last - first) // columns // panels_at_once()) * panels_at_once()):
+        panels[p, :depth] = 0  # nobody looks at its sums, but numbers too small to be normal would be slow
+
+
+@jit
+def pack_rows(a, turned, row, start, rows, depth):
+    """rows[r, k] = op(a)[row + r, start + k], k < depth."""
+    if not turned:
+        for r in range(len(rows)):
+            out, values = rows[r, :depth], a[row + r, start:start + depth]
+            for k in range(depth):
+                out[k] = values[k]
+        return
+    eights, whole = len(rows) // 8 * 8, depth // 8 * 8
+    for k in range(0, whole, 8):
+        for r in range(0, eights, 8):
+            turn(a, start + k, row + r, rows, r, k)
+    for k in range(depth):
+        for r in range(eights if k < whole else 0, len(rows)):
+            rows[r, k] = a[start + k, row + r]
+
+
+@jit
+def _store(tile, rows, onto, c, i, first, width):
+    """The first rows and columns of a tile to their place in c, or added to what is there."""
+    for r in range(rows):
+        out, sums = c[i + r, first:first + width], tile[r]
+        for q in range(width):
+            out[q] = out[q] + sums[q] if onto else sums[q]
+
+
+@jit
+def panel_product(a, a_turned, row, start, panel, onto, c, first, width, tile):
+    """c[:, first:first + width] = op(a)[row:, start:] panel, or += that."""
+    at_once, whole = tile_rows(), width == tile_columns(panel)
+    for i in range(0, len(c), at_once):
+        rows = min(at_once, len(c) - i)
+        if whole and rows == at_once and not onto:
+            sum_products(a, a_turned, row + i, rows, start, len(panel), panel, c, i, first)
+        elif whole and rows == at_once:
+            add_sums(a, a_turned, row + i, rows, start, len(panel), panel, c, i, first)
+        else:
+            sum_products(a, a_turned, row + i, rows, start, len(panel), panel, tile, 0, 0)
+            _store(tile, rows, onto, c, i, first, width)
+
+
+@jit
+def _group_product(rows, panels, depth, onto, c, first, last, tile):
+    """c[:, first:last] = rows panels, or += that, tile by tile: rows and panels as they were packed."""
+    at_once = panels_at_once() * tile_columns(c)
+    for i in range(0, len(c), tile_rows()):
+        high = min(tile_rows(), len(c) - i)
+        for j in range(first, last, at_once):
+            p, width = (j - first) // tile_columns(c), min(at_once, last - j)
+            if width < at_once or high < tile_rows():
+                packed_products(rows, i, panels, p, depth, tile, 0, 0)
+                _store(tile, high, onto, c, i, j, width)
+            elif onto:
+                add_packed_sums(rows, i, panels, p, depth, c, i, j)
+            else:
+                packed_products(rows, i, panels, p, depth, c, i, j)
+
+
+@jit
+def scratch(c, depth):
+    """Memory for a product of this depth: a panel of a part of it, and a tile."""
+    columns = tile_columns(c)
+    return np.empty((min(max(depth, 0), DEPTH), columns), c.dtype), np.empty((tile_rows(), columns), c.dtype)
+
+
+@jit
+def part_of(depth):
+    """The depth of the even parts that a product of so many terms is cut into, 0 of none."""
+    return -(-depth // max(1, -(-depth // DEPTH)))
+
+
+@jit
+def packs(rows, depth, columns):
+    """Whether a product is so large that its rows are packed."""
+    return rows >= TALL and depth >= DEEP and columns >= WIDE
+
+
+@jit
+def _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last):
+    """What multiply does, by way of packed rows of a."""
+    columns, step, tiles = tile_columns(c), part_of(stop - start), -(-min(ROWS, len(c)) // tile_rows())
+    rows, panels = np.empty((tiles * tile_rows(), ROW), c.dtype), np.empty((GROUP, step, columns), c.dtype)
+    tile = np.empty((tile_rows(), panels_at_once() * columns), c.dtype)
+    for low in range(0, len(c), ROWS):
+        block = c[low:low + ROWS]
+        for k in range(start, stop, step):
+            depth = min(step, stop - k)
+            pack_rows(a, a_turned, row + low, k, rows[:len(block)], depth)
+            rows[len(block):, :depth] = 0  # of the last tile: what lay there may be too small for a normal number, and slow
+            for j in range(first, last, GROUP * columns):
+                until = min(j + GROUP * columns, last)
+                _pack_group(b, b_turned, k, j, until, panels, depth)
+                _group_product(rows, panels, depth, k > start, block, j, until, tile)
+
+
+@jit
+def multiply(a, a_turned, row, b, b_turned, start, stop, c, first, last):
+    """c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], for the rows that c has; 0 for no terms."""
+    columns, step = tile_columns(c), max(1, part_of(stop - start))
+    if packs(len(c), stop - start, last - first):
+        _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last)
+        return
+    panel, tile = scratch(c, stop - start)
+    for j in range(first, last, columns):
+        width = min(columns, last - j)
+        for k in range(start, max(stop, start + 1), step):
+            part = panel[:max(0, min(step, stop - k))]
+            pack(b, b_turned, k, j, width, part)
+            panel_product(a, a_turned, row, k, part, k > start, c, j, width, tile)
