@@ -526,24 +526,39 @@ def test_no_step_reads_a_value_back(standin, name, monkeypatch):
     assert len(steps) == 15
 
 
-@pytest.mark.parametrize("name", ["MADE, normal", "RealNVP", "Autoencoder"])
+@models
 def test_large_batches_are_answered_without_waiting_for_their_parts(standin, name, monkeypatch):
-    """Nothing more is read back or sent of more parts but where they lie; rows that overflow in one are asked about again."""
+    """Nothing more is read back or sent of more parts but where they and their flags lie.
+
+    But of a VAE's log_prob, whose noise is a hash of each row that the host takes.
+    """
     model, x = fitted(name, "cuda"), MODELS[name][1]
     crossed, answered = [], []
     for rows in (4096, 30, 4):
         monkeypatch.setattr(type(model), "_rows_per_call", rows)
         for a in (x, standin.asarray(x)):
             for query, values in by_rows(model, a):
+                if isinstance(model, VAE) and query.__name__ == "log_prob":
+                    continue
                 before = dict(traffic)
                 answered.append(standin.asnumpy(query(values)))
                 crossed.append((traffic["reads"] - before["reads"], traffic["sent"] - before["sent"]))
     n = len(crossed) // 3
     for (reads, sent), (reads_of_more, sent_of_more) in zip(crossed[n:2 * n], crossed[2 * n:], strict=True):
-        assert reads_of_more == reads and sent_of_more - sent <= 2 * 8 * 15  # addresses of 15 parts that are joined twice
+        assert reads_of_more == reads and sent_of_more - sent <= 5 * 8 * 15  # addresses of 15 parts that are joined
     assert same_bits(answered[n:2 * n], answered[2 * n:])
     agree(answered[:n], answered[n:2 * n], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["MADE, normal", "RealNVP", "Autoencoder", "GaussianMixture", "EnergyModel, noise",
+                                  "EnergyModel on a flow"])
+def test_rows_of_one_part_that_are_wrong_are_asked_about_again(standin, name, monkeypatch):
+    """Those that overflow, and in a mixture those that miss values."""
+    model, x = fitted(name, "cuda"), MODELS[name][1]
+    monkeypatch.setattr(type(model), "_rows_per_call", 4)
     far = np.concatenate([x, np.full_like(x[:1], 3e38)])
+    if model.takes_missing:
+        far[7, 1] = np.nan
     query = model.log_prob if scored(model) else model.encode
     parts = query(far)
     monkeypatch.setattr(type(model), "_rows_per_call", 4096)
@@ -553,7 +568,7 @@ def test_large_batches_are_answered_without_waiting_for_their_parts(standin, nam
     assert same_bits([query(far)], [parts])
 
 
-@pytest.mark.parametrize("name", ["MADE, normal", "VAE, heads", "RealNVP", "FlowMatching", "RBM", "GAN"])
+@models
 def test_rows_are_drawn_without_waiting_for_their_parts(standin, name, monkeypatch):
     model, crossed = fitted(name, "cuda"), []
     monkeypatch.setattr(type(model), "_rows_per_call", 4)

@@ -19,7 +19,7 @@ KERNELS = Path(npgen.kernels.__file__).parent
 
 # A module imports only from ranks below its own; on one rank, only from those listed before it.
 RANKS = [
-    ["kernels", "version", "ranks", "tree", "parallel", "warn", "tensor", "engine", "checks"],
+    ["kernels", "version", "ranks", "tree", "parallel", "warn", "tensor", "engine", "checks", "later"],
     ["masks", "layout", "ops.rules", "ops.elementwise", "ops.shapes", "ops.reductions", "ops.products", "ops.linalg", "ops",
      "linalg", "compositions.elementwise", "compositions.reductions", "compositions.calculus",
      "compositions.products", "compositions.shapes", "compositions.fourier", "compositions.refused", "compositions", "fused",

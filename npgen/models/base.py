@@ -21,6 +21,7 @@ from ..engine import Tensor
 from ..heads import head_for
 from ..kernels import session
 from ..kernels._cuda import asarray, asnumpy, is_device_array
+from ..later import asked_later
 from ..random import as_stream
 from . import blocks
 from .blocks import by_block
@@ -30,7 +31,7 @@ from .device import OnDevice
 from .estimator import Estimator, Follows, clone  # noqa: F401  Follows: a word that models write with
 from .files import Saved
 from .inner import Inner
-from .overflow import FAR, asked_later, beyond_numbers, without_overflow
+from .overflow import FAR, beyond_numbers, without_overflow
 from .run import RunFile
 from .tabular import OfTables
 

@@ -1,37 +1,15 @@
 """Answers about rows so far out that numbers overflow: computed again where they can be, -inf nats where a density vanishes."""
-import contextlib
-import contextvars
-
 import numpy as np
 
 from ..kernels._cuda import is_device_array
+from ..later import later
 
 FAR = 1e200, 1e100, 1e50, 1e25  # linear maps of such values stay within float64; the square of the first does not
 
 
-_asked = contextvars.ContextVar("asked", default=None)
-
-
-@contextlib.contextmanager
-def asked_later():
-    """A block in which without_overflow does not wait for a device: it gives every answer as it is, and puts into this list
-    whether one of its numbers overflowed, (), which is to be looked at once, when all are on their way."""
-    asked = []
-    token = _asked.set(asked)
-    try:
-        yield asked
-    finally:
-        _asked.reset(token)
-
-
-def later(values):
-    """Whether it is asked later, as in such a block on a device, if one of these values is NaN, and the rows asked about again.
-    """
-    asked = _asked.get()
-    if asked is None or not is_device_array(values):
-        return False
-    asked.append(np.isnan(values.min()))
-    return True
+def nan_later(values):
+    """Whether it is asked later if one of these values, (n,) or (n, m), is NaN."""
+    return is_device_array(values) and later(np.isnan(values.min()))
 
 
 def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
@@ -45,7 +23,7 @@ def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
         return np.isnan(answer if answer.ndim == 1 else answer[:, of])
 
     answer = function(*enter(x))
-    if answer.size and later(answer):
+    if answer.size and nan_later(answer):
         return answer
     if not answer.size or not np.isnan(answer.min()) or not overflown(answer).any():
         return answer

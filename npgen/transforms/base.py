@@ -14,6 +14,7 @@ import numpy as np
 from .. import fused
 from ..checkpoint import LoadError
 from ..kernels._cuda import asnumpy
+from ..later import later
 from ..nn import Part
 
 ROWS = 2**14  # at once, where a chain's steps see all rows: bounds the memory of their networks
@@ -116,7 +117,8 @@ class Transform(Part):
 
     def _require(self, x, ok, message, **of_columns):
         """Raise ValueError about the first cell that is not ok; the message may name values of its column, given (d,)."""
-        if not ok.all():
+        whole = ok.all()
+        if not later(~whole) and not whole:
             row, column = np.argwhere(~asnumpy(ok))[0]
             number = self._number(column)
             cell = f"{x[row, column]} at x[{row}, {number}] (row {row + 1}, column {number + 1})"

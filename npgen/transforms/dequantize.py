@@ -50,7 +50,8 @@ class Dequantize(Transform, name="dequantize"):
                 raise ValueError(f"Dequantize: {name} has shape {np.shape(given)}; give one number, or one for each of "
                                  f"{self.n_columns_} columns")
         self.low_, self.levels_ = (np.broadcast_to(a, self.n_columns_).astype(np.float64) for a in (low, levels))
-        vars(self).pop("_log_det", None)
+        for name in ("_log_det", "_counted"):
+            vars(self).pop(name, None)
         self._check(x)
         return self
 
@@ -72,6 +73,11 @@ class Dequantize(Transform, name="dequantize"):
     def _log_det(self):
         return -float(np.log(asnumpy(self.levels_)).sum())
 
+    @functools.cached_property
+    def _counted(self):
+        """levels_, on the host."""
+        return tuple(asnumpy(self.levels_).tolist())
+
     def to_data(self, p, z, c=None):
         z = floating(z, self.n_columns_)
         low, levels = (a.astype(z.dtype, copy=False) for a in (self.low_, self.levels_))
@@ -82,15 +88,15 @@ class Dequantize(Transform, name="dequantize"):
         for name in ("low_", "levels_"):  # a file of before had one range for all columns
             setattr(self, name, np.broadcast_to(getattr(self, name), self.n_columns_).astype(np.float64))
 
-    def _margin(self, dtype):
+    def _margin(self, dtype, levels=None):
         """How far the noise stays inside its cell, (d,)."""
-        return 2 * self.levels_ * float(np.finfo(dtype).eps)
+        return 2 * (self.levels_ if levels is None else levels) * float(np.finfo(dtype).eps)
 
     def _check(self, x):
-        margin, low, high = asnumpy(self._margin(x.dtype)), self.low_, self.low_ + self.levels_ - 1
+        margin, low, high = self._margin(x.dtype, np.array(self._counted)), self.low_, self.low_ + self.levels_ - 1
         if not ((0 < margin) & (margin < 0.25)).all():
             column = np.argmin((0 < margin) & (margin < 0.25))
-            raise ValueError(f"Dequantize: {self.levels_[column]:.0f} levels cannot be told apart in {x.dtype} (column "
+            raise ValueError(f"Dequantize: {self._counted[column]:.0f} levels cannot be told apart in {x.dtype} (column "
                              f"{self._number(column)}); use 'standardize'")
         inside = (x == np.floor(x)) & (x >= low) & (x <= high)
         self._require(x, inside, "Dequantize: {} is not an integer in {low:.0f}..{high:.0f}, the range that fit saw; "

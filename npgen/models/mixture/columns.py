@@ -25,7 +25,7 @@ from ...train import ConvergenceWarning
 from ...transforms import warn_of_atoms
 from ...warn import warn
 from ..base import Follows
-from ..overflow import later
+from ..overflow import nan_later
 from .base import ALONE, MixtureModel
 from .columns_em import SHOWN, SHOWN_THERE, Products, at_once, expect, maximise, statistics_of
 from .covariances import COVARIANCES
@@ -328,7 +328,7 @@ class Mixture(OfColumns, MixtureModel):
     def _represent(self, p, x, c=None):
         joint = self._joint(p, x)
         r = ops.softmax(joint)  # NaN of rows that are under no component
-        if not later(r) and (far := joint.max(axis=1) == -np.inf).any():
+        if not nan_later(r) and (far := joint.max(axis=1) == -np.inf).any():
             joint[far] = self._joint(p, np.asarray(self._columns.nearer(asnumpy(x[far])), like=x))
             r = ops.softmax(joint)
         return r.astype(x.dtype)

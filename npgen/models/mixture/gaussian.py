@@ -18,7 +18,7 @@ from ...tensor import value_of
 from ...transforms import warn_of_atoms
 from ..base import Follows
 from ..gradient import descend
-from ..overflow import later
+from ..overflow import nan_later
 from .base import ALONE, MixtureModel
 from .covariances import COVARIANCES
 from .gaussian_em import SHARP, Components, Gaussians, density, equal_components, expect, maximise, reseed, statistics_of
@@ -301,7 +301,7 @@ class GaussianMixture(MixtureModel):
     def _by_pattern(self, kernel, x, answer, params):
         """Fill in the kernel's answer to rows, by the columns that have a value in them."""
         components = self._components(params)
-        for rows, columns in [(slice(None), None)] if later(x) else patterns(x):
+        for rows, columns in [(slice(None), None)] if nan_later(x) else patterns(x):
             seen, at = (components, slice(None)) if columns is None else (components.marginal(columns)[0], columns)
             part, = ops.contiguous(x[rows][:, at])
             answer[rows] = kernel(part, self.centre_[at], self.scale_[at], *seen.launch())

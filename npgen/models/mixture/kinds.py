@@ -7,7 +7,9 @@ import numpy as np
 from ...checks import check_parameter, one_line
 from ...heads import HEADS, Atoms, Categorical, Family, Head, from_config
 from ...heads.categorical import levels_in
+from ...kernels._cuda import constant_like
 from ...nn import Part
+from ...tensor import value_of
 
 LEVELLED = ("bernoulli", "categorical")
 
@@ -60,7 +62,7 @@ class ColumnHeads(Part):
     def views(self, x):
         """(group, head, its columns of x (..., d)) of every head."""
         for name, head in self.heads.items():
-            yield name, head, x if len(self.heads) == 1 else x[..., self.numbers[name]]
+            yield name, head, x if len(self.heads) == 1 else x[..., constant_like(self.numbers[name], value_of(x))]
 
     def nearer(self, x):
         """Rows whose squares overflow, at 1e150 on the same ray: responsibilities do not change from there on."""
@@ -73,7 +75,7 @@ class ColumnHeads(Part):
         first = next(iter(answers.values()))
         x = np.empty_like(first, shape=(*first.shape[:-1], len(self.kinds)), dtype=dtype)
         for name, answer in answers.items():
-            x[..., self.numbers[name]] = answer
+            x[..., constant_like(self.numbers[name], x)] = answer
         return x
 
     def check_support(self, method, x):
