@@ -258,7 +258,8 @@ class MaskedMLP(MLP):
         columns = places(self.first, order)
         found = {self.name: _shuffled(p[self.name], rows, columns, self.layout) * self.of(order).flat_mask(like)}
         if self.direct:
-            found[f"{self.name}.direct"] = np.take(np.take(p[f"{self.name}.direct"], rows, axis=0), columns, axis=1)
+            found[f"{self.name}.direct"] = np.take(np.take(p[f"{self.name}.direct"], constant_like(rows, like), axis=0),
+                                                   constant_like(columns, like), axis=1)
         return found
 
     def flat_mask(self, like):
@@ -327,7 +328,7 @@ def _add(values, weight, sums, see):
 def _shuffle(flat, rows, columns, layout):
     """The parameters of a network whose inputs come in the order `rows`, and outputs in the order `columns`."""
     out, last = flat.copy(), len(layout.plans) - 1
-    rows, columns = (np.asarray(a, like=flat) for a in (rows, columns))
+    rows, columns = (constant_like(a, flat) for a in (rows, columns))
     layout.weight_and_bias(out, 0)[0][...] = layout.weight_and_bias(flat, 0)[0][rows]
     for new, old in zip(layout.weight_and_bias(out, last), layout.weight_and_bias(flat, last), strict=True):
         new[...] = old[..., columns]

@@ -85,6 +85,10 @@ class Stream:
         """The integers 0, ..., n - 1 in a random order."""
         return self._generator().permutation(n)
 
+    def choose(self, n):
+        """One of 0, ..., n - 1."""
+        return int(self.permutation(n)[0])
+
     def spawn(self):
         """A new stream, independent of what this one draws from now on."""
         block = np.uint64(self._advance(1) * _kernel.LANES)

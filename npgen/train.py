@@ -206,7 +206,7 @@ class _Step:
         if self.work is None or not self.repeats or self.work["carry"].keys() != state.carry.keys():
             self.work, self.recorded, self.begun = map_arrays(aligned, arrays), {}, not self.prepares
             if self.places is not None:
-                self.places.captured.clear()
+                self.places.forget()
         else:
             map_arrays(np.copyto, self.work, arrays)
         return dataclasses.replace(state, **self.work)

@@ -468,7 +468,8 @@ class ndarray(NDArrayOperatorsMixin):
         index = _index(index)
         if not isinstance(value, ndarray) and any(isinstance(i, np.ndarray) for i in index):
             _crossed("sent", np.asarray(value).nbytes)  # a number where others are scattered
-        _done(operator.setitem, self._host, index, _bare(value))
+        by_numbers = isinstance(index[0], np.ndarray) and index[0].dtype.kind in "iu"
+        _done(_scatter if by_numbers else operator.setitem, self._host, index, _bare(value))
 
     def __copy__(self):
         return self.copy()
@@ -480,6 +481,11 @@ class ndarray(NDArrayOperatorsMixin):
     data = property(lambda self: _Pointer(self._host))
     base = property(lambda self: None if self._host.base is None else _covered(self._host.base))
     flags = property(lambda self: types.SimpleNamespace(**{name: getattr(self._host.flags, name) for name in FLAGS}))
+
+
+def _scatter(host, index, value):
+    """host[index] = value, by numbers of rows; like take, CuPy begins anew behind the last, and raises nothing."""
+    host[(index[0] % len(host), *index[1:])] = value
 
 
 class _Pointer:
@@ -616,6 +622,7 @@ def _function(name, signature, make=_wrap, bare=_bare):
         args, params = _called(signature, args, params)
         if name == "take":  # its indices may come from the host
             args = args[0], ndarray(_index(args[1])[0]), *args[2:]
+            params["mode"] = "wrap"  # as CuPy does
         if name.endswith("_like") and not params.get("shape"):  # "shape if shape else a.shape": 0 and () are no shapes
             params.pop("shape", None)
         _refuse(name, *args, **params)

@@ -134,6 +134,14 @@ def test_what_it_gives_is_numpys_on_the_device(x, what):
     np.testing.assert_array_equal(got.get(), want)
 
 
+def test_rows_behind_the_last_are_the_first_again(cupy):
+    """_take and _scatter_op_default of CuPy take an index modulo the length: a step that is captured last of an epoch may."""
+    x, at = cupy.asarray(np.arange(3.0)), cupy.asarray(np.array([1, 3, -1]))
+    assert cupy.asnumpy(np.take(x, at)).tolist() == [1, 0, 2]
+    x[at] = cupy.asarray(np.array([7.0, 8, 9]))
+    assert cupy.asnumpy(x).tolist() == [8, 7, 9]
+
+
 @pytest.mark.parametrize("like", [np.zeros_like, np.ones_like, np.empty_like, lambda x, shape: np.full_like(x, 2, shape=shape)])
 def test_an_empty_shape_is_no_shape(x, like):
     for shape in ((), 0, None):  # cupy/_creation/basic.py: shape if shape else a.shape

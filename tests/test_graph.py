@@ -73,7 +73,6 @@ MODELS |= CHAINS
 ONE_BY_ONE = {  # what is not captured, and what of it is in the way
     "EnergyModel on a Mixture": (npgen.EnergyModel(**ENERGY, base=npgen.Mixture(2)), REAL, "a draw of numbers on the host"),
     "MADE, any order": (npgen.MADE(hidden=(6,), order="any"), REAL, "a draw of Python's numbers"),
-    "MADE, orders": (npgen.MADE(hidden=(6,), n_masks=3), BITS, "a draw of Python's numbers"),
     "FlowMatching, optimal transport": (npgen.FlowMatching(hidden=(6,), n_steps=3, coupling="ot"), REAL, "data crosses .reads"),
     "GMMN, sliced": (npgen.GMMN(n_noise=2, hidden=(6,), objective="sliced_wasserstein"), REAL, "does not repeat"),
     "GaussianMixture, by gradient": (npgen.GaussianMixture(2, solver="adam"), REAL, "on the host"),
@@ -141,6 +140,25 @@ def test_a_fit_by_graphs_has_the_bits_of_one_step_by_step(cupy, launches, name, 
     assert launches["graphs"] == expected
     one_by_one(monkeypatch)
     assert bits(fitted(name)) == captured and launches["graphs"] == expected
+
+
+def test_every_choice_of_the_host_has_a_graph_of_its_own(cupy, launches, monkeypatch):
+    """Which of its orders a MADE takes: a step is by a graph but for the first of each, and of those that are too many."""
+    def fitted(**more):
+        before = launches["graphs"]
+        with unconverged():
+            model = npgen.MADE(hidden=(6,), n_masks=3, **STEPS | {"max_epochs": 6}).to("cuda").fit(BITS)
+        return bits(model), launches["graphs"] - before
+
+    captured, by_graphs = fitted()
+    assert by_graphs == 6 * FULL - 3
+    with monkeypatch.context() as patch:
+        patch.setattr(graph, "MOST", 2)
+        some, fewer = fitted()
+    with mutants.Mutant("another order", "", "graph:chosen", ".choose(n)", ".choose(n) * 0").made():
+        assert fitted()[0] != captured
+    one_by_one(monkeypatch)
+    assert fitted() == (captured, 0) and some == captured and 0 < fewer < by_graphs
 
 
 @pytest.mark.parametrize("objective", ["nce", "sliced", "pcd"])
@@ -304,7 +322,7 @@ def test_what_cannot_be_captured_is_taken_step_by_step(cupy, launches, monkeypat
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_stream_whose_key_lies_on_the_device_draws_what_the_host_does(cupy, dtype):
     """What a step draws, of what its stream has spawned and of what that has; a kernel that knows no grandchildren refuses."""
-    host, there = Stream(4), graph._Stream(Stream(4).key, cupy.asarray(np.array([7])))
+    host, there = Stream(4), graph._Stream(Stream(4), cupy.asarray(np.array([7])))
     host.counter, like = 7, cupy.asarray(np.zeros(1))
     for _ in range(2):
         one, its = host.spawn(), there.spawn()

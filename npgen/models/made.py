@@ -200,7 +200,7 @@ class MADE(Conditions, GradientModel):
             return -self._log_density(p, z, c)
         if self.any_order_:
             return -self._log_density_in(p, z, c, Order(stream.spawn().permutation(self.n_features_in_)))
-        return -self._log_density_in(p, z, c, self._orders[int(stream.spawn().permutation(len(self._orders))[0])])
+        return -self._log_density_in(p, z, c, self._orders[stream.spawn().choose(len(self._orders))])
 
     def _monitor(self, p, batch, stream):
         """What is held out is scored by the density, not in one order."""
