@@ -102,15 +102,17 @@ class Column:
         """(n,) float64 of the values that are there, NaN for gaps (n,). Raises DataError that names a row."""
         x, rows = np.full(len(gaps), np.nan), np.flatnonzero(~gaps)
         if self.kind in LEVELLED:
-            place = {level: number for number, level in enumerate(self.levels)}
-            wrong = next((i for i, value in enumerate(values) if value not in place), None)
-            if wrong is not None:
+            place, values = {level: number for number, level in enumerate(self.levels)}, values.tolist()
+            numbers = list(map(place.get, values))
+            if None in numbers:
+                wrong = numbers.index(None)
                 raise self._refusal(rows[wrong], values[wrong], f"none of its {len(self.levels)} levels")
-            x[rows] = [place[value] for value in values]
+            x[rows] = numbers
         elif self.kind == "datetime":
             x[rows] = [(stamp - self.low) / self.step for stamp in self._stamps(values, rows)]
         else:
-            wrong = next((i for i, value in enumerate(values) if isinstance(value, str)), None)
+            texts = enumerate(values if values.dtype == object else ())
+            wrong = next((i for i, value in texts if isinstance(value, str)), None)
             if wrong is not None:
                 raise self._refusal(rows[wrong], values[wrong], "no number")
             x[rows] = np.asarray(values, np.float64)
@@ -122,7 +124,7 @@ class Column:
             x[rows] = 60 * hours + minutes
             wrong = np.flatnonzero((minutes >= 60) | (x[rows] < self.first) | (x[rows] >= self.first + DAY))
             if len(wrong):
-                raise self._refusal(rows[wrong[0]], values[wrong[0]],
+                raise self._refusal(rows[wrong[0]], values.tolist()[wrong[0]],
                                     f"no time of a day from {self.first} to {2400 if self.first else 2359}")
         return x
 

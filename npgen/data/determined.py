@@ -112,8 +112,8 @@ def agree(column, columns, x, values, gaps):
     derived, missing = derive(column, columns, x)
     given = objects([None] * len(gaps))
     given[~gaps] = values
-    for row in np.flatnonzero(~gaps & ~missing):
-        if given[row] != derived[row] and not _same_float(column, given[row], derived[row]):
+    for row in np.flatnonzero(~gaps & ~missing & (given != derived)):
+        if not _same_float(column, given[row], derived[row]):
             value, other = (np.asarray(each).tolist() for each in (given[row], derived[row]))
             raise DataError(f"column {column.name!r}, row {row + 1}: {value!r}"[:150] + f" does not follow from "
                             f"{' and '.join(map(repr, column.by))}, but {other!r}"[:150] + " does; correct it, or fit with a "

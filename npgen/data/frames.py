@@ -66,7 +66,9 @@ def read(X):
 
 
 def _cells(series):
-    gaps, seen, dtype = series.is_null().to_numpy().astype(bool), series.drop_nulls(), str(series.dtype).partition("(")[0]
+    gaps, seen, dtype = np.zeros(len(series), bool), series, str(series.dtype).partition("(")[0]
+    if series.null_count():
+        gaps, seen = series.is_null().to_numpy().astype(bool), series.drop_nulls()
     name = _dtype_name(series.to_native())
     if series.dtype.is_float():
         values = np.asarray(seen.to_numpy(), np.float64)
@@ -74,7 +76,7 @@ def _cells(series):
         gaps[np.flatnonzero(~gaps)[nan]] = True
         return Native("float", name), values[~nan], gaps
     if series.dtype.is_integer():
-        return Native("integer", name), _shared(seen.to_list()), gaps
+        return Native("integer", name), _integers(seen), gaps
     if dtype == "Boolean":
         return Native("bool", name), np.array(seen.to_list(), object), gaps
     if dtype == "String":
@@ -112,8 +114,15 @@ def objects(values):
 
 def _shared(values):
     """The same of values of one type, of which equal ones are one object: a level takes memory once, not in every row."""
-    known = {}
-    return objects([known.setdefault(value, value) for value in values])
+    known = dict(zip(values, values, strict=True))
+    return objects(list(map(known.__getitem__, values)))
+
+
+def _integers(seen):
+    """Whole numbers (n,) as int64, or if they may lie beyond as Python's."""
+    values = seen.to_numpy()
+    small = values.dtype.kind == "i" or values.dtype.kind == "u" and values.dtype.itemsize < 8
+    return values.astype(np.int64, copy=False) if small else _shared(seen.to_list())
 
 
 def _type_of(name, values):
