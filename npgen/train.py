@@ -179,10 +179,10 @@ class _Step:
 
     def begin(self, stream):
         """The State before the first epoch."""
-        flat, split = self.params.flat, stream.spawn()
+        flat, split, start = self.params.flat, stream.spawn(), self.params.flat.copy()
         clock = np.asarray([[0, move.base, move.base, 0] for move in self.moves], dtype=np.float64, like=flat)
         moments = {move.player.name: move.optimizer.init(move.flat) for move in self.moves}
-        return State(flat.copy(), flat.copy(), clock, moments, {"average": flat.copy()} if self.average else {}, split, stream)
+        return State(start, start, clock, moments, {"average": flat.copy()} if self.average else {}, split, stream)
 
     def over(self, rows, state):
         """Go over these rows from a State on."""

@@ -1,5 +1,7 @@
 """MADE: forbidden derivatives are zero, allowed ones are there, and one-pass samples are those of a pass per feature."""
 import math
+import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from npgen import kernels
 from npgen.engine import jacobian
 from npgen.heads import Categorical, MixtureOfNormals
 from npgen.models import MADE, VAE
+from npgen.models.made import UNITS
 
 RNG = np.random.default_rng(0)
 BITS = (RNG.random((80, 6)) < np.linspace(0.1, 0.9, 6)).astype(float)  # every column has a mean of its own
@@ -182,6 +185,34 @@ def test_a_chain_of_normals_is_learnt():
     assert -model.score(x) < entropy + 0.35
     z = model.encode(x)
     assert abs(stats.spearmanr(z[:, 0] ** 2, z[:, 1]).statistic) < 0.2
+
+
+TABLE = {"city": [("Rome", "Paris", "Bern")[i * 7 % 5 % 3] for i in range(203)], "age": [18 + i * 13 % 60 for i in range(203)],
+         "wage": [0.0 if i % 3 else i * i % 1000 / 7 for i in range(203)]}
+
+
+def test_rows_are_scored_to_the_same_bits_however_many_there_are_at_once(monkeypatch):
+    polars = pytest.importorskip("polars")
+    answers = []
+    for monitored, units in ((8, 1), (4096, 2**40)):
+        monkeypatch.setattr("npgen.models.made.MONITORED", monitored)
+        monkeypatch.setattr("npgen.models.made.UNITS", units)
+        model = MADE(hidden=(30,), direct=True, max_epochs=3, validation_fraction=0.3, random_state=0)
+        with warnings.catch_warnings(action="ignore"):
+            model.fit(polars.DataFrame(TABLE))
+        answers.append((model.history_, model.log_prob(polars.DataFrame(TABLE)).tobytes()))
+    assert answers[0] == answers[1]
+
+
+def test_the_memory_of_a_query_does_not_grow_with_the_network():
+    x = (np.random.default_rng(0).random((4096, 20)) < 0.5).astype(np.float32)
+    model = MADE(hidden=(4000,), max_epochs=1, random_state=0).fit(x[:100])
+    model.log_prob(x[:64])
+    tracemalloc.start()
+    model.log_prob(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 4 * UNITS < 4 * 4096 * 4000
 
 
 @pytest.mark.slow

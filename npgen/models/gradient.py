@@ -55,8 +55,8 @@ class GradientModel(Model, train.Training):
 
     def _learn(self, x, c, weights, run):
         train.check_training(self)  # refuses what it must before the work starts
-        first = self._first(x, c, weights, run.stream)
-        state = descend(self, first, x, c, weights, run, players=self._players(), monitor=self._monitor)
+        self.params_ = self._first(x, c, weights, run.stream)
+        state = descend(self, x, c, weights, run, players=self._players(), monitor=self._monitor)
         held = run.validation[:2] if run.validation is not None else (x, c)
         if run.validation is None:
             rows = train.held_out(state.split, len(x), self.validation_fraction)[1]
@@ -127,13 +127,13 @@ def follower(model):
                         repeats=distance.repeats)
 
 
-def descend(model, params, x, c, weights, run, players=None, monitor=None):
-    """Train from these parameters on; players (by default the follower) and monitor see preprocessed rows.
+def descend(model, x, c, weights, run, players=None, monitor=None):
+    """Train from the model's parameters on; players (by default the follower) and monitor see preprocessed rows.
 
     Returns the last State. A loss in nats of a model with a density becomes one of the rows in their own space: the
     log-determinant is taken off.
     """
-    model.params_, dense = params, model._capabilities.density != "none" and getattr(model, "_likelihood", True)
+    dense = model._capabilities.density != "none" and getattr(model, "_likelihood", True)
     more = any(part.query_shapes() != part.shapes() for part in model._parts.values())
     model._move()
 

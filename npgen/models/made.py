@@ -30,6 +30,9 @@ from .base import Capabilities, Follows
 from .conditional import WAYS, Conditional, Conditions, Within, columns_of
 from .gradient import GradientModel, warn_of_one_gaussian
 
+MONITORED = 256     # rows of those held out at once, while a fit holds its gradient and what Adam has seen of it, too
+UNITS = 2**20       # values of rows times units of the network at once, in a query
+
 
 class Order(Part):
     """The columns of data (n, d) in the order of a factorisation, and back."""
@@ -203,8 +206,17 @@ class MADE(Conditions, GradientModel):
         return -self._log_density_in(p, z, c, self._orders[stream.spawn().choose(len(self._orders))])
 
     def _monitor(self, p, batch, stream):
-        """What is held out is scored by the density, not in one order."""
-        return -self._log_density(p, batch.x, batch.context)
+        """What is held out is scored by the density, not in one order; on the host in parts, which take little memory."""
+        x, c, size = batch.x, batch.context, len(batch.x) if is_device_array(batch.x) else MONITORED
+        return -np.concatenate([self._log_density(p, x[i:i + size], c if c is None else c[i:i + size])
+                                for i in range(0, len(x), size)])
+
+    @property
+    def _rows_per_call(self):
+        if self._device != "cpu":
+            return super()._rows_per_call
+        units = self._net.widths[0] + sum(self.hidden_) + self._net.widths[-1]
+        return min(super()._rows_per_call, max(64, UNITS // units // self._multiple * self._multiple))
 
     # ------------------------------------------------------------ samples
 

@@ -227,7 +227,7 @@ class GaussianMixture(MixtureModel):
         start = placed(asnumpy, self._start(rows, run.stream))
         self._keep(dataclasses.replace(start, floor=np.zeros(self.n_features_in_)))
         device = self.device
-        descend(self.to("cpu"), self.params_, x, None, weights, run)
+        descend(self.to("cpu"), x, None, weights, run)
         self.to(device)
         self._finish()
         self.converged_ = self.n_epochs_ < self.max_epochs
