@@ -1,6 +1,7 @@
 """Heads of a table's columns: grids, atoms, missing values, maps, pooled levels; alone, in a Mixture and in a MADE."""
 import functools
 import itertools
+import tracemalloc
 import warnings
 
 import mpmath
@@ -182,6 +183,37 @@ def test_atoms_beside_a_density(base):
     check_grads(lambda o: head.log_prob(rows, o), outputs.repeat(5, axis=0))
     np.testing.assert_array_equal(head.inputs(rows)[:, :3], np.eye(3)[[0, 1, 2, 0, 0]] * [[1], [1], [1], [0], [0]])
     assert head.inputs(rows)[:3, 3].tolist() == [0, 0, 0] and head.inputs(rows).shape[1] == head.n_inputs(1)[0]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_state_of_a_value_is_where_its_flag_is(dtype, missing):
+    head = Atoms(LINE, [-2.5, 0.0, 1e30], missing=missing)
+    x = np.array([[-2.5, -3.0], [0.0, -0.0], [1e30, np.inf], [np.nan, 0.5], [1e300, -np.inf]])
+    x = np.where(np.abs(x) < 1e200, x, 7).astype(dtype) if dtype == np.float32 else x
+    flags, states = head.flags(x), head.states(x)
+    there = flags.any(axis=-1)
+    assert (states[there] == flags.argmax(axis=-1)[there]).all() and (states[~there] == flags.shape[-1]).all()
+    assert there.tolist() == (~np.isnan(x) | missing).tolist()
+
+
+def test_a_state_takes_no_memory_in_every_row():
+    """With 600 atoms 5,000 rows of flags are 24 MB."""
+    rng, n, k = np.random.default_rng(0), 5000, 3
+    head, x = Atoms(Grid(LINE, low=0), 2.0 * np.arange(600)), rng.integers(0, 1800, (n, 1)).astype(float)
+    r, outputs = np.full((n, k), 1 / k), 0.1 * rng.normal(size=(k, head.n_outputs(1)))
+    dense = head.flags(x)[:, 0].T @ r
+    head.moments(x[:9], r[:9], outputs)  # its kernels are ready
+    tracemalloc.start()
+    counts = head.moments(x, r, outputs).counts[:, 0]
+    first = head.initial(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
+    np.testing.assert_array_equal(first[:601], np.log(dense.sum(axis=1).round() + 1))
+    rest = r.T @ (head.states(x) == 0)
+    np.testing.assert_allclose(counts.sum(axis=1), n / k)  # what the rest has of an atom's rows is its own
+    assert (counts[:, 0] >= rest[:, 0] - 1e-9).all() and (counts[:, 1:] <= dense[1:].T + 1e-9).all()
 
 
 def test_first_outputs_are_frequencies_means_and_variances():

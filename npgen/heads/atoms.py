@@ -17,6 +17,8 @@ from ..kernels._cuda import constant_like
 from ..tensor import value_of
 from .base import RAREST, Family, Head
 
+STATES = 64         # of which EM counts rows at once
+
 
 class Atoms(Family):
     """States softmax(logits_d) of every feature; outputs are, of each feature, t logits, of the rest, the atoms in their order
@@ -80,7 +82,7 @@ class Atoms(Family):
         return f"length, counting at {shown}"
 
     def smooth(self, x):
-        return np.where(self.flags(x)[..., 0] == 1, x, np.nan)
+        return np.where(self.states(x) == 0, x, np.nan)
 
     def seen(self):
         if not self.missing:
@@ -92,6 +94,12 @@ class Atoms(Family):
     def _shares(self, flags):
         """Whether each state of flags (..., t) is one whose value the rest may have, too (...)."""
         return ops.sum(flags * constant_like(self._shared, value_of(flags)), axis=-1) == 1
+
+    def states(self, x):
+        """The number of each value's state (..., d), t where it is missing and that is none."""
+        atoms = np.asarray(np.append(self.atoms, np.nan).astype(x.dtype), like=x)
+        at = np.minimum(np.searchsorted(atoms, x), len(self.atoms))
+        return np.where(np.isnan(x), 1 + len(self.atoms), np.where(atoms[at] == x, 1 + at, 0))
 
     def flags(self, x):
         """1 at the state of each value, (..., d, t) in its dtype."""
@@ -198,7 +206,8 @@ class Atoms(Family):
     def initial(self, x, weights=None):
         """The states' frequencies, each seen once more than it was, and the first outputs of base for the rest."""
         w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-        states = np.log(np.tensordot(w, self.flags(x), 1) + 1)
+        counts = [np.bincount(column, w, self._states + 1)[:self._states] for column in self.states(x).T]
+        states = np.log(np.stack(counts) + 1)
         return self._joined(states, self._base(x.shape[1]).initial(self.smooth(x), weights).reshape(x.shape[1], -1))
 
     def of(self, features):
@@ -225,19 +234,24 @@ class Atoms(Family):
         return rest.reshape(len(rest), rest.shape[1] * rest.shape[2])
 
     def _each(self, x, outputs):
-        """Of each feature: its values for base (n, 1), NaN where they are none, the flags of its states (n, t), log p under
+        """Of each feature: its values for base (n, 1), NaN where they are none, the numbers of its states (n,), log p under
         every component and the part of it that is the rest's (n, k), and where there is one (n, 1)."""
         log_p, rest = self._split(outputs)
-        for j, flags in enumerate(np.moveaxis(self.flags(x).astype(np.float64), 1, 0)):
-            alone, both = flags[:, :1] == 1, self._shares(flags)[:, None]
+        shared = constant_like(np.append(self._shared, False), x)
+        for j, state in enumerate(self.states(x).T):
+            alone, both = (state == 0)[:, None], shared[state][:, None]
             column = np.where(alone | both, x[:, [j]], np.nan)
             density = self.base.log_prob_each(column, rest[:, j])
             density += log_p[:, j, 0]
-            state = np.where(flags.any(axis=1), flags.argmax(axis=1), self._states)
             own = np.concatenate([log_p[:, j].T, np.zeros_like(log_p, shape=(1, len(outputs)))])[state]
             if self._shared.any():
                 own = np.where(both, np.logaddexp(own, density), own)
-            yield column, flags, np.where(alone, density, own), density, alone | both
+            yield column, state, np.where(alone, density, own), density, alone | both
+
+    def _in_parts(self, like):
+        """The numbers of all states but the rest, where `like` is, so many at once as take little memory."""
+        parts = np.array_split(np.arange(1, self._states), max(1, (self._states - 1) // STATES))
+        return [constant_like(part, like) for part in parts]
 
     def log_prob_each(self, x, outputs):
         return sum(each for _, _, each, *_ in self._each(x, outputs))
@@ -245,11 +259,11 @@ class Atoms(Family):
     def moments(self, x, r, outputs):
         """The weights of every state (k, d, t), and the moments of base."""
         counts, rest = [], []
-        for j, (column, flags, each, density, there) in enumerate(self._each(x, outputs)):
+        for j, (column, state, each, density, there) in enumerate(self._each(x, outputs)):
             own = r * np.exp(np.where(there, density - each, -np.inf))
             del density, each
-            both = flags[:, 1:].T @ (r - own)
-            counts.append(np.concatenate([own.sum(axis=0)[None], both]).T)
+            both = [(state[:, None] == states).astype(np.float64).T @ (r - own) for states in self._in_parts(state)]
+            counts.append(np.concatenate([own.sum(axis=0)[None], *both]).T)
             rest.append(self.base.moments(column, own, self._split(outputs)[1][:, j]))
         return Moments(np.stack(counts, axis=1), np.concatenate(rest, axis=-1))
 
