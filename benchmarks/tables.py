@@ -432,7 +432,7 @@ def memory(what=None):
         if what is None:
             Path("/proc/self/clear_refs").write_text("5")
         lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(lines[what or "VmRSS"].split()[0]) / 1e3
+        return int(lines[what or "VmRSS"].split()[0]) * 1024 / 1e6
     except OSError:
         return float("nan")
 
