@@ -23,10 +23,10 @@ def asked_later():
         _asked.reset(token)
 
 
-def later(wrong):
-    """Whether it is asked later, as of a device in such a block, if this flag is set."""
+def later(values, wrong):
+    """Whether it is asked later, as of values on a device in such a block, if the flag wrong(values) is set."""
     asked = _asked.get()
-    if asked is None or not is_device_array(wrong):
+    if asked is None or not is_device_array(values):
         return False
-    asked.append(wrong)
+    asked.append(wrong(values))
     return True

@@ -1,7 +1,6 @@
 """Answers about rows so far out that numbers overflow: computed again where they can be, -inf nats where a density vanishes."""
 import numpy as np
 
-from ..kernels._cuda import is_device_array
 from ..later import later
 
 FAR = 1e200, 1e100, 1e50, 1e25  # linear maps of such values stay within float64; the square of the first does not
@@ -9,7 +8,7 @@ FAR = 1e200, 1e100, 1e50, 1e25  # linear maps of such values stay within float64
 
 def nan_later(values):
     """Whether it is asked later if one of these values, (n,) or (n, m), is NaN."""
-    return is_device_array(values) and later(np.isnan(values.min()))
+    return values.size > 0 and later(values, lambda values: np.isnan(values.min()))
 
 
 def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
@@ -23,7 +22,7 @@ def without_overflow(function, enter, x, *, far=FAR[:1], of=slice(None)):
         return np.isnan(answer if answer.ndim == 1 else answer[:, of])
 
     answer = function(*enter(x))
-    if answer.size and nan_later(answer):
+    if nan_later(answer):
         return answer
     if not answer.size or not np.isnan(answer.min()) or not overflown(answer).any():
         return answer

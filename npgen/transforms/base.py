@@ -117,8 +117,7 @@ class Transform(Part):
 
     def _require(self, x, ok, message, **of_columns):
         """Raise ValueError about the first cell that is not ok; the message may name values of its column, given (d,)."""
-        whole = ok.all()
-        if not later(~whole) and not whole:
+        if not later(ok, lambda ok: ~ok.all()) and not ok.all():
             row, column = np.argwhere(~asnumpy(ok))[0]
             number = self._number(column)
             cell = f"{x[row, column]} at x[{row}, {number}] (row {row + 1}, column {number + 1})"
