@@ -13,7 +13,7 @@ STEMS = sorted(path.stem for path in _cuda.FOLDER.glob("*.cu"))
 # The most that an entry point may use.
 REGISTERS = {"adam": 72, "categorical": 72, "em": 192, "flow": 192, "gather": 40, "gibbs": 80, "gray": 64, "langevin": 192,
              "likelihood": 64, "logsumexp": 64, "made_sample": 96, "masked_matmul": 224, "mixture_likelihood": 80,
-             "mlp": 224, "mlp_slope": 224, "norm": 40, "pairwise": 64, "random": 48, "reparameterize": 56, "silu": 48,
+             "mlp": 224, "mlp_slope": 224, "norm": 40, "pairwise": 64, "random": 64, "reparameterize": 56, "silu": 48,
              "spline": 96, "trajectory": 232, "transport": 64}
 
 
