@@ -235,13 +235,15 @@ class Mixture(OfColumns, MixtureModel):
             joint = around.joint(self._columns.views(x[block]))
             return np.maximum(own[block, None] - math.log(len(around.log_weights)) - joint, 0)
 
-        def by_block(seeds, of=lambda nats: nats):
-            """What `of` makes of the divergences of the rows of a block, of all blocks."""
-            around = Products.around(self._columns, seeds, pooled)
-            return np.concatenate([of(divergences(around, block)) for block in blocks])
+        def by_block(seeds, *width, of=lambda nats: nats):
+            """What `of` makes of the divergences of the rows of a block, of all blocks, (n, *width)."""
+            around, every = Products.around(self._columns, seeds, pooled), np.empty_like(own, shape=(len(x), *width))
+            for block in blocks:
+                every[block] = of(divergences(around, block))
+            return every
 
-        seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: by_block(seeds), DRAWS)
-        nearest = by_block(seeds, lambda nats: nats.argmin(axis=1))[:, None]
+        seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: by_block(seeds, len(seeds)), DRAWS)
+        nearest = by_block(seeds, of=lambda nats: nats.argmin(axis=1))[:, None]
         few, outputs = np.ones_like(weights, shape=(k,)) * (0.1 * weights.sum() / k), {}
         all_rows = {name: each.repeat(k, axis=0) for name, each in pooled.items()}
         for name, head in self._columns.heads.items():

@@ -51,7 +51,8 @@ def k_means_plus_plus(z, weights, k, stream, distances=squared_distances, n_draw
     nearest = distances(z, np.stack(means))[:, 0]
     while len(means) < k:
         drawn = draws(z, weights * nearest, n_draws, stream)
-        left = np.minimum(nearest[:, None], distances(z, drawn))
+        left = distances(z, drawn)
+        np.minimum(nearest[:, None], left, out=left)
         best = (weights @ left).argmin()
         means, nearest = [*means, np.take(drawn, best, axis=0)], np.take(left, best, axis=1)
     return np.stack(means)
