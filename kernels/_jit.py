@@ -66,6 +66,21 @@ def start():
                 _started = True
 
 
+@contextlib.contextmanager
+def on_threads(n):
+    """A block whose kernels have n threads, at least one and at most as many as there are."""
+    if not available:
+        yield
+        return
+    start()
+    before = numba.get_num_threads()
+    numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
 _started, _lock = False, threading.RLock()
 _jitted = []  # every function, until the first kernel runs
 _threads = np.zeros(2, np.int64)  # the address of Numba's function that runs a loop on its threads, 0 to do without; 0
@@ -112,6 +127,8 @@ def _lead_loops(one_at_a_time):
         with alone:
             builder.call(builder.bitcast(function.args[0], of_loop.as_pointer()), function.args[1:5])
     builder.ret_void()
+    llvmlite.binding.initialize_native_target()  # as Numba does, once it compiles
+    llvmlite.binding.initialize_native_asmprinter()
     machine = llvmlite.binding.Target.from_default_triple().create_target_machine()
     engine = llvmlite.binding.create_mcjit_compiler(llvmlite.binding.parse_assembly(str(module)), machine)
     engine.finalize_object()

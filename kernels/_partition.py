@@ -6,16 +6,18 @@ from ._jit import jit
 from ._product import ROWS, TALL, packs
 
 COLUMNS = 512  # of a part of a large product, at most
+WAKING = 2**15  # nanoseconds, about, of waking another thread
 
 
 @jit
-def n_panels(n):
+def n_panels(n, work):
     """How many row panels a batch of n is cut into: two from 64 rows on, then a power of two up to 16, of 128 rows or more.
 
-    A GEMM packs the whole weight for every panel, so that narrow ones are slow; but two threads need two.
+    A GEMM packs the whole weight for every panel, so that narrow ones are slow; but two threads need two. work: the
+    nanoseconds that one thread takes, about; where they are few, it is done before another one is awake.
     """
-    count = 1 if n < 64 else 2
-    while count < 16 and n >= 256 * count:
+    count = 1 if n < 64 or work < WAKING else 2
+    while 1 < count < 16 and n >= 256 * count:
         count *= 2
     return count
 

@@ -6,6 +6,8 @@
     add_few          the same of a small tile, and products_and_squares: for what is triangular or symmetric, of which every
                      eight rows or columns are multiplied no further than they go
     layer_tile       of a layer of a network, whose values lie in lines; short_layer_tile, of few of its units
+    sum_squares_apart    squared distances of rows as they lie from those of a panel, in place of products
+    add_apart            weighted sums of the differences
     normalize        and restore, scale: a line less a number, times another; move: a line to its place
     turn             eight rows and columns; turn_weighted, so many rows, times weights
 
@@ -68,9 +70,22 @@ if available:
         def store(self, value, address):
             self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = self.itemsize
 
-    def _summed(A, row_starts, along_k, B, ats, step, depth, starts):
+    def _multiply_add(builder, a, b, c):
+        """a b + c of vectors, rounded once where the CPU can."""
+        kind = ir.FunctionType(a.type, [a.type] * 3)
+        name = f"llvm.fmuladd.v{a.type.count}{'f32' if a.type.element == ir.FloatType() else 'f64'}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
+
+    def _add_square_apart(builder, a, b, c):
+        """(a - b)^2 + c of vectors."""
+        apart = builder.fsub(a, b)
+        return _multiply_add(builder, apart, apart, c)
+
+    def _summed(A, row_starts, along_k, B, ats, step, depth, starts, add=_multiply_add):
         """starts[r][p] + sum_k a_rk b_pk, vectors: a_rk lies k along_k bytes behind a row's start, b_pk k step bytes behind
         ats[p]. A start that is a number is so many bytes behind row_starts[0]: one register has the address of all.
+
+        add(builder, a, b, sum): what adds to a sum, if it is not the product.
         """
         builder, vector = A.builder, starts[0][0].type
         before, loop, end = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
@@ -83,7 +98,7 @@ if available:
         for row, totals in zip(row_starts, sums, strict=True):
             at_row = builder.add(first, SIZE(row)) if isinstance(row, int) else builder.add(row, shift)
             value = _everywhere(builder, A.load(at_row, A.real), vector)
-            more.append([_multiply_add(builder, value, b, total) for b, total in zip(of_b, totals, strict=True)])
+            more.append([add(builder, value, b, total) for b, total in zip(of_b, totals, strict=True)])
         following = builder.add(k, SIZE(1)), builder.add(shift, along_k), *(builder.add(line, step) for line in lines)
         builder.cbranch(builder.icmp_signed("<", following[0], depth), loop, end)
         for phi, begin, then in zip((k, shift, *lines, *sum(sums, [])), (SIZE(0), SIZE(0), *ats, *sum(starts, [])),
@@ -106,19 +121,22 @@ if available:
         for place in places:
             builder.call(prefetch, [builder.inttoptr(place, byte), number(1), number(3), number(1)])
 
-    def _multiply_add(builder, a, b, c):
-        """a b + c of vectors, rounded once where the CPU can."""
-        kind = ir.FunctionType(a.type, [a.type] * 3)
-        name = f"llvm.fmuladd.v{a.type.count}{'f32' if a.type.element == ir.FloatType() else 'f64'}"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
-
     def _everywhere(builder, value, vector):
         """A value in all lanes of a vector."""
         nothing = ir.Constant(vector, ir.Undefined)
         return builder.shuffle_vector(builder.insert_element(nothing, value, ir.IntType(32)(0)), nothing,
                                       ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
 
-    def _tile(onto, a, panel, c):
+    def _across(builder, vector):
+        """The sum of a vector's lanes, of halves."""
+        while vector.type.count > 1:
+            half = vector.type.count // 2
+            low, high = (builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), ir.Constant(
+                ir.VectorType(ir.IntType(32), half), list(range(n, n + half)))) for n in (0, half))
+            vector = builder.fadd(low, high)
+        return builder.extract_element(vector, ir.IntType(32)(0))
+
+    def _tile(onto, a, panel, c, add=_multiply_add):
         """The signature and the code of what sums a tile up: from 0 ("0"), from what c holds ("c"), or by itself to be added
         to that ("+").
         """
@@ -138,7 +156,7 @@ if available:
             _fetch(builder, places)
             _fetch(builder, [builder.add(place, SIZE(60)) for place in places])  # a row need not begin at a line
             starts = [[C.load(place, vector) if onto == "c" else ir.Constant(vector, [0.0] * lanes)] for place in places]
-            results = _summed(A, row_starts, along_k, B, [B.address], SIZE(LINE), depth, starts)
+            results = _summed(A, row_starts, along_k, B, [B.address], SIZE(LINE), depth, starts, add)
             for (result,), place in zip(results, places, strict=True):
                 C.store(builder.fadd(C.load(place, vector), result) if onto == "+" else result, place)
             return context.get_dummy_value()
@@ -163,6 +181,37 @@ if available:
     def add_sums(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
         """The sums of sum_products added to c."""
         return _tile("+", a, panel, c)
+
+    @intrinsic
+    def sum_squares_apart(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
+        """sum_products with (op(a)[i + r, start + k] - panel[k, q])^2 in the product's place."""
+        return _tile("0", a, panel, c, _add_square_apart)
+
+    @intrinsic
+    def add_apart(typingctx, weights, x, i, rows, d, panels, p, n, sums):
+        """sums[r, d] += sum_{l < n, q} weights[r, l, q] (x[i + r, d] - panels[p + l, d, q]) for all rows r of a tile; where x has
+        fewer, the last of them is taken again and again.
+        """
+        def codegen(context, builder, sig, args):
+            _, _, i, rows, d, _, p, n, _ = args
+            W, X, B, S = (_Matrix(context, builder, sig.args[k], args[k]) for k in (0, 1, 5, 8))
+            lanes, last, values, totals = LINE // X.itemsize, builder.sub(rows, SIZE(1)), [], []
+            vector = ir.VectorType(X.real, lanes)
+            for r in range(_rows(context)):
+                row = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
+                values.append(_everywhere(builder, X.load(X.at(builder.add(i, row), d), X.real), vector))
+                totals.append(cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes)))
+            with cgutils.for_range(builder, n) as loop:
+                b = B.load(B.at(builder.add(p, loop.index), d, SIZE(0)), vector)
+                for r, (value, total) in enumerate(zip(values, totals, strict=True)):
+                    weight = W.load(W.at(SIZE(r), loop.index, SIZE(0)), vector)
+                    builder.store(_multiply_add(builder, weight, builder.fsub(value, b), builder.load(total)), total)
+            for r, total in enumerate(totals):
+                total, place = _across(builder, builder.load(total)), S.at(SIZE(r), d)
+                total = builder.fpext(total, S.real) if X.itemsize < S.itemsize else total
+                S.store(builder.fadd(S.load(place, S.real), total), place)
+            return context.get_dummy_value()
+        return types.void(weights, x, types.intp, types.intp, types.intp, panels, types.intp, types.intp, sums), codegen
 
     def _panels(context):
         """Panels that a tile of packed rows takes at once: two, where a vector has a whole line, so that a value of a, once
@@ -375,3 +424,4 @@ else:
     tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
     tall_rows = layer_tile = short_layer_tile = normalize = restore = scale = None
     move = sum_products = add_sums = packed_products = add_packed_sums = panels_at_once = None
+    sum_squares_apart = add_apart = None

@@ -136,7 +136,7 @@ def _forward_panel(p, panels, x, logits, first, largest, ans):
 
 @entry
 def _forward(x, logits, first, largest, ans):
-    panels = n_panels(len(x))
+    panels = n_panels(len(x), 2 * logits.size)
     parallel(panels, _forward_panel, (panels, x, logits, first, largest, ans))
 
 
@@ -163,7 +163,7 @@ def _backward_panel(p, panels, g, x, logits, first, largest, dlogits):
 
 @entry
 def _backward(g, x, logits, first, largest, dlogits):
-    panels = n_panels(len(x))
+    panels = n_panels(len(x), 2 * logits.size)
     parallel(panels, _backward_panel, (panels, g, x, logits, first, largest, dlogits))
 
 

@@ -33,7 +33,7 @@ from ._cuda import KernelError
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, entry, jit, parallel
 from ._math import exp, log1p
-from ._partition import n_panels, rows_of
+from ._partition import WAKING, n_panels, rows_of
 from ._product import multiply
 from ._tile import tile_columns
 from .random import fill_normal, fill_uniform, spawned
@@ -176,7 +176,7 @@ def _panel_of(p, panels, weight, visible, hidden, base, ladder, code, key0, key1
 
 @entry
 def _chain(weight, visible, hidden, base, ladder, state, code, key0, key1, start_hidden, start_visible):
-    v, log_w, panels = state.copy(), np.zeros(len(state)), n_panels(len(state))
+    v, log_w, panels = state.copy(), np.zeros(len(state)), n_panels(len(state), ladder.size * 10 * state.size)
     parallel(panels, _panel_of, (panels, weight, visible, hidden, base, ladder, code, key0, key1, start_hidden, start_visible,
                                  v, log_w))
     return v, log_w
@@ -187,6 +187,17 @@ def _columns(t, x, weight, turned, out):
     """Panel t of the columns of x W, or of x W^T."""
     q = tile_columns(out)
     multiply(x, NO, 0, weight, turned, 0, x.shape[1], out, t * q, min((t + 1) * q, out.shape[1]))
+
+
+@jit
+def _multiply(x, weight, turned, out):
+    """out = x W, or x W^T."""
+    columns = -(-out.shape[1] // tile_columns(out))
+    if len(x) * weight.size < 50 * WAKING:
+        for t in range(columns):
+            _columns(t, x, weight, turned, out)
+    else:
+        parallel(columns, _columns, (x, weight, turned, out))
 
 
 @jit
@@ -216,14 +227,14 @@ def _biased_of(p, panels, hidden, rows, a):
 @entry
 def _contrast(weight, visible, hidden, both, rows, steps, code, key0, key1, start_hidden, start_visible, a, h, u, m, noise):
     """both (R + N, V): rows, then the state, which is moved in place."""
-    (V, H), q, v = weight.shape, tile_columns(both), both[rows:]
-    parallel(-(-H // q), _columns, (both, weight, NO, a))
-    panels, more = n_panels(len(v)), n_panels(len(both))
+    v = both[rows:]
+    _multiply(both, weight, NO, a)
+    panels, more = n_panels(len(v), v.size + h.size), n_panels(len(both), a.size)
     for k in range(steps):
         parallel(panels, _hidden_of, (panels, a[rows:], hidden, k, steps, key0, key1, start_hidden, h, u))
-        parallel(-(-V // q), _columns, (h, weight, YES, m))
+        _multiply(h, weight, YES, m)
         parallel(panels, _visible_of, (panels, m, visible, code, k, steps, key0, key1, start_visible, v, noise))
-        parallel(-(-H // q), _columns, (v, weight, NO, a[rows:]))
+        _multiply(v, weight, NO, a[rows:])
     parallel(more, _biased_of, (more, hidden, rows, a))
 
 
@@ -248,7 +259,7 @@ def _centred_of(p, panels, g, u, a, seen, active, units, on):
 
 @entry
 def _centred(g, u, a, seen, active, units, on):
-    panels = n_panels(len(g))
+    panels = n_panels(len(g), u.size + 4 * a.size)
     parallel(panels, _centred_of, (panels, g, u, a, seen, active, units, on))
 
 

@@ -132,7 +132,7 @@ def _bernoulli_panel(p, panels, x, logits, ans):
 
 @entry
 def _bernoulli_forward(x, logits, ans):
-    panels = n_panels(len(x))
+    panels = n_panels(len(x), 2 * x.size)
     parallel(panels, _bernoulli_panel, (panels, x, logits, ans))
 
 
@@ -148,7 +148,7 @@ def _bernoulli_backward_panel(p, panels, g, x, logits, dlogits):
 
 @entry
 def _bernoulli_backward(g, x, logits, dlogits):
-    panels = n_panels(len(x))
+    panels = n_panels(len(x), 2 * x.size)
     parallel(panels, _bernoulli_backward_panel, (panels, g, x, logits, dlogits))
 
 
@@ -175,7 +175,7 @@ def _normal_panel(p, panels, x, outputs, limit, ans):
 
 @entry
 def _normal_forward(x, outputs, limit, ans):
-    panels = n_panels(len(x))
+    panels = n_panels(len(x), 4 * x.size)
     parallel(panels, _normal_panel, (panels, x, outputs, limit, ans))
 
 
@@ -204,7 +204,7 @@ def _normal_backward_panel(p, panels, g, x, outputs, limit, doutputs):
 
 @entry
 def _normal_backward(g, x, outputs, limit, doutputs):
-    panels = n_panels(len(x))
+    panels = n_panels(len(x), 4 * x.size)
     parallel(panels, _normal_backward_panel, (panels, g, x, outputs, limit, doutputs))
 
 
@@ -217,12 +217,6 @@ def _sum_squares(z):
 
 
 @jit
-def _few_panels(N, D):
-    """n_panels, but one where a second thread costs more than it does, of values that take a moment each."""
-    return n_panels(N) if N * D >= 2**14 else 1
-
-
-@jit
 def _standard_normal_panel(p, panels, z, ans):
     (N, D), real = z.shape, z.dtype.type
     half, constant = real(0.5), real(D * LOG_2PI)
@@ -232,7 +226,7 @@ def _standard_normal_panel(p, panels, z, ans):
 
 @entry
 def _standard_normal_forward(z, ans):
-    panels = _few_panels(*z.shape)
+    panels = n_panels(len(z), 2 * z.size)
     parallel(panels, _standard_normal_panel, (panels, z, ans))
 
 
@@ -246,7 +240,7 @@ def _standard_normal_backward_panel(p, panels, g, z, dz):
 
 @entry
 def _standard_normal_backward(g, z, dz):
-    panels = _few_panels(*z.shape)
+    panels = n_panels(len(z), 2 * z.size)
     parallel(panels, _standard_normal_backward_panel, (panels, g, z, dz))
 
 
@@ -267,7 +261,7 @@ def _kl_panel(p, panels, mean, log_var, ans):
 
 @entry
 def _kl_forward(mean, log_var, ans):
-    panels = _few_panels(*mean.shape)
+    panels = n_panels(len(mean), 2 * mean.size)
     parallel(panels, _kl_panel, (panels, mean, log_var, ans))
 
 
@@ -282,7 +276,7 @@ def _kl_backward_panel(p, panels, g, mean, log_var, both):
 
 @entry
 def _kl_backward(g, mean, log_var, both):
-    panels = _few_panels(*mean.shape)
+    panels = n_panels(len(mean), 2 * mean.size)
     parallel(panels, _kl_backward_panel, (panels, g, mean, log_var, both))
 
 

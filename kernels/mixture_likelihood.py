@@ -194,7 +194,7 @@ def _forward_panel(p, panels, x, outputs, components, limit, most, ans):
 
 @entry
 def _forward(x, outputs, components, limit, most, ans):
-    panels = n_panels(len(x))
+    panels = n_panels(len(x), outputs.size)
     parallel(panels, _forward_panel, (panels, x, outputs, components, limit, most, ans))
 
 
@@ -217,7 +217,7 @@ def _backward_panel(p, panels, g, x, outputs, components, limit, most, doutputs,
 
 @entry
 def _backward(g, x, outputs, components, limit, most, doutputs, dx):
-    panels = n_panels(len(x))
+    panels = n_panels(len(x), outputs.size)
     parallel(panels, _backward_panel, (panels, g, x, outputs, components, limit, most, doutputs, dx))
 
 

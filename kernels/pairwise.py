@@ -14,7 +14,8 @@ The gradient by y is the same with the two sets in each other's place: distance_
 included. r^2 is summed in the rows' dtype: where it overflows r is infinite, and where it vanishes 0. A row's bits depend
 neither on the rows beside it nor on the threads. Agreement with the reference: (80 + D) eps of the sum of the terms' sizes, a
 Gaussian's taken (1 + r^2 / scale^2) times; of nearest, of each square.
-Numba: the columns of y lie one after another, so that a block of pairs is one loop; CUDA: a block of threads per row, of
+Numba: rows of y lie in panels, so many as a line of the cache has values, and tiles of rows of x and of a panel are in
+registers, of stein the columns of y one after another, so that a block of pairs is one loop; CUDA: a block of threads per row, of
 nearest a thread.
 Sources: Székely & Rizzo (2013) for energy distances; Gretton et al., A kernel two-sample test (2012); Liu, Lee & Jordan (2016)
 for Stein's kernel.
@@ -22,13 +23,13 @@ for Stein's kernel.
 import numpy as np
 
 from . import _cuda
-from ._dispatch import Kernel, empty
+from ._dispatch import LINE, Kernel, empty
 from ._jit import entry, jit, parallel
 from ._math import exp
 from ._partition import n_panels
+from ._tile import add_apart, sum_squares_apart, tile_rows
 
-BLOCK = 256       # pairs at a time
-SERIAL = 2**15    # differences up to which waking other threads would cost more than it saves
+BLOCK = 256  # pairs at a time
 
 # --- reference -------------------------------------------------------------------------------------------------------
 
@@ -116,14 +117,6 @@ def _sum(terms, size):
     return total
 
 
-@jit(fastmath={"reassoc"})
-def _along(value, column, share, size):
-    total = share.dtype.type(0)
-    for j in range(size):
-        total += share[j] * (value - column[j])
-    return total
-
-
 @jit
 def _weighted(r, weights, low, size, scales, terms):
     """terms_j = w_j r_j, or w_j sum_s exp(-r_j^2 / (2 scale_s^2)) if there are scales; r holds squares."""
@@ -146,7 +139,8 @@ def _shares(r, weights, low, size, scales, share):
     zero = r.dtype.type(0)
     if scales is None:
         for j in range(size):
-            share[j] = weights[low + j] / np.sqrt(r[j]) if r[j] > zero or r[j] != r[j] else zero
+            each = weights[low + j] / np.sqrt(r[j])
+            share[j] = each if r[j] != zero else zero
         return
     share[:size] = 0
     for s in range(scales.size):
@@ -159,33 +153,49 @@ def _shares(r, weights, low, size, scales, share):
 
 
 @jit
-def _forward_panel(p, panels, x, columns, weights, scales, out):
-    N, M = len(x), columns.shape[1]
-    r, terms = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
-    for i in range(p * N // panels, (p + 1) * N // panels):
-        total = 0.0
-        for low in range(0, M, BLOCK):
-            size = min(BLOCK, M - low)
-            _squares(x[i], columns, low, size, r)
-            _weighted(r, weights, low, size, scales, terms)
-            total += _sum(terms, size)
-        out[i] = total
+def _squares_of_tile(x, i, rows, y, low, size, r):
+    """r[k, j] = |x_(i + k) - y_(low + j)|^2 of a tile's rows and a block of y, which lies in panels (P, D, Q)."""
+    lanes = y.shape[2]
+    for p in range(low // lanes, -(-(low + size) // lanes)):
+        sum_squares_apart(x, False, i, rows, 0, x.shape[1], y[p], r, 0, p * lanes - low)
 
 
 @jit
-def _backward_panel(p, panels, g, x, columns, weights, scales, dx):
-    N, M, D = len(x), columns.shape[1], x.shape[1]
-    r, share, total = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype), np.empty(D, np.float64)
-    for i in range(p * N // panels, (p + 1) * N // panels):
-        total[:] = 0
+def _forward_panel(p, panels, x, y, weights, scales, out):
+    last, M, n_rows = (p + 1) * len(x) // panels, len(weights), tile_rows()
+    r, terms, totals = np.empty((n_rows, BLOCK), x.dtype), np.empty(BLOCK, x.dtype), np.empty(n_rows, np.float64)
+    for i in range(p * len(x) // panels, last, n_rows):
+        rows = min(n_rows, last - i)
+        totals[:] = 0
         for low in range(0, M, BLOCK):
             size = min(BLOCK, M - low)
-            _squares(x[i], columns, low, size, r)
-            _shares(r, weights, low, size, scales, share)
+            _squares_of_tile(x, i, rows, y, low, size, r)
+            for k in range(rows):
+                _weighted(r[k], weights, low, size, scales, terms)
+                totals[k] += _sum(terms, size)
+        for k in range(rows):
+            out[i + k] = totals[k]
+
+
+@jit
+def _backward_panel(p, panels, g, x, y, weights, scales, dx):
+    last, M, D, n_rows, lanes = (p + 1) * len(x) // panels, len(weights), x.shape[1], tile_rows(), y.shape[2]
+    r, share, totals = (np.empty((n_rows, BLOCK), x.dtype), np.zeros((n_rows, BLOCK), x.dtype),
+                        np.empty((n_rows, D), np.float64))
+    for i in range(p * len(x) // panels, last, n_rows):
+        rows = min(n_rows, last - i)
+        totals[:] = 0
+        for low in range(0, M, BLOCK):
+            size = min(BLOCK, M - low)
+            _squares_of_tile(x, i, rows, y, low, size, r)
+            for k in range(rows):
+                _shares(r[k], weights, low, size, scales, share[k])
+                share[k, size:] = 0
             for d in range(D):
-                total[d] += _along(x[i, d], columns[d, low:low + size], share, size)
-        for d in range(D):
-            dx[i, d] = g[i] * total[d]
+                add_apart(share.reshape(n_rows, BLOCK // lanes, lanes), x, i, rows, d, y, low // lanes, -(-size // lanes), totals)
+        for k in range(rows):
+            for d in range(D):
+                dx[i + k, d] = g[i + k] * totals[k, d]
 
 
 @jit
@@ -215,51 +225,53 @@ def _stein_panel(p, panels, x, s, columns, others, weights, rate, out):
 
 
 @jit
-def _nearest_panel(p, panels, x, columns, out):
-    N, M, k = len(x), columns.shape[1], out.shape[1]
-    r = np.empty(BLOCK, x.dtype)
-    for i in range(p * N // panels, (p + 1) * N // panels):
-        found = out[i]
-        found[:] = np.inf
+def _nearest_panel(p, panels, x, y, M, out):
+    last, k, n_rows = (p + 1) * len(x) // panels, out.shape[1], tile_rows()
+    r = np.empty((n_rows, BLOCK), x.dtype)
+    out[p * len(x) // panels:last] = np.inf
+    for i in range(p * len(x) // panels, last, n_rows):
+        rows = min(n_rows, last - i)
         for low in range(0, M, BLOCK):
             size = min(BLOCK, M - low)
-            _squares(x[i], columns, low, size, r)
-            for j in range(size):
-                if r[j] < found[k - 1]:
-                    at = k - 1
-                    while at > 0 and r[j] < found[at - 1]:
-                        found[at] = found[at - 1]
-                        at -= 1
-                    found[at] = r[j]
+            _squares_of_tile(x, i, rows, y, low, size, r)
+            for row in range(rows):
+                found = out[i + row]
+                for j in range(size):
+                    if r[row, j] < found[k - 1]:
+                        at = k - 1
+                        while at > 0 and r[row, j] < found[at - 1]:
+                            found[at] = found[at - 1]
+                            at -= 1
+                        found[at] = r[row, j]
 
 
 @jit
-def _panels_of(x, columns):
-    return 1 if x.size * columns.shape[1] < SERIAL else n_panels(len(x))
+def _panels_of(x, M):
+    return n_panels(len(x), len(x) * M * (1 + x.shape[1] // 16))
 
 
 @entry
-def _forward(x, columns, weights, scales, out):
-    panels = _panels_of(x, columns)
-    parallel(panels, _forward_panel, (panels, x, columns, weights, scales, out))
+def _forward(x, y, weights, scales, out):
+    panels = _panels_of(x, len(weights))
+    parallel(panels, _forward_panel, (panels, x, y, weights, scales, out))
 
 
 @entry
-def _backward(g, x, columns, weights, scales, dx):
-    panels = _panels_of(x, columns)
-    parallel(panels, _backward_panel, (panels, g, x, columns, weights, scales, dx))
+def _backward(g, x, y, weights, scales, dx):
+    panels = _panels_of(x, len(weights))
+    parallel(panels, _backward_panel, (panels, g, x, y, weights, scales, dx))
 
 
 @entry
 def _stein(x, s, columns, others, weights, rate, out):
-    panels = _panels_of(x, columns)
+    panels = _panels_of(x, len(weights))
     parallel(panels, _stein_panel, (panels, x, s, columns, others, weights, rate, out))
 
 
 @entry
-def _nearest(x, columns, out):
-    panels = _panels_of(x, columns)
-    parallel(panels, _nearest_panel, (panels, x, columns, out))
+def _nearest(x, y, M, out):
+    panels = _panels_of(x, M)
+    parallel(panels, _nearest_panel, (panels, x, y, M, out))
 
 
 def _columns(y):
@@ -268,15 +280,26 @@ def _columns(y):
     return columns
 
 
+def _in_panels(y):
+    """Rows y (M, D) in panels (P, D, Q) of so many rows as a line of the cache has values, the last one with rows of 0."""
+    lanes = LINE // y.itemsize
+    whole, left = divmod(len(y), lanes)
+    panels = empty((whole + (left > 0), y.shape[1], lanes), y.dtype)
+    panels[:whole] = y[:whole * lanes].reshape(whole, lanes, y.shape[1]).transpose(0, 2, 1)
+    if left:
+        panels[whole, :, :left], panels[whole, :, left:] = y[whole * lanes:].T, 0
+    return panels
+
+
 def _forward_numba(x, y, weights, scales=None):
     out = empty((len(x),), x.dtype)
-    _forward(x, _columns(y), weights, scales, out)
+    _forward(x, _in_panels(y), weights, scales, out)
     return out
 
 
 def _backward_numba(g, x, y, weights, scales=None):
     dx = empty(x.shape, x.dtype)
-    _backward(g, x, _columns(y), weights, scales, dx)
+    _backward(g, x, _in_panels(y), weights, scales, dx)
     return dx
 
 
@@ -288,7 +311,7 @@ def _stein_numba(x, s, y, t, weights, rate):
 
 def _nearest_numba(x, y, k):
     out = empty((len(x), k), x.dtype)
-    _nearest(x, _columns(y), out)
+    _nearest(x, _in_panels(y), len(y), out)
     return out
 
 

@@ -428,7 +428,7 @@ def _panel(p, panels, v, params, K, D, box, of_z, ans, logs, log_det):
 
 @entry
 def _apply(v, params, K, D, box, of_z, ans, logs, log_det):
-    panels = n_panels(len(log_det))
+    panels = n_panels(len(log_det), 3 * params.size)
     parallel(panels, _panel, (panels, v, params, K, D, box, of_z, ans, logs, log_det))
 
 
@@ -463,7 +463,7 @@ def _pull_panel(p, panels, dout, dlog_det, x, params, D, box, of_inverse, want_p
 
 @entry
 def _apply_pull(dout, dlog_det, x, params, D, box, of_inverse, want_params, dv, dparams):
-    panels = n_panels(len(dlog_det))
+    panels = n_panels(len(dlog_det), 5 * params.size)
     parallel(panels, _pull_panel, (panels, dout, dlog_det, x, params, D, box, of_inverse, want_params, dv, dparams))
 
 

@@ -12,8 +12,10 @@ from contextlib import nullcontext
 
 from . import data, plot
 from .divergences import energy_distance
+from .kernels._jit import on_threads
 from .machine import compiling_ahead, query
 from .models import MODELS
+from .record import n_threads
 
 INK = 8  # of 16: a pixel with so much is black once the digits are binarised
 N_SAMPLES = 10_000
@@ -41,7 +43,8 @@ def run(folder, *, quick=False, seed=0):
     print(f"Seven models of 8x8 handwritten digits: {len(train):,} to fit, {len(test)} held out.\n")
     print(f"{'model':15} {'data space':11} {'test nats':>9} {'bits/pixel':>10} {'distance':>8}  {'density':8} {'fit, s':>6} "
           f"{'rows/s':>9}  representation")
-    with compiling_ahead("from npgen import demo; demo.query_all()"), plot.beside() if draws else nullcontext() as draw:
+    with (compiling_ahead("from npgen import demo; demo.query_all()"), plot.beside() if draws else nullcontext() as draw,
+          on_threads(n_threads() - 1) if draws else nullcontext()):  # the pictures have the last one's core
         if draws:
             draw(plot.images, os.path.join(folder, "digits.png"), test[:100])
             draw(plot.images, os.path.join(folder, "digits-black-white.png"), data.binarize(test[:100], INK))

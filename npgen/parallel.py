@@ -354,12 +354,5 @@ def _sum_of(function, args, blocks):
 
 def on_one_thread(function, args, block):
     """function(*args, block) where other workers have the other cores."""
-    if not _jit.available:
+    with _jit.on_threads(1):
         return _in_session(function, args, block)
-    import numba
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        return _in_session(function, args, block)
-    finally:
-        numba.set_num_threads(threads)

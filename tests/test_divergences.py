@@ -332,8 +332,12 @@ def test_sums_over_pairs_have_the_derivatives_of_their_formulas(dtype):
     y[1] = x[2] + 0.3
     for f in (pairs.distances, lambda x, y, w: pairs.gaussians(x, y, w, scales)):
         check_grads(f, x, y, w, order=2)
-    for op, more in ((pairs.distances, ()), (pairs.gaussians, (scales.astype(dtype),))):
-        args = *(a.astype(dtype) for a in (x, y, w)), *more
+    for f in (pairs.distances_within, lambda y, w: pairs.gaussians_within(y, w, scales)):
+        check_grads(f, y, w, order=2)
+        check_grads(lambda y, f=f: f(y, w), y, order=1)  # by the kernel
+    for op, args, more in ((pairs.distances, (x, y, w), ()), (pairs.gaussians, (x, y, w), (scales.astype(dtype),)),
+                           (pairs.distances_within, (y, w), ()), (pairs.gaussians_within, (y, w), (scales.astype(dtype),))):
+        args = *(a.astype(dtype) for a in args), *more
         with kernels.using("reference"):
             want = op(*args)
         np.testing.assert_allclose(op(*args), want, rtol=1e-5)

@@ -136,17 +136,14 @@ def threads(s):
     """
     if not s.is_npgen:
         raise Skip("not a model of npgen")
-    from ..kernels._jit import numba
+    from ..kernels._jit import numba, on_threads
     if numba is None or numba.config.NUMBA_NUM_THREADS < 2:
         raise Skip("there is one thread only")
     x = s.drawn[:4200 if s.density == "exact" else 300].astype(np.float32)
-    before, found = numba.get_num_threads(), []
-    try:
-        for n in (1, numba.config.NUMBA_NUM_THREADS):
-            numba.set_num_threads(n)
+    found = []
+    for n in (1, numba.config.NUMBA_NUM_THREADS):
+        with on_threads(n):
             found.append([*(getattr(s.model, query)(x) for query in s.queries), s.model.sample(1000, rng=0)])
-    finally:
-        numba.set_num_threads(before)
     return every(*((f"{query} depends on the number of threads", a.tobytes() == b.tobytes())
                    for query, a, b in zip((*s.queries, "sample"), *found, strict=True)))
 
