@@ -90,9 +90,10 @@ def compiling_ahead(code, rows=None):
 
     The code finds the rows, if there are any, by np.load(sys.stdin.buffer).
     """
-    started = []
+    started, fewer = [], contextlib.ExitStack()
 
     def start():
+        fewer.enter_context(_jit.on_threads(_jit.get_num_threads() - 1))  # a core is the other process's
         program = f"import sys; import numpy as np; from npgen import machine\nwith machine.compiling_backwards():\n    {code}"
         with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:  # without a second process it takes longer
             if rows is not None:
@@ -109,6 +110,7 @@ def compiling_ahead(code, rows=None):
                 _processes.call_help()
             yield
         finally:
+            fewer.close()
             for process in started:  # whatever it is still at is not needed
                 process.kill()
                 process.wait()

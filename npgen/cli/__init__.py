@@ -25,7 +25,6 @@ from .words import say
 
 def main(argv=None):
     """Run one command; returns the exit status."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait take a shared machine hostage
     args = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
