@@ -230,20 +230,18 @@ class Mixture(OfColumns, MixtureModel):
         own = np.concatenate([sum(head.log_prob_around(view, pooled[name]) for name, head, view in
                                   self._columns.views(x[block])) for block in blocks])
 
-        def divergences(around, block):
-            """By how many nats each row is less likely under these components than around itself, (m, l)."""
-            joint = around.joint(self._columns.views(x[block]))
-            return np.maximum(own[block, None] - math.log(len(around.log_weights)) - joint, 0)
-
-        def by_block(seeds, *width, of=lambda nats: nats):
-            """What `of` makes of the divergences of the rows of a block, of all blocks, (n, *width)."""
+        def divergences(seeds, *width, of=lambda nats: nats):
+            """By how many nats each row is less likely under l components around seeds than around itself, (n, l); or what `of`
+            makes of these, (n, *width), a block of rows at a time.
+            """
             around, every = Products.around(self._columns, seeds, pooled), np.empty_like(own, shape=(len(x), *width))
             for block in blocks:
-                every[block] = of(divergences(around, block))
+                nats = own[block, None] - math.log(len(seeds)) - around.joint(self._columns.views(x[block]))
+                every[block] = of(np.maximum(nats, 0))
             return every
 
-        seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: by_block(seeds, len(seeds)), DRAWS)
-        nearest = by_block(seeds, of=lambda nats: nats.argmin(axis=1))[:, None]
+        seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: divergences(seeds, len(seeds)), DRAWS)
+        nearest = divergences(seeds, of=lambda nats: nats.argmin(axis=1))[:, None]
         few, outputs = np.ones_like(weights, shape=(k,)) * (0.1 * weights.sum() / k), {}
         all_rows = {name: each.repeat(k, axis=0) for name, each in pooled.items()}
         for name, head in self._columns.heads.items():
