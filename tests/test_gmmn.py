@@ -259,8 +259,8 @@ def test_check_estimator():
 
 
 MUTANTS = {
-    "energy: drawn rows attract each other": ("divergences.pairs:energy", "each) - ops.sum(distances",
-                                              "each) + ops.sum(distances",
+    "energy: drawn rows attract each other": ("divergences.pairs:energy", "each) - distances_within",
+                                              "each) + distances_within",
                                               test_the_energy_loss_is_the_energy_distance_but_for_a_constant),
     "energy: cross term once": ("divergences.pairs:energy", "return 2 * distances", "return distances",
                                 test_the_energy_loss_is_the_energy_distance_but_for_a_constant),

@@ -294,7 +294,7 @@ def test_an_edit_of_a_helper_compiles_what_imports_it_anew(tmp_path):
     assert "bernoulli" in scored()
     assert scored() == "(128,) []"
     assert scored("mlp.py", "import functools\n", "import functools\nEDITED = 1\n") == "(128,) []"
-    assert "bernoulli" in scored("_partition.py", "1 if n < 64 else 2", "1 if n < 65 else 2")
+    assert "bernoulli" in scored("_partition.py", "1 if n < 64 or", "1 if n < 65 or")
 
 
 @pytest.fixture
