@@ -189,8 +189,8 @@ if available:
 
     @intrinsic
     def add_apart(typingctx, weights, x, i, rows, d, panels, p, n, sums):
-        """sums[r, d] += sum_{l < n, q} weights[r, l, q] (x[i + r, d] - panels[p + l, d, q]) for all rows r of a tile; where x has
-        fewer, the last of them is taken again and again.
+        """sums[r, d] += sum_{l < n, q} weights[r, l, q] (x[i + r, d] - panels[p + l, d, q]) for all rows r of a tile; where x
+        has fewer, the last of them is taken again and again.
         """
         def codegen(context, builder, sig, args):
             _, _, i, rows, d, _, p, n, _ = args

@@ -15,8 +15,8 @@ included. r^2 is summed in the rows' dtype: where it overflows r is infinite, an
 neither on the rows beside it nor on the threads. Agreement with the reference: (80 + D) eps of the sum of the terms' sizes, a
 Gaussian's taken (1 + r^2 / scale^2) times; of nearest, of each square.
 Numba: rows of y lie in panels, so many as a line of the cache has values, and tiles of rows of x and of a panel are in
-registers, of stein the columns of y one after another, so that a block of pairs is one loop; CUDA: a block of threads per row, of
-nearest a thread.
+registers, of stein the columns of y one after another, so that a block of pairs is one loop; CUDA: a block of threads per
+row, of nearest a thread.
 Sources: Székely & Rizzo (2013) for energy distances; Gretton et al., A kernel two-sample test (2012); Liu, Lee & Jordan (2016)
 for Stein's kernel.
 """
@@ -182,6 +182,7 @@ def _backward_panel(p, panels, g, x, y, weights, scales, dx):
     last, M, D, n_rows, lanes = (p + 1) * len(x) // panels, len(weights), x.shape[1], tile_rows(), y.shape[2]
     r, share, totals = (np.empty((n_rows, BLOCK), x.dtype), np.zeros((n_rows, BLOCK), x.dtype),
                         np.empty((n_rows, D), np.float64))
+    in_lines = share.reshape(n_rows, BLOCK // lanes, lanes)
     for i in range(p * len(x) // panels, last, n_rows):
         rows = min(n_rows, last - i)
         totals[:] = 0
@@ -192,7 +193,7 @@ def _backward_panel(p, panels, g, x, y, weights, scales, dx):
                 _shares(r[k], weights, low, size, scales, share[k])
                 share[k, size:] = 0
             for d in range(D):
-                add_apart(share.reshape(n_rows, BLOCK // lanes, lanes), x, i, rows, d, y, low // lanes, -(-size // lanes), totals)
+                add_apart(in_lines, x, i, rows, d, y, low // lanes, -(-size // lanes), totals)
         for k in range(rows):
             for d in range(D):
                 dx[i + k, d] = g[i + k] * totals[k, d]

@@ -15,6 +15,7 @@ import contextvars
 import functools
 import importlib
 import os
+import queue
 import sys
 import time
 
@@ -126,6 +127,9 @@ class Processes(Workers):
                                        "times; give it more memory, or make blocks smaller") from None
             except BaseException as error:
                 late = isinstance(error, TimeoutError) and not future.done()
+                with contextlib.suppress(AttributeError, queue.Empty):  # loky's thread would look for what shutdown takes away
+                    while True:
+                        executor._work_ids.get_nowait()
                 executor.shutdown(kill_workers=True)  # else the next fit waits for what they are at, and the program's end does
                 if late:
                     raise WorkersError(f"{self.n} processes gave no result for {self.limit:g} seconds; allow them more by "
