@@ -483,3 +483,13 @@ def test_avx512_that_numba_is_told_to_do_without_is_not_there(features, has, mon
     assert _blas._avx512() == machine._has_avx512() == has
     monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: {"avx512f": True})
     assert not _blas._avx512()
+
+
+@pytest.mark.skipif(not _jit.available, reason="no Numba")
+def test_a_block_on_fewer_threads_ends_with_as_many_as_before():
+    before, most = _jit.get_num_threads(), _jit.numba.config.NUMBA_NUM_THREADS
+    for asked, got in ((1, 1), (0, 1), (-3, 1), (most, most), (1000, most)):
+        with pytest.raises(KeyError), _jit.on_threads(asked):
+            assert _jit.get_num_threads() == got
+            raise KeyError
+        assert _jit.get_num_threads() == before
