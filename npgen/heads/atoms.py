@@ -303,11 +303,12 @@ class Atoms(Family):
             len(x), d, self.base.n_outputs(1)))
 
     def log_prob_around(self, x, pooled):
-        log_p, rest = self._split(pooled)
-        flags = self.flags(x).astype(np.float64)
-        own = (flags * (1 + np.exp(log_p)) / 2).sum(axis=-1)
+        (log_p, rest), state = self._split(pooled), self.states(x)
+        halves = (1 + np.exp(log_p[0])) / 2  # of each state, and 0 of none
+        own = np.concatenate([halves, np.zeros_like(halves[:, :1])], axis=1)[np.arange(x.shape[1], like=state), state]
+        shared = constant_like(np.append(self._shared, False), x)
         for j in range(x.shape[1] if self._shared.any() else 0):
-            both = self._shares(flags[:, j])
+            both = shared[state[:, j]]
             way = log_p[0, j, 0] + self.base.log_prob_each(np.where(both[:, None], x[:, [j]], np.nan), rest[:, j])[:, 0]
             own[:, j] += np.where(both, np.exp(way) / 2, 0)
         return np.log(np.where(own > 0, own, 1)).sum(axis=1) + self._base(x.shape[1]).log_prob_around(
