@@ -446,7 +446,8 @@ def test_some_columns_are_read_and_the_others_may_be_text(tmp_path):
 
 @pytest.mark.parametrize(("cells", "right"), [(["1", "-2", "+3"], np.array([1, -2, 3])), (["1", "2.0"], np.array([1.0, 2.0])),
                                               (["1", "1e3"], np.array([1.0, 1000.0])), (["a", "2"], np.array(["a", "2"])),
-                                              (["9" * 19, "1"], np.array([1e19, 1])), (["1_0", "2"], np.array(["1_0", "2"])),
+                                              (["9" * 19, "1"], np.array(["9" * 19, "1"])),
+                                              (["1_0", "2"], np.array(["1_0", "2"])),
                                               (['"a, b"', " c "], np.array(["a, b", "c"]))], ids=str)
 def test_a_column_is_what_its_cells_are(tmp_path, cells, right):
     path = tmp_path / "x.csv"

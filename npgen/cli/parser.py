@@ -62,7 +62,7 @@ def add_dialect(sub):
     sub.add_argument("--separator", type=separator, metavar="MARK", help="what is between the cells of a .csv, such as '|' or "
                      "tab (default: the tab, semicolon or comma of its first line)")
     sub.add_argument("--decimal", choices=[".", ","], metavar="MARK", help="the mark of decimals in a .csv "
-                     "(default: a point, or in all numbers of a column a comma)")
+                     "(default: a point, or in all numbers of a column a comma); thousands may be marked with the other one")
     sub.add_argument("--na", action="append", default=[], metavar="TEXT", help="a text that stands for a missing value in a "
                      ".csv, beside empty cells, NA, ?, null and the like, such as --na=-999; can be repeated")
 

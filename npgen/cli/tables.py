@@ -5,7 +5,8 @@ import os
 import numpy as np
 
 from .. import data
-from ..data.reading import AS_TEXT, is_parquet, is_text, read_table
+from ..data.dates import is_format
+from ..data.reading import AS_TEXT, is_parquet, is_text, read_table, with_times
 from ..data.schema import KINDS, Schema
 from .parser import add_command, add_dialect, dialect
 from .sources import check_output, listed
@@ -47,7 +48,7 @@ def frame_in(path, columns, dialect):
 def _is_no_float(column):
     """Whether a column holds what no float is: text, truth values, or whole numbers beyond 2^53."""
     dtype = str(column.dtype)
-    return dtype in ("String", "Boolean") or dtype == "Int64" and (column.abs().max() or 0) > 2**53
+    return dtype in ("String", "Boolean") or dtype in ("Int64", "UInt64") and (column.abs().max() or 0) > 2**53
 
 
 def rows_for(model, path, dialect):
@@ -55,6 +56,7 @@ def rows_for(model, path, dialect):
     schema = model.schema_
     kinds = {column.name: "text" if column.native.type == "string" else "real" for column in schema.columns}
     frame = read_table(path, {name: kind for name, kind in kinds.items() if kind in AS_TEXT}, dialect)
+    frame = with_times(path, frame, schema.columns)
     there = set(frame.columns)
     missing = [name for name in schema.names if name not in there]
     if missing:
@@ -116,17 +118,17 @@ def overrides(texts):
             columns[name] = f">= {other}"
             continue
         name, equals, kind = text.rpartition("=")
-        if not equals or not name or "<" not in kind and kind not in KINDS:
-            raise ValueError(f"--column {text}: give NAME=KIND, the kind one of {', '.join(KINDS)}, NAME=low<middle<high, or "
-                             "NAME<=OTHER")
+        if not equals or not name or "<" not in kind and kind not in KINDS and not is_format(kind):
+            raise ValueError(f"--column {text}: give NAME=KIND, the kind one of {', '.join(KINDS)}, NAME=low<middle<high, "
+                             "NAME=%d/%m/%Y or another format of dates, or NAME<=OTHER")
         columns[name] = [level.strip() for level in kind.split("<")] if "<" in kind else kind
     return columns
 
 
 def add_column(sub):
     sub.add_argument("--column", action="append", default=[], metavar="NAME=KIND", help="what a column is, if not what npgen "
-                     f"takes it for: {', '.join(KINDS)}, or its levels in their order, size=S<M<L, or that it is never more "
-                     "than another, begin<=end; can be repeated")
+                     f"takes it for: {', '.join(KINDS)}, or its levels in their order, size=S<M<L, or the format of its "
+                     "dates, day=%%d/%%m/%%Y, or that it is never more than another, begin<=end; can be repeated")
 
 
 def add_schema(commands):

@@ -19,16 +19,16 @@ import zoneinfo
 
 import numpy as np
 
+from . import dates
 from .frames import TYPES, UNITS, Native, objects
 from .table import DataError
 
 KINDS = ("real", "integer", "binary", "category", "ordered", "datetime", "id", "text", "constant")  # and "determined"
 MODELLED = KINDS[:6]
 LEVELLED = ("binary", "category", "ordered")
-FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ",
-           "%Y-%m-%d %H:%M")
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}    # and "D", a day
 DAY = 1440          # minutes
-EPOCH = datetime.datetime(1970, 1, 1)
+EPOCH, MICROSECOND = datetime.datetime(1970, 1, 1), datetime.timedelta(microseconds=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +37,12 @@ class Column:
 
     missing    how many rows of those it was inferred from have no value
     low, high  the smallest and the largest value; of a datetime as integers (frames.Native)
-    step       the grid that all values lie on: of an integer, a datetime, and of a real column with few decimals
+    step       the grid that all values lie on: of an integer, a datetime, and of a real column with few decimals of which some
+               repeat
+    decimals   that those of another real column have, and are given
     levels     of a binary, categorical or ordered column, in their order
     atoms      values that many rows of a column of numbers have
-    format     of dates that are text
+    format     of dates that are text (dates.py)
     constant   the one value there is, None if there is none
     clock      whether its whole numbers are times of a day, 1745 for 17:45, and its number is minutes after midnight
     base, least   of a column that is counted from another one (relative.py) that one's name, and the smallest difference there
@@ -67,6 +69,7 @@ class Column:
     base: str | None = None
     least: int | None = None
     shift: float | None = None
+    decimals: int | None = None
     zone: str | None = None
 
     @property
@@ -109,7 +112,7 @@ class Column:
                 raise self._refusal(rows[wrong], values[wrong], f"none of its {len(self.levels)} levels")
             x[rows] = numbers
         elif self.kind == "datetime":
-            x[rows] = [(stamp - self.low) / self.step for stamp in self._stamps(values, rows)]
+            x[rows] = [(stamp - self.low) / self.step for stamp in self.stamps(values, rows)]
         else:
             texts = enumerate(values if values.dtype == object else ())
             wrong = next((i for i, value in texts if isinstance(value, str)), None)
@@ -128,22 +131,51 @@ class Column:
                                     f"no time of a day from {self.first} to {2400 if self.first else 2359}")
         return x
 
-    def _stamps(self, values, rows):
+    def stamps(self, values, rows):
+        """What values that are there, in these rows, are as integers: times as they are, texts as what they stand for."""
         return values.tolist() if self.format is None and all(not isinstance(value, str) for value in values[:1]) else [
             self._parsed(value, row) for value, row in zip(values, rows, strict=True)]
 
     def _parsed(self, text, row):
+        """The stamp of a text: in the column's format, or, of a column of times, as ISO 8601."""
+        iso = "%Y-%m-%dT%H:%M:%SZ" if self.native.zone else "%Y-%m-%d or %Y-%m-%dT%H:%M:%S"
         try:
-            return stamp_of(text, self.format or FORMATS[0])
+            return dates.stamp_of(text, self.format) if self.format is not None else self._in_units(text)
         except (TypeError, ValueError):
-            raise self._refusal(row, text, f"no time as {self.format or FORMATS[0]}") from None
+            raise self._refusal(row, text, f"no time as {self.format or iso}") from None
+
+    def in_units(self, native, values):
+        """Stamps (n,) of another library or unit as this column counts them. Raises DataError where that loses a part."""
+        if self.native.unit is None or native.unit in (None, self.native.unit):
+            return values
+        ours, theirs = (PER_SECOND.get(unit, 1) for unit in (self.native.unit, native.unit))
+        up, down = ours * (86400 if native.unit == "D" else 1), theirs * (86400 if self.native.unit == "D" else 1)
+        common = math.gcd(up, down)
+        stamps, rest = np.divmod(values * (up // common), down // common)
+        if rest.any():
+            raise DataError(f"column {self.name!r} has times in {native.unit} that are no whole number of {self.native.unit}, "
+                            "in which the model has them; round them")
+        return stamps
+
+    def _in_units(self, text):
+        """A text as ISO 8601 has it in the units of a column of times, UTC if that has a zone. Raises ValueError."""
+        form = next((form for form in dates.formats_of([text]) if form.startswith("%Y")), None)
+        if form is None or dates.has_offset(form) != bool(self.native.zone):
+            raise ValueError(f"{text!r} is no time in the column's zone")
+        per_second = 1 if self.native.unit == "D" else PER_SECOND[self.native.unit]
+        day = 86400 if self.native.unit == "D" else 1
+        stamp, rest = divmod(dates.stamp_of(text, form) * per_second, dates.ticks(form) * day)
+        if rest:
+            raise ValueError(f"{text!r} is no whole number of {self.native.unit}")
+        return stamp
 
     def _refusal(self, row, value, what):
         return DataError(f"column {self.name!r}, row {row + 1}: {value!r}"[:200] + f" is {what}; correct or remove it")
 
     def number(self, value):
         """The number of one value; of a time also as a text, in the column's format or as ISO 8601. Raises DataError."""
-        if self.kind == "datetime" and (self.format is None or not isinstance(value, str)):
+        if self.kind == "datetime" and not (self.format is not None and isinstance(value, str) and dates.is_in(
+                value, self.format)):
             value = self._stamp(value)
         elif self.kind not in LEVELLED and (isinstance(value, (bytes, complex)) or not np.isscalar(value)) or value is None:
             raise self._unanswered(value)
@@ -170,12 +202,15 @@ class Column:
                 moment = datetime.datetime(moment.year, moment.month, moment.day)
             if self.native.zone and moment.tzinfo is None:
                 moment = moment.replace(tzinfo=zoneinfo.ZoneInfo(self.native.zone))
-            if moment.tzinfo is not None:
-                if not self.native.zone:
+            elif self.format is not None and moment.tzinfo is None:
+                moment -= datetime.timedelta(seconds=dates.offset_of(self.format))
+            elif moment.tzinfo is not None:
+                if not self.native.zone and not (self.format and dates.has_offset(self.format)):
                     raise ValueError
+            if moment.tzinfo is not None:
                 moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
             if self.format is not None:
-                return text_of(round((moment - EPOCH).total_seconds()), self.format)
+                return dates.text_of((moment - EPOCH) // MICROSECOND * dates.ticks(self.format) // 10**6, self.format)
             return np.datetime64(moment, "us").astype(f"M8[{self.native.unit}]").astype(np.int64).item()
         except (AttributeError, OverflowError, TypeError, ValueError):
             raise self._unanswered(value) from None
@@ -211,9 +246,10 @@ class Column:
             return np.clip(np.rint(x), low, high)
         if self.kind == "integer":
             return np.clip(self.low + np.rint((x - self.low) / self.step) * self.step, self.low, self.high)
-        if self.step is None:
+        if self.step is None and self.decimals is None:
             return x
-        y = np.clip(np.round(x, decimals_of(self.step)), self.low, self.high)
+        y = np.round(x, self.decimals if self.step is None else decimals_of(self.step))
+        y = y if self.step is None else np.clip(y, self.low, self.high)
         return np.where((y == 0) & (x != 0), 0.0, y)  # and not -0.0, unless that was there
 
     def values(self, x):
@@ -224,7 +260,8 @@ class Column:
             return objects(self.levels)[x.astype(int)], gaps
         if self.kind == "datetime":
             stamps = self.low + x.astype(np.int64) * self.step
-            return (stamps if self.format is None else objects([text_of(s, self.format) for s in stamps.tolist()])), gaps
+            return (stamps if self.format is None else objects(
+                [dates.text_of(stamp, self.format) for stamp in stamps.tolist()])), gaps
         if self.clock:
             x = x // 60 * 100 + x % 60
         return (x.astype(np.int64) if self.native.type == "integer" else x), gaps
@@ -244,12 +281,13 @@ class Column:
             shown = [repr(level) if isinstance(level, str) else str(level) for level in self.levels[:4]]
             parts = [f"{len(self.levels)} levels: {', '.join(shown)}{', ...' if len(self.levels) > 4 else ''}"]
         elif self.kind == "datetime":
-            low, high = (text_of(stamp, self.format) if self.format else str(np.datetime64(stamp, self.native.unit))
+            low, high = (dates.text_of(stamp, self.format) if self.format else str(np.datetime64(stamp, self.native.unit))
                          for stamp in (self.low, self.high))
             parts = [f"{low} to {high}", *([f"as {self.format}"] if self.format else [])]
         elif self.kind in ("real", "integer"):
             parts = [f"{self.low:.10g} to {self.high:.10g}"]
             parts += [f"in steps of {self.step:g}"] if self.step not in (None, 1) else []
+            parts += [f"with {self.decimals} decimals"] if self.decimals is not None else []
             parts += [f"often {', '.join(f'{atom:g}' for atom in self.atoms)}"] if self.atoms else []
             parts += ["a time of day"] if self.clock else []
         elif self.kind == "determined":
@@ -296,6 +334,8 @@ class Column:
                       and (column.clock or column.least == 0) and column.kind in ("real", "integer", "datetime"))
                  and (column.shift is None or type(column.shift) in (int, float) and math.isfinite(column.shift)
                       and column.least is not None) and isinstance(column.zone, (str, type(None))))
+        sound = sound and (column.decimals is None or type(column.decimals) is int and 0 <= column.decimals < 7
+                           and column.kind == "real" and column.step is None)
         if sound and column.kind in LEVELLED:
             sound = bool(column.levels)
         elif sound and column.kind in MODELLED:
@@ -304,7 +344,7 @@ class Column:
                      and (column.step is None and column.kind == "real" or type(column.step) in (int, float)
                           and 0 < column.step < math.inf)
                      and (column.kind == "real" or {type(column.low), type(column.high), type(column.step)} == {int})
-                     and (column.kind != "datetime" or (native.type == "datetime") != (column.format in FORMATS)))
+                     and (column.kind != "datetime" or (native.type == "datetime") != dates.is_format(column.format)))
         if not sound:
             raise ValueError(f"a schema has a column {config!r}"[:200])
         return column
@@ -317,14 +357,3 @@ def hour_and_minute(x):
 
 def decimals_of(step):
     return round(-math.log10(step))
-
-
-def stamp_of(text, form):
-    """Seconds after 1970-01-01 of a text in this format."""
-    return round((datetime.datetime.strptime(text, form) - EPOCH).total_seconds())
-
-
-def text_of(stamp, form):
-    """The text that stamp_of takes for these seconds."""
-    moment = EPOCH + datetime.timedelta(seconds=stamp)
-    return moment.strftime(form.replace("%Y", f"{moment.year:04d}"))

@@ -19,7 +19,8 @@ import zoneinfo
 
 import numpy as np
 
-from .column import DAY, EPOCH, FORMATS, LEVELLED, MODELLED, decimals_of, hour_and_minute, text_of
+from . import dates
+from .column import DAY, EPOCH, LEVELLED, MODELLED, PER_SECOND, decimals_of, hour_and_minute
 from .frames import objects
 from .table import DataError
 
@@ -33,7 +34,6 @@ RULES = {"levels": (1,), "=": (1,), "//": (1,), "%": (1,), "+": (2,), "-": (2,),
          "moment": (3, 4)}   # and from how many columns each follows
 ZONES = ("UTC", "America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles", "America/Sao_Paulo",
          "Europe/London", "Europe/Berlin", "Europe/Moscow", "Asia/Kolkata", "Asia/Shanghai", "Asia/Tokyo", "Australia/Sydney")
-_SECONDS = {"D": 1 / 86400, "s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}   # units a second
 _PYTHON = {"integer": int, "float": float, "bool": bool, "string": str, "datetime": int}
 
 
@@ -139,7 +139,7 @@ def check(column, sources):
                  and all(value is None or type(value) is kind for value in table))
     elif sound and column.rule == "moment":
         year, form = column.constant, column.format
-        sound = ((column.native.type == "datetime") != (form in FORMATS) and type(column.step) is int and column.step > 0
+        sound = ((column.native.type == "datetime") != dates.is_format(form) and type(column.step) is int and column.step > 0
                  and all(each.kind == "integer" for each in sources) and (len(sources) == 4 or type(year) is int)
                  and (column.zone is None or column.zone in (*ZONES, column.native.zone)))
     elif sound and column.rule == "clock":
@@ -308,7 +308,7 @@ def _moment(column, columns, by):
     seconds = _in_zone(local // step * step, column.zone or "UTC", -1)
     if column.format is not None:
         values, place = np.unique(seconds, return_inverse=True)
-        return objects([text_of(second, column.format) for second in values.tolist()])[place]
+        return objects([dates.text_of(second * dates.ticks(column.format), column.format) for second in values.tolist()])[place]
     return (seconds * _per_second(column)).astype(np.int64) if column.native.unit != "D" else seconds // 86400
 
 
@@ -317,7 +317,7 @@ def _stamps(column, values):
 
 
 def _per_second(column):
-    return 1 if column.format is not None else _SECONDS[column.native.unit]
+    return dates.ticks(column.format) if column.format is not None else PER_SECOND.get(column.native.unit, 1 / 86400)
 
 
 def _in_zone(seconds, zone, sign=1):

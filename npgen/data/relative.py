@@ -13,6 +13,7 @@ import dataclasses
 
 import numpy as np
 
+from . import dates
 from .column import DAY, decimals_of, hour_and_minute
 from .table import DataError
 
@@ -134,6 +135,12 @@ def check(columns):
 
 # ---------------------------------------------------------------- what is asked, what is found
 
+def _clock(column):
+    """What the stamps of a column of times count, and from where."""
+    form = column.format
+    return column.native.unit, column.native.zone, form and (dates.ticks(form), dates.has_offset(form))
+
+
 def ask(columns, pairs):
     """The Columns, of which some are to be no less than others, {name: name of the base}. Raises DataError."""
     place = {column.name: j for j, column in enumerate(columns)}
@@ -141,8 +148,7 @@ def ask(columns, pairs):
     for name, base in pairs.items():
         b, a = columns[place[name]], columns[place[base]] if base in place else None
         alike = a is not None and a.kind == b.kind and b.kind in ("real", "integer", "datetime")
-        if name == base or not alike or b.kind == "datetime" and (a.native.unit, a.native.zone, a.format is None) != (
-                b.native.unit, b.native.zone, b.format is None):
+        if name == base or not alike or b.kind == "datetime" and _clock(a) != _clock(b):
             what = f"{b.kind} and {a.kind}" if a is not None and name != base else "which is no other column"
             raise DataError(f"column {name!r} is to be no less than {base!r}, {what}; both must be integers, reals or times of "
                             "one kind")

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import checkpoint
-from . import determined, frames, relative
-from .column import FORMATS, KINDS, LEVELLED, MODELLED, Column, stamp_of, text_of
-from .table import DataError
+from ..warn import warn
+from . import dates, determined, frames, relative
+from .column import KINDS, LEVELLED, MODELLED, Column
+from .table import EXACT, DataError
 
-EXACT = 2**53       # integers up to it are floats of 64 bits
 ATOM = 0.1          # share of the rows from which on a value of a column that has many is named
 
 
@@ -104,12 +104,13 @@ class Schema:
         """The numbers (n, d) of cells {name: (Native, values, gaps)}, before any is counted from another."""
         x = np.empty((n, len(self.names)))
         for j, column in enumerate(self.modelled):
-            _, values, gaps = cells[column.name]
-            x[:, j] = column.numbers(values, gaps)
+            native, values, gaps = cells[column.name]
+            x[:, j] = column.numbers(column.in_units(native, values), gaps)
         numbers, columns = dict(zip(self.names, x.T, strict=True)), {column.name: column for column in self.columns}
         for column in self._determined:
             if column.name in cells:
-                determined.agree(column, columns, numbers, *cells[column.name][1:])
+                native, values, gaps = cells[column.name]
+                determined.agree(column, columns, numbers, column.in_units(native, values), gaps)
         return x
 
     @property
@@ -243,10 +244,13 @@ class Schema:
 def _describe(name, native, values, gaps, asked=None):
     """The Column of these cells; asked: a kind or a list of levels that the user wants."""
     kind, levels = (asked, None) if asked is None or isinstance(asked, str) else ("ordered", tuple(asked))
+    given = kind if dates.is_format(kind) else None
+    kind = "datetime" if given else kind
     if kind is not None and kind not in KINDS:
-        raise DataError(f"column {name!r}: {kind!r} is no kind of column; choose from {', '.join(KINDS)}")
+        raise DataError(f"column {name!r}: {kind!r} is no kind of column; choose from {', '.join(KINDS)}, or the format of "
+                        "dates, such as %d/%m/%Y")
     distinct = sorted(set(values.tolist()))
-    form = _format_of(distinct) if native.type == "string" and kind in (None, "datetime") else None
+    form = _format_of(name, distinct, kind, given) if native.type == "string" and kind in (None, "datetime") else None
     kind = kind or _kind(native, values, distinct, gaps, form)
     column = Column(name, kind, native, int(gaps.sum()))
     if kind in LEVELLED:
@@ -260,9 +264,12 @@ def _describe(name, native, values, gaps, asked=None):
         column = dataclasses.replace(column, constant=distinct[0] if distinct else None)
     elif kind == "datetime":
         if native.type != "datetime" and form is None:
-            raise DataError(f"column {name!r} holds no dates: {distinct[:1]!r}"[:200] + f"; known are {', '.join(FORMATS)}")
-        stamps = distinct if form is None else sorted(stamp_of(text, form) for text in distinct)
+            raise DataError(f"column {name!r} holds no dates, all in one format: {distinct[:1]!r}"[:200] + f"; known are "
+                            f"{dates.EXAMPLES} and others of these parts")
+        stamps = distinct if form is None else sorted(dates.stamp_of(text, form) for text in distinct)
         step = _grid(stamps)
+        if (stamps[-1] - stamps[0]) // step >= EXACT:
+            step = math.gcd(*(stamp - stamps[0] for stamp in stamps))
         if (stamps[-1] - stamps[0]) // step >= EXACT:
             raise DataError(f"column {name!r} has times that are too many steps apart for floats; round them, or make it an id")
         column = dataclasses.replace(column, low=stamps[0], high=stamps[-1], step=step, format=form)
@@ -325,13 +332,21 @@ def _atoms(x):
     return tuple(levels[many].tolist()) if len(levels) > 20 else ()
 
 
-def _format_of(texts):
-    """The format that all of these texts are dates in, and are written again as they are; else None."""
-    return next((form for form in FORMATS if texts and all(_is_time(text, form) for text in texts)), None)
+def _format_of(name, texts, kind, given):
+    """The format that all of these texts are dates in, and are written again as they are; else None.
 
-
-def _is_time(text, form):
-    try:
-        return text_of(stamp_of(text, form), form) == text
-    except (OverflowError, ValueError):
-        return False
+    given: the one that the user says. Where nothing says whether the day or the month is first, it is not guessed.
+    """
+    forms = dates.formats_of(texts) if given is None else ()
+    if given is not None:
+        wrong = next((text for text in texts if not dates.is_as(text, given)), None)
+        if wrong is not None:
+            raise DataError(f"column {name!r}: {wrong!r}"[:200] + f" is no time as {given}; give the format of all its cells")
+        return given
+    if len(forms) > 1:
+        what = (f"column {name!r}: nothing says whether {texts[0]!r} is {' or '.join(forms)}; give the right one as its kind")
+        if kind == "datetime":
+            raise DataError(what)
+        warn(f"{what}, else its cells are levels or ids")
+        return None
+    return forms[0] if forms else None

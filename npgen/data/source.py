@@ -2,6 +2,7 @@
 
 Legend: n rows, d columns.
 """
+import contextlib
 import functools
 import gzip
 import os
@@ -34,7 +35,8 @@ class Source:
         elif self.path == "digits":
             self._read = _Whole(digits()[0], None)
         else:
-            self._read = self._trying(_reader(self.path, dialect), self.path, missing)
+            with reading(self.path, dialect):
+                self._read = _reader(self.path, dialect)(self.path, missing)
         self.width = self._read.width
 
     @functools.cached_property
@@ -60,32 +62,37 @@ class Source:
 
     def rows(self, columns=None):
         """The numbers (n, d) in the columns of these numbers, in this order, or in all; others in a .csv may be text."""
-        return self._first(self._trying(self._read.rows, columns))
+        with reading(self.path, self._dialect):
+            return self._first(self._read.rows(columns))
 
     def column(self, j):
         """One column (n,): integers if all its cells are whole numbers, floats if they are numbers, else strings."""
-        return self._first(self._trying(self._read.column, j))
+        with reading(self.path, self._dialect):
+            return self._first(self._read.column(j))
 
     def _first(self, array):
         if self._n is not None and self._n > len(array):
             raise DataError(f"{self.path} has {len(array)} rows; ask for no more than that (n is {self._n})")
         return array[:self._n]
 
-    def _trying(self, read, *args):
-        try:
-            return read(*args)
-        except (DataError, MemoryError):
-            raise
-        except UnicodeDecodeError as error:
-            where = f"byte 0x{error.object[error.start]:02x}{_line_of(self.path, self._dialect.encoding)}"
-            raise DataError(f"{self.path} is no {encoding_of(self._dialect)} text ({where}); save it as UTF-8, or name its "
-                            "encoding, --encoding") from None
-        except UnicodeError as error:
-            raise DataError(f"{self.path} is no {encoding_of(self._dialect)} text ({error}); save it as UTF-8, or name its "
-                            "encoding, --encoding") from None
-        except Exception as error:  # whatever a parser raises, the file is at fault
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise DataError(f"{self.path} is damaged or not what its name says ({reason}); use another copy") from None
+
+@contextlib.contextmanager
+def reading(path, dialect=PLAIN):
+    """Whatever a parser raises, the file is at fault: DataError that names it."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except UnicodeDecodeError as error:
+        where = f"byte 0x{error.object[error.start]:02x}{_line_of(path, dialect.encoding)}"
+        raise DataError(f"{path} is no {encoding_of(dialect)} text ({where}); save it as UTF-8, or name its encoding, "
+                        "--encoding") from None
+    except UnicodeError as error:
+        raise DataError(f"{path} is no {encoding_of(dialect)} text ({error}); save it as UTF-8, or name its encoding, "
+                        "--encoding") from None
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise DataError(f"{path} is damaged or not what its name says ({reason}); use another copy") from None
 
 
 def _line_of(path, encoding):

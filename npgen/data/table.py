@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+EXACT = 2**53       # integers up to it are floats of 64 bits
 _BLOCK = 1 << 22  # values checked at a time: keeps the temporaries of a memory-mapped file small
 
 

@@ -2,6 +2,7 @@
 
 Rows and columns are counted from 1 in messages. Legend: n rows, d columns.
 """
+import collections
 import csv
 import dataclasses
 import functools
@@ -13,9 +14,13 @@ from itertools import islice
 import numpy as np
 
 from ..warn import warn
-from .table import DataError, TextError, check_finite
+from .table import EXACT, DataError, TextError, check_finite
 
 MISSING = {"", "?", "-", "na", "n/a", "null", "none"}
+NUMBERS = {  # the mark of decimals -> what numbers look like, whose thousands may be marked with the other one
+    mark: rf"[+-]?(([0-9]+|[1-9][0-9]{{0,2}}([{other}][0-9]{{3}})+)([{mark}][0-9]*)?|[{mark}][0-9]+)([eE][+-]?[0-9]+)?"
+    for mark, other in ((".", ","), (",", "."))}
+csv.field_size_limit(2**31 - 1)  # a long text is a cell as good as any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +47,23 @@ class Dialect:
     def is_missing(self, field):
         return field.strip().lower() in self.texts
 
-    def plain(self, field):
-        """A cell whose decimals, if it has any, are behind a point."""
-        return field.replace(",", ".") if self.decimal == "," else field
+    def numeral(self, field):
+        """The number in a cell as Python writes it, or None where there is none. If the mark of decimals is known, the other
+        one may stand between thousands, 1.234,5, and nowhere else.
+        """
+        text = field.strip()
+        if self.decimal is not None and re.search("[.,]", text):
+            if not re.fullmatch(NUMBERS[self.decimal], text):
+                return None
+            text = text.replace("," if self.decimal == "." else ".", "").replace(",", ".")
+        return text if _is_number(text) else None
 
     def number(self, field):
         """The number in a cell. Raises ValueError where there is none."""
-        return float(self.plain(field))
+        text = self.numeral(field)
+        if text is None:
+            raise ValueError(f"{field[:40]!r} is no number")
+        return float(text)
 
     def number_or_nan(self, field):
         """The number in a cell, or NaN for a missing one."""
@@ -72,8 +87,12 @@ class Text:
             number, first = next(lines, (0, ""))
             bare = re.sub(r'"[^"]*"', "", first)
             self.delimiter = dialect.separator or ("\t" if "\t" in bare else ";" if ";" in bare else ",")
-            fields = next(csv.reader([first.strip("\r\n")], delimiter=self.delimiter), [])
-            is_header = any(is_name(dialect.plain(field)) and not dialect.is_missing(field) for field in fields)
+            try:
+                fields = next(csv.reader([first.strip("\r\n")], delimiter=self.delimiter, strict=True), [])
+            except csv.Error as error:
+                raise DataError(f"{path}: line {number} has a quote that is not closed there, or not where a cell ends ({error}"
+                                "); mend it, and write names on one line") from None
+            is_header = any(is_name(field) and not dialect.is_missing(field) for field in fields)
             if not fields or is_header and next(lines, None) is None:
                 raise DataError(f"{path} has {'a header but ' if fields else ''}no rows")
         self.names, self.width = [field.strip() for field in fields] if is_header else None, len(fields)
@@ -85,53 +104,98 @@ class Text:
             with self._dialect.opened(self.path) as file:
                 for _ in range(self.n_skip):
                     file.readline()
-                array = np.loadtxt(file, delimiter=self.delimiter, comments=None, quotechar='"', ndmin=2, usecols=columns,
-                                   encoding=None, converters=self._dialect.number_or_nan if self._missing else
-                                   self._dialect.number if self._dialect.decimal == "," else None)
+                array = np.loadtxt((line for line in file if line.strip()), delimiter=self.delimiter, comments=None,
+                                   quotechar='"', ndmin=2, usecols=columns, encoding=None,
+                                   converters=self._dialect.number_or_nan if self._missing else
+                                   self._dialect.number if self._dialect.decimal is not None else None)
         except ValueError as error:
             raise self._fault(columns, error) from None
         if columns is None and self.width != array.shape[1] or columns is not None and any(
                 len(fields) != self.width for _, fields in self._lines()):
             raise self._fault(columns, None)
+        numbers = range(self.width) if columns is None else columns
 
         def place(row, column):
             line, _ = next(islice(self._lines(), row, None))
-            return self._place(row, line, column if columns is None else columns[column])
+            return self._place(row, line, numbers[column])
 
-        return check_finite(self.path, array, place, self._missing)
+        self._check_exact(check_finite(self.path, array, place, self._missing), numbers)
+        return array
+
+    def _check_exact(self, array, columns):
+        """Raise DataError for a whole number that is another one as a float: an id of 19 digits would come back as that."""
+        if -EXACT < np.fmin.reduce(array, axis=None) and np.fmax.reduce(array, axis=None) < EXACT:
+            return
+        far = (np.abs(array) >= EXACT).any(axis=1)
+        for row, (line, fields) in enumerate(self._lines()):
+            for x, j in zip(array[row], columns if far[row] else (), strict=False):
+                text = self._dialect.numeral(fields[j]) or ""
+                if _is_whole(text) and int(text) != x:
+                    raise DataError(f"{self.path}: {self._place(row, line, j)} is {text[:40]}, a whole number that is too long "
+                                    "for a float of 64 bits; leave out the column, or read the file as a table of text")
 
     def column(self, j):
-        """One column (n,): integers, floats or, if its cells are no numbers, strings. Raises DataError for an empty cell."""
+        """One column (n,): integers, floats or, if its cells are no numbers or whole ones beyond 64 bits, strings.
+
+        Raises DataError for an empty cell.
+        """
         cells = []
         for row, (line, fields) in enumerate(self._lines()):
             if len(fields) != self.width or not fields[j].strip():
                 raise self._fault([j], None) if len(fields) != self.width else DataError(
                     f"{self.path}: {self._place(row, line, j)} is empty; fill it in or remove the row")
-            cells.append(self._dialect.plain(fields[j].strip()))
-        if not all(map(_is_number, cells)):
+            cells.append(fields[j].strip())
+        numerals = list(map(self._dialect.numeral, cells))
+        if None in numerals:
             return np.array(cells)
-        if all(re.fullmatch(r"[+-]?\d{1,18}", cell) for cell in cells):
-            return np.array(cells).astype(np.int64)
-        return self.rows([j])[:, 0]
+        if not all(map(_is_whole, numerals)):
+            return self.rows([j])[:, 0]
+        whole = list(map(int, numerals))
+        return np.array(whole, np.int64) if -2**63 <= min(whole) and max(whole) < 2**63 else np.array(cells)
 
-    def count(self):
-        """How many rows there are. Raises DataError unless all have as many cells as the first line, in UTF-8."""
-        n = 0
-        try:
-            for n, (line, fields) in enumerate(self._lines(), 1):  # noqa: B007
-                if len(fields) != self.width:
-                    raise self._fault([], None)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: row {n + 1} or one soon after it is no {encoding_of(self._dialect)} "
-                            f"({error.reason}); write the file as UTF-8, or name its encoding, --encoding") from None
-        return n
+    def survey(self):
+        """How many rows there are, and whether every reader finds the same ones: no line is blank or ends in a lone CR, no cell
+        has a quote inside. Raises DataError unless all have as many cells as the first line.
+        """
+        n, plain = 0, True
+        for _, fields, is_usual in self._records():
+            if fields and len(fields) != self.width:
+                raise self._fault([], None)
+            n += bool(fields)
+            plain &= is_usual and bool(fields) and '"' not in "".join(fields)
+        return n, plain
+
+    def rewritten(self):
+        """The rows, without names, as the bytes of a .csv in UTF-8 in which every reader finds the same ones."""
+        file = io.StringIO(newline="")
+        csv.writer(file, delimiter=self.delimiter).writerows(fields for _, fields in self._lines())
+        return file.getvalue().encode()
 
     def _lines(self):
         """(line number, fields) of every row below the header."""
+        return ((line, fields) for line, fields, _ in self._records() if fields)
+
+    def _records(self):
+        """(line number, fields, whether its end is a usual one) of every row below the header; a blank line has no fields.
+
+        Raises DataError for a quote that is not closed.
+        """
         with self._dialect.opened(self.path) as file:
-            reader = csv.reader(file, delimiter=self.delimiter)
-            rows = ((reader.line_num, fields) for fields in reader if fields)
-            yield from islice(rows, 1 if self.names else 0, None)
+            for _ in range(self.n_skip):
+                file.readline()
+            ends = collections.deque(maxlen=1)
+            reader = csv.reader((ends.append(line[-1:]) or line for line in file), delimiter=self.delimiter, strict=True)
+            row, line = 1, self.n_skip
+            try:
+                for fields in reader:
+                    line = self.n_skip + reader.line_num
+                    if self.width > 1 and len(fields) == 1 and not fields[0].strip():
+                        fields = []
+                    row += bool(fields)
+                    yield line, fields, ends[0] != "\r"
+            except csv.Error as error:
+                raise DataError(f"{self.path}: row {row} (line {line + 1}) has a quote that is not closed, or not where a cell "
+                                f"begins or ends ({error}); mend it") from None
 
     def _fault(self, columns, error):
         """The DataError for the first row, or cell of these columns, that does not fit."""
@@ -141,7 +205,7 @@ class Text:
                 return DataError(f"{self.path}: row {row + 1} (line {line}) has {len(fields)} columns, {model} has "
                                  f"{self.width}; correct or remove it")
             column = next((j for j in (range(self.width) if columns is None else columns) if not (
-                _is_number(self._dialect.plain(fields[j])) or self._missing and self._dialect.is_missing(fields[j]))), None)
+                self._dialect.numeral(fields[j]) is not None or self._missing and self._dialect.is_missing(fields[j]))), None)
             if column is not None:
                 what, kind = (repr(fields[column][:40]) + ", not a number", TextError) if fields[column].strip() else (
                     "empty", DataError)
@@ -165,6 +229,10 @@ def _is_number(field):
     except ValueError:
         return False
     return field.isascii() and "_" not in field
+
+
+def _is_whole(text):
+    return re.fullmatch("[+-]?[0-9]+", text) is not None
 
 
 def _is_missing(field):
