@@ -6,7 +6,7 @@ parts of _partition.py.
 from ._jit import jit, jitable
 from ._partition import COLUMNS, evenly, large_parts, row_parts
 
-UNITS = 16  # of a layer's inputs, whose cotangents are computed at once
+UNITS = 32  # of a layer's inputs, whose cotangents are computed at once
 MANY_ROWS = 1024  # of a batch that goes through all layers in panels
 WORK = 2**20  # products of a row and a parameter, from which on every layer is worth a parallel region
 

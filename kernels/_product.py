@@ -2,7 +2,8 @@
 
     multiply         c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], op: as it lies, or turned
     packs            whether a product is large, so that wide parts of it are faster than narrow ones
-    pack             what it does to some columns of b; panel_product, what it does with them; pack_rows, to rows of a
+    pack             what it does to some columns of b, pack_group to those of several panels; panel_product, what it does with
+                     them; pack_rows, to rows of a
 
 a, b, c are as _tile.py takes them.
 
@@ -63,17 +64,20 @@ def pack(b, turned, start, first, width, panel):
 
 
 @jit
-def _pack_group(b, turned, start, first, last, panels, depth):
-    """What pack does, for every panel of the columns first..last; of a b that is not turned, row by row, as it lies."""
-    columns = tile_columns(panels)
+def pack_group(b, turned, start, first, last, panels, depth):
+    """What pack does, for every panel of the columns first..last; of a b that is not turned, row by row, as it lies. Of more
+    than one, as many as are taken at once: nobody looks at the sums of the last, but numbers too small to be normal are slow.
+    """
+    columns, used = tile_columns(panels), -(-(last - first) // tile_columns(panels))
     whole = 0 if turned else (last - first) // columns
     for k in range(depth):
         for p in range(whole):
             move(b, start + k, first + p * columns, panels[p], k)
-    for j in range(first + whole * columns, last, columns):
-        pack(b, turned, start, j, min(columns, last - j), panels[(j - first) // columns, :depth])
-    for p in range(-(-(last - first) // columns), -(-(last - first) // columns // panels_at_once()) * panels_at_once()):
-        panels[p, :depth] = 0  # nobody looks at its sums, but numbers too small to be normal would be slow
+    for p in range(whole, used):
+        pack(b, turned, start, first + p * columns, min(columns, last - first - p * columns), panels[p, :depth])
+    if used > 1:
+        for p in range(used, -(-used // panels_at_once()) * panels_at_once()):
+            panels[p, :depth] = 0
 
 
 @jit
@@ -104,17 +108,29 @@ def _store(tile, rows, onto, c, i, first, width):
 
 
 @jit
-def panel_product(a, a_turned, row, start, panel, onto, c, first, width, tile):
-    """c[:, first:first + width] = op(a)[row:, start:] panel, or += that."""
-    at_once, whole = tile_rows(), width == tile_columns(panel)
-    for i in range(0, len(c), at_once):
-        rows = min(at_once, len(c) - i)
-        if whole and rows == at_once and not onto:
-            sum_products(a, a_turned, row + i, rows, start, len(panel), panel, c, i, first)
-        elif whole and rows == at_once:
-            add_sums(a, a_turned, row + i, rows, start, len(panel), panel, c, i, first)
+def panel_product(a, a_turned, row, start, panels, depth, onto, c, first, width, tile):
+    """c[:, first:first + width] = op(a)[row:, start:start + depth] times so much of a panel, or of several taken at once, or
+    += that.
+    """
+    wide = panels_at_once() > 1 and width > tile_columns(c)
+    whole = width == (panels_at_once() if wide else 1) * tile_columns(c)
+    for i in range(0, len(c), tile_rows()):
+        rows = min(tile_rows(), len(c) - i)
+        if whole and rows == tile_rows() and not onto:
+            if wide:
+                sum_products(a, a_turned, row + i, rows, start, depth, panels, c, i, first)
+            else:
+                sum_products(a, a_turned, row + i, rows, start, depth, panels[0], c, i, first)
+        elif whole and rows == tile_rows():
+            if wide:
+                add_sums(a, a_turned, row + i, rows, start, depth, panels, c, i, first)
+            else:
+                add_sums(a, a_turned, row + i, rows, start, depth, panels[0], c, i, first)
         else:
-            sum_products(a, a_turned, row + i, rows, start, len(panel), panel, tile, 0, 0)
+            if wide:
+                sum_products(a, a_turned, row + i, rows, start, depth, panels, tile, 0, 0)
+            else:
+                sum_products(a, a_turned, row + i, rows, start, depth, panels[0], tile, 0, 0)
             _store(tile, rows, onto, c, i, first, width)
 
 
@@ -136,10 +152,16 @@ def _group_product(rows, panels, depth, onto, c, first, last, tile):
 
 
 @jit
+def columns_at_once(like):
+    """The columns of as many panels as are taken at once."""
+    return panels_at_once() * tile_columns(like)
+
+
+@jit
 def scratch(c, depth):
-    """Memory for a product of this depth: a panel of a part of it, and a tile."""
-    columns = tile_columns(c)
-    return np.empty((min(max(depth, 0), DEPTH), columns), c.dtype), np.empty((tile_rows(), columns), c.dtype)
+    """Memory for a product of this depth: panels of a part of it, as many as are taken at once, and a tile."""
+    return (np.empty((panels_at_once(), min(max(depth, 0), DEPTH), tile_columns(c)), c.dtype),
+            np.empty((tile_rows(), columns_at_once(c)), c.dtype))
 
 
 @jit
@@ -159,7 +181,7 @@ def _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last)
     """What multiply does, by way of packed rows of a."""
     columns, step, tiles = tile_columns(c), part_of(stop - start), -(-min(ROWS, len(c)) // tile_rows())
     rows, panels = np.empty((tiles * tile_rows(), ROW), c.dtype), np.empty((GROUP, step, columns), c.dtype)
-    tile = np.empty((tile_rows(), panels_at_once() * columns), c.dtype)
+    tile = np.empty((tile_rows(), columns_at_once(c)), c.dtype)
     for low in range(0, len(c), ROWS):
         block = c[low:low + ROWS]
         for k in range(start, stop, step):
@@ -168,21 +190,21 @@ def _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last)
             rows[len(block):, :depth] = 0  # of the last tile: what lay there may be too small for a normal number, and slow
             for j in range(first, last, GROUP * columns):
                 until = min(j + GROUP * columns, last)
-                _pack_group(b, b_turned, k, j, until, panels, depth)
+                pack_group(b, b_turned, k, j, until, panels, depth)
                 _group_product(rows, panels, depth, k > start, block, j, until, tile)
 
 
 @jit
 def multiply(a, a_turned, row, b, b_turned, start, stop, c, first, last):
     """c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], for the rows that c has; 0 for no terms."""
-    columns, step = tile_columns(c), max(1, part_of(stop - start))
     if packs(len(c), stop - start, last - first):
         _multiply_packed(a, a_turned, row, b, b_turned, start, stop, c, first, last)
         return
-    panel, tile = scratch(c, stop - start)
+    columns, step = columns_at_once(c), max(1, part_of(stop - start))
+    panels, tile = scratch(c, stop - start)
     for j in range(first, last, columns):
-        width = min(columns, last - j)
+        until = min(j + columns, last)
         for k in range(start, max(stop, start + 1), step):
-            part = panel[:max(0, min(step, stop - k))]
-            pack(b, b_turned, k, j, width, part)
-            panel_product(a, a_turned, row, k, part, k > start, c, j, width, tile)
+            depth = max(0, min(step, stop - k))
+            pack_group(b, b_turned, k, j, until, panels, depth)
+            panel_product(a, a_turned, row, k, panels, depth, k > start, c, j, until - j, tile)

@@ -138,12 +138,12 @@ if available:
 
     def _tile(onto, a, panel, c, add=_multiply_add):
         """The signature and the code of what sums a tile up: from 0 ("0"), from what c holds ("c"), or by itself to be added
-        to that ("+").
+        to that ("+"). Of a panel, or of as many of several, one after another, as are taken at once.
         """
         def codegen(context, builder, sig, args):
             turned, i, rows, start, depth, ci, cj = (args[n] for n in (1, 2, 3, 4, 5, 8, 9))
             A, B, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 6, 7))
-            n_rows, lanes = _rows(context), LINE // C.itemsize
+            n_rows, lanes, numbers = _rows(context), LINE // C.itemsize, range(_panels(context) if panel.ndim == 3 else 1)
             vector = ir.VectorType(C.real, lanes)
             turned = builder.trunc(turned, ir.IntType(1)) if turned.type.width > 1 else turned
             along_rows, along_k = (builder.select(turned, A.strides[1 - n], A.strides[n]) for n in (0, 1))
@@ -152,12 +152,15 @@ if available:
             for r in range(n_rows):
                 row = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
                 row_starts.append(builder.add(first, builder.mul(row, along_rows)))
-            places = [C.at(builder.add(ci, SIZE(r)), cj) for r in range(n_rows)]
-            _fetch(builder, places)
-            _fetch(builder, [builder.add(place, SIZE(60)) for place in places])  # a row need not begin at a line
-            starts = [[C.load(place, vector) if onto == "c" else ir.Constant(vector, [0.0] * lanes)] for place in places]
-            results = _summed(A, row_starts, along_k, B, [B.address], SIZE(LINE), depth, starts, add)
-            for (result,), place in zip(results, places, strict=True):
+            places = [[C.at(builder.add(ci, SIZE(r)), builder.add(cj, SIZE(n * lanes))) for n in numbers]
+                      for r in range(n_rows)]
+            _fetch(builder, sum(places, []))
+            _fetch(builder, [builder.add(row[-1], SIZE(60)) for row in places])  # a row need not begin at a line
+            starts = [[C.load(place, vector) if onto == "c" else ir.Constant(vector, [0.0] * lanes) for place in row]
+                      for row in places]
+            of_panels = [B.at(SIZE(n), SIZE(0), SIZE(0)) for n in numbers] if panel.ndim == 3 else [B.address]
+            results = _summed(A, row_starts, along_k, B, of_panels, SIZE(LINE), depth, starts, add)
+            for result, place in zip(sum(results, []), sum(places, []), strict=True):
                 C.store(builder.fadd(C.load(place, vector), result) if onto == "+" else result, place)
             return context.get_dummy_value()
 
@@ -168,7 +171,8 @@ if available:
     def sum_products(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
         """c[ci + r, cj + q] = sum_k op(a)[i + r, start + k] panel[k, q] for all rows r of a tile, and all its columns q.
 
-        Where a has fewer rows, the last of them is taken again and again.
+        Where a has fewer rows, the last of them is taken again and again. Of panels (P, depth, columns), as many are taken as
+        panels_at_once() says, and so many times the columns.
         """
         return _tile("0", a, panel, c)
 

@@ -34,8 +34,7 @@ from ._dispatch import Kernel, empty
 from ._jit import NO, YES, entry, jit, parallel
 from ._math import exp, log1p
 from ._partition import WAKING, n_panels, rows_of
-from ._product import multiply
-from ._tile import tile_columns
+from ._product import columns_at_once, multiply
 from .random import fill_normal, fill_uniform, spawned
 
 # --- reference -------------------------------------------------------------------------------------------------------
@@ -184,15 +183,15 @@ def _chain(weight, visible, hidden, base, ladder, state, code, key0, key1, start
 
 @jit
 def _columns(t, x, weight, turned, out):
-    """Panel t of the columns of x W, or of x W^T."""
-    q = tile_columns(out)
+    """Columns of x W, or of x W^T, as many as go at once."""
+    q = columns_at_once(out)
     multiply(x, NO, 0, weight, turned, 0, x.shape[1], out, t * q, min((t + 1) * q, out.shape[1]))
 
 
 @jit
 def _multiply(x, weight, turned, out):
     """out = x W, or x W^T."""
-    columns = -(-out.shape[1] // tile_columns(out))
+    columns = -(-out.shape[1] // columns_at_once(out))
     if len(x) * weight.size < 50 * WAKING:
         for t in range(columns):
             _columns(t, x, weight, turned, out)

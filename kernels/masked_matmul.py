@@ -26,7 +26,7 @@ from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, entry, get_num_threads, jit, parallel
 from ._partition import evenly, large_parts, part_of_large, row_parts
-from ._product import multiply, pack, panel_product, part_of, scratch
+from ._product import columns_at_once, multiply, pack_group, panel_product, part_of, scratch
 from ._tile import tile_columns
 
 
@@ -92,17 +92,17 @@ def _add_bias(bias, y, first, last):
 def _forward_block(x, weight, bias, mask, block, y):
     """The columns of a block of y."""
     first, last, full, end = block
-    columns, step = tile_columns(y), max(1, part_of(end))
-    panel, tile = scratch(y, end)
-    for j in range(first, last, columns):
-        width = min(columns, last - j)
+    columns, at_once, step = tile_columns(y), columns_at_once(y), max(1, part_of(end))
+    panels, tile = scratch(y, end)
+    for j in range(first, last, at_once):
+        width = min(at_once, last - j)
         for k in range(0, max(end, 1), step):
-            part = panel[:max(0, min(step, end - k))]
-            pack(weight, NO, k, j, width, part)
-            for r in range(max(full, k), k + len(part)):
+            depth = max(0, min(step, end - k))
+            pack_group(weight, NO, k, j, j + width, panels, depth)
+            for r in range(max(full, k), k + depth):
                 for q in range(width):
-                    part[r - k, q] *= mask[r, j + q]
-            panel_product(x, NO, ZERO, k, part, k > 0, y, j, width, tile)
+                    panels[q // columns, r - k, q % columns] *= mask[r, j + q]
+            panel_product(x, NO, ZERO, k, panels, depth, k > 0, y, j, width, tile)
         _add_bias(bias, y, j, j + width)
 
 
@@ -132,39 +132,40 @@ def _forward_numba(x, weight, bias, mask, blocks):
 
 
 @jit
-def _mask_turned(panel, start, unit, width, mask, blocks):
-    """panel[k, q] *= mask[unit + q, start + k]."""
+def _mask_turned(panels, start, depth, unit, width, mask, blocks):
+    """Column q of the panels, k rows down, *= mask[unit + q, start + k]."""
+    columns = tile_columns(panels)
     for b in range(len(blocks)):
         first, last, full, end = blocks[b]
         if full < unit + width:
-            for k in range(max(0, first - start), min(len(panel), last - start)):
+            for k in range(max(0, first - start), min(depth, last - start)):
                 for q in range(max(0, full - unit), width):
                     if unit + q >= end:
-                        panel[k, q] = 0
+                        panels[q // columns, k, q % columns] = 0
                     else:
-                        panel[k, q] *= mask[unit + q, start + k]
+                        panels[q // columns, k, q % columns] *= mask[unit + q, start + k]
 
 
 @jit
 def _backward_units(g, weight, mask, blocks, unit, width, dx):
-    """The columns unit..unit + width - 1 of dx, as many as a panel has, from those of g that they were seen by."""
+    """The columns unit..unit + width - 1 of dx, as many as go at once, from those of g that they were seen by."""
     start, stop = g.shape[1], 0
     for b in range(len(blocks)):
         if blocks[b, 3] > unit:
             start, stop = min(start, blocks[b, 0]), max(stop, blocks[b, 1])
     start = min(start, stop)
     step = max(1, part_of(stop - start))
-    panel, tile = scratch(dx, stop - start)
+    panels, tile = scratch(dx, stop - start)
     for k in range(start, max(stop, start + 1), step):
-        part = panel[:max(0, min(step, stop - k))]
-        pack(weight, YES, k, unit, width, part)
-        _mask_turned(part, k, unit, width, mask, blocks)
-        panel_product(g, NO, ZERO, k, part, k > start, dx, unit, width, tile)
+        depth = max(0, min(step, stop - k))
+        pack_group(weight, YES, k, unit, unit + width, panels, depth)
+        _mask_turned(panels, k, depth, unit, width, mask, blocks)
+        panel_product(g, NO, ZERO, k, panels, depth, k > start, dx, unit, width, tile)
 
 
 @jit
 def _backward_x_task(t, columns, parts, g, weight, mask, blocks, dx):
-    (N, K), width = dx.shape, tile_columns(dx)
+    (N, K), width = dx.shape, columns_at_once(dx)
     p, unit = t // columns, evenly(t % columns, columns) * width
     low, high = p * N // parts, (p + 1) * N // parts
     _backward_units(g[low:high], weight, mask, blocks, unit, min(width, K - unit), dx[low:high])
@@ -177,7 +178,7 @@ def _backward_x(threads, g, weight, mask, blocks, dx):
     if rows and dense(blocks, K):
         parallel(rows * columns, _backward_x_part, (rows, columns, g, weight, dx))
         return
-    columns = -(-dx.shape[1] // tile_columns(dx))
+    columns = -(-dx.shape[1] // columns_at_once(dx))
     parts = row_parts(len(dx), columns)
     parallel(columns * parts, _backward_x_task, (columns, parts, g, weight, mask, blocks, dx))
 

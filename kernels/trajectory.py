@@ -33,8 +33,8 @@ from ._dispatch import Kernel, empty
 from ._jit import NO, entry, jit, parallel
 from ._layers import layer_of
 from ._math import exp_fused, turn
-from ._product import multiply, pack, panel_product, part_of
-from ._tile import tile_columns, tile_rows
+from ._product import columns_at_once, multiply, pack_group, panel_product, part_of
+from ._tile import panels_at_once, tile_columns, tile_rows
 from .silu import sigmoid
 
 ROWS = 60  # of a panel: whole tiles of 6 or 10 rows
@@ -96,23 +96,23 @@ def _reference(x, params, widths, context, shares, features, rim, rates, alpha, 
 
 @jit
 def _packed(b):
-    """The panels of b (K, M) that panel_product takes, one for each block of columns: (M / columns, K, columns)."""
-    columns = tile_columns(b)
-    out = np.empty((-(-b.shape[1] // columns), len(b), columns), b.dtype)
-    for j in range(len(out)):
-        pack(b, NO, 0, j * columns, min(columns, b.shape[1] - j * columns), out[j])
+    """The panels of b (K, M) that panel_product takes, for every part of its depth: (parts, panels, depth, columns)."""
+    (K, M), step = b.shape, max(1, part_of(len(b)))
+    groups = -(-M // columns_at_once(b))
+    out = np.empty((-(-K // step), groups * panels_at_once(), step, tile_columns(b)), b.dtype)
+    for k in range(len(out)):
+        pack_group(b, NO, k * step, 0, M, out[k], min(step, K - k * step))
     return out
 
 
 @jit
 def _product(a, packed, c, tile):
     """c = a b, of b packed."""
-    columns, depth = tile_columns(c), packed.shape[1]
-    step = max(1, part_of(depth))
-    for j in range(len(packed)):
-        for k in range(0, max(depth, 1), step):
-            part = packed[j, k:min(k + step, depth)]
-            panel_product(a, NO, 0, k, part, k > 0, c, j * columns, min(columns, c.shape[1] - j * columns), tile)
+    at_once, (K, M), step = columns_at_once(c), (a.shape[1], c.shape[1]), packed.shape[2]
+    for j in range(0, M, at_once):
+        for k in range(len(packed)):
+            panels = packed[k, j // tile_columns(c):]
+            panel_product(a, NO, 0, k * step, panels, min(step, K - k * step), k > 0, c, j, min(at_once, M - j), tile)
 
 
 @jit
@@ -187,8 +187,8 @@ def _panel(task, x, context, shares, shifts, given_weight, w1, w2, w3, both, b2,
            log_det):
     """All steps of a panel of rows; given_weight (W, H): the context's part of the first layer; both: of the divergence."""
     low, high = task * ROWS, min((task + 1) * ROWS, len(x))
-    R, D, W, H, J, kind = high - low, x.shape[1], len(given_weight), w2.shape[1], w3.shape[1], x.dtype
-    here, total, tile = y[low:high], log_det[low:high], np.empty((tile_rows(), tile_columns(x)), kind)
+    R, D, W, H, J, kind = high - low, x.shape[1], len(given_weight), given_weight.shape[1], b2.size, x.dtype
+    here, total, tile = y[low:high], log_det[low:high], np.empty((tile_rows(), columns_at_once(x)), kind)
     h1, p1 = np.empty((R, H), kind), np.empty((R, H), kind)
     h2, p2, q = np.empty((R, J), kind), np.empty((R, J), kind), np.empty((R, J), kind)
     start, at, k, F, v = (np.empty((R, D), kind), np.empty((R, D), kind), np.empty((R, D), kind), np.empty((R, D), kind),

@@ -15,7 +15,7 @@ import numpy as np
 
 from .kernels._cuda import is_device_array
 
-BLOCK_COLUMNS = 16  # a panel of float32, or two of float64, in kernels/_tile.py
+BLOCK_COLUMNS = 32  # two panels of float32 in kernels/_tile.py, which go at once where registers are many
 
 
 class Plan:
