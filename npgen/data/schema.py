@@ -17,6 +17,7 @@ from . import dates, determined, frames, relative
 from .column import KINDS, LEVELLED, MODELLED, Column
 from .table import EXACT, DataError
 
+FEW, CERTAIN = 20, 20    # rows, and nats, from which on it is no chance that numbers have few decimals
 ATOM = 0.1          # share of the rows from which on a value of a column that has many is named
 
 
@@ -40,7 +41,7 @@ class Schema:
         ">= other"} for one that is never less than another: what is drawn is not, either.
         Raises DataError, which names column and row, for what no kind holds, and for names and kinds that there are not.
         """
-        library, asked = frames.library_of(X), dict(columns or {})
+        library, asked = frames.library_of(X), _asked(columns)
         if library is None:
             raise DataError(f"X is no DataFrame of {', '.join(frames.LIBRARIES)} whose columns have names, but a "
                             f"{type(X).__name__}; an array has no schema")
@@ -55,7 +56,7 @@ class Schema:
                             f"{', '.join(repr(column.name) for column in found)}"[:300])
         if not any(column.kind in MODELLED for column in found):
             raise DataError("no column is left to model: all are ids, text or constant; say what one is, columns={name: kind}")
-        cells, chosen = [(values, gaps) for _, _, values, gaps in read], {*(columns or {}), *pairs.values()}
+        cells, chosen = [(values, gaps) for _, _, values, gaps in read], {*_asked(columns), *pairs.values()}
         clocks = relative.clocks(found, cells, chosen)
         found = determined.find(found, cells, chosen, clocks)
         found = [dataclasses.replace(column, clock=True, atoms=()) if j in clocks and column.kind in MODELLED else column
@@ -91,13 +92,19 @@ class Schema:
                     column.kind == "datetime" and (column.high - column.low) / column.step > 2**24 for column in columns)
         return False if large else True if floats else None
 
+    def lacking(self, X):
+        """The first modelled columns that a DataFrame does not have, as a text; empty if it has them all."""
+        there = set(frames.names_of(X))
+        missing = [repr(name) for name in self.names if name not in there]
+        return ", ".join([*missing[:8], *["..."] * (len(missing) > 8)])
+
     def encode(self, X):
         """(n, d) float64 of a DataFrame's modelled columns, found by name, with NaN for what is missing. Raises DataError."""
         cells = {name: rest for name, *rest in frames.read(X)} if frames.library_of(X) else {}
-        missing = [name for name in self.names if name not in cells]
-        if missing:
-            raise DataError(f"X has no column {missing[0]!r}; its columns are {', '.join(map(repr, cells))}"[:300] if cells else
-                            f"X is no DataFrame of {', '.join(frames.LIBRARIES)}, but a {type(X).__name__}")
+        if not cells:
+            raise DataError(f"X is no DataFrame of {', '.join(frames.LIBRARIES)}, but a {type(X).__name__}")
+        if lacking := self.lacking(X):
+            raise DataError(f"X has no column {lacking}; its columns are {', '.join(map(repr, cells))}"[:400])
         return relative.counted(self.modelled, self._read(cells, len(X)))
 
     def _read(self, cells, n):
@@ -161,15 +168,21 @@ class Schema:
         return frames.write(frames.library_of(X), made, getattr(X, "index", None))
 
     def given(self, exact, within):
-        """Numbers {j: number} and intervals {j: (low, high)} of some columns, with differences where these are modelled.
+        """Numbers {j: number}, NaN of what is missing, and intervals {j: (low, high)} of some columns, with differences where
+        these are modelled.
 
-        Raises DataError for a column that is counted from one which is not given.
+        Raises DataError for a column that is counted from one which is not given, or missing where it is not.
         """
+        gone = {self.names[j] for j, number in exact.items() if np.isnan(number)}
+        for j, column in enumerate(self.modelled):
+            if column.base in gone and j not in exact:
+                raise DataError(f"column {column.name!r} is counted from {column.base!r}; where that is missing, give this one "
+                                "as missing, too")
         x = np.full((1, len(self.names)), np.nan)
         x[0, list(exact)] = list(exact.values())
         for j in (*exact, *within):
             column = self.modelled[j]
-            if column.base is None:
+            if column.base is None or np.isnan(exact.get(j, 0)) and self._place.get(column.base) in exact:
                 continue
             at = relative.base_of(column, self.modelled, x)[0]
             if np.isnan(at) or j in within and column.clock:
@@ -181,7 +194,8 @@ class Schema:
         return {j: float(y[j]) for j in exact}, within
 
     def of(self, numbers, known=None):
-        """The schema of the modelled columns of these numbers, in this order, and behind them of what follows from them.
+        """The schema of the modelled columns of these numbers, in this order, and of what follows from them, which is where
+        the table has it, or behind them if their order is another.
 
         known (d,): values of others, NaN where there is none, from which columns may be counted.
         """
@@ -192,7 +206,11 @@ class Schema:
             columns = [dataclasses.replace(column, shift=float(at)) if column.base not in (None, *there) and np.isfinite(
                 at := relative.base_of(column, self.modelled, x)[0]) else column for column in columns]
         names = {column.name for column in columns}
-        return Schema(self.library, self.rows, (*columns, *(each for each in self._determined if names.issuperset(each.by))))
+        kept = [*columns, *(each for each in self._determined if names.issuperset(each.by))]
+        if list(numbers) == sorted(numbers):  # as the table has them
+            order = {column.name: j for j, column in enumerate(self.columns)}
+            kept.sort(key=lambda column: order[column.name])
+        return Schema(self.library, self.rows, tuple(kept))
 
     def __str__(self):
         return self.table({})
@@ -241,6 +259,18 @@ class Schema:
             raise DataError(f"{path} is no schema ({reason}); npgen schema DATA --out makes one"[:400]) from None
 
 
+def _asked(columns):
+    """{name: kind, or levels} that the user wants, of what may be anything. Raises DataError."""
+    wanted = {} if columns is None else columns
+    if not isinstance(wanted, dict):
+        raise DataError(f"columns is {columns!r}"[:100] + "; give {name: kind}, such as {'zip': 'category'}, or a Schema")
+    for name, kind in wanted.items():
+        if not isinstance(kind, (str, list, tuple, type(None))):
+            raise DataError(f"column {name!r}: {kind!r}"[:150] + f" is no kind of column; choose from {', '.join(KINDS)}, or "
+                            "give a list of its levels in their order")
+    return dict(wanted)
+
+
 def _describe(name, native, values, gaps, asked=None):
     """The Column of these cells; asked: a kind or a list of levels that the user wants."""
     kind, levels = (asked, None) if asked is None or isinstance(asked, str) else ("ordered", tuple(asked))
@@ -254,10 +284,14 @@ def _describe(name, native, values, gaps, asked=None):
     kind = kind or _kind(native, values, distinct, gaps, form)
     column = Column(name, kind, native, int(gaps.sum()))
     if kind in LEVELLED:
+        if levels is not None and any(levels.count(level) > 1 for level in levels):
+            raise DataError(f"column {name!r} is given the levels {levels!r}"[:250] + ", one of them twice; name each once")
         levels = levels or native.levels or ((False, True) if native.type == "bool" else tuple(distinct))
         if kind == "binary" and len(levels) != 2:
             raise DataError(f"column {name!r} has {len(levels)} levels, a binary one has two; make it a category")
         column = dataclasses.replace(column, levels=levels)
+        if not isinstance(asked, str | None):
+            column.numbers(values, gaps)  # which names a cell of no level
     elif kind == "constant":
         if len(distinct) > 1:
             raise DataError(f"column {name!r} is no constant: it has {len(distinct)} values; give another kind, or id or text")
@@ -280,8 +314,9 @@ def _describe(name, native, values, gaps, asked=None):
                 np.all(x == np.floor(x)) and np.abs(x).max() < EXACT):
             raise DataError(f"column {name!r} has no values that are {kind} numbers; give another kind")
         whole = [int(value) for value in distinct] if kind == "integer" else None
-        column = dataclasses.replace(column, low=whole[0] if whole else float(x.min()), high=whole[-1] if whole else
-                                     float(x.max()), step=_grid(whole) if whole else _decimal_step(x, native), atoms=_atoms(x))
+        low, high = (whole[0], whole[-1]) if whole else (float(x.min()), float(x.max()))
+        column = dataclasses.replace(column, low=low, high=high, atoms=_atoms(x), **(
+            {"step": _grid(whole)} if whole else _decimals(x, native)))
     if kind in MODELLED and kind not in LEVELLED:
         column.numbers(values, gaps)
     return column
@@ -316,13 +351,21 @@ def _grid(distinct):
     return math.gcd(*(value - distinct[0] for value in distinct[1:])) if len(distinct) >= 10 else 1
 
 
-def _decimal_step(x, native):
-    """1, 0.1, ..., 1e-6 if numbers x (n,) repeat and have no more decimals than that, else None."""
+def _decimals(x, native):
+    """{"step": 1, 0.1, ..., or 1e-6} if numbers x (n,) have no more decimals than that and some repeat, {"decimals": how many}
+    if none does, {} of others: a grid of which no two rows share a point is a line, whose values are rounded.
+
+    Numbers that do not repeat have few decimals by chance where they are fewer than FEW, or so large that most floats have: the
+    share of floats that lie on the grid, a float's spacing over the step, says how likely that is.
+    """
     dtype = np.float32 if native.dtype.lower().startswith("float32") or native.dtype == "float" else np.float64
-    for decimals in range(7):
-        if len(np.unique(x)) < len(x) and np.array_equal(np.round(x, decimals).astype(dtype), x.astype(dtype)):
-            return 10.0**-decimals
-    return None
+    x = x.astype(dtype)
+    k = next((k for k in range(7) if np.array_equal(np.round(x.astype(np.float64), k).astype(dtype), x)), None)
+    distinct = np.unique(x)
+    if k is None or len(distinct) < len(x):
+        return {} if k is None else {"step": 10.0**-k}
+    shares = np.spacing(np.abs(distinct[distinct != 0])) * 10.0**k
+    return {"decimals": k} if len(x) >= FEW and -np.log(np.minimum(shares, 1)).sum() > CERTAIN else {}
 
 
 def _atoms(x):

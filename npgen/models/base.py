@@ -158,6 +158,7 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
     @only("density")
     def score_samples(self, X):
         """log_prob under the name that scikit-learn gives it."""
+        self._as_in_fit("score_samples", X)
         return self.log_prob(X)
 
     def score(self, X, y=None, *, context=None, sample_weight=None):
@@ -166,6 +167,7 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
         Of a model without a density: minus the energy distance between the rows and rows drawn with rng=0.
         """
         check_constant("score", X)
+        self._as_in_fit("score", X)
         if self._capabilities.density != "none" and (found := blocks.in_blocks("score", X, sample_weight)) is not None:
             return blocks.score(self, found)
         if self._capabilities.density == "none":
@@ -238,6 +240,7 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
     @only("representation")
     def transform(self, X):
         """encode under the name that scikit-learn gives it."""
+        self._as_in_fit("transform", X)
         return self.encode(X)
 
     @only("representation")

@@ -43,7 +43,10 @@ class Conditional:
     def _checked(self, X):
         """Rows (n, m) of the other columns as numbers."""
         if self.model.schema_ is not None and hasattr(X, "columns"):
-            X = self._schema.encode(X)
+            try:
+                X = self._schema.encode(X)
+            except ValueError as error:
+                raise type(error)(f"log_prob: {error}") from None
         x = check_rows("log_prob", X, dtype=self.model.dtype_)
         if x.shape[1] != len(self.others):
             raise ValueError(f"log_prob: X has {x.shape[1]} columns, but {len(self.others)} are left")

@@ -65,21 +65,24 @@ class OfTables:
 
     def _numbers(self, method, X, name="X"):
         """What a query is asked about, a frame as its numbers."""
-        from ..data import DataError, Table, frames
+        from ..data import DataError, frames
         if self.schema_ is None or frames.library_of(X) is None:
             return X
-        others = {column.name for column in self.schema_.columns} - set(self.schema_.names)
-        names = [each for each in frames.names_of(X) if each not in others]
-        lacking = [each for each in self.schema_.names if each not in names]
-        if lacking and any(column.kind != "real" for column in self.schema_.modelled):  # of others in scikit-learn's words
-            raise ValueError(f"{method}: {name} has no column {lacking[0]!r}, which this {type(self).__name__} was fitted on; "
-                             f"it has {', '.join(map(repr, names)) or 'no others'}"[:300])
-        if names != self.schema_.names:
-            self._check_names(method, Table(np.empty((0, len(names))), names), name)  # which refuses them
+        where = method if name == "X" else f"{method}: {name}"
+        lacking = self.schema_.lacking(X)
+        if lacking:
+            raise ValueError(f"{where}: X has no column {lacking}, which this {type(self).__name__} was fitted on; it has "
+                             f"{', '.join(map(repr, frames.names_of(X)))}"[:400])
         try:
             return self._encoded(X)
         except DataError as error:
-            raise DataError(f"{method}: {error}") from None
+            raise DataError(f"{where}: {error}") from None
+
+    def _as_in_fit(self, method, X):
+        """Refuse a frame of other columns than those of fit, or in another order, in scikit-learn's words, which its
+        check_estimator wants of the methods that it knows; but only where all are real numbers, as it has them."""
+        if self.schema_ is not None and all(column.kind == "real" for column in self.schema_.columns):
+            self._check_names(method, X, "X")
 
     @contextlib.contextmanager
     def _naming_columns(self, method):
@@ -108,7 +111,8 @@ class OfTables:
         return x if self.schema_ is None or frames.library_of(X) is None else self.schema_.fill(X, asnumpy(x))
 
     def _known(self, method, columns, values):
-        """(columns, values, {column: (low, high)}) as numbers of what {name: value, or (low, high)} says is known.
+        """(columns, values, {column: (low, high)}) as numbers of what {name: value, or (low, high)} says is known; NaN is
+        a value that is known to be missing.
 
         What is given as numbers of columns and their values already is as it is.
         """
@@ -127,7 +131,13 @@ class OfTables:
         try:
             for j, value in zip(self._numbers_of(method, list(columns)), columns.values(), strict=True):
                 column = self.schema_.modelled[j]
-                if isinstance(value, (tuple, list)) and len(value) == 2:
+                if _is_gap(value):
+                    if not self._missing_modelled()[j]:
+                        raise DataError(f"column {column.name!r}: {value} is no value of it, and this {type(self).__name__} "
+                                        "cannot be given that it is missing; give a value, or fit a Mixture(missing='model') "
+                                        "to rows of which some miss it")
+                    exact[j] = np.nan
+                elif isinstance(value, (tuple, list)) and len(value) == 2:
                     within[j] = column.interval(*value)
                 else:
                     exact[j] = column.given(value)
@@ -135,6 +145,10 @@ class OfTables:
         except DataError as error:
             raise DataError(f"{method}: {error}") from None
         return list(exact), np.array(list(exact.values()), self.dtype_), within
+
+    def _missing_modelled(self):
+        """Of which columns it can be given that a value is missing, (d,)."""
+        return np.zeros(self.n_features_in_, bool)
 
     def _numbers_of(self, method, columns):
         """The numbers of columns that are given by name; others as they are."""
@@ -199,6 +213,11 @@ class OfTables:
         each = self.head_.heads if isinstance(self.head_, heads.Columns) else [self.head_] * d
         spread = _spread(self.preprocess_, d)
         return ["counting" if spread[j] else "length" if head is None else head.measure for j, head in enumerate(each)]
+
+
+def _is_gap(value):
+    """Whether a value says that there is none: None, NaN, or pandas' NA and NaT."""
+    return value is None or isinstance(value, float) and value != value or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _spread(maps, d):

@@ -134,7 +134,10 @@ class Subject:
         """X as numbers (n, d). Raises DataError or ValueError, which name the column."""
         model = self.model
         if model.schema_ is not None and frames.library_of(X) is not None:
-            x = model.schema_.encode(X).astype(model.dtype_)
+            try:
+                x = model.schema_.encode(X).astype(model.dtype_)
+            except ValueError as error:
+                raise type(error)(f"report: {'' if name == 'X' else f'{name}: '}{error}") from None
             return check_rows("report", x, name=name, minimum=2, missing=True)
         names, known = column_names("report", X), self.names
         if names and known and names != known:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ... import train, transforms
-from ...checks import check_number, check_parameter, check_rows, check_weights, one_line, total_weight
+from ...checks import check_number, check_parameter, check_weights, one_line, total_weight
 from ...kernels import session
 from ...kernels._cuda import asnumpy
 from ...random import Stream, as_stream
@@ -244,13 +244,14 @@ class MixtureModel(Questions, Model):
     @by_block
     def predict_proba(self, X):
         """encode under the name that scikit-learn gives it."""
+        self._as_in_fit("predict_proba", X)
         return self._rowwise(self._encode, self._check("predict_proba", X))
 
     def sample(self, n_samples=None, *, given=None, rng=None, return_components=False):
         """Rows drawn from the mixture, (n_samples, d), in no order; with return_components, also the component of each.
 
-        given: {name: value, or (low, high)} of a model of a DataFrame: the rows are drawn under this condition, exactly and
-        without rejection, as condition says; they have all columns. A GaussianMixture takes one interval.
+        given: {name: value, (low, high) or None} of a model of a DataFrame: the rows are drawn under this condition, exactly
+        and without rejection, as condition says; they have all columns. A GaussianMixture takes one interval.
         rng and errors: see Model.sample, and condition.
         """
         if given is not None:
@@ -340,8 +341,9 @@ class MixtureModel(Questions, Model):
 
             p(x_m | x_o, a <= x_i <= b) = sum_k w_k p_k(x_o) P_k(a <= x_i <= b) p_k(x_m) / sum_k w_k p_k(x_o) P_k(a <= x_i <= b)
 
-        Raises ValueError for columns that X does not have, or twice, or all of them, and for values of another shape, NaN or
-        infinities.
+        Of a Mixture(missing="model") a value may be None, or NaN: it is known to be missing.
+        Raises ValueError for columns that X does not have, or twice, or all of them, and for values of another shape, missing
+        ones where that is not modelled, and infinities.
         """
         columns, values, within = self._known("condition", columns, values)
         if within:
@@ -349,10 +351,7 @@ class MixtureModel(Questions, Model):
         columns, others = self._columns_of("condition", columns)
         if not len(others):
             raise ValueError("condition: columns are all there are; leave at least one to be conditioned")
-        x = check_rows("condition", np.atleast_2d(asnumpy(values)), name="values", dtype=np.float64).astype(np.float64)
-        if x.shape[1] != len(columns) or np.ndim(values) not in (1, 2):
-            raise ValueError(f"condition: values have shape {np.shape(values)}; pass ({len(columns)},) or (n, {len(columns)})")
-        seen = self._marginal(columns)
+        x, seen = self._values("condition", columns, values), self._marginal(columns)
         seen._check_support("condition", x)
         r = seen._rowwise(seen._encode, x)
         if np.ndim(values) == 1:

@@ -44,10 +44,6 @@ class Questions:
         answer[np.isnan(answer)] = -np.inf
         return self._framed(X, self._names, np.where(np.isnan(x) & ~self._missing_modelled(), np.nan, answer))
 
-    def _missing_modelled(self):
-        """Of which columns it is a state that a value is missing, (d,)."""
-        return np.zeros(self.n_features_in_, bool)
-
     @by_block
     def predict(self, X, column=None):
         """The likeliest component of every row, (n,); with a column, a name or number, what it is given the others.
@@ -60,6 +56,7 @@ class Questions:
         that there is not, and as log_prob does.
         """
         if column is None:
+            self._as_in_fit("predict", X)
             return self._rowwise(self._encode, self._check("predict", X)).argmax(axis=1)
         asked, others = self._columns_of("predict", column)
         j = self._only(asked, column)
@@ -112,10 +109,20 @@ class Questions:
 
     def _log_weights_at(self, method, columns, values):
         """Of the components, (k,), given the values (o,) of some columns."""
-        seen = self._marginal(np.asarray(columns))
-        x = check_rows(method, np.atleast_2d(values), dtype=np.float64, name="values")
+        seen, x = self._marginal(np.asarray(columns)), self._values(method, np.asarray(columns), values)
         seen._check_support(method, x)
         return np.log(np.maximum(seen._rowwise(seen._encode, x)[0], np.finfo(float).tiny))
+
+    def _values(self, method, columns, values):
+        """Values of some columns (n, o), NaN where one is missing and that is a state of its column. Raises ValueError."""
+        modelled = self._missing_modelled()[columns]
+        x = check_rows(method, np.atleast_2d(asnumpy(values)), name="values", dtype=np.float64, missing=bool(modelled.any()))
+        if x.shape[1] != len(columns) or np.ndim(values) not in (1, 2):
+            raise ValueError(f"{method}: values have shape {np.shape(values)}; pass ({len(columns)},) or (n, {len(columns)})")
+        if (wrong := np.isnan(x) & ~modelled).any():
+            row, j = np.argwhere(wrong)[0]
+            raise ValueError(f"{method}: values[{row}, {j}] is nan, but no row of fit missed column {columns[j]}; give a value")
+        return x.astype(np.float64)
 
     def _condition_within(self, columns, values, within):
         """condition, where some columns are given intervals, {number: (low, high)}."""
@@ -134,7 +141,9 @@ class Questions:
         x = np.full((n, self.n_features_in_), np.nan)
         x[:, columns] = values
         self._check_support("sample", x[:1])
-        return self._drawn_given(x, columns, values, within, stream).astype(self.dtype_)
+        x = self._drawn_given(x, columns, values, within, stream).astype(self.dtype_)
+        x[:, columns] = values  # of which one may be missing
+        return x
 
     def _drawn_given(self, x, columns, values, within, stream):
         self._log_weights_given("sample", columns, values, within)  # which refuses intervals
