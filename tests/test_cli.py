@@ -18,6 +18,7 @@ import pytest
 import npgen
 from npgen import checkpoint, cli, data, machine, train
 from npgen.cli import fitting
+from npgen.data.reading import read_table
 from npgen.models import RealNVP
 from npgen.models.gradient import GradientModel
 
@@ -958,12 +959,14 @@ def test_empty_cells_are_missing_values_of_mixtures(here, capsys, model):
     for source in ("holes.csv", "holes.npy"):
         plain = ("--set", "preprocess=None") if model == "gmm" else ()
         assert run("fit", model, "--data", source, *plain, "--out", "m") == 0
-        right = npgen.models.MODELS[model](random_state=0).fit(x)
-        for query, seed, want in (("score", None, right.log_prob(x)[:, None]), ("impute", None, right.impute(x)),
-                                  ("impute", 3, right.impute(x, rng=3))):
+        table = model == "mixture" and source == "holes.csv"  # whose columns have names
+        rows = read_table(source) if table else x
+        right = npgen.models.MODELS[model](random_state=0).fit(rows)
+        for query, seed, want in (("score", None, right.log_prob(rows)), ("impute", None, right.impute(rows)),
+                                  ("impute", 3, right.impute(rows, rng=3))):
             many = () if seed is None else ("--seed", seed)
-            found, _ = answers(capsys, query, "m", "--data", source, *many, "--out", "o.csv")
-            np.testing.assert_allclose(found, want, rtol=1e-12)
+            assert run(query, "m", "--data", source, *many, "--out", "o.npy") == 0
+            np.testing.assert_allclose(np.load("o.npy"), np.asarray(want), rtol=1e-12)
 
 
 def test_made_imputes_and_what_takes_no_missing_values_says_where_one_is(here, capsys):

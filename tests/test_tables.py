@@ -221,7 +221,7 @@ def test_from_a_csv_with_holes_to_scores_filled_cells_and_rows_under_conditions(
                         "fit realnvp --data people.csv --out o": "people.csv: row 1 (line 2), column 1 ('zip') is",
                         "fit mixture --data people.csv --out o --column y=real": "people.csv: columns names 'y'",
                         "fit mixture --data people.csv --out o --schema people.csv": "people.csv is no schema",
-                        "score m --data scores2.csv": "has no column 'zip', which the model was fitted on"}.items():
+                        "score m --data scores2.csv": "scores2.csv has no column 'zip', 'x', which m was fitted on"}.items():
         pl.DataFrame({"sex": ["F"], "age": [3]}).write_csv("scores2.csv")
         err = npgen_says(line, capsys, status=2)
         assert words in err and err.count("\n") == 1, err

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import data, heads, parallel, priors
 from ..data.blocks import is_blocks
-from ..data.reading import is_parquet, read_table
+from ..data.reading import is_parquet
 from ..data.table import TextError
 from ..data.text import PLAIN
 from ..divergences.objectives import OBJECTIVES
@@ -24,10 +24,11 @@ from ..words import count, describe, passes, training
 from . import contexts
 from .interrupts import ctrl_c
 from .parser import DATA, add_command, add_data, add_device, add_dialect, dialect, natural
-from .sources import check_output, named, names_of, rows_of
-from .tables import add_column, frame_in, infer, overrides
+from .sources import about, check_output, named, names_of, rows_of
+from .tables import add_column, frame_in, infer, overrides, rows_for
 from .words import print_table, say
 
+COLUMNS = 60  # of which fit prints what they are taken for
 OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
 
 
@@ -45,11 +46,14 @@ def fit(args):
     blocks = is_blocks(args.data)
     table = not blocks and args.context is None and (model.holds_levels or kinds is not None or is_parquet(args.data))
     frame = frame_in(args.data, kinds, dialect(args)) if table else None
+    if kinds is not None and frame is None and not blocks:
+        raise ValueError(f"--{'column' if args.column else 'schema'} says what the columns of a table are, but {args.data} is "
+                         + ("fitted as an array where there is a --context" if args.context else "none") + "; leave it out")
     if blocks:
         x, context, columns, valid = args.data, args.context, schema or kinds, args.valid
     elif frame is not None:
         x, context, columns = frame, None, schema or infer(args.data, frame, kinds)
-        valid = args.valid and read_table(args.valid, kinds, dialect(args))
+        valid = args.valid and rows_for(columns, args.valid, dialect(args), args.data, "has")
     else:
         try:
             (x, context), columns = training_rows(args.data, args.context, model.takes_missing, dialect(args)), None
@@ -61,7 +65,10 @@ def fit(args):
     ahead = compiling_ahead(_first_pass(args), x.rows[:ROWS]) if alone else contextlib.nullcontext()
     begin = time.perf_counter()
     with ctrl_c() as pressed, ahead if args.workers is None else parallel.Processes(args.workers):
-        model.fit(x, context=context, validation_data=valid, columns=columns, checkpoint=partial, resume=args.resume)
+        try:
+            model.fit(x, context=context, validation_data=valid, columns=columns, checkpoint=partial, resume=args.resume)
+        except ValueError as error:
+            raise ValueError(_placed(args, str(error))) from None
     seconds = time.perf_counter() - begin
     if pressed and not os.path.exists(partial):  # not one epoch is done: there is nothing to keep
         raise KeyboardInterrupt
@@ -69,6 +76,8 @@ def fit(args):
         return
     model.save(args.out)
     if not args.quiet:
+        if frame is not None:
+            print(f"{_first_lines(columns, args.data)}\n")
         dtype = model.dtype_ if blocks or frame is not None else x.rows.dtype
         n, d = (int(model.n_seen_), model.n_features_in_) if blocks else x.shape
         print(f"{args.data}: {count(n, 'row')}, {count(d, 'column')} ({dtype})"
@@ -80,6 +89,19 @@ def fit(args):
         return 130
     with contextlib.suppress(FileNotFoundError):
         os.remove(partial)
+
+
+def _placed(args, error):
+    """What fit refuses, behind the file that it is about, if it is a cell or a column of one."""
+    subject = re.match(r"fit: (X|column|validation_data)\b", error)
+    return f"{args.valid if subject[1] == 'validation_data' else args.data}: {error}" if subject else error
+
+
+def _first_lines(schema, path):
+    """The schema of the table in a file, of the first COLUMNS columns."""
+    lines = str(schema).splitlines()
+    more = len(lines) - 1 - COLUMNS
+    return "\n".join([*lines[:1 + COLUMNS], *([f"and {count(more, 'more column')}: npgen schema {path}"] if more > 0 else [])])
 
 
 def not_modelled(schema):
@@ -102,22 +124,26 @@ def check(args):
     if args.model in MODELS and not os.path.exists(args.model):
         source = args.data or "moons"
         model = build(args)
-        x, context = training_rows(source, args.context, model.takes_missing, dialect(args))
+        x = frame_in(source, None, dialect(args)) if model.holds_levels and args.context is None else None
+        x, context = (x, None) if x is not None else training_rows(source, args.context, model.takes_missing, dialect(args))
         model.fit(x, context=context)
-        x = x.rows
+        x = named(model, x.rows) if isinstance(x, data.Table) else x
         print(f"{describe(model)}, fitted to {source} in {count(model.n_epochs_, passes(model))}\n")
     else:
         model = files.load(args.model)
         x = context = None
-        if args.data is not None:
+        if args.data is not None and getattr(model, "schema_", None) is not None and model.context_ is None:
+            x = rows_for(model.schema_, args.data, dialect(args), args.model)
+        elif args.data is not None:
             found = data.Source(args.data, dialect=dialect(args))
             context, without = contexts.of(model, found, args.model, args.context)
-            x = rows_of(found, names_of(model), model.n_features_in_, args.model, without=without)
+            x = named(model, rows_of(found, names_of(model), model.n_features_in_, args.model, without=without))
         elif args.context is not None or model.context_:
             raise ValueError(f"{args.model} was fitted with a context; give rows that have it, --data DATA" if model.context_
                              else f"--context {args.context}: {args.model} was fitted without a context; leave it out")
-    report = check_generative_model(model, None if x is None else named(model, x[:2000]), seed=args.seed,
-                                    n_samples=args.samples, context=None if context is None else context[:2000])
+    with about(args.data) if args.data else contextlib.nullcontext():
+        report = check_generative_model(model, None if x is None else x[:2000], seed=args.seed, n_samples=args.samples,
+                                        context=None if context is None else context[:2000])
     print(report)
     return 0 if report.passed else 1
 

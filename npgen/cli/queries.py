@@ -2,6 +2,7 @@
 
 Legend: n rows.
 """
+import contextlib
 import functools
 import math
 
@@ -13,7 +14,7 @@ from ..random import as_stream
 from ..words import bits, count
 from . import contexts, tables
 from .parser import DATA, OUT, add_command, add_context, add_data, add_device, add_dialect, add_file, dialect, natural
-from .sources import FILES, TABLES, check_output, model_in, named, names_of, rows_of
+from .sources import FILES, TABLES, about, check_output, model_in, named, names_of, rows_of
 from .words import print_table
 
 SHOWN = 100  # columns, of which explain prints a line each
@@ -25,13 +26,12 @@ def score(args):
     if args.out:
         check_output(args.out, (*TABLES, ".parquet"), (args.file, args.data))
     elif model_in(args.file).capabilities.density == "none":
-        model, distance = _answer(args, "score")
+        model, _, distance = _answer(args, "score")
         print_table([("energy distance", f"{-distance:.4f} between the rows and rows that the model draws"),
                      ("answer", f"{type(model).__name__} has no density; score is minus this distance")])
         return
-    model, log_prob = _answer(args, "log_prob")
-    if args.out and model.schema_ is not None and args.out.lower().endswith((".csv", ".parquet")):
-        frame = tables.rows_for(model, args.data, dialect(args))
+    model, frame, log_prob = _answer(args, "log_prob")
+    if args.out and not isinstance(frame, data.Table | np.ndarray) and args.out.lower().endswith((".csv", ".parquet")):
         if "log_prob" in frame.columns:
             raise ValueError(f"{args.data} has a column 'log_prob', which is to hold the answer; rename it")
         write_table(args.out, frame.insert_column(frame.width, type(frame[:, 0])("log_prob", log_prob)))
@@ -55,10 +55,13 @@ def sample(args):
         if known and not hasattr(model, "condition"):
             raise ValueError(f"--given: {args.file} holds a {type(model).__name__}, which conditions on no columns; "
                              "mixtures and MADE do")
-        write_table(args.out, model.sample(args.n or 64, rng=as_stream(args.seed), **known))
+        with about(" ".join(f"--given {text}" for text in args.given)) if known else contextlib.nullcontext():
+            rows = model.sample(args.n or 64, rng=as_stream(args.seed), **known)
+        write_table(args.out, rows)
         return
     if args.given:
-        raise ValueError(f"--given: {args.file} was not fitted to a table; fit it to one of names and text, or with --column")
+        raise ValueError(f"--given: {args.file} was not fitted to a table; fit a mixture or a made to a .csv with "
+                         "a line of names")
     model = model.without_schema()
     draw = _picture(args.out, model)
     if args.data is None:
@@ -74,7 +77,7 @@ def sample(args):
 def encode(args):
     """npgen encode FILE --data DATA --out OUT"""
     check_output(args.out, FILES, (args.file, args.data))
-    _, z = _answer(args, "encode")
+    *_, z = _answer(args, "encode")
     if args.out.lower().endswith(".png"):
         from .. import plot
         plot.latent(args.out, z)
@@ -86,7 +89,7 @@ def impute(args):
     """npgen impute FILE --data DATA --out OUT"""
     check_output(args.out, (*TABLES, ".parquet"), (args.file, args.data))
     options = {} if args.seed is None else {"rng": as_stream(args.seed)}
-    model, full = _answer(args, "impute", options | ({} if args.n is None else {"n": args.n}))
+    model, _, full = _answer(args, "impute", options | ({} if args.n is None else {"n": args.n}))
     names = names_of(model)
     if args.n is None:
         _write(args.out, full, names)
@@ -97,7 +100,7 @@ def impute(args):
 def explain(args):
     """npgen explain FILE --data DATA --out OUT"""
     check_output(args.out, (*TABLES, ".parquet"), (args.file, args.data))
-    model, shares = _answer(args, "explain")
+    model, _, shares = _answer(args, "explain")
     _write(args.out, shares, names_of(model))
     nats = shares if isinstance(shares, np.ndarray) else shares.to_numpy()
     lines = [(" ".join(name.split()), f"{column.mean(where=~np.isnan(column)):9.4f}  {np.nanmin(column):9.4f} in row "
@@ -111,7 +114,12 @@ def _numbered(model):
 
 
 def _write(path, answer, names):
-    """Write an answer: numbers under these names, or a frame."""
+    """Write an answer: numbers under these names, or a frame, of which an array takes numbers alone."""
+    if not isinstance(answer, np.ndarray) and path.lower().endswith((".npy", ".npz")):
+        text = next((name for name in answer.columns if not answer[name].dtype.is_numeric()), None)
+        if text is not None:
+            raise ValueError(f"{path}: an array holds no {answer[text].dtype}, which column {text!r} is; end its name in .csv")
+        answer, names = answer.to_numpy().astype(np.float64), answer.columns
     if isinstance(answer, np.ndarray):
         data.write(path, answer, names)
     else:
@@ -124,20 +132,25 @@ def given(context):
 
 
 def _answer(args, query, options=None):
-    """The model in args.file, and its answer to a query about the rows of args.data."""
+    """The model in args.file, the rows of args.data, a DataFrame, a Table or an array, and the answer to a query about them."""
     model = model_in(args.file, args.device)
     if not hasattr(model, query):
         raise ValueError(f"{args.file} holds a {type(model).__name__}, which has no {query}; "
                          f"{'mixtures and MADE' if query == 'explain' else 'mixtures, MADE and VAE'} have")
     if model.schema_ is not None and model.context_ is None:
-        return model, getattr(model, query)(tables.rows_for(model, args.data, dialect(args)), **options or {})
+        x, known = tables.rows_for(model.schema_, args.data, dialect(args), args.file), {}
+    else:
+        x, known = _rows_and_context(args, model, query)
+    with about(args.data):
+        return model, x, getattr(model, query)(x, **known, **options or {})
+
+
+def _rows_and_context(args, model, query):
+    """The rows of args.data for a model of arrays, and {"context": theirs}, or {} without one."""
     found = data.Source(args.data, missing=model.takes_missing or query == "impute", dialect=dialect(args))
     context, without = contexts.of(model, found, args.file, args.context)
     x = rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)
-    try:
-        return model, getattr(model, query)(named(model, x), **given(context), **options or {})
-    except ValueError as error:
-        raise ValueError(f"{args.data}: {error}") from None
+    return named(model, x), given(context)
 
 
 def _picture(path, model):
@@ -180,8 +193,8 @@ def add_sample(commands):
     sub.add_argument("--context", metavar="NAME=VALUE,...", help="of a model with a context: the values to draw for, or with "
                      "--data the names or numbers of its columns there")
     sub.add_argument("--given", action="append", default=[], metavar="NAME=VALUE", help="of a model of a table: what is known "
-                     "of a column, and the others are drawn given it; also from one value to another, age=30..40 or age=30..; "
-                     "can be repeated")
+                     "of a column, and the others are drawn given it; also from one value to another, age=30..40 or age=30.., "
+                     "or that it is missing, age=; can be repeated")
     sub.add_argument("--data", metavar="DATA", help="rows whose context the rows are drawn for, one by one")
     add_dialect(sub)
     sub.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same rows (default: new rows every time)")

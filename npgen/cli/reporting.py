@@ -18,7 +18,7 @@ def report(args):
     try:
         made = reports.report(model, x, context=context, holdout=holdout, n_rows=args.rows, seed=args.seed)
     except ValueError as error:
-        raise ValueError(f"{args.data}: {error}") from None
+        raise ValueError(f"{args.holdout if str(error).startswith('report: holdout') else args.data}: {error}") from None
     made.save(args.out)
     rows, facts = [], made.facts
     if "log_prob" in facts:
@@ -32,7 +32,7 @@ def report(args):
 def _rows(model, args, source):
     """The rows of a source, as the model was fitted on them, and their context, None without one."""
     if model.schema_ is not None and model.context_ is None:
-        return tables.rows_for(model, source, dialect(args)), None
+        return tables.rows_for(model.schema_, source, dialect(args), args.file), None
     found = data.Source(source, missing=model.takes_missing, dialect=dialect(args))
     context, without = contexts.of(model, found, args.file, args.context)
     return named(model, rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)), context

@@ -1,4 +1,5 @@
 """Rows from files and to files: columns found by name, outputs that can be written, before any work is done."""
+import contextlib
 import importlib.util
 import os
 from itertools import islice
@@ -30,13 +31,9 @@ def rows_of(found, known, n_columns, file, has="was fitted on", without=()):
     source, rest = found.path, [j for j in range(found.width) if j not in without]
     names = found.names and [found.names[j] for j in rest]
     if names and known:
-        missing, others = (listed(n for n in a if n not in b) for a, b in ((known, names), (names, known)))
-        if missing:
-            raise ValueError(f"{source} has no column {missing}, which {file} {has}"
-                             + (f"; it has {others} instead" if others else "") + "; give data with the same columns")
+        check_names(source, names, known, file, has)
         x = found.rows(None if found.names == known else [found.find(name) for name in known])
-        if others:
-            warn(f"{source}: {others} left out, because {file} {has} no column of that name")
+        warn_of_others(source, names, known, file, has)
         return x
     if len(rest) != n_columns:
         beside = " beside the context" if without else ""
@@ -49,6 +46,30 @@ def rows_of(found, known, n_columns, file, has="was fitted on", without=()):
         warn(f"{file} has no names of columns; those of {source} are taken in their order; fit to data with names to have "
              "them compared")
     return x
+
+
+def check_names(source, names, known, file, has):
+    """Raise ValueError unless all known names are among those of a source."""
+    missing, others = (listed(n for n in a if n not in b) for a, b in ((known, names), (names, known)))
+    if missing:
+        raise ValueError(f"{source} has no column {missing}, which {file} {has}"
+                         + (f"; it has {others} instead" if others else "") + "; give data with the same columns")
+
+
+def warn_of_others(source, names, known, file, has):
+    """Warn of the names of a source that are not among those known."""
+    others = listed(name for name in names if name not in known)
+    if others:
+        warn(f"{source}: {others} left out, because {file} {has} no column of that name")
+
+
+@contextlib.contextmanager
+def about(path):
+    """What is refused of rows is said to be of the file, or of the argument, that they are from."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
 
 def names_of(model):

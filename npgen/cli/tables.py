@@ -6,10 +6,10 @@ import numpy as np
 
 from .. import data
 from ..data.dates import is_format
-from ..data.reading import AS_TEXT, is_parquet, is_text, read_table, with_times
+from ..data.reading import is_parquet, is_text, read_table, with_times
 from ..data.schema import KINDS, Schema
 from .parser import add_command, add_dialect, dialect
-from .sources import check_output, listed
+from .sources import check_names, check_output, listed, rows_of, warn_of_others
 
 
 def schema(args):
@@ -30,39 +30,40 @@ def infer(path, frame, columns):
         raise data.DataError(f"{path}: {error}") from None
 
 
+def is_table(path, dialect):
+    """Whether a file is a table: .parquet, or text whose first line has names."""
+    return is_parquet(path) or is_text(path) and os.path.isfile(path) and data.Source(path, dialect=dialect).names is not None
+
+
 def frame_in(path, columns, dialect):
-    """The DataFrame in a file, if it is a table: has names and text, is a .parquet, or is asked for by kinds of its columns.
-
-    None where it is not: numbers alone are read as an array, as without polars.
+    """The DataFrame in a file that is a table, else None: an array. Without polars, text that is not asked for by kinds of its
+    columns is read as an array of numbers, too.
     """
-    if not os.path.isfile(path) or not (is_parquet(path) or is_text(path)):
+    if columns is None and not is_parquet(path) and importlib.util.find_spec("polars") is None:
         return None
-    if is_text(path) and columns is None and (importlib.util.find_spec("polars") is None
-                                              or data.Source(path, dialect=dialect).names is None):
-        return None
-    frame = read_table(path, columns, dialect)
-    asked = is_parquet(path) or columns is not None
-    return frame if asked or any(_is_no_float(frame[name]) for name in frame.columns) else None
+    return read_table(path, columns, dialect) if is_table(path, dialect) or columns is not None and is_text(path) else None
 
 
-def _is_no_float(column):
-    """Whether a column holds what no float is: text, truth values, or whole numbers beyond 2^53."""
-    dtype = str(column.dtype)
-    return dtype in ("String", "Boolean") or dtype in ("Int64", "UInt64") and (column.abs().max() or 0) > 2**53
+def rows_for(schema, path, dialect, file, has="was fitted on"):
+    """Rows in a file, of the columns with this schema that `file` was fitted on, or has: the DataFrame of a table, or of
+    numbers without names a Table, where the number of each cell is its value.
+    """
+    if not is_table(path, dialect) and all(_is_number(column) for column in schema.modelled):
+        x = rows_of(data.Source(path, missing=True, dialect=dialect), schema.names, len(schema.names), file, has)
+        return data.Table(x, schema.names)
+    kinds = {column.name: "text" for column in schema.columns if column.native.type == "string"}
+    frame = with_times(path, read_table(path, kinds, dialect), schema.columns)
+    known = [column.name for column in schema.columns]
+    check_names(path, frame.columns, schema.names, file, has)
+    warn_of_others(path, frame.columns, known, file, has)
+    return frame.select([name for name in known if name in frame.columns])
 
 
-def rows_for(model, path, dialect):
-    """The DataFrame in a file, of the columns that a model of a table was fitted on."""
-    schema = model.schema_
-    kinds = {column.name: "text" if column.native.type == "string" else "real" for column in schema.columns}
-    frame = read_table(path, {name: kind for name, kind in kinds.items() if kind in AS_TEXT}, dialect)
-    frame = with_times(path, frame, schema.columns)
-    there = set(frame.columns)
-    missing = [name for name in schema.names if name not in there]
-    if missing:
-        raise data.DataError(f"{path} has no column {missing[0]!r}, which the model was fitted on; it has "
-                             f"{listed(frame.columns)}")
-    return frame.select([column.name for column in schema.columns if column.name in there])
+def _is_number(column):
+    """Whether a modelled column's values are what stands for them."""
+    if column.levels is not None:
+        return column.levels == tuple(range(len(column.levels)))
+    return column.kind != "datetime" and not column.clock and column.base is None
 
 
 def known(model, file, texts):
