@@ -1,5 +1,6 @@
 """Dates and times as text: in all formats in and out as they were; those of other tables come back from a .csv as they are."""
 import datetime
+import zoneinfo
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ FORMS = st.builds(
     st.sampled_from(["%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y"]), MARKS, st.booleans(), st.sampled_from(["", " ", "T"]),
     st.sampled_from(["%H", "%-H"]),
     st.sampled_from(["", ":%S", ":%S%.1f", ":%S%.3f", ":%S%.6f", ":%S%.9f", ":%S%.f", ":%S%.06f"]),
-    st.sampled_from(["", "Z", "+02:00", "-0930", "+05", " +01:00"]))
+    st.sampled_from(["", "Z", "+02:00", "-0930", "+05", " +01:00", "Z|1000000+01:00", "-03|-4000000-02|86400000-03"]))
+MICROSECOND = datetime.timedelta(microseconds=1)
 SECONDS = st.integers(-60 * 365 * 86400, 200 * 365 * 86400)
 
 
@@ -52,7 +54,7 @@ def test_what_is_no_time_has_no_format(text):
 
 
 @pytest.mark.parametrize("form", [None, 3, "", "%Y", "%Y-%m", "%H:%M", "%Y-%m/%d", "%d.%m.%Y %H", "%Y-%m-%d %H:%M%.f",
-                                  "%y-%m-%d", "%Y-%m-%d %H:%M:%S%.00f", "%Y-%m-%dZ", "{0}%Y-%m-%d"])
+                                  "%y-%m-%d", "%Y-%m-%d %H:%M:%S%.00f", "%Y-%m-%dZ", "{0}%Y-%m-%d", "%Y-%m-%d %H:%M|7+01"])
 def test_what_is_no_format(form):
     assert not dates.is_format(form)
 
@@ -69,13 +71,15 @@ COLUMNS = {  # cells, which are there again and again -> their format; None: lev
     ("2020-01-01 00:00:00.5", "2020-01-02 00:00:00"): "%Y-%m-%d %H:%M:%S%.f",
     ("2020-01-01 00:00:00", "2020-01-02 00:00:00.500000"): "%Y-%m-%d %H:%M:%S%.06f",
     ("2020-01-01T00:00:00.000000+0000", "2020-01-02T00:00:00.250000+0000"): "%Y-%m-%dT%H:%M:%S%.6f+0000",
-    ("2020-01-01T00:00:00Z", "2020-01-02T00:00:00+02:00"): None, ("2020-01-01", "2020-01-01 10:00"): None,
+    ("2020-01-01T00:00:00+01:00", "2020-06-01T00:00:00+02:00"): "%Y-%m-%dT%H:%M:%S+01:00|1590962400+02:00",
+    ("2020-01-01T00:00:00Z", "2020-01-02T00:00:00+02:00", "2020-01-03T00:00:00Z"): None,
+    ("2020-01-01", "2020-01-01 10:00"): None,
     ("1/13/2020", "13/1/2020"): None, ("2020-02-30", "2020-01-01"): None}
 
 
 @pytest.mark.parametrize("cells", COLUMNS, ids=" ".join)
 def test_a_column_of_texts_is_one_of_times(cells):
-    frame = pl.DataFrame({"t": [*cells, None] * 8, "x": [i * i % 7 + 0.5 for i in range(24)]})
+    frame = pl.DataFrame({"t": [*cells, None] * 8, "x": [i * i % 7 + 0.5 for i in range(8 * len(cells) + 8)]})
     schema = Schema.infer(frame)
     column = schema.columns[0]
     assert column.format == COLUMNS[cells] and (column.kind == "datetime") == (column.format is not None)
@@ -105,6 +109,30 @@ def test_days_and_months_are_not_guessed(tmp_path, capsys, monkeypatch):
     assert "as %d/%m/%Y" in capsys.readouterr().out
     assert cli.main("schema d.csv --column d=%d/%m/%y".split()) == 2
     assert "NAME=%d/%m/%Y or another format of dates" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("digits", [0, 6])
+def test_clocks_that_change_in_summer(zone, digits):
+    """Local times with their offsets are moments, come out as they were, and drawn ones have the offset of their season."""
+    zone, rng = zoneinfo.ZoneInfo(zone), np.random.default_rng(0)
+    times = [datetime.datetime.fromtimestamp(int(second), zone).replace(microsecond=int(part) * (digits > 0))
+             for second, part in zip(rng.integers(1_400_000_000, 1_700_000_000, 500), rng.integers(1, 10**6, 500), strict=True)]
+    frame = pl.DataFrame({"t": [time.isoformat() for time in times], "x": rng.normal(size=500)})
+    schema = Schema.infer(frame)
+    column = schema.columns[0]
+    assert column.kind == "datetime" and "as %Y-%m-%dT%H:%M:%S" in column.words() and "|" not in column.words()
+    assert Schema.from_config(schema.config()) == schema and schema.decode(schema.encode(frame)).equals(frame)
+    assert [dates.stamp_of(text, column.format) for text in frame["t"]] == [
+        round(time.timestamp()) if not digits else (time - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) // MICROSECOND
+        for time in times]
+    drawn = npgen.Mixture(2, random_state=0, max_iter=5).fit(frame).sample(300, rng=0)["t"]
+    read = [datetime.datetime.fromisoformat(text) for text in drawn]
+    assert np.mean([time.utcoffset() == time.astimezone(zone).utcoffset() for time in read]) > 0.9  # a change is known to days
+    noon = datetime.datetime(2020, 7, 1, 12)
+    assert column.number(noon) == column.number(noon.replace(tzinfo=zone)) == column.number(
+        noon.replace(tzinfo=zone).astimezone(datetime.UTC).isoformat())
 
 
 def test_other_offsets_are_the_same_moments():

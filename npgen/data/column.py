@@ -142,7 +142,7 @@ class Column:
         try:
             return dates.stamp_of(text, self.format) if self.format is not None else self._in_units(text)
         except (TypeError, ValueError):
-            raise self._refusal(row, text, f"no time as {self.format or iso}") from None
+            raise self._refusal(row, text, f"no time as {dates.shown(self.format or iso)}") from None
 
     def in_units(self, native, values):
         """Stamps (n,) of another library or unit as this column counts them. Raises DataError where that loses a part."""
@@ -203,7 +203,7 @@ class Column:
             if self.native.zone and moment.tzinfo is None:
                 moment = moment.replace(tzinfo=zoneinfo.ZoneInfo(self.native.zone))
             elif self.format is not None and moment.tzinfo is None:
-                moment -= datetime.timedelta(seconds=dates.offset_of(self.format))
+                moment -= datetime.timedelta(seconds=dates.offset_at((moment - EPOCH).total_seconds(), self.format))
             elif moment.tzinfo is not None:
                 if not self.native.zone and not (self.format and dates.has_offset(self.format)):
                     raise ValueError
@@ -283,7 +283,7 @@ class Column:
         elif self.kind == "datetime":
             low, high = (dates.text_of(stamp, self.format) if self.format else str(np.datetime64(stamp, self.native.unit))
                          for stamp in (self.low, self.high))
-            parts = [f"{low} to {high}", *([f"as {self.format}"] if self.format else [])]
+            parts = [f"{low} to {high}", *([f"as {dates.shown(self.format)}"] if self.format else [])]
         elif self.kind in ("real", "integer"):
             parts = [f"{self.low:.10g} to {self.high:.10g}"]
             parts += [f"in steps of {self.step:g}"] if self.step not in (None, 1) else []
