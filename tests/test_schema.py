@@ -327,6 +327,62 @@ def test_numbers_alone_are_read_as_they_are_written(decimal, tmp_path):
         Source(path, dialect=Dialect("cp1252", "|", decimal)).rows()
 
 
+MARKED = {  # the mark of decimals, what is between cells, and cells -> the column, or the row that is refused
+    (".", ","): (['"1,234"', "567", '"-12,345,678"'], pl.Series("a", [1234, 567, -12345678])),
+    (".", ";"): (["1,234.5", "567", ".25"], pl.Series("a", [1234.5, 567, 0.25])),
+    (",", ";"): (["1.234,5", "567", "1.234"], pl.Series("a", [1234.5, 567, 1234])),
+    (",", "tab"): (["1,25", "7", "1.25"], 3), (".", "|"): (["1.25", "7", "1,25"], 3), (".", "tab"): (["0,123", "7", "8"], 1)}
+
+
+@pytest.mark.parametrize(("decimal", "separator"), MARKED)
+def test_marks_of_thousands_are_read_where_that_of_decimals_is_known(decimal, separator, tmp_path):
+    """By both readers: a table of text, and an array of numbers."""
+    cells, right = MARKED[decimal, separator]
+    dialect = Dialect(separator="\t" if separator == "tab" else separator, decimal=decimal)
+    path = tmp_path / "d.csv"
+    path.write_text("".join(f"{cell}{dialect.separator}{i}\n" for i, cell in zip("b012", ["a", *cells], strict=True)))
+    if isinstance(right, int):
+        with pytest.raises(DataError, match=f"d.csv: row {right}, column 'a' is "):
+            read_table(path, dialect=dialect)
+        with pytest.raises(DataError, match=rf"d.csv: row {right} .line {right + 1}., column 1 .'a'. is .*, not a number"):
+            Source(path, dialect=dialect).rows()
+        return
+    assert read_table(path, dialect=dialect)["a"].equals(right)
+    assert np.array_equal(Source(path, dialect=dialect).rows(), np.column_stack([right, range(3)]))
+    assert np.array_equal(Source(path, dialect=dialect).column(0), right.to_numpy())
+
+
+def test_a_number_of_thousands_of_digits_is_text(tmp_path):
+    path = tmp_path / "d.csv"
+    for other in ("1", "1.5"):
+        path.write_text(f"a,b\n{other},2\n{5000 * '7'},3\n")
+        assert read_table(path)["a"].to_list() == [other, 5000 * "7"]
+        with pytest.raises(DataError, match=r"d.csv: row 2 \(line 3\), column 1 \('a'\) is inf; fill it in or remove the row"):
+            Source(path).rows()
+    path.write_text(f"a,b\n1,2\n{5000 * '7'},3\n")
+    assert Source(path).column(0).tolist() == ["1", 5000 * "7"]
+
+
+@pytest.mark.parametrize("cell", ["1587789284195746375", "-9007199254740993", "1" + 30 * "0" + "1"])
+def test_an_array_holds_no_other_whole_number_than_the_file(cell, tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text(f"a,b\n1,2\n9007199254740992,1e30\n{cell},3\n")
+    with pytest.raises(DataError, match=rf"d.csv: row 3 .line 4., column 1 .'a'. is {cell}, a whole number that is too long"):
+        Source(path).rows()
+    assert Source(path).rows([1])[:, 0].tolist() == [2, 1e30, 3]
+    assert list(map(str, Source(path).column(0).tolist())) == ["1", "9007199254740992", cell]
+    assert list(map(str, read_table(path)["a"].to_list())) == ["1", "9007199254740992", cell]
+
+
+def test_texts_keep_their_commas_and_a_hole_is_no_blank_line(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text('a;b\n"Smith, J.";1,5\n"Doe, A.";2\n')
+    assert Source(path, dialect=Dialect(decimal=",")).column(0).tolist() == ["Smith, J.", "Doe, A."]
+    frame = pl.DataFrame({"a": [1.5, None, 2.25, None]})
+    write_table(path, frame)
+    assert read_table(path).equals(frame, null_equal=True)
+
+
 @pytest.mark.parametrize("flags", ["--encoding base64", "--encoding nothing", "--separator ab", "--separator x", "--decimal ;",
                                    "--encoding utf-16", "--encoding ascii"])
 def test_a_file_that_is_not_written_so_is_one_line(flags, tmp_path, capsys):

@@ -120,7 +120,7 @@ def _exact(pl, cells, numerals):
                 return whole
         return cells
     long = numerals.filter(numerals.str.contains("^[+-]?[0-9]{16,}$").fill_null(False))
-    exact = all(int(text) == float(text) for text in long)
+    exact = all(len(text) < 310 and int(text) == float(text) for text in long)  # beyond, floats are infinite
     return numerals.cast(pl.Float64) if exact else cells
 
 

@@ -128,7 +128,7 @@ class Text:
             return
         far = (np.abs(array) >= EXACT).any(axis=1)
         for row, (line, fields) in enumerate(self._lines()):
-            for x, j in zip(array[row], columns if far[row] else (), strict=False):
+            for x, j in zip(array[row].tolist(), columns if far[row] else (), strict=False):
                 text = self._dialect.numeral(fields[j]) or ""
                 if _is_whole(text) and int(text) != x:
                     raise DataError(f"{self.path}: {self._place(row, line, j)} is {text[:40]}, a whole number that is too long "
@@ -150,8 +150,10 @@ class Text:
             return np.array(cells)
         if not all(map(_is_whole, numerals)):
             return self.rows([j])[:, 0]
-        whole = list(map(int, numerals))
-        return np.array(whole, np.int64) if -2**63 <= min(whole) and max(whole) < 2**63 else np.array(cells)
+        try:
+            return np.array(numerals).astype(np.int64)
+        except (OverflowError, ValueError):
+            return np.array(cells)
 
     def survey(self):
         """How many rows there are, and whether every reader finds the same ones: no line is blank or ends in a lone CR, no cell
