@@ -370,13 +370,26 @@ if available:
         """The rows of a tall tile, a constant for the compiler."""
         return types.intp(), lambda context, builder, sig, args: SIZE(_tall(context))
 
+    def _blocks(context):
+        """Blocks of lines that a tile of a layer takes at once: two, of half the rows, where a core adds as many products of
+        such vectors in a cycle as it can load, so that a weight, once read, is multiplied twice. Zen 4 adds one in a cycle.
+        """
+        _, cpu, _ = context.codegen().magic_tuple()
+        return 2 if _rows(context) > 8 and cpu != "znver4" else 1
+
+    @intrinsic
+    def blocks_at_once(typingctx):
+        """The blocks of a tile of a layer, a constant for the compiler."""
+        return types.intp(), lambda context, builder, sig, args: SIZE(_blocks(context))
+
     def _layer(tall):
         """The code of a tile of a layer, of all the rows of a tall one or of the first of the 4 of a short one."""
         def codegen(context, builder, sig, args):
             _, i, rows, _, first, depth, floor, _ = args
             W, H, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 3, 7))
+            blocks = [(SIZE(b),) for b in range(2)] if sig.args[3].ndim == 3 else [()]
             vector = ir.VectorType(C.real, LINE // C.itemsize)
-            numbers, at = range(_tall(context) if tall else 4), [W.at(SIZE(0), i)]
+            numbers, at = range(_tall(context) // len(blocks) if tall else 4), [W.at(SIZE(0), i)]
             last = builder.sub(rows, SIZE(1))
             for r in numbers[1:]:
                 within = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
@@ -385,19 +398,21 @@ if available:
             starts = []
             for row in at:
                 place = builder.add(at[0], SIZE(row)) if isinstance(row, int) else row
-                starts.append([_everywhere(builder, W.load(builder.add(place, below), W.real), vector)])
-            results = _summed(W, at, W.strides[0], H, [H.at(first, SIZE(0))], SIZE(LINE), depth, starts)
+                starts.append([_everywhere(builder, W.load(builder.add(place, below), W.real), vector)] * len(blocks))
+            results = _summed(W, at, W.strides[0], H, [H.at(*block, first, SIZE(0)) for block in blocks], SIZE(LINE), depth,
+                              starts)
             lowest = _everywhere(builder, floor, vector)
-            for r, (result,) in zip(numbers, results, strict=True):
-                result = builder.select(builder.fcmp_ordered("<", result, lowest), lowest, result)
-                C.store(result, C.at(builder.add(i, SIZE(r)), SIZE(0)))
+            for r, of_blocks in zip(numbers, results, strict=True):
+                for block, result in zip(blocks, of_blocks, strict=True):
+                    result = builder.select(builder.fcmp_ordered("<", result, lowest), lowest, result)
+                    C.store(result, C.at(*block, builder.add(i, SIZE(r)), SIZE(0)))
             return context.get_dummy_value()
         return codegen
 
     @intrinsic
     def layer_tile(typingctx, weight, i, rows, h, first, depth, floor, out):
         """out[i + r] = max(weight[depth, i + r] + sum_{k < depth} weight[k, i + r] h[first + k], floor), lines, for the rows r
-        of a tall tile; a NaN stays one.
+        of a tall tile; a NaN stays one. For h and out (2, lines, lanes), two blocks, so in both, for half these rows.
         """
         return types.void(weight, types.intp, types.intp, h, types.intp, types.intp, weight.dtype, out), _layer(True)
 
@@ -426,6 +441,6 @@ if available:
         return types.void(a, types.intp, b, types.intp, types.intp, start, types.intp, c, squares), codegen
 else:
     tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
-    tall_rows = layer_tile = short_layer_tile = normalize = restore = scale = None
+    tall_rows = blocks_at_once = layer_tile = short_layer_tile = normalize = restore = scale = None
     move = sum_products = add_sums = packed_products = add_packed_sums = panels_at_once = None
     sum_squares_apart = add_apart = None

@@ -17,10 +17,10 @@ J >= 0.
 Sources: Dinh, Sohl-Dickstein & Bengio, Real NVP (2017), section 3; Kingma & Dhariwal, Glow (2018), section 3.1.
 
 Numba: a panel of rows goes through all steps while it is in the cache, by blocks of as many rows as a tile of _tile.py has
-columns. A block is what is called a panel there, a line of the rows' values for every feature: a layer is one product, of which
-nothing is packed, and every other loop runs over whole lines. `backward` does so for no more steps than are worth it, then
-computes the gradients of these steps' weights, piece by piece, while the cotangents are near, and goes on. The sums of a row
-depend on no other; those over rows on the number of rows alone.
+columns, one or two at once. A block is what is called a panel there, a line of the rows' values for every feature: a layer is
+one product, of which nothing is packed, and every other loop runs over whole lines. `backward` does so for no more steps than
+are worth it, then computes the gradients of these steps' weights, piece by piece, while the cotangents are near, and goes on.
+The sums of a row depend on no other; those over rows on the number of rows alone.
 CUDA: a panel a block; between is (S, N, D) there, outputs (S, N, O), and a hidden layer (N, h), whatever their shapes say:
 nobody else reads them.
 """
@@ -36,7 +36,19 @@ from ._jit import NO, YES, ZERO, available, entry, jit, jitable, parallel
 from ._layers import layer_of, layer_start
 from ._math import exp, exp_small_fused, fused, sum_in_lanes, tanh_fused
 from ._product import multiply, pack, pack_rows
-from ._tile import layer_tile, move, normalize, restore, scale, short_layer_tile, tall_rows, tile_columns, tile_rows, turn
+from ._tile import (
+    blocks_at_once,
+    layer_tile,
+    move,
+    normalize,
+    restore,
+    scale,
+    short_layer_tile,
+    tall_rows,
+    tile_columns,
+    tile_rows,
+    turn,
+)
 
 if available:
     from numba import types
@@ -235,32 +247,47 @@ def _turn_weights(k, params, widths, D, turned):
 
 @jit
 def _layer(weight, h, first, floor, out):
-    """The lines out[m] = max(weight[-1, m] + sum_k weight[k, m] h[first + k], floor), for a weight with its bias below it."""
+    """The lines out[m] = max(weight[-1, m] + sum_k weight[k, m] h[first + k], floor) of one block or two, h and out (b, lines,
+    lanes), for a weight with its bias below it.
+    """
     depth, M = weight.shape[0] - 1, weight.shape[1]
     m = 0
+    if len(h) > 1:
+        rows = tall_rows() // 2
+        while M - m >= rows:
+            layer_tile(weight, m, rows, h, first, depth, floor, out)
+            m += rows
+        while m < M:
+            short_layer_tile(weight, m, min(4, M - m), h, first, depth, floor, out)
+            m += 4
+        return
+    lines, sums = h[0], out[0]
     while M - m >= tall_rows():
-        layer_tile(weight, m, tall_rows(), h, first, depth, floor, out)
+        layer_tile(weight, m, tall_rows(), lines, first, depth, floor, sums)
         m += tall_rows()
     while m < M:
-        short_layer_tile(weight, m, min(4, M - m), h, first, depth, floor, out)
+        short_layer_tile(weight, m, min(4, M - m), lines, first, depth, floor, sums)
         m += 4
 
 
 @jit
 def _outputs(z, first, net, widths, limit, keep, units, N, low, work, st):
-    """st = s and t of the network, for the features of a block from the first kept one on, and a line of ones behind them; and
-    of units, if they are kept, rows low..
+    """st = s and t of the network, for the features of some blocks from the first kept one on; and of units, if they are kept,
+    rows low..
     """
     limit, zero, none, last, h = z.dtype.type(limit), z.dtype.type(0), z.dtype.type(-np.inf), len(widths) - 2, z
     for layer in range(last):
-        _layer(_weight_of(net, widths, layer), h, first, zero, work[layer % 2])
-        first, h = 0, work[layer % 2]
-        if keep:
-            _store_turned(h, _units(units, widths, layer + 1, N), low)
+        out = work[layer % 2, :len(z)]
+        _layer(_weight_of(net, widths, layer), h, first, zero, out)
+        first, h = 0, out
+        for b in range(len(z) if keep else 0):
+            _store_turned(h[b], _units(units, widths, layer + 1, N), low + b * tile_columns(z))
     _layer(_weight_of(net, widths, last), h, first, none, st)
-    s, steepness = _lines(st, 0, widths[-1] // 2), z.dtype.type(1) / limit
-    for i in range(s.size):
-        s[i] = limit * tanh_fused(s[i] * steepness)
+    steepness = z.dtype.type(1) / limit
+    for b in range(len(z)):
+        s = _lines(st[b], 0, widths[-1] // 2)
+        for i in range(s.size):
+            s[i] = limit * tanh_fused(s[i] * steepness)
 
 
 @jit
@@ -282,66 +309,62 @@ def _fold(block, n):
 
 
 @jit
-def _inverse_block(x, shift, factors, net, order, widths, limit, keep, units, N, low, work, z, st, sums):
-    """A step for a block of rows, which x and z have a line of ones below: fills z and st, and adds s to sums."""
+def _inverse_blocks(x, shift, factors, net, order, widths, limit, keep, units, N, low, work, z, st, sums):
+    """A step for one block of rows or two, (b, D, lanes): fills z and st, and adds s to sums."""
     D, J = len(order), widths[-1] // 2
     K = D - J
-    for d in range(D):
-        normalize(x, order[d], d, shift, factors, z, J + d if d < K else d - K)
+    for b in range(len(x)):
+        before, after = x[b], z[b]
+        for d in range(D):
+            normalize(before, order[d], d, shift, factors, after, J + d if d < K else d - K)
     _outputs(z, J, net, widths, limit, keep, units, N, low, work, st)
-    moved, s, t, total = _lines(z, 0, J), _lines(st, 0, J), _lines(st, J, 2 * J), _lines(sums, 0, J)
-    for i in range(s.size):
-        moved[i] = (moved[i] - t[i]) * exp_small_fused(-s[i])
-        total[i] += s[i]
+    for b in range(len(x)):
+        moved, s, t, total = _lines(z[b], 0, J), _lines(st[b], 0, J), _lines(st[b], J, 2 * J), _lines(sums[b], 0, J)
+        for i in range(s.size):
+            moved[i] = (moved[i] - t[i]) * exp_small_fused(-s[i])
+            total[i] += s[i]
 
 
 @jit
-def _forward_block(z, shift, factors, net, order, widths, limit, work, st, x, sums):
+def _forward_blocks(z, shift, factors, net, order, widths, limit, work, st, x, sums):
     """The inverse of that. It uses z up."""
     D, J = len(order), widths[-1] // 2
     K = D - J
     _outputs(z, J, net, widths, limit, NO, net, ZERO, ZERO, work, st)
-    moved, s, t, total = _lines(z, 0, J), _lines(st, 0, J), _lines(st, J, 2 * J), _lines(sums, 0, J)
-    for i in range(s.size):
-        moved[i] = fused(moved[i], exp_small_fused(s[i]), t[i])
-        total[i] += s[i]
-    for d in range(D):
-        restore(z, J + d if d < K else d - K, d, shift, factors, x, order[d])
+    for b in range(len(z)):
+        before, after = z[b], x[b]
+        moved, s, t, total = _lines(before, 0, J), _lines(st[b], 0, J), _lines(st[b], J, 2 * J), _lines(sums[b], 0, J)
+        for i in range(s.size):
+            moved[i] = fused(moved[i], exp_small_fused(s[i]), t[i])
+            total[i] += s[i]
+        for d in range(D):
+            restore(before, J + d if d < K else d - K, d, shift, factors, after, order[d])
 
 
 @jit
-def _backward_block(dz, dlog_det, z, st, factors, turned, order, widths, limit, units, N, low, work, g, delta, want, da, dx,
-                    dnorm):
-    """A step for a block of rows: fills dx, g (the cotangent of the network's outputs) and, if they are wanted, rows low.. of
-    delta, and adds the rows' shares of dshift and dlog_scale to dnorm (2 D, lanes), those of dlog_det itself left out.
-    """
+def _backward_start(dz, of_rows, z, st, order, widths, limit, g, da, dnorm):
+    """The first part of a step for a block: fills g, the cotangent of the network's outputs, and that of what moves in da."""
     D, J, real = len(order), widths[-1] // 2, dz.dtype.type
-    zero, one, none, steepness, K = real(0), real(1), real(-np.inf), real(1 / limit**2), D - J
-    s, t, moved, dmoved, of_rows = (_lines(st, 0, J), _lines(st, J, 2 * J), _lines(z, 0, J), _lines(dz, 0, J),
-                                    _lines(dlog_det, 0, J))
+    one, steepness, K = real(1), real(1 / limit**2), D - J
+    s, t, moved, dmoved, of_row = (_lines(st, 0, J), _lines(st, J, 2 * J), _lines(z, 0, J), _lines(dz, 0, J),
+                                   _lines(of_rows, 0, J))
     draw, dt, da_moved, dscale = _lines(g, 0, J), _lines(g, J, 2 * J), _lines(da, K, D), _lines(dnorm, D + K, 2 * D)
     for i in range(s.size):
-        draw[i] = (-dmoved[i] * moved[i] - of_rows[i]) * (one - s[i] * s[i] * steepness)
+        draw[i] = (-dmoved[i] * moved[i] - of_row[i]) * (one - s[i] * s[i] * steepness)
         da_moved[i] = dmoved[i] * exp_small_fused(-s[i])
         dt[i] = -da_moved[i]
         dscale[i] -= dmoved[i] * moved[i] + da_moved[i] * t[i]
-    above = g
-    for layer in range(len(widths) - 2, 0, -1):
-        below, M = work[layer % 2], widths[layer]
-        _layer(_turned_of(turned, widths, layer), above, ZERO, none, below)
-        _load(_units(units, widths, layer, N), YES, low, _grid(work[2], ZERO, (M, tile_columns(dz))))
-        values, active = _lines(below, 0, M), _lines(work[2], 0, M)
-        for i in range(values.size):
-            value = values[i]  # read whatever it is: a branch would not vectorise
-            values[i] = value if active[i] > zero else zero
-        if want:
-            _store_turned(below, _units(delta, widths, layer, N), low)
-        above = below
-    _layer(_turned_of(turned, widths, 0), above, ZERO, none, work[0])
-    through, kept, dkept, da_kept, dscale = (_lines(work[0], 0, K), _lines(z, J, D), _lines(dz, J, D), _lines(da, 0, K),
-                                             _lines(dnorm, D, D + K))
-    for i in range(through.size):
-        da_kept[i] = through[i] + dkept[i]
+
+
+@jit
+def _backward_end(dz, z, through, factors, order, J, da, dx, dnorm):
+    """The last part: with what comes through the network, fills dx."""
+    D = len(order)
+    K = D - J
+    from_net, kept, dkept, da_kept, dscale = (_lines(through, 0, K), _lines(z, J, D), _lines(dz, J, D), _lines(da, 0, K),
+                                              _lines(dnorm, D, D + K))
+    for i in range(from_net.size):
+        da_kept[i] = from_net[i] + dkept[i]
         dscale[i] -= da_kept[i] * kept[i]
     for d in range(D):
         scale(da, d, d, factors, factors, da, d)
@@ -353,16 +376,46 @@ def _backward_block(dz, dlog_det, z, st, factors, turned, order, widths, limit, 
 
 
 @jit
+def _backward_blocks(dz, of_rows, z, st, factors, turned, order, widths, limit, units, N, low, work, g, delta, want, da, dx,
+                     dnorm):
+    """A step for one block of rows or two, (b, D, lanes): fills dx, g (the cotangent of the network's outputs) and, if they are
+    wanted, rows low.. of delta, and adds the rows' shares of dshift and dlog_scale to dnorm (2 D, lanes), those of dlog_det
+    itself left out.
+    """
+    zero, none, lanes = dz.dtype.type(0), dz.dtype.type(-np.inf), tile_columns(dz)
+    for b in range(len(dz)):
+        _backward_start(dz[b], of_rows[b], z[b], st[b], order, widths, limit, g[b], da[b], dnorm)
+    above = g
+    for layer in range(len(widths) - 2, 0, -1):
+        below, M, spare = work[layer % 2, :len(dz)], widths[layer], work[2, 0]
+        _layer(_turned_of(turned, widths, layer), above, ZERO, none, below)
+        for b in range(len(dz)):
+            _load(_units(units, widths, layer, N), YES, low + b * lanes, _grid(spare, ZERO, (M, lanes)))
+            values, active = _lines(below[b], 0, M), _lines(spare, 0, M)
+            for i in range(values.size):
+                value = values[i]  # read whatever it is: a branch would not vectorise
+                values[i] = value if active[i] > zero else zero
+            if want:
+                _store_turned(below[b], _units(delta, widths, layer, N), low + b * lanes)
+        above = below
+    _layer(_turned_of(turned, widths, 0), above, ZERO, none, work[0, :len(dz)])
+    for b in range(len(dz)):
+        _backward_end(dz[b], z[b], work[0, b], factors, order, widths[-1] // 2, da[b], dx[b], dnorm)
+
+
+@jit
 def _work(widths, D, like):
-    """Scratch for a block: lines of three layers, twice those of a network's outputs, and the factors of a step."""
+    """Scratch for the blocks that go at once: lines of three layers, twice those of a network's outputs, and the factors of a
+    step.
+    """
     spare, lanes, last = tile_rows(), tile_columns(like), widths.shape[1] - 1
     most, outputs = D, 0
     for step in range(len(widths)):
         outputs = max(outputs, widths[step, last])
         for layer in range(last):
             most = max(most, widths[step, layer])
-    return (np.empty((3, most + spare, lanes), like.dtype), np.empty((2, outputs + spare, lanes), like.dtype),
-            np.empty(D, like.dtype))
+    return (np.empty((3, blocks_at_once(), most + spare, lanes), like.dtype),
+            np.empty((2, blocks_at_once(), outputs + spare, lanes), like.dtype), np.empty(D, like.dtype))
 
 
 @jit
@@ -378,13 +431,14 @@ def _inverse_panel(p, x, params, orders, widths, limit, keep, z, log_det, log_pr
         shift, log_scale, net = step_of(params, widths, k, D)
         _factors(log_scale, YES, factors)
         scales += sum_in_lanes(log_scale)
-        for b in range(blocks):
-            after, at = states[k % 2, b], low + b * lanes
-            _inverse_block(states[(k + 1) % 2, b], shift, factors, net, orders[k], widths[k], limit, keep,
-                           hidden[k] if keep else params, N, at, work, after, of_net[0], sums[b])
-            if keep:
-                _store(after, between[k], at)
-                _store(of_net[0], outputs[k, :widths[k, -1]], at)
+        for b in range(0, blocks, blocks_at_once()):
+            to = min(b + blocks_at_once(), blocks)
+            after, st = states[k % 2, b:to], of_net[0, :to - b]
+            _inverse_blocks(states[(k + 1) % 2, b:to], shift, factors, net, orders[k], widths[k], limit, keep,
+                            hidden[k] if keep else params, N, low + b * lanes, work, after, st, sums[b:to])
+            for j in range(len(st) if keep else 0):
+                _store(after[j], between[k], low + (b + j) * lanes)
+                _store(st[j], outputs[k, :widths[k, -1]], low + (b + j) * lanes)
     half, constant = x.dtype.type(0.5), x.dtype.type(D * LOG_2PI / 2)
     for b in range(blocks):
         noise, at = states[(S + 1) % 2, b], low + b * lanes
@@ -417,9 +471,10 @@ def _forward_panel(p, z, params, orders, widths, limit, x, log_det):
         shift, log_scale, net = step_of(params, widths, k, D)
         _factors(log_scale, NO, factors)
         scales += sum_in_lanes(log_scale)
-        for b in range(blocks):
-            _forward_block(states[(k + 1) % 2, b], shift, factors, net, orders[k], widths[k], limit, work, of_net[0],
-                           states[k % 2, b], sums[b])
+        for b in range(0, blocks, blocks_at_once()):
+            to = min(b + blocks_at_once(), blocks)
+            _forward_blocks(states[(k + 1) % 2, b:to], shift, factors, net, orders[k], widths[k], limit, work,
+                            of_net[0, :to - b], states[k % 2, b:to], sums[b:to])
     for b in range(blocks):
         at = low + b * lanes
         _store_turned(states[0, b], x, at)
@@ -443,7 +498,8 @@ def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, para
     low, blocks = _blocks(p, N, lanes)
     (work, of_net, factors), states = _work(widths, D, dz), np.empty((2, blocks, D, lanes), dz.dtype)
     of_rows = np.zeros((blocks, D, lanes), dz.dtype)  # dlog_det, in every line
-    z, da, sums = np.empty((D, lanes), dz.dtype), np.empty((D, lanes), dz.dtype), np.empty((2 * D, lanes), dz.dtype)
+    z, da = np.empty((blocks_at_once(), D, lanes), dz.dtype), np.empty((blocks_at_once(), D, lanes), dz.dtype)
+    sums = np.empty((2 * D, lanes), dz.dtype)
     for b in range(blocks):
         at = low + b * lanes
         if last == len(orders):
@@ -457,15 +513,17 @@ def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, para
         _, log_scale, _ = step_of(params, widths, k, D)
         _factors(log_scale, YES, factors)
         sums[:] = 0
-        for b in range(blocks):
-            st, g_net, at = of_net[0], of_net[1], low + b * lanes
-            _load(between[k], NO, at, z)
-            _load(outputs[k], NO, at, st[:widths[k, -1]])
-            _backward_block(states[(k + 1) % 2, b], of_rows[b], z, st, factors, turned[k], orders[k], widths[k], limit,
-                            hidden[k], N, at, work, g_net, delta[k - first] if want else params, want, da, states[k % 2, b],
-                            sums)
-            if want:
-                _store(g_net, g[k - first, :widths[k, -1]], at)
+        for b in range(0, blocks, blocks_at_once()):
+            to = min(b + blocks_at_once(), blocks)
+            st, g_net = of_net[0, :to - b], of_net[1, :to - b]
+            for j in range(len(st)):
+                _load(between[k], NO, low + (b + j) * lanes, z[j])
+                _load(outputs[k], NO, low + (b + j) * lanes, st[j, :widths[k, -1]])
+            _backward_blocks(states[(k + 1) % 2, b:to], of_rows[b:to], z, st, factors, turned[k], orders[k], widths[k], limit,
+                             hidden[k], N, low + b * lanes, work, g_net, delta[k - first] if want else params, want, da,
+                             states[k % 2, b:to], sums)
+            for j in range(len(st) if want else 0):
+                _store(g_net[j], g[k - first, :widths[k, -1]], low + (b + j) * lanes)
         if want:
             total = sum_in_lanes(dlog_det[low:min(low + blocks * lanes, N)])
             for d in range(D):
