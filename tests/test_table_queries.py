@@ -162,9 +162,13 @@ def test_what_is_no_table_stays_an_array(tmp_path, capsys, monkeypatch):
     np.save("x.npy", x)
     np.savetxt("bare.csv", x, "%d", ",")
     pl.DataFrame(x, schema=["a", "b"]).write_csv("x.csv")
-    for line in ("fit mixture --data x.npy", "fit mixture --data bare.csv", "fit gmm --data x.csv", "fit vae --data x.csv"):
+    pl.DataFrame(np.tile(x, (1, 51)), schema=[f"p{j}" for j in range(102)]).write_csv("wide.csv")
+    for line in ("fit mixture --data x.npy", "fit mixture --data bare.csv", "fit gmm --data x.csv", "fit vae --data x.csv",
+                 "fit made --data x.csv --set preprocess=dequantize+standardize", "fit mixture --data wide.csv"):
         said = npgen_says(f"{line} --out m --epochs 2", capsys)
         assert npgen.load("m").schema_ is None and "kind" not in said
+    npgen_says("fit mixture --data wide.csv --column p0=category --epochs 1 --out m --quiet", capsys)
+    assert npgen.load("m").schema_ is not None
     for line, words in {
             "fit mixture --data x.npy --column a=real --out o": "--column says what the columns of a table are, but",
             "fit made --data x.csv --context a --column b=real --out o": "x.csv is fitted as an array where there",

@@ -45,7 +45,7 @@ def fit(args):
         kinds = {column.name: "text" for column in schema.columns if column.native.type == "string"}
     blocks = is_blocks(args.data)
     table = not blocks and args.context is None and (model.holds_levels or kinds is not None or is_parquet(args.data))
-    frame = frame_in(args.data, kinds, dialect(args)) if table else None
+    frame = frame_in(args.data, kinds, dialect(args), _preprocessed(args)) if table else None
     if kinds is not None and frame is None and not blocks:
         raise ValueError(f"--{'column' if args.column else 'schema'} says what the columns of a table are, but {args.data} is "
                          + ("fitted as an array where there is a --context" if args.context else "none") + "; leave it out")
@@ -124,7 +124,8 @@ def check(args):
     if args.model in MODELS and not os.path.exists(args.model):
         source = args.data or "moons"
         model = build(args)
-        x = frame_in(source, None, dialect(args)) if model.holds_levels and args.context is None else None
+        table = model.holds_levels and args.context is None
+        x = frame_in(source, None, dialect(args), _preprocessed(args)) if table else None
         x, context = (x, None) if x is not None else training_rows(source, args.context, model.takes_missing, dialect(args))
         model.fit(x, context=context)
         x = named(model, x.rows) if isinstance(x, data.Table) else x
@@ -146,6 +147,11 @@ def check(args):
                                         context=None if context is None else context[:2000])
     print(report)
     return 0 if report.passed else 1
+
+
+def _preprocessed(args):
+    """Whether a preprocessing is asked for, which is one of arrays."""
+    return any(setting.startswith("preprocess=") for setting in args.set)
 
 
 def build(args):

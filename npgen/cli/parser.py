@@ -21,7 +21,8 @@ DATA is a built-in name or a file:
   FILE.npy, .npz    an array (rows, columns)
   FILE.csv          numbers, with or without a header of names; also .tsv, .txt and .gz
   FILE.csv, .parquet    with npgen[tables]: text, dates and holes under names; such a table a
-                    mixture and a made take for one also if all its columns are numbers
+                    mixture and a made take for one also if it is numbers alone, in up to
+                    100 columns
   ...idx3-ubyte     MNIST's format, also .gz; every image is a row
 A model keeps the names of the columns that it was fitted on. Columns of later data are found
 by name, in any order, and those that the model does not know are ignored, with a warning.

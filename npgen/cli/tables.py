@@ -11,6 +11,8 @@ from ..data.schema import KINDS, Schema
 from .parser import add_command, add_dialect, dialect
 from .sources import check_names, check_output, listed, rows_of, warn_of_others
 
+WIDE = 100  # columns of numbers alone, beyond which a head for each is slow
+
 
 def schema(args):
     """npgen schema FILE"""
@@ -35,13 +37,17 @@ def is_table(path, dialect):
     return is_parquet(path) or is_text(path) and os.path.isfile(path) and data.Source(path, dialect=dialect).names is not None
 
 
-def frame_in(path, columns, dialect):
-    """The DataFrame in a file that is a table, else None: an array. Without polars, text that is not asked for by kinds of its
-    columns is read as an array of numbers, too.
+def frame_in(path, columns, dialect, preprocessed=False):
+    """The DataFrame in a file that is a table, else None: an array. Text whose columns' kinds are not given is an array, too,
+    without polars, and if it is numbers alone in more than WIDE columns, as of pictures, or for a preprocessing that is asked.
     """
     if columns is None and not is_parquet(path) and importlib.util.find_spec("polars") is None:
         return None
-    return read_table(path, columns, dialect) if is_table(path, dialect) or columns is not None and is_text(path) else None
+    if not (is_table(path, dialect) or columns is not None and is_text(path)):
+        return None
+    frame = read_table(path, columns, dialect)
+    asked = columns is not None or is_parquet(path) or not (preprocessed or frame.width > WIDE)
+    return frame if asked or not all(dtype.is_numeric() for dtype in frame.dtypes) else None
 
 
 def rows_for(schema, path, dialect, file, has="was fitted on"):
