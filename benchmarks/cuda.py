@@ -2,23 +2,26 @@
 
     python -m benchmarks.cuda [--minutes M] [--out FILE]
 
-Rows are printed as they come: the kernels, MADE's samples, what steps consist of, then training steps and EM beside what runs
-at once, then two steps beside what torch.compile makes, which takes it minutes; none begins after M minutes.
+Rows are printed as they come, and the page is written anew with each: training steps and EM beside what runs at once, then
+what steps consist of, the kernels, MADE's samples, at last two steps beside what torch.compile makes, which takes it minutes.
+What fails becomes a line of the page, and the rest goes on; nothing begins after M minutes.
 
 A kernel's time is the best of several calls, between two CUDA events, with its data on the device; a copy's is that of
 cudaMemcpyAsync. Of a captured step: the wall time with all of fit's Python; the busy time, of graphs launched one behind the
 other; how many nodes its graph has; and of every kernel of ours the time of 20 launches in one graph, over 20. Training steps
 and EM are measured as benchmarks/speed.py does, every library in a process of its own, after a check that answers agree; there
 too the rows lie on the device before the clock starts, and products of float32 are of float32, not TF32. A peer that is not
-installed, or that finds no GPU, is left out, and a work that fails is named. Their wheels for GPUs: torch, 'jax[cuda13]'.
+installed, or that finds no GPU, is left out. Their wheels for GPUs: torch, 'jax[cuda13]'.
 
 No GPU was at hand when this was written anew: npgen has run on the tests' stand-in for CuPy alone, the peers on the CPU, all
 at sizes of a few values.
 """
 import argparse
 import collections
+import contextlib
 import importlib.util
 import math
+import os
 import re
 import sys
 import time
@@ -31,7 +34,7 @@ from npgen import graph
 from npgen.kernels import _cuda, em, logsumexp, masked_matmul, random, reparameterize
 from npgen.masks import Plan
 
-from . import problems, speed, with_npgen
+from . import problems, refuse_another_checkout, speed, with_npgen
 from .speed import Bar, Work
 from .worker import Worker, n_cores
 
@@ -44,8 +47,8 @@ WORKS = {f"{name}, H={np.max(sizes['hidden'])}, step": Work(make, f"{make}_step"
 BARS = [Bar(work, f"{work}, against {against}", limit, (against,), stretch) for work in WORKS
         for limit, stretch, against in ((0.3, 0.15, "torch"), (1.3, 1.0, "jax"))]
 EM = "EM iteration, float64, N=10,000,000, D=16, K=32"
-WORKS |= {"MADE 784-500-784, 100 rows sampled": Work("made", "made_sample", device="cuda"),  # which has no bar
-          EM: Work("mixture", "em_on_device", {"n": 10_000_000}, "cuda")}
+WORKS |= {EM: Work("mixture", "em_on_device", {"n": 10_000_000}, "cuda"),
+          "MADE 784-500-784, 100 rows sampled": Work("made", "made_sample", device="cuda")}  # which has no bar
 BARS.append(Bar(EM, f"{EM}, against torch", 0.5, ("torch",), 0.3))
 AT_ONCE = ("npgen", "torch", "torch, masked gradients", "jax", "jax, flat buffer", "jax, masked gradients",
            "jax, masked gradients, flat buffer")
@@ -194,92 +197,155 @@ def sampling(n, repeats, **sizes):
     return seconds(lambda: model.sample(n, rng=0), repeats), seconds(lambda: model.log_prob(x), repeats)
 
 
-def beside(works, rounds, budget, compiled=(), ends=math.inf):
-    """({work: {variant: seconds per call}}, [words on every library left out, every work that failed or was not begun]).
+class Page:
+    """What was measured, as Markdown: printed as it comes, and written with every row, so that no end loses what is before it.
 
-    compiled: the works of which the variants of torch.compile are measured as well, after all others. No work is begun after
-    `ends`, of time.monotonic().
+    results  {work: {variant: seconds per call}}; missing: a line on everything that failed, was not begun, or has no library
     """
-    workers, results, missing = [Worker("npgen", n_cores())], {}, []
+
+    def __init__(self, title, out, ends):
+        self.title, self.out, self.ends = title, out, ends
+        self.results, self.missing, self.tables, self.whole = {}, [], [], False
+
+    def table(self, *head):
+        """The function that adds a row to a table of this head, which is shown once it has one."""
+        rows = []
+        self.tables.append((head, rows))
+
+        def add(row):
+            rows.append(row)
+            print(row, flush=True)
+            self.write()
+        return add
+
+    def miss(self, words):
+        """Say what is missing."""
+        self.missing.append(words)
+        print(words, file=sys.stderr, flush=True)
+        self.write()
+
+    def take(self, what, measure):
+        """Measure this, unless the time is over; if it fails, a line says so, and the rest goes on."""
+        if time.monotonic() > self.ends:
+            self.miss(f"{what} was left out: the time was over")
+            return
+        try:
+            measure()
+        except Exception as error:  # whatever it is, the rest is worth having
+            self.miss(f"{what} FAILED: {_named(error)}")
+
+    def text(self):
+        """All of it, as far as it has come."""
+        lines = [*self.title, "", *(f"- **{words}**" for words in self.missing)]
+        lines += [] if self.whole else ["- **The run was ended before all was measured.**"]
+        lines += ["", "## Beside torch and JAX on the same device", ""]
+        lines += speed.bars_table(self.results, [bar for bar in BARS if bar.rivals(self.results.get(bar.work, ()))])
+        lines += ["", *speed.times_table(self.results), "", "## Alone"]
+        lines += [line for head, rows in self.tables if rows for line in ("", *head, *rows)]
+        return "\n".join(lines) + "\n"
+
+    def write(self):
+        """Put it into the file, whole or not at all."""
+        if self.out is not None:
+            part = self.out.with_name(f"{self.out.name}.part")
+            part.write_text(self.text(), encoding="utf-8")
+            os.replace(part, self.out)
+
+
+def _named(error):
+    """An error in a line: the last, if it comes from another process with its traceback."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if len(lines) > 1 else ": ".join([type(error).__name__, *lines])
+
+
+@contextlib.contextmanager
+def peers(page):
+    """The processes of npgen and of every library that is installed and reaches the device; the page names the others."""
+    workers = [Worker("npgen", n_cores())]
     try:
         for library in "torch", "jax":
             if importlib.util.find_spec(library) is None:
-                missing.append(f"{library} was left out: it is not installed")
+                page.miss(f"{library} was left out: it is not installed")
                 continue
             worker = Worker(library, n_cores(), XLA_PYTHON_CLIENT_PREALLOCATE="false")
             try:
                 worker("reach", "cuda")
                 workers.append(worker)
-            except RuntimeError as error:
+            except Exception as error:
                 worker.stop()
-                missing.append(f"{library} was left out: {_last_line(error)}")
-        for work, wanted in (*((work, AT_ONCE) for work in works), *((work, ()) for work in compiled)):
-            if time.monotonic() > ends:
-                missing.append(f"{work}{'' if wanted else ', torch.compile'} was left out: the time was over")
-                continue
-            try:
-                results[work] = speed.measure(workers, work, rounds, budget, works, wanted)
-            except (RuntimeError, AssertionError, EOFError, OSError) as error:  # the other works' figures are worth having
-                missing.append(f"{work} FAILED: {_last_line(error)}")
-                continue
-            best = ", ".join(f"{variant} {1e3 * min(times):.3g} ms" for variant, times in results[work].items())
-            print(f"{work}: {best}", flush=True)
+                page.miss(f"{library} was left out: {_named(error)}")
+        yield workers
     finally:
         for worker in workers:
             worker.stop()
-    print(*missing, sep="\n", file=sys.stderr)
-    return results, missing
 
 
-def _last_line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+def beside(page, workers, work, works, rounds, budget, wanted=AT_ONCE):
+    """Measure one work in all these processes: its variants that are wanted, or all."""
+    try:
+        measured = speed.measure(workers, work, rounds, budget, works, wanted)
+    except Exception:
+        workers[0].stop()  # some errors of a device stay with their process
+        workers[0] = Worker("npgen", n_cores())
+        raise
+    page.results[work] = measured
+    print(f"{work}: " + ", ".join(f"{variant} {1e3 * min(times):.3g} ms" for variant, times in measured.items()), flush=True)
+    page.write()
 
 
 def report(values, columns, rows, width, mixture_sizes, repeats, works=WORKS, budget=0.2, compiled=(), ends=math.inf,
-           samples=10_000, sizes=None, steps=200):
-    """(the tables, as Markdown; what is missing from them); their rows are printed as they come."""
-    lines = [f"# CUDA kernels on {_cuda.devices()[0]}", "", f"`python -m benchmarks.cuda`; the best of {repeats} calls.", "",
-             f"| {4 * values / 1e9:.3g} GB, float32 | ms | bandwidth over a copy's | bar |", "|---|---|---|---|"]
+           samples=10_000, sizes=None, steps=200, out=None):
+    """(the page, as Markdown; what is missing from it), which is written to `out` as it grows.
 
-    def row(text):
-        lines.append(text)
-        print(text, flush=True)
+    compiled: the works of which the variants of torch.compile are measured as well, after all else. Nothing is begun after
+    `ends`, of time.monotonic().
+    """
+    page = Page([f"# CUDA kernels on {_cuda.devices()[0]}", "", f"`python -m benchmarks.cuda`; the best of {repeats} calls."],
+                out, ends)
+    step = page.table("| step | wall, ms | busy, ms | wall over busy | nodes of its graph | bar |", "|---|---|---|---|---|---|")
+    part = page.table("| of a step | kernel | launches | ms |", "|---|---|---|---|")
+    moved = page.table(f"| {4 * values / 1e9:.3g} GB, float32 | ms | bandwidth over a copy's | bar |", "|---|---|---|---|")
+    product = page.table(f"| {rows} x {width} by {width} x {width} | ms | over the dense product | bar |", "|---|---|---|---|")
+    drawing = page.table("| MADE 784-500 | ms | over scoring them | bar |", "|---|---|---|---|")
+    sums = page.table("| EM | ms |", "|---|---|")
 
-    for name, took, ratio in by_memory(values, columns, repeats):
-        row(f"| {name} | {1e3 * took:.3f} | {ratio:.2f} | {f'at least {OF_COPY[0]}' if name in OF_COPY[1] else ''} |")
-    lines += ["", f"| {rows} x {width} by {width} x {width} | ms | over the dense product | bar |", "|---|---|---|---|"]
-    for name, took, ratio in products(rows, width, repeats):
-        row(f"| {name} | {1e3 * took:.3f} | {ratio:.2f} | {f'at most {OF_DENSE}' if 'masked' in name else ''} |")
-    lines += ["", "| EM | ms |", "|---|---|"]
-    for name, took in mixture(*mixture_sizes, repeats):
-        row(f"| {name} | {1e3 * took:.3f} |")
-    drawn, scored = sampling(samples, repeats, **(sizes or {}))
-    lines += ["", "| MADE 784-500 | ms | over scoring them | bar |", "|---|---|---|---|"]
-    row(f"| {samples:,} rows sampled | {1e3 * drawn:.3f} | {drawn / scored:.2f} | at most {OF_SCORING} |")
-    of_steps, left_out = {work: works[work] for work in works if work.endswith("step")}, []
-    lines += ["", "| step | wall, ms | busy, ms | wall over busy | nodes of its graph | bar |", "|---|---|---|---|---|---|"]
-    parts = []
-    for name, work in of_steps.items():
-        if time.monotonic() > ends:
-            left_out.append(f"{name}, its profile, was left out: the time was over")
-            continue
-        try:
-            wall, busy, nodes, kernels = profile(work, steps, min(repeats, 3))
-        except Exception as error:  # the rest is worth having
-            left_out.append(f"{name}, its profile, FAILED: {_last_line(error)}")
-            print(left_out[-1], flush=True)
-            continue
-        row(f"| {name} | {1e3 * wall:.3f} | {1e3 * busy:.3f} | {wall / busy:.2f} | {nodes} | at most {OF_BUSY} |")
-        parts += [f"| {name} | {kernel} | {launches} | {1e3 * took:.4f} |" for kernel, (launches, took) in kernels.items()]
-    lines += ["", "| of a step | kernel | launches | ms |", "|---|---|---|---|"]
-    for text in parts:
-        row(text)
-    results, missing = beside(works, repeats, budget, compiled, ends)
-    missing = left_out + missing
-    lines += ["", "## Beside torch and JAX on the same device", "", *(f"- **{words}**" for words in missing), ""]
-    lines += speed.bars_table(results, [bar for bar in BARS if bar.rivals(results.get(bar.work, ()))])
-    lines += ["", *speed.times_table(results)]
-    return "\n".join(lines) + "\n", missing
+    def taken_apart(name, work):
+        wall, busy, nodes, kernels = profile(work, steps, min(repeats, 3))
+        step(f"| {name} | {1e3 * wall:.3f} | {1e3 * busy:.3f} | {wall / busy:.2f} | {nodes} | at most {OF_BUSY} |")
+        for kernel, (launches, took) in kernels.items():
+            part(f"| {name} | {kernel} | {launches} | {1e3 * took:.4f} |")
+
+    def memory():
+        for name, took, ratio in by_memory(values, columns, repeats):
+            moved(f"| {name} | {1e3 * took:.3f} | {ratio:.2f} | {f'at least {OF_COPY[0]}' if name in OF_COPY[1] else ''} |")
+
+    def multiplied():
+        for name, took, ratio in products(rows, width, repeats):
+            product(f"| {name} | {1e3 * took:.3f} | {ratio:.2f} | {f'at most {OF_DENSE}' if 'masked' in name else ''} |")
+
+    def sampled():
+        drawn, scored = sampling(samples, repeats, **(sizes or {}))
+        drawing(f"| {samples:,} rows sampled | {1e3 * drawn:.3f} | {drawn / scored:.2f} | at most {OF_SCORING} |")
+
+    def summed():
+        for name, took in mixture(*mixture_sizes, repeats):
+            sums(f"| {name} | {1e3 * took:.3f} |")
+
+    page.write()
+    with peers(page) as workers:
+        for name in works:
+            page.take(name, lambda name=name: beside(page, workers, name, works, repeats, budget))
+        for name in works:
+            if name.endswith("step"):
+                page.take(f"{name}, its profile,", lambda name=name: taken_apart(name, works[name]))
+        for what, measure in (("the kernels that memory bounds", memory), ("masked products", multiplied),
+                              ("MADE's samples", sampled), ("EM's sums", summed)):
+            page.take(what, measure)
+        for name in compiled:
+            page.take(f"{name}, torch.compile", lambda name=name: beside(page, workers, name, works, repeats, budget, ()))
+    page.whole = True
+    page.write()
+    return page.text(), page.missing
 
 
 def main(argv=None):
@@ -287,8 +353,9 @@ def main(argv=None):
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path(__file__).with_name("CUDA.md"))
     parser.add_argument("--minutes", metavar="M", type=float, default=math.inf, help="begin nothing after so many minutes")
     options = parser.parse_args(argv)
-    text, missing = report(*SIZES.values(), repeats=10, compiled=COMPILED, ends=time.monotonic() + 60 * options.minutes)
-    options.out.write_text(text, encoding="utf-8")
+    refuse_another_checkout()
+    _, missing = report(*SIZES.values(), repeats=10, compiled=COMPILED, ends=time.monotonic() + 60 * options.minutes,
+                        out=options.out)
     if any("FAILED" in words for words in missing):
         sys.exit(1)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import problems
+from . import problems, refuse_another_checkout
 from .worker import Worker
 
 TOLERANCE = 1e-4
@@ -343,6 +343,7 @@ def main(argv=None):
     works = [work for work in WORKS if not args.only or any(text.lower() in work.lower() for text in args.only)]
     if not works:
         parser.error(f"--only {' '.join(args.only)}: no work has that in its name; there are {', '.join(WORKS)}")
+    refuse_another_checkout()
     sections, facts, where = {}, {}, machine()
     for n_threads in args.threads:
         sections[n_threads], own = run(n_threads, works, args.repeats, args.budget)

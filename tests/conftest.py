@@ -62,7 +62,21 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
-def cupy(request):
+def launches(request, monkeypatch):
+    """The kernels that a test launches are in its JUnit report, of which cuda_receipts.py makes receipts."""
+    from npgen.kernels import _cuda
+    signatures, stems = _cuda.signatures, []
+
+    def noted(stem):  # which every launch asks for, however it is imported
+        stems.extend([stem] if stem not in stems else [])
+        return signatures(stem)
+
+    monkeypatch.setattr(_cuda, "signatures", noted)
+    request.node.user_properties.append(("launches", stems))
+
+
+@pytest.fixture
+def cupy(request, launches):
     """The stand-in for CuPy, as the module cupy; with --gpu CuPy itself."""
     if request.config.getoption("--gpu"):
         from npgen.kernels import _cuda

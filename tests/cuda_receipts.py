@@ -4,8 +4,9 @@
 
 Runs the kernels' tests on the device, captured steps beside those taken one by one, the benchmark, every public call, the
 laws of every model, its moves, files and resumed fits, and NVIDIA's compute-sanitizer where it is installed; tests in several
-processes where pytest-xdist is, as it is the host that keeps them waiting; writes kernels/VERIFIED.json (of every .cu the
-hash of its source, device, driver and date of its last pass), as soon as the kernels have passed, and benchmarks/CUDA.md.
+processes where pytest-xdist is, as it is the host that keeps them waiting; writes kernels/VERIFIED.json as soon as the kernels'
+tests are through (of every kernel whose own have passed, whatever others did: the hash of its .cu with all that it includes and
+of its launches, its .py, _cuda.py and _cublas.py; device, driver and date), and benchmarks/CUDA.md.
 It is over after M minutes: a step is cut short after its share of what is left, and what was left out is said at the end.
 --plan prints what remains to be verified, in this order; --stand-in takes, on a machine without a GPU, the steps that a
 stand-in for CuPy can take, and keeps no receipts.
@@ -18,15 +19,19 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import xml.etree.ElementTree
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import refuse_another_checkout  # noqa: E402
 from npgen.kernels import _cuda  # noqa: E402
 
 RECEIPTS = ROOT / "kernels" / "VERIFIED.json"
@@ -40,7 +45,7 @@ KERNELS = "tests/test_cuda.py", "tests/test_cuda_networks.py"
 class Step:
     """What is run: of the time that is left it has a share, and so many seconds more before it is cut short.
 
-    verifies: what is known when it has passed, and is not before; receipts: whether the kernels have passed with it;
+    verifies: what is known when it has passed, and is not before; receipts: whether its tests are those of the kernels;
     tool: what has to be installed.
     """
 
@@ -80,9 +85,12 @@ STEPS = (
 
 
 def fingerprints():
-    """{stem: the hash of its source, includes and all} of every .cu."""
-    return {path.stem: hashlib.sha256(_cuda.source(path.stem).encode()).hexdigest()[:16]
-            for path in sorted(_cuda.FOLDER.glob("*.cu"))}
+    """{stem: the hash of its source, includes and all, and of the Python that launches it} of every .cu."""
+    def text(stem):
+        launches = (_cuda.FOLDER / f"{name}.py" for name in (stem, "_cuda", "_cublas"))
+        return "\0".join([_cuda.source(stem), *(path.read_text(encoding="utf-8") for path in launches)])
+
+    return {path.stem: hashlib.sha256(text(path.stem).encode()).hexdigest()[:16] for path in sorted(_cuda.FOLDER.glob("*.cu"))}
 
 
 def unverified():
@@ -91,12 +99,35 @@ def unverified():
     return [stem for stem, digest in fingerprints().items() if receipts.get(stem, {}).get("hash") != digest]
 
 
-def write_receipts():
-    """Say that every source has passed here and now."""
+def judged(path, stems):
+    """(those of the stems that have passed, those that have failed) the tests of which pytest has written a JUnit file.
+
+    A test is of the kernels that it launches, see conftest.py. One that fails is against these and those that its name names,
+    as it may have failed before a launch; if there are none, against all that the tests of its file launch.
+    """
+    cases = [(case, {stem for each in case.iter("property") if each.get("name") == "launches"
+                     for stem in re.findall(r"\w+", each.get("value"))})
+             for case in xml.etree.ElementTree.parse(path).iter("testcase")]
+    passed, failed, of_file = set(), set(), {}
+    for case, launched in cases:
+        of_file.setdefault(case.get("classname"), set()).update(launched)
+    for case, launched in cases:
+        if case.find("failure") is None and case.find("error") is None:
+            passed |= launched
+        else:
+            named = set(stems) & set(re.findall("[a-z_]+", case.get("name").removeprefix("test_")))
+            failed |= launched | named or of_file[case.get("classname")]
+    return passed - failed, failed
+
+
+def write_receipts(passed, failed=()):
+    """Say which sources have passed here and now; those that failed have no receipt any more, others keep theirs."""
     driver = _cuda.require().cuda.runtime.driverGetVersion()
     place = {"device": _cuda.devices()[0], "driver": driver, "date": datetime.date.today().isoformat()}
-    receipts = {stem: {"hash": digest, **place} for stem, digest in fingerprints().items()}
-    RECEIPTS.write_text(json.dumps(receipts, indent=1) + "\n", encoding="utf-8")
+    before = json.loads(RECEIPTS.read_text(encoding="utf-8")) if RECEIPTS.exists() else {}
+    receipts = {stem: receipt for stem, receipt in before.items() if stem not in failed}
+    receipts |= {stem: {"hash": digest, **place} for stem, digest in fingerprints().items() if stem in passed}
+    RECEIPTS.write_text(json.dumps(receipts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def run(step, ends, stand_in=False):
@@ -111,13 +142,19 @@ def run(step, ends, stand_in=False):
     limit = step.share * left
     command = [word for word in step.command if not stand_in or word != "--gpu"]
     begin, words = time.monotonic(), [word.format(minutes=f"{limit / 60:.2f}") for word in command]
-    try:
-        code = subprocess.run(words, cwd=ROOT, timeout=None if limit == math.inf else limit + step.grace).returncode
-    except subprocess.TimeoutExpired:
-        return f"cut short after {limit:.0f} s: the time was over"
-    if code == 0 and step.receipts and not stand_in:
-        write_receipts()
-    return f"{'FAILED' if code else 'passed'} in {time.monotonic() - begin:.0f} s"
+    with tempfile.TemporaryDirectory() as folder:
+        keeps, path = step.receipts and not stand_in, Path(folder) / "junit.xml"
+        words += ["--junitxml", str(path)] if keeps else []
+        try:
+            code = subprocess.run(words, cwd=ROOT, timeout=None if limit == math.inf else limit + step.grace).returncode
+        except subprocess.TimeoutExpired:
+            return f"cut short after {limit:.0f} s: the time was over"
+        said = ""
+        if keeps and path.exists():  # not if pytest itself broke down
+            passed, failed = judged(path, fingerprints())
+            write_receipts(passed, failed)
+            said = f"; no receipt for {', '.join(sorted(fingerprints().keys() - passed))}" if code else ""
+    return f"{'FAILED' if code else 'passed'} in {time.monotonic() - begin:.0f} s{said}"
 
 
 def main(argv=None):
@@ -132,6 +169,7 @@ def main(argv=None):
             share = f"at most {step.share:.0%} of the time that is left then"
             print(f"{step.what}: {step.verifies}", " ".join(step.command), share, sep="\n    ")
         return
+    refuse_another_checkout()
     ends, outcomes = time.monotonic() + 60 * options.minutes, {}
     if not options.stand_in:
         _cuda.require()
