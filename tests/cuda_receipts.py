@@ -39,6 +39,7 @@ PYTEST = sys.executable, "-m", "pytest", "-q", "--gpu"
 PROCESSES = min(4, os.cpu_count()) if importlib.util.find_spec("xdist") else 1  # more would each compile every kernel
 TOGETHER = PYTEST if PROCESSES == 1 else (*PYTEST, "--numprocesses", str(PROCESSES), "--dist", "worksteal")
 KERNELS = "tests/test_cuda.py", "tests/test_cuda_networks.py"
+TRAJECTORY = "tests/test_trajectory.py::test_the_device_agrees_with_the_reference"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Step:
 
 
 STEPS = (
-    Step("the kernels", (*TOGETHER, *KERNELS, "tests/test_cublas.py"),
+    Step("the kernels", (*TOGETHER, *KERNELS, TRAJECTORY, "tests/test_cublas.py"),
          "every kernel agrees with its reference, and so do large products by cuBLAS: masked ones, layers of networks, TF32 "
          "and bf16 where they are asked for", receipts=True),
     Step("captured steps", (*TOGETHER, "tests/test_graph.py"),

@@ -79,6 +79,15 @@ _cuda.source = lambda stem: right(stem).replace("out[0] = total", "out[0] = 2 * 
     assert cuda_receipts.judged(tmp_path / "junit.xml", cuda_receipts.fingerprints()) == ({"silu", "gather"}, {"norm"})
 
 
+@pytest.mark.slow
+def test_every_kernel_has_tests_in_the_step_that_makes_receipts(cupy, tmp_path):
+    step, = (step for step in cuda_receipts.STEPS if step.receipts)
+    command = [word for word in step.command if word != "--gpu"]
+    subprocess.run([*command, "--quick", "--junitxml", tmp_path / "junit.xml"], cwd=cuda_receipts.ROOT, capture_output=True)
+    stems = set(cuda_receipts.fingerprints())
+    assert set.union(*cuda_receipts.judged(tmp_path / "junit.xml", stems)) == stems
+
+
 def test_another_checkouts_kernels_are_refused_in_a_line(tmp_path):
     """An environment where one checkout is installed for editing gives them to the npgen of another."""
     for folder in "npgen", "kernels", "benchmarks", "tests":
