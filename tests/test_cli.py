@@ -98,6 +98,39 @@ def test_fit_help_of_a_model_says_what_each_of_its_settings_means(capsys):
     assert "npgen fit MODEL --help has the settings" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("model, setting, part", [
+    ("energy", "base=GaussianMixture(3, covariance_type='diag')", "base_"),
+    ("energy", "base=NSF(hidden=8, n_layers=1, max_epochs=2)", "base_"),
+    ("autoencoder", "prior=GaussianMixture(3, covariance_type='diag')", "prior_"),
+    ("autoencoder", "prior=MADE(hidden=(8,), head='mixture', max_epochs=2)", "prior_")])
+def test_a_setting_that_is_a_model_is_given_by_its_constructor(here, model, setting, part):
+    """It is what Python makes of it, and --seed makes its fit the same again."""
+    argv = "fit", model, "--data", "moons", "--epochs", "2", "--quiet", "--set", "hidden=8", "--set", setting, "--out"
+    assert run(*argv, "one") == run(*argv, "two") == 0
+    one, two = npgen.load("one"), npgen.load("two")
+    want = eval(setting.partition("=")[2], vars(npgen))
+    assert repr(getattr(one, part[:-1])) == repr(want) and isinstance(getattr(one, part), type(want))
+    assert one.sample(9, rng=0).tobytes() == two.sample(9, rng=0).tobytes()
+
+
+WRONG_MODELS = {"an unknown model": ("GaussianMixtur(5)", ("GaussianMixtur is none of", "GaussianMixture")),
+                "no constructor": ("GaussianMixture", ("give the model by its constructor", "GaussianMixture(5)")),
+                "half of one": ("GaussianMixture(5", ("never closed",)), "unknown options": ("GaussianMixture(k=5)", ("'k'",)),
+                "a text without quotes": ("GaussianMixture(5, covariance_type=diag)", ("diag is no literal", "in quotes")),
+                "options in a dict": ("GaussianMixture(**{})", ("no literal",)), "a prior": ("Flow(5)", ("Flow is none of",)),
+                "a call": ("__import__('os').mkdir('made')", ("mkdir is none of",)),
+                "a call within": ("GaussianMixture(__import__('os').mkdir('made'))", ("mkdir is none of",))}
+
+
+@pytest.mark.parametrize("what", WRONG_MODELS)
+def test_a_setting_that_is_no_model_is_refused_and_nothing_is_executed(here, capsys, what):
+    text, says = WRONG_MODELS[what]
+    for model, name in ("energy", "base"), ("autoencoder", "prior"):
+        error = fails(capsys, *fast("--set", f"{name}={text}", model=model))
+        assert error.startswith(f"npgen: error: --set {name}={text}: ") and all(word in error for word in says)
+    assert os.listdir() == []
+
+
 # ---------------------------------------------------------------- fit
 
 @pytest.mark.parametrize(("model", "source", "settings"), [
@@ -798,7 +831,10 @@ BAD_SETTINGS = {
     "no value": (fast("--set", "hidden"), ("key=value", "n_couplings")),
     "prior of no size": (fast("--set", "prior=Mixture(0)", model="vae"), ("--set prior=Mixture(0): n_components must be",)),
     "prior of unknown options": (fast("--set", "prior=Flow(size=3)", model="vae"), ("--set prior=Flow(size=3): ", "'size'")),
-    "flag by --set": (fast("--set", "random_state=1"), ("random_state=1", "hidden")),
+    "flag by --set": (fast("--set", "random_state=1"), ("random_state=1", "--seed", "hidden")),
+    "epochs by --set": (fast("--set", "max_epochs=30"), ("max_epochs=30", "--epochs", "hidden")),
+    "iterations by --set": (fast("--set", "max_iter=30", model="gmm"), ("max_iter=30", "--epochs", "tol")),
+    "another's flag by --set": (fast("--set", "max_iter=30"), ("max_iter=30: give key=value",)),
     "bad value": (fast("--set", "learning_rate=fast"), ("learning_rate", "'fast'")),
     "bad width": (fast("--set", "hidden=0"), ("hidden", "0")),
     "epochs 0": (fast("--epochs", "0"), ("max_epochs", "0")),

@@ -50,7 +50,7 @@ RANKS = [
      "testing.mixtures", "testing.states", "testing.laws", "testing.report", "testing", "plot"],
     ["machine", "demo", "words", "reports.markup", "reports.section", "reports.charts", "reports.bins", "reports.measures",
      "reports.subject", "reports.fitted", "reports.columns", "reports.rows", "reports.synthetic", "reports.page", "reports",
-     "cli.interrupts", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.tables", "cli.fitting",
+     "cli.interrupts", "cli.words", "cli.sources", "cli.contexts", "cli.parser", "cli.settings", "cli.tables", "cli.fitting",
      "cli.queries", "cli.reporting", "cli.about", "cli", "__main__"],
 ]
 ORDER = [name for rank in RANKS for name in rank]

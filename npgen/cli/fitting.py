@@ -1,6 +1,5 @@
 """npgen fit, and how the arguments name a model and its settings; npgen check, which can fit one first."""
 import argparse
-import ast
 import contextlib
 import inspect
 import os
@@ -11,12 +10,11 @@ import time
 
 import numpy as np
 
-from .. import data, heads, parallel, priors
+from .. import data, parallel
 from ..data.blocks import is_blocks
 from ..data.reading import is_parquet
 from ..data.table import TextError
 from ..data.text import PLAIN
-from ..divergences.objectives import OBJECTIVES
 from ..machine import ROWS, compiling_ahead
 from ..models import MODELS, files
 from ..train import Training
@@ -24,12 +22,14 @@ from ..words import count, describe, passes, training
 from . import contexts
 from .interrupts import ctrl_c
 from .parser import DATA, add_command, add_data, add_device, add_dialect, dialect, natural
+from .settings import value_of
 from .sources import about, check_output, named, names_of, rows_of
 from .tables import add_column, frame_in, infer, overrides, rows_for
 from .words import print_table, say
 
 COLUMNS = 60  # of which fit prints what they are taken for
-OWN_FLAGS = ("max_epochs", "max_iter", "random_state", "verbose", "verbose_interval", "callbacks")  # not for --set
+OWN_FLAGS = {"max_epochs": "--epochs", "max_iter": "--epochs", "random_state": "--seed", "verbose": "--quiet",
+             "verbose_interval": None, "callbacks": None}  # not for --set; of those without a flag, for Python alone
 
 
 def fit(args):
@@ -167,8 +167,9 @@ def build(args):
     for setting in args.set:
         name, equals, text = setting.partition("=")
         if not equals or name not in settable:
-            raise ValueError(f"--set {setting}: give key=value, the key one of {', '.join(settable)}")
-        value = _literal(text, setting)
+            own = f"{OWN_FLAGS[name]} sets {name}; " if name in defaults and OWN_FLAGS.get(name) else ""
+            raise ValueError(f"--set {setting}: {own}give key=value, the key one of {', '.join(settable)}")
+        value = value_of(cls, name, text, setting)
         several = isinstance(defaults[name], tuple) and not isinstance(value, (tuple, list, str))
         model.set_params(**{name: (value,) if several else value})
     return model
@@ -179,31 +180,6 @@ def _defaults(cls):
     density only once they are spread over their cells."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
     return defaults | ({"preprocess": "auto"} if "preprocess" in defaults else {})
-
-
-PARTS = {cls.__name__: cls for cls in (*heads.HEADS.values(), *priors.PRIORS.values(), *OBJECTIVES.values())}
-
-
-def _literal(text, setting):
-    """A Python literal; a head, prior or objective by its constructor, prior=Flow(5, hidden=(64,)); else a text, of which
-    commas make several: hidden=400,200, heads=normal,bernoulli."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        if text.partition("(")[0] in PARTS:
-            return _part(text, setting)
-        several = "," in text and re.fullmatch(r"[\w\s.,-]+", text)
-        return tuple(_literal(part.strip(), setting) for part in text.split(",")) if several else text
-
-
-def _part(text, setting):
-    """The head, prior or objective that a call of its constructor stands for. Raises ValueError where there is none."""
-    try:
-        call = ast.parse(text, mode="eval").body
-        return PARTS[call.func.id](*map(ast.literal_eval, call.args),
-                                   **{word.arg: ast.literal_eval(word.value) for word in call.keywords})
-    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
-        raise ValueError(f"--set {setting}: {' '.join(str(error).split())}") from None
 
 
 def training_rows(source, context=None, missing=False, dialect=PLAIN):
@@ -315,7 +291,7 @@ npgen fit MODEL --help has the settings of MODEL for --set, what they mean and t
     sub.add_argument("--epochs", type=int, metavar="N", help="at most so many passes over the data (default: the model's)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same model (default: 0)")
     sub.add_argument("--set", action="append", default=[], metavar="key=value", help="change a setting, see npgen fit MODEL "
-                     "--help; can be repeated")
+                     "--help; a model, prior or head by its constructor, 'base=GaussianMixture(5)'; can be repeated")
     sub.add_argument("--resume", action="store_true", help="go on from FILE.checkpoint if there is one")
     sub.add_argument("--quiet", action="store_true", help="print errors and warnings only")
     sub.add_argument("--workers", type=natural, metavar="N", help="so many processes read DATA that is several files and "

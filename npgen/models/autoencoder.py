@@ -57,7 +57,7 @@ class Autoencoder(GradientModel):
     prior: object = None
     _capabilities = Capabilities("none", "code", invertible=False)
     _objectives = ("squared_error",)
-    _models = ("prior_",)
+    submodels = ("prior_",)
     _takes_context = True
     hidden_, n_latent_, output_ = Follows(), Follows(), Follows()
 

@@ -74,7 +74,7 @@ class EnergyModel(GradientModel):
     max_epochs: int = 100
     learning_rate: float = 5e-3
     _objectives = tuple(OBJECTIVES)
-    _models = ("base_",)
+    submodels = ("base_",)
     _takes_context = True
     hidden_ = Follows()
 

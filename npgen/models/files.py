@@ -22,7 +22,7 @@ class Saved:
 
     _keeps = {}  # fitted attributes, beside those that _choose gave, that go into a file: name -> its types
     schema_ = None  # of the DataFrame that it was fitted on
-    _models = ()  # fitted attributes that are models of npgen themselves: their files are in this one
+    submodels = ()  # fitted attributes that are models of npgen, name_ of the hyperparameter name: their files are in this one
     has_file = True  # whether all that it is made of can be in a file
 
     def save(self, path):
@@ -80,7 +80,7 @@ class Saved:
                 arrays |= {f"{name.removesuffix('_')}.{key}": a for key, a in value.items()}
             else:
                 (arrays if hasattr(value, "dtype") else fitted)[name] = value
-        for name in self._models:
+        for name in self.submodels:
             its, fitted[name] = getattr(self, name)._to_file("save")
             arrays |= {f"{name.removesuffix('_')}.{key}": a for key, a in its.items()}
         return arrays, fitted
@@ -89,11 +89,11 @@ class Saved:
         """Take back what state gave, and make the parts again."""
         def named(prefix):
             return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
-        for name in self._models:
+        for name in self.submodels:
             prefix = f"{name.removesuffix('_')}."
             setattr(self, name, from_header(arrays, prefix, fitted[name]))
             arrays = {k: a for k, a in arrays.items() if not k.startswith(prefix)}
-        fitted = {k: v for k, v in fitted.items() if k not in self._models}
+        fitted = {k: v for k, v in fitted.items() if k not in self.submodels}
         self.preprocess_ = transforms.from_config(fitted["preprocess_"], named("preprocess."))
         params = named("params.")  # a file sorts its arrays; the flat buffer has an order of its own
         self.params_, self.history_ = Parameters({name: params[name] for name in fitted["params_"]}), fitted["history_"]
