@@ -38,7 +38,7 @@ def evenly(i, n):
 @jit
 def row_parts(N, columns):
     """In how many parts the rows of a product go, so that a part stays in the cache, and there are parts for many threads."""
-    return max(-(-N // 128), min(-(-N // 32), -(-16 // max(columns, 1))))
+    return max(-(-N // 128), min(-(-N // 32), -(-8 // max(columns, 1))))
 
 
 @jit

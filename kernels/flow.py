@@ -180,6 +180,20 @@ def _lines(block, first, last):
 
 
 @jit
+def _block(blocks, b):
+    """One of some blocks (b, D, lanes)."""
+    D, lanes = blocks.shape[1:]
+    return _grid(blocks, b * D * lanes, (D, lanes))
+
+
+@jit
+def _lines_of(blocks, b, first, last):
+    """All values of some lines of one of them."""
+    D, lanes = blocks.shape[1:]
+    return _values(blocks, (b * D + first) * lanes, ((last - first) * lanes,))
+
+
+@jit
 def _units(hidden, widths, layer, N):
     """The values (N, h) of a hidden layer, for a block."""
     start = 0
@@ -261,7 +275,7 @@ def _layer(weight, h, first, floor, out):
             short_layer_tile(weight, m, min(4, M - m), h, first, depth, floor, out)
             m += 4
         return
-    lines, sums = h[0], out[0]
+    lines, sums = _block(h, 0), _block(out, 0)
     while M - m >= tall_rows():
         layer_tile(weight, m, tall_rows(), lines, first, depth, floor, sums)
         m += tall_rows()
@@ -281,11 +295,11 @@ def _outputs(z, first, net, widths, limit, keep, units, N, low, work, st):
         _layer(_weight_of(net, widths, layer), h, first, zero, out)
         first, h = 0, out
         for b in range(len(z) if keep else 0):
-            _store_turned(h[b], _units(units, widths, layer + 1, N), low + b * tile_columns(z))
+            _store_turned(_block(h, b), _units(units, widths, layer + 1, N), low + b * tile_columns(z))
     _layer(_weight_of(net, widths, last), h, first, none, st)
     steepness = z.dtype.type(1) / limit
     for b in range(len(z)):
-        s = _lines(st[b], 0, widths[-1] // 2)
+        s = _lines_of(st, b, 0, widths[-1] // 2)
         for i in range(s.size):
             s[i] = limit * tanh_fused(s[i] * steepness)
 
@@ -314,12 +328,12 @@ def _inverse_blocks(x, shift, factors, net, order, widths, limit, keep, units, N
     D, J = len(order), widths[-1] // 2
     K = D - J
     for b in range(len(x)):
-        before, after = x[b], z[b]
+        before, after = _block(x, b), _block(z, b)
         for d in range(D):
             normalize(before, order[d], d, shift, factors, after, J + d if d < K else d - K)
     _outputs(z, J, net, widths, limit, keep, units, N, low, work, st)
     for b in range(len(x)):
-        moved, s, t, total = _lines(z[b], 0, J), _lines(st[b], 0, J), _lines(st[b], J, 2 * J), _lines(sums[b], 0, J)
+        moved, s, t, total = _lines_of(z, b, 0, J), _lines_of(st, b, 0, J), _lines_of(st, b, J, 2 * J), _lines_of(sums, b, 0, J)
         for i in range(s.size):
             moved[i] = (moved[i] - t[i]) * exp_small_fused(-s[i])
             total[i] += s[i]
@@ -332,8 +346,8 @@ def _forward_blocks(z, shift, factors, net, order, widths, limit, work, st, x, s
     K = D - J
     _outputs(z, J, net, widths, limit, NO, net, ZERO, ZERO, work, st)
     for b in range(len(z)):
-        before, after = z[b], x[b]
-        moved, s, t, total = _lines(before, 0, J), _lines(st[b], 0, J), _lines(st[b], J, 2 * J), _lines(sums[b], 0, J)
+        before, after = _block(z, b), _block(x, b)
+        moved, s, t, total = _lines(before, 0, J), _lines_of(st, b, 0, J), _lines_of(st, b, J, 2 * J), _lines_of(sums, b, 0, J)
         for i in range(s.size):
             moved[i] = fused(moved[i], exp_small_fused(s[i]), t[i])
             total[i] += s[i]
@@ -384,23 +398,26 @@ def _backward_blocks(dz, of_rows, z, st, factors, turned, order, widths, limit, 
     """
     zero, none, lanes = dz.dtype.type(0), dz.dtype.type(-np.inf), tile_columns(dz)
     for b in range(len(dz)):
-        _backward_start(dz[b], of_rows[b], z[b], st[b], order, widths, limit, g[b], da[b], dnorm)
+        _backward_start(_block(dz, b), _block(of_rows, b), _block(z, b), _block(st, b), order, widths, limit, _block(g, b),
+                        _block(da, b), dnorm)
     above = g
     for layer in range(len(widths) - 2, 0, -1):
-        below, M, spare = work[layer % 2, :len(dz)], widths[layer], work[2, 0]
+        below, M, spare = work[layer % 2, :len(dz)], widths[layer], _block(work[2], 0)
         _layer(_turned_of(turned, widths, layer), above, ZERO, none, below)
         for b in range(len(dz)):
             _load(_units(units, widths, layer, N), YES, low + b * lanes, _grid(spare, ZERO, (M, lanes)))
-            values, active = _lines(below[b], 0, M), _lines(spare, 0, M)
+            values, active = _lines_of(below, b, 0, M), _lines(spare, 0, M)
             for i in range(values.size):
                 value = values[i]  # read whatever it is: a branch would not vectorise
                 values[i] = value if active[i] > zero else zero
             if want:
-                _store_turned(below[b], _units(delta, widths, layer, N), low + b * lanes)
+                _store_turned(_block(below, b), _units(delta, widths, layer, N), low + b * lanes)
         above = below
-    _layer(_turned_of(turned, widths, 0), above, ZERO, none, work[0, :len(dz)])
+    through = work[0, :len(dz)]
+    _layer(_turned_of(turned, widths, 0), above, ZERO, none, through)
     for b in range(len(dz)):
-        _backward_end(dz[b], z[b], work[0, b], factors, order, widths[-1] // 2, da[b], dx[b], dnorm)
+        _backward_end(_block(dz, b), _block(z, b), _block(through, b), factors, order, widths[-1] // 2, _block(da, b),
+                      _block(dx, b), dnorm)
 
 
 @jit
