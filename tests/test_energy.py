@@ -19,6 +19,7 @@ from npgen.kernels import langevin as langevin_kernel
 from npgen.models import VAE, EnergyModel, GaussianMixture
 from npgen.models.residual import OBJECTIVES, Residual, contrast, langevin, launch_of
 from npgen.random import Stream
+from npgen.testing import check_generative_model
 
 MOONS = data.moons(400)
 objectives = pytest.mark.parametrize("objective", OBJECTIVES)
@@ -379,6 +380,20 @@ def test_samples_given_a_context_move_with_it():
     low, high = model.sample(400, context=[-1.0, 1.0], rng=0)[..., 0].mean(axis=1)
     assert 2.5 < high - low < 5.5  # 4, and what a short fit gets of it
     np.testing.assert_allclose(model.sample(70, context=1.0, rng=3)[:5], model.sample(5, context=1.0, rng=3), rtol=1e-9)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_checker_holds_draws_to_the_density(monkeypatch, wrong):
+    """Up to log Z's error, and where log Z is of no account without it: not draws that are a third too far out."""
+    model = EnergyModel(hidden=(16,), base=GaussianMixture(1), max_epochs=20, learning_rate=0.02, random_state=0,
+                        n_importance=20_000).fit(MOONS)
+    laws = ["probability integral transform", "samples follow the density along slices",
+            "a Metropolis step leaves samples alone"]
+    if wrong:
+        sample = EnergyModel.sample
+        monkeypatch.setattr(EnergyModel, "sample", lambda self, n, rng: 4 / 3 * sample(self, n, rng=rng))
+    report = check_generative_model(model, laws=laws, n_samples=10_000)
+    assert not any(report[law].skipped for law in laws) and report.broken == (laws if wrong else [])
 
 
 def test_its_file_has_its_context(tmp_path):

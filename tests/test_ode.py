@@ -23,6 +23,7 @@ from npgen.models.ode import FIRST_LAYERS, TARGETS, expected
 from npgen.nn import MLP
 from npgen.ode import N_FEATURES, SOLVERS, integrate
 from npgen.random import Stream
+from npgen.testing import check_generative_model
 
 MEANS = np.array([[1.0, -0.5], [-0.8, 0.9], [0.2, 0.1]])
 STDS, WEIGHTS = np.array([0.3, 0.5, 0.2]), np.array([0.5, 0.3, 0.2])
@@ -257,6 +258,18 @@ def test_a_true_denoisers_bound_is_its_density_for_any_schedule(sigmas, least):
     off = model.elbo(x) - log_density(x)
     error = 6 * off.std() / len(x)**0.5
     assert -least - error < off.mean() < error
+
+
+@pytest.mark.parametrize("family", ["FlowMatching", "Diffusion"])
+def test_the_checker_holds_the_bound_to_the_density(family, monkeypatch):
+    """Of true denoisers: ELBO <= log p(x) is looked at, and not by a bound that is too high by what chance cannot be."""
+    model, laws = known(family), ["ELBO <= log p(x)", "the ELBO is what it bounds with"]
+    report = check_generative_model(model, laws=laws, n_samples=2000)
+    found = report["ELBO <= log p(x)"]
+    assert report.passed and not found.skipped and report[laws[1]].skipped == "its ELBO is none of importance weights"
+    elbo = type(model).elbo
+    monkeypatch.setattr(type(model), "elbo", lambda self, x: elbo(self, x) + 2 * found.tolerance)
+    assert not check_generative_model(model, laws=laws, n_samples=2000).passed
 
 
 # ---------------------------------------------------------------- solvers

@@ -194,6 +194,11 @@ class Subject:
         return SIGMAS * error
 
     @property
+    def exact_up_to_a_constant(self):
+        """Whether log_prob is exact, or would be if log Z, which is estimated, were."""
+        return self.density == "exact" or self.density == "estimate" and hasattr(self.model, "log_z_error_")
+
+    @property
     def represents(self):
         """Whether it is a model of npgen that has a representation."""
         return self.is_parametric and self.model.n_latent_ > 0
