@@ -154,6 +154,12 @@ def read_only(array):
     return view
 
 
+def with_article(thing):
+    """The name of a class, or that of an object's, as a sentence has it: an Autoencoder, an RBM, a MADE."""
+    name = thing if isinstance(thing, str) else type(thing).__name__
+    return f"{'an' if name.startswith(tuple('AEIOaeio')) or name in ('NSF', 'RBM') else 'a'} {name}"
+
+
 def one_line(value):
     """repr(value) in one line, of something large the beginning."""
     text = " ".join(repr(value).split())

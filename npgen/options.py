@@ -28,7 +28,8 @@ class Training:
     weight_decay         decoupled: every step takes learning_rate * weight_decay of every parameter away
     clip_norm            a gradient longer than this is scaled down to it
     callbacks            functions that are called after every epoch with its entry of history_: a dict of epoch, train_nats and
-                         valid_nats (losses: minus the mean of log p or its bound), learning_rate, rollbacks
+                         valid_nats (losses: minus the mean of log p or its bound; of a model without a density, or by another
+                         objective, what it minimises instead, which is in no nats), learning_rate, rollbacks
     verbose              whether to show a progress bar
     """
 

@@ -20,6 +20,7 @@ from functools import partial
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from .checks import with_article
 from .kernels import _jit
 from .kernels import random as _kernel
 from .kernels._dispatch import again, recorded_by
@@ -163,7 +164,7 @@ class Recording:
                 self.calls.append(partial(_fill, kept, partial(function, *args, **params)))
             return type(answer)(map(self._counted, kept))
         if not isinstance(answer, (np.ndarray, np.generic)):
-            self.refuse(f"{function} gives a {type(answer).__name__}, no array")
+            self.refuse(f"{function} gives {with_article(answer)}, no array")
         answer = np.asarray(answer)
         if not _is_view(answer, (args, params)):
             if filling:

@@ -455,3 +455,12 @@ def test_a_planted_mistake_breaks_its_law(name):
     where, old, new, law = MUTANTS[name]
     with mutants.Mutant(name, "", where, old, new).made(), np.errstate(all="ignore"), pytest.raises(AssertionError):
         law()
+
+
+@pytest.mark.parametrize("n", [7, 49, 500, 1797])
+def test_coverage_of_all_and_of_none_is_exact(n):
+    """1, not .9999999999999973, and 0; with weights, too, of which some are 0."""
+    x, weights = np.random.default_rng(n).normal(size=(n, 2)), np.random.default_rng(1).random(n) * (np.arange(n) % 5 > 0)
+    for p_weights in None, weights:
+        assert divergences.coverage(x, x, p_weights=p_weights).value == 1
+        assert divergences.coverage(x, x + 1e3, p_weights=p_weights).value == 0

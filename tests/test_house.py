@@ -12,6 +12,7 @@ import pytest
 
 import npgen
 from npgen import cli
+from npgen.checks import with_article
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Path(npgen.__file__).parent
@@ -163,6 +164,16 @@ def test_tests_reach_models_by_public_names():
                     found.setdefault((path.name, used), f"{path.name}:{node.lineno}: {ast.unparse(node)}")
     assert {"_log_density", "_draw", "_chosen"} < names
     assert not [found[key] for key in found.keys() - PRIVATE.keys()] and PRIVATE.keys() <= found.keys()
+
+
+@pytest.mark.parametrize("name", sorted(npgen.models.CLASSES))
+def test_errors_put_the_right_article_before_a_model(name):
+    """An RBM, as it is spelt out, a MADE, as it is not; and no error puts one before a class on its own."""
+    says = with_article(name)
+    assert says == f"{'an' if name in ('Autoencoder', 'EnergyModel', 'IAF', 'NSF', 'RBM') else 'a'} {name}"
+    assert with_article(3) == "an int"
+    for path in SOURCE.rglob("*.py"):  # the engine is below what knows
+        assert path.name == "engine.py" or not re.search(r"\ban? \{type\(", path.read_text(encoding="utf-8")), path
 
 
 def test_kernels_know_nothing_of_npgen():

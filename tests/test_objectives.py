@@ -169,7 +169,7 @@ def test_what_a_model_cannot_minimise_is_refused_in_one_sentence_which_names_wha
         if getattr(objective, "name", objective) in OF[model]:
             continue
         can = " or ".join(map(repr, OF[model]))
-        with pytest.raises(ValueError, match=f"^fit: objective must be {can} for a {type(model).__name__}, got") as caught:
+        with pytest.raises(ValueError, match=f"^fit: objective must be {can} for an? {type(model).__name__}, got") as caught:
             model.fit(MOONS, objective=objective)
         assert "\n" not in str(caught.value)
         assert repr(model) == repr(type(model)(**model.get_params())) and not hasattr(model, "n_features_in_")

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from .. import data
+from ..checks import with_article
 from ..data.reading import write_table
 from ..random import as_stream
 from ..words import bits, count
@@ -53,7 +54,7 @@ def sample(args):
     if model.schema_ is not None and not args.out.lower().endswith((".png", ".npy", ".npz")) and args.context is None:
         known = {"given": tables.known(model, args.file, args.given)} if args.given else {}
         if known and not hasattr(model, "condition"):
-            raise ValueError(f"--given: {args.file} holds a {type(model).__name__}, which conditions on no columns; "
+            raise ValueError(f"--given: {args.file} holds {with_article(model)}, which conditions on no columns; "
                              "mixtures and MADE do")
         with about(" ".join(f"--given {text}" for text in args.given)) if known else contextlib.nullcontext():
             rows = model.sample(args.n or 64, rng=as_stream(args.seed), **known)
@@ -135,7 +136,7 @@ def _answer(args, query, options=None):
     """The model in args.file, the rows of args.data, a DataFrame, a Table or an array, and the answer to a query about them."""
     model = model_in(args.file, args.device)
     if not hasattr(model, query):
-        raise ValueError(f"{args.file} holds a {type(model).__name__}, which has no {query}; "
+        raise ValueError(f"{args.file} holds {with_article(model)}, which has no {query}; "
                          f"{'mixtures and MADE' if query == 'explain' else 'mixtures, MADE and VAE'} have")
     if model.schema_ is not None and model.context_ is None:
         x, known = tables.rows_for(model.schema_, args.data, dialect(args), args.file), {}

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from .. import data
+from ..checks import with_article
 from ..models import files
 from ..models.base import Model
 from ..warn import warn
@@ -19,7 +20,7 @@ def model_in(path, device="cpu"):
     """The model in a file. Raises ValueError for a classifier, whose queries take labels, and what files.load raises."""
     model = files.load(path)
     if not isinstance(model, Model):
-        raise ValueError(f"{path} holds a {type(model).__name__}, which the command line does not ask; use it in Python")
+        raise ValueError(f"{path} holds {with_article(model)}, which the command line does not ask; use it in Python")
     return model.to(device)
 
 

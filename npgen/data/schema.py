@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import checkpoint
+from ..checks import with_article
 from ..warn import warn
 from . import dates, determined, frames, relative
 from .column import KINDS, LEVELLED, MODELLED, Column
@@ -102,7 +103,7 @@ class Schema:
         """(n, d) float64 of a DataFrame's modelled columns, found by name, with NaN for what is missing. Raises DataError."""
         cells = {name: rest for name, *rest in frames.read(X)} if frames.library_of(X) else {}
         if not cells:
-            raise DataError(f"X is no DataFrame of {', '.join(frames.LIBRARIES)}, but a {type(X).__name__}")
+            raise DataError(f"X is no DataFrame of {', '.join(frames.LIBRARIES)}, but {with_article(X)}")
         if lacking := self.lacking(X):
             raise DataError(f"X has no column {lacking}; its columns are {', '.join(map(repr, cells))}"[:400])
         return relative.counted(self.modelled, self._read(cells, len(X)))

@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-from ..checks import check_number, check_rows, check_weights, one_line
+from ..checks import check_number, check_rows, check_weights, one_line, with_article
 from ..random import as_stream
 
 BATCHES = 10
@@ -59,7 +59,7 @@ def check_names(method, p, q):
 def model_of(method, name, p, *asked):
     """p, a model that has all these methods; of a DataFrame, its numbers. Raises TypeError for rows, and what has them not."""
     if hasattr(p, "dtype") or hasattr(p, "columns") or not all(callable(getattr(p, each, None)) for each in asked):
-        raise TypeError(f"{method}: {name} must be a model with {' and '.join(asked)}, got a {type(p).__name__}; fit one to "
+        raise TypeError(f"{method}: {name} must be a model with {' and '.join(asked)}, got {with_article(p)}; fit one to "
                         "the rows, or ask for a distance between rows, such as energy_distance")
     return p.without_schema() if hasattr(p, "without_schema") else p
 
@@ -75,7 +75,7 @@ def draw(method, p, n, stream):
     p = p.without_schema() if hasattr(p, "without_schema") else p
     x = np.asarray(p.sample(n, rng=stream), dtype=np.float64)
     if x.ndim != 2 or len(x) != n:
-        raise ValueError(f"{method}: sample({n}) of a {type(p).__name__} has shape {x.shape}, not ({n}, d)")
+        raise ValueError(f"{method}: sample({n}) of {with_article(p)} has shape {x.shape}, not ({n}, d)")
     return x
 
 
@@ -88,7 +88,7 @@ def rows_of(method, p, q, p_weights, q_weights, n_samples, rng):
     for name, rows, weights in (("p", p, p_weights), ("q", q, q_weights)):
         if is_drawn_from(rows):
             if weights is not None:
-                raise ValueError(f"{method}: {name}_weights are of rows, but {name} is a {type(rows).__name__}; leave them out")
+                raise ValueError(f"{method}: {name}_weights are of rows, but {name} is {with_article(rows)}; leave them out")
             size = n_samples // BATCHES
             drawn = draw(method, rows, size * BATCHES, stream)
             found.append((drawn.reshape(BATCHES, size, -1), None))

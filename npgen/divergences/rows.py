@@ -4,7 +4,7 @@ Legend: n, m rows, d columns, s scales.
 """
 import numpy as np
 
-from ..checks import check_widths
+from ..checks import check_widths, with_article
 from ..kernels import pairwise, session, transport
 from ..random import as_stream
 from . import pairs
@@ -125,12 +125,13 @@ def coverage(p, q, *, k=5, p_weights=None, n_samples=2000, rng=0):
     """
     (k,) = check_widths("k", (k,))
     if is_drawn_from(p):
-        raise ValueError(f"coverage: p must be rows, got a {type(p).__name__}; pass p.sample(n)")
+        raise ValueError(f"coverage: p must be rows, got {with_article(p)}; pass p.sample(n)")
     both = rows_of("coverage", p, q, p_weights, None, n_samples, rng)
     x, w = both[0][0][0], both[0][1]
     if len(x) <= k:
         raise ValueError(f"coverage: p has {len(x)} rows, but needs more than k={k}")
     with session():
         radius = pairwise.nearest(x, x, k + 1)[:, k]  # a row itself is the 0-th
-        values = [w @ (pairwise.nearest(x, y, 1)[:, 0] <= radius) for y in both[1][0]]
+        near = [pairwise.nearest(x, y, 1)[:, 0] <= radius for y in both[1][0]]
+    values = [np.sum(w * each) / np.sum(w) for each in near]  # of all it is 1 to the last digit
     return of_batches(values, both[1][1] is not None)

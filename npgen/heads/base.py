@@ -10,6 +10,7 @@ import abc
 import numpy as np
 
 from .. import ops
+from ..checks import with_article
 from ..kernels import masked_matmul
 from ..kernels._cuda import asnumpy, is_device_array
 from ..masks import Plan
@@ -95,11 +96,11 @@ class Head(Part, abc.ABC):
 
     def log_mass(self, low, high, outputs):
         """log P(low <= x <= high), (..., d) nats, of numbers low and high (d,), which may be infinite."""
-        raise ValueError(f"a {self.name} head answers no intervals; give a value")
+        raise ValueError(f"{with_article(self.name)} head answers no intervals; give a value")
 
     def sample_within(self, noise, low, high, outputs):
         """x (n, d) given low <= x <= high, from uniforms (n, d); the interval has a probability above 0."""
-        raise ValueError(f"a {self.name} head answers no intervals; give a value")
+        raise ValueError(f"{with_article(self.name)} head answers no intervals; give a value")
 
     @abc.abstractmethod
     def of(self, features):

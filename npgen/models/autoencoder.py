@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from .. import ops
-from ..checks import check_widths, one_line
+from ..checks import check_widths, one_line, with_article
 from ..kernels._cuda import asnumpy
 from ..nn import MLP, beside
 from ..random import Stream
@@ -68,7 +68,7 @@ class Autoencoder(GradientModel):
         if self.prior is not None and not isinstance(self.prior, Model):
             raise TypeError(f"prior must be a model of npgen or None, got {one_line(self.prior)}")
         if c is not None and self.prior is not None and not self.prior._takes_context:
-            raise ValueError(f"prior must take a context, as codes may depend on it, and a {type(self.prior).__name__} takes "
+            raise ValueError(f"prior must take a context, as codes may depend on it, and {with_article(self.prior)} takes "
                              "none; take a MADE, a flow or None")
         if not isinstance(self.output, str) or self.output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {one_line(self.output)}")

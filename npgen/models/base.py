@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from .. import parallel, transforms
-from ..checks import check_constant, check_rows, check_weights, column_names, counting, total_weight
+from ..checks import check_constant, check_rows, check_weights, column_names, counting, total_weight, with_article
 from ..engine import Tensor
 from ..heads import head_for
 from ..kernels import session
@@ -285,11 +285,11 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
 
     def _represent(self, p, z, c=None):
         """The representation of preprocessed rows."""
-        raise ValueError(f"encode: a {type(self).__name__} has no representation")
+        raise ValueError(f"encode: {with_article(self)} has no representation")
 
     def _reconstruct(self, p, h, c=None):
         """The preprocessed rows that representations stand for."""
-        raise ValueError(f"decode: a {type(self).__name__} has no representation")
+        raise ValueError(f"decode: {with_article(self)} has no representation")
 
     def _choose(self, z, c, stream):
         return {}
@@ -339,7 +339,7 @@ class Model(Estimator, OnDevice, OfTables, TakesContext, Saved, abc.ABC):
     def _check_validation(self, validation_data):
         """The rows and weights of validation_data, checked like X."""
         if not self._validates:
-            raise ValueError(f"fit: validation_data is for models trained by gradient, but EM fits a {type(self).__name__} "
+            raise ValueError(f"fit: validation_data is for models trained by gradient, but EM fits {with_article(self)} "
                              "and does not stop early; leave it out, and call score on those rows afterwards")
         several = isinstance(validation_data, tuple) and len(validation_data) in (2, 3)
         X, sample_weight, context = (*validation_data, None)[:3] if several else (validation_data, None, None)

@@ -9,6 +9,7 @@ import inspect
 import numpy as np
 
 from .. import parallel, transforms
+from ..checks import with_article
 from ..kernels import session
 from ..random import as_stream
 from .run import RunFile
@@ -31,7 +32,7 @@ def fit(model, blocks, columns, checkpoint, resume, **others):
         if value is not None:
             raise ValueError(f"fit: X comes in blocks, for which there is no {name}; leave it out, or pass an array")
     if not hasattr(model, "_learn_blocks"):
-        raise TypeError(f"fit: X comes in blocks, of which EM alone can learn, and a {type(model).__name__} is fitted "
+        raise TypeError(f"fit: X comes in blocks, of which EM alone can learn, and {with_article(model)} is fitted "
                         "otherwise; pass an array")
     learner = copy.copy(model)  # a fit that fails leaves this model alone
     learner.schema_ = learner._found = None

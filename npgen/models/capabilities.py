@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from .. import divergences
-from ..checks import check_weights, one_line
+from ..checks import check_weights, one_line, with_article
 from ..kernels._cuda import asnumpy
 
 
@@ -43,7 +43,7 @@ class Only:
 
     def __get__(self, model, owner=None):
         if model is not None and getattr(model._capabilities, self.of) == "none":
-            raise AttributeError(f"a {type(model).__name__} has no {self.method.__name__}, as it has no {self.of}")
+            raise AttributeError(f"{with_article(model)} has no {self.method.__name__}, as it has no {self.of}")
         return self.method.__get__(model, owner)
 
 
@@ -81,7 +81,7 @@ def take_objective(model, objective):
     """Fit this model by an objective, or by its hyperparameter's; ValueError, which names those it can, for another."""
     chosen = getattr(model, "objective", model._objectives[0]) if objective is None else objective
     if not isinstance(getattr(chosen, "name", chosen), str) or getattr(chosen, "name", chosen) not in model._objectives:
-        raise ValueError(f"fit: objective must be {' or '.join(map(repr, model._objectives))} for a {type(model).__name__}, "
+        raise ValueError(f"fit: objective must be {' or '.join(map(repr, model._objectives))} for {with_article(model)}, "
                          f"got {one_line(chosen)}")
     if hasattr(model, "objective"):
         model.objective = chosen

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from .. import ops
-from ..checks import check_rows, check_shapes, check_weights, column_names, counting, one_line, total_weight
+from ..checks import check_rows, check_shapes, check_weights, column_names, counting, one_line, total_weight, with_article
 from ..kernels._cuda import asnumpy, is_device_array
 from ..random import as_stream
 from ..warn import warn
@@ -226,13 +226,13 @@ class BayesClassifier(Estimator, Saved):
             raise TypeError("density must be a model with fit, log_prob or score_samples, and sample, got "
                             f"{one_line(density)}")
         if getattr(getattr(density, "capabilities", None), "density", "exact") == "none":
-            raise ValueError(f"density must have a log_prob, which a {type(density).__name__} has not; choose another")
+            raise ValueError(f"density must have a log_prob, which {with_article(density)} has not; choose another")
         for name, word in (("prior", "empirical"), ("conditional", "auto")):
             value = getattr(self, name)
             if isinstance(value, str) and value != word:
                 raise ValueError(f"{name} must be {word!r} or given, got {value!r}")
         if self._is_conditional and not getattr(density, "_takes_context", False):
-            raise ValueError(f"conditional must be False or 'auto', as a {type(density).__name__} takes no context")
+            raise ValueError(f"conditional must be False or 'auto', as {with_article(density)} takes no context")
 
     def __sklearn_tags__(self):
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags  # only scikit-learn calls this
@@ -252,7 +252,7 @@ class BayesClassifier(Estimator, Saved):
         arrays, headers = {"priors_": self.priors_}, []
         for i, density in enumerate(self.densities_):
             if not isinstance(density, Saved):
-                raise TypeError(f"save: a {type(density).__name__} is no model of npgen, and has no file")
+                raise TypeError(f"save: {with_article(density)} is no model of npgen, and has no file")
             its, header = density._to_file("save")
             arrays |= {f"density.{i}.{name}": a for name, a in its.items()}
             headers.append(header)

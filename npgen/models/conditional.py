@@ -5,7 +5,7 @@ Legend: n rows, d features, s columns that are known, m others.
 import numpy as np
 
 from .. import ops
-from ..checks import check_number, check_rows
+from ..checks import check_number, check_rows, with_article
 from ..engine import grad
 from ..kernels._cuda import asnumpy
 from ..nn import beside
@@ -188,7 +188,7 @@ class OfLevels:
     def __get__(self, model, owner=None):
         head = None if model is None else model.head_
         if head is not None and all(each.support() is None for each in getattr(head, "heads", [head])):
-            raise AttributeError(f"a {type(model).__name__} has no {self.method.__name__} where no column has levels")
+            raise AttributeError(f"{with_article(model)} has no {self.method.__name__} where no column has levels")
         return self.method.__get__(model, owner)
 
 

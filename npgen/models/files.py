@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import checkpoint, optim, priors, transforms
 from ..checkpoint import LoadError
-from ..checks import one_line
+from ..checks import one_line, with_article
 from ..divergences import objectives
 from ..heads import Head, from_config
 from ..kernels._cuda import asnumpy
@@ -148,7 +148,7 @@ def load(path):
         raise LoadError(f"{path}: {error}") from None
     except Exception as error:  # whatever a forged file leads to
         reason = " ".join(str(error).split())
-        raise LoadError(f"{path}: the header and the arrays do not make a {name} "
+        raise LoadError(f"{path}: the header and the arrays do not make {with_article(name)} "
                         f"({type(error).__name__}: {reason}); fit and save it again") from None
 
 

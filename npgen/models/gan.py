@@ -77,7 +77,8 @@ class GAN(GradientModel):
     max_epochs ... verbose: see npgen.train.Training; random_state: seed of everything random
 
     The energy distance of rows held out from rows that are made decides when to stop, and which parameters are kept: a running
-    mean (average) of both networks'. score is minus that distance; history_ has it and both players' losses.
+    mean (average) of both networks'. score is minus that distance; history_ has it, as valid_nats, and both
+    players' losses: its names are those of all models, though there are no nats here.
     References: Goodfellow et al. (2014); Huang et al. (2024), the default loss.
     """
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from .. import ops, train, transforms
+from ..checks import with_article
 from ..divergences.objectives import objective_for
 from ..heads import untouched
 from ..kernels._cuda import asnumpy, is_device_array
@@ -192,5 +193,5 @@ def _checked(model, validation):
 
 def warn_of_one_gaussian(model):
     """Warn that a model of one column has one peak, whatever the data's."""
-    warn(f"fit: a {type(model).__name__} of one column is one Gaussian behind its preprocessing, however many peaks the data "
+    warn(f"fit: {with_article(model)} of one column is one Gaussian behind its preprocessing, however many peaks the data "
          "have; for more than one use GaussianMixture(n_components=...)")

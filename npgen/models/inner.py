@@ -4,6 +4,8 @@ Legend: n rows, d features, w columns of context, l latent dimensions.
 """
 import numpy as np
 
+from ..checks import with_article
+
 
 class Inner:
     """The mathematics of a fitted model, in one dtype: of arrays in the space that its preprocessing leads to, unchecked.
@@ -32,7 +34,7 @@ class Inner:
     def log_density(self, z, c=None, p=None):
         """log p(z | c), (n,) nats: log_prob of the data less the log-determinant of enter."""
         if self._model.capabilities.density == "none":
-            raise TypeError(f"inner().log_density is of a model with a density, and a {type(self._model).__name__} has none; "
+            raise TypeError(f"inner().log_density is of a model with a density, and {with_article(self._model)} has none; "
                             "ask draw")
         return self._model._log_density(self._at(p), z, c)
 
@@ -78,7 +80,7 @@ class Inner:
     def _own(self, name, owner):
         """The model's function of this name. Raises TypeError where it has none."""
         if not hasattr(self._model, f"_{name}"):
-            raise TypeError(f"inner().{name} is of {owner}, and this model is a {type(self._model).__name__}; ask log_density")
+            raise TypeError(f"inner().{name} is of {owner}, and this model is {with_article(self._model)}; ask log_density")
         return getattr(self._model, f"_{name}")
 
     def _at(self, p):

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from .. import checkpoint, parallel
-from ..checks import one_line
+from ..checks import one_line, with_article
 from ..random import Stream, as_stream
 from .files import params_to_json, same
 
@@ -55,7 +55,7 @@ class RunFile:
             self._before = arrays, header["state"]
 
     def _check(self, header):
-        for key, wrong in (("class", "holds no training run"), ("model", f"is of a {header.get('model')}"),
+        for key, wrong in (("class", "holds no training run"), ("model", f"is of {with_article(str(header.get('model')))}"),
                            ("data", "is of other rows or weights"), ("validation", "is of other validation_data")):
             if header.get(key) != self._header[key]:
                 raise ValueError(f"fit: the checkpoint {self.path} {wrong}; pass what it was written with, or fit without "

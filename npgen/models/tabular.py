@@ -8,7 +8,7 @@ import copy
 import numpy as np
 
 from .. import heads
-from ..checks import check_number, one_line
+from ..checks import check_number, one_line, with_article
 from ..kernels._cuda import asnumpy
 from ..random import as_stream
 from ..transforms import Columns
@@ -36,7 +36,7 @@ class OfTables:
         self.schema_ = self._found = None
         if frames.library_of(X) is None:
             if columns is not None:
-                raise ValueError(f"fit: columns say what a DataFrame has, but X is a {type(X).__name__}; leave them out")
+                raise ValueError(f"fit: columns say what a DataFrame has, but X is {with_article(X)}; leave them out")
             return X
         try:
             schema = columns if isinstance(columns, Schema) else Schema.infer(X, columns)
@@ -48,12 +48,12 @@ class OfTables:
             self._found = [head_of(column, cells.astype(np.float64), self._line, self._missing_states)
                            for column, cells in zip(schema.modelled, x.rows.T, strict=True)]
         for column, missing in zip(schema.modelled, np.isnan(x.rows).any(axis=0), strict=True):
-            name = type(self).__name__
+            name = with_article(self)
             if not self.holds_levels and column.levels is not None and any(isinstance(level, str) for level in column.levels):
-                raise ValueError(f"fit: column {column.name!r} holds levels, which a {name} cannot; use a Mixture or a MADE, "
+                raise ValueError(f"fit: column {column.name!r} holds levels, which {name} cannot; use a Mixture or a MADE, "
                                  "or leave it out")
             if missing and not self.takes_missing:
-                raise ValueError(f"fit: column {column.name!r} misses values, which a {name} cannot; fill them, or use a "
+                raise ValueError(f"fit: column {column.name!r} misses values, which {name} cannot; fill them, or use a "
                                  "Mixture")
         return x
 

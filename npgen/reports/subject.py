@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from ..checks import check_rows, column_names
+from ..checks import check_rows, column_names, with_article
 from ..data import Table, frames
 from ..models.base import Model
 from ..random import as_stream
@@ -38,7 +38,7 @@ class Subject:
 
     def __init__(self, model, X, context, holdout, seed):
         if not isinstance(model, Model):
-            raise TypeError(f"report: model is a {type(model).__name__}; give a generative model of npgen")
+            raise TypeError(f"report: model is {with_article(model)}; give a generative model of npgen")
         if not model.__sklearn_is_fitted__():
             raise ValueError(f"report: this {type(model).__name__} is not fitted yet; call fit(X) first")
         self.model, self.stream = model, as_stream(seed)
