@@ -11,14 +11,14 @@ from test_em_kernels import bounds, launch
 
 from npgen import graph, ops
 from npgen.kernels import _cublas, em, masked_matmul, precision
-from npgen.masks import Plan, made_masks
+from npgen.masks import BLOCK_COLUMNS, Plan, made_masks
 from npgen.nn import Parameters
 from npgen.players import Player
 from npgen.random import Stream
 from npgen.train import Batch, Training, fit
 
 RNG = np.random.default_rng(0)
-ALIGNED = np.repeat(np.arange(4), 16)[None] > np.repeat(np.arange(3), 5)[:, None]  # a staircase that no block has to look at
+ALIGNED = np.repeat(np.arange(4), BLOCK_COLUMNS)[None] > np.repeat(np.arange(3), 5)[:, None]  # no block has to look at it
 MASKS = {"dense": np.ones((5, 37), bool), "staircase": made_masks(40, (300,))[0], "its output": made_masks(40, (300,))[1],
          "any": RNG.random((23, 70)) < 0.3, "empty": np.zeros((6, 20), bool), "aligned": ALIGNED,
          "one column": np.ones((4, 1), bool), "one row": np.ones((1, 5), bool), "no inputs": np.ones((0, 3), bool),
@@ -111,8 +111,8 @@ def test_a_staircase_is_a_few_dense_products(large):
     assert len(steps) <= masked_matmul.STEPS + 1 and steps[0][0] == 0 and steps[-1][1] == 4000
     assert all(a[1] == b[0] for a, b in zip(steps, steps[1:], strict=False))
     assert 0.5 < sum((last - first) * end for first, last, end in steps) / plan.mask.size < 0.57
-    assert masked_matmul._steps(Plan(MASKS["aligned"]).blocks.tobytes(), 64, False) == [(0, 16, 0), (16, 32, 5), (32, 48, 10),
-                                                                                       (48, 64, 15)]
+    assert masked_matmul._steps(Plan(MASKS["aligned"]).blocks.tobytes(), 4 * BLOCK_COLUMNS, False) == [
+        (i * BLOCK_COLUMNS, (i + 1) * BLOCK_COLUMNS, 5 * i) for i in range(4)]
 
 
 def test_small_products_are_not_made_by_it(cupy):
