@@ -128,7 +128,7 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "Diffusion, moons": (lambda s: Diffusion(hidden=(12,), n_steps=24, random_state=s, **TRAINING), moons),
     "Diffusion, moons, wide": (lambda s: Diffusion(hidden=(12,), n_steps=24, preprocess=None, random_state=s, **TRAINING),
                                lambda s: 3 * moons(s)),
-    "EnergyModel, moons": (lambda s: EnergyModel(hidden=(16, 16), base=GaussianMixture(1), n_importance=20_000, n_burn=20,
+    "EnergyModel, moons": (lambda s: EnergyModel(hidden=(16, 16), base=GaussianMixture(1), n_importance=20_000, n_burn=300,
                                                  random_state=s, **LONGER | {"learning_rate": 2e-2}), moons),
     "Autoencoder, real": (lambda s: Autoencoder(n_latent=2, hidden=(12,), random_state=s, **TRAINING), normals),
     "GMMN, moons": (lambda s: GMMN(n_noise=3, hidden=(12,), random_state=s, **TRAINING), moons),

@@ -107,7 +107,8 @@ def frequencies(s):
 def transform(s):
     """F(x_1) and F(x_2 | x_1) of samples are uniform, F from the density on a grid (Rosenblatt, 1952).
 
-    Look for a sampler whose scale is the variance, whose order is another, or which forgets the preprocessing.
+    Look for a sampler whose scale is the variance, whose order is another, or which forgets the preprocessing; for chains that
+    are too short to come from where they begin to the density.
     """
     if not s.exact_up_to_a_constant:
         raise Skip("log_prob is not exact")
