@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
-def launches(request, monkeypatch):
+def launched(request, monkeypatch):
     """The kernels that a test launches are in its JUnit report, of which cuda_receipts.py makes receipts."""
     from npgen.kernels import _cuda
     signatures, stems = _cuda.signatures, []
@@ -76,7 +76,7 @@ def launches(request, monkeypatch):
 
 
 @pytest.fixture
-def cupy(request, launches):
+def cupy(request, launched):
     """The stand-in for CuPy, as the module cupy; with --gpu CuPy itself."""
     if request.config.getoption("--gpu"):
         from npgen.kernels import _cuda

@@ -250,7 +250,7 @@ def test_a_model_has_three_methods_that_it_must_write(tmp_path, monkeypatch):
     assert report.passed, str(report)
     model.save(tmp_path / "model")
     np.testing.assert_array_equal(npgen.load(tmp_path / "model").log_prob(x), model.log_prob(x))
-    with pytest.raises(ValueError, match="encode: a Independent has no representation"):
+    with pytest.raises(ValueError, match="encode: an Independent has no representation"):
         model.encode(x)
 
 

@@ -298,7 +298,7 @@ def test_rows_held_out_are_the_other_line():
 
 
 @pytest.mark.parametrize(("call", "words"), [
-    (lambda: npgen.report(3, MOONS), "report: model is a int; give a generative model of npgen"),
+    (lambda: npgen.report(3, MOONS), "report: model is an int; give a generative model of npgen"),
     (lambda: npgen.report(npgen.GaussianMixture(), MOONS), "report: this GaussianMixture is not fitted yet"),
     (lambda: npgen.report(fitted("points"), MOONS[:, :1]), "report: X has 1 columns, but the model was fitted on 2"),
     (lambda: npgen.report(fitted("points"), MOONS[:1]), "report: X has shape"),
