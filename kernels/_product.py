@@ -112,25 +112,25 @@ def panel_product(a, a_turned, row, start, panels, depth, onto, c, first, width,
     """c[:, first:first + width] = op(a)[row:, start:start + depth] times so much of a panel, or of several taken at once, or
     += that.
     """
-    wide = panels_at_once() > 1 and width > tile_columns(c)
-    whole = width == (panels_at_once() if wide else 1) * tile_columns(c)
+    if panels_at_once() > 1 and width > tile_columns(c):
+        whole = width == columns_at_once(c)
+        _tiles_product(a, a_turned, row, start, panels, depth, onto, whole, c, first, width, tile)
+    else:
+        whole = width == tile_columns(c)
+        _tiles_product(a, a_turned, row, start, panels[0], depth, onto, whole, c, first, width, tile)
+
+
+@jit
+def _tiles_product(a, a_turned, row, start, panel, depth, onto, whole, c, first, width, tile):
+    """The same, tile by tile, of a panel or of several; whole: whether width is all of their columns."""
     for i in range(0, len(c), tile_rows()):
         rows = min(tile_rows(), len(c) - i)
         if whole and rows == tile_rows() and not onto:
-            if wide:
-                sum_products(a, a_turned, row + i, rows, start, depth, panels, c, i, first)
-            else:
-                sum_products(a, a_turned, row + i, rows, start, depth, panels[0], c, i, first)
+            sum_products(a, a_turned, row + i, rows, start, depth, panel, c, i, first)
         elif whole and rows == tile_rows():
-            if wide:
-                add_sums(a, a_turned, row + i, rows, start, depth, panels, c, i, first)
-            else:
-                add_sums(a, a_turned, row + i, rows, start, depth, panels[0], c, i, first)
+            add_sums(a, a_turned, row + i, rows, start, depth, panel, c, i, first)
         else:
-            if wide:
-                sum_products(a, a_turned, row + i, rows, start, depth, panels, tile, 0, 0)
-            else:
-                sum_products(a, a_turned, row + i, rows, start, depth, panels[0], tile, 0, 0)
+            sum_products(a, a_turned, row + i, rows, start, depth, panel, tile, 0, 0)
             _store(tile, rows, onto, c, i, first, width)
 
 

@@ -16,7 +16,8 @@ says so by numbers, and not by a view, so that one function is compiled for all.
 
 A tile has as many rows as registers hold, of 64 bytes, 16 float32 or 8 float64: a value of a, handed to all lanes of a vector,
 times a row of the panel, is added to a row of the tile. LLVM makes of these vectors what the CPU has: AVX-512, AVX2 or NEON. At
-6 rows of two registers, or 10 of one, a core does nothing else than multiply and add.
+6 rows of two registers, or 10 of one, a core that adds one vector of products in a cycle does nothing else; one that adds two
+waits for loads, 11 for 10, and so takes two panels, or blocks of lines, at once.
 """
 import functools
 
