@@ -85,11 +85,45 @@ def test_a_mixture_of_missing_states_is_conditioned_on_what_is_missing(library):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_made_is_conditioned_on_what_is_missing(library):
+    """Where it comes first p(rest | x is missing) is log_prob less x's share of it, and rows drawn given it follow that."""
+    cells = {name: CELLS[name] for name in ("income", "age", "city", "sex")}
+    cells = holes(cells, every=3) | {"age": holes({"age": CELLS["age"]}, every=2)["age"], "sex": CELLS["sex"]}
+    frame = LIBRARIES[library](cells)
+    model = made(order="natural").fit(frame)
+    schema, numbers, rest = model.schema_, model.without_schema(), ["age", "city", "sex"]
+    x = schema.encode(frame)
+    x[:, 0] = np.nan
+    whole = data.Table(x, schema.names)
+    given = model.condition({"income": None})
+    right = numbers.log_prob(whole) - numbers.explain(whole)[:, 0]
+    assert np.isnan(x[:, 1]).any() and given._schema.names == rest
+    np.testing.assert_allclose(given.log_prob(frame), right, rtol=1e-9)
+    np.testing.assert_allclose(numbers.condition([0], [np.nan]).log_prob(x[:, 1:]), right, rtol=1e-9)
+    drawn = numbers.condition([0], [np.nan]).sample(4000, rng=0)
+    row = np.flatnonzero(np.isnan(x[:, 1]))[0]
+    p, n = float(np.exp(numbers.explain(whole)[row, 1])), len(drawn)
+    assert 0.05 < p < 0.95 and abs(np.isnan(drawn[:, 0]).mean() - p) < 5 * (p * (1 - p) / n)**0.5
+    both = made(order="any").fit(frame)
+    for known in ({"income": None}, {"income": None, "city": "Rome", "age": (20, 40)}):
+        rows = rows_of(both.sample(40, given=known, rng=0))
+        assert all(row["income"] is None or row["income"] != row["income"] for row in rows)
+    assert all(20 <= row["age"] <= 40 and row["city"] == "Rome" for row in rows)
+    inside = both.condition({"income": None, "age": (20, 40)})
+    assert np.isfinite(inside.log_prob(frame)).all()
+    with pytest.raises(ValueError, match=r"condition: values\[0, 1\] is nan, but no row of fit missed that column; remove"):
+        both.without_schema().condition([0, 3], [np.nan, np.nan])
+    with pytest.raises(ValueError, match=r"log_prob: X\[0, 2\] is nan, but no row of fit missed that column; remove or"):
+        numbers.condition([0], [np.nan]).log_prob(np.array([[30.0, 0.0, np.nan]]))
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_missing_is_no_condition_where_it_is_marginalised(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame = pl.DataFrame(holes({name: CELLS[name] for name in ("sex", "income", "age")}) | {"city": CELLS["city"]})
     states = npgen.Mixture(2, missing="model", random_state=0, max_iter=5).fit(frame)
-    for model, column in ((mixture().fit(frame), "income"), (made(order="any").fit(frame), "income"), (states, "city")):
+    for model, column in ((mixture().fit(frame), "income"), (made(order="any").fit(frame), "city"), (states, "city")):
         for ask in (lambda given, model=model: model.condition(given), lambda given, model=model: model.sample(2, given=given)):
             with pytest.raises(ValueError, match=f": column '{column}': None is no value of it, and this M.* cannot be ") as e:
                 ask({column: None})

@@ -47,9 +47,10 @@ class Conditional:
                 X = self._schema.encode(X)
             except ValueError as error:
                 raise type(error)(f"log_prob: {error}") from None
-        x = check_rows("log_prob", X, dtype=self.model.dtype_)
+        x = check_rows("log_prob", X, dtype=self.model.dtype_, missing=self.model.takes_missing)
         if x.shape[1] != len(self.others):
             raise ValueError(f"log_prob: X has {x.shape[1]} columns, but {len(self.others)} are left")
+        self.model._check_missing("log_prob", x, self.others)
         return x
 
     def sample(self, n_samples=1, *, rng=None):
@@ -59,7 +60,7 @@ class Conditional:
 
     @property
     def _known(self):
-        """(1, d): the values, NaN in other columns."""
+        """(1, d): the values, NaN where one is missing, and in other columns."""
         known = np.full((1, self.model.n_features_in_), np.nan, self.model.dtype_)
         known[0, self.columns] = self.values
         return known
@@ -73,7 +74,17 @@ class Conditional:
         """n whole rows (n, d) as numbers, with the known values in their columns."""
         x = self._known.repeat(n, axis=0)
         c, stream = self.model._check_context("sample", self._context, x), self._stream if rng is None else as_stream(rng)
-        return self.model._imputed(x, c, stream)
+        z = self.order.take(self.model._entered("sample", x))[:, :len(self.columns)]
+        return self._drawn(z, c, stream)
+
+    def _drawn(self, z, c, stream):
+        """Whole rows, of their first columns in the order."""
+        model, s = self.model, z.shape[1]
+        noise = model._noise(len(z), stream, z, self.order)
+        x = model._rowwise(lambda both, c: model._completed(both, c, s, self.order),
+                           np.concatenate([z, noise], axis=1), c)
+        x[:, self.columns] = self.values
+        return x
 
 
 class Within(Conditional):
@@ -129,7 +140,8 @@ class Within(Conditional):
         net, both, log_p = model._net.of(order), asnumpy(both), np.zeros(len(both))
         heads, p = [net.head.at(t) for t in range(len(order))], model._net.ordered(model._at(both.dtype), order)
         x = np.tile(np.array([head.somewhere for head in heads], both.dtype), (len(both), 1))
-        x[:, :s] = np.where(np.isnan(both[:, :s]), x[:, :s], both[:, :s])
+        there = ~np.isin(np.arange(s), self._open) | ~np.isnan(both[:, :s])  # what is given as missing stays NaN
+        x[:, :s] = np.where(there, both[:, :s], x[:, :s])
         for t in range(start, s):
             outputs = asnumpy(net(p, beside(net.inputs(model._place(x)), c))[:, net.first[t]:net.first[t + 1]])
             if t not in self._open:
@@ -161,11 +173,7 @@ class Within(Conditional):
             z[:, -1], last = np.nan, z.shape[1] - 1
             noise = stream.spawn().uniform((n, 1)).repeat(z.shape[1], axis=1)
             z = model._rowwise(lambda both, c: self._walk(both, c, last), np.concatenate([z, noise], axis=1), c)[:, :-1]
-        z = z.astype(model.dtype_)
-        noise = model._noise(n, stream, z, self.order)
-        x = model._rowwise(lambda both, c: model._completed(both, c, z.shape[1], self.order),
-                           np.concatenate([z, noise], axis=1), c)
-        return np.where(np.isnan(self._known), x, self._known)
+        return self._drawn(z.astype(model.dtype_), c, stream)
 
 
 def lattice(n, d):
@@ -272,9 +280,10 @@ class Conditions:
 def columns_of(model, method, columns, values):
     """The numbers of some columns, of the others, and the values (s,) of the first. Raises ValueError."""
     columns, others = columns_alone(model, method, columns)
-    x = check_rows(method, np.atleast_2d(asnumpy(values)), name="values", dtype=model.dtype_)
+    x = check_rows(method, np.atleast_2d(asnumpy(values)), name="values", dtype=model.dtype_, missing=model.takes_missing)
     if x.shape != (1, len(columns)) or np.ndim(values) != 1:
         raise ValueError(f"{method}: values have shape {np.shape(values)}; pass ({len(columns)},)")
+    model._check_missing(method, x, columns, "values")
     if not len(others):
         raise ValueError(f"{method}: columns must not be all there are; leave at least one")
     return columns, others, x[0]

@@ -96,11 +96,15 @@ class GradientModel(Model, train.Training):
             self._check_head(method, x, maps.to_noise(None, x)[0])
         return x
 
-    def _check_missing(self, method, x):
-        """Raise ValueError, naming a cell, where a value of rows x is missing and that is no state of its column."""
-        if self.takes_missing and (wrong := asnumpy(np.isnan(x)) & ~np.asarray(self.head_.missing)).any():
+    def _check_missing(self, method, x, columns=slice(None), name="X"):
+        """Raise ValueError, naming a cell, where a value of rows x of these columns is missing and that is no state of one."""
+        if self.takes_missing and (wrong := asnumpy(np.isnan(x)) & ~self._missing_modelled()[columns]).any():
             row, column = np.argwhere(wrong)[0]
-            raise ValueError(f"{method}: X[{row}, {column}] is nan, but no row of fit missed that column; remove or fill it")
+            raise ValueError(f"{method}: {name}[{row}, {column}] is nan, but no row of fit missed that column; remove or fill "
+                             "it")
+
+    def _missing_modelled(self):
+        return np.broadcast_to(self.head_.missing, self.n_features_in_)
 
     def _check_head(self, method, x, z):
         """Raise ValueError, naming a cell of x, unless the head can take z, what preprocessing makes of the rows x."""

@@ -265,7 +265,8 @@ class MADE(Conditions, GradientModel):
     def condition(self, columns, values=None, *, context=None):
         """p(x_m | x_s) of the other columns, in their order, given the values (s,) of some: a Conditional.
 
-        columns: numbers; or of a model of a DataFrame {name: value, or (low, high) for an interval}, None for an open end.
+        columns: numbers; or of a model of a DataFrame {name: value, or (low, high) for an interval}, None for an open end. A
+        value of None, or NaN, says that it is missing, in a column that rows of fit missed.
 
         The columns have to come first in an order of the factorisation: in one of order_, or with order="any" in one that is
         made for them. It is the exact conditional of that order's density. That is log_prob's where order_ is one order and
@@ -273,7 +274,7 @@ class MADE(Conditions, GradientModel):
         whose own conditional is a sum over all values of the missing columns. Of intervals models.conditional.Within says what
         is exact, and its density and sampling are "exact" or "estimate"; order="any" has columns with levels before numbers.
         Raises ValueError where they do not come first, for columns that X does not have, or twice, and for values of another
-        shape, NaN or infinities.
+        shape, infinities, and NaN in a column that none missed.
         """
         self._check_fitted("condition")
         columns, values, within = self._known("condition", columns, values)
@@ -334,7 +335,7 @@ class MADE(Conditions, GradientModel):
         for pattern in np.unique(holes[holes.any(axis=1)], axis=0):
             rows, known = np.flatnonzero((holes == pattern).all(axis=1)), np.flatnonzero(~pattern)
             order, s = self._order_from("impute", known), len(known)
-            drawn = self._rowwise(lambda both, c, s=s, order=order: self._completed(both, c, s, order),
+            drawn = self._rowwise(lambda both, c, s=s, order=order: self._completed(both, c, s, order, seen=True),
                                   np.concatenate([order.take(z[rows])[:, :s], self._noises(x[rows], stream, order)], axis=1),
                                   None if c is None else c[rows])
             full[rows] = np.where(pattern, drawn, x[rows])
@@ -346,10 +347,11 @@ class MADE(Conditions, GradientModel):
             return self._noise(len(x), stream, x, order)
         return np.concatenate([self._noise(1, own, x[:0], order) for own in row_streams(x)])
 
-    def _completed(self, both, c, s, order):
-        """Rows in the data's space, of their first s columns in the order and noise, side by side."""
+    def _completed(self, both, c, s, order, seen=False):
+        """Rows in the data's space, of their first s columns in the order and noise, side by side; seen: none drawn missing."""
         known, noise, p = np.copy(both[:, :s]), np.copy(both[:, s:]), self._at(both.dtype)
-        z = self._net.of(order.order).seen_alone().sample(self._net.ordered(p, order.order), noise, c, known)
+        net = self._net.of(order.order)
+        z = (net.seen_alone() if seen else net).sample(self._net.ordered(p, order.order), noise, c, known)
         return self.preprocess_.data(None, order.undo(z))
 
     def _order_from(self, method, columns):

@@ -134,8 +134,8 @@ class OfTables:
                 if _is_gap(value):
                     if not self._missing_modelled()[j]:
                         raise DataError(f"column {column.name!r}: {value} is no value of it, and this {type(self).__name__} "
-                                        "cannot be given that it is missing; give a value, or fit a Mixture(missing='model') "
-                                        "to rows of which some miss it")
+                                        "cannot be given that it is missing; give a value, or fit a MADE, or a "
+                                        "Mixture(missing='model'), to rows of which some miss it")
                     exact[j] = np.nan
                 elif isinstance(value, (tuple, list)) and len(value) == 2:
                     within[j] = column.interval(*value)
