@@ -516,6 +516,7 @@ def test_each_column_has_the_head_that_it_calls_for(model, holes):
         assert 0 < drawn.null_count().sum_horizontal()[0] < 12 * 300 / 3
 
 
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")
 def test_numbers_of_a_density_have_no_atoms():
     """Rounded or not, of any of these shapes: none of 60 columns of 3000 rows has one."""
     from npgen.data import Schema

@@ -667,10 +667,10 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
         "models.conditional:Within.log_prob", "+ self._log_weights", "- np.log(len(self._ways))",
         lambda: test_a_made_given_intervals_is_the_sum_or_the_integral_over_them("levels")),
     "a component's uniform, used twice": (
-        "heads.mixture:MixtureOfNormals.sample_within", "(at - before) / (last - before)", "noise[..., None]",
+        "heads.mixture:MixtureOfNormals._between", "(at - before) / (last - before)", "noise[..., None]",
         lambda: test_draws_within_an_interval_lie_in_it_by_their_mass("mixture of normals")),
     "a component by its weight, not its mass": (
-        "heads.mixture:MixtureOfNormals.sample_within", "log_weights + ops.normal_log_mass",
+        "heads.mixture:MixtureOfNormals._between", "log_weights + ops.normal_log_mass",
         "log_weights + 0 * ops.normal_log_mass",
         lambda: test_draws_within_an_interval_lie_in_it_by_their_mass("mixture of normals")),
     "explain: the whole for the rest": ("models.mixture.questions:Questions.explain", "whole - rest", "whole",

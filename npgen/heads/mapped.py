@@ -17,10 +17,16 @@ MOST = 1e290      # stands for infinity, where a multiple of it has to be a numb
 class Mapped(Latent):
     """x_d whose y_d = scale(x_d) has the distribution of base, Normal(limit=None) in a mixture, by default MixtureOfNormals(5).
 
-    The density is with respect to length in the column's own unit. Raises ValueError for another base or scale.
+    The density is with respect to length in the column's own unit. span: None, or the smallest and the largest value to be
+    drawn. Raises ValueError for another base or scale, and a span that is none.
     """
 
     name, discrete, floored = "mapped", False, True
+
+    def __init__(self, base=None, scale=None, span=None):
+        super().__init__(base, scale, span)
+        if span is not None:
+            self._kept, self._reach = self.span, np.stack(self.ends(*np.array(self.span)[:, None]))
 
     def to_data(self, y):
         return self.scale.to_data(y)
@@ -37,6 +43,7 @@ class Mapped(Latent):
         return np.where(ends[0] < ends[1], self.base.log_mass(*ends, outputs.astype(np.float64)), -np.inf)
 
     def sample_within(self, noise, low, high, outputs):
+        low, high = self._reached(low, high)
         drawn = self.base.sample_within(noise, *self.ends(low, high), outputs.astype(np.float64))
         return np.clip(self.to_data(drawn), low, high)
 

@@ -50,18 +50,28 @@ class MixtureOfNormals(Head):
         return self.log_cell(np.clip(low, -1e100, 1e100), np.clip(high, -1e100, 1e100), outputs)
 
     def sample_within(self, noise, low, high, outputs):
-        """One component by its mass in the interval, of which the uniform is one again, of that component's normal."""
+        return self._between(noise, None, low, high, outputs)
+
+    def sample_between(self, noise, low, high, outputs):
+        """x (n, d) of what `sample` takes, given low <= x <= high, which are (1,) or (d,) and +-1e100 where infinite."""
+        return self._between(noise[..., ::2], ops.special(noise).log_ndtr(noise[..., 1::2]), low, high, outputs)
+
+    def _between(self, noise, log_u, low, high, outputs):
+        """One component by its mass in the interval, then its normal there: by log_u, or what the choice leaves of noise,
+        which is uniform again."""
         log_weights, mean, log_var = self.split(outputs)
         scale = std(log_var)
-        ends = [(np.asarray(end)[..., None] - mean) / scale for end in (low, high)]
+        ends = [(end[..., None] - mean) / scale for end in (low, high)]
         log_mass = log_weights + ops.normal_log_mass(*(np.clip(end, -1e100, 1e100) for end in ends))
         edges = np.cumsum(np.exp(log_mass - log_mass.max(axis=-1, keepdims=True)), axis=-1)
         at = noise[..., None] * edges[..., -1:]
         number = (edges[..., :-1] <= at).sum(axis=-1)[..., None]
-        mean, scale, *ends, last = (np.take_along_axis(a, number, axis=-1) for a in (mean, scale, *ends, edges))
-        before = np.where(number > 0, np.take_along_axis(edges, np.maximum(number - 1, 0), axis=-1), 0)
-        u = np.clip((at - before) / (last - before), RAREST, 1)
-        return np.clip((mean + scale * normal_between(u, *ends))[..., 0], low, high)
+        of_rows = [np.broadcast_to(a, np.broadcast_shapes(a.shape, number.shape)) for a in (mean, scale, *ends, edges)]
+        mean, scale, *ends, last = (np.take_along_axis(a, number, axis=-1) for a in of_rows)
+        if log_u is None:
+            before = np.where(number > 0, np.take_along_axis(of_rows[-1], np.maximum(number - 1, 0), axis=-1), 0)
+            log_u = np.log(np.clip((at - before) / (last - before), RAREST, 1))[..., 0]
+        return np.clip((mean + scale * normal_between(log_u[..., None], *ends))[..., 0], low, high)
 
     def log_prob(self, x, outputs):
         return mixture_log_prob(x, outputs, self.n_components, self.limit)

@@ -7,6 +7,7 @@ import numpy as np
 from .. import fused, ops
 from ..fused import LOG_2PI
 from ..kernels._constants import NORMAL
+from ..kernels._cuda import is_device_array
 from .base import EMPTY, RAREST, Family, filled, linear, totals, without
 
 THINNEST = 1e-9   # standard deviation, in units of the data's, below which a component has collapsed
@@ -22,12 +23,21 @@ def normal_log_prob(x, mean, log_var):
     return -0.5 * (LOG_2PI + log_var + ops.square(x - mean) * ops.exp(-log_var))
 
 
-def normal_between(noise, low, high):
-    """Standard normal z given low <= z <= high, from uniforms, by the inverse of the logarithm of the cdf."""
-    from scipy.special import log_ndtr, ndtri_exp
+def normal_between(log_u, low, high):
+    """Standard normal z given low <= z <= high, from logarithms of uniforms, by the inverse of the logarithm of the cdf."""
     turned, total = low > 0, ops.normal_log_mass(low, high)
-    z = ndtri_exp(np.logaddexp(log_ndtr(np.where(turned, -high, low)), np.log(noise) + total))
+    z = _ndtri_exp(np.logaddexp(ops.special(low).log_ndtr(np.where(turned, -high, low)), log_u + total))
     return np.where(turned, -z, z)
+
+
+def _ndtri_exp(log_p):
+    """z where the logarithm of the cdf is log_p; of a device, which has no such function, to 1e-3 / |z| beyond z = -37."""
+    functions = ops.special(log_p)
+    if not is_device_array(log_p):
+        return functions.ndtri_exp(log_p)
+    far = np.maximum(-2 * log_p, 1400.0)  # z^2 + log(2 pi z^2) there, but for terms of 1 / z^2
+    far = far - np.log(2 * np.pi * (far - np.log(2 * np.pi * far)))
+    return np.where(log_p > -700, functions.ndtri(np.exp(np.maximum(log_p, -700.0))), -np.sqrt(far))
 
 
 def mean_and_variance(x, weights):
@@ -107,9 +117,16 @@ class Normal(Family):
         return self.log_cell(np.clip(low, -1e100, 1e100), np.clip(high, -1e100, 1e100), outputs)
 
     def sample_within(self, noise, low, high, outputs):
+        return self._between(np.log(noise), low, high, outputs)
+
+    def sample_between(self, noise, low, high, outputs):
+        """x (n, d) of what `sample` takes, given low <= x <= high, which are (1,) or (d,) and +-1e100 where infinite."""
+        return self._between(ops.special(noise).log_ndtr(noise), low, high, outputs)
+
+    def _between(self, log_u, low, high, outputs):
         mean, log_var = self.split(outputs)
         scale = std(log_var)
-        return np.clip(mean + scale * normal_between(noise, (low - mean) / scale, (high - mean) / scale), low, high)
+        return np.clip(mean + scale * normal_between(log_u, (low - mean) / scale, (high - mean) / scale), low, high)
 
     def noise(self, stream, shape, dtype, like=None):
         return stream.normal(shape, dtype, like=like)

@@ -4,13 +4,14 @@
     category                    Categorical; of levels that fewer than RARE rows have, Pooled
     ordered                     Grid on the ranks of its levels: a normal, or several, behind thresholds an equal way apart
     integer, up to SHORT        Categorical, of all whole numbers between the smallest and the largest
-    other integers, datetime,   Grid: the exact mass of each value; a column that begins at 0 or 1 ends there
-    real with few decimals      a time of a day ends where the day does
+    other integers, datetime,   Grid: the exact mass of each value; cut below a column that begins at 0 or 1, of a time of a
+    real with few decimals      day where the day begins and ends
     real                        Mapped; of one that is no less than another, on a logarithm of what it is more
     values that repeat unlike those beside them    Atoms, before the head of the rest
     missing values              a state of Atoms, of models that have one
 
-A Grid and a Mapped lie behind a map of heads.scale, chosen by the density of the cells under one normal.
+A Grid and a Mapped lie behind a map of heads.scale, chosen by the density of the cells under one normal. What is drawn of a
+column with steps lies between its smallest and its largest value; but for the density only ends that its kind has are any.
 
 Legend: n rows.
 """
@@ -45,6 +46,7 @@ def head_of(column, x, base, missing=False):
 
 
 def _levelled(column, seen, base):
+    """Behind the outermost thresholds of an ordered probit lies all that is left: its grid is open."""
     c, counts = len(column.levels), np.bincount(seen.astype(int), minlength=len(column.levels))
     if c == 2:
         return "bernoulli"
@@ -69,15 +71,19 @@ def _numeric(column, seen, base):
     atoms = sorted({0.0, *atoms}) if fine and ended and (seen == 0).any() else atoms
     rest = seen[~np.isin(seen, atoms)]
     rest = seen if len(np.unique(rest)) < 2 else rest
+    span = None if step is None or column.clock else (float(low), float(seen.max() if high is None else high))
     if fine and ended:
-        head = Mapped(base, Scale.fit(rest[rest > 0] if len(np.unique(rest[rest > 0])) > 1 else np.array([1.0, 2.0]), ("log",)))
+        some = rest[rest > 0] if len(np.unique(rest[rest > 0])) > 1 else np.array([1.0, 2.0])
+        head = Mapped(base, Scale.fit(some, ("log",)), span)
     elif fine:
-        head = Mapped(base, scale_of(rest, 0.0 if rest.min() > 0 else None, 1.0 if 0 < rest.min() < rest.max() < 1 else None))
+        scale = scale_of(rest, 0.0 if rest.min() > 0 else None, 1.0 if 0 < rest.min() < rest.max() < 1 else None)
+        head = Mapped(base, scale, span)
     else:
         bound = low if ended or column.clock or column.low in (0, 1) and column.kind != "datetime" else None
         start = float(low) if column.kind == "integer" else 0.0
         scale = scale_of(rest, float(bound - step) if bound is not None else 0.0 if rest.min() > 0 else None, None)
-        head = Grid(base, float(step), start, bound, high if column.clock else None, scale)
+        end = high if column.clock else None
+        head = Grid(base, float(step), start, bound, end, scale, "open" if bound is None else "cut", span)
     return Atoms(head, atoms) if len(atoms) else head
 
 
