@@ -232,7 +232,7 @@ MUTANTS = [
     # heads of columns
     M("grid: half of the cell", "MADE, heads of columns", "heads.grid:Grid.edges", "(-0.5, 0.5)", "(-0.25, 0.25)"),
     M("grid: a bound has an end", "mixture, heads of columns", "heads.grid:Grid.edges",
-      "np.where(j <= self._ends[0], -FAR, low)", "low", before=True),
+      "np.where(j <= self._open[0], -FAR, low)", "low", before=True),
     M("grid: values are rounded down", "MADE, heads of columns", "heads.grid:Grid._number", "np.rint(", "np.floor("),
     M("grid: a value counts once", "mixture, heads of columns", "heads.grid:Grid.moments", "(weights * np.where(seen, a, 0))",
       "(0 * weights + np.where(seen, a, 0))"),

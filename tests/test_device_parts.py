@@ -8,6 +8,7 @@ from test_device import both
 
 from npgen.engine import grad
 from npgen.heads import Normal
+from npgen.heads.normal import normal_between
 from npgen.kernels._cuda import asarray, is_device_array
 from npgen.random import Stream
 from npgen.transforms import Standardize
@@ -59,6 +60,17 @@ def test_a_head_is_not_waited_for(standin, name):
     own = head.to(asarray)
     with cupy_standin.forbidden("reads"):
         of_head(own, x, outputs, noise)
+
+
+def test_draws_far_out_are_those_of_the_host(cupy):
+    """A device has no inverse of the logarithm of the cdf, but an expansion of it."""
+    low, high = np.array([[-50.0, 36, 40, 200, 1e4, -3, -1e100], [-45.0, 1e100, 1e100, 201, 1e100, 2, 1e100]])
+    log_u = np.log(Stream(0).uniform((500, 7)))
+    for want, got in zip(*both(lambda *arrays: [normal_between(*arrays)], log_u, low, high), strict=True):
+        assert (low <= got).all() and (got <= high).all()
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(got[:, :2], want[:, :2], atol=1e-4)
+        np.testing.assert_allclose(got[:, 5:], want[:, 5:], rtol=1e-9, atol=1e-9)
 
 
 def of_transform(t, names, x, *rest):

@@ -41,7 +41,9 @@ OF = {"normal": Normal(), "bernoulli": Bernoulli(), "categorical": Categorical([
       "grid of mixtures": Grid(MixtureOfNormals(2), low=0, high=9, scale=Scale("linear", 4.0, 2.0)),
       "grid behind a logarithm": Grid(Normal(limit=None), low=0, scale=Scale("log", 1.0, 0.5, -1.0)),
       "atoms": Atoms(Grid(Normal(limit=None), low=0, scale=Scale("linear", 4.0, 2.0)), [-3.0, 2.0, 5.0]),
-      "pooled": Pooled([0, 2, 9], [5, 1, 7], [0.2, 0.3, 0.5])}
+      "pooled": Pooled([0, 2, 9], [5, 1, 7], [0.2, 0.3, 0.5]),
+      "grid, cut": Grid(Normal(limit=None), low=0, scale=Scale("linear", 4.0, 2.0), ends="cut"),
+      "grid of mixtures, cut": Grid(MixtureOfNormals(2), low=0, high=9, scale=Scale("linear", 4.0, 2.0), ends="cut")}
 STATES = Grid, Atoms, Pooled
 FAMILIES = [name for name, head in OF.items() if head.has_steps]
 OUTPUTS = {"normal": RNG.normal(size=(N, 2 * D)) * 2, "bernoulli": RNG.normal(size=(N, D)) * 3,
@@ -104,7 +106,8 @@ def _mixed(head, o):
 
 
 def _rounded(head, o):
-    """The masses of the cells of a grid, by differences of distribution functions, each on the side of its tail."""
+    """The masses of the cells of a grid, by differences of distribution functions, each on the side of its tail; Levels makes
+    them add up to one."""
     parts = Mixed([1.0], o[:1], np.exp(o[1:] / 2)) if isinstance(head.base, Normal) else _mixed(head.base, o)
     j = np.arange(0 if head.low is not None else -400, (head.high if head.high is not None else 4000) + 1)
     values, scale = head.start + head.step * j, head.scale
@@ -112,7 +115,8 @@ def _rounded(head, o):
     with np.errstate(invalid="ignore", divide="ignore"):
         y = (np.log(edges - scale.low) if scale.kind == "log" else edges) - scale.centre
     y = y / scale.width
-    y[0], y[-1] = -np.inf, np.inf
+    y[0] = y[0] if head.low is not None and head.ends == "cut" else -np.inf
+    y[-1] = y[-1] if head.high is not None and head.ends == "cut" else np.inf
     p = sum(w * np.where(y[:-1] > part.mean(), part.sf(y[:-1]) - part.sf(y[1:]), part.cdf(y[1:]) - part.cdf(y[:-1]))
             for w, part in zip(parts.w, parts.parts, strict=True))
     return Levels(values[p > 0], np.log(p[p > 0]))
