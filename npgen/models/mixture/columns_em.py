@@ -18,6 +18,7 @@ from .kinds import ColumnHeads
 
 SHOWN = 2**16       # values of rows times components at once
 SHOWN_THERE = 2**24  # the same on a device, where launches count
+TAKEN = 2**22       # values of rows that are copied for that
 
 
 @dataclasses.dataclass
@@ -70,14 +71,16 @@ class Products:
         return ops.logsumexp(self.log_weights + sum(parts))
 
 
-def at_once(x, k):
-    """How many of rows x (n, d) are looked at together, under k components."""
-    return max(64, (SHOWN_THERE if is_device_array(x) else SHOWN) // max(k, x.shape[1]))
+def at_once(x, k, columns):
+    """How many of rows x (n, d) are looked at together, under k components: so many that a head has enough to do, as one looks
+    after the other."""
+    shown, taken = (SHOWN_THERE, SHOWN_THERE) if is_device_array(x) else (SHOWN, TAKEN)
+    return max(64, min(shown // max(k, columns.widest), taken // x.shape[1]))
 
 
 def expect(products, rows):
     """The E-step: the statistics of Rows."""
-    size = at_once(rows.x, len(products.log_weights))
+    size = at_once(rows.x, len(products.log_weights), products.columns)
 
     def gather(low):
         block = slice(low, low + size)

@@ -44,6 +44,7 @@ class ColumnHeads(Part):
                       for name, columns in self.numbers.items()}
         self.numbers |= {f"{head.name}{j}": np.array([j]) for j, head in sorted(options.items())}
         self.heads |= {f"{head.name}{j}": head for j, head in sorted(options.items())}
+        self.widest = max(map(len, self.numbers.values()))  # columns of one head
         self._places = {j: (name, i) for name, columns in self.numbers.items() for i, j in enumerate(columns.tolist())}
         self.reals = self.numbers.get("normal", np.empty(0, int))
         widths = [len(self.numbers[name]) * head.floored for name, head in self.heads.items()]
