@@ -38,6 +38,7 @@ CASES = {
     "columns": (Mixture(heads=HEADS, **STEPS), MIXED),
     "columns, what misses is modelled": (Mixture(heads=HEADS, missing="model", **STEPS), MIXED.astype(np.float32)),
     "columns, random": (Mixture(heads=HEADS, init_params="random_from_data", **STEPS), MIXED),
+    "a grid that is cut": (Mixture(heads=[Grid(LINE, low=0, ends="cut"), "normal"], **STEPS), MIXED[:, [2, 0]]),
 }
 
 
