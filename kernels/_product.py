@@ -2,6 +2,7 @@
 
     multiply         c[:, first:last] = op(a)[row:, start:stop] op(b)[start:stop, first:last], op: as it lies, or turned
     packs            whether a product is large, so that wide parts of it are faster than narrow ones
+    multiply_lines   a product of matrices of which lines of some rows lie block by block, as in flow.py
     pack             what it does to some columns of b, pack_group to those of several panels; panel_product, what it does with
                      them; pack_rows, to rows of a
 
@@ -26,11 +27,16 @@ from ._jit import jit
 from ._tile import (
     DEPTH,
     ROW,
+    add_lines_sums,
     add_packed_sums,
     add_sums,
     move,
     packed_products,
     panels_at_once,
+    square_columns,
+    square_rows,
+    sum_along_lines,
+    sum_lines_products,
     sum_products,
     tile_columns,
     tile_rows,
@@ -39,6 +45,8 @@ from ._tile import (
 
 ROWS = 480  # the most packed rows, a multiple of a tile's: half of the second cache, or what streams from the third
 GROUP = 8  # panels that packed rows go through at a time
+BLOCKS = 16  # of lines, that are packed at a time
+NARROW = 8  # rows or columns, below which a product of lines is summed along them
 TALL, DEEP, WIDE = 64, 200, 200  # rows, terms and columns from which on packing the rows pays
 
 
@@ -208,3 +216,65 @@ def multiply(a, a_turned, row, b, b_turned, start, stop, c, first, last):
             depth = max(0, min(step, stop - k))
             pack_group(b, b_turned, k, j, until, panels, depth)
             panel_product(a, a_turned, row, k, panels, depth, k > start, c, j, until - j, tile)
+
+
+@jit
+def multiply_lines(a, i, b, j, c, first, last):
+    """c[r, q] = sum_{n, k} a[n, i + r, k] b[n, j + q, k], columns first <= q < last, of blocks of lines (n, lines, lanes)."""
+    if min(len(c), last - first) < NARROW:
+        _multiply_along_lines(a, i, b, j, c, first, last)
+        return
+    columns, lanes = columns_at_once(c), tile_columns(c)
+    panels, tile = scratch(c, BLOCKS * lanes)
+    for q in range(first, last, columns):
+        width = min(columns, last - q)
+        for low in range(0, max(len(a), 1), BLOCKS):
+            high = min(low + BLOCKS, len(a))
+            for p in range(-(-width // lanes)):
+                _pack_lines(b, j + q + p * lanes, min(lanes, width - p * lanes), low, high, panels[p])
+            if panels_at_once() > 1 and width > lanes:
+                _lines_product(a, i, low, (high - low) * lanes, panels, width == columns, c, q, width, tile)
+            else:
+                _lines_product(a, i, low, (high - low) * lanes, panels[0], width == lanes, c, q, width, tile)
+
+
+@jit
+def _pack_lines(b, j, width, low, high, panel):
+    """panel[(n - low) lanes + k, q] = b[n, j + q, k], and 0 from q = width on."""
+    lanes = tile_columns(panel)
+    for n in range(low, high):
+        block, first, eights = b[n], (n - low) * lanes, width // 8 * 8
+        for q in range(0, eights, 8):
+            for k in range(0, lanes, 8):
+                turn(block, j + q, k, panel, first + k, q)
+        for k in range(lanes if eights < lanes else 0):
+            for q in range(eights, lanes):
+                panel[first + k, q] = block[j + q, k] if q < width else 0
+
+
+@jit
+def _lines_product(a, i, n, depth, panel, whole, c, first, width, tile):
+    """c[:, first:first + width] = lines of a from block n on times a panel or several; += that from n = 1 on."""
+    for r in range(0, len(c), tile_rows()):
+        rows = min(tile_rows(), len(c) - r)
+        if not whole or rows < tile_rows():
+            sum_lines_products(a, i + r, rows, n, depth, panel, tile, 0, 0)
+            _store(tile, rows, n > 0, c, r, first, width)
+        elif n > 0:
+            add_lines_sums(a, i + r, rows, n, depth, panel, c, r, first)
+        else:
+            sum_lines_products(a, i + r, rows, n, depth, panel, c, r, first)
+
+
+@jit
+def _multiply_along_lines(a, i, b, j, c, first, last):
+    """What multiply_lines does, by dot products: of few rows or columns, a tile would be empty for the most part."""
+    sums = np.empty(square_rows() * square_columns(), c.dtype)
+    for r in range(0, len(c), square_rows()):
+        rows = min(square_rows(), len(c) - r)
+        for q in range(first, last, square_columns()):
+            columns = min(square_columns(), last - q)
+            sum_along_lines(a, i + r, rows, b, j + q, columns, len(a), sums)
+            for p in range(rows):
+                for k in range(columns):
+                    c[r + p, q + k] = sums[p * square_columns() + k]

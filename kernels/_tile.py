@@ -5,7 +5,10 @@
     add_products     a tile added to what c holds product by product, for whoever keeps panels and results himself
     add_few          the same of a small tile, and products_and_squares: for what is triangular or symmetric, of which every
                      eight rows or columns are multiplied no further than they go
-    layer_tile       of a layer of a network, whose values lie in lines; short_layer_tile, of few of its units
+    layer_tile       of a layer of a network, whose values lie in lines; short_layer_tile, of few of its units; and gated, for
+                     cotangents of units that may be off
+    sum_lines_products   a tile of lines times a panel; add_lines_sums, to be added to what c holds; sum_along_lines, a square
+                     tile of dot products of lines
     sum_squares_apart    squared distances of rows as they lie from those of a panel, in place of products
     add_apart            weighted sums of the differences
     normalize        and restore, scale: a line less a number, times another; move: a line to its place
@@ -19,6 +22,7 @@ times a row of the panel, is added to a row of the tile. LLVM makes of these vec
 6 rows of two registers, or 10 of one, a core that adds one vector of products in a cycle does nothing else; one that adds two
 waits for loads, 11 for 10, and so takes two panels, or blocks of lines, at once.
 """
+import contextlib
 import functools
 
 from ._jit import available
@@ -86,7 +90,8 @@ if available:
         """starts[r][p] + sum_k a_rk b_pk, vectors: a_rk lies k along_k bytes behind a row's start, b_pk k step bytes behind
         ats[p]. A start that is a number is so many bytes behind row_starts[0]: one register has the address of all.
 
-        add(builder, a, b, sum): what adds to a sum, if it is not the product.
+        add(builder, a, b, sum): what adds to a sum, if it is not the product. along_k: the bytes, or what makes of the next k
+        and how far the last one lies behind a row's start how far this one does.
         """
         builder, vector = A.builder, starts[0][0].type
         before, loop, end = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
@@ -100,7 +105,9 @@ if available:
             at_row = builder.add(first, SIZE(row)) if isinstance(row, int) else builder.add(row, shift)
             value = _everywhere(builder, A.load(at_row, A.real), vector)
             more.append([add(builder, value, b, total) for b, total in zip(of_b, totals, strict=True)])
-        following = builder.add(k, SIZE(1)), builder.add(shift, along_k), *(builder.add(line, step) for line in lines)
+        then = builder.add(k, SIZE(1))
+        following = (then, along_k(then, shift) if callable(along_k) else builder.add(shift, along_k),
+                     *(builder.add(line, step) for line in lines))
         builder.cbranch(builder.icmp_signed("<", following[0], depth), loop, end)
         for phi, begin, then in zip((k, shift, *lines, *sum(sums, [])), (SIZE(0), SIZE(0), *ats, *sum(starts, [])),
                                     (*following, *sum(more, [])), strict=True):
@@ -191,6 +198,36 @@ if available:
     def sum_squares_apart(typingctx, a, turned, i, rows, start, depth, panel, c, ci, cj):
         """sum_products with (op(a)[i + r, start + k] - panel[k, q])^2 in the product's place."""
         return _tile("0", a, panel, c, _add_square_apart)
+
+    def _of_lines(onto):
+        """A tile of lines and a panel, or as many of several as are taken at once, from 0, or by itself to be added to c."""
+        def tile(typingctx, a, i, rows, n, depth, panel, c, ci, cj):
+            def codegen(context, builder, sig, args):
+                _, i, rows, n, depth, _, _, ci, cj = args
+                A, B, C = (_Matrix(context, builder, sig.args[k], args[k]) for k in (0, 5, 6))
+                numbers, lanes = range(_panels(context) if panel.ndim == 3 else 1), LINE // C.itemsize
+                vector, last = ir.VectorType(C.real, lanes), builder.sub(rows, SIZE(1))
+                row_starts = [A.at(n, builder.add(i, builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)),
+                                   SIZE(0)) for r in range(_rows(context))]
+                places = [[C.at(builder.add(ci, SIZE(r)), builder.add(cj, SIZE(p * lanes))) for p in numbers]
+                          for r in range(_rows(context))]
+                jump = builder.sub(A.strides[0], SIZE(LINE))
+
+                def further(k, shift):
+                    in_block = builder.icmp_signed("!=", builder.and_(k, SIZE(lanes - 1)), SIZE(0))
+                    return builder.add(builder.add(shift, A.strides[2]), builder.select(in_block, SIZE(0), jump))
+                of_panels = [B.at(SIZE(p), SIZE(0), SIZE(0)) for p in numbers] if panel.ndim == 3 else [B.address]
+                results = _summed(A, row_starts, further, B, of_panels, SIZE(LINE), depth,
+                                  [[ir.Constant(vector, [0.0] * lanes) for _ in row] for row in places])
+                for result, place in zip(sum(results, []), sum(places, []), strict=True):
+                    C.store(builder.fadd(C.load(place, vector), result) if onto else result, place)
+                return context.get_dummy_value()
+            return types.void(a, types.intp, types.intp, types.intp, types.intp, panel, c, types.intp, types.intp), codegen
+        return tile
+
+    # c[ci + r, cj + q] = sum_{k < depth} a[n + k // lanes, i + r, k % lanes] panel[k, q] for the rows r of a tile, the last of
+    # so many rows again and again; or += that
+    sum_lines_products, add_lines_sums = intrinsic(_of_lines(False)), intrinsic(_of_lines(True))
 
     @intrinsic
     def add_apart(typingctx, weights, x, i, rows, d, panels, p, n, sums):
@@ -372,55 +409,111 @@ if available:
         return types.intp(), lambda context, builder, sig, args: SIZE(_tall(context))
 
     def _blocks(context):
-        """Blocks of lines that a tile of a layer takes at once: two, of half the rows, where a core adds as many products of
-        such vectors in a cycle as it can load, so that a weight, once read, is multiplied twice. Zen 4 adds one in a cycle.
-        """
-        _, cpu, _ = context.codegen().magic_tuple()
-        return 2 if _rows(context) > 8 and cpu != "znver4" else 1
+        """Blocks of lines that a tile of a layer takes at once, of half the rows if two: a weight, once read, goes for both."""
+        return _panels(context)
 
     @intrinsic
     def blocks_at_once(typingctx):
         """The blocks of a tile of a layer, a constant for the compiler."""
         return types.intp(), lambda context, builder, sig, args: SIZE(_blocks(context))
 
-    def _layer(tall):
-        """The code of a tile of a layer, of all the rows of a tall one or of the first of the 4 of a short one."""
-        def codegen(context, builder, sig, args):
-            _, i, rows, _, first, depth, floor, _ = args
-            W, H, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 3, 7))
-            blocks = [(SIZE(b),) for b in range(2)] if sig.args[3].ndim == 3 else [()]
-            vector = ir.VectorType(C.real, LINE // C.itemsize)
-            numbers, at = range(_tall(context) // len(blocks) if tall else 4), [W.at(SIZE(0), i)]
-            last = builder.sub(rows, SIZE(1))
-            for r in numbers[1:]:
-                within = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
-                at.append(r * W.itemsize if tall else builder.add(at[0], builder.mul(within, W.strides[1])))
-            below = builder.mul(depth, W.strides[0])
-            starts = []
-            for row in at:
-                place = builder.add(at[0], SIZE(row)) if isinstance(row, int) else row
-                starts.append([_everywhere(builder, W.load(builder.add(place, below), W.real), vector)] * len(blocks))
-            results = _summed(W, at, W.strides[0], H, [H.at(*block, first, SIZE(0)) for block in blocks], SIZE(LINE), depth,
-                              starts)
-            lowest = _everywhere(builder, floor, vector)
-            for r, of_blocks in zip(numbers, results, strict=True):
-                for block, result in zip(blocks, of_blocks, strict=True):
-                    result = builder.select(builder.fcmp_ordered("<", result, lowest), lowest, result)
-                    C.store(result, C.at(*block, builder.add(i, SIZE(r)), SIZE(0)))
-            return context.get_dummy_value()
-        return codegen
+    def _layer(tall, gated):
+        """The signature and the code of a tile of a layer, of all the rows of a tall one or of up to 4 of a short one."""
+        def tile(typingctx, weight, i, rows, h, first, depth, bound, out, to):
+            def codegen(context, builder, sig, args):
+                _, i, rows, _, first, depth, bound, _, to = args
+                W, H, C = (_Matrix(context, builder, sig.args[n], args[n]) for n in (0, 3, 7))
+                blocks = [(SIZE(b),) for b in range(2)] if sig.args[3].ndim == 3 else [()]
+                vector = ir.VectorType(C.real, LINE // C.itemsize)
+                numbers, at = range(_tall(context) // len(blocks) if tall else 4), [W.at(SIZE(0), i)]
+                last = builder.sub(rows, SIZE(1))
+                for r in numbers[1:]:
+                    within = builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last)
+                    at.append(r * W.itemsize if tall else builder.add(at[0], builder.mul(within, W.strides[1])))
+                below = builder.mul(depth, W.strides[0])
+                starts = []
+                for row in at:
+                    place = builder.add(at[0], SIZE(row)) if isinstance(row, int) else row
+                    starts.append([_everywhere(builder, W.load(builder.add(place, below), W.real), vector)] * len(blocks))
+                results = _summed(W, at, W.strides[0], H, [H.at(*block, first, SIZE(0)) for block in blocks], SIZE(LINE), depth,
+                                  starts)
+                gates = _Matrix(context, builder, sig.args[6], bound) if gated else None
+                lowest = ir.Constant(vector, [0.0] * vector.count) if gated else _everywhere(builder, bound, vector)
+                line = builder.add(to, i)
+                for r, of_blocks in zip(numbers, results, strict=True):
+                    there = builder.icmp_signed("<=", SIZE(r), last)
+                    with contextlib.nullcontext() if tall else builder.if_then(there):
+                        for block, result in zip(blocks, of_blocks, strict=True):
+                            place = *block, builder.add(line, SIZE(r)), SIZE(0)
+                            if gated:
+                                open_ = builder.fcmp_ordered(">", gates.load(gates.at(*place), vector), lowest)
+                                result = builder.select(open_, result, lowest)
+                            else:
+                                result = builder.select(builder.fcmp_ordered("<", result, lowest), lowest, result)
+                            C.store(result, C.at(*place))
+                return context.get_dummy_value()
+            sig = types.void(weight, types.intp, types.intp, h, types.intp, types.intp, bound if gated else weight.dtype, out,
+                             types.intp)
+            return sig, codegen
+        return intrinsic(tile)
+
+    # out[to + i + r] = max(weight[depth, i + r] + sum_{k < depth} weight[k, i + r] h[first + k], bound), lines, for the rows r
+    # of a tall tile, or up to 4 of a short one; a NaN stays one. Gated: the sum itself, 0 where bound[to + i + r] is not above
+    # 0. For h, out (2, lines, lanes), two blocks, so in both, a tall tile for half these rows.
+    layer_tile, short_layer_tile = _layer(True, False), _layer(False, False)
+    gated_layer_tile, short_gated_layer_tile = _layer(True, True), _layer(False, True)
+
+    def _square(context):
+        """Rows and columns of a square tile, and the bytes of its vectors."""
+        return (4, 4, 64) if _rows(context) > 8 else (4, 2, 32)
 
     @intrinsic
-    def layer_tile(typingctx, weight, i, rows, h, first, depth, floor, out):
-        """out[i + r] = max(weight[depth, i + r] + sum_{k < depth} weight[k, i + r] h[first + k], floor), lines, for the rows r
-        of a tall tile; a NaN stays one. For h and out (2, lines, lanes), two blocks, so in both, for half these rows.
+    def square_rows(typingctx):
+        """The rows of a square tile, a constant for the compiler."""
+        return types.intp(), lambda context, builder, sig, args: SIZE(_square(context)[0])
+
+    @intrinsic
+    def square_columns(typingctx):
+        """Its columns."""
+        return types.intp(), lambda context, builder, sig, args: SIZE(_square(context)[1])
+
+    def _sums_of(builder, vectors):
+        """The sum of every vector's lanes, side by side in as few vectors."""
+        lanes = size = vectors[0].type.count
+        while size > 1:
+            halves = [[n for n in range(2 * lanes) if n % size // (size // 2) == half] for half in range(2)]
+            vectors = [builder.fadd(*(builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), lanes), half))
+                                      for half in halves)) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
+            size //= 2
+        return vectors
+
+    @intrinsic
+    def sum_along_lines(typingctx, a, i, rows, b, j, columns, n, sums):
+        """sums[r, q] = sum_{m < n, k} a[m, i + r, k] b[m, j + q, k], for the rows and columns of a square tile; where there are
+        fewer, the last is taken again and again.
         """
-        return types.void(weight, types.intp, types.intp, h, types.intp, types.intp, weight.dtype, out), _layer(True)
-
-    @intrinsic
-    def short_layer_tile(typingctx, weight, i, rows, h, first, depth, floor, out):
-        """The same for up to 4 rows; it writes 4."""
-        return types.void(weight, types.intp, types.intp, h, types.intp, types.intp, weight.dtype, out), _layer(False)
+        def codegen(context, builder, sig, args):
+            _, i, rows, _, j, columns, n, _ = args
+            A, B, S = (_Matrix(context, builder, sig.args[k], args[k]) for k in (0, 3, 7))
+            n_rows, n_columns, width = _square(context)
+            vector, lines = ir.VectorType(S.real, width // S.itemsize), []
+            for first, size, there in (i, n_rows, rows), (j, n_columns, columns):
+                last = builder.sub(there, SIZE(1))
+                lines.append([builder.add(first, builder.select(builder.icmp_signed("<", SIZE(r), last), SIZE(r), last))
+                              for r in range(size)])
+            totals = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * vector.count))
+                      for _ in range(n_rows * n_columns)]
+            with cgutils.for_range(builder, n) as loop:
+                for part in range(0, LINE, width):
+                    of_a, of_b = ([M.load(builder.add(M.at(loop.index, line, SIZE(0)), SIZE(part)), vector) for line in of]
+                                  for M, of in zip((A, B), lines, strict=True))
+                    for k, total in enumerate(totals):
+                        more = _multiply_add(builder, of_a[k // n_columns], of_b[k % n_columns], builder.load(total))
+                        builder.store(more, total)
+            for k, total in enumerate(_sums_of(builder, [builder.load(total) for total in totals])):
+                S.store(total, builder.add(S.address, SIZE(k * width)))
+            return context.get_dummy_value()
+        return types.void(a, types.intp, types.intp, b, types.intp, types.intp, types.intp, sums), codegen
 
     @intrinsic
     def products_and_squares(typingctx, a, i, b, j, depth, start, k, c, squares):
@@ -442,6 +535,7 @@ if available:
         return types.void(a, types.intp, b, types.intp, types.intp, start, types.intp, c, squares), codegen
 else:
     tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
-    tall_rows = blocks_at_once = layer_tile = short_layer_tile = normalize = restore = scale = None
+    tall_rows = blocks_at_once = layer_tile = short_layer_tile = gated_layer_tile = short_gated_layer_tile = None
+    square_rows = square_columns = sum_along_lines = sum_lines_products = add_lines_sums = normalize = restore = scale = None
     move = sum_products = add_sums = packed_products = add_packed_sums = panels_at_once = None
     sum_squares_apart = add_apart = None

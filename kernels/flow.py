@@ -11,9 +11,11 @@ x, z (N, D), log_det and log_prob (N,) nats, S steps. a_kept are the first D - J
 J the number that moves, half of the outputs of the step's network; it may differ between steps. limit < 80.
 orders (S, D), widths (S, L + 1), blocks (S, L, 5); pieces (T, 6), a step before what mlp.py has; no mask here.
 params (P,): for every step shift (D,), log_scale (D,), then the mlp's.
-between (S, D, N), what the steps make of x, outputs (S, O, N), s and t in the first 2 J rows of each, and hidden (S, Q), see
-mlp.py, are what `backward` needs; told not to keep them, `inverse` leaves them empty. float32 or float64; any N; D >= 1,
-J >= 0.
+between (S, B, X, A), what the steps make of x, outputs (S, B, O, A), s and t in the first 2 J lines of each, and hidden (S, B,
+H, A), the units of a network, are what `backward` needs: lines of A rows, 16 in float32 and 8 in float64, for all features of B
+blocks. Behind x, and behind each hidden layer, there is a line of ones, so that the gradient of a bias is one of a weight. X, O
+and H are odd, so that a feature's lines do not drive each other out of a cache. Told not to keep them, `inverse` leaves them
+empty. float32 or float64; any N; D >= 1, J >= 0.
 Sources: Dinh, Sohl-Dickstein & Bengio, Real NVP (2017), section 3; Kingma & Dhariwal, Glow (2018), section 3.1.
 
 Numba: a panel of rows goes through all steps while it is in the cache, by blocks of as many rows as a tile of _tile.py has
@@ -22,7 +24,7 @@ one product, of which nothing is packed, and every other loop runs over whole li
 are worth it, then computes the gradients of these steps' weights, piece by piece, while the cotangents are near, and goes on.
 The sums of a row depend on no other; those over rows on the number of rows alone.
 CUDA: a panel a block; between is (S, N, D) there, outputs (S, N, O), and a hidden layer (N, h), whatever their shapes say:
-nobody else reads them.
+nobody else reads them, and none of these is larger.
 """
 import functools
 
@@ -33,20 +35,21 @@ from ._constants import LOG_2PI
 from ._cuda import launch
 from ._dispatch import Kernel, empty
 from ._jit import NO, YES, ZERO, available, entry, jit, jitable, parallel
-from ._layers import layer_of, layer_start
+from ._layers import layer_start
 from ._math import exp, exp_small_fused, fused, sum_in_lanes, tanh_fused
-from ._product import multiply, pack, pack_rows
+from ._product import multiply_lines, pack, pack_rows
 from ._tile import (
     blocks_at_once,
+    gated_layer_tile,
     layer_tile,
     move,
     normalize,
     restore,
     scale,
+    short_gated_layer_tile,
     short_layer_tile,
     tall_rows,
     tile_columns,
-    tile_rows,
     turn,
 )
 
@@ -67,12 +70,43 @@ def step_of(params, widths, step, D):
     return params[start:start + D], params[start + D:start + 2 * D], params[start + 2 * D:end]
 
 
+def _kept_blocks(N, dtype):
+    """Blocks of N rows, and rows of a block."""
+    A = 64 // np.dtype(dtype).itemsize
+    return -(-N // A), A
+
+
+@jitable
+def _units(widths):
+    """The lines of a network's hidden layers, with a line of ones behind each."""
+    return widths[1:-1].sum() + len(widths) - 2
+
+
 # --- reference -------------------------------------------------------------------------------------------------------
+
+def _in_lines(values, dtype):
+    """Rows (N, X) as they are kept, (B, X', A)."""
+    N, X = values.shape
+    B, A = _kept_blocks(N, dtype)
+    kept = np.zeros((B * A, X | 1), dtype)
+    kept[:N, :X] = values
+    return kept.reshape(B, A, X | 1).transpose(0, 2, 1)
+
+
+def _in_rows(kept, N, X):
+    """Rows (N, X) of which _in_lines makes these."""
+    B, lines, A = kept.shape
+    return kept.transpose(0, 2, 1).reshape(B * A, lines)[:N, :X]
+
 
 def _network(kept, net, widths, blocks, limit):
     outputs, hidden = mlp.forward.reference(kept, net, widths, blocks, blocks, np.zeros(0))
     raw, t = np.split(outputs, 2, axis=1)
-    return limit * np.tanh(raw / limit), t, hidden
+    layers = np.split(hidden, len(kept) * np.cumsum(widths[1:-1]))
+    ones, units = np.ones((len(kept), 1)), []
+    for h, width in zip(layers, widths[1:-1], strict=False):
+        units += [h.reshape(len(kept), width), ones]
+    return limit * np.tanh(raw / limit), t, np.concatenate([kept[:, :0], *units], axis=1)
 
 
 def _inverse_reference(x, params, orders, widths, blocks, pieces, limit, keep):
@@ -85,10 +119,10 @@ def _inverse_reference(x, params, orders, widths, blocks, pieces, limit, keep):
         s, t, hidden = _network(a[:, :n_kept], net, widths[step], blocks[step], limit)
         x = np.concatenate([(a[:, n_kept:] - t) * np.exp(-s), a[:, :n_kept]], axis=1)
         log_det -= log_scale.sum() + s.sum(axis=1)
-        outputs = np.zeros((widths[:, -1].max(), N))
-        outputs[:widths[step, -1]] = np.concatenate([s, t], axis=1).T
-        for values, value in zip(kept, (x.T, outputs, hidden), strict=True):
-            values.append(value)
+        outputs = np.zeros((N, widths[:, -1].max()))
+        outputs[:, :widths[step, -1]] = np.concatenate([s, t], axis=1)
+        for values, value in zip(kept, (np.concatenate([x, np.ones((N, 1))], axis=1), outputs, hidden), strict=True):
+            values.append(_in_lines(value, dtype))
     kept = [np.stack(values)[:len(orders) if keep else 0] for values in kept]
     log_prob = log_det - 0.5 * (x * x + LOG_2PI).sum(axis=1)
     return tuple(v.astype(dtype, order="C") for v in (x, log_det, log_prob, *kept))
@@ -109,17 +143,21 @@ def _forward_reference(z, params, orders, widths, blocks, pieces, limit):
 
 
 def _backward_reference(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, want_dparams):
-    D, dtype, dparams = dz.shape[1], dz.dtype, np.zeros(params.shape)
+    (N, D), dtype, dparams = dz.shape, dz.dtype, np.zeros(params.shape)
     dlog_det, between, outputs, hidden, params = (v.astype(np.float64) for v in (dlog_det, between, outputs, hidden, params))
     for step in reversed(range(len(orders))):
         shift, log_scale, net = step_of(params, widths, step, D)
         dshift, dlog_scale, dnet = step_of(dparams, widths, step, D)
         J = D - widths[step, 0]
-        s, t, moved, kept = outputs[step, :J].T, outputs[step, J:2 * J].T, between[step, :J].T, between[step, J:].T
+        s, t = np.split(_in_rows(outputs[step], N, 2 * J), 2, axis=1)
+        moved, kept = np.split(_in_rows(between[step], N, D), [J], axis=1)
+        ends = np.cumsum(widths[step, 1:-1] + 1)
+        layers = [h[:, :-1] for h in np.split(_in_rows(hidden[step], N, ends[-1] if ends.size else 0), ends, axis=1)[:-1]]
         da_moved = dz[:, :J] * np.exp(-s)
         draw = (-dz[:, :J] * moved - dlog_det[:, None]) * (1 - (s / limit) ** 2)
-        dkept, dnet[:] = mlp.backward.reference(np.concatenate([draw, -da_moved], axis=1), kept, hidden[step], net,
-                                                widths[step], blocks[step], blocks[step], np.zeros(0), True, True)
+        dkept, dnet[:] = mlp.backward.reference(
+            np.concatenate([draw, -da_moved], axis=1), kept, np.concatenate([np.empty(0), *(h.ravel() for h in layers)]), net,
+            widths[step], blocks[step], blocks[step], np.zeros(0), True, True)
         da = np.concatenate([dz[:, J:] + dkept, da_moved], axis=1)
         a = np.concatenate([kept, moved * np.exp(s) + t], axis=1)
         dz = np.empty_like(da)
@@ -168,9 +206,9 @@ if available:
             return kind(array, types.intp, types.UniTuple(types.intp, n_dim)), codegen
         return view
 
-    _values, _grid = _view(1), _view(2)
+    _values, _grid, _cube = _view(1), _view(2), _view(3)
 else:
-    _values = _grid = None
+    _values = _grid = _cube = None
 
 
 @jit
@@ -194,35 +232,20 @@ def _lines_of(blocks, b, first, last):
 
 
 @jit
-def _units(hidden, widths, layer, N):
-    """The values (N, h) of a hidden layer, for a block."""
-    start = 0
-    for k in range(1, layer):
-        start += N * widths[k]
-    return _grid(hidden, start, (N, widths[layer]))
+def _blocks_of(kept, k, b, n):
+    """The blocks b..b + n - 1 of step k of what is kept (steps, blocks, lines, lanes)."""
+    blocks, lines, lanes = kept.shape[1:]
+    return _cube(kept, (k * blocks + b) * lines * lanes, (n, lines, lanes))
 
 
 @jit
-def _load(values, turned, low, block):
-    """block (D, lanes) = rows low.. of values (D, N), or of (N, D) if turned; 0 where there are no more."""
-    pack(values, turned, ZERO, low, min(tile_columns(block), values.shape[0 if turned else 1] - low), block)
+def _load(values, low, block):
+    """block (D, lanes) = rows low.. of values (N, D); 0 where there are no more."""
+    pack(values, YES, ZERO, low, min(tile_columns(block), len(values) - low), block)
 
 
 @jit
 def _store(block, values, low):
-    """Rows low.. of values (D, N) = block, as far as they go."""
-    there = values[:, low:]
-    if there.shape[1] >= tile_columns(block):
-        for d in range(len(there)):
-            move(block, d, 0, there, d)
-    else:
-        for d in range(len(there)):
-            for n in range(there.shape[1]):
-                there[d, n] = block[d, n]
-
-
-@jit
-def _store_turned(block, values, low):
     """Rows low.. of values (N, D) = block."""
     rows = min(tile_columns(block), len(values) - low)
     eights = values.shape[1] // 8 * 8 if rows == tile_columns(block) else 0
@@ -260,43 +283,72 @@ def _turn_weights(k, params, widths, D, turned):
 
 
 @jit
-def _layer(weight, h, first, floor, out):
-    """The lines out[m] = max(weight[-1, m] + sum_k weight[k, m] h[first + k], floor) of one block or two, h and out (b, lines,
-    lanes), for a weight with its bias below it.
+def _layer(weight, h, first, floor, out, to):
+    """The lines out[to + m] = max(weight[-1, m] + sum_k weight[k, m] h[first + k], floor) of one block or two, h and out (b,
+    lines, lanes), for a weight with its bias below it.
     """
     depth, M = weight.shape[0] - 1, weight.shape[1]
     m = 0
     if len(h) > 1:
         rows = tall_rows() // 2
         while M - m >= rows:
-            layer_tile(weight, m, rows, h, first, depth, floor, out)
+            layer_tile(weight, m, rows, h, first, depth, floor, out, to)
             m += rows
         while m < M:
-            short_layer_tile(weight, m, min(4, M - m), h, first, depth, floor, out)
+            short_layer_tile(weight, m, min(4, M - m), h, first, depth, floor, out, to)
             m += 4
         return
     lines, sums = _block(h, 0), _block(out, 0)
     while M - m >= tall_rows():
-        layer_tile(weight, m, tall_rows(), lines, first, depth, floor, sums)
+        layer_tile(weight, m, tall_rows(), lines, first, depth, floor, sums, to)
         m += tall_rows()
     while m < M:
-        short_layer_tile(weight, m, min(4, M - m), lines, first, depth, floor, sums)
+        short_layer_tile(weight, m, min(4, M - m), lines, first, depth, floor, sums, to)
         m += 4
 
 
 @jit
-def _outputs(z, first, net, widths, limit, keep, units, N, low, work, st):
-    """st = s and t of the network, for the features of some blocks from the first kept one on; and of units, if they are kept,
-    rows low..
+def _gated_layer(weight, h, first, gates, out, to):
+    """The same without a floor, and 0 where gates, in the same places as out, are not above 0."""
+    depth, M = weight.shape[0] - 1, weight.shape[1]
+    m = 0
+    if len(h) > 1:
+        rows = tall_rows() // 2
+        while M - m >= rows:
+            gated_layer_tile(weight, m, rows, h, first, depth, gates, out, to)
+            m += rows
+        while m < M:
+            short_gated_layer_tile(weight, m, min(4, M - m), h, first, depth, gates, out, to)
+            m += 4
+        return
+    lines, open_, sums = _block(h, 0), _block(gates, 0), _block(out, 0)
+    while M - m >= tall_rows():
+        gated_layer_tile(weight, m, tall_rows(), lines, first, depth, open_, sums, to)
+        m += tall_rows()
+    while m < M:
+        short_gated_layer_tile(weight, m, min(4, M - m), lines, first, depth, open_, sums, to)
+        m += 4
+
+
+@jit
+def _set_ones(blocks, line):
+    for b in range(len(blocks)):
+        values = _lines_of(blocks, b, line, line + 1)
+        for i in range(values.size):
+            values[i] = 1
+
+
+@jit
+def _outputs(z, first, net, widths, limit, units, st):
+    """st = s and t of the network, and units = its hidden layers and ones behind each, for the features of some blocks from the
+    first kept one on.
     """
-    limit, zero, none, last, h = z.dtype.type(limit), z.dtype.type(0), z.dtype.type(-np.inf), len(widths) - 2, z
+    limit, zero, none, last, h, to = z.dtype.type(limit), z.dtype.type(0), z.dtype.type(-np.inf), len(widths) - 2, z, 0
     for layer in range(last):
-        out = work[layer % 2, :len(z)]
-        _layer(_weight_of(net, widths, layer), h, first, zero, out)
-        first, h = 0, out
-        for b in range(len(z) if keep else 0):
-            _store_turned(_block(h, b), _units(units, widths, layer + 1, N), low + b * tile_columns(z))
-    _layer(_weight_of(net, widths, last), h, first, none, st)
+        _layer(_weight_of(net, widths, layer), h, first, zero, units, to)
+        h, first, to = units, to, to + widths[layer + 1] + 1
+        _set_ones(units, to - 1)
+    _layer(_weight_of(net, widths, last), h, first, none, st, ZERO)
     steepness = z.dtype.type(1) / limit
     for b in range(len(z)):
         s = _lines_of(st, b, 0, widths[-1] // 2)
@@ -323,15 +375,15 @@ def _fold(block, n):
 
 
 @jit
-def _inverse_blocks(x, shift, factors, net, order, widths, limit, keep, units, N, low, work, z, st, sums):
-    """A step for one block of rows or two, (b, D, lanes): fills z and st, and adds s to sums."""
+def _inverse_blocks(x, shift, factors, net, order, widths, limit, units, z, st, sums):
+    """A step for one block of rows or two, (b, D, lanes): fills units, z and st, and adds s to sums."""
     D, J = len(order), widths[-1] // 2
     K = D - J
     for b in range(len(x)):
         before, after = _block(x, b), _block(z, b)
         for d in range(D):
             normalize(before, order[d], d, shift, factors, after, J + d if d < K else d - K)
-    _outputs(z, J, net, widths, limit, keep, units, N, low, work, st)
+    _outputs(z, J, net, widths, limit, units, st)
     for b in range(len(x)):
         moved, s, t, total = _lines_of(z, b, 0, J), _lines_of(st, b, 0, J), _lines_of(st, b, J, 2 * J), _lines_of(sums, b, 0, J)
         for i in range(s.size):
@@ -340,11 +392,11 @@ def _inverse_blocks(x, shift, factors, net, order, widths, limit, keep, units, N
 
 
 @jit
-def _forward_blocks(z, shift, factors, net, order, widths, limit, work, st, x, sums):
+def _forward_blocks(z, shift, factors, net, order, widths, limit, units, st, x, sums):
     """The inverse of that. It uses z up."""
     D, J = len(order), widths[-1] // 2
     K = D - J
-    _outputs(z, J, net, widths, limit, NO, net, ZERO, ZERO, work, st)
+    _outputs(z, J, net, widths, limit, units, st)
     for b in range(len(z)):
         before, after = _block(z, b), _block(x, b)
         moved, s, t, total = _lines(before, 0, J), _lines_of(st, b, 0, J), _lines_of(st, b, J, 2 * J), _lines_of(sums, b, 0, J)
@@ -390,49 +442,33 @@ def _backward_end(dz, z, through, factors, order, J, da, dx, dnorm):
 
 
 @jit
-def _backward_blocks(dz, of_rows, z, st, factors, turned, order, widths, limit, units, N, low, work, g, delta, want, da, dx,
-                     dnorm):
-    """A step for one block of rows or two, (b, D, lanes): fills dx, g (the cotangent of the network's outputs) and, if they are
-    wanted, rows low.. of delta, and adds the rows' shares of dshift and dlog_scale to dnorm (2 D, lanes), those of dlog_det
-    itself left out.
+def _backward_blocks(dz, of_rows, z, st, units, factors, turned, order, widths, limit, g, delta, da, through, dx, dnorm):
+    """A step for one block of rows or two, (b, D, lanes): fills dx, g (the cotangent of the network's outputs) and delta (that
+    of its units), and adds the rows' shares of dshift and dlog_scale to dnorm (2 D, lanes), those of dlog_det left out.
     """
-    zero, none, lanes = dz.dtype.type(0), dz.dtype.type(-np.inf), tile_columns(dz)
+    none = dz.dtype.type(-np.inf)
     for b in range(len(dz)):
         _backward_start(_block(dz, b), _block(of_rows, b), _block(z, b), _block(st, b), order, widths, limit, _block(g, b),
                         _block(da, b), dnorm)
-    above = g
+    above, first, to = g, ZERO, _units(widths)
     for layer in range(len(widths) - 2, 0, -1):
-        below, M, spare = work[layer % 2, :len(dz)], widths[layer], _block(work[2], 0)
-        _layer(_turned_of(turned, widths, layer), above, ZERO, none, below)
-        for b in range(len(dz)):
-            _load(_units(units, widths, layer, N), YES, low + b * lanes, _grid(spare, ZERO, (M, lanes)))
-            values, active = _lines_of(below, b, 0, M), _lines(spare, 0, M)
-            for i in range(values.size):
-                value = values[i]  # read whatever it is: a branch would not vectorise
-                values[i] = value if active[i] > zero else zero
-            if want:
-                _store_turned(_block(below, b), _units(delta, widths, layer, N), low + b * lanes)
-        above = below
-    through = work[0, :len(dz)]
-    _layer(_turned_of(turned, widths, 0), above, ZERO, none, through)
+        to -= widths[layer] + 1
+        _gated_layer(_turned_of(turned, widths, layer), above, first, units, delta, to)
+        above, first = delta, to
+    _layer(_turned_of(turned, widths, 0), above, first, none, through, ZERO)
     for b in range(len(dz)):
         _backward_end(_block(dz, b), _block(z, b), _block(through, b), factors, order, widths[-1] // 2, _block(da, b),
                       _block(dx, b), dnorm)
 
 
 @jit
-def _work(widths, D, like):
-    """Scratch for the blocks that go at once: lines of three layers, twice those of a network's outputs, and the factors of a
-    step.
-    """
-    spare, lanes, last = tile_rows(), tile_columns(like), widths.shape[1] - 1
-    most, outputs = D, 0
+def _scratch(widths, D, like):
+    """Units, outputs and features of the blocks that go at once, one step of what is kept, and the factors of a step."""
+    n, lanes, hidden, outputs = blocks_at_once(), tile_columns(like), 0, 0
     for step in range(len(widths)):
-        outputs = max(outputs, widths[step, last])
-        for layer in range(last):
-            most = max(most, widths[step, layer])
-    return (np.empty((3, blocks_at_once(), most + spare, lanes), like.dtype),
-            np.empty((2, blocks_at_once(), outputs + spare, lanes), like.dtype), np.empty(D, like.dtype))
+        hidden, outputs = max(hidden, _units(widths[step])), max(outputs, widths[step, -1])
+    return (np.empty((1, n, hidden | 1, lanes), like.dtype), np.empty((1, n, outputs | 1, lanes), like.dtype),
+            np.empty((1, n, D | 1, lanes), like.dtype), np.empty(D, like.dtype))
 
 
 @jit
@@ -440,34 +476,44 @@ def _inverse_panel(p, x, params, orders, widths, limit, keep, z, log_det, log_pr
     """Task p of inverse: every step for a panel of rows, and of each step every block."""
     (N, D), S, lanes = x.shape, len(orders), tile_columns(x)
     low, blocks = _blocks(p, N, lanes)
-    (work, of_net, factors), states = _work(widths, D, x), np.empty((2, blocks, D, lanes), x.dtype)
-    sums, scales = np.zeros((blocks, D, lanes), x.dtype), x.dtype.type(0)
+    units, of_net, _, factors = _scratch(widths, D, x)
+    states, first = np.empty((2, blocks, D, lanes), x.dtype), low // lanes
+    sums, scales = np.zeros((1, blocks, D, lanes), x.dtype), x.dtype.type(0)
     for b in range(blocks):
-        _load(x, YES, low + b * lanes, states[1, b])
+        block = states[1, b]
+        _load(x, low + b * lanes, block)
+        for d in range(D):  # rows beyond the last are like it, so that they are finite if it is
+            for n in range(N - low - b * lanes, lanes):
+                block[d, n] = block[d, N - low - b * lanes - 1]
     for k in range(S):
         shift, log_scale, net = step_of(params, widths, k, D)
         _factors(log_scale, YES, factors)
         scales += sum_in_lanes(log_scale)
         for b in range(0, blocks, blocks_at_once()):
-            to = min(b + blocks_at_once(), blocks)
-            after, st = states[k % 2, b:to], of_net[0, :to - b]
-            _inverse_blocks(states[(k + 1) % 2, b:to], shift, factors, net, orders[k], widths[k], limit, keep,
-                            hidden[k] if keep else params, N, low + b * lanes, work, after, st, sums[b:to])
-            for j in range(len(st) if keep else 0):
-                _store(after[j], between[k], low + (b + j) * lanes)
-                _store(st[j], outputs[k, :widths[k, -1]], low + (b + j) * lanes)
+            n = min(blocks_at_once(), blocks - b)
+            before = _blocks_of(states, (k + 1) % 2, b, n)
+            if keep:
+                before = _blocks_of(between, k - 1, first + b, n) if k > 0 else before
+                after, st, h = (_blocks_of(between, k, first + b, n), _blocks_of(outputs, k, first + b, n),
+                                _blocks_of(hidden, k, first + b, n))
+            else:
+                after, st, h = _blocks_of(states, k % 2, b, n), _blocks_of(of_net, 0, 0, n), _blocks_of(units, 0, 0, n)
+            _inverse_blocks(before, shift, factors, net, orders[k], widths[k], limit, h, after, st, _blocks_of(sums, 0, b, n))
+            if keep:
+                _set_ones(after, D)
     half, constant = x.dtype.type(0.5), x.dtype.type(D * LOG_2PI / 2)
     for b in range(blocks):
-        noise, at = states[(S + 1) % 2, b], low + b * lanes
-        _store_turned(noise, z, at)
-        squares = _lines(noise, 0, D)
+        noise, squared, total, at = states[(S + 1) % 2, b], states[S % 2, b], sums[0, b], low + b * lanes
+        noise = between[S - 1, first + b, :D] if keep else noise
+        _store(noise, z, at)
+        values, squares = _lines(noise, 0, D), _lines(squared, 0, D)
         for i in range(squares.size):
-            squares[i] *= half * squares[i]
-        _fold(noise, D)
-        _fold(sums[b], D)
+            squares[i] = values[i] * half * values[i]
+        _fold(squared, D)
+        _fold(total, D)
         for n in range(min(lanes, N - at)):
-            log_det[at + n] = -(scales + sums[b, 0, n])
-            log_prob[at + n] = -(scales + sums[b, 0, n]) - (constant + noise[0, n])
+            log_det[at + n] = -(scales + total[0, n])
+            log_prob[at + n] = -(scales + total[0, n]) - (constant + squared[0, n])
 
 
 @entry
@@ -480,24 +526,25 @@ def _inverse(x, params, orders, widths, limit, keep, z, log_det, log_prob, betwe
 def _forward_panel(p, z, params, orders, widths, limit, x, log_det):
     (N, D), S, lanes = z.shape, len(orders), tile_columns(z)
     low, blocks = _blocks(p, N, lanes)
-    (work, of_net, factors), states = _work(widths, D, z), np.empty((2, blocks, D, lanes), z.dtype)
-    sums, scales = np.zeros((blocks, D, lanes), z.dtype), z.dtype.type(0)
+    (units, of_net, _, factors), states = _scratch(widths, D, z), np.empty((2, blocks, D, lanes), z.dtype)
+    sums, scales = np.zeros((1, blocks, D, lanes), z.dtype), z.dtype.type(0)
     for b in range(blocks):
-        _load(z, YES, low + b * lanes, states[S % 2, b])
+        _load(z, low + b * lanes, states[S % 2, b])
     for k in range(S - 1, -1, -1):
         shift, log_scale, net = step_of(params, widths, k, D)
         _factors(log_scale, NO, factors)
         scales += sum_in_lanes(log_scale)
         for b in range(0, blocks, blocks_at_once()):
-            to = min(b + blocks_at_once(), blocks)
-            _forward_blocks(states[(k + 1) % 2, b:to], shift, factors, net, orders[k], widths[k], limit, work,
-                            of_net[0, :to - b], states[k % 2, b:to], sums[b:to])
+            n = min(blocks_at_once(), blocks - b)
+            _forward_blocks(_blocks_of(states, (k + 1) % 2, b, n), shift, factors, net, orders[k], widths[k], limit,
+                            _blocks_of(units, 0, 0, n), _blocks_of(of_net, 0, 0, n), _blocks_of(states, k % 2, b, n),
+                            _blocks_of(sums, 0, b, n))
     for b in range(blocks):
         at = low + b * lanes
-        _store_turned(states[0, b], x, at)
-        _fold(sums[b], D)
+        _store(states[0, b], x, at)
+        _fold(sums[0, b], D)
         for n in range(min(lanes, N - at)):
-            log_det[at + n] = scales + sums[b, 0, n]
+            log_det[at + n] = scales + sums[0, b, 0, n]
 
 
 @entry
@@ -513,62 +560,52 @@ def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, para
     """
     (N, D), lanes = dz.shape, tile_columns(dz)
     low, blocks = _blocks(p, N, lanes)
-    (work, of_net, factors), states = _work(widths, D, dz), np.empty((2, blocks, D, lanes), dz.dtype)
-    of_rows = np.zeros((blocks, D, lanes), dz.dtype)  # dlog_det, in every line
-    z, da = np.empty((blocks_at_once(), D, lanes), dz.dtype), np.empty((blocks_at_once(), D, lanes), dz.dtype)
-    sums = np.empty((2 * D, lanes), dz.dtype)
+    (units, of_net, through, factors), states = _scratch(widths, D, dz), np.empty((2, blocks, D, lanes), dz.dtype)
+    of_rows = np.zeros((1, blocks, D, lanes), dz.dtype)  # dlog_det, in every line
+    da, sums, start = np.empty((1, blocks_at_once(), D, lanes), dz.dtype), np.empty((2 * D, lanes), dz.dtype), low // lanes
     for b in range(blocks):
         at = low + b * lanes
         if last == len(orders):
-            _load(dz, YES, at, states[last % 2, b])
+            _load(dz, at, states[last % 2, b])
         else:
-            _load(dx, YES, at, states[last % 2, b])
+            _load(dx, at, states[last % 2, b])
         for d in range(D):
             for n in range(min(lanes, N - at)):
-                of_rows[b, d, n] = dlog_det[at + n]
+                of_rows[0, b, d, n] = dlog_det[at + n]
     for k in range(last - 1, first - 1, -1):
         _, log_scale, _ = step_of(params, widths, k, D)
         _factors(log_scale, YES, factors)
         sums[:] = 0
         for b in range(0, blocks, blocks_at_once()):
-            to = min(b + blocks_at_once(), blocks)
-            st, g_net = of_net[0, :to - b], of_net[1, :to - b]
-            for j in range(len(st)):
-                _load(between[k], NO, low + (b + j) * lanes, z[j])
-                _load(outputs[k], NO, low + (b + j) * lanes, st[j, :widths[k, -1]])
-            _backward_blocks(states[(k + 1) % 2, b:to], of_rows[b:to], z, st, factors, turned[k], orders[k], widths[k], limit,
-                             hidden[k], N, low + b * lanes, work, g_net, delta[k - first] if want else params, want, da,
-                             states[k % 2, b:to], sums)
-            for j in range(len(st) if want else 0):
-                _store(g_net[j], g[k - first, :widths[k, -1]], low + (b + j) * lanes)
+            n, at = min(blocks_at_once(), blocks - b), start + b
+            if want:
+                of_outputs, of_units = _blocks_of(g, k - first, at, n), _blocks_of(delta, k - first, at, n)
+            else:
+                of_outputs, of_units = _blocks_of(of_net, 0, 0, n), _blocks_of(units, 0, 0, n)
+            _backward_blocks(_blocks_of(states, (k + 1) % 2, b, n), _blocks_of(of_rows, 0, b, n), _blocks_of(between, k, at, n),
+                             _blocks_of(outputs, k, at, n), _blocks_of(hidden, k, at, n), factors, turned[k], orders[k],
+                             widths[k], limit, of_outputs, of_units, _blocks_of(da, 0, 0, n), _blocks_of(through, 0, 0, n),
+                             _blocks_of(states, k % 2, b, n), sums)
         if want:
             total = sum_in_lanes(dlog_det[low:min(low + blocks * lanes, N)])
             for d in range(D):
                 dnorm[k, p, d], dnorm[k, p, D + d] = sum_in_lanes(sums[d]), sum_in_lanes(sums[D + d]) - total
     for b in range(blocks):
-        _store_turned(states[first % 2, b], dx, low + b * lanes)
+        _store(states[first % 2, b], dx, low + b * lanes)
 
 
 @jit
-def _piece(t, pieces, lowest, between, hidden, g, delta, widths, dparams):
+def _piece(t, pieces, lowest, between, hidden, g, delta, widths, D, dparams):
     """Task t of the gradients: some columns of a weight, and of its bias. g and delta are of the steps from `lowest` on."""
     k, layer, first, last = pieces[t, 0], pieces[t, 1], pieces[t, 2], pieces[t, 3]
-    D, N = between.shape[1:]
-    weight, bias = layer_of(step_of(dparams, widths, k, D)[2], widths[k], layer)
-    of_features, of_outputs = layer == 0, layer == widths.shape[1] - 2  # which have a feature's values side by side
-    below = between[k, D - widths[k, 0]:] if of_features else _units(hidden[k], widths[k], layer, N)
-    above = g[k - lowest] if of_outputs else _units(delta[k - lowest], widths[k], layer + 1, N)
-    multiply(below, not of_features, ZERO, above, of_outputs, ZERO, N, weight, first, last)
-    total = bias[first:last]
-    total[:] = 0
-    if of_outputs:
-        for m in range(total.size):
-            total[m] = sum_in_lanes(above[first + m])
-    else:
-        for n in range(N):
-            row = _values(above, n * above.shape[1] + first, (total.size,))
-            for m in range(row.size):
-                total[m] += row[m]
+    weight, blocks, to = _weight_of(step_of(dparams, widths, k, D)[2], widths[k], layer), between.shape[1], 0
+    for below in range(1, layer):
+        to += widths[k, below] + 1
+    below = _blocks_of(between, k, 0, blocks) if layer == 0 else _blocks_of(hidden, k, 0, blocks)
+    at, to = (D - widths[k, 0], 0) if layer == 0 else (to, to + widths[k, layer] + 1)
+    above, to = (_blocks_of(g, k - lowest, 0, blocks), 0) if layer == widths.shape[1] - 2 else (
+        _blocks_of(delta, k - lowest, 0, blocks), to)
+    multiply_lines(below, at, above, to, weight, first, last)
 
 
 @jit
@@ -602,20 +639,25 @@ def _backward(dz, dlog_det, between, outputs, hidden, params, orders, widths, pi
             start = stop
             while start > 0 and pieces[start - 1, 0] >= first:
                 start -= 1
-            parallel(stop - start, _piece, (pieces[start:stop], first, between, hidden, g, delta, widths, dparams))
+            parallel(stop - start, _piece, (pieces[start:stop], first, between, hidden, g, delta, widths, dz.shape[1], dparams))
             stop = start
         last = first
     if want:
         _add_up(dnorm, widths, dparams)
 
 
+def _kept_shapes(N, D, orders, widths, dtype):
+    """Shapes of a step of between, outputs and hidden."""
+    (blocks, lanes), (_, _, outputs, units) = _kept_blocks(N, dtype), _sizes(_cuda.content(widths), *orders.shape)
+    return [(blocks, lines | 1, lanes) for lines in (D + 1, outputs, units)]
+
+
 def _inverse_numba(x, params, orders, widths, blocks, pieces, limit, keep):
     (N, D), dtype, S = x.shape, x.dtype, len(orders) if keep else 0
     z, log_det, log_prob = empty((N, D), dtype), empty((N,), dtype), empty((N,), dtype)
-    between, outputs = empty((S, D, N), dtype), empty((S, widths[:, -1].max(), N), dtype)
-    hidden = empty((S, N * widths[0, 1:-1].sum()), dtype)
-    _inverse(x, params, orders, widths, limit, keep, z, log_det, log_prob, between, outputs, hidden)
-    return z, log_det, log_prob, between, outputs, hidden
+    kept = [empty((S, *shape), dtype) for shape in _kept_shapes(N, D, orders, widths, dtype)]
+    _inverse(x, params, orders, widths, limit, keep, z, log_det, log_prob, *kept)
+    return z, log_det, log_prob, *kept
 
 
 def _forward_numba(z, params, orders, widths, blocks, pieces, limit):
@@ -663,8 +705,8 @@ def _inverse_cuda(x, params, orders, widths, blocks, pieces, limit, keep):
     plan, (D, S, L, width, Q), _ = _plan(_cuda.content(orders), _cuda.content(widths), len(orders))
     N, dtype = len(x), x.dtype
     z, log_det, log_prob = _cuda.empty((N, D), dtype), _cuda.empty((N,), dtype), _cuda.empty((N,), dtype)
-    between, outputs, hidden = (_cuda.empty(shape, dtype) for shape in (
-        (S if keep else 2, D, N), (S if keep else 1, width, N), (S if keep else 1, N * Q)))
+    between, outputs, hidden = (_cuda.empty((S if keep else steps, *shape), dtype) for steps, shape in zip(
+        (2, 1, 1), _kept_shapes(N, D, orders, widths, dtype), strict=True))
     launch("flow", "inverse", -(-N // ROWS), mlp.THREADS, x, params, _cuda.constant(orders), _cuda.constant(plan), limit, keep,
            z, log_det, log_prob, between, outputs, hidden, N, D, S, L, width, Q)
     kept = S if keep else 0
@@ -684,7 +726,7 @@ def _forward_cuda(z, params, orders, widths, blocks, pieces, limit):
 def _backward_cuda(dz, dlog_det, between, outputs, hidden, params, orders, widths, blocks, pieces, limit, want_dparams):
     plan, (D, S, L, width, Q), jobs = _plan(_cuda.content(orders), _cuda.content(widths), len(orders))
     N, dtype = len(dz), dz.dtype
-    dx, g, delta = _cuda.empty((N, D), dtype), _cuda.empty((S, N, width + 2 * D), dtype), _cuda.empty(hidden.shape, dtype)
+    dx, g, delta = (_cuda.empty(shape, dtype) for shape in ((N, D), (S, N, width + 2 * D), (S, N, Q)))
     scratch = [_cuda.empty((size,), dtype) for size in (2 * N * D, N * D)]
     launch("flow", "backward", -(-N // ROWS), mlp.THREADS, dz, dlog_det, between, outputs, hidden, params,
            _cuda.constant(orders), _cuda.constant(plan), limit, g, delta, dx, *scratch, N, D, S, L, width, Q)
@@ -696,11 +738,11 @@ def _backward_cuda(dz, dlog_det, between, outputs, hidden, params, orders, width
 
 @functools.lru_cache(maxsize=256)
 def _sizes(widths, S, D):
-    """(the length of params, features that a step of these widths has, rows of outputs, hidden units)."""
+    """(the length of params, features that a step of these widths has, outputs, lines of hidden units)."""
     widths = np.frombuffer(widths, np.int64).reshape(S, -1)
     features = widths[:, 0] + widths[:, -1] / 2
     return (int(2 * D * S + ((widths[:, :-1] + 1) * widths[:, 1:]).sum()), features[np.argmax(features != D)],
-            int(widths[:, -1].max()), int(widths[0, 1:-1].sum()))
+            int(widths[:, -1].max()), int(_units(widths[0])))
 
 
 def _of_params(x, params, orders, widths, *rest):
@@ -709,8 +751,8 @@ def _of_params(x, params, orders, widths, *rest):
 
 
 def _of_kept(x, params, orders, widths, *rest):
-    _, _, outputs, units = _sizes(_cuda.content(widths), *orders.shape)
-    return ("O", outputs), ("Q", len(x) * units)
+    of_states, of_outputs, of_units = _kept_shapes(*x.shape, orders, widths, x.dtype)
+    return *zip("BXA", of_states, strict=True), ("O", of_outputs[1]), ("H", of_units[1])
 
 
 _FLOW = "params(P) orders(S,D):int64 widths(S,W):int64 blocks(S,W-1,5):int64 pieces(T,6):int64 limit"
@@ -718,6 +760,6 @@ inverse = Kernel("flow.inverse", f"x(N,D) {_FLOW} keep", reference=_inverse_refe
                  cuda=_inverse_cuda, sizes=_of_params)
 forward = Kernel("flow.forward", f"z(N,D) {_FLOW}", reference=_forward_reference, numba=_forward_numba,
                  cuda=_forward_cuda, sizes=_of_params)
-backward = Kernel("flow.backward", f"dz(N,D) dlog_det(N) between(S,D,N) outputs(S,O,N) hidden(S,Q) {_FLOW} want_dparams",
-                  reference=_backward_reference, numba=_backward_numba, cuda=_backward_cuda,
+backward = Kernel("flow.backward", "dz(N,D) dlog_det(N) between(S,B,X,A) outputs(S,B,O,A) hidden(S,B,H,A) "
+                  f"{_FLOW} want_dparams", reference=_backward_reference, numba=_backward_numba, cuda=_backward_cuda,
                   sizes=lambda dz, dlog_det, between, outputs, hidden, *flow: _of_params(dz, *flow) + _of_kept(dz, *flow))
