@@ -261,7 +261,7 @@ ROWS = (
     Row("MADE, mixture head of 10", "MNIST-logit", (">=", -1038.0), "-1038.5; -1023.1", log_likelihood(
         yardsticks.mnist_logit, "mnist-logit",
         npgen.MADE(hidden=(1024,), head=MixtureOfNormals(10, LIMIT), order="natural", schedule="cosine",
-                   **MNIST_FLOW | {"max_epochs": 20})), SLOW),
+                   **MNIST_FLOW | {"max_epochs": 8})), SLOW),
     Row("MADE, mixture head of 10", "red wine", (">=", -9.4), "RNADE-MoG -9.36", red_wine(*(
         npgen.MADE(hidden=(1000,), head=MixtureOfNormals(10, LIMIT), direct=True, preprocess=None, weight_decay=decay,
                    learning_rate=3e-3, average=0.999, patience=50, random_state=SEED) for decay in (0.3, 1.0)))),
