@@ -32,7 +32,7 @@ from .covariances import COVARIANCES
 from .kinds import ColumnHeads, chosen_heads, column_heads, column_parameter, levels_of, with_levels, with_missing
 from .questions import OfColumns
 from .rows import BlockedRows, Rows, constants, placed, spread
-from .starts import draw_each, k_means_plus_plus, labels_by, random_rows
+from .starts import k_means_plus_plus, labels_by, random_rows
 
 DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
 
@@ -58,7 +58,7 @@ class Mixture(OfColumns, MixtureModel):
 
     missing           "marginalise", or "model": whether a value is missing is a state of its column, where some are in fit, and
                       log_prob is that of what is seen and of what is not, log p(x_seen, m); impute takes it for a value that
-                      was drawn as those that are seen in the component
+                      could have been seen
 
     A missing value is NaN, and counts for nothing unless it is modelled; a level that was neither there nor declared is
     refused. encode gives the responsibilities (n, k); decode, of each column under their average: the mean, P(x = 1), or the
@@ -223,7 +223,7 @@ class Mixture(OfColumns, MixtureModel):
         """
         k, width = self.n_components, max(rows.d, self.n_components, DRAWS)
         x, weights = rows.choose(stream, width)
-        pooled, size = self._pooled(weights), at_once(x, k)
+        pooled, size = self._pooled(weights), at_once(x, k, self._columns)
         if self.init_params == "random_from_data":
             return Products.around(self._columns, random_rows(x, weights, k, stream), pooled)
         blocks = [slice(low, low + size) for low in range(0, len(x), size)]
@@ -325,8 +325,9 @@ class Mixture(OfColumns, MixtureModel):
             return ops.astype(constants(self._components(p), value_of(x)).log_prob(x), x.dtype)
         return ops.logsumexp(self._joint(p, x)).astype(x.dtype)
 
-    def _represent(self, p, x, c=None):
-        joint = self._joint(p, x)
+    def _represent(self, p, x, c=None, more=0.0):
+        """more: what is added to log w_k p_k(x)."""
+        joint = self._joint(p, x) + more
         r = ops.softmax(joint)  # NaN of rows that are under no component
         if not nan_later(r) and (far := joint.max(axis=1) == -np.inf).any():
             joint[far] = self._joint(p, np.asarray(self._columns.nearer(asnumpy(x[far])), like=x))
@@ -361,12 +362,6 @@ class Mixture(OfColumns, MixtureModel):
         return self._columns.fill({name: rows(name, head) for name, head in self._columns.heads.items()}, dtype)
 
     # ------------------------------------------------------------ some of the columns
-
-    def _impute(self, x, stream):
-        r = self._represent(self.params_, x)
-        full = self._reconstruct(self.params_, r) if stream is None else \
-            self._draw_from(self.params_, asnumpy(draw_each(r, stream)), stream, x.dtype, seen=True)
-        return np.where(np.isnan(x), full, x)
 
     def _marginal(self, columns):
         return self._derive(np.log(self.weights_), columns)

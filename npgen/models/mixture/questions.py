@@ -7,11 +7,12 @@ import numpy as np
 from ... import ops
 from ...checks import check_rows
 from ...heads import has_missing
+from ...heads.base import RAREST
 from ...kernels._cuda import asnumpy
 from ..blocks import by_block
 from .conditionals import Conditionals
 from .rows import patterns
-from .starts import labels_by
+from .starts import draw_each, labels_by
 
 
 class Questions:
@@ -173,6 +174,28 @@ class OfColumns(Questions):
             noise = stream.spawn().uniform((len(x), 1))
             drawn[:, [j]] = head.sample_within(noise, np.array([low]), np.array([high]), outputs[components])
         return np.where(np.isnan(x), drawn, x)
+
+    def _impute(self, x, stream):
+        p = self.params_
+        r = self._represent(p, x, more=self._could_be_seen(x))
+        if stream is not None:
+            full = self._draw_from(p, asnumpy(draw_each(r, stream)), stream, x.dtype, seen=True)
+            return np.where(np.isnan(x), full, x)
+        full = self._reconstruct(p, r)
+        for j, column in enumerate(self.schema_.modelled if self.schema_ else ()):
+            if column.kind == "integer" and column.base is None and not column.clock:  # whose levels, if any, are numbers
+                head, outputs = self._alone(j)
+                full[:, j] = column.rounded(r @ head.mean(outputs)[:, 0])
+        return np.where(np.isnan(x), full, x)
+
+    def _could_be_seen(self, x):
+        """log P_k(seen) - log P_k(missing) of the missing values of rows x: added to log p_k, it takes them for seen ones."""
+        more = 0.0
+        for j in np.flatnonzero(self._missing_modelled()):
+            head, outputs = self._alone(j)
+            gone = head.log_prob_each(np.full_like(x, np.nan, shape=(1, 1)), outputs)
+            more = more + np.where(np.isnan(x[:, [j]]), np.log(np.maximum(-np.expm1(gone), RAREST)) - gone, 0)
+        return more
 
     def _predicted(self, rest, x, j):
         head, outputs = self._alone(j)
