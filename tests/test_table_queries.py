@@ -92,19 +92,20 @@ def test_a_made_is_conditioned_on_what_is_missing(library):
     cells = holes(cells, every=3) | {"age": holes({"age": CELLS["age"]}, every=2)["age"], "sex": CELLS["sex"]}
     frame = LIBRARIES[library](cells)
     model = made(order="natural").fit(frame)
-    schema, numbers, rest = model.schema_, model.without_schema(), ["age", "city", "sex"]
+    schema, numbers = model.schema_, model.without_schema()
     x = schema.encode(frame)
     x[:, 0] = np.nan
     whole = data.Table(x, schema.names)
     given = model.condition({"income": None})
     right = numbers.log_prob(whole) - numbers.explain(whole)[:, 0]
-    assert np.isnan(x[:, 1]).any() and given._schema.names == rest
+    assert np.isnan(x[:, 1]).any()
     np.testing.assert_allclose(given.log_prob(frame), right, rtol=1e-9)
     np.testing.assert_allclose(numbers.condition([0], [np.nan]).log_prob(x[:, 1:]), right, rtol=1e-9)
     drawn = numbers.condition([0], [np.nan]).sample(4000, rng=0)
     row = np.flatnonzero(np.isnan(x[:, 1]))[0]
     p, n = float(np.exp(numbers.explain(whole)[row, 1])), len(drawn)
     assert 0.05 < p < 0.95 and abs(np.isnan(drawn[:, 0]).mean() - p) < 5 * (p * (1 - p) / n)**0.5
+    assert list(dict(rows_of(given.sample(2, rng=0))[0])) == ["age", "city", "sex"]
     both = made(order="any").fit(frame)
     for known in ({"income": None}, {"income": None, "city": "Rome", "age": (20, 40)}):
         rows = rows_of(both.sample(40, given=known, rng=0))
@@ -137,6 +138,38 @@ def test_missing_is_no_condition_where_it_is_marginalised(tmp_path, capsys, monk
     rows = pl.read_csv("o.csv")
     assert rows["income"].null_count() == 5 and set(rows["sex"]) == {"F"}
     assert "--given city=: sample: column 'city': None is" in npgen_says("sample m --given city= --out o.csv", capsys, status=2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("missing", ["marginalise", "model"])
+def test_a_hole_is_filled_in_as_what_could_have_been_seen(missing):
+    """With the likeliest level, and of whole numbers the mean, of p(cell | the seen cells), by log_prob of all that it may be;
+    not given that the cell is missing, however much that says."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 600)
+    city = np.where(rng.random(600) < 0.8, kind, rng.integers(0, 3, 600))
+    size = np.where(rng.random(600) < 0.7, 1 + 5 * kind, rng.integers(0, 8, 600))
+    gone = rng.random((2, 600)) < np.where(kind == 1, 0.6, 0.02)  # nearly all that miss are of kind 1
+    frame = pl.DataFrame({"city": np.array(["Rome", "Paris", "Bern"])[city], "size": size,
+                          "y": kind + rng.normal(size=600)}).with_columns(
+        city=pl.when(pl.Series(~gone[0])).then("city"), size=pl.when(pl.Series(~gone[1])).then("size"))
+    model = npgen.Mixture(2, missing=missing, random_state=0).fit(frame)
+    names, holes_in = model.schema_.columns[0].levels, frame.filter(pl.col("city").is_null() | pl.col("size").is_null())
+    every = [(level, number) for level in names for number in range(8)]
+    full = model.impute(holes_in)
+    joint = np.stack([model.log_prob(holes_in.with_columns(city=pl.col("city").fill_null(level), size=pl.col(
+        "size").fill_null(number))) for level, number in every], axis=1)  # a seen cell is in each of them
+    p = np.exp(joint - joint.max(axis=1, keepdims=True)).reshape(-1, len(names), 8)
+    p /= p.sum(axis=(1, 2), keepdims=True)
+    likeliest = [cell or names[i] for cell, i in zip(holes_in["city"], p.sum(axis=2).argmax(axis=1), strict=True)]
+    means = [number if cell is None else cell for cell, number in zip(
+        holes_in["size"], np.rint(p.sum(axis=1) @ np.arange(8)).astype(int).tolist(), strict=True)]
+    assert full["city"].to_list() == likeliest and full["size"].to_list() == means
+    drawn = model.impute(holes_in[[0] * 4000], rng=0)
+    row = holes_in.row(0, named=True)
+    for name, right in (("city", dict(zip(names, p[0].sum(axis=1), strict=True))), ("size", dict(enumerate(p[0].sum(axis=0))))):
+        for value, q in right.items() if row[name] is None else ():
+            assert abs((drawn[name] == value).mean() - q) < 5 * (q * (1 - q) / 4000)**0.5 + 1e-9
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -251,6 +284,49 @@ def test_an_error_about_a_cell_names_file_row_and_column(tmp_path, capsys, monke
         err = npgen_says(line, capsys, status=2)
         assert err.startswith(f"npgen: error: {words}") and err.count("\n") == 1, err
     assert not {"o", "o.csv", "o.html"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model", ["mixture", "made"])
+def test_a_file_with_values_that_no_row_of_fit_had_is_scored_with_unseen(model, tmp_path, capsys, monkeypatch):
+    """Their log p(x) is -inf, in explain that of the cells to blame, and all other rows are as they are without them."""
+    monkeypatch.chdir(tmp_path)
+    frame = pl.DataFrame({name: CELLS[name] for name in ("city", "age", "income", "visits")}).filter(pl.col("city") != " ?")
+    n = len(frame)
+    frame.write_csv("d.csv")
+    npgen_says(f"fit {model} --data d.csv --out m --quiet --epochs 2", capsys)
+    at = pl.int_range(n)
+    frame.with_columns(city=pl.when(at.is_in([6, 9])).then(pl.lit("Madrid")).otherwise("city"),
+                       age=pl.when(at.is_in([9, 11])).then(144).otherwise("age")).write_csv("e.csv")
+    wrong, rest = np.isin(np.arange(n), [6, 9, 11]), frame.filter(~at.is_in([6, 9, 11]))
+    fitted = npgen.load("m")
+    known = fitted.in_support(pl.read_csv("e.csv"))
+    assert np.argwhere(~known).tolist() == [[6, 0], [9, 0], [9, 1], [11, 1]] and fitted.in_support(frame).all()
+    for line in ("score m --data e.csv", "explain m --data e.csv --out o.csv", "report m --data e.csv --out o.html"):
+        err = npgen_says(line, capsys, status=2)
+        assert err.endswith("or leave out such rows, --unseen\n") and err.count("\n") == 1, err
+    assert cli.main(["score", "m", "--data", "e.csv", "--unseen", "--out", "s.csv"]) == 0
+    said = capsys.readouterr()
+    assert "e.csv: 3 rows have values that no row of fit had: 'Madrid' in column 'city' of row 7, 'Madrid' in" in said.err
+    assert f"{n}, of which 3 have log p(x) = -inf" in said.out and f"{fitted.log_prob(rest).mean():.4f} ±" in said.out
+    scores = pl.read_csv("s.csv")
+    assert (scores["log_prob"].to_numpy()[wrong] == -np.inf).all() and scores.drop("log_prob").equals(pl.read_csv("e.csv"))
+    np.testing.assert_allclose(scores["log_prob"].to_numpy()[~wrong], fitted.log_prob(rest))
+    assert cli.main(["explain", "m", "--data", "e.csv", "--unseen", "--out", "o.csv"]) == 0
+    shares = pl.read_csv("o.csv").to_numpy()
+    np.testing.assert_allclose(shares[~wrong], fitted.explain(rest).to_numpy())
+    assert (shares[~known] == -np.inf).all() and np.isnan(shares[wrong][known[wrong]]).all()
+    assert cli.main(["report", "m", "--data", "e.csv", "--holdout", "e.csv", "--unseen", "--out", "o.html"]) == 0
+    frame.with_columns(city=pl.lit("Madrid")).write_csv("none.csv")
+    for line in ("score m --data none.csv --unseen", "report m --data none.csv --unseen --out p.html"):
+        assert "--unseen: none.csv has no row left" in npgen_says(line, capsys, status=2)
+    np.save("x.npy", np.random.default_rng(0).normal(size=(9, 4)))
+    npgen_says("fit gmm --data x.npy --out g --set n_components=1 --quiet", capsys)
+    assert "--unseen: g or x.npy is no table" in npgen_says("score g --data x.npy --unseen", capsys, status=2)
+    with pytest.raises(ValueError, match="in_support: X has no column 'city'"):
+        fitted.in_support(frame.drop("city"))
+    with pytest.raises(ValueError, match="in_support: is asked of a DataFrame"):
+        fitted.in_support(np.ones((3, 4)))
 
 
 @pytest.mark.parametrize("columns", ["s", ["s"], {"s": 3}, {"s": {}}, 7, [("s", "real")]])

@@ -38,13 +38,16 @@ def score(args):
         write_table(args.out, frame.insert_column(frame.width, type(frame[:, 0])("log_prob", log_prob)))
     elif args.out:
         data.write(args.out, log_prob)
-    nats = log_prob.astype(np.float64)
+    nats, rows = log_prob.astype(np.float64), f"{len(log_prob):,}"
+    if args.unseen:
+        nats = nats[nats > -np.inf]
+        rows += f", of which {len(log_prob) - len(nats):,} have log p(x) = -inf, and no part in the mean"
     error = f" ± {nats.std(ddof=1) / math.sqrt(len(nats)):.4f}" if len(nats) > 1 else ""
     print_table([("log p(x)", f"{nats.mean():.4f}{error} nats per row, mean ± standard error"),
                   ("", f"{bits(nats.mean(), model.n_features_in_):.4f} bits per dimension"),
                   ("answer", _ANSWERS[model.capabilities.density]),
                   *([("log Z", model.normaliser)] if hasattr(model, "normaliser") else []),
-                  ("rows", f"{len(nats):,}")])
+                  ("rows", rows)])
 
 
 def sample(args):
@@ -142,8 +145,9 @@ def _answer(args, query, options=None):
         x, known = tables.rows_for(model.schema_, args.data, dialect(args), args.file), {}
     else:
         x, known = _rows_and_context(args, model, query)
+    question = functools.partial(getattr(model, query), **known, **options or {})
     with about(args.data):
-        return model, x, getattr(model, query)(x, **known, **options or {})
+        return model, x, tables.ask(model, x, question, args) if hasattr(args, "unseen") else question(x)
 
 
 def _rows_and_context(args, model, query):
@@ -176,6 +180,7 @@ def add_score(commands):
         "npgen score digits.npgen --data test.csv --out nats.csv"])
     add_file(sub)
     add_data(sub)
+    tables.add_unseen(sub)
     add_context(sub)
     sub.add_argument("--out", metavar="OUT", help="write log p(x) of every row, in nats: .npy, .npz or .csv; of a table, "
                      "the table and a column log_prob, also .parquet")
@@ -229,6 +234,7 @@ it, log p(x_j | x_<j), and they add up to the row's log p(x).
         "npgen explain people.npgen --data people.csv --out why.csv"])
     add_file(sub)
     add_data(sub)
+    tables.add_unseen(sub)
     add_context(sub)
     sub.add_argument("--out", required=True, metavar="OUT", help="where to write them, see below")
     add_device(sub)

@@ -18,7 +18,8 @@ def report(args):
     try:
         made = reports.report(model, x, context=context, holdout=holdout, n_rows=args.rows, seed=args.seed)
     except ValueError as error:
-        raise ValueError(f"{args.holdout if str(error).startswith('report: holdout') else args.data}: {error}") from None
+        path = args.holdout if str(error).startswith("report: holdout") else args.data
+        raise ValueError(f"{path}: {tables.with_way_out(error, model, x, holdout)}") from None
     made.save(args.out)
     rows, facts = [], made.facts
     if "log_prob" in facts:
@@ -32,7 +33,8 @@ def report(args):
 def _rows(model, args, source):
     """The rows of a source, as the model was fitted on them, and their context, None without one."""
     if model.schema_ is not None and model.context_ is None:
-        return tables.rows_for(model.schema_, source, dialect(args), args.file), None
+        rows = tables.rows_for(model.schema_, source, dialect(args), args.file)
+        return rows.filter(tables.known_in(model, rows, args.file, source).all(axis=1)) if args.unseen else rows, None
     found = data.Source(source, missing=model.takes_missing, dialect=dialect(args))
     context, without = contexts.of(model, found, args.file, args.context)
     return named(model, rows_of(found, names_of(model), model.n_features_in_, args.file, without=without)), context
@@ -49,6 +51,7 @@ sorts and filters with it. Of more than 20,000 rows as many are looked at, drawn
                      "npgen report digits.npgen --data digits --out digits.html"])
     add_file(sub)
     add_data(sub)
+    tables.add_unseen(sub)
     sub.add_argument("--holdout", metavar="DATA", help="rows that the model has not seen, to compare samples with (default: "
                      "half of DATA)")
     add_context(sub)

@@ -1,4 +1,5 @@
 """npgen schema, and tables of text, dates and numbers for the other commands: --schema, --column and --given."""
+import contextlib
 import importlib.util
 import os
 
@@ -8,9 +9,12 @@ from .. import data
 from ..data.dates import is_format
 from ..data.reading import is_parquet, is_text, read_table, with_times
 from ..data.schema import KINDS, Schema
+from ..warn import warn
+from ..words import count
 from .parser import add_command, add_dialect, dialect
 from .sources import check_names, check_output, listed, rows_of, warn_of_others
 
+SHOWN = 5   # values, of those that no row of fit had
 WIDE = 100  # columns of numbers alone, beyond which a head for each is slow
 
 
@@ -103,6 +107,48 @@ def _value(column, text):
     return value if text else None
 
 
+def ask(model, rows, question, args):
+    """question(rows), which is refused where a value is one that no row of fit had; with --unseen it is asked of other rows.
+
+    Such rows of the answer (n,) are -inf then; of one (n, d) they are -inf in the columns that are to blame, and NaN in others.
+    """
+    if not args.unseen:
+        try:
+            return question(rows)
+        except ValueError as error:
+            raise ValueError(with_way_out(error, model, rows)) from None
+    known = known_in(model, rows, args.file, args.data)
+    answer = question(rows.filter(known.all(axis=1)))
+    if not np.ndim(answer):  # of a model without a density
+        return answer
+    full = np.full(len(rows), -np.inf) if np.ndim(answer) == 1 else np.where(known, np.nan, -np.inf)
+    full[known.all(axis=1)] = answer
+    return full if isinstance(answer, np.ndarray) else type(answer)(full, schema=answer.columns)
+
+
+def with_way_out(error, model, *several):
+    """The message of an error, and, if values of some rows are ones that no row of fit had, what can be done."""
+    with contextlib.suppress(ValueError):
+        if any(not model.in_support(rows).all() for rows in several if rows is not None):
+            return f"{error}, or leave out such rows, --unseen"
+    return str(error)
+
+
+def known_in(model, rows, file, path):
+    """Which cells (n, d) of a table have values that a model knows. Warns of others; raises ValueError where no row is left."""
+    if model.schema_ is None or isinstance(rows, data.Table | np.ndarray):
+        raise ValueError(f"--unseen: {file} or {path} is no table of named columns; leave it out")
+    known = model.in_support(rows)
+    wrong, cells = np.flatnonzero(~known.all(axis=1)), np.argwhere(~known)[:SHOWN].tolist()
+    if len(wrong):
+        said = [f"{rows[model.schema_.names[j]][i]!r} in column {model.schema_.names[j]!r} of row {i + 1}" for i, j in cells]
+        warn(f"{path}: {count(len(wrong), 'row')} have values that no row of fit had: "
+             f"{', '.join(said)}{', ...' if len(wrong) > SHOWN else ''}")
+    if len(wrong) == len(rows):
+        raise ValueError(f"--unseen: {path} has no row left; see whether it is of the table that {file} was fitted on")
+    return known
+
+
 def stacked(several):
     """Imputed tables, or arrays, one below the other, with their number in a first column. Raises ValueError."""
     if isinstance(several[0], np.ndarray):
@@ -136,6 +182,11 @@ def add_column(sub):
     sub.add_argument("--column", action="append", default=[], metavar="NAME=KIND", help="what a column is, if not what npgen "
                      f"takes it for: {', '.join(KINDS)}, or its levels in their order, size=S<M<L, or the format of its "
                      "dates, day=%%d/%%m/%%Y, or that it is never more than another, begin<=end; can be repeated")
+
+
+def add_unseen(sub):
+    sub.add_argument("--unseen", action="store_true", help="go on where rows of a table have a level, or a number, that no row "
+                     "of fit had, and say which: their log p(x) is -inf (default: it is an error)")
 
 
 def add_schema(commands):

@@ -106,7 +106,11 @@ class Schema:
             raise DataError(f"X is no DataFrame of {', '.join(frames.LIBRARIES)}, but {with_article(X)}")
         if lacking := self.lacking(X):
             raise DataError(f"X has no column {lacking}; its columns are {', '.join(map(repr, cells))}"[:400])
-        return relative.counted(self.modelled, self._read(cells, len(X)))
+        return self.encode_cells(cells, len(X))
+
+    def encode_cells(self, cells, n):
+        """encode of n rows of cells {name: (Native, values, gaps)}."""
+        return relative.counted(self.modelled, self._read(cells, n))
 
     def _read(self, cells, n):
         """The numbers (n, d) of cells {name: (Native, values, gaps)}, before any is counted from another."""

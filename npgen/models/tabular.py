@@ -78,6 +78,42 @@ class OfTables:
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
 
+    def in_support(self, X):
+        """Whether each cell of a DataFrame has a value that the model knows, or none, (n, d) bool of the modelled columns.
+
+        A row with another one, such as a level that no row of fit had, has log p(x) = -inf, and is refused by name in queries.
+        Raises NotFittedError, and ValueError for cells of another type, and where neither the model nor X is of a DataFrame.
+        """
+        self._check_fitted("in_support")
+        from ..data import DataError, frames
+        schema = self.schema_
+        if schema is None or frames.library_of(X) is None:
+            raise ValueError(f"in_support: is asked of a DataFrame, by a model that was fitted on one, got {with_article(X)}")
+        if lacking := schema.lacking(X):
+            raise ValueError(f"in_support: X has no column {lacking}, which this {type(self).__name__} was fitted on")
+        cells, known = {name: rest for name, *rest in frames.read(X)}, np.ones((len(X), len(schema.names)), bool)
+        for j, column in enumerate(schema.modelled):
+            if column.levels is not None:
+                (native, values, gaps), levels = cells[column.name], set(column.levels)
+                known[~gaps, j] = [value in levels for value in values.tolist()]
+                cells[column.name] = native, values[known[~gaps, j]], gaps | ~known[:, j]
+        try:
+            x = schema.encode_cells(cells, len(X)).astype(self.dtype_)
+        except DataError as error:
+            raise DataError(f"in_support: {error}") from None
+        for j, column in enumerate(schema.modelled):
+            if column.levels is None and (head := self._head_of(j)) is not None:
+                values, places = np.unique(x[:, j], return_inverse=True)
+                known[:, j] = _taken(head, values[:, None])[places]
+        return known
+
+    def _head_of(self, j):
+        """The head of a column, None without one."""
+        if "columns" in self._parts:
+            group, place = self._parts["columns"].at(j)
+            return self._parts["columns"].heads[group].of([place])
+        return self.head_.at(j) if isinstance(self.head_, heads.Columns) else self.head_
+
     def _as_in_fit(self, method, X):
         """Refuse a frame of other columns than those of fit, or in another order, in scikit-learn's words, which its
         check_estimator wants of the methods that it knows; but only where all are real numbers, as it has them."""
@@ -208,11 +244,19 @@ class OfTables:
         "length" in the column's unit, or "length, counting at ..." some values, or where one is missing."""
         self._check_fitted("measures_")
         d = self.n_features_in_
-        if "columns" in self._parts:
-            return [self._parts["columns"].heads[self._parts["columns"].at(j)[0]].measure for j in range(d)]
-        each = self.head_.heads if isinstance(self.head_, heads.Columns) else [self.head_] * d
-        spread = _spread(self.preprocess_, d)
+        each, spread = [self._head_of(j) for j in range(d)], _spread(self.preprocess_, d)
         return ["counting" if spread[j] else "length" if head is None else head.measure for j, head in enumerate(each)]
+
+
+def _taken(head, x):
+    """Which of values x (n, 1) a head takes, (n,): it is asked about halves, until they are taken, or one value."""
+    try:
+        head.check(x, "in_support")
+    except heads.Unsupported:
+        if len(x) == 1:
+            return np.zeros(1, bool)
+        return np.concatenate([_taken(head, half) for half in np.array_split(x, 2)])
+    return np.ones(len(x), bool)
 
 
 def _is_gap(value):
