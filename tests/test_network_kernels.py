@@ -104,6 +104,23 @@ def test_flow_agrees_with_its_reference(dtype, seed, n, d, parts, hidden):
 
 
 @DTYPES
+def test_what_fills_up_a_block_has_no_part_in_gradients_of_a_flow(dtype):
+    """Rows so far from 0 that a row of zeros would overflow, and its infinity times a cotangent of 0 be NaN."""
+    rng, d, far = np.random.default_rng(0), 3, dtype(1e30 if dtype == np.float32 else 1e300)
+    layout = FlowLayout([np.arange(d)], [Layout((1, 4, 4))])
+    params = (rng.normal(size=layout.size) / 4).astype(dtype)
+    params[:d], params[d:2 * d] = far, -20
+    x, rest = np.full((17, d), far), (params, *layout.cut, 3.0)
+    z, log_det, _, *kept = flow.inverse(x, *rest, True)
+    gradients = flow.backward(np.ones_like(z), np.ones_like(log_det), *kept, *rest, True)
+    assert all(np.isfinite(a).all() for a in (z, *gradients))
+    with kernels.using("reference"):
+        want = flow.backward(np.ones_like(z), np.ones_like(log_det), *kept, *rest, True)
+    for a, b in zip(gradients, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4 if dtype == np.float32 else 1e-12)
+
+
+@DTYPES
 def test_gradients_of_a_flow_are_the_same_however_many_steps_go_together(dtype, monkeypatch):
     rng, d = np.random.default_rng(0), 9
     layout = FlowLayout([rng.permutation(d) for _ in range(5)], [Layout((d - m, 40, 70, 2 * m)) for m in (4, 5, 0, 9, 2)])
