@@ -346,8 +346,9 @@ def _epoch(step, state, rows, held_out):
                                       "valid_nats": valid_nats if validates else None,
                                       "learning_rate": ahead.learning_rate, "rollbacks": ahead.rollbacks,
                                       **({"losses": losses} if len(losses) > 1 else {})}]
-    vars(ahead).update(map_arrays(lambda a: a.copy(), step.work) if step.repeats else {})
     vars(state).update(vars(ahead))  # in one piece: a signal comes before it or after
+    if step.repeats:  # the next epoch writes to these arrays; now that the last one's are out of memory, copy them
+        vars(state).update(map_arrays(lambda a: a.copy(), step.work))
     return True
 
 
