@@ -47,8 +47,8 @@ def mixture(n, **options):
 
 
 MODELS = {
-    "Mixture": lambda n: mixture(n, missing="model"),
-    "Mixture, holes marginalised": mixture,
+    "Mixture": mixture,
+    "Mixture, holes modelled": lambda n: mixture(n, missing="model"),
     "MADE": lambda n: npgen.MADE(hidden=(256,), direct=True, order="levels", random_state=0),
     "MADE, any order": lambda n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
 
@@ -515,8 +515,7 @@ Pairs: 1 - the total variation of the tables of two columns, numbers in tenths. 
 rows from all real ones, on halves that they have not seen. Copies: drawn rows that are a row to fit. Fit: after one of {WARM}
 rows, by which kernels are ready. Memory: the most that the process holds while it fits and scores, beyond what it held before.
 Filled in: a fifth of the cells of the rows held out, taken out at random; the share of wrong levels, or the root mean
-square of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Of "Mixture" a
-cell that is taken out is one that misses, as others did in the rows to fit, which these do not. Shared nats: of a column
+square of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Shared nats: of a column
 with the one that says most of it, numbers in tenths; columns of numbers depend on others from {SHARED} on. By chance: how
 likely guesses that know nothing beat the mode as classifiers do that see the other columns, on {FOLDS} folds of the rows to
 fit, by a sign test (twice a forest's probability, or that of boosted trees where the forest finds nothing); columns of
