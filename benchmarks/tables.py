@@ -516,8 +516,8 @@ rows from all real ones, on halves that they have not seen. Copies: drawn rows t
 rows, by which kernels are ready. Memory: the most that the process holds while it fits and scores, beyond what it held before.
 Filled in: a fifth of the cells of the rows held out, taken out at random; the share of wrong levels, or the root mean
 square of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Shared nats: of
-a column with the one that says most of it, numbers in tenths; columns of numbers depend on others from {SHARED} on. By chance: how
-likely guesses that know nothing beat the mode as classifiers do that see the other columns, on {FOLDS} folds of the rows to
+a column with the one that says most of it, numbers in tenths; columns of numbers depend on others from {SHARED} on. By chance:
+how likely guesses that know nothing beat the mode as classifiers do that see the other columns, on {FOLDS} folds of the rows to
 fit, by a sign test (twice a forest's probability, or that of boosted trees where the forest finds nothing); columns of
 levels have a dependence to be used below {ALARM}, which is also how often one that has none would be found to. CTGAN and
 TVAE: {EPOCHS} epochs, else as they come.
