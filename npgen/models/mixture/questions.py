@@ -185,7 +185,7 @@ class OfColumns(Questions):
         for j, column in enumerate(self.schema_.modelled if self.schema_ else ()):
             if column.kind == "integer" and column.base is None and not column.clock:  # whose levels, if any, are numbers
                 head, outputs = self._alone(j)
-                full[:, j] = column.rounded(r @ head.mean(outputs)[:, 0])
+                full[:, j] = column.rounded(r @ np.asarray(head.mean(outputs)[:, 0], like=r))
         return np.where(np.isnan(x), full, x)
 
     def _could_be_seen(self, x):
@@ -193,8 +193,9 @@ class OfColumns(Questions):
         more = 0.0
         for j in np.flatnonzero(self._missing_modelled()):
             head, outputs = self._alone(j)
-            gone = head.log_prob_each(np.full_like(x, np.nan, shape=(1, 1)), outputs)
-            more = more + np.where(np.isnan(x[:, [j]]), np.log(np.maximum(-np.expm1(gone), RAREST)) - gone, 0)
+            gone = head.log_prob_each(np.full((1, 1), np.nan, x.dtype), outputs)
+            odds = np.asarray(np.log(np.maximum(-np.expm1(gone), RAREST)) - gone, like=x)
+            more = more + np.where(np.isnan(x[:, [j]]), odds, 0)
         return more
 
     def _predicted(self, rest, x, j):
