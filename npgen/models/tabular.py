@@ -8,7 +8,7 @@ import copy
 import numpy as np
 
 from .. import heads
-from ..checks import check_number, one_line, with_article
+from ..checks import check_number, check_rows, one_line, with_article
 from ..kernels._cuda import asnumpy
 from ..random import as_stream
 from ..transforms import Columns
@@ -79,16 +79,20 @@ class OfTables:
             raise DataError(f"{where}: {error}") from None
 
     def in_support(self, X):
-        """Whether each cell of a DataFrame has a value that the model knows, or none, (n, d) bool of the modelled columns.
+        """Whether each cell of a DataFrame, or an array, has a value that the model knows, or none, (n, d) bool of the modelled
+        columns.
 
         A row with another one, such as a level that no row of fit had, has log p(x) = -inf, and is refused by name in queries.
-        Raises NotFittedError, and ValueError for cells of another type, and where neither the model nor X is of a DataFrame.
+        Raises NotFittedError, and ValueError for cells of another type and for other columns than those of fit.
         """
         self._check_fitted("in_support")
         from ..data import DataError, frames
         schema = self.schema_
         if schema is None or frames.library_of(X) is None:
-            raise ValueError(f"in_support: is asked of a DataFrame, by a model that was fitted on one, got {with_article(X)}")
+            x = asnumpy(check_rows("in_support", X, dtype=self.dtype_, missing=True))
+            if x.shape[1] != self.n_features_in_:
+                raise ValueError(f"in_support: X has {x.shape[1]} columns, but fit had {self.n_features_in_}; pass those")
+            return self._in_heads(x, range(x.shape[1]), np.ones(x.shape, bool))
         if lacking := schema.lacking(X):
             raise ValueError(f"in_support: X has no column {lacking}, which this {type(self).__name__} was fitted on")
         cells, known = {name: rest for name, *rest in frames.read(X)}, np.ones((len(X), len(schema.names)), bool)
@@ -101,8 +105,12 @@ class OfTables:
             x = schema.encode_cells(cells, len(X)).astype(self.dtype_)
         except DataError as error:
             raise DataError(f"in_support: {error}") from None
-        for j, column in enumerate(schema.modelled):
-            if column.levels is None and (head := self._head_of(j)) is not None:
+        return self._in_heads(x, [j for j, column in enumerate(schema.modelled) if column.levels is None], known)
+
+    def _in_heads(self, x, columns, known):
+        """known (n, d), in which these columns say of rows x (n, d) whether their heads take the values."""
+        for j in columns:
+            if (head := self._head_of(j)) is not None:
                 values, places = np.unique(x[:, j], return_inverse=True)
                 known[:, j] = _taken(head, values[:, None])[places]
         return known
