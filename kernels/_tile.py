@@ -5,8 +5,7 @@
     add_products     a tile added to what c holds product by product, for whoever keeps panels and results himself
     add_few          the same of a small tile, and products_and_squares: for what is triangular or symmetric, of which every
                      eight rows or columns are multiplied no further than they go
-    layer_tile       of a layer of a network, whose values lie in lines; short_layer_tile, of few of its units; and gated, for
-                     cotangents of units that may be off
+    layer_tile       of a layer of a network, whose values lie in lines; short_layer_tile, of few of its units
     sum_lines_products   a tile of lines times a panel; add_lines_sums, to be added to what c holds; sum_along_lines, a square
                      tile of dot products of lines
     sum_squares_apart    squared distances of rows as they lie from those of a panel, in place of products
@@ -417,7 +416,7 @@ if available:
         """The blocks of a tile of a layer, a constant for the compiler."""
         return types.intp(), lambda context, builder, sig, args: SIZE(_blocks(context))
 
-    def _layer(tall, gated):
+    def _layer(tall):
         """The signature and the code of a tile of a layer, of all the rows of a tall one or of up to 4 of a short one."""
         def tile(typingctx, weight, i, rows, h, first, depth, bound, out, to):
             def codegen(context, builder, sig, args):
@@ -437,31 +436,30 @@ if available:
                     starts.append([_everywhere(builder, W.load(builder.add(place, below), W.real), vector)] * len(blocks))
                 results = _summed(W, at, W.strides[0], H, [H.at(*block, first, SIZE(0)) for block in blocks], SIZE(LINE), depth,
                                   starts)
-                gates = _Matrix(context, builder, sig.args[6], bound) if gated else None
-                lowest = ir.Constant(vector, [0.0] * vector.count) if gated else _everywhere(builder, bound, vector)
+                gates = _Matrix(context, builder, sig.args[6], bound) if isinstance(sig.args[6], types.Array) else None
+                lowest = ir.Constant(vector, [0.0] * vector.count) if gates else _everywhere(builder, bound, vector)
                 line = builder.add(to, i)
                 for r, of_blocks in zip(numbers, results, strict=True):
                     there = builder.icmp_signed("<=", SIZE(r), last)
                     with contextlib.nullcontext() if tall else builder.if_then(there):
                         for block, result in zip(blocks, of_blocks, strict=True):
                             place = *block, builder.add(line, SIZE(r)), SIZE(0)
-                            if gated:
-                                open_ = builder.fcmp_ordered(">", gates.load(gates.at(*place), vector), lowest)
+                            if gates:
+                                gate = gates.load(gates.at(*(block or [SIZE(0)]), *place[-2:]), vector)
+                                open_ = builder.fcmp_ordered(">", gate, lowest)
                                 result = builder.select(open_, result, lowest)
                             else:
                                 result = builder.select(builder.fcmp_ordered("<", result, lowest), lowest, result)
                             C.store(result, C.at(*place))
                 return context.get_dummy_value()
-            sig = types.void(weight, types.intp, types.intp, h, types.intp, types.intp, bound if gated else weight.dtype, out,
-                             types.intp)
-            return sig, codegen
+            bound = bound if isinstance(bound, types.Array) else weight.dtype
+            return types.void(weight, types.intp, types.intp, h, types.intp, types.intp, bound, out, types.intp), codegen
         return intrinsic(tile)
 
     # out[to + i + r] = max(weight[depth, i + r] + sum_{k < depth} weight[k, i + r] h[first + k], bound), lines, for the rows r
-    # of a tall tile, or up to 4 of a short one; a NaN stays one. Gated: the sum itself, 0 where bound[to + i + r] is not above
-    # 0. For h, out (2, lines, lanes), two blocks, so in both, a tall tile for half these rows.
-    layer_tile, short_layer_tile = _layer(True, False), _layer(False, False)
-    gated_layer_tile, short_gated_layer_tile = _layer(True, True), _layer(False, True)
+    # of a tall tile, or up to 4 of a short one; a NaN stays one. For a bound (b, lines, lanes), gates: the sum itself, 0 where
+    # bound[:, to + i + r] is not above 0. For h, out (2, lines, lanes), two blocks, so in both, a tall tile for half the rows.
+    layer_tile, short_layer_tile = _layer(True), _layer(False)
 
     def _square(context):
         """Rows and columns of a square tile, and the bytes of its vectors."""
@@ -535,7 +533,7 @@ if available:
         return types.void(a, types.intp, b, types.intp, types.intp, start, types.intp, c, squares), codegen
 else:
     tile_rows = tile_columns = few_rows = add_products = add_few = products_and_squares = turn = turn_weighted = None
-    tall_rows = blocks_at_once = layer_tile = short_layer_tile = gated_layer_tile = short_gated_layer_tile = None
-    square_rows = square_columns = sum_along_lines = sum_lines_products = add_lines_sums = normalize = restore = scale = None
+    tall_rows = blocks_at_once = layer_tile = short_layer_tile = normalize = restore = scale = None
+    square_rows = square_columns = sum_along_lines = sum_lines_products = add_lines_sums = None
     move = sum_products = add_sums = packed_products = add_packed_sums = panels_at_once = None
     sum_squares_apart = add_apart = None

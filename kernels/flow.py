@@ -34,30 +34,23 @@ from . import _cuda, mlp
 from ._constants import LOG_2PI
 from ._cuda import launch
 from ._dispatch import Kernel, empty
-from ._jit import NO, YES, ZERO, available, entry, jit, jitable, parallel
+from ._jit import NO, YES, ZERO, entry, jit, jitable, parallel
 from ._layers import layer_start
-from ._math import exp, exp_small_fused, fused, sum_in_lanes, tanh_fused
-from ._product import multiply_lines, pack, pack_rows
-from ._tile import (
-    blocks_at_once,
-    gated_layer_tile,
-    layer_tile,
-    move,
-    normalize,
-    restore,
-    scale,
-    short_gated_layer_tile,
-    short_layer_tile,
-    tall_rows,
-    tile_columns,
-    turn,
+from ._lines import (
+    block_of,
+    blocks_of,
+    fold_lines,
+    grid_at,
+    layer_of_lines,
+    lines_in,
+    lines_of,
+    load_rows,
+    set_ones,
+    store_rows,
 )
-
-if available:
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-    from numba.np.arrayobj import populate_array
+from ._math import exp, exp_small_fused, fused, sum_in_lanes, tanh_fused
+from ._product import multiply_lines, pack_rows
+from ._tile import blocks_at_once, move, normalize, restore, scale, tile_columns
 
 
 @jitable
@@ -186,81 +179,10 @@ def _blocks(p, N, lanes):
     return low, -(-(high - low) // lanes)
 
 
-if available:
-    def _view(n_dim):
-        """Values of a contiguous array, from its number `start` on, as an array of so many dimensions. A slice would count as a
-        reference to the array, and reshape() ask whether it can: for a block that takes as long as the work itself. So these
-        are for arrays that the caller's caller holds.
-        """
-        @intrinsic
-        def view(typingctx, array, start, shape):
-            kind = types.Array(array.dtype, n_dim, "C")
-
-            def codegen(context, builder, signature, args):
-                before, after = context.make_array(array)(context, builder, args[0]), context.make_array(kind)(context, builder)
-                sizes, strides = cgutils.unpack_tuple(builder, args[2]), [before.itemsize]
-                for size in sizes[:0:-1]:
-                    strides.insert(0, builder.mul(strides[0], size))
-                populate_array(after, builder.gep(before.data, [args[1]]), sizes, strides, before.itemsize, None)
-                return after._getvalue()
-            return kind(array, types.intp, types.UniTuple(types.intp, n_dim)), codegen
-        return view
-
-    _values, _grid, _cube = _view(1), _view(2), _view(3)
-else:
-    _values = _grid = _cube = None
-
-
-@jit
-def _lines(block, first, last):
-    """All values of some lines, one after another: every loop but those over rows is one over these."""
-    return _values(block, first * tile_columns(block), ((last - first) * tile_columns(block),))
-
-
-@jit
-def _block(blocks, b):
-    """One of some blocks (b, D, lanes)."""
-    D, lanes = blocks.shape[1:]
-    return _grid(blocks, b * D * lanes, (D, lanes))
-
-
-@jit
-def _lines_of(blocks, b, first, last):
-    """All values of some lines of one of them."""
-    D, lanes = blocks.shape[1:]
-    return _values(blocks, (b * D + first) * lanes, ((last - first) * lanes,))
-
-
-@jit
-def _blocks_of(kept, k, b, n):
-    """The blocks b..b + n - 1 of step k of what is kept (steps, blocks, lines, lanes)."""
-    blocks, lines, lanes = kept.shape[1:]
-    return _cube(kept, (k * blocks + b) * lines * lanes, (n, lines, lanes))
-
-
-@jit
-def _load(values, low, block):
-    """block (D, lanes) = rows low.. of values (N, D); 0 where there are no more."""
-    pack(values, YES, ZERO, low, min(tile_columns(block), len(values) - low), block)
-
-
-@jit
-def _store(block, values, low):
-    """Rows low.. of values (N, D) = block."""
-    rows = min(tile_columns(block), len(values) - low)
-    eights = values.shape[1] // 8 * 8 if rows == tile_columns(block) else 0
-    for d in range(0, eights, 8):
-        for n in range(0, rows, 8):
-            turn(block, d, n, values, low + n, d)
-    for n in range(rows):
-        for d in range(eights, values.shape[1]):
-            values[low + n, d] = block[d, n]
-
-
 @jit
 def _weight_of(net, widths, layer):
     """A layer's weight and below it its bias (inputs + 1, outputs), a view of net: the bias is the weight of a line of ones."""
-    return _grid(net, layer_start(widths, layer), (widths[layer] + 1, widths[layer + 1]))
+    return grid_at(net, layer_start(widths, layer), (widths[layer] + 1, widths[layer + 1]))
 
 
 @jit
@@ -269,7 +191,7 @@ def _turned_of(turned, widths, layer):
     start = 0
     for k in range(layer):
         start += (widths[k + 1] + 1) * widths[k]
-    return _grid(turned, start, (widths[layer + 1] + 1, widths[layer]))
+    return grid_at(turned, start, (widths[layer + 1] + 1, widths[layer]))
 
 
 @jit
@@ -283,75 +205,19 @@ def _turn_weights(k, params, widths, D, turned):
 
 
 @jit
-def _layer(weight, h, first, floor, out, to):
-    """The lines out[to + m] = max(weight[-1, m] + sum_k weight[k, m] h[first + k], floor) of one block or two, h and out (b,
-    lines, lanes), for a weight with its bias below it.
-    """
-    depth, M = weight.shape[0] - 1, weight.shape[1]
-    m = 0
-    if len(h) > 1:
-        rows = tall_rows() // 2
-        while M - m >= rows:
-            layer_tile(weight, m, rows, h, first, depth, floor, out, to)
-            m += rows
-        while m < M:
-            short_layer_tile(weight, m, min(4, M - m), h, first, depth, floor, out, to)
-            m += 4
-        return
-    lines, sums = _block(h, 0), _block(out, 0)
-    while M - m >= tall_rows():
-        layer_tile(weight, m, tall_rows(), lines, first, depth, floor, sums, to)
-        m += tall_rows()
-    while m < M:
-        short_layer_tile(weight, m, min(4, M - m), lines, first, depth, floor, sums, to)
-        m += 4
-
-
-@jit
-def _gated_layer(weight, h, first, gates, out, to):
-    """The same without a floor, and 0 where gates, in the same places as out, are not above 0."""
-    depth, M = weight.shape[0] - 1, weight.shape[1]
-    m = 0
-    if len(h) > 1:
-        rows = tall_rows() // 2
-        while M - m >= rows:
-            gated_layer_tile(weight, m, rows, h, first, depth, gates, out, to)
-            m += rows
-        while m < M:
-            short_gated_layer_tile(weight, m, min(4, M - m), h, first, depth, gates, out, to)
-            m += 4
-        return
-    lines, open_, sums = _block(h, 0), _block(gates, 0), _block(out, 0)
-    while M - m >= tall_rows():
-        gated_layer_tile(weight, m, tall_rows(), lines, first, depth, open_, sums, to)
-        m += tall_rows()
-    while m < M:
-        short_gated_layer_tile(weight, m, min(4, M - m), lines, first, depth, open_, sums, to)
-        m += 4
-
-
-@jit
-def _set_ones(blocks, line):
-    for b in range(len(blocks)):
-        values = _lines_of(blocks, b, line, line + 1)
-        for i in range(values.size):
-            values[i] = 1
-
-
-@jit
 def _outputs(z, first, net, widths, limit, units, st):
     """st = s and t of the network, and units = its hidden layers and ones behind each, for the features of some blocks from the
     first kept one on.
     """
     limit, zero, none, last, h, to = z.dtype.type(limit), z.dtype.type(0), z.dtype.type(-np.inf), len(widths) - 2, z, 0
     for layer in range(last):
-        _layer(_weight_of(net, widths, layer), h, first, zero, units, to)
+        layer_of_lines(_weight_of(net, widths, layer), h, first, zero, units, to)
         h, first, to = units, to, to + widths[layer + 1] + 1
-        _set_ones(units, to - 1)
-    _layer(_weight_of(net, widths, last), h, first, none, st, ZERO)
+        set_ones(units, to - 1)
+    layer_of_lines(_weight_of(net, widths, last), h, first, none, st, ZERO)
     steepness = z.dtype.type(1) / limit
     for b in range(len(z)):
-        s = _lines_of(st, b, 0, widths[-1] // 2)
+        s = lines_of(st, b, 0, widths[-1] // 2)
         for i in range(s.size):
             s[i] = limit * tanh_fused(s[i] * steepness)
 
@@ -364,28 +230,17 @@ def _factors(log_scale, inverse, factors):
 
 
 @jit
-def _fold(block, n):
-    """The sum of the first n >= 1 lines of a block, into the first, in pairs."""
-    while n > 1:
-        half = n // 2
-        values, others = _lines(block, 0, half), _lines(block, n - half, n)
-        for i in range(values.size):
-            values[i] += others[i]
-        n -= half
-
-
-@jit
 def _inverse_blocks(x, shift, factors, net, order, widths, limit, units, z, st, sums):
     """A step for one block of rows or two, (b, D, lanes): fills units, z and st, and adds s to sums."""
     D, J = len(order), widths[-1] // 2
     K = D - J
     for b in range(len(x)):
-        before, after = _block(x, b), _block(z, b)
+        before, after = block_of(x, b), block_of(z, b)
         for d in range(D):
             normalize(before, order[d], d, shift, factors, after, J + d if d < K else d - K)
     _outputs(z, J, net, widths, limit, units, st)
     for b in range(len(x)):
-        moved, s, t, total = _lines_of(z, b, 0, J), _lines_of(st, b, 0, J), _lines_of(st, b, J, 2 * J), _lines_of(sums, b, 0, J)
+        moved, s, t, total = lines_of(z, b, 0, J), lines_of(st, b, 0, J), lines_of(st, b, J, 2 * J), lines_of(sums, b, 0, J)
         for i in range(s.size):
             moved[i] = (moved[i] - t[i]) * exp_small_fused(-s[i])
             total[i] += s[i]
@@ -398,8 +253,8 @@ def _forward_blocks(z, shift, factors, net, order, widths, limit, units, st, x, 
     K = D - J
     _outputs(z, J, net, widths, limit, units, st)
     for b in range(len(z)):
-        before, after = _block(z, b), _block(x, b)
-        moved, s, t, total = _lines(before, 0, J), _lines_of(st, b, 0, J), _lines_of(st, b, J, 2 * J), _lines_of(sums, b, 0, J)
+        before, after = block_of(z, b), block_of(x, b)
+        moved, s, t, total = lines_in(before, 0, J), lines_of(st, b, 0, J), lines_of(st, b, J, 2 * J), lines_of(sums, b, 0, J)
         for i in range(s.size):
             moved[i] = fused(moved[i], exp_small_fused(s[i]), t[i])
             total[i] += s[i]
@@ -412,9 +267,9 @@ def _backward_start(dz, of_rows, z, st, order, widths, limit, g, da, dnorm):
     """The first part of a step for a block: fills g, the cotangent of the network's outputs, and that of what moves in da."""
     D, J, real = len(order), widths[-1] // 2, dz.dtype.type
     one, steepness, K = real(1), real(1 / limit**2), D - J
-    s, t, moved, dmoved, of_row = (_lines(st, 0, J), _lines(st, J, 2 * J), _lines(z, 0, J), _lines(dz, 0, J),
-                                   _lines(of_rows, 0, J))
-    draw, dt, da_moved, dscale = _lines(g, 0, J), _lines(g, J, 2 * J), _lines(da, K, D), _lines(dnorm, D + K, 2 * D)
+    s, t, moved, dmoved, of_row = (lines_in(st, 0, J), lines_in(st, J, 2 * J), lines_in(z, 0, J), lines_in(dz, 0, J),
+                                   lines_in(of_rows, 0, J))
+    draw, dt, da_moved, dscale = lines_in(g, 0, J), lines_in(g, J, 2 * J), lines_in(da, K, D), lines_in(dnorm, D + K, 2 * D)
     for i in range(s.size):
         draw[i] = (-dmoved[i] * moved[i] - of_row[i]) * (one - s[i] * s[i] * steepness)
         da_moved[i] = dmoved[i] * exp_small_fused(-s[i])
@@ -427,14 +282,14 @@ def _backward_end(dz, z, through, factors, order, J, da, dx, dnorm):
     """The last part: with what comes through the network, fills dx."""
     D = len(order)
     K = D - J
-    from_net, kept, dkept, da_kept, dscale = (_lines(through, 0, K), _lines(z, J, D), _lines(dz, J, D), _lines(da, 0, K),
-                                              _lines(dnorm, D, D + K))
+    from_net, kept, dkept = lines_in(through, 0, K), lines_in(z, J, D), lines_in(dz, J, D)
+    da_kept, dscale = lines_in(da, 0, K), lines_in(dnorm, D, D + K)
     for i in range(from_net.size):
         da_kept[i] = from_net[i] + dkept[i]
         dscale[i] -= da_kept[i] * kept[i]
     for d in range(D):
         scale(da, d, d, factors, factors, da, d)
-    values, dshift = _lines(da, 0, D), _lines(dnorm, 0, D)
+    values, dshift = lines_in(da, 0, D), lines_in(dnorm, 0, D)
     for i in range(values.size):
         dshift[i] -= values[i]
     for d in range(D):
@@ -448,17 +303,17 @@ def _backward_blocks(dz, of_rows, z, st, units, factors, turned, order, widths, 
     """
     none = dz.dtype.type(-np.inf)
     for b in range(len(dz)):
-        _backward_start(_block(dz, b), _block(of_rows, b), _block(z, b), _block(st, b), order, widths, limit, _block(g, b),
-                        _block(da, b), dnorm)
+        _backward_start(block_of(dz, b), block_of(of_rows, b), block_of(z, b), block_of(st, b), order, widths, limit,
+                        block_of(g, b), block_of(da, b), dnorm)
     above, first, to = g, ZERO, _units(widths)
     for layer in range(len(widths) - 2, 0, -1):
         to -= widths[layer] + 1
-        _gated_layer(_turned_of(turned, widths, layer), above, first, units, delta, to)
+        layer_of_lines(_turned_of(turned, widths, layer), above, first, units, delta, to)
         above, first = delta, to
-    _layer(_turned_of(turned, widths, 0), above, first, none, through, ZERO)
+    layer_of_lines(_turned_of(turned, widths, 0), above, first, none, through, ZERO)
     for b in range(len(dz)):
-        _backward_end(_block(dz, b), _block(z, b), _block(through, b), factors, order, widths[-1] // 2, _block(da, b),
-                      _block(dx, b), dnorm)
+        _backward_end(block_of(dz, b), block_of(z, b), block_of(through, b), factors, order, widths[-1] // 2, block_of(da, b),
+                      block_of(dx, b), dnorm)
 
 
 @jit
@@ -481,7 +336,7 @@ def _inverse_panel(p, x, params, orders, widths, limit, keep, z, log_det, log_pr
     sums, scales = np.zeros((1, blocks, D, lanes), x.dtype), x.dtype.type(0)
     for b in range(blocks):
         block = states[1, b]
-        _load(x, low + b * lanes, block)
+        load_rows(x, low + b * lanes, block)
         for d in range(D):  # rows beyond the last are like it, so that they are finite if it is
             for n in range(N - low - b * lanes, lanes):
                 block[d, n] = block[d, N - low - b * lanes - 1]
@@ -491,26 +346,26 @@ def _inverse_panel(p, x, params, orders, widths, limit, keep, z, log_det, log_pr
         scales += sum_in_lanes(log_scale)
         for b in range(0, blocks, blocks_at_once()):
             n = min(blocks_at_once(), blocks - b)
-            before = _blocks_of(states, (k + 1) % 2, b, n)
+            before = blocks_of(states, (k + 1) % 2, b, n)
             if keep:
-                before = _blocks_of(between, k - 1, first + b, n) if k > 0 else before
-                after, st, h = (_blocks_of(between, k, first + b, n), _blocks_of(outputs, k, first + b, n),
-                                _blocks_of(hidden, k, first + b, n))
+                before = blocks_of(between, k - 1, first + b, n) if k > 0 else before
+                after, st, h = (blocks_of(between, k, first + b, n), blocks_of(outputs, k, first + b, n),
+                                blocks_of(hidden, k, first + b, n))
             else:
-                after, st, h = _blocks_of(states, k % 2, b, n), _blocks_of(of_net, 0, 0, n), _blocks_of(units, 0, 0, n)
-            _inverse_blocks(before, shift, factors, net, orders[k], widths[k], limit, h, after, st, _blocks_of(sums, 0, b, n))
+                after, st, h = blocks_of(states, k % 2, b, n), blocks_of(of_net, 0, 0, n), blocks_of(units, 0, 0, n)
+            _inverse_blocks(before, shift, factors, net, orders[k], widths[k], limit, h, after, st, blocks_of(sums, 0, b, n))
             if keep:
-                _set_ones(after, D)
+                set_ones(after, D)
     half, constant = x.dtype.type(0.5), x.dtype.type(D * LOG_2PI / 2)
     for b in range(blocks):
         noise, squared, total, at = states[(S + 1) % 2, b], states[S % 2, b], sums[0, b], low + b * lanes
         noise = between[S - 1, first + b, :D] if keep else noise
-        _store(noise, z, at)
-        values, squares = _lines(noise, 0, D), _lines(squared, 0, D)
+        store_rows(noise, z, at)
+        values, squares = lines_in(noise, 0, D), lines_in(squared, 0, D)
         for i in range(squares.size):
             squares[i] = values[i] * half * values[i]
-        _fold(squared, D)
-        _fold(total, D)
+        fold_lines(squared, D)
+        fold_lines(total, D)
         for n in range(min(lanes, N - at)):
             log_det[at + n] = -(scales + total[0, n])
             log_prob[at + n] = -(scales + total[0, n]) - (constant + squared[0, n])
@@ -529,20 +384,20 @@ def _forward_panel(p, z, params, orders, widths, limit, x, log_det):
     (units, of_net, _, factors), states = _scratch(widths, D, z), np.empty((2, blocks, D, lanes), z.dtype)
     sums, scales = np.zeros((1, blocks, D, lanes), z.dtype), z.dtype.type(0)
     for b in range(blocks):
-        _load(z, low + b * lanes, states[S % 2, b])
+        load_rows(z, low + b * lanes, states[S % 2, b])
     for k in range(S - 1, -1, -1):
         shift, log_scale, net = step_of(params, widths, k, D)
         _factors(log_scale, NO, factors)
         scales += sum_in_lanes(log_scale)
         for b in range(0, blocks, blocks_at_once()):
             n = min(blocks_at_once(), blocks - b)
-            _forward_blocks(_blocks_of(states, (k + 1) % 2, b, n), shift, factors, net, orders[k], widths[k], limit,
-                            _blocks_of(units, 0, 0, n), _blocks_of(of_net, 0, 0, n), _blocks_of(states, k % 2, b, n),
-                            _blocks_of(sums, 0, b, n))
+            _forward_blocks(blocks_of(states, (k + 1) % 2, b, n), shift, factors, net, orders[k], widths[k], limit,
+                            blocks_of(units, 0, 0, n), blocks_of(of_net, 0, 0, n), blocks_of(states, k % 2, b, n),
+                            blocks_of(sums, 0, b, n))
     for b in range(blocks):
         at = low + b * lanes
-        _store(states[0, b], x, at)
-        _fold(sums[0, b], D)
+        store_rows(states[0, b], x, at)
+        fold_lines(sums[0, b], D)
         for n in range(min(lanes, N - at)):
             log_det[at + n] = scales + sums[0, b, 0, n]
 
@@ -566,9 +421,9 @@ def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, para
     for b in range(blocks):
         at = low + b * lanes
         if last == len(orders):
-            _load(dz, at, states[last % 2, b])
+            load_rows(dz, at, states[last % 2, b])
         else:
-            _load(dx, at, states[last % 2, b])
+            load_rows(dx, at, states[last % 2, b])
         for d in range(D):
             for n in range(min(lanes, N - at)):
                 of_rows[0, b, d, n] = dlog_det[at + n]
@@ -579,19 +434,19 @@ def _backward_panel(p, first, last, dz, dlog_det, between, outputs, hidden, para
         for b in range(0, blocks, blocks_at_once()):
             n, at = min(blocks_at_once(), blocks - b), start + b
             if want:
-                of_outputs, of_units = _blocks_of(g, k - first, at, n), _blocks_of(delta, k - first, at, n)
+                of_outputs, of_units = blocks_of(g, k - first, at, n), blocks_of(delta, k - first, at, n)
             else:
-                of_outputs, of_units = _blocks_of(of_net, 0, 0, n), _blocks_of(units, 0, 0, n)
-            _backward_blocks(_blocks_of(states, (k + 1) % 2, b, n), _blocks_of(of_rows, 0, b, n), _blocks_of(between, k, at, n),
-                             _blocks_of(outputs, k, at, n), _blocks_of(hidden, k, at, n), factors, turned[k], orders[k],
-                             widths[k], limit, of_outputs, of_units, _blocks_of(da, 0, 0, n), _blocks_of(through, 0, 0, n),
-                             _blocks_of(states, k % 2, b, n), sums)
+                of_outputs, of_units = blocks_of(of_net, 0, 0, n), blocks_of(units, 0, 0, n)
+            _backward_blocks(blocks_of(states, (k + 1) % 2, b, n), blocks_of(of_rows, 0, b, n), blocks_of(between, k, at, n),
+                             blocks_of(outputs, k, at, n), blocks_of(hidden, k, at, n), factors, turned[k], orders[k],
+                             widths[k], limit, of_outputs, of_units, blocks_of(da, 0, 0, n), blocks_of(through, 0, 0, n),
+                             blocks_of(states, k % 2, b, n), sums)
         if want:
             total = sum_in_lanes(dlog_det[low:min(low + blocks * lanes, N)])
             for d in range(D):
                 dnorm[k, p, d], dnorm[k, p, D + d] = sum_in_lanes(sums[d]), sum_in_lanes(sums[D + d]) - total
     for b in range(blocks):
-        _store(states[first % 2, b], dx, low + b * lanes)
+        store_rows(states[first % 2, b], dx, low + b * lanes)
 
 
 @jit
@@ -601,10 +456,10 @@ def _piece(t, pieces, lowest, between, hidden, g, delta, widths, D, dparams):
     weight, blocks, to = _weight_of(step_of(dparams, widths, k, D)[2], widths[k], layer), between.shape[1], 0
     for below in range(1, layer):
         to += widths[k, below] + 1
-    below = _blocks_of(between, k, 0, blocks) if layer == 0 else _blocks_of(hidden, k, 0, blocks)
+    below = blocks_of(between, k, 0, blocks) if layer == 0 else blocks_of(hidden, k, 0, blocks)
     at, to = (D - widths[k, 0], 0) if layer == 0 else (to, to + widths[k, layer] + 1)
-    above, to = (_blocks_of(g, k - lowest, 0, blocks), 0) if layer == widths.shape[1] - 2 else (
-        _blocks_of(delta, k - lowest, 0, blocks), to)
+    above, to = (blocks_of(g, k - lowest, 0, blocks), 0) if layer == widths.shape[1] - 2 else (
+        blocks_of(delta, k - lowest, 0, blocks), to)
     multiply_lines(below, at, above, to, weight, first, last)
 
 
