@@ -73,15 +73,11 @@ def pack(b, turned, start, first, width, panel):
 
 @jit
 def pack_group(b, turned, start, first, last, panels, depth):
-    """What pack does, for every panel of the columns first..last; of a b that is not turned, row by row, as it lies. Of more
-    than one, as many as are taken at once: nobody looks at the sums of the last, but numbers too small to be normal are slow.
+    """What pack does, for every panel of the columns first..last. Of more than one, as many as are taken at once: nobody looks
+    at the sums of the last, but numbers too small to be normal are slow.
     """
     columns, used = tile_columns(panels), -(-(last - first) // tile_columns(panels))
-    whole = 0 if turned else (last - first) // columns
-    for k in range(depth):
-        for p in range(whole):
-            move(b, start + k, first + p * columns, panels[p], k)
-    for p in range(whole, used):
+    for p in range(used):
         pack(b, turned, start, first + p * columns, min(columns, last - first - p * columns), panels[p, :depth])
     if used > 1:
         for p in range(used, -(-used // panels_at_once()) * panels_at_once()):
