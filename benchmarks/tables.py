@@ -38,19 +38,20 @@ SHARED = 0.01       # nats that a column of numbers shares with another one, fro
 FOLDS = 5           # of the rows to fit, on which classifiers are tried
 ALARM = 0.01        # how likely they are to find a dependence where there is none, a column
 EPOCHS = 100        # of CTGAN and TVAE
+SMOOTHING = {STRINGS: 2, "adult": 8, "flights": 2, "penguins_raw": 0.25, "seattle_weather": 4}  # rows added to counts in all
 
 
-def mixture(n, **options):
-    """A Mixture of n rows. Components, counts added to them and starts were chosen by a fifth of the rows to fit."""
-    return npgen.Mixture(max(16, min(40, n // 100)), smoothing=2 / n, n_init=5 if n < 1000 else 1, random_state=0, max_iter=200,
-                         tol=1e-4, **options)
+def mixture(table, n, **options):
+    """A Mixture of n rows of a table. Components, SMOOTHING and starts were chosen by a fifth of the rows to fit."""
+    return npgen.Mixture(max(16, min(40, n // 100)), smoothing=SMOOTHING[table] / n, n_init=5 if n < 1000 else 1,
+                         random_state=0, max_iter=200, tol=1e-4, **options)
 
 
 MODELS = {
     "Mixture": mixture,
-    "Mixture, holes modelled": lambda n: mixture(n, missing="model"),
-    "MADE": lambda n: npgen.MADE(hidden=(256,), direct=True, order="levels", random_state=0),
-    "MADE, any order": lambda n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
+    "Mixture, holes modelled": lambda table, n: mixture(table, n, missing="model"),
+    "MADE": lambda table, n: npgen.MADE(hidden=(256,), direct=True, order="levels", random_state=0),
+    "MADE, any order": lambda table, n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
 
 
 # ---------------------------------------------------------------- tables
@@ -180,11 +181,13 @@ class Peer:
 PEERS = ("CTGAN", "TVAE")
 
 
-def model_of(name, n):
-    """The unfitted model of this name, for n rows."""
+def model_of(name, table, n):
+    """The unfitted model of this name, for n rows of a table."""
     if name in PEERS:
         return Peer(name)
-    return {"independent columns": Independent, "Chow-Liu tree": Tree}[name]() if name not in MODELS else MODELS[name](n)
+    if name in MODELS:
+        return MODELS[name](table, n)
+    return {"independent columns": Independent, "Chow-Liu tree": Tree}[name]()
 
 
 # ---------------------------------------------------------------- what rows look like
@@ -367,10 +370,10 @@ def fit_and_ask(folder, table, name):
     train, held = load(folder, table)
     try:
         if name in MODELS:
-            first = model_of(name, WARM)
+            first = model_of(name, table, WARM)
             first.set_params(**{each: 2 for each in ("max_epochs", "max_iter") if hasattr(first, each)}).fit(train[:WARM])
         before, begin = memory(), time.perf_counter()
-        model = model_of(name, len(train)).fit(train)
+        model = model_of(name, table, len(train)).fit(train)
     except (ValueError, ImportError) as error:
         return {"refused": str(error)}
     answer = {"seconds": time.perf_counter() - begin, "table MB": train.estimated_size() / 1e6}
@@ -504,6 +507,10 @@ def imputed(rows, depends):
         yield from ("", f"{name}: better than the mode and the median {'; '.join(said)}.")
 
 
+def _listed(values):
+    return ", ".join(map(str, values))
+
+
 HEAD = f"""\
 # Models of tables
 
@@ -519,8 +526,9 @@ square of numbers in standard deviations, of the mean and the commonest of {DRAW
 a column with the one that says most of it, numbers in tenths; columns of numbers depend on others from {SHARED} on. By chance:
 how likely guesses that know nothing beat the mode as classifiers do that see the other columns, on {FOLDS} folds of the rows to
 fit, by a sign test (twice a forest's probability, or that of boosted trees where the forest finds nothing); columns of
-levels have a dependence to be used below {ALARM}, which is also how often one that has none would be found to. CTGAN and
-TVAE: {EPOCHS} epochs, else as they come.
+levels have a dependence to be used below {ALARM}, which is also how often one that has none would be found to. A Mixture's
+smoothing is {_listed(SMOOTHING.values())} rows in all, in the order of the sections: of 1/4, 1/2, 1, ..., 16 what makes
+a fifth of the rows to fit likeliest. CTGAN and TVAE: {EPOCHS} epochs, else as they come.
 """
 
 

@@ -124,7 +124,7 @@ hypot maximum minimum fmax fmin sign signbit floor ceil rint trunc isnan isfinit
 equal not_equal logical_and logical_or logical_not invert bitwise_and bitwise_or bitwise_xor right_shift left_shift matmul
 copysign
 """.split()
-SPECIAL = ["erf", "expit", "gammaln", "log_ndtr", "ndtri", "pdtr", "psi", "zeta"]
+SPECIAL = ["erf", "expit", "gammaln", "log_ndtr", "ndtr", "ndtri", "pdtr", "psi", "zeta"]
 BLAS = "dot", "vdot", "inner", "tensordot", "matmul"
 LIBRARIES = {"cuBLAS": BLAS, "Thrust": ("sort", "argsort"),
              "cuSOLVER": tuple(f"linalg.{name}" for name in ("cholesky", "det", "inv", "qr", "solve", "slogdet"))}

@@ -238,7 +238,7 @@ MUTANTS = [
       "(0 * weights + np.where(seen, a, 0))"),
     M("atoms: the rest's probability is left out", "MADE, heads of columns", "heads.atoms:Atoms.log_prob",
       "own + density, own", "density, own", before=True),
-    M("atoms: the rest is no way to an atom", "mixture, heads of columns", "heads.atoms:Atoms._each",
+    M("atoms: the rest is no way to an atom", "mixture, heads of columns", "heads.atoms:Atoms.log_prob_each",
       "np.where(both, np.logaddexp(own, density), own)", "own"),
     M("atoms: drawn too seldom", "MADE, heads of columns", "heads.atoms:Atoms.sample", "<= noise[..., :1] *",
       "<= noise[..., :1]**2 *"),

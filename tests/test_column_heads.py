@@ -116,6 +116,21 @@ def test_the_mass_of_an_interval_is_precise_in_both_tails():
     assert np.isfinite(far).all() and far[2] == pytest.approx(stats.norm.logsf(40))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@settings(max_examples=50)
+@given(low=st.floats(-60, 60), width=st.floats(-6, 1))
+def test_the_mass_of_an_interval_is_as_precise_as_its_edges(dtype, low, width):
+    """To so many times what moving an edge by its rounding makes of it, wherever it lies."""
+    mpmath.mp.dps = 60
+    a, b = (np.array([edge], dtype) for edge in (low, low + 10**width))
+    if a < b:
+        ends = [mpmath.mpf(float(edge[0])) for edge in ((-b, -a) if a + b > 0 else (a, b))]
+        want = float(mpmath.log((mpmath.erfc(-ends[1] / mpmath.sqrt(2)) - mpmath.erfc(-ends[0] / mpmath.sqrt(2))) / 2))
+        far = max(float(np.abs(a)[0]), float(np.abs(b)[0]), 1)
+        moved = far**2 / min(1, float((b - a)[0]) * far)
+        assert abs(float(ops.normal_log_mass(a, b)[0]) - want) < 32 * np.finfo(dtype).eps * (1 + abs(want) + moved)
+
+
 @scales
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @settings(max_examples=15)

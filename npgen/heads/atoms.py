@@ -13,11 +13,11 @@ import dataclasses
 import numpy as np
 
 from .. import ops
-from ..kernels._cuda import constant_like
+from ..kernels._cuda import constant_like, is_device_array
 from ..tensor import value_of
 from .base import RAREST, Family, Head
 
-STATES = 64         # of which EM counts rows at once
+STATES = 64         # of which EM counts rows at once, on a device
 
 
 class Atoms(Family):
@@ -233,39 +233,46 @@ class Atoms(Family):
         """The outputs of base (k, d b)."""
         return rest.reshape(len(rest), rest.shape[1] * rest.shape[2])
 
-    def _each(self, x, outputs):
-        """Of each feature: its values for base (n, 1), NaN where they are none, the numbers of its states (n,), log p under
-        every component and the part of it that is the rest's (n, k), and where there is one (n, 1)."""
-        log_p, rest = self._split(outputs)
+    def _states_of(self, x):
+        """Of each feature: its states (n,), which rows are the rest's alone, and which may be that or an atom, (n, 1)."""
         shared = constant_like(np.append(self._shared, False), x)
-        for j, state in enumerate(self.states(x).T):
-            alone, both = (state == 0)[:, None], shared[state][:, None]
-            column = np.where(alone | both, x[:, [j]], np.nan)
-            density = self.base.log_prob_each(column, rest[:, j])
+        for state in self.states(x).T:
+            yield state, (state == 0)[:, None], shared[state][:, None]
+
+    def _sums(self, state, weights):
+        """The sums (t - 1, k) of the weights (n, k) of rows in every state (n,) but the rest."""
+        if not is_device_array(state):
+            from scipy.sparse import csr_array  # only where there are atoms
+            flags = csr_array((np.ones(len(state)), state, np.arange(len(state) + 1)), (len(state), self._states + 1))
+            return (flags.T @ weights)[1:self._states]
+        parts = np.array_split(np.arange(1, self._states), max(1, (self._states - 1) // STATES))  # that take little memory
+        return np.concatenate([(state[:, None] == constant_like(part, state)).astype(np.float64).T @ weights for part in parts])
+
+    def log_prob_each(self, x, outputs):
+        log_p, rest = self._split(outputs)
+        joint = 0
+        for j, (state, alone, both) in enumerate(self._states_of(x)):
+            density = self.base.log_prob_each(np.where(alone | both, x[:, [j]], np.nan), rest[:, j])
             density += log_p[:, j, 0]
             own = np.concatenate([log_p[:, j].T, np.zeros_like(log_p, shape=(1, len(outputs)))])[state]
             if self._shared.any():
                 own = np.where(both, np.logaddexp(own, density), own)
-            yield column, state, np.where(alone, density, own), density, alone | both
-
-    def _in_parts(self, like):
-        """The numbers of all states but the rest, where `like` is, so many at once as take little memory."""
-        parts = np.array_split(np.arange(1, self._states), max(1, (self._states - 1) // STATES))
-        return [constant_like(part, like) for part in parts]
-
-    def log_prob_each(self, x, outputs):
-        return sum(each for _, _, each, *_ in self._each(x, outputs))
+            joint = joint + np.where(alone, density, own)
+        return joint
 
     def moments(self, x, r, outputs):
         """The weights of every state (k, d, t), and the moments of base."""
-        counts, rest = [], []
-        for j, (column, state, each, density, there) in enumerate(self._each(x, outputs)):
-            own = r * np.exp(np.where(there, density - each, -np.inf))
-            del density, each
-            both = [(state[:, None] == states).astype(np.float64).T @ (r - own) for states in self._in_parts(state)]
-            counts.append(np.concatenate([own.sum(axis=0)[None], *both]).T)
-            rest.append(self.base.moments(column, own, self._split(outputs)[1][:, j]))
-        return Moments(np.stack(counts, axis=1), np.concatenate(rest, axis=-1))
+        (log_p, rest), counts, of_rest = self._split(outputs), [], []
+        for j, (state, alone, both) in enumerate(self._states_of(x)):
+            own = np.where(alone, r, 0)
+            if self._shared.any():  # the rest's part of what is both, which are few rows
+                rows = slice(None) if is_device_array(x) else np.flatnonzero(both)
+                density = self.base.log_prob_each(np.where(both[rows], x[rows][:, [j]], np.nan), rest[:, j]) + log_p[:, j, 0]
+                atom = log_p[:, j].T[np.where(both[rows, 0], state[rows], 0)]
+                own[rows] = np.where(both[rows], r[rows] * ops.sigmoid(density - atom), own[rows])
+            counts.append(np.concatenate([own.sum(axis=0)[None], self._sums(state, r - own)]).T)
+            of_rest.append(self.base.moments(np.where(alone | both, x[:, [j]], np.nan), own, rest[:, j]))
+        return Moments(np.stack(counts, axis=1), np.concatenate(of_rest, axis=-1))
 
     def maximise(self, moments, outputs, pooled, smoothing):
         rows, more = smoothing if isinstance(smoothing, tuple) else (smoothing, smoothing)

@@ -192,7 +192,7 @@ class Grid(Latent):
     def log_prob_each(self, x, outputs):
         joint = np.zeros_like(outputs, shape=(len(x), len(outputs)))
         for _, own, edges, place in self._values(x, outputs):
-            log_p = truncated(*self._whitened(edges, own))[0]
+            log_p = log_mass(*self._whitened(edges, own))
             log_p = log_p - self._inside(own)[0][:, 0] if self._cut else log_p
             joint += np.where(np.isnan(log_p), 0, log_p)[place]
         return joint
@@ -244,24 +244,42 @@ class Grid(Latent):
 
     def log_prob_around(self, x, pooled):
         log_var, y = self.base.split(pooled)[1][0], self.latent(x.astype(np.float64))
-        log_p = truncated(*((self.edges(x) - y) * np.exp(-log_var / 2)))[0]
+        log_p = log_mass(*((self.edges(x) - y) * np.exp(-log_var / 2)))
         if self._cut:
-            log_p = log_p - truncated(*((a - y) * np.exp(-log_var / 2) for a in constant_like(self._outer, y)))[0]
+            log_p = log_p - log_mass(*((a - y) * np.exp(-log_var / 2) for a in constant_like(self._outer, y)))
         return np.where(np.isnan(log_p), 0.0, log_p).sum(axis=1)
 
 
 def truncated(low, high):
     """log P(low < z < high) of a standard normal z, and its first and second moments there; NaN where an edge is."""
+    low, high, wide, log_p = _narrow(low, high)
+    first = (low + high) / 2
+    second = np.square(first) + np.square(high - low) / 12
+    return _where_wide(wide, _wide, low, high, [log_p, first, second])
+
+
+def log_mass(low, high):
+    """log P(low < z < high) alone."""
+    low, high, wide, log_p = _narrow(low, high)
+    return _where_wide(wide, lambda *ends: [ops.normal_log_mass(*ends)], low, high, [log_p])[0]
+
+
+def _narrow(low, high):
+    """Both ends as finite numbers, whether they are far apart, and log P where they are not: density times width."""
     low, high = np.clip(low, -FAR, FAR), np.clip(high, -FAR, FAR)
-    width, first = high - low, (low + high) / 2
-    log_p = np.log(np.maximum(width, 1e-300)) - (LOG_2PI + np.square(first)) / 2  # to 1e-9 of it where the cell is narrow
-    second = np.square(first) + np.square(width) / 12
-    wide = width * (1 + np.abs(first)) > NARROW
-    if is_device_array(width):  # which would have to be waited for
-        low, high = np.where(wide, low, -1.0), np.where(wide, high, 1.0)
-        return tuple(np.where(wide, a, b) for a, b in zip(_wide(low, high), (log_p, first, second), strict=True))
-    log_p[wide], first[wide], second[wide] = _wide(low[wide], high[wide])
-    return log_p, first, second
+    width, middle = high - low, (low + high) / 2
+    log_p = np.log(np.maximum(width, 1e-300)) - (LOG_2PI + np.square(middle)) / 2  # to 1e-9 of it
+    return low, high, width * (1 + np.abs(middle)) > NARROW, log_p
+
+
+def _where_wide(wide, compute, low, high, others):
+    """What is computed of the intervals that are wide, and of all others what they have."""
+    if is_device_array(low):  # which would have to be waited for
+        return [np.where(wide, *each) for each in zip(compute(np.where(wide, low, -1.0), np.where(wide, high, 1.0)), others,
+                                                      strict=True)]
+    for other, value in zip(others, compute(low[wide], high[wide]), strict=True):
+        other[wide] = value
+    return others
 
 
 def _wide(low, high):

@@ -144,10 +144,24 @@ def _log_mass(low, high):
     numbers = np.finfo(low.dtype)
     far, tiny = -math.sqrt(float(numbers.max)) / 2, float(numbers.tiny)
     low, below = np.maximum(low, far), np.maximum(np.minimum(high, 0), far)  # whose squares are numbers
-    upper = functions.log_ndtr(below)
-    aside = upper + np.log(np.maximum(-np.expm1(functions.log_ndtr(low) - upper), tiny))
-    across = np.log(np.maximum(functions.erf(high / math.sqrt(2)) - functions.erf(low / math.sqrt(2)), tiny) / 2)
-    return np.where(high > 0, across, aside)
+    across, deep = high > 0, below < -0.75 * math.sqrt(-2 * math.log(tiny))  # where Phi is not far from being no number
+
+    def log(mass):
+        return np.log(np.maximum(mass, tiny))
+
+    def in_the_middle(low, high):
+        return log(functions.erf(high / math.sqrt(2)) - functions.erf(low / math.sqrt(2))) - math.log(2)
+
+    def in_the_tail(low, below):
+        upper = functions.log_ndtr(below)
+        return upper + log(-np.expm1(functions.log_ndtr(low) - upper))
+
+    aside = log(functions.ndtr(below) - functions.ndtr(low))
+    if is_device_array(low):  # which would have to be waited for
+        return np.where(across, in_the_middle(low, high), np.where(deep, in_the_tail(low, below), aside))
+    answer = np.array(aside)
+    answer[across], answer[deep] = in_the_middle(low[across], high[across]), in_the_tail(low[deep], below[deep])
+    return answer
 
 
 def special(x):
