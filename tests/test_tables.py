@@ -170,6 +170,8 @@ REFUSED = {  # a call -> what the one line says
                               "log_prob: column 'n' is 99 in row 1, a value that no row of fit had"),
     "no such column": (lambda: fitted().condition({"sex": "F"}), "condition: there is no column 'sex'; there are 'city', 'x'"),
     "no such level": (lambda: fitted().condition({"city": "Oslo"}), "condition: column 'city', row 1: 'Oslo' is none of its"),
+    "a level but for a space": (lambda: fitted().condition({"city": " rome"}),
+                                "condition: column 'city', row 1: ' rome' is none of its 4 levels, 'Rome' is one; correct or"),
     "names of an array": (lambda: mixture().fit(np.eye(9)).condition({"a": 1}), "condition: {name: value} is for models"),
     "no such marginal": (lambda: fitted().marginal(["y"]), "marginal: there is no column 'y'"),
 }

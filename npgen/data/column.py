@@ -14,6 +14,7 @@ A missing value is NaN. Legend: n rows.
 """
 import dataclasses
 import datetime
+import difflib
 import math
 import zoneinfo
 
@@ -28,6 +29,7 @@ MODELLED = KINDS[:6]
 LEVELLED = ("binary", "category", "ordered")
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}    # and "D", a day
 DAY = 1440          # minutes
+MANY = 10**4        # levels, in which the one that was meant is looked for
 EPOCH, MICROSECOND = datetime.datetime(1970, 1, 1), datetime.timedelta(microseconds=1)
 
 
@@ -109,7 +111,9 @@ class Column:
             numbers = list(map(place.get, values))
             if None in numbers:
                 wrong = numbers.index(None)
-                raise self._refusal(rows[wrong], values[wrong], f"none of its {len(self.levels)} levels")
+                near = difflib.get_close_matches(str(values[wrong]), map(str, self.levels[:MANY]), 1)
+                raise self._refusal(rows[wrong], values[wrong], f"none of its {len(self.levels)} levels" + "".join(
+                    f", {level!r} is one" for level in near))
             x[rows] = numbers
         elif self.kind == "datetime":
             x[rows] = [(stamp - self.low) / self.step for stamp in self.stamps(values, rows)]
