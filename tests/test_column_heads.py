@@ -7,7 +7,7 @@ import warnings
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
@@ -119,6 +119,7 @@ def test_the_mass_of_an_interval_is_precise_in_both_tails():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @settings(max_examples=50)
 @given(low=st.floats(-60, 60), width=st.floats(-6, 1))
+@example(low=-12.5, width=-4.0)  # in float32 Phi is a number there, and its difference none
 def test_the_mass_of_an_interval_is_as_precise_as_its_edges(dtype, low, width):
     """To so many times what moving an edge by its rounding makes of it, wherever it lies."""
     mpmath.mp.dps = 60

@@ -111,7 +111,7 @@ class Column:
             numbers = list(map(place.get, values))
             if None in numbers:
                 wrong = numbers.index(None)
-                near = difflib.get_close_matches(str(values[wrong]), map(str, self.levels[:MANY]), 1)
+                near = difflib.get_close_matches(str(values[wrong])[:100], map(str, self.levels[:MANY]), 1)
                 raise self._refusal(rows[wrong], values[wrong], f"none of its {len(self.levels)} levels" + "".join(
                     f", {level!r} is one" for level in near))
             x[rows] = numbers

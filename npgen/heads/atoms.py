@@ -267,7 +267,8 @@ class Atoms(Family):
             own = np.where(alone, r, 0)
             if self._shared.any():  # the rest's part of what is both, which are few rows
                 rows = slice(None) if is_device_array(x) else np.flatnonzero(both)
-                density = self.base.log_prob_each(np.where(both[rows], x[rows][:, [j]], np.nan), rest[:, j]) + log_p[:, j, 0]
+                density = self.base.log_prob_each(np.where(both[rows], x[rows, j][:, None], np.nan), rest[:, j])
+                density += log_p[:, j, 0]
                 atom = log_p[:, j].T[np.where(both[rows, 0], state[rows], 0)]
                 own[rows] = np.where(both[rows], r[rows] * ops.sigmoid(density - atom), own[rows])
             counts.append(np.concatenate([own.sum(axis=0)[None], self._sums(state, r - own)]).T)
