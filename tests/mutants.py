@@ -21,7 +21,7 @@ import pytest
 
 import npgen
 from npgen import data, priors
-from npgen.heads import Atoms, Grid, Mapped, MixtureOfNormals, Normal, Pooled, Scale
+from npgen.heads import Atoms, Grid, Mapped, MixtureOfNormals, Normal, Pooled, Scale, Tied
 from npgen.kernels import Kernel
 from npgen.models import (
     GAN,
@@ -95,6 +95,13 @@ def heads_of_cells(base, low=0):
     return [Grid(base, low=low, high=5), Atoms(Grid(base, low=0), [0.0]), Pooled([0, 1], [2, 3], [0.9, 0.1])]
 
 
+def tied():
+    """Counts and counts with many zeros by normals that components share; levels."""
+    book = [[0.0, 0.0], [2.0, 0.5], [4.0, 1.0]]
+    return [Tied(Grid(Normal(limit=None), low=0, high=5), book), Atoms(Tied(Grid(Normal(limit=None), low=0), book), [0.0]),
+            Pooled([0, 1], [2, 3], [0.9, 0.1])]
+
+
 def named(seed):
     return data.Table(normals(seed)[:, :3], ["a", "b", "c"])
 
@@ -157,6 +164,7 @@ MODELS = {  # name -> (the model for a seed, the rows for a seed)
     "mixture, named columns": (lambda s: GaussianMixture(2, random_state=s), named),
     "mixture, kinds of counts": (lambda s: Mixture(2, heads=["poisson", "categorical"], random_state=s), counts),
     "mixture, heads of columns": (lambda s: Mixture(2, heads=heads_of_cells(Normal(limit=None)), random_state=s), cells),
+    "mixture, tied heads": (lambda s: Mixture(2, heads=tied(), random_state=s), cells),
     "MADE, heads of columns": (lambda s: MADE(hidden=(12,), head=heads_of_cells(MixtureOfNormals(2)), random_state=s,
                                               **TRAINING), cells),
     "MADE, mapped": (lambda s: MADE(hidden=(12,), random_state=s, head=[Mapped(scale=Scale("log")), Mapped(scale=Scale(
@@ -246,6 +254,11 @@ MUTANTS = [
       " + ops.sum(both[1], axis=-1)", ""),
     M("pooled: rare levels are alike", "mixture, heads of columns", "heads.pooled:Pooled.sample", "np.cumsum(self._shares)",
       "np.cumsum(0 * self._shares + 1)"),
+    M("tied: weights add up to more", "mixture, tied heads", "heads.tied:Tied._weights", "np.maximum(np.exp(",
+      "np.maximum(1.1 * np.exp("),
+    M("tied: drawn by equal weights", "mixture, tied heads", "heads.tied:Tied.sample", "np.exp(self._log_weights(outputs))",
+      "np.exp(0 * self._log_weights(outputs))"),
+    M("tied: units are not counted", "mixture, tied heads", "heads.tied:Tied.log_prob_each", "+ most", ""),
     M("map: slope is not counted", "MADE, mapped", "heads.mapped:Mapped.log_prob", " + self._log_slope(x)", ""),
     M("map: unit of asinh is not counted", "MADE, mapped", "heads.scale:Scale.log_slope", "np.hypot(at, self.high - self.low)",
       "np.hypot(at / (self.high - self.low), 1.0)"),

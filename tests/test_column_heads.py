@@ -1,6 +1,7 @@
 """Heads of a table's columns: grids, atoms, missing values, maps, pooled levels; alone, in a Mixture and in a MADE."""
 import functools
 import itertools
+import json
 import tracemalloc
 import warnings
 
@@ -13,7 +14,20 @@ from scipy import integrate, optimize, stats
 
 import npgen
 from npgen import MADE, Mixture, ops
-from npgen.heads import Atoms, Bernoulli, Categorical, Columns, Grid, Mapped, MixtureOfNormals, Normal, Pooled, Scale
+from npgen.heads import (
+    Atoms,
+    Bernoulli,
+    Categorical,
+    Columns,
+    Grid,
+    Mapped,
+    MixtureOfNormals,
+    Normal,
+    Pooled,
+    Scale,
+    Tied,
+    from_config,
+)
 from npgen.heads.grid import truncated
 from npgen.random import Stream
 from npgen.testing import check_generative_model, check_grads
@@ -256,12 +270,15 @@ WRONG = {"atoms twice": lambda: Atoms(Normal(), [1, 1]), "an atom that is none":
          "no base": lambda: Grid(Bernoulli()), "no step": lambda: Grid(step=0.0), "bounds": lambda: Grid(low=3, high=1),
          "a bound that is none": lambda: Grid(low=np.inf), "no scale": lambda: Mapped(scale="log"),
          "shares": lambda: Pooled([0], [1, 2], [0.5, 0.6]), "a level twice": lambda: Pooled([0, 1], [1, 2], [0.5, 0.5]),
-         "a share of none": lambda: Pooled([0], [1, 2], [1.0])}
+         "a share of none": lambda: Pooled([0], [1, 2], [1.0]), "a codebook of another width": lambda: Tied(LINE, [[1.0]]),
+         "an empty codebook": lambda: Tied(LINE, []), "a codebook of NaN": lambda: Tied(LINE, [[np.nan, 0]]),
+         "tied of tied": lambda: Tied(Tied(LINE, [[0, 0]]), [[1]]), "no component": lambda: Tied(Grid(), [[0] * 15]),
+         "a ragged codebook": lambda: Tied(LINE, [[1, 2], [3]])}
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_no_head_is_one_line(case):
-    with pytest.raises(ValueError, match="^(Atoms|Grid|Mapped|Pooled): .*got") as caught:
+    with pytest.raises(ValueError, match="^(Atoms|Grid|Mapped|Pooled|Tied): .*got") as caught:
         WRONG[case]()
     assert "\n" not in str(caught.value)
 
@@ -270,6 +287,11 @@ def test_what_is_no_head_is_one_line(case):
 
 HEADS = ["normal", Grid(LINE, low=0), Atoms(Grid(LINE, low=0, scale=Scale("log", 0.0, 1.0, -1.0)), [0.0, 50.0]),
          Atoms(Mapped(LINE, Scale("log")), [0.0]), Pooled([0, 1], [2, 3], [0.25, 0.75])]
+BOOK = [[-1.0, 0.0], [0.5, -1.0], [2.0, 0.5]]
+SHARED = [Tied(Mapped(LINE, Scale("linear", 1.0, 2.0)), BOOK),
+          Tied(Grid(LINE, low=0, scale=Scale("linear", 10.0, 10.0), ends="cut"), BOOK),
+          Atoms(Tied(Grid(LINE, low=0, scale=Scale("log", 0.0, 1.0, -1.0)), BOOK), [0.0, 50.0]),
+          Atoms(Tied(Mapped(LINE, Scale("log")), BOOK), [0.0]), HEADS[-1]]
 
 
 def rows(n=300, seed=0, missing=0.0):
@@ -285,19 +307,20 @@ def rows(n=300, seed=0, missing=0.0):
 
 
 @functools.cache
-def mixture(missing="marginalise"):
+def mixture(missing="marginalise", tied=False):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", npgen.ConvergenceWarning)
-        return Mixture(2, heads=HEADS, missing=missing, max_iter=30, random_state=0).fit(rows(missing=0.2))
+        return Mixture(2, heads=SHARED if tied else HEADS, missing=missing, max_iter=30, random_state=0).fit(rows(missing=0.2))
 
 
 @settings(max_examples=8)
 @given(seed=st.integers(0, 10**6), missing=st.sampled_from([0, 0.3]), k=st.integers(1, 3), how=st.sampled_from(["marginalise",
                                                                                                              "model"]))
+@pytest.mark.parametrize("heads", [HEADS, SHARED], ids=["own", "shared"])
 @pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")
-def test_em_never_decreases(seed, missing, k, how):
+def test_em_never_decreases(heads, seed, missing, k, how):
     """Where values repeat they are atoms, or lie on a grid: nothing is bought by a narrow density there."""
-    model = Mixture(k, heads=HEADS, missing=how, reg_covar=0, smoothing=0, tol=1e-6, max_iter=60, random_state=seed)
+    model = Mixture(k, heads=heads, missing=how, reg_covar=0, smoothing=0, tol=1e-6, max_iter=60, random_state=seed)
     model.fit(rows(120, seed, missing))
     if not model.fit_report_["reseeded"]:
         assert np.diff(model.lower_bounds_).min(initial=0) >= -1e-9
@@ -306,9 +329,10 @@ def test_em_never_decreases(seed, missing, k, how):
 
 @pytest.mark.parametrize("how", ["marginalise", "model"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_mixture_is_kept_and_its_parts_are_its_own(how, dtype, tmp_path):
+@pytest.mark.parametrize("tied", [False, True], ids=["own", "shared"])
+def test_a_mixture_is_kept_and_its_parts_are_its_own(how, dtype, tied, tmp_path):
     """Saved and loaded; marginal is what is left out, condition the quotient; a step with its own statistics moves nothing."""
-    model, x = mixture(how), rows(60, 1).astype(dtype)
+    model, x = mixture(how, tied), rows(60, 1).astype(dtype)
     model.save(tmp_path / "m")
     again = npgen.load(tmp_path / "m")
     for query in (model.log_prob, model.encode):
@@ -363,9 +387,91 @@ def test_the_laws_hold_of_mixtures():
     model = Mixture(2, heads=HEADS[1:3] + HEADS[4:], random_state=0).fit(rows(600)[:, [1, 2, 4]])
     report = check_generative_model(model, rows(600)[:, [1, 2, 4]], n_samples=4000)
     assert report.passed, report
+    shared = Mixture(2, heads=SHARED[1:3] + HEADS[4:], random_state=0).fit(rows(600)[:, [1, 2, 4]])
+    report = check_generative_model(shared, rows(600)[:, [1, 2, 4]], n_samples=4000)
+    assert report.passed, report
+    real = Mixture(2, heads=SHARED[:1] + SHARED[3:4], random_state=0).fit(rows(600)[:, [0, 3]])
+    report = check_generative_model(real, rows(600)[:, [0, 3]], n_samples=4000)
+    assert report.passed, report
     real = Mixture(2, heads=HEADS[:1] + HEADS[3:4], random_state=0).fit(rows(600)[:, [0, 3]])
     report = check_generative_model(real, rows(600)[:, [0, 3]], n_samples=4000)
     assert report.passed, report
+
+
+def pieces(n=2000, seed=0):
+    """A frame of two groups: a real of three peaks, of which they have their own shares, a skewed amount, whole numbers."""
+    rng, pd = np.random.default_rng(seed), pytest.importorskip("pandas")
+    g = rng.integers(0, 2, n)
+    peak = np.where(rng.random(n) < 0.2 + 0.6 * g, 0, 1 + (rng.random(n) < 0.5))
+    return pd.DataFrame({"group": np.where(g, "a", "b"), "x": np.array([-4.0, 0, 6])[peak] + rng.normal(size=n),
+                         "amount": np.exp(rng.normal(size=n) + g), "many": rng.poisson(np.exp(5 + 0.5 * rng.normal(size=n)))})
+
+
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")
+def test_numbers_that_are_tied_have_any_shape_in_a_component():
+    """Two groups with three peaks each: of two components of normals each is a group, or a peak, and rows held out are less
+    likely by 0.1 nats and more. A codebook keeps what it said of values, and says the same of others and in any company."""
+    train, held = pieces(), pieces(seed=1)
+    nats = {numbers: Mixture(2, numbers=numbers, smoothing=1e-3, n_init=3, random_state=0).fit(train).score(held)
+            for numbers in ("normal", "tied")}
+    assert nats["tied"] > nats["normal"] + 0.1
+    model = Mixture(2, numbers="tied", smoothing=1e-3, random_state=0).fit(train)
+    assert list(model.kinds_) == ["bernoulli", "tied", "tied", "tied"] and model.n_parameters_ <= 1 + 2 * (1 + 3 * 40)
+    np.testing.assert_array_equal(model.log_prob(held)[5:9], model.log_prob(held[5:9]))
+    assert set(model.condition({"group": "a"}).sample(400, rng=0).columns) == {"x", "amount", "many"}
+    few = Mixture(2, numbers="tied", random_state=0).fit(train[:30])
+    assert np.isfinite(few.log_prob(held[held["many"].between(train["many"][:30].min(), 10**6)])).all()
+    with pytest.raises(ValueError, match="numbers must be normal or tied, got 'shared'"):
+        Mixture(2, numbers="shared").fit(train)
+
+
+def test_a_codebook_is_that_of_the_numbers_it_is_made_of():
+    """What it says of the rows that made it: the density of three peaks to 0.02 nats a row, equal numbers as one, and values
+    far out are as likely as all rows make them."""
+    x = np.random.default_rng(0).choice([-4.0, 0, 6], 4000) + np.random.default_rng(1).normal(size=4000)
+    head = Tied.fit(Mapped(LINE), x, 20)
+    truth = np.logaddexp.reduce([stats.norm.logpdf(x, m) for m in (-4, 0, 6)], axis=0).mean() - np.log(3)
+    found = head.log_prob(x[:, None], head.initial(x[:, None])[None]).mean()
+    assert len(head.codebook) <= 21 and truth - 0.02 < found < truth + 0.02
+    far = head.log_prob(np.array([[40.0], [-1e3]]), np.zeros((1, len(head.codebook))))
+    assert (far > stats.norm.logpdf([40, -1e3], x.mean(), x.std()) - np.log(21) - 1e-9).all()
+    one = Tied.fit(Grid(LINE), np.full(300, 7.0), 20)
+    np.testing.assert_allclose(one.log_prob(np.array([[7.0]]), one.initial(np.full((300, 1), 7.0))[None]), 0, atol=0.02)
+    again = from_config(json.loads(json.dumps(head.config())))
+    np.testing.assert_array_equal(again.codebook, head.codebook)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5])
+def test_a_step_from_its_own_statistics_moves_no_weight(smoothing):
+    """Smoothing is so many rows as all rows are, twice: of 10 rows of one b_m and half a row of it, 10 + w of 11."""
+    head, rng = SHARED[0], np.random.default_rng(0)
+    outputs, pooled, n = rng.normal(size=(4, 6)), rng.normal(size=(1, 6)), rng.random(4) + 3
+    again = head.maximise(head.expected_moments(outputs, n, pooled, smoothing), outputs, pooled, smoothing)
+    np.testing.assert_allclose(np.diff(again.reshape(4, 2, 3)), np.diff(outputs.reshape(4, 2, 3)), rtol=1e-9, atol=1e-9)
+    weights = np.exp(head.maximise(np.array([[10.0, 0, 0]]), outputs[:1, :3], pooled[:, :3], smoothing))[0]
+    prior = np.exp(pooled[0, :3]) / np.exp(pooled[0, :3]).sum()
+    np.testing.assert_allclose(weights, (np.array([10, 0, 0]) + 2 * smoothing * prior) / (10 + 2 * smoothing), atol=1e-12)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), far=st.floats(-1e6, 1e6), width=st.floats(1e-6, 1e3))
+def test_what_is_tied_is_as_precise_as_its_logarithms(seed, far, width):
+    """EM's products beside a sum of logarithms, of values far from all of the codebook, where every density is below 1e-308,
+    and of weights that nearly none have; values are kept, and asked for in parts."""
+    rng = np.random.default_rng(seed)
+    head = Tied(Mapped(LINE), np.column_stack([rng.normal(size=5) * 10, np.log(width) + rng.normal(size=5)]).tolist())
+    x, outputs = np.append(rng.normal(size=9) * 10, far)[:, None], rng.normal(size=(3, 5)) * rng.choice([1, 300])
+    basis = head.base.log_prob_each(x, head.codebook)
+    logits = outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)
+    want = np.logaddexp.reduce(basis[:, None] + np.maximum(logits, np.log(1e-300)), axis=2)
+    for rows in (x[:4], x, x[::-1], np.vstack([x, [[np.nan]]])):
+        found = head.log_prob_each(rows, outputs)
+        where = [np.flatnonzero(x[:, 0] == value)[0] for value in rows[:10, 0]]
+        np.testing.assert_allclose(found[:10], want[where], rtol=1e-12, atol=1e-9)
+        np.testing.assert_array_equal(found[10:], 0)
+    r = rng.random((10, 3))
+    post = np.exp(basis[:, None] + np.maximum(logits, np.log(1e-300)) - want[..., None])
+    np.testing.assert_allclose(head.moments(x, r, outputs), np.einsum("nk,nkm->km", r, post), rtol=1e-8, atol=1e-12)
 
 
 # ---------------------------------------------------------------- MADE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cupy_standin import traffic
 
-from npgen.heads import Atoms, Grid, Mapped, Normal, Pooled
+from npgen.heads import Atoms, Grid, Mapped, Normal, Pooled, Tied
 from npgen.heads.scale import Scale
 from npgen.kernels import _pinned
 from npgen.models import GaussianMixture, Mixture
@@ -38,6 +38,8 @@ CASES = {
     "columns": (Mixture(heads=HEADS, **STEPS), MIXED),
     "columns, what misses is modelled": (Mixture(heads=HEADS, missing="model", **STEPS), MIXED.astype(np.float32)),
     "columns, random": (Mixture(heads=HEADS, init_params="random_from_data", **STEPS), MIXED),
+    "what is tied": (Mixture(heads=[Tied(Mapped(LINE), [[-1, 0], [0, -1], [2, 0.5]]), Atoms(Tied(
+        Grid(LINE, low=0, ends="cut"), [[1, 0], [4, 2]]), [2.0]), "bernoulli"], **STEPS), MIXED[:, [0, 2, 1]]),
     "a grid that is cut": (Mixture(heads=[Grid(LINE, low=0, ends="cut"), "normal"], **STEPS), MIXED[:, [2, 0]]),
 }
 

@@ -1,4 +1,5 @@
 """Likelihood heads against SciPy's distributions, their own samples, and finite differences."""
+import functools
 import json
 import math
 
@@ -15,11 +16,13 @@ from npgen.heads import (
     Categorical,
     Columns,
     Grid,
+    Mapped,
     MixtureOfNormals,
     Normal,
     Poisson,
     Pooled,
     Scale,
+    Tied,
     from_config,
     head_for,
 )
@@ -43,6 +46,8 @@ OF = {"normal": Normal(), "bernoulli": Bernoulli(), "categorical": Categorical([
       "atoms": Atoms(Grid(Normal(limit=None), low=0, scale=Scale("linear", 4.0, 2.0)), [-3.0, 2.0, 5.0]),
       "pooled": Pooled([0, 2, 9], [5, 1, 7], [0.2, 0.3, 0.5]),
       "grid, cut": Grid(Normal(limit=None), low=0, scale=Scale("linear", 4.0, 2.0), ends="cut"),
+      "tied": Tied(Grid(Normal(limit=None), low=0, scale=Scale("linear", 4.0, 2.0)), [[-1, 0], [0.5, -1], [2, 0.5], [9, -2]]),
+      "tied normals": Tied(Mapped(Normal(limit=None), Scale("linear", 1.0, 2.0)), [[-1, 0], [0.5, -1], [2, 0.5]]),
       "grid of mixtures, cut": Grid(MixtureOfNormals(2), low=0, high=9, scale=Scale("linear", 4.0, 2.0), ends="cut")}
 STATES = Grid, Atoms, Pooled
 FAMILIES = [name for name, head in OF.items() if head.has_steps]
@@ -131,6 +136,17 @@ def _atoms(head, o):
     return Levels(levels, np.log(p))
 
 
+def _tied(head, o):
+    if isinstance(head.base, Mapped):
+        centre, width = head.base.scale.centre, head.base.scale.width
+        return Mixed(special.softmax(o), centre + width * head.codebook[:, 0], width * np.exp(head.codebook[:, 1] / 2))
+    parts = [_rounded(head.base, row) for row in head.codebook]
+    levels = functools.reduce(np.union1d, [part.levels for part in parts])
+    p = sum(w * np.where(np.isin(levels, part.levels), part.p[np.searchsorted(part.levels, levels).clip(0, len(part.p) - 1)], 0)
+            for w, part in zip(special.softmax(o), parts, strict=True))
+    return Levels(levels, np.log(p))
+
+
 TRUTH = {  # the class of a head -> the distribution of one feature, by SciPy, from the head and the feature's outputs
     Normal: _normal,
     MixtureOfNormals: _mixed,
@@ -139,6 +155,7 @@ TRUTH = {  # the class of a head -> the distribution of one feature, by SciPy, f
     Categorical: lambda head, o: Levels(head.levels[0], o),
     Grid: _rounded,
     Atoms: _atoms,
+    Tied: _tied,
     Pooled: lambda head, o: Levels(np.array([0.0, 2, 9, 1, 5, 7]), np.concatenate([
         special.log_softmax(o)[:3], special.log_softmax(o)[3] + np.log([0.3, 0.2, 0.5])])),
 }
@@ -210,7 +227,7 @@ def test_every_feature_integrates_or_sums_to_one(name):
         one, outputs, p = head.of([j]), OUTPUTS[name][:2, first[j]:first[j + 1]], truth(name, 0, j)
         for row in outputs:
             if continuous(p):
-                peaks = sorted(row.reshape(3, -1)[1]) if isinstance(p, Mixed) else row[:1]
+                peaks = sorted(part.mean() for part in p.parts) if isinstance(p, Mixed) else row[:1]
                 total = integrate.quad(lambda x, one=one, row=row: math.exp(one.log_prob(np.array([[x]]), row[None])[0]),
                                        -60, 60, limit=300, points=peaks)[0]
             else:
@@ -259,7 +276,11 @@ def test_first_outputs_are_the_datas_marginals(name):
         mine = outputs[head.first(D)[j]:head.first(D)[j + 1]]
         seen = lost[~np.isnan(lost[:, j])][:, [j]]
         np.testing.assert_allclose(head.initial(lost)[head.first(D)[j]:head.first(D)[j + 1]], one.initial(seen), atol=1e-12)
-        if continuous(p):
+        if isinstance(one, Tied):  # shares by EM: of which another step makes little, likelier than equal ones
+            step = np.log(one.moments(x[:, [j]], np.ones((50, 1)), mine[None]) + 1)
+            of_all, of_step, of_equal = (one.log_prob(x[:, [j]], o).sum() for o in (mine[None], step, 0 * step))
+            assert abs(of_step - of_all) < 0.05 and of_all > of_equal
+        elif continuous(p):
             np.testing.assert_allclose(one.mean(mine[None])[0], x[:, j].mean(), rtol=1e-9)
             np.testing.assert_allclose(one.variance(mine[None])[0], x[:, j].var(), rtol=1e-9)
         elif isinstance(one, STATES):

@@ -28,7 +28,7 @@ RANKS = [
     ["divergences.base", "divergences.pairs", "divergences.rows", "divergences.densities", "divergences.scores",
      "divergences.objectives", "divergences", "nn", "heads.base", "heads.normal", "heads.bernoulli", "heads.poisson",
      "heads.categorical", "heads.mixture", "heads.scale", "heads.latent", "heads.mapped", "heads.grid", "heads.atoms",
-     "heads.pooled", "heads.columns", "heads", "checkpoint",
+     "heads.pooled", "heads.tied", "heads.columns", "heads", "checkpoint",
      "transforms.base", "transforms.row_noise", "transforms.standardize", "transforms.dequantize", "transforms.logit",
      "transforms.columns", "transforms.choice", "transforms.atoms", "transforms.actnorm", "transforms.permute", "transforms.lu",
      "transforms.elements", "transforms.coupling", "transforms.autoregressive", "transforms", "priors", "ode", "optim"],

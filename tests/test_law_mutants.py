@@ -8,6 +8,7 @@ import mutants
 import numpy as np
 import pytest
 import test_classifier
+import test_column_heads
 import test_context
 import test_energy
 import test_heads
@@ -54,6 +55,14 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
     "p(x_m | x_s) without x_m": (
         "models.made:MADE._conditional_log_prob", ".log_prob(z[:, s:], ", ".log_prob(0 * z[:, s:], ",
         lambda: test_made_orders.test_every_order_is_a_density_and_the_conditional_of_any_subset_is_that_of_its_order("any")),
+    # normals that components share
+    "tied: a row is of all alike": ("heads.tied:Tied.moments", "counts.append(weights[:, j] * (", "counts.append(1.0 * (",
+                                    lambda: test_column_heads.test_what_is_tied_is_as_precise_as_its_logarithms()),
+    "tied: values of another company": ("heads.tied:Tied._known", "column[new]", "column[:0]",
+                                        lambda: test_column_heads.test_what_is_tied_is_as_precise_as_its_logarithms()),
+    "tied: what was smoothed is smoothed again": (
+        "heads.tied:Tied.expected_moments", "counts - self._prior(pooled, smoothing)", "counts",
+        lambda: test_column_heads.test_a_step_from_its_own_statistics_moves_no_weight(0.5)),
     # contexts that leak into the normalisation
     "MAF: a density that a context scales": (
         "transforms.autoregressive:Autoregressive.log_prob", "self.element.log_prob(x, self.net(p, beside(x, c)))",

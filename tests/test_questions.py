@@ -7,12 +7,12 @@ import mpmath
 import mutants
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import npgen
 from npgen import cli, data
-from npgen.heads import Atoms, Bernoulli, Categorical, Grid, Mapped, MixtureOfNormals, Normal, Poisson, Pooled, Scale
+from npgen.heads import Atoms, Bernoulli, Categorical, Grid, Mapped, MixtureOfNormals, Normal, Poisson, Pooled, Scale, Tied
 
 pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
 pytest.importorskip("narwhals")
@@ -76,11 +76,17 @@ HEADS = {  # a head of one feature and its outputs (2, j), for two components
     "mapped": (Mapped(NORMAL, LOG), np.array([[0.3, 0.1], [1.0, -3.0]])),
     "grid": (Grid(NORMAL, 0.5, 0.25, 0.25, 8.25, Scale("linear", 2.0, 2.0)), np.array([[0.3, 0.1], [9.0, -3.0]])),
     "grid behind a map": (Grid(NORMAL, scale=LOG), np.array([[0.3, 0.1], [1.0, -3.0]])),
+    "tied grid": (Tied(Grid(NORMAL, 0.5, 0.25, 0.25, 8.25, Scale("linear", 2.0, 2.0), "cut"), [[0.3, 0.1], [2, -3], [9, -1]]),
+                  np.array([[0.3, 0.1, 2], [0, -3, -50.0]])),
+    "tied": (Tied(Mapped(NORMAL, LOG), [[0.3, 0.1], [1, -3]]), np.array([[0.3, 0.1], [-50, 0.0]])),
+    "atoms of what is tied": (Atoms(Tied(Mapped(NORMAL, LOG), [[0.3, 0.1], [1, -3]]), [0.0, 3.0]),
+                              np.array([[0, 1, 0.5, 0.3, 0.1], [0, -40, 0, 1, -3]])),
     "atoms of a grid": (Atoms(Grid(NORMAL, scale=LOG), [2.0, 7.0], missing=True), np.array([[0, 1, 0.5, 2, 0.3, 0.1],
                                                                                        [0, -40, 0, 0, 1.0, -3.0]])),
     "atoms of a density": (Atoms(Mapped(NORMAL, LOG), [0.0, 3.0]), np.array([[0, 1, 0.5, 0.3, 0.1], [0, -40, 0, 1, -3]]))}
 POINTS = {"bernoulli": np.arange(2.0), "categorical": np.array([1.0, 2, 5]), "poisson": np.arange(400.0), "pooled":
-          np.array([1.0, 2, 3, 4, 9]), "grid": np.arange(0.25, 8.5, 0.5), "grid behind a map": np.arange(0, 3000.0),
+          np.array([1.0, 2, 3, 4, 9]), "grid": np.arange(0.25, 8.5, 0.5), "tied grid": np.arange(0.25, 8.5, 0.5),
+          "grid behind a map": np.arange(0, 3000.0),
           "atoms of a grid": np.arange(0, 3000.0)}
 
 
@@ -101,6 +107,7 @@ def test_the_mass_of_an_interval_of_a_normal_is_precise_in_the_tails(low, width,
 
 
 @pytest.mark.parametrize("name", POINTS)
+@example(low=1.0, width=1.0)  # ends that are values themselves
 @given(low=st.integers(-4, 24).map(lambda k: k / 2), width=st.integers(0, 24).map(lambda k: k / 2))
 @settings(max_examples=40, deadline=None)
 def test_the_mass_of_an_interval_is_the_sum_over_its_values(name, low, width):
@@ -114,7 +121,7 @@ def test_the_mass_of_an_interval_is_the_sum_over_its_values(name, low, width):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["mixture of normals", "mapped", "atoms of a density"])
+@pytest.mark.parametrize("name", ["mixture of normals", "mapped", "tied", "atoms of a density", "atoms of what is tied"])
 def test_the_mass_of_an_interval_is_the_integral_over_it_and_its_atoms(name):
     head, outputs = HEADS[name]
     for low, high in ((-0.25, 1.0), (0.0, 3.0), (2.0, 9.0), (-np.inf, 0.5), (4.0, np.inf)):
@@ -617,6 +624,10 @@ LAWS = {  # what went wrong -> where, what becomes what, and the law that has to
                                 "np.where(inside, log_p[..., 1:1 + len(self.atoms)] - 9, -np.inf)",
                                 lambda: test_the_mass_of_an_interval_is_the_integral_over_it_and_its_atoms(
                                     "atoms of a density")),
+    "mass: of equal weights": ("heads.tied:Tied._masses", "return self._log_weights(", "return 0 * self._log_weights(",
+                               lambda: test_the_mass_of_an_interval_is_the_sum_over_its_values("tied grid")),
+    "draws within: what is left of a uniform": ("heads.tied:Tied.sample_within", "(at - before)", "at",
+                                                lambda: test_draws_within_an_interval_lie_in_it_by_their_mass("tied")),
     "draws within: the tail is not turned": ("heads.normal:normal_between", "np.where(turned, -high, low)", "low",
                                              lambda: test_draws_within_an_interval_lie_in_it_by_their_mass("normal")),
     "draws within: another state": ("heads.atoms:Atoms.sample_within", "np.array([np.nan, *self.atoms])[state]",

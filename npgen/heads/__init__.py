@@ -9,6 +9,7 @@
     Grid                whole numbers, times and rounded numbers, by the exact mass of their cells
     Atoms               values with a probability of their own, and whether one is missing, before another head
     Pooled              levels of which the rare ones share a logit
+    Tied                a feature of any shape, by distributions that a mixture's components share
     Columns             a head for each column
 
 HEADS maps the name of a head, on the command line and in a file, to its class.
@@ -27,12 +28,13 @@ from .normal import Normal
 from .poisson import Poisson
 from .pooled import Pooled
 from .scale import Scale
+from .tied import Tied
 
 HEADS = {head.name: head for head in (Normal, MixtureOfNormals, Bernoulli, Poisson, Categorical, Mapped, Grid, Atoms, Pooled,
-                                      Columns)}
+                                      Tied, Columns)}
 
 __all__ = ["HEADS", "Atoms", "Bernoulli", "Categorical", "Columns", "Family", "Grid", "Head", "Mapped", "MixtureOfNormals",
-           "Normal", "Poisson", "Pooled", "Scale", "Unsupported", "from_config", "has_missing", "head_for", "untouched"]
+           "Normal", "Poisson", "Pooled", "Scale", "Tied", "Unsupported", "from_config", "has_missing", "head_for", "untouched"]
 
 
 def head_for(spec, x):

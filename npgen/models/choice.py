@@ -17,7 +17,7 @@ Legend: n rows.
 """
 import numpy as np
 
-from ..heads import Atoms, Bernoulli, Categorical, Grid, Mapped, Pooled, Scale
+from ..heads import Atoms, Bernoulli, Categorical, Grid, Mapped, Pooled, Scale, Tied
 
 SHORT = 128       # points of a grid of whole numbers, up to which each is a level
 FARTHEST = 1e150  # apart, beyond which squares are no numbers
@@ -31,13 +31,14 @@ SPIKED = 0.05     # nats a row
 MOST = 1024       # atoms of a column
 
 
-def head_of(column, x, base, missing=False):
+def head_of(column, x, base, missing=False, normals=0):
     """The head, or its name, of a column (data.Column) for its cells x (n,) float64, NaN where one is missing.
 
     base: the head of a continuous column behind its map. missing: whether NaN is a state, where some are.
+    normals: how many of base a Tied has, 0: there is none.
     """
     seen = x[~np.isnan(x)]
-    head = _levelled(column, seen, base) if column.levels is not None else _numeric(column, seen, base)
+    head = _levelled(column, seen, base) if column.levels is not None else _numeric(column, seen, base, normals)
     if not missing or len(seen) == len(x):
         return head
     if isinstance(head, Atoms):
@@ -59,7 +60,7 @@ def _levelled(column, seen, base):
     return Pooled(np.flatnonzero(counts >= RARE).tolist(), rare.tolist(), (shares / shares.sum()).tolist())
 
 
-def _numeric(column, seen, base):
+def _numeric(column, seen, base, normals):
     low, high, step = column.span
     if np.ptp(seen / 4) > FARTHEST:
         raise ValueError(f"fit: column {column.name!r} has values too far apart for float64; divide it by a constant")
@@ -84,6 +85,7 @@ def _numeric(column, seen, base):
         scale = scale_of(rest, float(bound - step) if bound is not None else 0.0 if rest.min() > 0 else None, None)
         end = high if column.clock else None
         head = Grid(base, float(step), start, bound, end, scale, "open" if bound is None else "cut", span)
+    head = Tied.fit(head, rest, normals) if normals else head
     return Atoms(head, atoms) if len(atoms) else head
 
 

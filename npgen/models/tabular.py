@@ -24,6 +24,10 @@ class OfTables:
     _missing_states = False  # whether that a value is missing is a state
     _found = None  # the heads that it chose, a list (d,), while a model is fitted
 
+    def _normals(self, n):
+        """How many normals a column of numbers has that all components of a mixture share, of n rows; 0: there are none."""
+        return 0
+
     def without_schema(self):
         """This model as one of the numbers that schema_.encode gives: arrays in, arrays out."""
         model = copy.copy(self)
@@ -45,7 +49,8 @@ class OfTables:
         except DataError as error:
             raise DataError(f"fit: {error}") from None
         if self._line is not None:
-            self._found = [head_of(column, cells.astype(np.float64), self._line, self._missing_states)
+            normals = self._normals(len(x.rows))
+            self._found = [head_of(column, cells.astype(np.float64), self._line, self._missing_states, normals)
                            for column, cells in zip(schema.modelled, x.rows.T, strict=True)]
         for column, missing in zip(schema.modelled, np.isnan(x.rows).any(axis=0), strict=True):
             name = with_article(self)

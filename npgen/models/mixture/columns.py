@@ -8,9 +8,7 @@ Legend: n rows, d columns, k components, r real columns, q the others, c levels 
 Reference: Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm (1977).
 """
 import dataclasses
-import functools
 import math
-import operator
 
 import numpy as np
 
@@ -27,14 +25,14 @@ from ...warn import warn
 from ..base import Follows
 from ..overflow import nan_later
 from .base import ALONE, MixtureModel
-from .columns_em import SHOWN, SHOWN_THERE, Products, at_once, expect, maximise, statistics_of
+from .columns_em import DRAWS, SHOWN, SHOWN_THERE, Products, apart, expect, maximise, statistics_of
 from .covariances import COVARIANCES
 from .kinds import ColumnHeads, chosen_heads, column_heads, column_parameter, levels_of, with_levels, with_missing
 from .questions import OfColumns
 from .rows import BlockedRows, Rows, constants, placed, spread
-from .starts import k_means_plus_plus, labels_by, random_rows
+from .starts import labels_by, random_rows
 
-DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
+SHARED, PER_SHARED = 40, 25  # normals that components share in a column, at most, and rows for each
 
 
 class Mixture(OfColumns, MixtureModel):
@@ -45,8 +43,10 @@ class Mixture(OfColumns, MixtureModel):
                       of which those that are there are its levels), or npgen.heads.Categorical(levels), which
                       declares them: a list of numbers, or how many they are, 0, 1, ..., c - 1; one head for all columns, a
                       list of one for each, or "auto": Bernoulli where a column holds 0 and 1 only, normal otherwise, and of a
-                      DataFrame what each column calls for (models/choice.py): also Grid, Mapped, Atoms and Pooled of
+                      DataFrame what each column calls for (models/choice.py): also Grid, Mapped, Atoms, Pooled and Tied of
                       npgen.heads, which may be given, too, of Normal(limit=None)
+    numbers           what "auto" makes of a DataFrame's numbers: "normal", a component has one place in each column, or "tied",
+                      any shape there, by up to 40 normals that all components share: likelier rows, but vaguer clusters
     tol, max_iter     EM stops when the mean log-likelihood changes by no more than tol nats, or after max_iter iterations
     reg_covar         added to every variance, relative to that column's variance within the components (the geometric mean
                       of theirs by weight), so that it does not grow with the distance between them
@@ -72,6 +72,7 @@ class Mixture(OfColumns, MixtureModel):
     """
 
     heads: object = "auto"
+    numbers: str = "normal"
     smoothing: float = 2e-6
     init_params: str = "k-means++"
     missing: str = "marginalise"
@@ -119,6 +120,11 @@ class Mixture(OfColumns, MixtureModel):
         return model
 
     # ------------------------------------------------------------ fitting
+
+    def _normals(self, n):
+        if self.numbers not in ("normal", "tied"):
+            raise ValueError(f"numbers must be normal or tied, got {one_line(self.numbers)}")
+        return max(2, min(SHARED, n // PER_SHARED)) if self.numbers == "tied" else 0
 
     def _learn(self, x, c, weights, run):
         self._learn_rows(Rows(x, weights), run, lambda: self._check_support("fit", x))
@@ -221,36 +227,12 @@ class Mixture(OfColumns, MixtureModel):
         """Components of equal weight: around random rows, or each of the rows nearest to one of k that lie apart, and of a few
         as all rows are.
         """
-        k, width = self.n_components, max(rows.d, self.n_components, DRAWS)
-        x, weights = rows.choose(stream, width)
-        pooled, size = self._pooled(weights), at_once(x, k, self._columns)
+        k = self.n_components
+        x, weights = rows.choose(stream, max(rows.d, k, DRAWS))
+        pooled = self._pooled(weights)
         if self.init_params == "random_from_data":
             return Products.around(self._columns, random_rows(x, weights, k, stream), pooled)
-        blocks = [slice(low, low + size) for low in range(0, len(x), size)]
-        own = np.concatenate([sum(head.log_prob_around(view, pooled[name]) for name, head, view in
-                                  self._columns.views(x[block])) for block in blocks])
-
-        def divergences(seeds, *width, of=lambda nats: nats):
-            """By how many nats each row is less likely under l components around seeds than around itself, (n, l); or what `of`
-            makes of these, (n, *width), a block of rows at a time.
-            """
-            around, every = Products.around(self._columns, seeds, pooled), np.empty_like(own, shape=(len(x), *width))
-            for block in blocks:
-                nats = own[block, None] - math.log(len(seeds)) - around.joint(self._columns.views(x[block]))
-                every[block] = of(np.maximum(nats, 0))
-            return every
-
-        seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: divergences(seeds, len(seeds)), DRAWS)
-        nearest = divergences(seeds, of=lambda nats: nats.argmin(axis=1))[:, None]
-        few, outputs = np.ones_like(weights, shape=(k,)) * (0.1 * weights.sum() / k), {}
-        all_rows = {name: each.repeat(k, axis=0) for name, each in pooled.items()}
-        for name, head in self._columns.heads.items():
-            view = x[:, self._columns.numbers[name]]
-            moments = functools.reduce(operator.add, (  # of rows that belong to their nearest seed
-                head.moments(view[b], weights[b, None] * (nearest[b] == np.arange(k, like=x)), all_rows[name]) for b in blocks))
-            moments = moments + head.expected_moments(all_rows[name], few, all_rows[name], 0.0)
-            outputs[name] = head.maximise(moments, all_rows[name], all_rows[name], 0.0)
-        return Products.equal(self._columns, outputs)
+        return apart(self._columns, x, weights, k, pooled, stream)
 
     def _expect(self, components, rows):
         return rows.sum(expect, components)
@@ -328,10 +310,10 @@ class Mixture(OfColumns, MixtureModel):
     def _represent(self, p, x, c=None, more=0.0):
         """more: what is added to log w_k p_k(x)."""
         joint = self._joint(p, x) + more
-        r = ops.softmax(joint)  # NaN of rows that are under no component
+        r = _shares(joint)  # NaN of rows that are under no component
         if not nan_later(r) and (far := joint.max(axis=1) == -np.inf).any():
             joint[far] = self._joint(p, np.asarray(self._columns.nearer(asnumpy(x[far])), like=x))
-            r = ops.softmax(joint)
+            r = _shares(joint)
         return r.astype(x.dtype)
 
     def _joint(self, p, x):
@@ -393,3 +375,8 @@ class Mixture(OfColumns, MixtureModel):
         model._keep(Products(model._columns, log_weights, taken(self.params_), self.floor_[floors]), pooled=taken(self.pooled_))
         return model
 
+
+def _shares(joint):
+    """Responsibilities (n, k), of logarithms that may be so large that the one of their sum is the largest of them."""
+    with np.errstate(invalid="ignore"):
+        return ops.softmax(joint - joint.max(axis=1, keepdims=True))

@@ -15,10 +15,12 @@ from ...kernels._cuda import is_device_array
 from ...nn import Parameters
 from .em import Statistics
 from .kinds import ColumnHeads
+from .starts import k_means_plus_plus
 
 SHOWN = 2**16       # values of rows times components at once
 SHOWN_THERE = 2**24  # the same on a device, where launches count
 TAKEN = 2**22       # values of rows that are copied for that
+DRAWS = 16          # rows that a start looks at to choose one: with 4, one of 8 classes of 24 bits is missed in 1 of 8 starts
 
 
 @dataclasses.dataclass
@@ -76,6 +78,40 @@ def at_once(x, k, columns):
     after the other."""
     shown, taken = (SHOWN_THERE, SHOWN_THERE) if is_device_array(x) else (SHOWN, TAKEN)
     return max(64, min(shown // max(k, columns.widest), taken // x.shape[1]))
+
+
+def apart(columns, x, weights, k, pooled, stream):
+    """Components of equal weight of the rows (n, d) nearest to one of k that lie apart, and of a few as all rows are, whose
+    outputs pooled are."""
+    def blocks(k):
+        """Of the rows, under k components at once."""
+        size = at_once(x, k, columns)
+        return [slice(low, low + size) for low in range(0, len(x), size)]
+
+    own = np.concatenate([sum(head.log_prob_around(view, pooled[name]) for name, head, view in columns.views(x[block]))
+                          for block in blocks(DRAWS)])
+
+    def divergences(seeds, *width, of=lambda nats: nats):
+        """By how many nats each row is less likely under l components around seeds than around itself, (n, l); or what `of`
+        makes of these, (n, *width), a block of rows at a time.
+        """
+        around, every = Products.around(columns, seeds, pooled), np.empty_like(own, shape=(len(x), *width))
+        for block in blocks(len(seeds)):
+            nats = own[block, None] - math.log(len(seeds)) - around.joint(columns.views(x[block]))
+            every[block] = of(np.maximum(nats, 0))
+        return every
+
+    seeds = k_means_plus_plus(x, weights, k, stream, lambda _, seeds: divergences(seeds, len(seeds)), DRAWS)
+    nearest = divergences(seeds, of=lambda nats: nats.argmin(axis=1))[:, None]
+    few, outputs = np.ones_like(weights, shape=(k,)) * (0.1 * weights.sum() / k), {}
+    all_rows = {name: each.repeat(k, axis=0) for name, each in pooled.items()}
+    for name, head in columns.heads.items():
+        view = x[:, columns.numbers[name]]
+        moments = functools.reduce(operator.add, (  # of rows that belong to their nearest seed
+            head.moments(view[b], weights[b, None] * (nearest[b] == np.arange(k, like=x)), all_rows[name]) for b in blocks(k)))
+        moments = moments + head.expected_moments(all_rows[name], few, all_rows[name], 0.0)
+        outputs[name] = head.maximise(moments, all_rows[name], all_rows[name], 0.0)
+    return Products.equal(columns, outputs)
 
 
 def expect(products, rows):
