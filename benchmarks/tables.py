@@ -40,15 +40,18 @@ ALARM = 0.01        # how likely they are to find a dependence where there is no
 EPOCHS = 100        # of CTGAN and TVAE
 SMOOTHING = {STRINGS: 2, "adult": 8, "flights": 2, "penguins_raw": 0.25, "seattle_weather": 4}  # rows added to counts in all
 
+MORE = {"flights": 160}  # components of a Mixture whose numbers are tied
 
-def mixture(table, n, **options):
+
+def mixture(table, n, k=None, **options):
     """A Mixture of n rows of a table. Components, SMOOTHING and starts were chosen by a fifth of the rows to fit."""
-    return npgen.Mixture(max(16, min(40, n // 100)), smoothing=SMOOTHING[table] / n, n_init=5 if n < 1000 else 1,
+    return npgen.Mixture(k or max(16, min(40, n // 100)), smoothing=SMOOTHING[table] / n, n_init=5 if n < 1000 else 1,
                          random_state=0, max_iter=200, tol=1e-4, **options)
 
 
 MODELS = {
     "Mixture": mixture,
+    "Mixture, tied": lambda table, n: mixture(table, n, MORE.get(table), numbers="tied"),
     "Mixture, holes modelled": lambda table, n: mixture(table, n, missing="model"),
     "MADE": lambda table, n: npgen.MADE(hidden=(256,), direct=True, order="levels", random_state=0),
     "MADE, any order": lambda table, n: npgen.MADE(hidden=(256,), order="any", random_state=0)}
@@ -252,14 +255,26 @@ def copies(rows, train):
     return float(np.mean([row in known for row in rows.rows()]))
 
 
-def holes_in(frame, schema):
-    """The frame with a fifth of the modelled cells that are there taken out, and which, {name: (n,)}; of columns that follow
-    from others all are, as they would tell."""
+def holes_in(frame, schema, part):
+    """The frame with a fifth of the modelled cells that are there taken out, and which, {name: (n,)}, so that each is in one of
+    FOLDS parts; of columns that follow from others all are, as they would tell."""
     rng, names = np.random.default_rng(1), schema.names
-    out = {name: rng.uniform(size=len(frame)) < 0.2 for name in names}
+    out = {name: rng.permutation(len(frame)) % FOLDS == part for name in names}
     holes = frame.with_columns(**{name: pl.when(~pl.Series(out[name])).then(pl.col(name)) for name in names}, **{
         column.name: pl.lit(None, frame[column.name].dtype) for column in schema.columns if column.kind == "determined"})
     return holes, {name: gone & frame[name].is_not_null().to_numpy() for name, gone in out.items()}
+
+
+def each_cell_once(frame, schema, fill, like=None):
+    """The frame, or one like it, with every cell as `fill` fills it in where a fifth is taken out, and which cells there are,
+    {name: (n,)}."""
+    whole, there = frame if like is None else like, {name: frame[name].is_not_null().to_numpy() for name in schema.names}
+    for part in range(FOLDS):
+        holes, out = holes_in(frame, schema, part)
+        filled = fill(holes, out)
+        whole = whole.with_columns(**{name: pl.when(pl.Series(gone)).then(filled[name]).otherwise(whole[name])
+                                      for name, gone in out.items() if name in filled.columns})
+    return whole, there
 
 
 def errors(filled, frame, train, out):
@@ -345,20 +360,26 @@ def shared(frame, names):
     return answers
 
 
-def baselines(train, holes, frame, out):
+def baselines(train, frame, schema):
     """{name: errors} of the mode and the median, and of scikit-learn's IterativeImputer on the columns of numbers."""
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer
-    simple = holes.with_columns(**{name: pl.col(name).fill_null(train[name].median() if train[name].dtype.is_numeric() else
-                                                                train[name].drop_nulls().mode().sort()[0]) for name in out})
-    numbers = [name for name in out if train[name].dtype.is_numeric()]
-    answers = {"mode, median": errors(simple, frame, train, out)}
+    numbers = [name for name in schema.names if train[name].dtype.is_numeric()]
+
+    def usual(holes, out):
+        return holes.with_columns(**{name: pl.col(name).fill_null(
+            train[name].median() if name in numbers else train[name].drop_nulls().mode().sort()[0]) for name in out})
+
+    def matrix(rows):
+        return rows.select(pl.col(numbers).cast(pl.Float64)).to_numpy()
+
+    filled, there = each_cell_once(frame, schema, usual)
+    answers = {"mode, median": errors(filled, frame, train, there)}
     if numbers:
-        def matrix(rows):
-            return rows.select(pl.col(numbers).cast(pl.Float64)).to_numpy()
-        chained = IterativeImputer(random_state=0, max_iter=20).fit(matrix(train)).transform(matrix(holes))
-        answers["IterativeImputer"] = errors(pl.DataFrame(chained, schema=numbers), frame, train,
-                                             {name: out[name] for name in numbers})
+        chained = IterativeImputer(random_state=0, max_iter=20).fit(matrix(train))
+        filled, _ = each_cell_once(frame.with_columns(pl.col(numbers).cast(pl.Float64)), schema,
+                                   lambda holes, out: pl.DataFrame(chained.transform(matrix(holes)), schema=numbers))
+        answers["IterativeImputer"] = errors(filled, frame, train, {name: there[name] for name in numbers})
     return answers
 
 
@@ -398,16 +419,19 @@ def fit_and_ask(folder, table, name):
     answer |= {"shapes": shapes(real, made), "pairs": pairs(real, made), "AUC": auc(real, made),
                "copies": copies(made, train.select(names)), "real copies": copies(held.select(names), train.select(names))}
     if name in MODELS and name != "MADE":
-        holes, out = holes_in(known, schema)
+        numbers, rows = numbered(known, schema), numbered(train, schema)
+
+        def fill(holes, out):
+            tables = [model.impute(holes)] if name.startswith("Mixture") else model.impute(holes, n=DRAWS)
+            return combined([numbered(each, schema) for each in tables])
+
         try:
-            filled = [model.impute(holes)] if name.startswith("Mixture") else model.impute(holes, n=DRAWS)
-            filled = combined([numbered(each, schema) for each in filled])
-            train, known, holes = (numbered(each, schema) for each in (train, known, holes))
-            answer["impute"] = errors(filled, known, train, out)
+            filled, there = each_cell_once(known, schema, fill, numbers)
+            answer["impute"] = errors(filled, numbers, rows, there)
         except ValueError as error:
             answer["impute refused"] = str(error)
-        answer["baselines"] = baselines(train, holes, known, out)
-        answer["shared"] = shared(train, list(out))
+        answer["baselines"] = baselines(rows, numbers, schema)
+        answer["shared"] = shared(rows, schema.names)
     return answer
 
 
@@ -521,14 +545,15 @@ for each. Shapes: 1 - the total variation of levels, and 1 - the Kolmogorov-Smir
 Pairs: 1 - the total variation of the tables of two columns, numbers in tenths. AUC: of boosted trees that tell as many drawn
 rows from all real ones, on halves that they have not seen. Copies: drawn rows that are a row to fit. Fit: after one of {WARM}
 rows, by which kernels are ready. Memory: the most that the process holds while it fits and scores, beyond what it held before.
-Filled in: a fifth of the cells of the rows held out, taken out at random; the share of wrong levels, or the root mean
-square of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a model draws. Shared nats: of
-a column with the one that says most of it, numbers in tenths; columns of numbers depend on others from {SHARED} on. By chance:
-how likely guesses that know nothing beat the mode as classifiers do that see the other columns, on {FOLDS} folds of the rows to
-fit, by a sign test (twice a forest's probability, or that of boosted trees where the forest finds nothing); columns of
-levels have a dependence to be used below {ALARM}, which is also how often one that has none would be found to. A Mixture's
-smoothing is {_listed(SMOOTHING.values())} rows in all, in the order of the sections: of 1/4, 1/2, 1, ..., 16 what makes
-a fifth of the rows to fit likeliest. CTGAN and TVAE: {EPOCHS} epochs, else as they come.
+Filled in: the cells of the rows held out, a random fifth of them taken out at a time, each once; the share of wrong
+levels, or the root mean square of numbers in standard deviations, of the mean and the commonest of {DRAWS} draws where a
+model draws. Shared nats: of a column with the one that says most of it, numbers in tenths; columns of numbers depend on
+others from {SHARED} on. By chance: how likely guesses that know nothing beat the mode as classifiers do that see the other
+columns, on {FOLDS} folds of the rows to fit, by a sign test (twice a forest's probability, or that of boosted trees where the
+forest finds nothing); columns of levels have a dependence to be used below {ALARM}, which is also how often one that has none
+would be found to. A Mixture's smoothing is {_listed(SMOOTHING.values())} rows in all, in the order of the sections: of 1/4, 1/2,
+1, ..., 16 what makes a fifth of the rows to fit likeliest. Mixture, tied: numbers="tied", of
+{_listed(f"{table} {k}" for table, k in MORE.items())} components, else as the other. CTGAN and TVAE: {EPOCHS} epochs, else as they come.
 """
 
 

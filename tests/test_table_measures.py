@@ -61,13 +61,17 @@ def test_measures_of_the_same_rows_and_of_others():
 def test_holes_hide_what_follows_and_errors_are_of_them_alone():
     frame = FRAME.select("a", "c").with_columns(n=pl.Series(A * 7 % 5), x=pl.Series(RNG.normal(size=N)))
     schema = Schema.infer(frame)
-    holes, out = tables.holes_in(frame, schema)
+    holes, out = tables.holes_in(frame, schema, 3)
     assert schema.names == ["a", "c", "x"] and holes["n"].null_count() == N
     assert all(0.1 < gone.mean() < 0.3 and holes[name].is_null().to_numpy()[gone].all() for name, gone in out.items())
     assert tables.errors(frame, frame, frame, out) == {"a": 0, "c": 0, "x": 0}
     wrong = frame.with_columns(a=pl.lit("nothing"), x=pl.col("x") + 2 * frame["x"].std())
     found = tables.errors(wrong, frame, frame, out)
     assert found["a"] == 1 and found["c"] == 0 and abs(found["x"] - 2) < 1e-9
+    filled, there = tables.each_cell_once(frame, schema, lambda holes, out: wrong.select("a", "x"))  # no cell is left as it was
+    assert filled["a"].to_list() == ["nothing"] * N and filled["c"].to_list() == frame["c"].to_list()
+    np.testing.assert_array_equal(filled["x"], wrong["x"])
+    assert all(each.all() for name, each in there.items() if name != "c")
 
 
 def test_draws_are_combined_to_the_commonest_and_the_mean():
