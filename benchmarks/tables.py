@@ -551,9 +551,10 @@ model draws. Shared nats: of a column with the one that says most of it, numbers
 others from {SHARED} on. By chance: how likely guesses that know nothing beat the mode as classifiers do that see the other
 columns, on {FOLDS} folds of the rows to fit, by a sign test (twice a forest's probability, or that of boosted trees where the
 forest finds nothing); columns of levels have a dependence to be used below {ALARM}, which is also how often one that has none
-would be found to. A Mixture's smoothing is {_listed(SMOOTHING.values())} rows in all, in the order of the sections: of 1/4, 1/2,
-1, ..., 16 what makes a fifth of the rows to fit likeliest. Mixture, tied: numbers="tied", of
-{_listed(f"{table} {k}" for table, k in MORE.items())} components, else as the other. CTGAN and TVAE: {EPOCHS} epochs, else as they come.
+would be found to. A Mixture's smoothing is {_listed(SMOOTHING.values())} rows in all, in the order of the sections: of
+1/4, 1/2, 1, ..., 16 what makes a fifth of the rows to fit likeliest. Mixture, tied: numbers="tied", with
+{_listed(f"{k} components on {table}" for table, k in MORE.items())}, else as the other. CTGAN and TVAE: {EPOCHS} epochs,
+else as they come.
 """
 
 

@@ -421,8 +421,9 @@ def test_numbers_that_are_tied_have_any_shape_in_a_component():
     assert set(model.condition({"group": "a"}).sample(400, rng=0).columns) == {"x", "amount", "many"}
     few = Mixture(2, numbers="tied", random_state=0).fit(train[:30])
     assert np.isfinite(few.log_prob(held[held["many"].between(train["many"][:30].min(), 10**6)])).all()
-    with pytest.raises(ValueError, match="numbers must be normal or tied, got 'shared'"):
-        Mixture(2, numbers="shared").fit(train)
+    for numbers, x in ("shared", train), ("tied", train[["x", "many"]].to_numpy()):
+        with pytest.raises(ValueError, match=f"^numbers must be normal, or tied where X is a DataFrame and heads 'auto', got '?{numbers}"):
+            Mixture(2, numbers=numbers).fit(x)
 
 
 def test_a_codebook_is_that_of_the_numbers_it_is_made_of():

@@ -51,7 +51,8 @@ class Mixture(OfColumns, MixtureModel):
     reg_covar         added to every variance, relative to that column's variance within the components (the geometric mean
                       of theirs by weight), so that it does not grow with the distance between them
     smoothing         added to the counts of 0 and of 1 in every component, relative to the number of rows, 2 / c of it to that
-                      of each of c levels, and all of it to the sum of Poisson counts; 0 gives the exact maximum
+                      of each of c levels, twice it, shared as all rows are, to those of tied normals, and all of it to the
+                      sum of Poisson counts; 0 gives the exact maximum
     n_init            EM runs from this many starts; the likeliest is kept
     init_params       the first components: "k-means++", of the rows nearest to rows that lie apart in the heads' own
                       divergences, or "random_from_data", around rows drawn at random
@@ -122,8 +123,6 @@ class Mixture(OfColumns, MixtureModel):
     # ------------------------------------------------------------ fitting
 
     def _normals(self, n):
-        if self.numbers not in ("normal", "tied"):
-            raise ValueError(f"numbers must be normal or tied, got {one_line(self.numbers)}")
         return max(2, min(SHARED, n // PER_SHARED)) if self.numbers == "tied" else 0
 
     def _learn(self, x, c, weights, run):
@@ -140,6 +139,9 @@ class Mixture(OfColumns, MixtureModel):
         self._refuse(np.isnan(values).all(axis=0), "has no values; drop it")
         if self.missing not in ("marginalise", "model"):
             raise ValueError(f"missing must be marginalise or model, got {one_line(self.missing)}")
+        if self.numbers not in ("normal", "tied") or self.numbers == "tied" and self._asked is self.heads:
+            raise ValueError("numbers must be normal, or tied where X is a DataFrame and heads 'auto', got "
+                             f"{one_line(self.numbers)}")
         heads, self.n_batches_, self.n_seen_ = column_heads(self._asked, values), 1, run.n_seen
         heads = with_missing(heads, values) if self.missing == "model" else heads
         self._build({"n_components": int(self.n_components), **chosen_heads(heads, values)})
