@@ -519,6 +519,16 @@ def test_the_states_of_a_made_add_up_to_one_and_are_drawn_as_often(dtype, order,
     assert model.measures_ == ["counting"] * 3
 
 
+@pytest.mark.filterwarnings("ignore::npgen.ConvergenceWarning")
+def test_a_network_takes_what_is_tied_and_keeps_the_laws():
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.choice([-3.0, 0, 3], 800) + rng.normal(size=800) / 2, rng.poisson(5, 800)])
+    head = [Tied.fit(Mapped(LINE), x[:, 0], 12), Tied.fit(Grid(LINE, low=0, ends="cut"), x[:, 1], 8)]
+    model = MADE(hidden=(16,), head=head, max_epochs=20, learning_rate=5e-3, random_state=0).fit(x)
+    report = check_generative_model(model, x, n_samples=4000)
+    assert report.passed, report
+
+
 def test_made_given_columns_is_the_quotient_of_its_states():
     model = made()
     given = model.condition([2, 0], [1.0, 3.0])
