@@ -20,7 +20,7 @@ from .base import RAREST, Family, Head, linear
 
 STEPS = 20        # of EM, by which a codebook is made
 EVEN = 8          # rows, at least, of which a distribution of the codebook is made
-KEPT = 4096       # values, of which a table is kept
+KEPT = 2048       # values, of which a table is kept
 THIN = 1e-4       # of the variance of all, that those of a density have at least
 
 

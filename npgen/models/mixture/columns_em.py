@@ -85,7 +85,7 @@ def apart(columns, x, weights, k, pooled, stream):
     outputs pooled are."""
     def blocks(k):
         """Of the rows, under k components at once."""
-        size = at_once(x, k, columns)
+        size = at_once(x, 2 * k, columns)  # beside which there are the divergences of all rows
         return [slice(low, low + size) for low in range(0, len(x), size)]
 
     own = np.concatenate([sum(head.log_prob_around(view, pooled[name]) for name, head, view in columns.views(x[block]))

@@ -54,7 +54,7 @@ def k_means_plus_plus(z, weights, k, stream, distances=squared_distances, n_draw
         left = distances(z, drawn)
         np.minimum(nearest[:, None], left, out=left)
         best = (weights @ left).argmin()
-        means, nearest = [*means, np.take(drawn, best, axis=0)], np.take(left, best, axis=1)
+        means, nearest, left = [*means, np.take(drawn, best, axis=0)], np.take(left, best, axis=1), None
     return np.stack(means)
 
 
