@@ -39,7 +39,6 @@ FOLDS = 5           # of the rows to fit, on which classifiers are tried
 ALARM = 0.01        # how likely they are to find a dependence where there is none, a column
 EPOCHS = 100        # of CTGAN and TVAE
 SMOOTHING = {STRINGS: 2, "adult": 8, "flights": 2, "penguins_raw": 0.25, "seattle_weather": 4}  # rows added to counts in all
-
 MORE = {"flights": 160}  # components of a Mixture whose numbers are tied
 
 

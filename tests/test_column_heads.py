@@ -438,6 +438,11 @@ def test_a_codebook_is_that_of_the_numbers_it_is_made_of():
     assert (far > stats.norm.logpdf([40, -1e3], x.mean(), x.std()) - np.log(21) - 1e-9).all()
     one = Tied.fit(Grid(LINE), np.full(300, 7.0), 20)
     np.testing.assert_allclose(one.log_prob(np.array([[7.0]]), one.initial(np.full((300, 1), 7.0))[None]), 0, atol=0.02)
+    tracemalloc.start()
+    many = Tied.fit(Mapped(LINE), np.tile(x, 100), 20)  # 400,000 rows: of 20 numbers each they would take 64 MB
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6 and abs(many.log_prob(x[:, None], many.initial(x[:, None])[None]).mean() - found) < 0.02
     again = from_config(json.loads(json.dumps(head.config())))
     np.testing.assert_array_equal(again.codebook, head.codebook)
 

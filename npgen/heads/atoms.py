@@ -15,7 +15,7 @@ import numpy as np
 from .. import ops
 from ..kernels._cuda import constant_like, is_device_array
 from ..tensor import value_of
-from .base import RAREST, Family, Head
+from .base import RAREST, Family, Head, choice_and_noise
 
 STATES = 64         # of which EM counts rows at once, on a device
 
@@ -165,10 +165,7 @@ class Atoms(Family):
 
     def noise(self, stream, shape, dtype, like=None):
         """Of each feature a uniform, which chooses the state, then the noise of base."""
-        first, second = stream.spawn(), stream.spawn()  # a row is the same, however many there are
-        state = first.uniform(shape, dtype, like=like)
-        rest = self.base.noise(second, shape, dtype, like).reshape(*shape, self.base.noises)
-        return np.concatenate([state[..., None], rest], axis=-1).reshape(*shape[:-1], shape[-1] * self.noises)
+        return choice_and_noise(self.base, stream, shape, dtype, like)
 
     def sample(self, noise, outputs):
         log_p, rest = self._split(outputs)

@@ -245,6 +245,14 @@ def point_of(points, log_p, low, high, noise):
     return points[inside][(edges[..., :-1] <= noise[..., None] * edges[..., -1:]).sum(axis=-1)]
 
 
+def choice_and_noise(base, stream, shape, dtype, like=None):
+    """Of each feature a uniform, which chooses, then the noise of a head of what is chosen, (..., d (1 + noises))."""
+    first, second = stream.spawn(), stream.spawn()  # a row is the same, however many there are
+    which = first.uniform(shape, dtype, like=like)
+    rest = base.noise(second, shape, dtype, like).reshape(*shape, base.noises)
+    return np.concatenate([which[..., None], rest], axis=-1).reshape(*shape[:-1], shape[-1] * (1 + base.noises))
+
+
 def totals(x, weights, of=np.asarray):
     """Sums over rows x (n, d) of the weights of what is there, and of weights times of(x), (d,) float64 each.
 

@@ -16,10 +16,11 @@ import numpy as np
 from .. import ops
 from ..kernels._cuda import constant_like, is_device_array
 from ..tensor import value_of
-from .base import RAREST, Family, Head, linear
+from .base import RAREST, Family, Head, choice_and_noise, linear
 
 STEPS = 20        # of EM, by which a codebook is made
 EVEN = 8          # rows, at least, of which a distribution of the codebook is made
+MADE_OF = 2**14   # rows, at most, as each has m numbers then
 KEPT = 2048       # values, of which a table is kept
 THIN = 1e-4       # of the variance of all, that those of a density have at least
 
@@ -49,11 +50,12 @@ class Tied(Family):
 
     @classmethod
     def fit(cls, base, x, m):
-        """The head whose codebook is, of numbers x (n,), of as many equal parts in their order as differ, up to m, and of all
-        rows: after STEPS of EM, of a mixture of their own."""
-        x = np.sort(x)[:, None]
+        """The head whose codebook has up to m distributions of numbers x (n,), and one of all of them: x in its order, or
+        MADE_OF evenly among it, in equal parts, then STEPS of EM of a mixture of their own."""
+        x, of_all = np.sort(x)[:, None], base.initial(x[:, None])[None]
+        x = x if len(x) <= MADE_OF else x[np.linspace(0, len(x) - 1, MADE_OF).astype(int)]
         parts = np.array_split(np.arange(len(x)), max(1, min(m, len(x) // EVEN)))
-        r, of_all = np.zeros((len(x), len(parts))), base.initial(x)[None]
+        r = np.zeros((len(x), len(parts)))
         for k, part in enumerate(parts):
             r[part, k] = 1
         values, place = np.unique(x[:, 0], return_inverse=True)
@@ -120,10 +122,7 @@ class Tied(Family):
 
     def noise(self, stream, shape, dtype, like=None):
         """Of each feature a uniform, which chooses one of the codebook, then the noise of base."""
-        first, second = stream.spawn(), stream.spawn()  # a row is the same, however many there are
-        which = first.uniform(shape, dtype, like=like)
-        rest = self.base.noise(second, shape, dtype, like).reshape(*shape, self.base.noises)
-        return np.concatenate([which[..., None], rest], axis=-1).reshape(*shape[:-1], shape[-1] * self.noises)
+        return choice_and_noise(self.base, stream, shape, dtype, like)
 
     def sample(self, noise, outputs):
         noise = noise.reshape(*noise.shape[:-1], noise.shape[-1] // self.noises, self.noises)

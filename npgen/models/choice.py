@@ -7,6 +7,7 @@
     other integers, datetime,   Grid: the exact mass of each value; cut below a column that begins at 0 or 1, of a time of a
     real with few decimals      day where the day begins and ends
     real                        Mapped; of one that is no less than another, on a logarithm of what it is more
+    of a Mixture whose numbers are "tied"    Tied, of normals before a Grid or a Mapped
     values that repeat unlike those beside them    Atoms, before the head of the rest
     missing values              a state of Atoms, of models that have one
 
